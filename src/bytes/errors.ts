@@ -1,0 +1,49 @@
+/** What went wrong, for programs; the message is for people. */
+export type ErrorCode =
+  | 'BAD_FORMAT'
+  | 'BAD_REFERENCE'
+  | 'NOT_FOUND'
+  | 'UNAUTHORIZED'
+  | 'NO_PLATFORM'
+  | 'UNSUPPORTED'
+  | 'DIGEST_MISMATCH'
+  | 'NETWORK'
+  | 'LIMIT'
+  | 'BUSY'
+  | 'CONFLICT'
+  | 'PERMISSION'
+  | 'SYSTEM'
+  | 'ABORTED'
+  | 'USAGE';
+
+/** Every error a user may see. `message` is one line naming the thing; `hint` is the next step. */
+export class ClipError extends Error {
+  override readonly name: string = 'ClipError';
+  readonly code: ErrorCode;
+  readonly hint: string | undefined;
+
+  constructor(code: ErrorCode, message: string, options: { hint?: string | undefined; cause?: unknown } = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.code = code;
+    this.hint = options.hint;
+  }
+}
+
+/** Bytes that are not what their format demands. */
+export class FormatError extends ClipError {
+  override readonly name = 'FormatError';
+
+  /**
+   * @param what    the format and part at fault: "gzip header", "tar checksum", "section tree"
+   * @param offset  where, in bytes from the start of that input
+   * @param detail  what was found and what was expected
+   */
+  constructor(
+    readonly what: string,
+    readonly offset: number,
+    readonly detail: string,
+    options: { hint?: string; cause?: unknown } = {},
+  ) {
+    super('BAD_FORMAT', `${what} at byte ${offset}: ${detail}`, options);
+  }
+}

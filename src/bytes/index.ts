@@ -1,0 +1,4 @@
+export { crc32, crc32Combine, crc32c } from './crc.js';
+export { Cursor } from './cursor.js';
+export { ClipError, type ErrorCode, FormatError } from './errors.js';
+export { fromHex, toHex } from './hex.js';

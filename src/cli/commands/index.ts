@@ -1,0 +1,5 @@
+import type { Command } from 'commander';
+import { registerVersion } from './version.js';
+
+/** Each command registers itself and loads what it needs when it runs: `clipctl help` must not load an engine. */
+export const commands: readonly ((program: Command) => void)[] = [registerVersion];

@@ -1,0 +1,21 @@
+import { readFileSync } from 'node:fs';
+import type { Command } from 'commander';
+import { printResult } from '../output.js';
+
+/** The version in the package's own package.json. */
+export function packageVersion(): string {
+  const url = new URL('../../../../package.json', import.meta.url);
+  return (JSON.parse(readFileSync(url, 'utf8')) as { version: string }).version;
+}
+
+export function registerVersion(program: Command): void {
+  program
+    .command('version')
+    .description('print the versions of clip, Node and the kernel')
+    .option('--json', 'print JSON')
+    .action(async (options: { json?: boolean }) => {
+      const { release } = await import('node:os');
+      const value = { clip: packageVersion(), node: process.versions.node, kernel: release() };
+      printResult(value, options.json === true, () => `clip ${value.clip} (node ${value.node}, linux ${value.kernel})`);
+    });
+}

@@ -1,0 +1,22 @@
+import { Command, CommanderError } from 'commander';
+import { commands } from './commands/index.js';
+import { EXIT_USAGE, exitCodeOf, printError } from './output.js';
+
+const program = new Command('clipctl')
+  .description('Run container images without pulling them.')
+  .enablePositionalOptions()
+  .showHelpAfterError('(clipctl help COMMAND shows what it takes)')
+  .exitOverride();
+
+for (const register of commands) register(program);
+
+try {
+  await program.parseAsync(process.argv);
+} catch (error) {
+  if (error instanceof CommanderError) {
+    process.exitCode = error.exitCode === 0 ? 0 : EXIT_USAGE;
+  } else {
+    printError(error, process.argv.includes('--verbose'));
+    process.exitCode = exitCodeOf(error);
+  }
+}

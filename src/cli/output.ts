@@ -1,0 +1,26 @@
+import { ClipError } from '../bytes/index.js';
+
+/** Exit codes: 0, 1 (failed), 2 (usage). DESIGN §8. */
+export const EXIT_FAILED = 1;
+export const EXIT_USAGE = 2;
+
+/** Results go to stdout: as one JSON document, or as the lines that `text` makes. */
+export function printResult(value: unknown, json: boolean, text: () => string): void {
+  const out = json ? JSON.stringify(value, null, 2) : text();
+  if (out !== '') process.stdout.write(out.endsWith('\n') ? out : `${out}\n`);
+}
+
+/** One line that names the thing, one that names the next step. The cause chain only with --verbose. */
+export function printError(error: unknown, verbose: boolean): void {
+  const known = error instanceof ClipError;
+  const message = error instanceof Error ? error.message : String(error);
+  process.stderr.write(`clipctl: ${message.replaceAll('\n', ' ')}\n`);
+  if (known && error.hint) process.stderr.write(`  ${error.hint}\n`);
+  if (verbose || !known) {
+    for (let e: unknown = error; e instanceof Error; e = e.cause) process.stderr.write(`${e.stack ?? e.message}\n`);
+  }
+}
+
+export function exitCodeOf(error: unknown): number {
+  return error instanceof ClipError && error.code === 'USAGE' ? EXIT_USAGE : EXIT_FAILED;
+}

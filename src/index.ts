@@ -1,0 +1,1 @@
+export { ClipError, type ErrorCode, FormatError } from './bytes/index.js';
