@@ -1,0 +1,1 @@
+export type { ImageMeta, LayerKind, LayerMeta, Placement, SpanTable } from './types.js';

@@ -1,0 +1,69 @@
+/**
+ * How a layer's compressed bytes turn into its tar.
+ * - `tar`: they are the tar. A span inflates by copying.
+ * - `gzip`: inflate from a checkpoint between any two symbols (DESIGN §5).
+ * - `zstd`: every span starts at a frame and is decoded on its own (zstd:chunked, multi-frame).
+ * - `zstd-stream`: one frame: spans can only be decoded in order, from the layer's first byte.
+ */
+export type LayerKind = 'tar' | 'gzip' | 'zstd' | 'zstd-stream';
+
+/**
+ * A layer's spans, as columns. Span i inflates to layer bytes [layerOffset[i], layerOffset[i+1]) out of compressed bits
+ * [bitOffset[i], bitOffset[i+1]); its digest covers bytes ⌊bitOffset[i]/8⌋ to ⌈bitOffset[i+1]/8⌉ of the blob.
+ */
+export interface SpanTable {
+  readonly kind: LayerKind;
+  /** Number of spans; 0 for a layer without output. */
+  readonly count: number;
+  /** count + 1 offsets in the uncompressed tar, strictly increasing, first 0, last the layer's size. Safe integers. */
+  readonly layerOffset: Float64Array;
+  /** count + 1 offsets in the blob, in BITS, increasing. Safe integers. Multiples of 8 except inside gzip. */
+  readonly bitOffset: Float64Array;
+  /** Where span i's checkpoint state lies in the windows section; length 0 where none is needed (frame or member start). */
+  readonly windowPosition: Float64Array;
+  readonly windowLength: Uint32Array;
+  /** CRC-32 of the stored checkpoint state. */
+  readonly windowCrc32: Uint32Array;
+  /** CRC-32 of the span's inflated bytes. */
+  readonly crc32: Uint32Array;
+  /** 32 bytes a span: SHA-256 of its compressed bytes (⌊start/8⌋ to ⌈end/8⌉). */
+  readonly sha256: Uint8Array;
+}
+
+export interface LayerMeta {
+  /** "sha256:…" of the blob. */
+  readonly digest: string;
+  readonly mediaType: string;
+  /** Blob size in bytes. */
+  readonly size: number;
+  /** "sha256:…" of the uncompressed tar, from the image config. */
+  readonly diffId: string;
+  readonly uncompressedSize: number;
+}
+
+/** The image section (DESIGN §4.2). */
+export interface ImageMeta {
+  /** As the user gave it, with Docker's defaults filled in: "127.0.0.1:5000/py:latest". For a layout: "oci:/dir:tag". */
+  readonly reference: string;
+  /** "host[:port]"; empty for an image layout. */
+  readonly registry: string;
+  /** "library/python"; for an image layout the layout's absolute directory. */
+  readonly repository: string;
+  readonly manifestDigest: string;
+  readonly platform: { readonly os: string; readonly architecture: string; readonly variant?: string };
+  /** The image's config blob, as parsed JSON ({config: {Env, Cmd, Entrypoint, …}, rootfs, …}). */
+  readonly config: Readonly<Record<string, unknown>>;
+  /** In order of application, base first. EROFS device id = index + 1. */
+  readonly layers: readonly LayerMeta[];
+}
+
+/** Extents of files that the EROFS tree cannot place (DESIGN §4.1), sorted by (nid, fileOffset). Unlisted ranges are holes. */
+export interface Placement {
+  readonly count: number;
+  readonly nid: Float64Array;
+  readonly fileOffset: Float64Array;
+  readonly length: Float64Array;
+  /** Index into ImageMeta.layers. */
+  readonly layer: Uint32Array;
+  readonly layerOffset: Float64Array;
+}
