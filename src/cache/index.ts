@@ -1,0 +1,1 @@
+export { noteUse, type SharedLayer, spanAt } from './types.js';

@@ -1,0 +1,2 @@
+export { createLogger, type Logger, type LogOptions, silentLogger } from './log.js';
+export { Counter, Metrics } from './registry.js';

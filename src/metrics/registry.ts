@@ -1,0 +1,68 @@
+/**
+ * One process's counters and gauges, made by whoever starts the process and handed down: not a global, so that tests and
+ * two servers in one process do not mix their figures.
+ */
+export class Metrics {
+  readonly #counters = new Map<string, Counter>();
+  readonly #gauges = new Map<string, { help: string; read: () => number }>();
+  readonly #sources: (() => Readonly<Record<string, number>>)[] = [];
+
+  /** The counter of that name; the first call's help text stays. Names are camelCase: "demandBytes". */
+  counter(name: string, help: string): Counter {
+    let counter = this.#counters.get(name);
+    if (counter === undefined) {
+      counter = new Counter(help);
+      this.#counters.set(name, counter);
+    }
+    return counter;
+  }
+
+  /** A value that is asked for when somebody looks. A second registration of the name replaces the first. */
+  gauge(name: string, help: string, read: () => number): void {
+    this.#gauges.set(name, { help, read });
+  }
+
+  /** Counters that live elsewhere (worker threads): merged into each snapshot, same names are summed. */
+  addSource(read: () => Readonly<Record<string, number>>): void {
+    this.#sources.push(read);
+  }
+
+  /** All values now, sorted by name: what `clipctl stats --json` shows. */
+  snapshot(): Record<string, number> {
+    const values = new Map<string, number>();
+    for (const [name, counter] of this.#counters) values.set(name, counter.value);
+    for (const read of this.#sources) {
+      for (const [name, value] of Object.entries(read())) values.set(name, (values.get(name) ?? 0) + value);
+    }
+    for (const [name, gauge] of this.#gauges) values.set(name, gauge.read());
+    return Object.fromEntries([...values].sort(([a], [b]) => (a < b ? -1 : 1)));
+  }
+
+  /** Prometheus text exposition: clip_demand_bytes_total and so on. prom-client loads on first use. */
+  async exposition(): Promise<{ contentType: string; text: string }> {
+    const prom = await import('prom-client');
+    const registry = new prom.Registry();
+    for (const [name, value] of Object.entries(this.snapshot())) {
+      const snake = `clip_${name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`).replace(/[^a-zA-Z0-9_]/g, '_')}`;
+      const gauge = this.#gauges.get(name);
+      const registers = [registry];
+      if (gauge !== undefined) new prom.Gauge({ name: snake, help: gauge.help, registers }).set(value);
+      else {
+        const help = this.#counters.get(name)?.help ?? name;
+        new prom.Counter({ name: `${snake}_total`, help, registers }).inc(Math.max(0, value));
+      }
+    }
+    return { contentType: registry.contentType, text: await registry.metrics() };
+  }
+}
+
+/** Only grows. */
+export class Counter {
+  value = 0;
+
+  constructor(readonly help: string) {}
+
+  add(amount = 1): void {
+    this.value += amount;
+  }
+}
