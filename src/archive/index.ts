@@ -1,1 +1,13 @@
-export type { ImageMeta, LayerKind, LayerMeta, Placement, SpanTable } from './types.js';
+export { SectionKind, type SectionName } from './format.js';
+export { type Archive, type ArchiveInput, openArchive, type SectionInfo } from './reader.js';
+export { encodeSpanTable, type SpanColumns } from './span-table.js';
+export type {
+  FileHashes,
+  ImageMeta,
+  LayerKind,
+  LayerMeta,
+  Placement,
+  Profile,
+  SpanTable,
+} from './types.js';
+export { type ArchiveContents, archiveIdentity, type LayerContents, writeArchive } from './writer.js';

@@ -67,3 +67,21 @@ export interface Placement {
   readonly layer: Uint32Array;
   readonly layerOffset: Float64Array;
 }
+
+/** With `--hashes`: SHA-256 of the content of regular files. */
+export interface FileHashes {
+  readonly count: number;
+  /** Strictly increasing. */
+  readonly nid: Float64Array;
+  /** 32 bytes a file. */
+  readonly sha256: Uint8Array;
+}
+
+/** Spans in the order in which a run first touches them. */
+export interface Profile {
+  /** Seen in a run, or derived from the image's entrypoint. */
+  readonly source: 'recorded' | 'static';
+  /** Index into ImageMeta.layers. */
+  readonly layer: Uint32Array;
+  readonly span: Uint32Array;
+}

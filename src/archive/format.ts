@@ -1,0 +1,70 @@
+/** The `.clip` v2 container: layout and constants only. docs/format.md says it in words; DESIGN §4.2 says why. */
+
+/** Shared with v1: 0x89 "CLIP" CR LF SUB LF. Catches text-mode transfers like PNG's (PNG §5.2). */
+export const MAGIC: Uint8Array = Uint8Array.of(0x89, 0x43, 0x4c, 0x49, 0x50, 0x0d, 0x0a, 0x1a, 0x0a);
+export const VERSION = 2;
+
+/**
+ * Header, little-endian:
+ *   0  magic 9        9  version u8       10  reserved u16 = 0      12  section count u32
+ *  16  sha256 of bytes 0–15 followed by the section table           48  section table
+ */
+export const HEADER = {
+  version: 9,
+  reserved: 10,
+  sectionCount: 12,
+  sha256: 16,
+  table: 48,
+} as const;
+
+/** kind u32, compression u32, offset u64, stored length u64, raw length u64, sha256 of the stored, sha256 of the raw bytes. */
+export const SECTION_ENTRY_SIZE = 96;
+
+/** Sections lie in this order, without gaps, from the end of the table to the end of the file. */
+export const SectionKind = {
+  image: 1,
+  tree: 2,
+  spans: 3,
+  windowIndex: 4,
+  windows: 5,
+  hashes: 6,
+  placement: 7,
+  profile: 8,
+} as const;
+export type SectionName = keyof typeof SectionKind;
+export const SECTION_NAMES = Object.keys(SectionKind) as readonly SectionName[];
+export const REQUIRED_SECTIONS: readonly SectionName[] = ['image', 'tree', 'spans', 'windowIndex', 'windows'];
+/**
+ * What the identity leaves out: a window is a way to get at the layer's bytes, not content, and how well it is deflated
+ * depends on the zlib that wrote it.
+ */
+export const OUTSIDE_IDENTITY: readonly SectionName[] = ['windowIndex', 'windows'];
+
+export const Compression = { none: 0, deflate: 1 } as const;
+
+/** RFC 1951: 258 bytes for at least two bits. A raw length beyond this ratio is a lie, seen before anything is allocated. */
+export const MAX_DEFLATE_RATIO = 1032;
+
+/** Raw bytes a section may have, so that a few bytes of archive cannot make a reader allocate gigabytes. */
+export const MAX_RAW_LENGTH: Readonly<Record<SectionName, number>> = {
+  image: 16 * 1024 * 1024, // registries refuse configs beyond 4 MiB
+  tree: 0xffff_ffff, // 128 B a file: 33 million files; Node's largest buffer
+  spans: 512 * 1024 * 1024, // 12 million spans
+  windowIndex: 256 * 1024 * 1024, // 7 bytes a span
+  windows: Number.MAX_SAFE_INTEGER, // never read as a whole
+  hashes: 1024 * 1024 * 1024, // 34 bytes a file
+  placement: 512 * 1024 * 1024, // 10 bytes an extent
+  profile: 64 * 1024 * 1024, // 3 bytes a span
+};
+
+/** Docker and containerd stop at 127; overlayfs at 500. Device ids in the tree are 16 bits. */
+export const MAX_LAYERS = 4096;
+
+/** A window is 32 KiB and a deflate header at most 320 code lengths; deflated, no state comes near. */
+export const MAX_CHECKPOINT_STATE = 64 * 1024;
+
+/** Numbers of layer kinds in a span table. */
+export const LAYER_KIND_CODE = { tar: 1, gzip: 2, zstd: 3, 'zstd-stream': 4 } as const;
+
+/** Numbers of profile sources in the profile section. */
+export const PROFILE_SOURCE_CODE = { recorded: 1, static: 2 } as const;
