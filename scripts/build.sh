@@ -5,9 +5,19 @@ cd "$(dirname "$0")/.."
 if [ "${1:-}" = --if-needed ] && [ -e dist/src/cli/main.js ]; then exit 0; fi
 scripts/with-deps.sh
 export PATH="$PWD/node_modules/.bin:$PATH"
+exec 9<scripts/build.sh # one build at a time
+flock 9
 wasm=src/gzip/inflate.wasm
 if [ -e src/gzip/assembly/index.ts ] && { [ ! -e $wasm ] || [ -n "$(find src/gzip/assembly package-lock.json -newer $wasm)" ]; }; then
-  asc src/gzip/assembly/index.ts --config src/gzip/assembly/asconfig.json --outFile $wasm
+  asc src/gzip/assembly/index.ts --config src/gzip/assembly/asconfig.json --outFile $wasm.new
+  mv $wasm.new $wasm
 fi
-tsc -p tsconfig.json
-[ ! -e $wasm ] || cp $wasm dist/src/gzip/inflate.wasm
+mkdir -p dist/src/gzip
+if [ -e $wasm ] && ! cmp -s $wasm dist/src/gzip/inflate.wasm; then cp $wasm dist/src/gzip/inflate.wasm; fi
+# A test whose source is gone must not go on running.
+find dist -name '*.js' -print | while read -r js; do
+  ts=${js#dist/}
+  [ -e "${ts%.js}.ts" ] || rm -f "$js" "$js.map" "${js%.js}.d.ts"
+done
+# Incremental: only what changed is written again, so a build does not pull files from under a running program.
+tsc -p tsconfig.json --incremental --tsBuildInfoFile dist/.tsbuildinfo

@@ -1,0 +1,159 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const src = path.join(root, 'src');
+
+/** DESIGN §7, top to bottom: a folder may import only folders above it. */
+const ORDER = [
+  'bytes',
+  'linux',
+  'metrics',
+  'gzip',
+  'zstd',
+  'tar',
+  'tree',
+  'erofs',
+  'archive',
+  'oci',
+  'index',
+  'cache',
+  'lazy',
+  'fuse',
+  'mount',
+  'container',
+  'daemon',
+  'cli',
+];
+const IMPORT_NOTHING = new Set(['bytes', 'linux', 'metrics']);
+const CODECS = new Set(['gzip', 'zstd', 'tar', 'tree', 'erofs', 'archive']);
+/** What a codec may take from Node: pure computations. */
+const PURE_BUILTINS = new Set(['node:zlib', 'node:crypto', 'node:buffer', 'node:util', 'node:assert']);
+
+interface Import {
+  readonly file: string;
+  readonly specifier: string;
+  /** A worker thread or child process started by file name: it loads in its own time, so it closes no cycle. */
+  readonly program?: boolean;
+}
+
+const PROGRAM = /\bnew URL\(\s*['"](\.[^'"]+\.js)['"]/g;
+
+function importsOf(file: string, text: string): Import[] {
+  const code = text.replaceAll(/\/\*[\s\S]*?\*\//g, '').replaceAll(/^\s*\/\/.*$/gm, '');
+  const found: Import[] = [];
+  for (const pattern of [
+    /^\s*(?:import|export)\b[^'";]*?\bfrom\s*['"]([^'"]+)['"]/gm,
+    /^\s*import\s*['"]([^'"]+)['"]/gm,
+    /\bimport\(\s*['"]([^'"]+)['"]/g,
+    /\brequire\(\s*['"]([^'"]+)['"]/g,
+  ]) {
+    for (const match of code.matchAll(pattern)) found.push({ file, specifier: match[1]! });
+  }
+  for (const match of code.matchAll(PROGRAM)) found.push({ file, specifier: match[1]!, program: true });
+  return found;
+}
+
+/** The rule an import breaks, or null. `file` and the result of resolving `specifier` are relative to src/. */
+function broken({ file, specifier }: Import): string | null {
+  const folder = file.includes('/') ? file.slice(0, file.indexOf('/')) : '';
+  if (!specifier.startsWith('.')) {
+    if (specifier === 'koffi' && folder !== 'linux') return 'koffi belongs to linux/';
+    if (!CODECS.has(folder)) return null;
+    if (!specifier.startsWith('node:')) return null; // a library: its own I/O is not ours to see, named in DESIGN §9
+    // The legacy and gzip readers are handed bytes; whoever opens the file lives elsewhere.
+    return PURE_BUILTINS.has(specifier) ? null : `codecs do no I/O: ${specifier}`;
+  }
+  const target = path.posix.join(path.posix.dirname(file), specifier);
+  if (target.startsWith('..')) return 'imports from outside src/';
+  const to = target.includes('/') ? target.slice(0, target.indexOf('/')) : '';
+  if (to === folder) return null;
+  if (to === '') return 'src/index.ts is for users of the package';
+  if (folder === '') return target === `${to}/index.js` ? null : `only through ${to}/index.js`;
+  if (!ORDER.includes(folder)) return `folder ${folder}/ is not in DESIGN §7`;
+  if (!ORDER.includes(to)) return `folder ${to}/ is not in DESIGN §7`;
+  if (IMPORT_NOTHING.has(folder)) return `${folder}/ imports nothing`;
+  if (CODECS.has(folder) && to === 'linux') return 'codecs do no I/O: linux/';
+  if (ORDER.indexOf(to) > ORDER.indexOf(folder)) return `${to}/ is below ${folder}/`;
+  if (target !== `${to}/index.js`) return `only through ${to}/index.js`;
+  return null;
+}
+
+const files = readdirSync(src, { recursive: true, encoding: 'utf8' })
+  .filter((f) => f.endsWith('.ts') && !f.endsWith('.d.ts') && !f.startsWith('gzip/assembly/'))
+  .map((f) => ({ file: f, text: readFileSync(path.join(src, f), 'utf8') }));
+const shipped = files.filter(({ file }) => !file.endsWith('.test.ts'));
+
+describe('the import graph (DESIGN §7)', () => {
+  it('has no arrow that the design forbids', () => {
+    const wrong = shipped
+      .flatMap(({ file, text }) => importsOf(file, text))
+      .map((i) => ({ ...i, rule: broken(i) }))
+      .filter(({ rule }) => rule !== null)
+      .map(({ file, specifier, rule }) => `${file}: ${specifier}: ${rule}`);
+    expect(wrong).toEqual([]);
+    expect(shipped.length).toBeGreaterThan(10);
+  });
+
+  it('has no cycle between files', () => {
+    const graph = new Map(
+      shipped.map(({ file, text }) => [
+        file,
+        importsOf(file, text.replaceAll(/^\s*(import|export) type\b[^;]*;/gm, ''))
+          .filter(({ specifier, program }) => specifier.startsWith('.') && !program)
+          .map(({ specifier }) => path.posix.join(path.posix.dirname(file), specifier).replace(/\.js$/, '.ts')),
+      ]),
+    );
+    const state = new Map<string, 'open' | 'done'>();
+    const cycles: string[] = [];
+    const visit = (file: string, trail: string[]): void => {
+      if (state.get(file) === 'done') return;
+      if (state.get(file) === 'open') {
+        cycles.push([...trail.slice(trail.indexOf(file)), file].join(' → '));
+        return;
+      }
+      state.set(file, 'open');
+      for (const next of graph.get(file) ?? []) visit(next, [...trail, file]);
+      state.set(file, 'done');
+    };
+    for (const file of graph.keys()) visit(file, []);
+    expect(cycles).toEqual([]);
+  });
+
+  it('has no default export', () => {
+    expect(files.filter(({ text }) => /^export default\b/m.test(text)).map(({ file }) => file)).toEqual([]);
+  });
+
+  it.each([
+    ['gzip/a.ts', 'node:fs', 'codecs do no I/O: node:fs'],
+    ['tar/a.ts', '../linux/index.js', 'codecs do no I/O: linux/'],
+    ['gzip/a.ts', '../oci/index.js', 'oci/ is below gzip/'],
+    ['oci/a.ts', '../gzip/inflate.js', 'only through gzip/index.js'],
+    ['fuse/a.ts', 'koffi', 'koffi belongs to linux/'],
+    ['bytes/a.ts', '../metrics/index.js', 'bytes/ imports nothing'],
+    ['cli/a.ts', '../index.js', 'src/index.ts is for users of the package'],
+    ['archive/legacy/a.ts', '../../tree/index.js', null],
+    ['archive/legacy/a.ts', '../writer.js', null],
+    ['lazy/a.ts', '../cache/index.js', null],
+    ['index.ts', './daemon/index.js', null],
+  ])('judges %s importing %s', (file, specifier, rule) => {
+    expect(broken({ file, specifier })).toBe(rule);
+  });
+
+  it('sees every way to import', () => {
+    const text = [
+      "import { a } from './a.js';",
+      "import type { b } from './b.js';",
+      "import {\n  c,\n  d,\n} from './c.js';",
+      "export * from './d.js';",
+      "import './e.js';",
+      "const f = await import('./f.js');",
+      "new Worker(new URL('./g.js', import.meta.url))",
+      "// import { x } from './x.js';",
+    ].join('\n');
+    const found = importsOf('t.ts', text).map(({ specifier }) => specifier);
+    expect(found.sort()).toEqual(['./a.js', './b.js', './c.js', './d.js', './e.js', './f.js', './g.js']);
+  });
+});
