@@ -1,0 +1,58 @@
+import { constants, openSync } from 'node:fs';
+import { check } from './errno.js';
+import * as flags from './flags.js';
+import * as sys from './syscalls.js';
+
+export function closeFd(fd: number): void {
+  check(sys.close(fd), `close descriptor ${fd}`);
+}
+
+/** A second descriptor for the same open file, closed on exec. */
+export function duplicateFd(fd: number): number {
+  return check(sys.fcntl(fd, flags.F_DUPFD_CLOEXEC, 3), `duplicate descriptor ${fd}`);
+}
+
+/** Concerns the open file, so every descriptor that shares it. */
+export function setNonBlocking(fd: number): void {
+  const current = check(sys.fcntl(fd, flags.F_GETFL, 0), `fcntl descriptor ${fd}`);
+  if ((current & flags.O_NONBLOCK) === 0) {
+    check(sys.fcntl(fd, flags.F_SETFL, current | flags.O_NONBLOCK), `fcntl descriptor ${fd}`);
+  }
+}
+
+/** Frees [offset, offset + length) of a file, which then reads as zeros; its size stays. The kernel frees whole blocks and zeroes the rest. */
+export function punchHole(fd: number, offset: number, length: number): void {
+  check(
+    sys.fallocate(fd, flags.FALLOC_FL_PUNCH_HOLE | flags.FALLOC_FL_KEEP_SIZE, offset, length),
+    `punch a hole of ${length} bytes at ${offset} in descriptor ${fd}`,
+  );
+}
+
+/** Takes the BSD lock of an open file; false when another open file has it. It goes with the last descriptor, however its holders end. */
+export function tryLock(fd: number): boolean {
+  const result = sys.flock(fd, flags.LOCK_EX | flags.LOCK_NB);
+  if (result === -11) return false; // EAGAIN
+  check(result, `lock descriptor ${fd}`);
+  return true;
+}
+
+export function unlock(fd: number): void {
+  check(sys.flock(fd, flags.LOCK_UN), `unlock descriptor ${fd}`);
+}
+
+/** A counter that wakes whoever polls it. Non-blocking. */
+export function createEventFd(): number {
+  return check(sys.eventfd(0, flags.EFD_CLOEXEC | flags.EFD_NONBLOCK), 'eventfd');
+}
+
+const one = new Uint8Array(new BigUint64Array([1n]).buffer);
+
+/** Adds 1 to an eventfd. */
+export function signalEventFd(fd: number): void {
+  check(sys.write(fd, one, 8), `write eventfd ${fd}`);
+}
+
+/** Opens for reading and writing without the race of an exec in between. */
+export function openReadWrite(path: string): number {
+  return openSync(path, constants.O_RDWR | flags.O_CLOEXEC);
+}

@@ -1,0 +1,29 @@
+export {
+  closeFd,
+  createEventFd,
+  duplicateFd,
+  openReadWrite,
+  punchHole,
+  setNonBlocking,
+  signalEventFd,
+  tryLock,
+  unlock,
+} from './descriptors.js';
+export { Epoll } from './epoll.js';
+export { check, Errno, errnoName, SystemCallError } from './errno.js';
+export * as flags from './flags.js';
+export { closeBackingFile, type FuseMountOptions, mountFuse, openBackingFile, openFuseDevice } from './fuse-device.js';
+export { bindMount, type MountOptions, mountErofs, mountFileSystem, unmount } from './mount.js';
+export { type MountInfo, mountNamespace, parseMountInfo, readMountInfo } from './mountinfo.js';
+export { becomeSubreaper, dieWithParent } from './process.js';
+export {
+  listenUnix,
+  type PeerCredentials,
+  peerCredentials,
+  receiveDescriptors,
+  sendDescriptors,
+  socketPair,
+} from './sockets.js';
+/** Raw calls: results or −errno, no exceptions. */
+export * as sys from './syscalls.js';
+export { getXattr, listXattr, setXattr } from './xattr.js';

@@ -1,0 +1,150 @@
+import { closeSync, mkdtempSync, openSync, readSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { check, SystemCallError } from './errno.js';
+import * as flags from './flags.js';
+import * as sys from './syscalls.js';
+
+export interface MountOptions {
+  /** File system type, "overlay" for one. */
+  type: string;
+  source: string;
+  target: string;
+  /** MS_… */
+  flags: number;
+  /** Options for the file system; the kernel takes at most one page. */
+  data?: string;
+}
+
+/** mount(2). */
+export function mountFileSystem(options: MountOptions): void {
+  const data = options.data ?? null;
+  const call = `mount ${options.type} on ${options.target}`;
+  // The kernel copies one page and silently cuts the rest.
+  if (data !== null && Buffer.byteLength(data) >= 4096)
+    throw new SystemCallError(call, 22, 'more than 4095 bytes of options');
+  check(sys.mount(options.source, options.target, options.type, options.flags, data), call);
+}
+
+/** Makes `source` also appear at `target`, read-only, without setuid and devices unless told otherwise. */
+export function bindMount(
+  source: string,
+  target: string,
+  options: { readOnly?: boolean; suid?: boolean; dev?: boolean } = {},
+): void {
+  check(sys.mount(source, target, null, flags.MS_BIND, null), `bind mount ${source} on ${target}`);
+  // A bind mount ignores every other flag; they are set by a remount of the new place.
+  const attributes =
+    ((options.readOnly ?? true) ? flags.MS_RDONLY : 0) |
+    (options.suid ? 0 : flags.MS_NOSUID) |
+    (options.dev ? 0 : flags.MS_NODEV);
+  const result = sys.mount('none', target, null, flags.MS_BIND | flags.MS_REMOUNT | attributes, null);
+  if (result < 0) {
+    sys.umount2(target, flags.MNT_DETACH | flags.UMOUNT_NOFOLLOW);
+    throw new SystemCallError(`bind mount ${source} on ${target}`, -result);
+  }
+}
+
+/**
+ * umount2(2), never through a symlink at the end of the path.
+ * @param how 'lazy' takes it out of the tree at once and lets go of it when its last user does; 'force' aborts what is under way
+ */
+export function unmount(target: string | Uint8Array, how?: 'lazy' | 'force'): void {
+  const how2 = how === 'lazy' ? flags.MNT_DETACH : how === 'force' ? flags.MNT_FORCE : 0;
+  check(
+    sys.umount2(target, how2 | flags.UMOUNT_NOFOLLOW),
+    `unmount ${typeof target === 'string' ? target : Buffer.from(target).toString()}`,
+  );
+}
+
+/** fsconfig(2) copies a string of at most 256 bytes with its NUL. */
+const MAX_FSCONFIG_VALUE = 255;
+
+/**
+ * Mounts an EROFS image (a plain file; Linux ≥ 6.12) with its devices, in their order, read-only. By fsopen(2) and
+ * friends, because mount(2) cuts its options after one page: 127 devices would be lost.
+ */
+export function mountErofs(
+  primary: string,
+  devices: readonly string[],
+  target: string,
+  options: { suid?: boolean; dev?: boolean } = {},
+): void {
+  // A primary that is cold on ext4 has made the kernel warn (ext4_check_map_extents_env): read it first.
+  readWhole(primary);
+  const call = `mount erofs ${primary} on ${target}`;
+  const type = sys.cString('erofs');
+  const context = check(sys.syscall(flags.SYS_fsopen, sys.addressOf(type), flags.FSOPEN_CLOEXEC), call);
+  let links: string | undefined;
+  const shortened = (path: string): string => {
+    if (Buffer.byteLength(path) <= MAX_FSCONFIG_VALUE) return path;
+    links ??= mkdtempSync(join(tmpdir(), 'clip-erofs-'));
+    const link = join(links, String(Math.random()).slice(2));
+    symlinkSync(path, link);
+    return link;
+  };
+  const configure = (command: number, key: string | null, value: string | null): void => {
+    const keyBytes = key === null ? null : sys.cString(key);
+    const valueBytes = value === null ? null : sys.cString(value);
+    const result = sys.syscall(
+      flags.SYS_fsconfig,
+      context,
+      command,
+      keyBytes === null ? 0 : sys.addressOf(keyBytes),
+      valueBytes === null ? 0 : sys.addressOf(valueBytes),
+      0,
+    );
+    if (result < 0) throw new SystemCallError(call, -result, readLog(context));
+  };
+  let mounted = -1;
+  try {
+    configure(flags.FSCONFIG_SET_STRING, 'source', shortened(primary));
+    for (const device of devices) configure(flags.FSCONFIG_SET_STRING, 'device', shortened(device));
+    configure(flags.FSCONFIG_SET_FLAG, 'ro', null);
+    configure(flags.FSCONFIG_CMD_CREATE, null, null);
+    const attributes =
+      flags.MOUNT_ATTR_RDONLY |
+      (options.suid ? 0 : flags.MOUNT_ATTR_NOSUID) |
+      (options.dev ? 0 : flags.MOUNT_ATTR_NODEV);
+    mounted = sys.syscall(flags.SYS_fsmount, context, flags.FSMOUNT_CLOEXEC, attributes);
+    if (mounted < 0) throw new SystemCallError(call, -mounted, readLog(context));
+    const empty = sys.cString('');
+    const place = sys.cString(target);
+    check(
+      sys.syscall(
+        flags.SYS_move_mount,
+        mounted,
+        sys.addressOf(empty),
+        flags.AT_FDCWD,
+        sys.addressOf(place),
+        flags.MOVE_MOUNT_F_EMPTY_PATH,
+      ),
+      call,
+    );
+  } finally {
+    if (mounted >= 0) sys.close(mounted);
+    sys.close(context);
+    if (links !== undefined) rmSync(links, { recursive: true, force: true });
+  }
+}
+
+/** What the kernel noted on a file system context: "e erofs: …" lines, one per read. */
+function readLog(context: number): string {
+  const line = Buffer.alloc(1024);
+  const lines: string[] = [];
+  for (;;) {
+    const length = sys.read(context, line, line.length);
+    if (length <= 0) return lines.join('; ');
+    lines.push(line.toString('utf8', 0, length).trim());
+  }
+}
+
+function readWhole(path: string): void {
+  const fd = openSync(path, 'r');
+  try {
+    const buffer = Buffer.allocUnsafeSlow(1 << 20);
+    while (readSync(fd, buffer) > 0);
+  } finally {
+    closeSync(fd);
+  }
+}
