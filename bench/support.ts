@@ -1,0 +1,159 @@
+import { spawn } from 'node:child_process';
+import { closeSync, openSync, writeSync } from 'node:fs';
+
+/** One measured figure. */
+export interface Row {
+  readonly metric: string;
+  readonly value: number;
+  /** "s", "ms", "MB/s", "MB", "×", "%", "" */
+  readonly unit: string;
+  /** The figure against its control in the same run ("1.9 × zlib"): this is what targets are judged by where there is one. */
+  readonly ratio?: { readonly value: number; readonly to: string };
+  /** What it must reach, for the reader: "≥ 3 × gzip -dc". */
+  readonly target?: string;
+  /** Whether it does; absent for figures that are only shown. */
+  readonly ok?: boolean;
+  /** One remark: where the number comes from, or why it misses. */
+  readonly note?: string;
+}
+
+export interface SuiteResult {
+  /** What it ran on: "py:latest, 304 MB, 39,541 entries". */
+  readonly title: string;
+  readonly rows: readonly Row[];
+}
+
+export interface BenchImage {
+  /** "127.0.0.1:PORT/py:latest", plain HTTP. */
+  readonly reference: string;
+  /** An image layout of the same image, with the tag that the reference has. */
+  readonly layout: string;
+  /** The compressed layers as files, base first. */
+  readonly layers: readonly string[];
+  /** The uncompressed layers as files, base first. */
+  readonly tars: readonly string[];
+  readonly compressedBytes: number;
+}
+
+export interface BenchContext {
+  /** Python with numpy, scipy and pandas in one gzip layer (issue 3). Made on first use, which takes minutes the first time. */
+  python(): Promise<BenchImage>;
+  /** A large node_modules tree in several layers. */
+  node(): Promise<BenchImage>;
+  /** An empty directory that goes when the suite is over. */
+  scratch(): Promise<string>;
+  /** Undone in reverse order when the suite is over, however it ends. */
+  defer(undo: () => Promise<void> | void): void;
+  log(line: string): void;
+}
+
+/** What each suite file exports as `run`. */
+export type Suite = (ctx: BenchContext) => Promise<SuiteResult>;
+
+/** A row judged by `value/control ≥ least` (or ≤ with `atMost`). */
+export function rated(
+  metric: string,
+  value: number,
+  unit: string,
+  ratio: { value: number; to: string },
+  bound: { atLeast: number } | { atMost: number },
+  note?: string,
+): Row {
+  const least = 'atLeast' in bound;
+  const limit = least ? bound.atLeast : bound.atMost;
+  return {
+    metric,
+    value,
+    unit,
+    ratio,
+    target: `${least ? '≥' : '≤'} ${limit} × ${ratio.to}`,
+    ok: least ? ratio.value >= limit : ratio.value <= limit,
+    ...(note === undefined ? {} : { note }),
+  };
+}
+
+/** A row judged by the value itself. */
+export function bounded(
+  metric: string,
+  value: number,
+  unit: string,
+  bound: { atLeast: number } | { atMost: number },
+  note?: string,
+): Row {
+  const least = 'atLeast' in bound;
+  const limit = least ? bound.atLeast : bound.atMost;
+  return {
+    metric,
+    value,
+    unit,
+    target: `${least ? '≥' : '≤'} ${limit} ${unit}`.trimEnd(),
+    ok: least ? value >= limit : value <= limit,
+    ...(note === undefined ? {} : { note }),
+  };
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const mid = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[mid]! : (sorted[mid - 1]! + sorted[mid]!) / 2;
+}
+
+export interface Ran {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly seconds: number;
+}
+
+/** Runs a program and times it. Rejects when it exits with anything but 0, unless `anyCode`. */
+export async function run(
+  command: string,
+  args: readonly string[],
+  options: { env?: NodeJS.ProcessEnv; cwd?: string; anyCode?: boolean; input?: string } = {},
+): Promise<Ran> {
+  const started = process.hrtime.bigint();
+  const child = spawn(command, args, { env: options.env ?? process.env, cwd: options.cwd, stdio: 'pipe' });
+  const stdout: Buffer[] = [];
+  const stderr: Buffer[] = [];
+  child.stdout.on('data', (chunk: Buffer) => stdout.push(chunk));
+  child.stderr.on('data', (chunk: Buffer) => stderr.push(chunk));
+  child.stdin.on('error', () => {}); // a program that reads no input may close it first
+  child.stdin.end(options.input ?? '');
+  const code = await new Promise<number | null>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', resolve);
+  });
+  const result: Ran = {
+    code,
+    stdout: Buffer.concat(stdout).toString(),
+    stderr: Buffer.concat(stderr).toString(),
+    seconds: Number(process.hrtime.bigint() - started) / 1e9,
+  };
+  if (code !== 0 && !options.anyCode) {
+    throw new Error(
+      `${command} ${args.join(' ')}: exit ${code}: ${result.stderr.trim().split('\n').slice(-3).join(' | ')}`,
+    );
+  }
+  return result;
+}
+
+/** Empties page, dentry and inode caches: a cold read afterwards is the file system's own work. Root only. */
+export function dropCaches(): void {
+  const fd = openSync('/proc/sys/vm/drop_caches', 'w');
+  try {
+    writeSync(fd, '3');
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Runs `sample` `times` over and returns what each took, in seconds, in order. */
+export async function timed(times: number, sample: () => Promise<void> | void): Promise<number[]> {
+  const taken: number[] = [];
+  for (let i = 0; i < times; i++) {
+    const started = process.hrtime.bigint();
+    await sample();
+    taken.push(Number(process.hrtime.bigint() - started) / 1e9);
+  }
+  return taken;
+}
