@@ -1,0 +1,179 @@
+// The fast loop: decodes symbols without a single check of bounds while both input and output have room for whatever one
+// round may use. Everything else is left to careful.ts.
+import { BIT_POS, DIST, HIST_LOW, IN, IN_END, LITLEN, MARKS, OUT_LIMIT, OUT_POS, PATTERNS, STRIDES, TRACK_POS } from './layout';
+import { CONTINUE, HISTORY, BAD_DIST_SYMBOL, BAD_LITLEN_SYMBOL, MODE, MODE_BOUNDARY, TOO_FAR_BACK } from './layout';
+import { DIST_BITS, EXCEPTION, FINAL, LITLEN_BITS } from './tables';
+
+/** A round refills three times at most, 7 bytes each, and the last load reads 8. */
+export const IN_MARGIN: usize = 32;
+/** A round writes three literals, then 258 bytes by steps of 16 that may overshoot. */
+export const OUT_MARGIN: usize = 320;
+
+const LITLEN_MASK: u32 = (1 << LITLEN_BITS) - 1;
+const DIST_MASK: u32 = (1 << DIST_BITS) - 1;
+
+/** Notes that `length` bytes from `source` on were referenced, as far as they lie before the checkpoint. */
+export function mark(source: usize, length: usize): void {
+  const checkpoint = load<usize>(TRACK_POS);
+  if (source >= checkpoint) return;
+  const n = min<usize>(length, checkpoint - source);
+  const at = MARKS + HISTORY + source - checkpoint;
+  if (n >= 8) {
+    // Whole steps, then one that ends with the last byte.
+    for (let i: usize = 0; i + 8 < n; i += 8) store<u64>(at + i, -1);
+    store<u64>(at + n - 8, -1);
+  } else {
+    for (let i: usize = 0; i < n; i++) store<u8>(at + i, 0xff);
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function litlenEntry(bits: u64): i64 {
+  return load<i32>((<usize>(<u32>bits & LITLEN_MASK)) << 2, LITLEN);
+}
+
+// @ts-ignore: decorator
+@inline
+function mask(bits: u64, count: i64): u64 {
+  return bits & ((<u64>1 << (<u64>count)) - 1);
+}
+
+/**
+ * Runs until a margin is reached (CONTINUE; also at the end of the block), or an error.
+ * TRACK is u8 to mark what is referenced before the checkpoint, u16 not to: the compiler makes two loops of this one.
+ */
+export function fast<TRACK>(): i32 {
+  const inLimit = IN + load<usize>(IN_END) - IN_MARGIN;
+  const outLimit = load<usize>(OUT_LIMIT) - OUT_MARGIN;
+  const low = load<usize>(HIST_LOW);
+  const start = load<u32>(BIT_POS);
+  let input: usize = IN + (start >> 3);
+  let out = load<usize>(OUT_POS);
+  // `left` counts the bits of `bits` in its low 6 bits; its other bits are never looked at. Bits above the count may be set
+  // already: they are those that the next refill puts there.
+  let bits: u64 = load<u64>(input) >>> (<u64>(start & 7));
+  let left: i64 = <i64>(56 - (start & 7));
+  input += 7;
+  let status = CONTINUE;
+
+  let entry = litlenEntry(bits);
+  do {
+    bits |= load<u64>(input) << (<u64>left);
+    input += 7 - (<usize>(left >>> 3) & 7);
+    left |= 56;
+
+    if (entry < 0) {
+      bits >>>= <u64>entry;
+      left -= entry;
+      store<u8>(out, <u8>(entry >>> 8));
+      out++;
+      entry = litlenEntry(bits);
+      if (entry < 0) {
+        bits >>>= <u64>entry;
+        left -= entry;
+        store<u8>(out, <u8>(entry >>> 8));
+        out++;
+        entry = litlenEntry(bits);
+        if (entry < 0) {
+          bits >>>= <u64>entry;
+          left -= entry;
+          store<u8>(out, <u8>(entry >>> 8));
+          out++;
+          entry = litlenEntry(bits);
+          continue;
+        }
+      }
+    }
+    if (<u32>entry & EXCEPTION) {
+      if (!(<u32>entry & FINAL)) {
+        bits >>>= <u64>LITLEN_BITS;
+        left -= <i64>LITLEN_BITS;
+        entry = <i64>load<i32>((<usize>(entry >>> 16) + <usize>mask(bits, (entry >>> 8) & 63)) << 2, LITLEN);
+        if (entry < 0) {
+          bits >>>= <u64>entry;
+          left -= entry;
+          store<u8>(out, <u8>(entry >>> 8));
+          out++;
+          entry = litlenEntry(bits);
+          continue;
+        }
+      }
+      if (<u32>entry & EXCEPTION) {
+        if (<u32>entry & 0x10000) {
+          status = BAD_LITLEN_SYMBOL;
+        } else {
+          bits >>>= <u64>entry;
+          left -= entry;
+          store<i32>(MODE, MODE_BOUNDARY);
+        }
+        break;
+      }
+    }
+    const length = <usize>(entry >>> 16) + <usize>(mask(bits, entry) >>> (<u64>(entry >>> 8)));
+    bits >>>= <u64>entry;
+    left -= entry;
+    if ((left & 63) < 28) {
+      bits |= load<u64>(input) << (<u64>left);
+      input += 7 - (<usize>(left >>> 3) & 7);
+      left |= 56;
+    }
+    let code: i64 = load<i32>((<usize>(<u32>bits & DIST_MASK)) << 2, DIST);
+    if (<u32>code & EXCEPTION) {
+      if (!(<u32>code & FINAL)) {
+        bits >>>= <u64>DIST_BITS;
+        left -= <i64>DIST_BITS;
+        code = load<i32>((<usize>(code >>> 16) + <usize>mask(bits, (code >>> 8) & 63)) << 2, DIST);
+      }
+      if (<u32>code & EXCEPTION) {
+        status = BAD_DIST_SYMBOL;
+        break;
+      }
+    }
+    const distance = <usize>(code >>> 16) + <usize>(mask(bits, code) >>> (<u64>(code >>> 8)));
+    bits >>>= <u64>code;
+    left -= code;
+    if (out - low < distance) {
+      status = TOO_FAR_BACK;
+      break;
+    }
+    // The refill at the top of the next round does not change what this looks at: at least 17 bits are left.
+    if ((left & 63) < <i64>LITLEN_BITS) {
+      bits |= load<u64>(input) << (<u64>left);
+      input += 7 - (<usize>(left >>> 3) & 7);
+      left |= 56;
+    }
+    entry = litlenEntry(bits);
+
+    let source = out - distance;
+    if (sizeof<TRACK>() == 1) mark(source, length);
+    const end = out + length;
+    if (distance >= 16) {
+      v128.store(out, v128.load(source));
+      if (length > 16) {
+        v128.store(out, v128.load(source, 16), 16);
+        if (length > 32) {
+          out += 32;
+          source += 32;
+          do {
+            v128.store(out, v128.load(source));
+            out += 16;
+            source += 16;
+          } while (out < end);
+        }
+      }
+    } else {
+      const pattern = v128.swizzle(v128.load(source), v128.load(distance << 4, PATTERNS));
+      const stride = <usize>load<u8>(distance, STRIDES);
+      do {
+        v128.store(out, pattern);
+        out += stride;
+      } while (out < end);
+    }
+    out = end;
+  } while (input <= inLimit && out <= outLimit);
+
+  store<u32>(BIT_POS, (<u32>(input - IN) << 3) - <u32>(left & 63));
+  store<usize>(OUT_POS, out);
+  return status;
+}

@@ -1,0 +1,57 @@
+import { crc32, FormatError } from '../bytes/index.js';
+import { decodeCheckpointState } from './state.js';
+import { GzipStream } from './stream.js';
+
+/**
+ * Inflates spans, one at a time. One instance per inflate worker; its memory does not depend on the spans.
+ *
+ * Trailers of members that end within a span are skipped unchecked: the span's own CRC-32, which the caller compares, covers
+ * what they cover.
+ */
+export class SpanInflater {
+  #onOutput: (view: Uint8Array) => void = () => {};
+  #crc = 0;
+  readonly #stream = new GzipStream({
+    output: (view) => {
+      this.#crc = crc32(view, this.#crc);
+      this.#onOutput(view);
+    },
+    limit: (produced) => produced,
+    trailer: () => null,
+  });
+
+  /**
+   * @param compressed  the span's bytes of the blob: from ⌊start bit / 8⌋ to ⌈end bit / 8⌉
+   * @param startBit    start bit modulo 8
+   * @param state       the span's checkpoint state; null or empty for a span that starts with a gzip member's header
+   * @param outLength   bytes of output, at least 1
+   * @param onOutput    gets views into WASM memory, valid only during the call, in order
+   * @returns the CRC-32 of the output
+   * @throws FormatError when the state is malformed, or the span is, or it does not yield `outLength` bytes; offsets count
+   *   from the start of `compressed`
+   */
+  inflate(
+    compressed: Uint8Array,
+    startBit: number,
+    state: Uint8Array | null,
+    outLength: number,
+    onOutput: (view: Uint8Array) => void,
+  ): number {
+    if (!(outLength >= 1)) throw new RangeError(`outLength ${outLength}`);
+    const stream = this.#stream;
+    if (state === null || state.length === 0) {
+      stream.restart(outLength);
+    } else {
+      const { header, window } = decodeCheckpointState(state);
+      const wrong = stream.restartAt(header, window, startBit, outLength);
+      if (wrong !== null) throw new FormatError('checkpoint state', 0, wrong);
+    }
+    this.#crc = 0;
+    this.#onOutput = onOutput;
+    stream.push(compressed);
+    if (stream.produced !== outLength) {
+      throw new FormatError('span', compressed.length, `it yields ${stream.produced} bytes, ${outLength} expected`);
+    }
+    return this.#crc;
+  }
+}
