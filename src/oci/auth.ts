@@ -1,0 +1,249 @@
+import { ClipError } from '../bytes/index.js';
+import type { Credentials, RegistryCredentialProvider } from './credentials.js';
+import { networkError, readErrorBody, statusError } from './errors.js';
+import { parseJsonObject } from './manifest.js';
+import { isLoopback } from './probe.js';
+import type { Response, Transport } from './transport.js';
+
+/** distribution, docs/spec/auth/token.md: a token without expires_in lasts 60 s. */
+const DEFAULT_TOKEN_SECONDS = 60;
+/** A token is renewed this long before it ends, so that it does not end on the way. */
+const RENEW_BEFORE_MS = 5_000;
+/** Tokens are a few KiB; some clouds' are 30. */
+const MAX_TOKEN_RESPONSE = 1024 * 1024;
+
+export interface Challenge {
+  /** Lower case: "bearer", "basic". */
+  readonly scheme: string;
+  readonly params: Readonly<Record<string, string>>;
+}
+
+/** Parses WWW-Authenticate (RFC 9110 §11.6.1): several challenges may stand in one header, separated by commas as their parameters are. */
+export function parseChallenges(header: string): Challenge[] {
+  const challenges: { scheme: string; params: Record<string, string> }[] = [];
+  const token = /[!#$%&'*+.^_`|~0-9A-Za-z-]+/y;
+  let at = 0;
+  const skip = (pattern: RegExp): void => {
+    pattern.lastIndex = at;
+    if (pattern.test(header)) at = pattern.lastIndex;
+  };
+  while (at < header.length) {
+    skip(/[\s,]+/y);
+    token.lastIndex = at;
+    const word = token.exec(header)?.[0];
+    if (word === undefined) {
+      at++; // what no grammar allows here is stepped over
+      continue;
+    }
+    at += word.length;
+    const value = /\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([!#$%&'*+.^_`|~0-9A-Za-z:/-]+))/y;
+    value.lastIndex = at;
+    const match = value.exec(header);
+    const current = challenges.at(-1);
+    if (match !== null && current !== undefined) {
+      at = value.lastIndex;
+      current.params[word.toLowerCase()] = match[1] !== undefined ? match[1].replace(/\\(.)/g, '$1') : match[2]!;
+    } else {
+      challenges.push({ scheme: word.toLowerCase(), params: {} });
+    }
+  }
+  return challenges;
+}
+
+interface Token {
+  readonly header: string;
+  /** performance.now() time; Infinity for Basic and tokens without an end. */
+  readonly renewAt: number;
+}
+
+/** Keeps the Authorization header for one repository. Learns the scheme from the first 401, then renews ahead of time. */
+export class Authenticator {
+  readonly #transport: Transport;
+  readonly #registry: string;
+  readonly #repository: string;
+  readonly #provider: Credentials | RegistryCredentialProvider | null;
+  #challenge: Challenge | null = null;
+  #origin: URL | null = null;
+  #token: Token | null = null;
+  #renewing: Promise<Token> | null = null;
+  /** Tokens fetched so far. */
+  renewals = 0;
+
+  constructor(
+    transport: Transport,
+    registry: string,
+    repository: string,
+    credentials: Credentials | RegistryCredentialProvider | null,
+  ) {
+    this.#transport = transport;
+    this.#registry = registry;
+    this.#repository = repository;
+    this.#provider = credentials;
+  }
+
+  /** The header to send now, or null before any challenge. */
+  async authorization(signal?: AbortSignal): Promise<string | null> {
+    if (this.#challenge === null) return null;
+    if (this.#token === null || performance.now() >= this.#token.renewAt) await this.#renew(signal);
+    return this.#token?.header ?? null;
+  }
+
+  /**
+   * A 401 came to a request sent with `used`. @returns false when there is nothing better to try.
+   * @throws ClipError UNAUTHORIZED when the credentials themselves are refused
+   */
+  async challenged(response: Response, used: string | null, signal?: AbortSignal): Promise<boolean> {
+    if (this.#token !== null && this.#token.header !== used) return true; // renewed by another request meanwhile
+    const challenges = parseChallenges(response.headers['www-authenticate'] ?? '');
+    const challenge =
+      challenges.find((c) => c.scheme === 'bearer' && c.params.realm !== undefined) ??
+      challenges.find((c) => c.scheme === 'basic');
+    if (challenge === undefined) return false;
+    // The same Basic password again, or a token that the registry refused fresh, will not do better.
+    const insufficient =
+      used !== null && (challenge.scheme === 'basic' || challenge.params.error === 'insufficient_scope');
+    if (insufficient) return false;
+    this.#challenge = challenge;
+    this.#origin = response.url;
+    this.#token = null;
+    await this.#renew(signal);
+    return this.#token !== null;
+  }
+
+  async #credentials(): Promise<Credentials | null> {
+    const provider = this.#provider;
+    if (provider === null || !('getCredentials' in provider)) return provider;
+    return provider.getCredentials(this.#registry, this.#repository);
+  }
+
+  async #renew(signal?: AbortSignal): Promise<void> {
+    this.#renewing ??= this.#fetch().finally(() => {
+      this.#renewing = null;
+    });
+    // One caller's abort must not take the token from the others: the request itself is not tied to any signal.
+    const renewing = this.#renewing;
+    this.#token = await (signal === undefined ? renewing : raceAbort(renewing, signal));
+  }
+
+  async #fetch(): Promise<Token> {
+    const challenge = this.#challenge!;
+    const credentials = await this.#credentials();
+    if (challenge.scheme === 'basic') {
+      const basic = basicHeader(credentials);
+      if (basic === null) throw this.#loginNeeded('');
+      return { header: basic, renewAt: Number.POSITIVE_INFINITY };
+    }
+    if (credentials?.registryToken !== undefined) {
+      return { header: `Bearer ${credentials.registryToken}`, renewAt: Number.POSITIVE_INFINITY };
+    }
+    return this.#fetchToken(challenge, credentials);
+  }
+
+  #loginNeeded(words: string): ClipError {
+    return new ClipError('UNAUTHORIZED', `${this.#registry} wants a login for ${this.#repository}${words}`, {
+      hint: `log in with: docker login ${this.#registry} (or check the name: private and missing look alike)`,
+    });
+  }
+
+  async #fetchToken(challenge: Challenge, credentials: Credentials | null): Promise<Token> {
+    const started = performance.now();
+    const realm = this.#realm(challenge, credentials);
+    const scope = challenge.params.scope ?? `repository:${this.#repository}:pull`;
+    const service = challenge.params.service;
+    this.renewals++;
+
+    let response: Response;
+    try {
+      if (credentials?.identityToken !== undefined) {
+        const form = new URLSearchParams({
+          grant_type: 'refresh_token',
+          refresh_token: credentials.identityToken,
+          client_id: 'clip',
+          scope,
+          ...(service !== undefined && { service }),
+        });
+        response = await this.#transport.send(realm, {
+          method: 'POST',
+          headers: { 'content-type': 'application/x-www-form-urlencoded', accept: 'application/json' },
+          body: form.toString(),
+        });
+      } else {
+        const url = new URL(realm);
+        if (service !== undefined) url.searchParams.set('service', service);
+        for (const one of scope.split(' ')) url.searchParams.append('scope', one);
+        if (credentials?.username !== undefined) url.searchParams.set('account', credentials.username);
+        const basic = basicHeader(credentials);
+        response = await this.#transport.send(url, {
+          headers: { accept: 'application/json', ...(basic !== null && { authorization: basic }) },
+        });
+      }
+    } catch (error) {
+      throw networkError(realm, error);
+    }
+    if (response.status !== 200) {
+      const said = await readErrorBody(response);
+      const words = said.text === '' ? '' : `: ${said.text}`;
+      if (response.status === 401 || response.status === 403 || (response.status === 400 && credentials !== null)) {
+        if (credentials === null) throw this.#loginNeeded(words);
+        throw new ClipError('UNAUTHORIZED', `${realm.host} refuses the login for ${this.#registry}${words}`, {
+          hint: `log in again: docker login ${this.#registry}`,
+        });
+      }
+      throw statusError(response, `a token for ${this.#repository}`, said, this.#registry);
+    }
+    const bytes = await response.body.collect(MAX_TOKEN_RESPONSE).catch((error: unknown) => {
+      throw networkError(realm, error);
+    });
+    const what = `the answer of the token server ${realm.host}`;
+    if (bytes === null) throw new ClipError('LIMIT', `${what} is longer than ${MAX_TOKEN_RESPONSE} bytes`);
+    const json = parseJsonObject(bytes, what);
+    const token = json.token ?? json.access_token;
+    if (typeof token !== 'string' || !/^[\x21-\x7e]+$/.test(token))
+      throw new ClipError('BAD_FORMAT', `${what} holds no token`);
+    const lifetime =
+      typeof json.expires_in === 'number' && json.expires_in > 0 ? json.expires_in : DEFAULT_TOKEN_SECONDS;
+    return {
+      header: `Bearer ${token}`,
+      renewAt: started + Math.max(lifetime * 1000 - RENEW_BEFORE_MS, lifetime * 500),
+    };
+  }
+
+  #realm(challenge: Challenge, credentials: Credentials | null): URL {
+    const text = challenge.params.realm ?? '';
+    let realm: URL;
+    try {
+      realm = new URL(text, this.#origin ?? undefined);
+    } catch {
+      throw new ClipError('BAD_FORMAT', `${this.#registry} names no usable token server: "${text.slice(0, 100)}"`);
+    }
+    if (realm.protocol !== 'https:' && realm.protocol !== 'http:') {
+      throw new ClipError('BAD_FORMAT', `${this.#registry} names a token server that is not HTTP: ${realm.protocol}`);
+    }
+    // Whoever spells the realm gets the password. Over TLS that is the registry; it may not have it sent in the clear.
+    if (
+      realm.protocol === 'http:' &&
+      this.#origin?.protocol === 'https:' &&
+      credentials !== null &&
+      !isLoopback(realm.hostname)
+    ) {
+      throw new ClipError('UNAUTHORIZED', `${this.#registry} wants the password for ${realm.host} sent without TLS`, {
+        hint: 'the registry is misconfigured: its token realm must be https',
+      });
+    }
+    return realm;
+  }
+}
+
+function basicHeader(credentials: Credentials | null): string | null {
+  if (credentials?.username === undefined || credentials.password === undefined) return null;
+  return `Basic ${Buffer.from(`${credentials.username}:${credentials.password}`).toString('base64')}`;
+}
+
+function raceAbort<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(signal.reason);
+    if (signal.aborted) onAbort();
+    signal.addEventListener('abort', onAbort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+  });
+}

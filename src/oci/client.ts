@@ -1,0 +1,216 @@
+import { ClipError } from '../bytes/index.js';
+import { Authenticator } from './auth.js';
+import type { Credentials, RegistryCredentialProvider } from './credentials.js';
+import { aborted, networkError, readErrorBody, statusError } from './errors.js';
+import { isLoopback, speaksTls } from './probe.js';
+import { apiHost } from './reference.js';
+import { Backoff, DEFAULT_RETRY, type RetryPolicy } from './retry.js';
+import { type Response, Transport, type TransportOptions } from './transport.js';
+
+/** Registries send a blob's request on once, to their storage; a CDN may do it again. */
+const MAX_REDIRECTS = 5;
+
+/** What a source has done so far; for statistics. */
+export interface SourceCounters {
+  requests: number;
+  /** Body bytes received, of whatever was asked for. */
+  bytes: number;
+  retries: number;
+  redirects: number;
+  tokens: number;
+}
+
+export interface ClientOptions extends TransportOptions {
+  readonly credentials: Credentials | RegistryCredentialProvider | null;
+  readonly plainHttp: boolean;
+  readonly retry?: Partial<RetryPolicy> | undefined;
+}
+
+export interface GetOptions {
+  /** Names the thing asked for, in errors. */
+  readonly what: string;
+  readonly headers: Readonly<Record<string, string>>;
+  /** Statuses to hand back; any other is thrown. */
+  readonly accept: readonly number[];
+  readonly signal?: AbortSignal | undefined;
+  /** Remember where this path redirects to, and go there at once the next time. */
+  readonly rememberRedirect?: boolean;
+}
+
+/** GET requests to one repository of a registry: scheme, login, redirects, retries. */
+export class RegistryClient {
+  readonly registry: string;
+  readonly counters: SourceCounters = { requests: 0, bytes: 0, retries: 0, redirects: 0, tokens: 0 };
+  readonly #transport: Transport;
+  readonly #auth: Authenticator;
+  readonly #options: ClientOptions;
+  readonly #policy: RetryPolicy;
+  readonly #redirected = new Map<string, URL>();
+  #base: URL | null = null;
+
+  constructor(registry: string, repository: string, options: ClientOptions) {
+    this.registry = registry;
+    this.#options = options;
+    this.#policy = { ...DEFAULT_RETRY, ...options.retry };
+    this.#transport = new Transport(options);
+    this.#auth = new Authenticator(this.#transport, registry, repository, options.credentials);
+  }
+
+  backoff(): Backoff {
+    return new Backoff(this.#policy, () => {
+      this.counters.retries++;
+    });
+  }
+
+  /** HTTPS, or HTTP if forced, or if this is a loopback address where nothing speaks TLS. */
+  async base(signal?: AbortSignal): Promise<URL> {
+    if (this.#base !== null) return this.#base;
+    const host = apiHost(this.registry);
+    const https = new URL(`https://${host}/`);
+    let base = https;
+    if (this.#options.plainHttp) base = new URL(`http://${host}/`);
+    else if (isLoopback(https.hostname)) {
+      const hostname = https.hostname.replace(/^\[|\]$/g, '');
+      try {
+        if (!(await speaksTls(hostname, Number(https.port || 443), signal))) base = new URL(`http://${host}/`);
+      } catch (error) {
+        if (signal?.aborted) throw aborted(`connecting to ${host}`, signal.reason);
+        throw networkError(https, error);
+      }
+    }
+    this.#base = base;
+    return base;
+  }
+
+  /** GET with everything a registry asks of a client. Transient failures before the body are retried here. */
+  async get(path: string, options: GetOptions): Promise<Response> {
+    const backoff = this.backoff();
+    for (;;) {
+      try {
+        return await this.attempt(path, options);
+      } catch (error) {
+        await backoff.next(error, options.what, options.signal);
+      }
+    }
+  }
+
+  /** One try of {@link get}. @throws TransientError when another may help */
+  async attempt(path: string, options: GetOptions): Promise<Response> {
+    try {
+      return await this.#attempt(path, options);
+    } catch (error) {
+      if (options.signal?.aborted) throw aborted(options.what, options.signal.reason);
+      throw error;
+    }
+  }
+
+  async #attempt(path: string, options: GetOptions): Promise<Response> {
+    const { accept, signal, what } = options;
+    const remembered = this.#redirected.get(path);
+    if (remembered !== undefined) {
+      const response = await this.#send(remembered, options.headers, signal);
+      if (accept.includes(response.status)) return response;
+      // A signed URL that has run out, most likely: the registry will give a new one.
+      this.#redirected.delete(path);
+      if (response.status >= 500 || response.status === 429) throw await this.#failure(response, what);
+      response.body.cancel();
+    }
+
+    const base = await this.base(signal);
+    let url = new URL(path, base);
+    let challenges = 0;
+    for (let redirects = 0; ; ) {
+      // The login is the registry's: nobody it sends us on to gets to see it.
+      const authorization = url.origin === base.origin ? await this.#authorization(signal) : null;
+      const headers = authorization === null ? options.headers : { ...options.headers, authorization };
+      const response = await this.#send(url, headers, signal);
+      const { status } = response;
+      if (accept.includes(status)) {
+        if (redirects > 0 && options.rememberRedirect) this.#redirected.set(path, url);
+        return response;
+      }
+      // Twice: a token may be refused because it ended on the way.
+      if (status === 401 && url.origin === base.origin && challenges < 2) {
+        challenges++;
+        const better = await this.#challenged(response, authorization, signal);
+        if (better) {
+          response.body.cancel();
+          continue;
+        }
+      }
+      const location = response.headers.location;
+      if ([301, 302, 303, 307, 308].includes(status) && location !== undefined) {
+        if (++redirects > MAX_REDIRECTS) {
+          response.body.cancel();
+          throw new ClipError('NETWORK', `${what}: more than ${MAX_REDIRECTS} redirects, the last to ${url.host}`);
+        }
+        this.counters.redirects++;
+        await response.body.collect(64 * 1024).catch(() => null); // so that the connection lives on
+        url = this.#target(location, url, what);
+        continue;
+      }
+      throw await this.#failure(response, what);
+    }
+  }
+
+  #target(location: string, from: URL, what: string): URL {
+    let url: URL;
+    try {
+      url = new URL(location, from);
+    } catch {
+      throw new ClipError('NETWORK', `${from.host} redirects ${what} to something that is not a URL`);
+    }
+    // HTTPS to HTTP is allowed, as in Docker: what comes is checked by digest, and no login goes along.
+    if (url.protocol !== 'https:' && url.protocol !== 'http:') {
+      throw new ClipError('NETWORK', `${from.host} redirects ${what} to a ${url.protocol} URL`);
+    }
+    return url;
+  }
+
+  async #authorization(signal?: AbortSignal): Promise<string | null> {
+    const header = await this.#auth.authorization(signal);
+    this.counters.tokens = this.#auth.renewals;
+    return header;
+  }
+
+  async #challenged(response: Response, used: string | null, signal?: AbortSignal): Promise<boolean> {
+    const better = await this.#auth.challenged(response, used, signal);
+    this.counters.tokens = this.#auth.renewals;
+    return better;
+  }
+
+  async #send(url: URL, headers: Readonly<Record<string, string>>, signal?: AbortSignal): Promise<Response> {
+    this.counters.requests++;
+    try {
+      return await this.#transport.send(url, { headers, signal });
+    } catch (error) {
+      throw networkError(url, error);
+    }
+  }
+
+  async #failure(response: Response, what: string): Promise<ClipError> {
+    const said = await readErrorBody(response);
+    if (response.status === 404 && said.code === '' && !(await this.#isRegistry(response))) {
+      return new ClipError('NOT_FOUND', `${response.url.origin} answers, but not as a container registry`, {
+        hint: `check the host and port: ${response.url.origin}/v2/ should answer 200 or 401`,
+      });
+    }
+    return statusError(response, what, said, this.registry);
+  }
+
+  /** distribution-spec, "Determining Support": /v2/ answers 200, or a challenge. */
+  async #isRegistry(failed: Response): Promise<boolean> {
+    if (failed.headers['docker-distribution-api-version'] !== undefined) return true;
+    try {
+      const response = await this.#send(new URL('/v2/', failed.url), {});
+      response.body.cancel();
+      return response.status === 200 || (response.status === 401 && response.headers['www-authenticate'] !== undefined);
+    } catch {
+      return false;
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#transport.close();
+  }
+}

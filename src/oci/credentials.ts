@@ -1,0 +1,205 @@
+import { spawn } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { ClipError } from '../bytes/index.js';
+import { type Json, parseJsonObject } from './manifest.js';
+
+/** How to log in to a registry. Plain data: a client resolves it and a daemon uses it. */
+export interface Credentials {
+  readonly username?: string;
+  readonly password?: string;
+  /** An OAuth2 refresh token, exchanged for an access token ("identitytoken" in Docker's config). */
+  readonly identityToken?: string;
+  /** A bearer token used as it is. */
+  readonly registryToken?: string;
+}
+
+/** Bring your own: asked when a registry demands a login, and again when what it gave has expired. */
+export interface RegistryCredentialProvider {
+  readonly name: string;
+  /** @returns null to go on anonymously; a rejection fails the request. */
+  getCredentials(registry: string, repository: string): Promise<Credentials | null>;
+}
+
+/** A credential helper that hangs (a locked keyring asking for a password) must not hang us. */
+const HELPER_TIMEOUT_MS = 30_000;
+const MAX_HELPER_OUTPUT = 1024 * 1024;
+/** Docker Hub's key in config files and for helpers. */
+const HUB_KEY = 'https://index.docker.io/v1/';
+
+/**
+ * Credentials from the files that docker, podman and skopeo write: REGISTRY_AUTH_FILE alone if it is set; otherwise
+ * Podman's $XDG_RUNTIME_DIR/containers/auth.json, then $DOCKER_CONFIG/config.json (default ~/.docker).
+ */
+export class DockerCredentials implements RegistryCredentialProvider {
+  readonly name = 'docker-config';
+  readonly #env: NodeJS.ProcessEnv;
+
+  constructor(env: NodeJS.ProcessEnv = process.env) {
+    this.#env = env;
+  }
+
+  #files(): { path: string; required: boolean }[] {
+    const env = this.#env;
+    if (env.REGISTRY_AUTH_FILE) return [{ path: env.REGISTRY_AUTH_FILE, required: true }];
+    const docker = env.DOCKER_CONFIG || join(env.HOME || homedir(), '.docker');
+    const runtime = env.XDG_RUNTIME_DIR;
+    return [
+      ...(runtime ? [{ path: join(runtime, 'containers/auth.json'), required: false }] : []),
+      { path: join(docker, 'config.json'), required: false },
+    ];
+  }
+
+  async getCredentials(registry: string, repository: string): Promise<Credentials | null> {
+    for (const { path, required } of this.#files()) {
+      let bytes: Uint8Array;
+      try {
+        bytes = await readFile(path);
+      } catch (cause) {
+        const code = (cause as NodeJS.ErrnoException).code;
+        if (!required && (code === 'ENOENT' || code === 'ENOTDIR')) continue;
+        throw new ClipError('PERMISSION', `cannot read the registry logins in ${path}: ${code}`, { cause });
+      }
+      if (bytes.length === 0) continue;
+      const found = await this.#fromConfig(parseJsonObject(bytes, path), path, registry, repository);
+      if (found !== null) return found;
+    }
+    return null;
+  }
+
+  async #fromConfig(config: Json, path: string, registry: string, repository: string): Promise<Credentials | null> {
+    const hub = registry === 'docker.io';
+    const helpers = asObject(config.credHelpers);
+    const named = hub ? (helpers[HUB_KEY] ?? helpers['docker.io'] ?? helpers['index.docker.io']) : helpers[registry];
+    if (typeof named === 'string') return this.#runHelper(named, hub ? HUB_KEY : registry);
+
+    const store = config.credsStore;
+    if (typeof store === 'string' && store !== '') {
+      const found = await this.#runHelper(store, hub ? HUB_KEY : registry);
+      if (found !== null) return found;
+    }
+    const entry = findAuth(asObject(config.auths), registry, repository);
+    return entry === null ? null : parseAuth(entry, `${path}: auths for ${registry}`);
+  }
+
+  /** The docker-credential-helpers protocol: the server on stdin of "get", JSON on stdout. */
+  async #runHelper(helper: string, server: string): Promise<Credentials | null> {
+    const program = `docker-credential-${helper}`;
+    if (!/^[\w.-]+$/.test(helper))
+      throw new ClipError('BAD_FORMAT', `"${helper}" in the Docker config is not a credential helper`);
+    const { status, stdout, stderr } = await run(program, server, this.#env);
+    if (status !== 0) {
+      // credentials/error.go: the two texts that mean "none stored", printed on stdout.
+      if (/credentials not found|no credentials server URL|no credentials username/i.test(stdout)) return null;
+      const words = (stdout.trim() || stderr.trim() || `exit code ${status}`).split('\n')[0]!.slice(0, 200);
+      throw new ClipError('UNAUTHORIZED', `${program} gives no login for ${server}: ${words}`, {
+        hint: `run: echo ${server} | ${program} get`,
+      });
+    }
+    const json = parseJsonObject(Buffer.from(stdout), `the output of ${program}`);
+    const username = json.Username;
+    const secret = json.Secret;
+    if (typeof secret !== 'string' || secret === '') return null;
+    if (username === '<token>') return { identityToken: secret };
+    return typeof username === 'string' ? { username, password: secret } : null;
+  }
+}
+
+function run(
+  program: string,
+  input: string,
+  env: NodeJS.ProcessEnv,
+): Promise<{ status: number; stdout: string; stderr: string }> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, ['get'], {
+      env,
+      stdio: ['pipe', 'pipe', 'pipe'],
+      timeout: HELPER_TIMEOUT_MS,
+      killSignal: 'SIGKILL',
+    });
+    let stdout = '';
+    let stderr = '';
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      stdout += text;
+      if (stdout.length > MAX_HELPER_OUTPUT) child.kill('SIGKILL');
+    });
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      if (stderr.length < 4096) stderr += text;
+    });
+    child.on('error', (cause) => {
+      reject(
+        new ClipError(
+          'UNAUTHORIZED',
+          `the credential helper ${program} cannot be run: ${(cause as NodeJS.ErrnoException).code}`,
+          {
+            cause,
+            hint: 'install it, or take it out of credHelpers/credsStore in the Docker config',
+          },
+        ),
+      );
+    });
+    child.on('close', (code, signal) => {
+      if (signal === null) resolve({ status: code ?? 1, stdout, stderr });
+      else
+        reject(
+          new ClipError(
+            'UNAUTHORIZED',
+            `the credential helper ${program} did not answer within ${HELPER_TIMEOUT_MS / 1000} s`,
+          ),
+        );
+    });
+    child.stdin.on('error', () => {}); // a helper may exit without reading
+    child.stdin.end(`${input}\n`);
+  });
+}
+
+function asObject(value: unknown): Json {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Json) : {};
+}
+
+/** Longest match first: containers-auth.json(5) allows host/namespace/repository keys; Docker writes hosts, or URLs of old. */
+function findAuth(auths: Json, registry: string, repository: string): Json | null {
+  const hosts = registry === 'docker.io' ? ['docker.io', 'index.docker.io', 'registry-1.docker.io'] : [registry];
+  const entries = Object.entries(auths).map(([key, value]) => [normalizeKey(key), value] as const);
+  const parts = repository.split('/');
+  for (let n = parts.length; n >= 0; n--) {
+    for (const host of hosts) {
+      const wanted = [host, ...parts.slice(0, n)].join('/');
+      for (const [key, value] of entries) {
+        if (key === wanted && Object.keys(asObject(value)).length > 0) return asObject(value);
+      }
+    }
+  }
+  return null;
+}
+
+/** "https://index.docker.io/v1/" and "host/v2" are hosts. */
+function normalizeKey(key: string): string {
+  return key
+    .replace(/^https?:\/\//i, '')
+    .replace(/\/+$/, '')
+    .replace(/\/v[12]$/, '');
+}
+
+function parseAuth(entry: Json, where: string): Credentials | null {
+  const text = (key: string): string | undefined =>
+    typeof entry[key] === 'string' && entry[key] !== '' ? (entry[key] as string) : undefined;
+  const identityToken = text('identitytoken');
+  if (identityToken !== undefined) return { identityToken };
+  const registryToken = text('registrytoken');
+  if (registryToken !== undefined) return { registryToken };
+  const auth = text('auth');
+  if (auth !== undefined) {
+    const decoded = Buffer.from(auth, 'base64').toString('utf8').replace(/\0+$/, '');
+    const colon = decoded.indexOf(':');
+    if (colon < 0)
+      throw new ClipError('BAD_FORMAT', `${where}: "auth" is not base64 of user:password`, {
+        hint: 'docker login again',
+      });
+    return { username: decoded.slice(0, colon), password: decoded.slice(colon + 1) };
+  }
+  const username = text('username');
+  const password = text('password');
+  return username !== undefined && password !== undefined ? { username, password } : null;
+}

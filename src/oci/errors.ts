@@ -1,0 +1,185 @@
+import { ClipError, type ErrorCode } from '../bytes/index.js';
+import type { Response } from './transport.js';
+
+/** An error page is read for its message; the rest is not wanted. */
+const MAX_ERROR_BODY = 64 * 1024;
+const MAX_ERROR_TEXT = 300;
+
+/** A failure that the same request may not meet again; retried with back-off, then thrown as it is. */
+export class TransientError extends ClipError {
+  /** From Retry-After. */
+  readonly retryAfterMs: number | null;
+
+  constructor(message: string, options: { hint?: string | undefined; cause?: unknown; retryAfterMs?: number | null }) {
+    super('NETWORK', message, options);
+    this.retryAfterMs = options.retryAfterMs ?? null;
+  }
+}
+
+function codeOf(error: unknown): string {
+  if (error instanceof AggregateError) {
+    for (const inner of error.errors) if (codeOf(inner) !== '') return codeOf(inner);
+  }
+  if (typeof error !== 'object' || error === null) return '';
+  const { code, cause } = error as { code?: unknown; cause?: unknown };
+  return typeof code === 'string' ? code : cause === undefined ? '' : codeOf(cause);
+}
+
+/** Failures of a connection that a new one may not have. */
+const TRANSIENT = new Set([
+  'ECONNRESET',
+  'EPIPE',
+  'ETIMEDOUT',
+  'EAI_AGAIN',
+  'ENETUNREACH',
+  'EHOSTUNREACH',
+  'UND_ERR_SOCKET',
+  'UND_ERR_CONNECT_TIMEOUT',
+  'UND_ERR_HEADERS_TIMEOUT',
+  'UND_ERR_BODY_TIMEOUT',
+  'UND_ERR_RES_CONTENT_LENGTH_MISMATCH',
+  'HPE_INVALID_EOF_STATE',
+]);
+
+export function aborted(what: string, cause: unknown): ClipError {
+  if (cause instanceof ClipError) return cause;
+  return new ClipError('ABORTED', `${what} was interrupted`, { cause });
+}
+
+function isCertificateCode(code: string): boolean {
+  return (
+    /^(CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_|ERR_TLS_CERT|HOSTNAME_MISMATCH|INVALID_CA|PATH_LENGTH)/.test(code) ||
+    code === 'INVALID_PURPOSE'
+  );
+}
+
+/** What went wrong between us and `url`, in the words of someone who has to fix it. */
+export function networkError(url: URL, error: unknown): ClipError {
+  if (error instanceof ClipError) return error;
+  const code = codeOf(error);
+  const detail = (error instanceof Error ? error.message : String(error)).split('\n')[0]!.slice(0, MAX_ERROR_TEXT);
+  const fail = (message: string, hint?: string): ClipError =>
+    TRANSIENT.has(code)
+      ? new TransientError(message, { hint, cause: error })
+      : new ClipError('NETWORK', message, { hint, cause: error });
+  if (code === 'ECONNREFUSED') {
+    return fail(`${url.host} refuses connections`, 'check the host and port, and that the registry is running');
+  }
+  if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') {
+    return fail(`the name ${url.hostname} cannot be resolved (${code})`, 'check the spelling of the registry, and DNS');
+  }
+  if (code === 'UND_ERR_CONNECT_TIMEOUT' || code === 'ETIMEDOUT') {
+    return fail(
+      `${url.host} does not answer (timed out while connecting)`,
+      'check the network, and HTTPS_PROXY if there is one',
+    );
+  }
+  if (code === 'UND_ERR_HEADERS_TIMEOUT' || code === 'UND_ERR_BODY_TIMEOUT') {
+    return fail(
+      `${url.host} stopped answering (${url.pathname})`,
+      'try again; the registry or the network is overloaded',
+    );
+  }
+  if (isCertificateCode(code)) {
+    return fail(
+      `the TLS certificate of ${url.host} is not trusted: ${detail}`,
+      `put the registry's CA into /etc/docker/certs.d/${url.host}/ca.crt or SSL_CERT_FILE`,
+    );
+  }
+  if (code === 'EPROTO' || code.startsWith('ERR_SSL_')) {
+    return fail(
+      `no TLS connection to ${url.host}: ${/:([^:]+):[^:]*$/.exec(detail)?.[1]?.trim() || code}`,
+      'if it is a plain HTTP registry, add --plain-http',
+    );
+  }
+  if (code.startsWith('HPE_')) return fail(`${url.host} does not speak HTTP (${detail})`, 'check the port');
+  if (/tunnel|proxy/i.test(detail))
+    return fail(`the proxy for ${url.host} failed: ${detail}`, 'check HTTPS_PROXY, HTTP_PROXY and NO_PROXY');
+  return fail(
+    `the connection to ${url.host} failed: ${code === '' || detail.includes(code) ? detail : `${detail} (${code})`}`,
+  );
+}
+
+/** The registry's own words (distribution-spec "Error Codes"), on one line and free of control characters; and its code. */
+export async function readErrorBody(response: Response): Promise<{ code: string; text: string }> {
+  let bytes: Uint8Array | null = null;
+  try {
+    bytes = await response.body.collect(MAX_ERROR_BODY);
+  } catch {
+    // The status alone has to do.
+  }
+  if (bytes === null) return { code: '', text: '' };
+  try {
+    const json: unknown = JSON.parse(Buffer.from(bytes).toString());
+    const first = (json as { errors?: { code?: unknown; message?: unknown }[] } | null)?.errors?.[0];
+    const details = (json as { details?: unknown; message?: unknown } | null) ?? {};
+    const text = first?.message ?? first?.code ?? details.details ?? details.message;
+    return {
+      code: typeof first?.code === 'string' ? first.code : '',
+      text: typeof text === 'string' ? oneLine(text) : '',
+    };
+  } catch {
+    return { code: '', text: '' };
+  }
+}
+
+function oneLine(text: string): string {
+  return text
+    .replace(/[\p{Cc}\p{Cf}\s]+/gu, ' ')
+    .trim()
+    .slice(0, MAX_ERROR_TEXT);
+}
+
+/** A response that is a failure. `what` names the thing asked for. */
+export function statusError(
+  response: Response,
+  what: string,
+  said: { code: string; text: string },
+  registry: string,
+): ClipError {
+  const { status, url } = response;
+  const words = said.text === '' ? '' : `: ${said.text}`;
+  const make = (code: ErrorCode, message: string, hint?: string): ClipError => new ClipError(code, message, { hint });
+  if (status === 401) {
+    return make(
+      'UNAUTHORIZED',
+      `${registry} wants a login for ${what}${words}`,
+      `log in with: docker login ${registry} (or check the name: private and missing look alike)`,
+    );
+  }
+  if (status === 403) {
+    return make(
+      'UNAUTHORIZED',
+      `${registry} denies access to ${what}${words}`,
+      `check the name, and that the login for ${registry} may pull it`,
+    );
+  }
+  if (status === 404) return make('NOT_FOUND', `${registry} has no ${what}${words}`);
+  const retryAfterMs = parseRetryAfter(response.headers['retry-after']);
+  if (status === 429) {
+    return new TransientError(`${registry} limits the rate of requests (429 for ${what})${words}`, {
+      hint: 'wait, or log in for a higher limit',
+      retryAfterMs,
+    });
+  }
+  if (status === 416) {
+    return make(
+      'DIGEST_MISMATCH',
+      `${url.host} holds less of ${what} than the manifest says (416)`,
+      'the blob in the registry is truncated: push it again',
+    );
+  }
+  if (status >= 300 && status < 400)
+    return make('NETWORK', `${url.host} redirects ${what} in a way clip cannot follow (${status})`);
+  const message = `${url.host} answered ${status} to the request for ${what}${words}`;
+  if (status < 500 && status !== 408) return make('NETWORK', message);
+  return new TransientError(message, { hint: 'the registry is in trouble: try again later', retryAfterMs });
+}
+
+/** Seconds or a date (RFC 9110 §10.2.3). */
+function parseRetryAfter(value: string | undefined): number | null {
+  if (value === undefined) return null;
+  if (/^\d+$/.test(value.trim())) return Number(value) * 1000;
+  const date = Date.parse(value);
+  return Number.isNaN(date) ? null : Math.max(0, date - Date.now());
+}

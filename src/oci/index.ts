@@ -1,0 +1,11 @@
+export type { SourceCounters } from './client.js';
+export { type Credentials, DockerCredentials, type RegistryCredentialProvider } from './credentials.js';
+export { digestOf, expectDigest, isDigest, verifyDigest } from './digest.js';
+export { TransientError } from './errors.js';
+export { captureAccess, openImageSource, type RegistryAccess, type SourceOptions, sourceForArchive } from './open.js';
+export { formatPlatform, hostPlatform, type Platform, parsePlatform } from './platform.js';
+export { type LayoutReference, parseReference, type Reference, type RegistryReference } from './reference.js';
+export type { LayerDescriptor, ResolvedImage, ResolveOptions } from './resolve.js';
+export type { RetryPolicy } from './retry.js';
+export type { ArchiveOrigin, BlobOptions, ByteRange, ImageSource } from './source.js';
+export { preloadTransport } from './transport.js';

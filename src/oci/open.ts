@@ -1,0 +1,71 @@
+import { ClipError } from '../bytes/index.js';
+import type { Credentials, RegistryCredentialProvider } from './credentials.js';
+import { DockerCredentials } from './credentials.js';
+import { LayoutSource } from './layout.js';
+import { type ProxySettings, proxyFromEnvironment } from './proxy.js';
+import { parseReference, type Reference } from './reference.js';
+import { RegistrySource } from './registry.js';
+import type { RetryPolicy } from './retry.js';
+import type { ArchiveOrigin, ImageSource } from './source.js';
+import { environmentCa } from './tls-trust.js';
+
+/** How to reach a registry. Without a field, the environment and the Docker config of this process decide. */
+export interface SourceOptions {
+  /** null: anonymous. Default: {@link DockerCredentials}. */
+  readonly credentials?: Credentials | RegistryCredentialProvider | null | undefined;
+  readonly plainHttp?: boolean | undefined;
+  /** PEM certificates to trust besides the system's. */
+  readonly ca?: string | undefined;
+  readonly proxy?: ProxySettings | undefined;
+  /** Parallel connections to one host. Default 16. */
+  readonly connections?: number | undefined;
+  readonly retry?: Partial<RetryPolicy> | undefined;
+  /** In place of /etc/docker/certs.d and /etc/containers/certs.d. */
+  readonly certsDirectories?: readonly string[] | undefined;
+  readonly idleTimeoutMs?: number | undefined;
+}
+
+/** What only this process can see of how to reach a registry, as JSON for another process; SourceOptions by shape. */
+export interface RegistryAccess {
+  readonly credentials: Credentials | null;
+  readonly plainHttp: boolean;
+  readonly ca: string;
+  readonly proxy: ProxySettings;
+}
+
+/** Opens what a reference names; nothing is fetched yet. */
+export function openImageSource(reference: Reference | string, options: SourceOptions = {}): ImageSource {
+  const parsed = typeof reference === 'string' ? parseReference(reference) : reference;
+  if (parsed.kind === 'layout') return new LayoutSource(parsed);
+  return new RegistrySource(parsed, {
+    ...options,
+    credentials: options.credentials === undefined ? new DockerCredentials() : options.credentials,
+    plainHttp: options.plainHttp ?? false,
+    ca: options.ca ?? environmentCa(process.env),
+    proxy: options.proxy ?? proxyFromEnvironment(process.env),
+  });
+}
+
+/** For reading an archive's layers, by digest, from where they were when it was indexed. */
+export function sourceForArchive(origin: ArchiveOrigin, options: SourceOptions = {}): ImageSource {
+  if (origin.registry === '') return openImageSource(`oci:${origin.repository}@${origin.manifestDigest}`, options);
+  const reference = parseReference(`${origin.registry}/${origin.repository}@${origin.manifestDigest}`);
+  if (reference.kind !== 'registry') throw new ClipError('BAD_REFERENCE', `"${origin.reference}" names no registry`);
+  return openImageSource(reference, options);
+}
+
+/** Resolves credentials, CA and proxy here and now, for a process that cannot: a daemon. Layouts need none of it. */
+export async function captureAccess(
+  reference: Reference,
+  options: Pick<SourceOptions, 'credentials' | 'plainHttp'> = {},
+  env: NodeJS.ProcessEnv = process.env,
+): Promise<RegistryAccess> {
+  const plainHttp = options.plainHttp ?? false;
+  if (reference.kind === 'layout') return { credentials: null, plainHttp, ca: '', proxy: {} };
+  const provider = options.credentials === undefined ? new DockerCredentials(env) : options.credentials;
+  const credentials =
+    provider !== null && 'getCredentials' in provider
+      ? await provider.getCredentials(reference.registry, reference.repository)
+      : provider;
+  return { credentials, plainHttp, ca: environmentCa(env), proxy: proxyFromEnvironment(env) };
+}

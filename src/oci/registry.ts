@@ -1,0 +1,359 @@
+import { ClipError } from '../bytes/index.js';
+import { type ClientOptions, RegistryClient, type SourceCounters } from './client.js';
+import { digestOf, verifyDigest } from './digest.js';
+import { aborted, networkError } from './errors.js';
+import { type Descriptor, MAX_MANIFEST_BYTES, parseManifest } from './manifest.js';
+import { ACCEPT_MANIFESTS } from './media-types.js';
+import type { RegistryReference } from './reference.js';
+import { type ContentReader, type ResolvedImage, type ResolveOptions, resolveImage } from './resolve.js';
+import type { BlobOptions, ByteRange, ImageSource } from './source.js';
+import type { Response } from './transport.js';
+
+/** A server without ranges sends the blob from its start. This much is skipped rather than given up on. */
+const MAX_SKIP_BYTES = 8 * 1024 * 1024;
+const IDENTITY = { 'accept-encoding': 'identity' };
+
+/** A response to a blob request: what to skip of it, and how much is then wanted (null: all). */
+interface Opened {
+  readonly response: Response;
+  readonly skip: number;
+  readonly length: number | null;
+}
+
+/** An image in a registry: distribution-spec v1.1, pull. */
+export class RegistrySource implements ImageSource {
+  readonly reference: RegistryReference;
+  readonly #client: RegistryClient;
+
+  constructor(reference: RegistryReference, options: ClientOptions) {
+    this.reference = reference;
+    this.#client = new RegistryClient(reference.registry, reference.repository, options);
+  }
+
+  get counters(): Readonly<SourceCounters> {
+    return this.#client.counters;
+  }
+
+  async resolve(options: ResolveOptions = {}): Promise<ResolvedImage> {
+    const { reference } = this;
+    const name = reference.canonical;
+    const top = await this.#manifest(reference.digest ?? reference.tag!, null, options.signal);
+    const reader: ContentReader = {
+      name,
+      manifest: (descriptor, signal) => this.#manifest(descriptor.digest, descriptor, signal),
+      config: (descriptor, limit, signal) => this.#config(descriptor, limit, signal),
+    };
+    const root = { digest: top.digest, top: parseManifest(top.bytes, top.contentType, `the manifest of ${name}`) };
+    const where = { reference: name, registry: reference.registry, repository: reference.repository };
+    return resolveImage(reader, root, where, options);
+  }
+
+  async #manifest(
+    tagOrDigest: string,
+    descriptor: Descriptor | null,
+    signal?: AbortSignal,
+  ): Promise<{ bytes: Uint8Array; contentType: string; digest: string }> {
+    const byDigest = tagOrDigest.includes(':');
+    const { repository, canonical } = this.reference;
+    const what = byDigest ? `manifest ${tagOrDigest} of ${repository}` : `${repository}:${tagOrDigest}`;
+    const { bytes, response } = await this.#small(
+      `/v2/${repository}/manifests/${tagOrDigest}`,
+      what,
+      MAX_MANIFEST_BYTES,
+      ACCEPT_MANIFESTS,
+      signal,
+    );
+    if (descriptor !== null && bytes.length !== descriptor.size) {
+      throw new ClipError('DIGEST_MISMATCH', `${what} has ${bytes.length} bytes, its index says ${descriptor.size}`);
+    }
+    const contentType = response.headers['content-type'] ?? '';
+    if (byDigest) {
+      verifyDigest(bytes, tagOrDigest, what);
+      return { bytes, contentType, digest: tagOrDigest };
+    }
+    if (/^text\/html\b/.test(contentType)) {
+      throw new ClipError('BAD_FORMAT', `${response.url.origin} answers ${canonical} with a web page, not a manifest`, {
+        hint: 'check the host and port of the registry',
+      });
+    }
+    return { bytes, contentType, digest: digestOf(bytes) };
+  }
+
+  async #config(descriptor: Descriptor, limit: number, signal?: AbortSignal): Promise<Uint8Array> {
+    const what = `config ${descriptor.digest} of ${this.reference.repository}`;
+    if (descriptor.size > limit)
+      throw new ClipError('LIMIT', `${what} has ${descriptor.size} bytes; clip takes up to ${limit}`);
+    const { bytes } = await this.#small(this.#blobPath(descriptor.digest), what, limit, '*/*', signal);
+    if (bytes.length !== descriptor.size) {
+      throw new ClipError('DIGEST_MISMATCH', `${what} has ${bytes.length} bytes, its manifest says ${descriptor.size}`);
+    }
+    verifyDigest(bytes, descriptor.digest, what);
+    return bytes;
+  }
+
+  #blobPath(digest: string): string {
+    return `/v2/${this.reference.repository}/blobs/${digest}`;
+  }
+
+  /** A whole body of at most `limit` bytes; a connection lost on the way is tried again. */
+  async #small(
+    path: string,
+    what: string,
+    limit: number,
+    accept: string,
+    signal?: AbortSignal,
+  ): Promise<{ bytes: Uint8Array; response: Response }> {
+    const backoff = this.#client.backoff();
+    for (;;) {
+      try {
+        const response = await this.#client.attempt(path, {
+          what,
+          headers: { ...IDENTITY, accept },
+          accept: [200],
+          signal,
+        });
+        refuseEncoding(response, what);
+        const bytes = await this.#read(response, what, signal, () => response.body.collect(limit));
+        if (bytes === null) throw new ClipError('LIMIT', `${what} is longer than ${limit} bytes`);
+        this.#client.counters.bytes += bytes.length;
+        return { bytes, response };
+      } catch (error) {
+        await backoff.next(error, what, signal);
+      }
+    }
+  }
+
+  async #read<T>(
+    response: Response,
+    what: string,
+    signal: AbortSignal | undefined,
+    read: () => Promise<T>,
+  ): Promise<T> {
+    try {
+      return await read();
+    } catch (error) {
+      if (signal?.aborted) throw aborted(what, signal.reason);
+      throw networkError(response.url, error);
+    }
+  }
+
+  /** One try. */
+  async #open(digest: string, range: ByteRange, options: BlobOptions): Promise<Opened> {
+    const { start, end } = range;
+    const what = `blob ${digest} of ${this.reference.repository}`;
+    const whole = start === 0 && (end === undefined || end === options.size);
+    const headers = whole ? IDENTITY : { ...IDENTITY, range: `bytes=${start}-${end === undefined ? '' : end - 1}` };
+    const response = await this.#client.attempt(this.#blobPath(digest), {
+      what,
+      headers,
+      accept: [200, 206],
+      signal: options.signal,
+      rememberRedirect: true,
+    });
+    try {
+      refuseEncoding(response, what);
+      const layout =
+        response.status === 206
+          ? checkContentRange(response, range, options.size, what)
+          : checkWhole(response, range, options.size, what);
+      return { response, ...layout };
+    } catch (error) {
+      response.body.cancel();
+      throw error;
+    }
+  }
+
+  async fetchBlob(digest: string, range: ByteRange, options: BlobOptions = {}): Promise<AsyncIterable<Uint8Array>> {
+    checkRange(range, options.size);
+    const { end } = range;
+    if (end === range.start) return (async function* () {})();
+    const what = `blob ${digest} of ${this.reference.repository}`;
+    const backoff = this.#client.backoff();
+    const counters = this.#client.counters;
+    const open = (start: number): Promise<Opened> =>
+      this.#openRetrying(digest, { start, ...(end !== undefined && { end }) }, options, backoff);
+    const first = await open(range.start);
+    const read = this.#read.bind(this);
+
+    return (async function* () {
+      let at = range.start;
+      let opened = first;
+      for (;;) {
+        const { response } = opened;
+        let { skip } = opened;
+        let left = opened.length ?? Number.POSITIVE_INFINITY;
+        const chunks = response.body[Symbol.asyncIterator]();
+        try {
+          while (left > 0) {
+            const { done, value } = await read(response, what, options.signal, () => chunks.next());
+            if (done) break;
+            counters.bytes += value.length;
+            if (skip >= value.length) {
+              skip -= value.length;
+              continue;
+            }
+            const piece = value.subarray(skip, Math.min(value.length, skip + left));
+            skip = 0;
+            left -= piece.length;
+            at += piece.length;
+            backoff.reset();
+            yield piece;
+          }
+          const missing = end ?? options.size;
+          if (missing === undefined || at >= missing) return;
+          throw shortBody(response, what, at, missing);
+        } catch (error) {
+          await backoff.next(error, what, options.signal);
+        } finally {
+          response.body.cancel();
+        }
+        opened = await open(at);
+      }
+    })();
+  }
+
+  async #openRetrying(
+    digest: string,
+    range: ByteRange,
+    options: BlobOptions,
+    backoff: ReturnType<RegistryClient['backoff']>,
+  ): Promise<Opened> {
+    for (;;) {
+      try {
+        return await this.#open(digest, range, options);
+      } catch (error) {
+        await backoff.next(error, `blob ${digest} of ${this.reference.repository}`, options.signal);
+      }
+    }
+  }
+
+  async fetchRange(
+    digest: string,
+    start: number,
+    end: number,
+    options: BlobOptions = {},
+  ): Promise<Uint8Array<ArrayBuffer>> {
+    checkRange({ start, end }, options.size);
+    const what = `blob ${digest} of ${this.reference.repository}`;
+    const target = new Uint8Array(new ArrayBuffer(end - start));
+    const backoff = this.#client.backoff();
+    const { counters } = this.#client;
+    let filled = 0;
+    while (filled < target.length) {
+      const { response, skip, length } = await this.#openRetrying(
+        digest,
+        { start: start + filled, end },
+        options,
+        backoff,
+      );
+      let toSkip = skip;
+      let left = Math.min(length ?? Number.POSITIVE_INFINITY, target.length - filled);
+      try {
+        await this.#read(response, what, options.signal, () =>
+          response.body.drain((chunk) => {
+            counters.bytes += chunk.length;
+            const from = Math.min(toSkip, chunk.length);
+            toSkip -= from;
+            const take = Math.min(left, chunk.length - from);
+            if (take > 0) {
+              target.set(take === chunk.length ? chunk : chunk.subarray(from, from + take), filled);
+              filled += take;
+              left -= take;
+              backoff.reset();
+            }
+            // All is there: the rest (of a server without ranges) need not come.
+            if (filled === target.length && (length === null || from + take < chunk.length)) response.body.cancel();
+          }),
+        );
+        if (filled < target.length) throw shortBody(response, what, start + filled, end);
+      } catch (error) {
+        if (filled === target.length) break;
+        await backoff.next(error, what, options.signal);
+      }
+    }
+    return target;
+  }
+
+  async close(): Promise<void> {
+    await this.#client.close();
+  }
+}
+
+function checkRange({ start, end }: ByteRange, size: number | undefined): void {
+  const limit = size ?? Number.MAX_SAFE_INTEGER;
+  const last = end ?? limit;
+  if (!Number.isSafeInteger(start) || !Number.isSafeInteger(last) || start < 0 || last < start || last > limit) {
+    throw new RangeError(`bytes [${start}, ${end}) are not in a blob of ${size} bytes`);
+  }
+}
+
+/** Bytes that are not the blob's would only fail its digest later: this says why. */
+function refuseEncoding(response: Response, what: string): void {
+  const encoding = response.headers['content-encoding'];
+  if (encoding === undefined || encoding === 'identity') return;
+  response.body.cancel();
+  throw new ClipError(
+    'UNSUPPORTED',
+    `${response.url.host} sends ${what} with Content-Encoding ${encoding} although asked not to`,
+    {
+      hint: 'a proxy on the way compresses: have it leave /v2/ alone',
+    },
+  );
+}
+
+function shortBody(response: Response, what: string, at: number, end: number): Error {
+  return networkError(
+    response.url,
+    Object.assign(new Error(`${what} ended at byte ${at}, not ${end}`), { code: 'UND_ERR_SOCKET' }),
+  );
+}
+
+function checkContentRange(
+  response: Response,
+  range: ByteRange,
+  size: number | undefined,
+  what: string,
+): { skip: number; length: number } {
+  const header = response.headers['content-range'] ?? '';
+  const match = /^bytes (\d+)-(\d+)\/(\d+|\*)$/.exec(header.trim());
+  const { host } = response.url;
+  const asked = `bytes ${range.start}-${range.end === undefined ? '' : range.end - 1}`;
+  if (match === null) {
+    throw new ClipError(
+      'UNSUPPORTED',
+      `${host} answers 206 to ${asked} of ${what} with ${header === '' ? 'no Content-Range' : `Content-Range "${header.slice(0, 60)}"`}`,
+    );
+  }
+  const [first, last] = [Number(match[1]), Number(match[2])];
+  const total = match[3] === '*' ? size : Number(match[3]);
+  if (size !== undefined && total !== size) {
+    throw new ClipError('DIGEST_MISMATCH', `${host} holds ${total} bytes of ${what}; the manifest says ${size}`);
+  }
+  if (first !== range.start || last < first || (range.end !== undefined && last >= range.end)) {
+    throw new ClipError('NETWORK', `${host} answers ${asked} of ${what} with bytes ${first}-${last}`, {
+      hint: 'a cache or proxy on the way mixes up ranges',
+    });
+  }
+  return { skip: 0, length: last - first + 1 };
+}
+
+function checkWhole(
+  response: Response,
+  range: ByteRange,
+  size: number | undefined,
+  what: string,
+): { skip: number; length: number | null } {
+  const stated = response.headers['content-length'];
+  if (size !== undefined && stated !== undefined && Number(stated) !== size) {
+    throw new ClipError(
+      'DIGEST_MISMATCH',
+      `${response.url.host} sends ${stated} bytes of ${what}; the manifest says ${size}`,
+    );
+  }
+  if (range.start > MAX_SKIP_BYTES) {
+    throw new ClipError('UNSUPPORTED', `${response.url.host} ignores Range requests for ${what}`, {
+      hint: 'this registry (or its storage, or a proxy) cannot serve parts of a blob, which lazy reading needs',
+    });
+  }
+  return { skip: range.start, length: range.end === undefined ? null : range.end - range.start };
+}

@@ -1,0 +1,45 @@
+import type { ImageMeta } from '../archive/index.js';
+import type { SourceCounters } from './client.js';
+import type { ResolvedImage, ResolveOptions } from './resolve.js';
+
+/** Bytes [start, end) of a blob; without `end`, to its end. */
+export interface ByteRange {
+  readonly start: number;
+  readonly end?: number;
+}
+
+export interface BlobOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** The blob's size, from its descriptor: checked against what the server says. */
+  readonly size?: number | undefined;
+}
+
+/** Where an image's blobs come from. Nothing here checks a blob's digest: who reads it does, span by span. */
+export interface ImageSource {
+  /** What has been fetched so far. Live. */
+  readonly counters: Readonly<SourceCounters>;
+
+  /**
+   * Fetches and verifies manifests and config. @throws ClipError naming the reference: NOT_FOUND, UNAUTHORIZED, NO_PLATFORM,
+   * NETWORK, BAD_FORMAT, DIGEST_MISMATCH, UNSUPPORTED, LIMIT, ABORTED
+   */
+  resolve(options?: ResolveOptions): Promise<ResolvedImage>;
+
+  /**
+   * Streams a range of a blob, in chunks of some 64 KiB. A lost connection is taken up again where it broke, so the chunks
+   * together are always the range, or the iteration throws. Chunks belong to the reader. Leaving the loop ends the request.
+   */
+  fetchBlob(digest: string, range: ByteRange, options?: BlobOptions): Promise<AsyncIterable<Uint8Array>>;
+
+  /**
+   * The range at once, in a buffer of its own that may be transferred to a thread. Cheaper than {@link fetchBlob}: no
+   * promise a chunk.
+   */
+  fetchRange(digest: string, start: number, end: number, options?: BlobOptions): Promise<Uint8Array<ArrayBuffer>>;
+
+  /** Ends what is under way. */
+  close(): Promise<void>;
+}
+
+/** What an archive remembers of where its layers are. */
+export type ArchiveOrigin = Pick<ImageMeta, 'reference' | 'registry' | 'repository' | 'manifestDigest'>;

@@ -1,0 +1,118 @@
+import { readdirSync, readFileSync, realpathSync } from 'node:fs';
+import { join } from 'node:path';
+import { createSecureContext, rootCertificates, type SecureContext } from 'node:tls';
+import { ClipError } from '../bytes/index.js';
+
+/** Where Docker and Podman keep a registry's own CA and client certificates: DIR/HOST[:PORT]/*.crt, *.cert with *.key. */
+const CERTS_DIRECTORIES = ['/etc/docker/certs.d', '/etc/containers/certs.d'];
+
+/** The system's trust store, as Go's crypto/x509 finds it on Linux: what Docker would trust. */
+const SYSTEM_BUNDLES = [
+  '/etc/ssl/certs/ca-certificates.crt',
+  '/etc/pki/tls/certs/ca-bundle.crt',
+  '/etc/ssl/ca-bundle.pem',
+  '/etc/pki/tls/cacert.pem',
+  '/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem',
+  '/etc/ssl/cert.pem',
+];
+
+function readIfThere(path: string): string | null {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code === 'ENOENT' || code === 'ENOTDIR') return null;
+    throw new ClipError('PERMISSION', `cannot read the certificate file ${path}: ${code}`, { cause: error });
+  }
+}
+
+function realpathIfThere(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    return path;
+  }
+}
+
+function systemBundle(): { path: string; pem: string } | null {
+  for (const path of SYSTEM_BUNDLES) {
+    const pem = readIfThere(path);
+    if (pem !== null) return { path: realpathIfThere(path), pem };
+  }
+  return null;
+}
+
+/**
+ * The CA certificates that this environment adds (SSL_CERT_FILE, NODE_EXTRA_CA_CERTS), as PEM. A variable that only points at
+ * the system's own bundle adds nothing: that one is always trusted.
+ */
+export function environmentCa(env: NodeJS.ProcessEnv): string {
+  const system = SYSTEM_BUNDLES.map(realpathIfThere);
+  const files = new Set<string>();
+  for (const name of ['SSL_CERT_FILE', 'NODE_EXTRA_CA_CERTS']) {
+    const path = env[name];
+    if (path === undefined || path === '') continue;
+    const real = realpathIfThere(path);
+    if (!system.includes(real)) files.add(real);
+  }
+  return [...files].map((path) => readIfThere(path) ?? '').join('\n');
+}
+
+function splitPem(pem: string): string[] {
+  return pem.match(/-----BEGIN (?:TRUSTED )?CERTIFICATE-----[\s\S]*?-----END (?:TRUSTED )?CERTIFICATE-----/g) ?? [];
+}
+
+export interface TrustOptions {
+  /** PEM to trust on top of the system's store. */
+  readonly ca?: string | undefined;
+  /** Default: Docker's and Podman's. */
+  readonly certsDirectories?: readonly string[] | undefined;
+}
+
+/**
+ * The TLS identity for one host: Node's and the system's roots, `ca`, and what certs.d holds for "host:port" or "host".
+ * Made once per host: parsing 300 certificates takes some 20 ms.
+ */
+export function secureContextFor(host: string, port: number, options: TrustOptions): SecureContext {
+  const extra: string[] = [];
+  const client: { cert: string; key: string }[] = [];
+  for (const base of options.certsDirectories ?? CERTS_DIRECTORIES) {
+    for (const name of port === 443 ? [`${host}:443`, host] : [`${host}:${port}`]) {
+      const directory = join(base, name);
+      for (const file of listIfThere(directory)) {
+        if (file.endsWith('.crt')) extra.push(...splitPem(readIfThere(join(directory, file)) ?? ''));
+        if (!file.endsWith('.cert')) continue;
+        const key = readIfThere(join(directory, `${file.slice(0, -'.cert'.length)}.key`));
+        if (key === null) throw new ClipError('NOT_FOUND', `${join(directory, file)} has no .key file beside it`);
+        client.push({ cert: readIfThere(join(directory, file)) ?? '', key });
+      }
+    }
+  }
+  const roots = new Set([
+    ...rootCertificates,
+    ...splitPem(systemBundle()?.pem ?? ''),
+    ...splitPem(options.ca ?? ''),
+    ...extra,
+  ]);
+  try {
+    return createSecureContext({
+      ca: [...roots],
+      ...(client.length > 0 && { cert: client.map((c) => c.cert), key: client.map((c) => c.key) }),
+    });
+  } catch (cause) {
+    throw new ClipError('BAD_FORMAT', `a certificate for ${host}:${port} cannot be used: ${(cause as Error).message}`, {
+      cause,
+      hint: `look at SSL_CERT_FILE, NODE_EXTRA_CA_CERTS and ${CERTS_DIRECTORIES[0]}/${host}:${port}`,
+    });
+  }
+}
+
+function listIfThere(directory: string): string[] {
+  try {
+    return readdirSync(directory).sort();
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code === 'ENOENT' || code === 'ENOTDIR') return [];
+    throw new ClipError('PERMISSION', `cannot list ${directory}: ${code}`, { cause: error });
+  }
+}

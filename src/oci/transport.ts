@@ -1,0 +1,191 @@
+import type { Agent as AgentType, Dispatcher, ProxyAgent as ProxyAgentType } from 'undici';
+import { ClipError } from '../bytes/index.js';
+import { Body, type Flow } from './body.js';
+import { type ProxySettings, proxyFor } from './proxy.js';
+import { secureContextFor, type TrustOptions } from './tls-trust.js';
+
+/** Connections kept to one origin: enough to fill a 1 Gbit/s link of 20 ms round trip with 2 MiB spans. */
+export const DEFAULT_CONNECTIONS = 16;
+const CONNECT_TIMEOUT_MS = 10_000;
+/** No header for this long, or no byte of a body: the connection is given up and the request tried again. */
+const IDLE_TIMEOUT_MS = 30_000;
+/** A mount is quiet for minutes between reads; registries and their load balancers close at 60 s or later. */
+const KEEP_ALIVE_MS = 55_000;
+
+export interface TransportOptions extends TrustOptions {
+  readonly connections?: number | undefined;
+  readonly proxy?: ProxySettings | undefined;
+  /** Overrides the idle timeout. */
+  readonly idleTimeoutMs?: number | undefined;
+}
+
+export interface Request {
+  readonly method?: 'GET' | 'HEAD' | 'POST';
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: string;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface Response {
+  readonly url: URL;
+  readonly status: number;
+  /** Lower-case names; repeated ones joined by ", ". */
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: Body;
+}
+
+type Undici = typeof import('undici');
+let loading: Promise<Undici> | undefined;
+
+/** undici takes 25 to 80 ms to load: only who talks to a registry pays, and a server may do so ahead of its first read. */
+export function preloadTransport(): Promise<Undici> {
+  loading ??= import('undici');
+  return loading;
+}
+
+function joinHeaders(headers: Record<string, string | string[] | undefined>): Record<string, string> {
+  const joined: Record<string, string> = {};
+  for (const [name, value] of Object.entries(headers)) {
+    if (value !== undefined) joined[name] = Array.isArray(value) ? value.join(', ') : value;
+  }
+  return joined;
+}
+
+/** HTTP/1.1 with kept-alive connections. No policy: it neither retries, nor follows, nor authenticates. */
+export class Transport {
+  readonly #options: TransportOptions;
+  #direct: AgentType | null = null;
+  readonly #proxied = new Map<string, ProxyAgentType>();
+  #closed = false;
+
+  constructor(options: TransportOptions) {
+    this.#options = options;
+  }
+
+  #agentOptions(): { connections: number; keepAliveTimeout: number; headersTimeout: number; bodyTimeout: number } {
+    const idle = this.#options.idleTimeoutMs ?? IDLE_TIMEOUT_MS;
+    return {
+      connections: this.#options.connections ?? DEFAULT_CONNECTIONS,
+      keepAliveTimeout: KEEP_ALIVE_MS,
+      headersTimeout: idle,
+      bodyTimeout: idle,
+    };
+  }
+
+  #dispatcher(undici: Undici, url: URL): Dispatcher {
+    const proxy = proxyFor(url, this.#options.proxy ?? {});
+    if (proxy !== null) return this.#proxyAgent(undici, url, proxy);
+    if (this.#direct !== null) return this.#direct;
+    const plain = undici.buildConnector({ timeout: CONNECT_TIMEOUT_MS });
+    const byHost = new Map<string, ReturnType<Undici['buildConnector']>>();
+    this.#direct = new undici.Agent({
+      ...this.#agentOptions(),
+      connect: (target, callback) => {
+        if (target.protocol !== 'https:') return plain(target, callback);
+        const port = Number(target.port || 443);
+        const key = `${target.hostname}:${port}`;
+        let connector = byHost.get(key);
+        if (connector === undefined) {
+          try {
+            const secureContext = secureContextFor(target.hostname, port, this.#options);
+            connector = undici.buildConnector({ timeout: CONNECT_TIMEOUT_MS, secureContext });
+          } catch (error) {
+            return callback(error as Error, null);
+          }
+          byHost.set(key, connector);
+        }
+        return connector(target, callback);
+      },
+    });
+    return this.#direct;
+  }
+
+  /** One for each pair of proxy and target: certs.d may say other things for each target. */
+  #proxyAgent(undici: Undici, url: URL, proxy: string): ProxyAgentType {
+    const key = `${proxy} ${url.origin}`;
+    let agent = this.#proxied.get(key);
+    if (agent !== undefined) return agent;
+    const tls = (
+      host: string,
+      port: string,
+    ): { secureContext: ReturnType<typeof secureContextFor>; timeout: number } => ({
+      secureContext: secureContextFor(host, Number(port || 443), this.#options),
+      timeout: CONNECT_TIMEOUT_MS,
+    });
+    const at = new URL(proxy);
+    agent = new undici.ProxyAgent({
+      ...this.#agentOptions(),
+      uri: proxy,
+      // A plain-HTTP target is asked of the proxy by its absolute URL (RFC 9112 §3.2.2); many proxies CONNECT only to 443.
+      proxyTunnel: false,
+      ...(at.protocol === 'https:' && { proxyTls: tls(at.hostname, at.port) }),
+      ...(url.protocol === 'https:' && { requestTls: tls(url.hostname, url.port) }),
+    });
+    this.#proxied.set(key, agent);
+    return agent;
+  }
+
+  /** Resolves with the response's head; its body follows. Rejects with undici's or the socket's error. */
+  async send(url: URL, request: Request): Promise<Response> {
+    const undici = await preloadTransport();
+    if (this.#closed) throw new ClipError('ABORTED', `the connection to ${url.host} is closed`);
+    const dispatcher = this.#dispatcher(undici, url);
+    const { signal } = request;
+    signal?.throwIfAborted();
+    return new Promise((resolve, reject) => {
+      let body: Body | null = null;
+      let onAbort: (() => void) | null = null;
+      const settle = (error: Error | null): void => {
+        if (onAbort !== null) signal?.removeEventListener('abort', onAbort);
+        if (body !== null) body.end(error);
+        else if (error !== null) reject(error);
+      };
+      dispatcher.dispatch(
+        {
+          origin: url.origin,
+          path: url.pathname + url.search,
+          method: request.method ?? 'GET',
+          headers: { ...request.headers },
+          ...(request.body !== undefined && { body: request.body }),
+        },
+        {
+          onRequestStart(controller) {
+            if (signal === undefined) return;
+            if (onAbort !== null) signal.removeEventListener('abort', onAbort);
+            onAbort = () => controller.abort(signal.reason as Error);
+            if (signal.aborted) onAbort();
+            else signal.addEventListener('abort', onAbort, { once: true });
+          },
+          onResponseStart(controller, status, headers) {
+            if (status < 200) return; // 100 Continue, 103 Early Hints: the response is yet to come
+            const flow: Flow = {
+              pause: () => controller.pause(),
+              resume: () => controller.resume(),
+              abort: (reason) => controller.abort(reason),
+            };
+            body = new Body(flow);
+            resolve({ url, status, headers: joinHeaders(headers), body });
+          },
+          onResponseData(_controller, chunk) {
+            body?.push(chunk);
+          },
+          onResponseEnd() {
+            settle(null);
+          },
+          onResponseError(_controller, error) {
+            settle(error);
+          },
+        },
+      );
+    });
+  }
+
+  /** Ends what is under way, and closes every connection. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    const agents = [this.#direct, ...this.#proxied.values()];
+    this.#proxied.clear();
+    this.#direct = null;
+    await Promise.all(agents.map((agent) => agent?.destroy()));
+  }
+}
