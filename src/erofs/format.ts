@@ -2,6 +2,7 @@
  * EROFS on disk, the subset this program writes and reads. Little-endian throughout.
  * Authority: the kernel's Documentation/filesystems/erofs.rst and fs/erofs/erofs_fs.h (struct names below are from there).
  */
+import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK } from '../tar/index.js';
 
 /** erofs_super_block: at byte 1024, 128 bytes. */
 export const SUPER_OFFSET = 1024;
@@ -105,15 +106,7 @@ export const XATTR_PREFIXES: readonly { readonly index: number; readonly prefix:
 ];
 export const XATTR_VALUE_MAX = 65535;
 
-/** st_mode type bits (inode(7)). */
-export const S_IFMT = 0o170000;
-export const S_IFSOCK = 0o140000;
-export const S_IFLNK = 0o120000;
-export const S_IFREG = 0o100000;
-export const S_IFBLK = 0o060000;
-export const S_IFDIR = 0o040000;
-export const S_IFCHR = 0o020000;
-export const S_IFIFO = 0o010000;
+export { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK };
 
 /** The dirent type of a mode; 0 (unknown) for a mode that has no type. */
 export function fileTypeOfMode(mode: number): number {

@@ -1,3 +1,4 @@
+export { encodeDevice } from '../tar/index.js';
 export { FT, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK } from './format.js';
-export { encodeDevice, InodeView } from './inode.js';
+export { InodeView } from './inode.js';
 export { type DirentCallback, ErofsReader, type RangeCallback } from './reader.js';

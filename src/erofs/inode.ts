@@ -44,8 +44,3 @@ export class InodeView {
     return (this.rdev & 0xff) | ((this.rdev >>> 12) & 0xfff00);
   }
 }
-
-/** The kernel's new_encode_dev(): 12 bits of major, 20 bits of minor. */
-export function encodeDevice(major: number, minor: number): number {
-  return ((minor & 0xff) | ((major & 0xfff) << 8) | ((minor & ~0xff) << 12)) >>> 0;
-}

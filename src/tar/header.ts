@@ -1,0 +1,100 @@
+import { FormatError } from '../bytes/index.js';
+import { BLOCK, FIELD } from './format.js';
+import { parseNumeric, parseString } from './number.js';
+
+/** Which of the incompatible meanings the block's second half has. */
+export type Dialect = 'v7' | 'ustar' | 'gnu' | 'star' | 'old-star';
+
+const USTAR = Buffer.from('ustar', 'latin1');
+const STAR_TRAILER = Buffer.from('tar\0', 'latin1');
+
+export function isZeroBlock(block: Uint8Array, start: number): boolean {
+  for (let i = start; i < start + BLOCK; i++) if (block[i] !== 0) return false;
+  return true;
+}
+
+/**
+ * POSIX sums the bytes as unsigned; old Sun and HP tars summed them as signed chars. The field itself counts as spaces.
+ * @throws FormatError when neither sum is the one that the block states
+ */
+export function checkChecksum(block: Uint8Array, at: number): void {
+  let unsigned = 8 * 0x20;
+  let signed = 8 * 0x20;
+  const [from, length] = FIELD.checksum;
+  for (let i = 0; i < BLOCK; i++) {
+    if (i === from) i += length;
+    unsigned += block[i]!;
+    signed += (block[i]! << 24) >> 24;
+  }
+  let stated = -1;
+  try {
+    stated = parseNumeric(block, from, length, 'checksum', at);
+  } catch {
+    // Not a number is as wrong as another number.
+  }
+  if (stated !== unsigned && stated !== signed) {
+    throw new FormatError(
+      'tar header',
+      at,
+      `bad checksum: ${stated < 0 ? 'not a number' : stated}, expected ${unsigned}`,
+      {
+        hint: at === 0 ? 'The layer is not a tar archive.' : 'The layer is damaged or not a tar archive.',
+      },
+    );
+  }
+}
+
+export function dialectOf(block: Uint8Array): Dialect {
+  const trailer = equals(block, FIELD.starTrailer[0], STAR_TRAILER);
+  if (!equals(block, FIELD.magic[0], USTAR)) return trailer ? 'old-star' : 'v7';
+  if (block[FIELD.magic[0] + 5] === 0x20) return 'gnu';
+  return trailer ? 'star' : 'ustar';
+}
+
+function equals(block: Uint8Array, at: number, expected: Uint8Array): boolean {
+  for (let i = 0; i < expected.length; i++) if (block[at + i] !== expected[i]) return false;
+  return true;
+}
+
+/** prefix + '/' + name where the dialect has a prefix. */
+export function headerPath(block: Uint8Array, dialect: Dialect): Uint8Array {
+  const name = parseString(block, ...FIELD.name);
+  let prefix: Uint8Array | null = null;
+  if (dialect === 'ustar' || dialect === 'old-star') prefix = parseString(block, ...FIELD.prefix);
+  else if (dialect === 'star') prefix = parseString(block, ...FIELD.starPrefix);
+  else if (dialect === 'gnu' && gnuHasPrefix(block)) prefix = parseString(block, ...FIELD.prefix);
+  if (prefix === null || prefix.length === 0) return name;
+  const path = new Uint8Array(prefix.length + 1 + name.length);
+  path.set(prefix);
+  path[prefix.length] = 0x2f;
+  path.set(name, prefix.length + 1);
+  return path;
+}
+
+/**
+ * GNU keeps atime and ctime where ustar has the prefix. Go before 1.8 wrote a prefix under the GNU magic nonetheless
+ * (golang.org/issue/12594), and Docker of that time with it: if the times are no numbers, the bytes are a prefix.
+ */
+function gnuHasPrefix(block: Uint8Array): boolean {
+  if (block[FIELD.prefix[0]] === 0) return false;
+  try {
+    parseNumeric(block, ...FIELD.gnuAtime, 'atime', 0);
+    parseNumeric(block, ...FIELD.gnuCtime, 'ctime', 0);
+    return false;
+  } catch {
+    return parseString(block, ...FIELD.prefix).every((byte) => byte < 0x80);
+  }
+}
+
+/** Major and minor of a device entry. */
+export function headerDevice(block: Uint8Array, dialect: Dialect, at: number): [number, number] {
+  if (dialect === 'v7') return [0, 0];
+  if (dialect === 'old-star') {
+    const rdev = parseNumeric(block, ...FIELD.oldStarRdev, 'rdev', at);
+    return [Math.floor(rdev / 256), rdev % 256];
+  }
+  return [
+    parseNumeric(block, ...FIELD.devMajor, 'devmajor', at),
+    parseNumeric(block, ...FIELD.devMinor, 'devminor', at),
+  ];
+}

@@ -1,0 +1,92 @@
+import { FormatError } from '../bytes/index.js';
+import { parseDecimal, printable } from './number.js';
+
+const EQUALS = 0x3d;
+const NEWLINE = 0x0a;
+
+/** Values by key (latin1). An empty value masks the global header's and means: the header block's field. */
+export class PaxRecords {
+  readonly values = new Map<string, Uint8Array>();
+  /** GNU.sparse 0.0 repeats GNU.sparse.offset and GNU.sparse.numbytes: the order is the meaning. */
+  readonly sparse: number[] = [];
+  hasXattrs = false;
+
+  /**
+   * Parses "LENGTH KEY=VALUE\n" records into this (POSIX.1-2017 pax, "pax Header File").
+   * @param at  layer offset of the payload
+   */
+  parse(payload: Uint8Array, at: number): void {
+    const fail = (offset: number, detail: string): never => {
+      throw new FormatError('pax header', at + offset, detail);
+    };
+    let start = 0;
+    while (start < payload.length) {
+      let length = 0;
+      let i = start;
+      while (i < payload.length && payload[i]! >= 0x30 && payload[i]! <= 0x39 && i - start < 8)
+        length = length * 10 + payload[i++]! - 0x30;
+      if (i === start || payload[i] !== 0x20)
+        fail(start, `record starts with ${printable(payload.subarray(start, start + 12))}, expected a length`);
+      const end = start + length;
+      const key = i + 1;
+      if (end > payload.length || end <= key + 1)
+        fail(start, `record of ${length} bytes, ${payload.length - start} left`);
+      if (payload[end - 1] !== NEWLINE) fail(end - 1, 'record does not end with a newline');
+      const equals = payload.indexOf(EQUALS, key);
+      if (equals <= key || equals >= end - 1) fail(key, 'record has no key');
+      this.#set(latin1(payload.subarray(key, equals)), payload.subarray(equals + 1, end - 1), fail, key);
+      start = end;
+    }
+    if (this.sparse.length % 2 !== 0) fail(0, 'GNU.sparse.offset without GNU.sparse.numbytes');
+  }
+
+  #set(key: string, value: Uint8Array, fail: (offset: number, detail: string) => never, at: number): void {
+    // A NUL could end a name early for whoever reads it as a C string: two readers, two names.
+    if (key.includes('\0')) fail(at, 'key contains a NUL');
+    if ((key === 'path' || key === 'linkpath' || key === 'GNU.sparse.name') && value.includes(0))
+      fail(at, `${key} contains a NUL`);
+    if (key === 'GNU.sparse.offset' || key === 'GNU.sparse.numbytes') {
+      const number = parseDecimal(latin1(value));
+      if (number === null || (this.sparse.length % 2 === 0) !== (key === 'GNU.sparse.offset'))
+        fail(at, `${key} is not a number in its place`);
+      this.sparse.push(number!);
+      return;
+    }
+    if (key.startsWith('SCHILY.xattr.') || key.startsWith('LIBARCHIVE.xattr.')) this.hasXattrs = true;
+    this.values.set(key, value);
+  }
+}
+
+export function latin1(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1');
+}
+
+/**
+ * Extended attributes: SCHILY.xattr.NAME (raw value; star, GNU tar, Go) and LIBARCHIVE.xattr.NAME (name URL-encoded, value
+ * base64; bsdtar). bsdtar writes both; where they differ SCHILY wins, since that is the one container engines read.
+ */
+export function collectXattrs(global: PaxRecords, local: PaxRecords): Map<string, Uint8Array> | null {
+  if (!global.hasXattrs && !local.hasXattrs) return null;
+  const merged = new Map([...global.values, ...local.values]);
+  const xattrs = new Map<string, Uint8Array>();
+  for (const [key, value] of merged) {
+    if (value.length === 0 && isMasked(key, local)) continue;
+    if (key.startsWith('LIBARCHIVE.xattr.')) {
+      const name = urlDecode(key.slice('LIBARCHIVE.xattr.'.length));
+      if (!merged.has(`SCHILY.xattr.${name}`)) xattrs.set(name, new Uint8Array(Buffer.from(latin1(value), 'base64')));
+    } else if (key.startsWith('SCHILY.xattr.')) xattrs.set(key.slice('SCHILY.xattr.'.length), value);
+  }
+  return xattrs;
+}
+
+/**
+ * POSIX: an empty value deletes. For xattrs every writer means an xattr with an empty value, and umoci and GNU tar set one:
+ * so it deletes only what a global header set, and only there.
+ */
+function isMasked(key: string, local: PaxRecords): boolean {
+  return !local.values.has(key);
+}
+
+function urlDecode(text: string): string {
+  return text.replace(/%([0-9a-fA-F]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)));
+}
