@@ -1,0 +1,182 @@
+import { spawn } from 'node:child_process';
+import { createReadStream, createWriteStream, existsSync } from 'node:fs';
+import { cp, mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import os from 'node:os';
+import path from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { fileURLToPath } from 'node:url';
+import { createGunzip } from 'node:zlib';
+import { findNode, packImage, stageBase } from '../demo/pack.js';
+import { type BenchImage, run } from './support.js';
+
+/** Both images are made once and kept: mmdebstrap alone takes minutes and needs a Debian mirror. */
+const cacheDir = process.env.CLIP_BENCH_DIR ?? '/var/tmp/clip-bench';
+const root = fileURLToPath(new URL('../..', import.meta.url));
+
+interface Host {
+  log(line: string): void;
+  defer(undo: () => Promise<void> | void): void;
+}
+
+async function debianPackages(...packages: string[]): Promise<void> {
+  await run(path.join(root, 'scripts/debian-packages.sh'), packages);
+}
+
+/** Makes `target` by `make(temporary)` and a rename, unless it is there: an interrupted run leaves nothing half made. */
+async function kept(target: string, make: (temporary: string) => Promise<void>): Promise<string> {
+  if (existsSync(target)) return target;
+  await mkdir(path.dirname(target), { recursive: true });
+  const temporary = `${target}.${process.pid}.new`;
+  try {
+    await make(temporary);
+    await rename(temporary, target);
+  } finally {
+    await rm(temporary, { recursive: true, force: true });
+  }
+  return target;
+}
+
+/** Bookworm's Python with numpy, scipy and pandas: one gzip layer of about 304 MB and 39,500 entries (issue 3). */
+export async function pythonImage(host: Host): Promise<BenchImage> {
+  const layout = path.join(cacheDir, 'oci');
+  const tar = await kept(path.join(cacheDir, 'rootfs.tar'), async (temporary) => {
+    host.log('making the Python image with mmdebstrap (once; some minutes)');
+    await debianPackages('mmdebstrap');
+    const include = '--include=python3,python3-numpy,python3-scipy,python3-pandas';
+    await run('mmdebstrap', ['--variant=minbase', include, '--format=tar', 'bookworm', temporary]);
+  });
+  await kept(layout, async (temporary) => {
+    host.log('adding the root file system as one layer with umoci');
+    await debianPackages('umoci');
+    await run('umoci', ['init', '--layout', temporary]);
+    await run('umoci', ['new', '--image', `${temporary}:py`]);
+    await run('umoci', ['raw', 'add-layer', '--image', `${temporary}:py`, tar]);
+  });
+  return await serve(host, layout, 'py', [tar]);
+}
+
+/** npm's own dependencies, so many times over: a monorepo whose packages do not share theirs. */
+const WORKSPACES = 12;
+
+/** A large node_modules tree in four layers: Node, the first workspaces, more of them, and one that deletes and replaces. */
+export async function nodeImage(host: Host): Promise<BenchImage> {
+  const layout = path.join(cacheDir, 'node-oci');
+  await kept(layout, async (temporary) => {
+    host.log('making the node_modules image from what this machine has (once)');
+    const stage = await mkdtemp(path.join(os.tmpdir(), 'clip-bench-stage-'));
+    try {
+      const parts = findNode();
+      const layer = (name: string): string => path.join(stage, name);
+      const workspace = (name: string, i: number): string => path.join(layer(name), `app/packages/p${i}/node_modules`);
+      const fill = async (name: string, i: number): Promise<void> =>
+        await cp(parts.npm.directory, workspace(name, i), { recursive: true, verbatimSymlinks: true });
+      for (const name of ['base', 'first', 'second', 'last']) await mkdir(layer(name));
+      await stageBase(layer('base'), parts);
+      for (let i = 0; i < WORKSPACES; i++) await fill(i < WORKSPACES / 2 ? 'first' : 'second', i);
+      await cp(path.join(root, 'node_modules'), path.join(layer('second'), 'app/node_modules'), {
+        recursive: true,
+        verbatimSymlinks: true,
+      });
+      // p0 is removed, p1 replaced whole, a file of p2 replaced.
+      await mkdir(path.join(layer('last'), 'app/packages'), { recursive: true });
+      await writeFile(path.join(layer('last'), 'app/packages/.wh.p0'), '');
+      await fill('last', 1);
+      await writeFile(path.join(layer('last'), 'app/packages/p1/node_modules/.wh..wh..opq'), '');
+      await mkdir(workspace('last', 2), { recursive: true });
+      await writeFile(path.join(workspace('last', 2), 'package.json'), '{}\n');
+      const sources = ['base', 'first', 'second', 'last'].map((name) => ({ directory: layer(name), comment: name }));
+      await packImage(temporary, 'node', sources, { Env: ['PATH=/usr/bin:/bin'], Entrypoint: ['node'] });
+    } finally {
+      await rm(stage, { recursive: true, force: true });
+    }
+  });
+  const blobs = await layerFiles(layout, 'node');
+  const tars = await Promise.all(
+    blobs.map((blob, i) =>
+      kept(path.join(cacheDir, `node-layer-${i}.tar`), (temporary) =>
+        pipeline(createReadStream(blob), createGunzip(), createWriteStream(temporary)),
+      ),
+    ),
+  );
+  return await serve(host, layout, 'node', tars);
+}
+
+interface Descriptor {
+  readonly digest: string;
+  readonly size: number;
+  readonly annotations?: Readonly<Record<string, string>>;
+}
+
+async function readBlob<T>(layout: string, digest: string): Promise<T> {
+  return JSON.parse(await readFile(blobPath(layout, digest), 'utf8')) as T;
+}
+
+function blobPath(layout: string, digest: string): string {
+  return path.join(layout, 'blobs', ...digest.split(':'));
+}
+
+async function layerFiles(layout: string, tag: string): Promise<string[]> {
+  const index = JSON.parse(await readFile(path.join(layout, 'index.json'), 'utf8')) as { manifests: Descriptor[] };
+  const entry = index.manifests.find((m) => m.annotations?.['org.opencontainers.image.ref.name'] === tag);
+  if (!entry) throw new Error(`${layout} has no tag ${tag}: delete the directory, and it is made anew`);
+  const manifest = await readBlob<{ layers: Descriptor[] }>(layout, entry.digest);
+  return manifest.layers.map((layer) => blobPath(layout, layer.digest));
+}
+
+async function serve(host: Host, layout: string, tag: string, tars: readonly string[]): Promise<BenchImage> {
+  await debianPackages('skopeo', 'docker-registry');
+  const address = await registry(host);
+  const layers = await layerFiles(layout, tag);
+  const reference = `${address}/${tag}:latest`;
+  // Blobs that the registry has are not sent again.
+  const from = `oci:${layout}:${tag}`;
+  await run('skopeo', ['copy', '-q', '--insecure-policy', '--dest-tls-verify=false', from, `docker://${reference}`]);
+  const sizes = await Promise.all(layers.map((file) => stat(file)));
+  return { reference, layout, layers, tars, compressedBytes: sizes.reduce((sum, s) => sum + s.size, 0) };
+}
+
+let running: Promise<string> | null = null;
+
+/** Debian's docker-registry on a free loopback port, its storage in the cache directory. One for all images. */
+function registry(host: Host): Promise<string> {
+  running ??= startRegistry(host);
+  return running;
+}
+
+async function startRegistry(host: Host): Promise<string> {
+  const port = await freePort();
+  const address = `127.0.0.1:${port}`;
+  const storage = path.join(cacheDir, 'registry');
+  await mkdir(storage, { recursive: true });
+  const config = path.join(await mkdtemp(path.join(os.tmpdir(), 'clip-bench-registry-')), 'config.yml');
+  host.defer(() => rm(path.dirname(config), { recursive: true, force: true }));
+  const lines = ['version: 0.1', 'log: {level: error, accesslog: {disabled: true}}'];
+  lines.push(`storage: {filesystem: {rootdirectory: ${JSON.stringify(storage)}}}`, `http: {addr: "${address}"}`);
+  await writeFile(config, `${lines.join('\n')}\n`);
+  const child = spawn('docker-registry', ['serve', config], { stdio: 'ignore' });
+  const gone = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+  host.defer(async () => {
+    child.kill();
+    await gone;
+  });
+  for (let attempt = 0; attempt < 100; attempt++) {
+    if (child.exitCode !== null) throw new Error(`docker-registry left with exit code ${child.exitCode}`);
+    const up = await fetch(`http://${address}/v2/`).then(
+      (r) => r.ok,
+      () => false, // not listening yet
+    );
+    if (up) return address;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  throw new Error('docker-registry does not answer after 5 s');
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  if (address === null || typeof address === 'string') throw new Error('no free port');
+  return address.port;
+}

@@ -1,0 +1,96 @@
+// npm run bench [-- NAME…] [--json]: runs the suites and holds each figure against its target.
+import { mkdtemp, rm } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { parseArgs } from 'node:util';
+import { nodeImage, pythonImage } from './images.js';
+import { table, verdicts } from './report.js';
+import type { BenchContext, Suite, SuiteResult } from './support.js';
+
+/** Loaded when asked for: a suite may need root, a kernel feature or packages that another does not. */
+const SUITES: Readonly<Record<string, () => Promise<{ run: Suite }>>> = {
+  inflate: () => import('./inflate.js'),
+  index: () => import('./index.js'),
+  fuse: () => import('./fuse.js'),
+  mount: () => import('./mount.js'),
+  lazy: () => import('./lazy.js'),
+  coldstart: () => import('./coldstart.js'),
+};
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { json: { type: 'boolean', default: false }, help: { type: 'boolean', short: 'h', default: false } },
+});
+
+const unknown = positionals.filter((name) => !(name in SUITES));
+if (values.help || unknown.length > 0) {
+  if (unknown.length > 0) process.stderr.write(`bench: no such suite: ${unknown.join(', ')}\n`);
+  process.stderr.write(`npm run bench [-- NAME…] [--json]    suites: ${Object.keys(SUITES).join(' ')}\n`);
+  process.exit(values.help ? 0 : 2);
+}
+
+const undo: (() => Promise<void> | void)[] = [];
+async function undoAll(): Promise<void> {
+  for (let step = undo.pop(); step; step = undo.pop()) {
+    try {
+      await step();
+    } catch (error) {
+      process.stderr.write(`bench: while cleaning up: ${String(error)}\n`);
+    }
+  }
+}
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.once(signal, () => void undoAll().finally(() => process.exit(130)));
+}
+
+const log = (line: string): void => void process.stderr.write(`  ${line}\n`);
+const defer = (step: () => Promise<void> | void): void => void undo.push(step);
+
+/** An image is made, and its registry started, once for all suites that ask. */
+function once<T>(make: () => Promise<T>): () => Promise<T> {
+  let made: Promise<T> | null = null;
+  return () => {
+    made ??= make();
+    return made;
+  };
+}
+const ctx: BenchContext = {
+  python: once(() => pythonImage({ log, defer })),
+  node: once(() => nodeImage({ log, defer })),
+  scratch: async () => {
+    const directory = await mkdtemp(path.join(os.tmpdir(), 'clip-bench-'));
+    defer(() => rm(directory, { recursive: true, force: true }));
+    return directory;
+  },
+  defer,
+  log,
+};
+
+const results: Record<string, SuiteResult | { error: string }> = {};
+let missed = 0;
+try {
+  // The registry of an image outlives the suite that first asked for it; the suite's own things do not.
+  for (const name of positionals.length > 0 ? positionals : Object.keys(SUITES)) {
+    process.stderr.write(`${name}\n`);
+    try {
+      const { run } = await SUITES[name]!();
+      const result = await run(ctx);
+      results[name] = result;
+      missed += verdicts(result.rows).missed;
+      if (!values.json) process.stdout.write(`${table(name, result)}\n`);
+    } catch (error) {
+      missed++;
+      results[name] = { error: error instanceof Error ? error.message : String(error) };
+      process.stderr.write(
+        `bench: ${name} failed: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`,
+      );
+    }
+  }
+} finally {
+  await undoAll();
+}
+if (values.json) {
+  const machine = { cpu: os.cpus()[0]?.model, cores: os.cpus().length, kernel: os.release(), node: process.version };
+  process.stdout.write(`${JSON.stringify({ machine, date: new Date().toISOString(), results }, null, 2)}\n`);
+}
+process.exitCode = missed > 0 ? 1 : 0;

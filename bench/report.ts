@@ -1,0 +1,37 @@
+import type { Row, SuiteResult } from './support.js';
+
+export function verdicts(rows: readonly Row[]): { met: number; missed: number } {
+  const rated = rows.filter((row) => row.ok !== undefined);
+  const met = rated.filter((row) => row.ok).length;
+  return { met, missed: rated.length - met };
+}
+
+/** Three significant digits, no exponent, thousands apart. */
+export function figure(value: number): string {
+  if (!Number.isFinite(value)) return String(value);
+  const size = Math.abs(value);
+  const digits = size === 0 || size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3;
+  return value.toLocaleString('en-US', { minimumFractionDigits: digits, maximumFractionDigits: digits });
+}
+
+/** One suite as a Markdown table, so that it can be pasted into docs/benchmarks.md as it is. */
+export function table(name: string, result: SuiteResult): string {
+  const header = ['metric', 'value', 'against', 'target', 'met'];
+  const cells = result.rows.map((row) => [
+    row.metric,
+    `${figure(row.value)}${row.unit ? ` ${row.unit}` : ''}`,
+    row.ratio ? `${figure(row.ratio.value)} × ${row.ratio.to}` : '',
+    row.target ?? '',
+    row.ok === undefined ? '' : row.ok ? 'yes' : 'no',
+  ]);
+  const width = header.map((h, i) => Math.max(h.length, ...cells.map((c) => c[i]!.length)));
+  const line = (c: readonly string[]): string => `| ${c.map((text, i) => text.padEnd(width[i]!)).join(' | ')} |`;
+  const notes = result.rows.filter((row) => row.note).map((row) => `- ${row.metric}: ${row.note}`);
+  return [
+    `\n### ${name}: ${result.title}\n`,
+    line(header),
+    `|${width.map((w) => '-'.repeat(w + 2)).join('|')}|`,
+    ...cells.map(line),
+    ...(notes.length > 0 ? ['', ...notes] : []),
+  ].join('\n');
+}
