@@ -28,6 +28,9 @@ export function encodeImageMeta(image: ImageMeta): Uint8Array {
   return Buffer.from(JSON.stringify(ordered), 'utf8');
 }
 
+/** image-spec descriptor.md, "Digests": the registered algorithms. */
+const DIGEST = /^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$/;
+
 type Fields = Record<string, unknown>;
 
 /** Checks every field that code relies on; throws FormatError naming the field. */
@@ -45,9 +48,7 @@ export function decodeImageMeta(raw: Uint8Array, what: string): ImageMeta {
   };
   const digest = (of: Fields, key: string): string => {
     const value = text(of, key);
-    return /^sha256:[0-9a-f]{64}$/.test(value)
-      ? value
-      : fail(`${key} ${JSON.stringify(value.slice(0, 100))} is no sha256 digest`);
+    return DIGEST.test(value) ? value : fail(`${key} ${JSON.stringify(value.slice(0, 100))} is no digest`);
   };
   const size = (of: Fields, key: string): number => {
     const value = of[key];

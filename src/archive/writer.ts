@@ -132,6 +132,11 @@ export function archiveIdentity(
  * same raw sections; the stored bytes depend on zlib too.
  */
 export function writeArchive(contents: ArchiveContents): Uint8Array[] {
+  return buildArchive(contents).parts;
+}
+
+/** writeArchive, and the archive's identity. */
+export function buildArchive(contents: ArchiveContents): { parts: Uint8Array[]; identity: string } {
   if (contents.layers.length !== contents.image.layers.length) throw new RangeError('layers and image.layers differ');
   const sections = sectionsOf(contents);
   const table = new ByteWriter(SECTION_ENTRY_SIZE * SECTION_NAMES.length);
@@ -154,5 +159,6 @@ export function writeArchive(contents: ArchiveContents): Uint8Array[] {
   header.u32(sections.length);
   header.bytes(sha256([header.finish(), table.finish()]));
   header.bytes(table.finish());
-  return [header.finish(), ...sections.flatMap((section) => section.stored)];
+  const parts = [header.finish(), ...sections.flatMap((section) => section.stored)];
+  return { parts, identity: archiveIdentity(sections) };
 }

@@ -1,0 +1,198 @@
+import { buildArchive, type ImageMeta, type LayerContents, type Placement, type Profile } from '../archive/index.js';
+import { ClipError } from '../bytes/index.js';
+import { writeErofs } from '../erofs/index.js';
+import {
+  type Credentials,
+  openImageSource,
+  type Platform,
+  parsePlatform,
+  parseReference,
+  type RegistryCredentialProvider,
+  type ResolvedImage,
+  type SourceOptions,
+} from '../oci/index.js';
+import { TreeBuilder } from '../tree/index.js';
+import { type IndexedLayer, indexLayers, type LayerProgress } from './image-layers.js';
+import { Lane } from './lane.js';
+import { checkWritable, writeFileByRename } from './output-file.js';
+
+/** `--checkpoint`, in MiB of uncompressed output (DESIGN §4.2). */
+export const MIN_CHECKPOINT_MIB = 1;
+export const MAX_CHECKPOINT_MIB = 64;
+export const DEFAULT_CHECKPOINT_MIB = 2;
+
+export interface CreateFromOCIImageOptions {
+  /** "registry/repository:tag", "…@sha256:…", or "oci:DIRECTORY[:TAG]" for an image layout. */
+  readonly imageRef: string;
+  /** Appears, or is replaced, by rename once it is complete. */
+  readonly outputPath: string;
+  /** MiB of uncompressed layer between checkpoints, 1 to 64. Default 2. */
+  readonly checkpointMiB?: number | undefined;
+  /** Where mounts will fetch the layers from, when that is not `imageRef`: a copy of the image in another registry. */
+  readonly storageImageRef?: string | undefined;
+  /** "linux/arm64/v8". Default: the host's. */
+  readonly platform?: string | Platform | undefined;
+  /** null: anonymous. Default: the Docker config of this process. */
+  readonly credentials?: Credentials | RegistryCredentialProvider | null | undefined;
+  readonly plainHttp?: boolean | undefined;
+  /** Also check diff IDs and record the SHA-256 of every regular file. */
+  readonly hashes?: boolean | undefined;
+  /** Further ways to reach the registry. */
+  readonly source?: SourceOptions | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((progress: LayerProgress) => void) | undefined;
+  readonly onWarning?: ((warning: string) => void) | undefined;
+}
+
+export interface IndexResult {
+  readonly outputPath: string;
+  /** "sha256:…" of the raw sections. */
+  readonly identity: string;
+  readonly image: ImageMeta;
+  /** Bytes of the archive. */
+  readonly size: number;
+  readonly layers: readonly {
+    readonly digest: string;
+    readonly kind: string;
+    readonly spans: number;
+    readonly windowBytes: number;
+  }[];
+  /** Inodes in the tree. */
+  readonly inodes: number;
+  readonly compressedSize: number;
+  readonly uncompressedSize: number;
+  readonly warnings: readonly string[];
+  readonly milliseconds: number;
+}
+
+export interface IndexExtras {
+  /** Offsets at which to cut a layer in place of regular checkpoints, by layer digest (workload-shaped spans). */
+  readonly cuts?: ReadonlyMap<string, Float64Array> | undefined;
+  /** The profile to embed, once the spans are known. */
+  readonly profile?: ((made: MadeArchive) => Profile | null) | undefined;
+}
+
+/** Everything but the profile. */
+export interface MadeArchive {
+  readonly image: ImageMeta;
+  readonly tree: Uint8Array;
+  readonly layers: readonly LayerContents[];
+  readonly placement: Placement | null;
+}
+
+function spanBytesOf(options: CreateFromOCIImageOptions): number {
+  const mib = options.checkpointMiB ?? DEFAULT_CHECKPOINT_MIB;
+  if (!Number.isInteger(mib) || mib < MIN_CHECKPOINT_MIB || mib > MAX_CHECKPOINT_MIB) {
+    const range = `${MIN_CHECKPOINT_MIB} to ${MAX_CHECKPOINT_MIB}`;
+    throw new ClipError('USAGE', `a checkpoint every ${mib} MiB: a whole number from ${range} expected`);
+  }
+  return mib * 1024 * 1024;
+}
+
+/** The image as the archive will say it is: where mounts fetch it may differ from where it was indexed. */
+function imageMetaOf(
+  resolved: ResolvedImage,
+  sizes: readonly number[],
+  storageImageRef: string | undefined,
+): ImageMeta {
+  const { reference, registry, repository, manifestDigest, platform, config } = resolved;
+  const layers = resolved.layers.map(({ digest, mediaType, size, diffId }, i) => {
+    return { digest, mediaType, size, diffId, uncompressedSize: sizes[i]! };
+  });
+  const image = { reference, registry, repository, manifestDigest, platform, config, layers };
+  if (storageImageRef === undefined) return image;
+  const storage = parseReference(storageImageRef);
+  if (storage.kind === 'layout')
+    return { ...image, reference: storageImageRef, registry: '', repository: storage.directory };
+  return { ...image, reference: storageImageRef, registry: storage.registry, repository: storage.repository };
+}
+
+/**
+ * Indexes an OCI image: reads every layer once, and writes a `.clip` archive. The same image gives the same archive.
+ *
+ * @throws ClipError naming the image, the layer or the output file; then `outputPath` is as it was before
+ * @example
+ * const { size } = await createFromOCIImage({ imageRef: '127.0.0.1:5000/py:latest', outputPath: 'py.clip' });
+ */
+export function createFromOCIImage(options: CreateFromOCIImageOptions): Promise<IndexResult> {
+  return indexImage(options, {});
+}
+
+/** createFromOCIImage, with what only `clipctl optimize` has to add. */
+export async function indexImage(options: CreateFromOCIImageOptions, extras: IndexExtras): Promise<IndexResult> {
+  const started = performance.now();
+  const spanBytes = spanBytesOf(options);
+  const { signal, imageRef, outputPath, platform, hashes = false } = options;
+  const reference = parseReference(imageRef);
+  await checkWritable(outputPath);
+  const source = openImageSource(reference, {
+    ...options.source,
+    ...(options.credentials === undefined ? {} : { credentials: options.credentials }),
+    ...(options.plainHttp === undefined ? {} : { plainHttp: options.plainHttp }),
+  });
+  const lanes = [new Lane()]; // its threads start while the manifest is fetched
+  const warnings: string[] = [];
+  const onWarning = (warning: string): void => {
+    warnings.push(warning);
+    options.onWarning?.(warning);
+  };
+  try {
+    const resolved = await source.resolve({
+      ...(platform === undefined
+        ? {}
+        : { platform: typeof platform === 'string' ? parsePlatform(platform) : platform }),
+      signal,
+      onWarning,
+    });
+    const builder = new TreeBuilder();
+    const done = new Map<string, IndexedLayer>();
+    let applied = 0;
+    const applyReady = (): void => {
+      for (let next = resolved.layers[applied]; next !== undefined; next = resolved.layers[applied]) {
+        const layer = done.get(next.digest);
+        if (layer === undefined) return;
+        builder.applyLayer(applied++, layer.entries);
+      }
+    };
+    const layerOptions = { spanBytes, cuts: extras.cuts, hashes, signal, onProgress: options.onProgress, onWarning };
+    await indexLayers(lanes, source, resolved.layers, layerOptions, (digest, layer) => {
+      done.set(digest, layer);
+      applyReady();
+    });
+    signal?.throwIfAborted();
+
+    const indexed = resolved.layers.map((layer) => done.get(layer.digest)!);
+    const sizes = indexed.map((layer) => layer.uncompressedSize);
+    const image = imageMetaOf(resolved, sizes, options.storageImageRef);
+    const devices = image.layers.map(({ digest, uncompressedSize }) => {
+      return { tag: digest.slice('sha256:'.length), blocks: Math.ceil(uncompressedSize / 512) };
+    });
+    const { image: tree, placement, stats } = writeErofs(builder.finish(), devices);
+    const layers = indexed.map((layer) => layer.contents);
+    const made = { image, tree, layers, placement };
+    const archive = buildArchive({ ...made, hashes: null, profile: extras.profile?.(made) ?? null });
+    await writeFileByRename(outputPath, archive.parts, signal);
+    return {
+      outputPath,
+      identity: archive.identity,
+      image,
+      size: archive.parts.reduce((sum, part) => sum + part.length, 0),
+      layers: layers.map(({ spans, states }, i) => ({
+        digest: image.layers[i]!.digest,
+        kind: spans.kind,
+        spans: spans.count,
+        windowBytes: states.reduce((sum, state) => sum + state.length, 0),
+      })),
+      inodes: stats.inodes,
+      compressedSize: image.layers.reduce((sum, layer) => sum + layer.size, 0),
+      uncompressedSize: sizes.reduce((sum, size) => sum + size, 0),
+      warnings,
+      milliseconds: Math.round(performance.now() - started),
+    };
+  } catch (error) {
+    if (signal?.aborted) throw new ClipError('ABORTED', `indexing ${imageRef} was interrupted`, { cause: error });
+    throw error;
+  } finally {
+    await Promise.all([...lanes.map((lane) => lane.close()), source.close()]);
+  }
+}

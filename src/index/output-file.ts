@@ -1,0 +1,58 @@
+import { randomBytes } from 'node:crypto';
+import { constants } from 'node:fs';
+import { access, open, rename, rm, stat } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { ClipError } from '../bytes/index.js';
+
+function systemError(path: string, cause: unknown): ClipError {
+  const { code, message } = cause as NodeJS.ErrnoException;
+  const why =
+    code === 'ENOENT' ? 'its directory does not exist' : code === 'ENOSPC' ? 'the disk is full' : (code ?? message);
+  return new ClipError(
+    code === 'EACCES' || code === 'EPERM' ? 'PERMISSION' : 'SYSTEM',
+    `cannot write ${path}: ${why}`,
+    { cause },
+  );
+}
+
+/** Says at once what would otherwise be found out after minutes of work. */
+export async function checkWritable(path: string): Promise<void> {
+  try {
+    await access(dirname(path), constants.W_OK);
+  } catch (cause) {
+    throw systemError(path, cause);
+  }
+  const existing = await stat(path).catch(() => null);
+  if (existing !== null && !existing.isFile()) {
+    throw new ClipError('SYSTEM', `cannot write ${path}: it exists and is not a regular file`);
+  }
+}
+
+/**
+ * Writes a file that appears whole or not at all: under a temporary name beside it, synced, then renamed. Whatever goes wrong,
+ * the temporary file goes away and `path` is as before.
+ */
+export async function writeFileByRename(
+  path: string,
+  parts: readonly Uint8Array[],
+  signal?: AbortSignal,
+): Promise<void> {
+  const temporary = join(dirname(path), `.${basename(path)}.${process.pid}.${randomBytes(4).toString('hex')}.tmp`);
+  try {
+    const file = await open(temporary, 'wx', 0o644);
+    try {
+      // writev takes at most IOV_MAX (1024) parts, and an archive has one part for each window.
+      await file.writeFile(Buffer.concat(parts));
+      signal?.throwIfAborted();
+      await file.datasync();
+    } finally {
+      await file.close();
+    }
+    signal?.throwIfAborted();
+    await rename(temporary, path);
+  } catch (cause) {
+    await rm(temporary, { force: true });
+    if (signal?.aborted) throw cause;
+    throw systemError(path, cause);
+  }
+}

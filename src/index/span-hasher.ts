@@ -1,0 +1,86 @@
+import { createHash, type Hash } from 'node:crypto';
+
+/**
+ * How far behind the reader of the stream its digests are taken. A boundary is announced while the bytes that hold it are
+ * decoded, and a decoder holds back at most one deflate block header (286 bytes) for want of input: far less than this.
+ */
+const LAG = 64 * 1024;
+
+/**
+ * The digests of a blob and of its spans, from one pass over its bytes. Neighbouring spans share the byte that holds their
+ * boundary bit (DESIGN §1), and bytes before the first or after the last boundary belong to none.
+ *
+ * Boundaries must be announced, in order, before more than LAG bytes beyond them have been pushed.
+ */
+export class SpanHasher {
+  readonly #blob = createHash('sha256');
+  readonly #digests: Uint8Array[] = [];
+  /** Bits, of boundaries not yet passed. */
+  readonly #ahead: number[] = [];
+  /** The digest of the span at hand, and the byte behind what it has seen. */
+  #span: Hash | null = null;
+  #position = 0;
+  /** Pushed, but not yet part of a span's digest. */
+  #tail = new Uint8Array(0);
+
+  /** The bit where a span starts, and where the one before it ends. */
+  boundary(bits: number): void {
+    if (Math.floor(bits / 8) < this.#position) {
+      throw new RangeError(`boundary at bit ${bits} announced after byte ${this.#position} was hashed`);
+    }
+    this.#ahead.push(bits);
+  }
+
+  /** The next bytes of the blob. They are not kept, except for a copy of the last few. */
+  push(bytes: Uint8Array): void {
+    this.#blob.update(bytes);
+    if (bytes.length < LAG) {
+      const joined = new Uint8Array(this.#tail.length + bytes.length);
+      joined.set(this.#tail);
+      joined.set(bytes, this.#tail.length);
+      const ready = Math.max(0, joined.length - LAG);
+      this.#hash(joined.subarray(0, ready));
+      this.#tail = joined.slice(ready);
+    } else {
+      this.#hash(this.#tail);
+      this.#hash(bytes.subarray(0, bytes.length - LAG));
+      // Not slice(): of a Buffer that is a view, and of shared memory it is shared.
+      this.#tail = new Uint8Array(LAG);
+      this.#tail.set(bytes.subarray(bytes.length - LAG));
+    }
+  }
+
+  #hash(bytes: Uint8Array): void {
+    const start = this.#position;
+    const end = start + bytes.length;
+    let from = start;
+    while (this.#ahead.length > 0) {
+      const bits = this.#ahead[0]!;
+      const [first, last] = [Math.floor(bits / 8), Math.ceil(bits / 8)];
+      // A boundary inside a byte waits until that byte is here: it is hashed twice.
+      if (last > end) break;
+      if (this.#span !== null) {
+        if (last > from) this.#span.update(bytes.subarray(from - start, last - start));
+        this.#digests.push(this.#span.digest());
+      }
+      this.#span = createHash('sha256');
+      if (first < last) this.#span.update(bytes.subarray(first - start, last - start));
+      from = last;
+      this.#ahead.shift();
+    }
+    if (this.#span !== null) this.#span.update(bytes.subarray(from - start));
+    this.#position = end;
+  }
+
+  /** Ends the last span at its boundary; gives the digests. Throws if a boundary lies beyond the blob. */
+  finish(): { blob: Uint8Array; spans: Uint8Array } {
+    this.#hash(this.#tail);
+    if (this.#ahead.length > 0)
+      throw new RangeError(`boundary at bit ${this.#ahead[0]}, but the blob has ${this.#position} bytes`);
+    const spans = new Uint8Array(32 * this.#digests.length);
+    this.#digests.forEach((digest, i) => {
+      spans.set(digest, 32 * i);
+    });
+    return { blob: this.#blob.digest(), spans };
+  }
+}
