@@ -1,5 +1,5 @@
-import { spawn } from 'node:child_process';
 import { closeSync, openSync, writeSync } from 'node:fs';
+import { type ProgramOptions, type Ran, runProgram } from '../test/support/clipctl.js';
 
 /** One measured figure. */
 export interface Row {
@@ -98,43 +98,12 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[mid]! : (sorted[mid - 1]! + sorted[mid]!) / 2;
 }
 
-export interface Ran {
-  readonly code: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-  readonly seconds: number;
-}
-
-/** Runs a program and times it. Rejects when it exits with anything but 0, unless `anyCode`. */
-export async function run(
-  command: string,
-  args: readonly string[],
-  options: { env?: NodeJS.ProcessEnv; cwd?: string; anyCode?: boolean; input?: string } = {},
-): Promise<Ran> {
-  const started = process.hrtime.bigint();
-  const child = spawn(command, args, { env: options.env ?? process.env, cwd: options.cwd, stdio: 'pipe' });
-  const stdout: Buffer[] = [];
-  const stderr: Buffer[] = [];
-  child.stdout.on('data', (chunk: Buffer) => stdout.push(chunk));
-  child.stderr.on('data', (chunk: Buffer) => stderr.push(chunk));
-  child.stdin.on('error', () => {}); // a program that reads no input may close it first
-  child.stdin.end(options.input ?? '');
-  const code = await new Promise<number | null>((resolve, reject) => {
-    child.once('error', reject);
-    child.once('close', resolve);
-  });
-  const result: Ran = {
-    code,
-    stdout: Buffer.concat(stdout).toString(),
-    stderr: Buffer.concat(stderr).toString(),
-    seconds: Number(process.hrtime.bigint() - started) / 1e9,
-  };
-  if (code !== 0 && !options.anyCode) {
-    throw new Error(
-      `${command} ${args.join(' ')}: exit ${code}: ${result.stderr.trim().split('\n').slice(-3).join(' | ')}`,
-    );
-  }
-  return result;
+/** Runs a program and times it. Rejects when it ends with anything but 0. */
+export async function run(command: string, args: readonly string[], options: ProgramOptions = {}): Promise<Ran> {
+  const result = await runProgram(command, args, options);
+  if (result.code === 0) return result;
+  const complaint = result.stderr.trim().split('\n').slice(-3).join(' | ');
+  throw new Error(`${command} ${args.join(' ')}: exit ${result.code ?? result.signal}: ${complaint}`);
 }
 
 /** Empties page, dentry and inode caches: a cold read afterwards is the file system's own work. Root only. */
