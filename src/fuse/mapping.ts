@@ -1,0 +1,52 @@
+import type { Placement } from '../archive/index.js';
+import type { ErofsReader, InodeView, RangeCallback } from '../erofs/index.js';
+
+/** First index of `nid` in the placement, or the index where it would be. */
+function firstExtent(placement: Placement, nid: number): number {
+  let low = 0;
+  let high = placement.count;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (placement.nid[middle]! < nid) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/**
+ * Where the bytes [offset, offset + length) of a regular file lie, its end respected: calls `cb` for each piece in order;
+ * together they cover the range. Extents of the placement (files that the tree cannot place, DESIGN §4.1) come before the
+ * tree's chunks. Allocates nothing. `scratch` is overwritten.
+ */
+export function mapFileRange(
+  reader: ErofsReader,
+  placement: Placement | null,
+  scratch: InodeView,
+  nid: number,
+  offset: number,
+  length: number,
+  cb: RangeCallback,
+): void {
+  const first = placement === null ? 0 : firstExtent(placement, nid);
+  if (placement === null || first === placement.count || placement.nid[first] !== nid) {
+    reader.mapRange(nid, offset, length, cb);
+    return;
+  }
+  reader.inode(nid, scratch);
+  const end = Math.min(scratch.size, offset + length);
+  let position = offset;
+  for (let i = first; i < placement.count && placement.nid[i] === nid && position < end; i++) {
+    const start = placement.fileOffset[i]!;
+    const stop = Math.min(end, start + placement.length[i]!);
+    if (stop <= position) continue;
+    if (start > position) {
+      const hole = Math.min(start, end) - position;
+      cb(-1, 0, hole);
+      position += hole;
+      if (position >= end) return;
+    }
+    cb(placement.layer[i]!, placement.layerOffset[i]! + (position - start), stop - position);
+    position = stop;
+  }
+  if (position < end) cb(-1, 0, end - position);
+}

@@ -1,0 +1,221 @@
+import { availableParallelism } from 'node:os';
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { closeFd, createEventFd, Errno, errnoName, signalEventFd } from '../linux/index.js';
+import {
+  COUNTERS,
+  Counter,
+  type FromWorker,
+  type FuseCounters,
+  type FuseMountSpec,
+  type ReadMiss,
+  type ToWorker,
+  type WorkerSetup,
+} from './protocol.js';
+import { replyError, requestResend } from './replies.js';
+
+export interface FusePoolOptions {
+  /** Default: one per core, at most 4. */
+  workers?: number;
+  /** A read that the cache cannot answer. Must be answered, once. */
+  onMiss(miss: ReadMiss): void;
+  /**
+   * The caller of a missed read waits no longer: answer it with EINTR at once. Return false when no such read is pending (it
+   * may just have been answered, or be on its way here): then the kernel is told to ask again if it still matters.
+   */
+  onInterrupt(mountId: number, unique: bigint): boolean;
+  /** The connection has ended: somebody unmounted it. Called once per mount; detach() it, then close its descriptor. */
+  onGone(mountId: number, reason: string): void;
+  /** Why a request was answered with EIO (a damaged tree). The first hundred of each worker; all are counted. */
+  onFault?(mountId: number, cause: string): void;
+  /** A worker died, and with it the requests in its hands. Default: throw, because only a new server process can ask for them again. */
+  onFailure?(error: Error): void;
+}
+
+interface PoolWorker {
+  readonly thread: Worker;
+  readonly control: MessagePort;
+  readonly eventFd: number;
+  readonly stop: Int32Array;
+  readonly counters: Float64Array;
+  readonly exited: Promise<void>;
+}
+
+interface Acknowledgement {
+  remaining: number;
+  error: string | null;
+  resolve(error: string | null): void;
+}
+
+/** Upper bound of the default: FUSE requests are short, and more threads only take turns on the kernel's queue lock. */
+const MAX_DEFAULT_WORKERS = 4;
+
+/** A fixed set of worker threads that together serve any number of mounts. */
+export class FusePool {
+  readonly #options: FusePoolOptions;
+  readonly #workers: PoolWorker[] = [];
+  readonly #fds = new Map<number, number>();
+  readonly #pending = new Map<number, Acknowledgement>();
+  #sequence = 0;
+  #closing = false;
+  // A worker blocked in epoll_wait would keep the process from exiting.
+  readonly #onExit = (): void => this.#stopWorkers();
+
+  constructor(options: FusePoolOptions) {
+    this.#options = options;
+  }
+
+  /** Starts the threads; resolves when all wait for work. */
+  async start(): Promise<void> {
+    const count = this.#options.workers ?? Math.min(MAX_DEFAULT_WORKERS, availableParallelism());
+    process.on('exit', this.#onExit);
+    await Promise.all(Array.from({ length: count }, () => this.#startWorker()));
+  }
+
+  #startWorker(): Promise<void> {
+    const { port1, port2 } = new MessageChannel();
+    const setup: WorkerSetup = {
+      stop: new Int32Array(new SharedArrayBuffer(4)),
+      eventFd: createEventFd(),
+      counters: new Float64Array(new SharedArrayBuffer(COUNTERS * 8)),
+      control: port2,
+    };
+    const thread = new Worker(new URL('./worker.js', import.meta.url), {
+      workerData: setup,
+      transferList: [port2],
+      name: 'fuse',
+      // Hits allocate nothing, misses a message each.
+      resourceLimits: { maxYoungGenerationSizeMb: 4, maxOldGenerationSizeMb: 64 },
+    });
+    port1.unref();
+    let exit = (): void => {};
+    const exited = new Promise<void>((resolve) => {
+      exit = resolve;
+    });
+    this.#workers.push({
+      thread,
+      control: port1,
+      eventFd: setup.eventFd,
+      stop: setup.stop,
+      counters: setup.counters,
+      exited,
+    });
+    return new Promise((resolve, reject) => {
+      const fail = (error: Error): void => {
+        reject(error);
+        if (this.#closing) return;
+        if (this.#options.onFailure) this.#options.onFailure(error);
+        else
+          process.nextTick(() => {
+            throw error;
+          });
+      };
+      thread.on('message', (message: FromWorker) => {
+        if (message.type === 'ready') resolve();
+        else this.#onMessage(message);
+      });
+      thread.on('error', fail);
+      thread.on('exit', (code) => {
+        exit();
+        if (!this.#closing) fail(new Error(`a FUSE worker left with code ${code}`));
+      });
+    });
+  }
+
+  #onMessage(message: Exclude<FromWorker, { type: 'ready' }>): void {
+    switch (message.type) {
+      case 'miss':
+        this.#options.onMiss(message.miss);
+        break;
+      case 'interrupt': {
+        const fd = this.#fds.get(message.mountId);
+        if (fd === undefined || this.#options.onInterrupt(message.mountId, message.unique)) break;
+        // To an INTERRUPT, EAGAIN means: not known, queue it again. The kernel drops it if the request has been answered.
+        replyError(fd, message.own, Errno.EAGAIN);
+        break;
+      }
+      case 'gone': // reported by every worker
+        if (this.#fds.delete(message.mountId)) {
+          this.#options.onGone(message.mountId, errnoName(message.errno));
+        }
+        break;
+      case 'fault':
+        this.#options.onFault?.(message.mountId, message.cause);
+        break;
+      case 'done': {
+        const acknowledgement = this.#pending.get(message.sequence);
+        if (acknowledgement === undefined) break;
+        acknowledgement.error ??= message.error;
+        if (--acknowledgement.remaining > 0) break;
+        this.#pending.delete(message.sequence);
+        acknowledgement.resolve(acknowledgement.error);
+        break;
+      }
+    }
+  }
+
+  /** Posts to every worker and waits until all have done it. */
+  async #tell(message: (sequence: number) => ToWorker): Promise<void> {
+    const sequence = ++this.#sequence;
+    const done = new Promise<string | null>((resolve) => {
+      this.#pending.set(sequence, { remaining: this.#workers.length, error: null, resolve });
+    });
+    for (const worker of this.#workers) {
+      worker.control.postMessage(message(sequence));
+      signalEventFd(worker.eventFd);
+    }
+    const error = await done;
+    if (error !== null) throw new Error(error);
+  }
+
+  /**
+   * Serves a mount from now on.
+   * @returns whether the kernel was asked to resend what a dead server left; always true unless `spec.resumed`
+   * @throws when the tree is not a valid image
+   */
+  async attach(spec: FuseMountSpec): Promise<{ resent: boolean }> {
+    const resent = spec.resumed ? requestResend(spec.fd) : true;
+    this.#fds.set(spec.id, spec.fd);
+    try {
+      await this.#tell((sequence) => ({ type: 'attach', sequence, mount: spec }));
+    } catch (error) {
+      await this.detach(spec.id);
+      throw error;
+    }
+    return { resent };
+  }
+
+  /** After it no worker touches the mount's descriptor. Misses that are pending may still be answered until it is closed. */
+  async detach(id: number): Promise<void> {
+    this.#fds.delete(id);
+    await this.#tell((sequence) => ({ type: 'detach', sequence, id }));
+  }
+
+  /** Sums over the workers since start. */
+  stats(): FuseCounters {
+    const sums = {} as FuseCounters;
+    for (const [name, index] of Object.entries(Counter) as [keyof FuseCounters, number][]) {
+      sums[name] = this.#workers.reduce((sum, worker) => sum + worker.counters[index]!, 0);
+    }
+    return sums;
+  }
+
+  #stopWorkers(): void {
+    this.#closing = true;
+    for (const worker of this.#workers) {
+      Atomics.store(worker.stop, 0, 1);
+      signalEventFd(worker.eventFd);
+    }
+  }
+
+  /** Stops all threads. Mounts stay mounted and unanswered: unmount them first, or let another server take over. */
+  async close(): Promise<void> {
+    this.#stopWorkers();
+    process.off('exit', this.#onExit);
+    await Promise.all(this.#workers.map((worker) => worker.exited));
+    for (const worker of this.#workers) {
+      closeFd(worker.eventFd);
+      worker.control.close();
+    }
+    this.#workers.length = 0;
+  }
+}
