@@ -19,6 +19,9 @@ export const WINDOW_BYTES = 32768;
 /** Longest back-reference (RFC 1951 §3.2.5). */
 export const MAX_MATCH = 258;
 
+// A checkpoint header: kind (below); the 24 bits of a pending copy; then for a stored block the u16 LE count of bytes left, for
+// a dynamic block its header's bits from HLIT on, from bit 0 of the first byte, the last byte padded with zeros.
+//
 // Where in a deflate stream a checkpoint is: bits 0-1 of a checkpoint header's first byte, and the kernel's MODE.
 /** Before a block header; with LAST_BLOCK, before the member's trailer. */
 export const MODE_BOUNDARY = 0;
@@ -27,7 +30,7 @@ export const MODE_FIXED = 2;
 export const MODE_DYNAMIC = 3;
 /** The block at hand is the member's last. */
 export const LAST_BLOCK = 0x04;
-/** A back-reference straddles the checkpoint: u16 distance - 1, u8 remaining length - 1 follow. */
+/** A back-reference straddles the checkpoint: 24 bits follow, 15 of distance - 1, then 9 of remaining length - 1. */
 export const PENDING_COPY = 0x08;
 
 /** A dynamic block header from HLIT on: 14 + 19·3 + 316·7 bits (RFC 1951 §3.2.7; every code length takes at most 7 bits). */

@@ -4,6 +4,7 @@ import {
   kernelError,
   LAST_BLOCK,
   MAX_BLOCK_HEADER_BYTES,
+  MAX_MATCH,
   MODE_BOUNDARY,
   MODE_DYNAMIC,
   MODE_FIXED,
@@ -47,7 +48,6 @@ declare namespace WebAssembly {
   }
   class Module {
     constructor(bytes: Uint8Array);
-    #module;
   }
   class Instance {
     constructor(module: Module);
@@ -186,8 +186,9 @@ export class Kernel {
     const pending = state[PENDING_LENGTH]!;
     const bytes = [mode | (state[LAST] ? LAST_BLOCK : 0) | (pending ? PENDING_COPY : 0)];
     if (pending > 0) {
-      const distance = state[PENDING_DISTANCE]! - 1;
-      bytes.push(distance & 0xff, distance >>> 8, pending - 1);
+      // 15 bits and 9: of the at most 258 bytes at least one has been written.
+      const packed = (state[PENDING_DISTANCE]! - 1) | ((pending - 1) << 15);
+      bytes.push(packed & 0xff, (packed >>> 8) & 0xff, packed >>> 16);
     }
     if (mode === MODE_STORED) bytes.push(state[STORED_LEFT]! & 0xff, state[STORED_LEFT]! >>> 8);
     if (mode === MODE_DYNAMIC) {
@@ -213,10 +214,10 @@ export class Kernel {
     let at = 1;
     if (kind & PENDING_COPY) {
       if (header.length < 4) return 'a truncated checkpoint header';
-      const distance = 1 + header[1]! + header[2]! * 256;
-      if (distance > WINDOW_BYTES) return `a distance of ${distance}`;
-      state[PENDING_DISTANCE] = distance;
-      state[PENDING_LENGTH] = 1 + header[3]!;
+      const packed = header[1]! | (header[2]! << 8) | (header[3]! << 16);
+      state[PENDING_DISTANCE] = (packed & 0x7fff) + 1;
+      state[PENDING_LENGTH] = (packed >>> 15) + 1;
+      if (state[PENDING_LENGTH]! >= MAX_MATCH) return `${state[PENDING_LENGTH]} bytes left of a back-reference`;
       at = 4;
     }
     state[LAST] = kind & LAST_BLOCK ? 1 : 0;

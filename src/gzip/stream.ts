@@ -73,7 +73,8 @@ export class GzipStream {
 
   push(input: Uint8Array): void {
     let at = 0;
-    while (at < input.length && !this.stopped) {
+    // Once even without input: a back-reference left over at a checkpoint may be all there is of a span.
+    do {
       if (this.#phase === Phase.Garbage) {
         this.received += input.length - at;
         return;
@@ -82,7 +83,7 @@ export class GzipStream {
       at += n;
       this.received += n;
       while (!this.stopped && this.#step());
-    }
+    } while (at < input.length && !this.stopped);
   }
 
   /** The input is over: throws a FormatError if that leaves a member unfinished. */

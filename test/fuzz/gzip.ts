@@ -1,0 +1,164 @@
+// Fuzz target: gzip streams of any kind, against zlib.
+import { constants, crc32, deflateRawSync, gunzipSync, gzipSync } from 'node:zlib';
+import { FormatError } from '../../src/bytes/index.js';
+import { encodeCheckpointState, type GzipCheckpoint, GzipIndexer, SpanInflater } from '../../src/gzip/index.js';
+import type { Random } from './random.js';
+
+/** A bomb is cut here by both sides; it is enough for any structure that input of a few KiB can have. */
+const MAX_OUTPUT = 4 << 20;
+const inflater = new SpanInflater();
+
+class TooMuch extends Error {}
+
+interface Indexed {
+  output: Buffer;
+  checkpoints: GzipCheckpoint[];
+  lastSpanCrc32: number;
+  warnings: string[];
+}
+
+function index(input: Uint8Array, spanBytes: number, step: number): Indexed | FormatError | TooMuch {
+  const checkpoints: GzipCheckpoint[] = [];
+  const views: Uint8Array[] = [];
+  let produced = 0;
+  const indexer = new GzipIndexer({ spanBytes });
+  indexer.onCheckpoint = (checkpoint) => checkpoints.push(checkpoint);
+  try {
+    for (let at = 0; at < input.length; at += step) {
+      indexer.push(input.subarray(at, at + step), (view) => {
+        produced += view.length;
+        if (produced > MAX_OUTPUT) throw new TooMuch();
+        views.push(view.slice());
+      });
+    }
+    const { lastSpanCrc32, layerSize, compressedSize, warnings } = indexer.finish();
+    const output = Buffer.concat(views);
+    if (layerSize !== output.length || compressedSize !== input.length) throw new Error('sizes do not add up');
+    return { output, checkpoints, lastSpanCrc32, warnings };
+  } catch (error) {
+    if (error instanceof FormatError || error instanceof TooMuch) return error;
+    throw error;
+  }
+}
+
+/** Every span on its own must give the bytes that the whole gave. */
+function checkSpans(input: Uint8Array, { output, checkpoints, lastSpanCrc32 }: Indexed): void {
+  const empty = new Uint8Array(0);
+  const starts = [{ layerOffset: 0, bitOffset: 0, header: empty, window: empty }, ...checkpoints];
+  for (let i = 0; i < starts.length && output.length > 0; i++) {
+    const { layerOffset, bitOffset, header, window } = starts[i]!;
+    const next = checkpoints[i];
+    const from = Math.floor(bitOffset / 8);
+    const to = next ? Math.ceil(next.bitOffset / 8) : input.length;
+    const end = next?.layerOffset ?? output.length;
+    const views: Uint8Array[] = [];
+    const state = encodeCheckpointState(header, window);
+    const sum = inflater.inflate(input.subarray(from, to), bitOffset % 8, state, end - layerOffset, (v) =>
+      views.push(v.slice()),
+    );
+    const want = output.subarray(layerOffset, end);
+    if (!Buffer.concat(views).equals(want)) throw new Error(`span ${i} differs from the stream`);
+    if (sum !== (next?.crc32OfPreviousSpan ?? lastSpanCrc32) || sum !== crc32(want))
+      throw new Error(`crc32 of span ${i}`);
+  }
+}
+
+export function execute(input: Uint8Array): string {
+  // Sizes that follow from the input, so that a kept one fails again.
+  const spanBytes = 1 + (crc32(input) % (input.length < 200 ? 50 : 5000));
+  const whole = index(input, spanBytes, Math.max(1, input.length));
+  const pieces = index(input, spanBytes, 1 + (input.length % 61));
+  let reference: Buffer | null = null;
+  let refusal = '';
+  try {
+    // Where gzip(1) ignores garbage, with a warning, Node's gunzip looks for another member.
+    const garbage = 'warnings' in whole ? /from byte (\d+) on/.exec(whole.warnings[0] ?? '') : null;
+    reference = gunzipSync(garbage ? input.subarray(0, Number(garbage[1])) : input, { maxOutputLength: MAX_OUTPUT });
+  } catch (error) {
+    refusal = String((error as { code?: unknown }).code);
+  }
+  if (whole instanceof TooMuch || pieces instanceof TooMuch) {
+    if (reference !== null) throw new Error('more output than zlib gives');
+    return 'too much';
+  }
+  if (whole instanceof FormatError || pieces instanceof FormatError) {
+    if (!(whole instanceof FormatError && pieces instanceof FormatError))
+      throw new Error('pieces are treated differently');
+    if (whole.what !== pieces.what || whole.detail !== pieces.detail)
+      throw new Error(`${whole.message} / ${pieces.message}`);
+    if (reference !== null) throw new Error(`refused, but zlib accepts it: ${whole.message}`);
+    return `${whole.what}: ${whole.detail.replace(/[0-9a-f]{8}|\d+/g, '#')}`;
+  }
+  if (!whole.output.equals(pieces.output)) throw new Error('pieces give other bytes');
+  if (reference === null && refusal !== 'ERR_BUFFER_TOO_LARGE') throw new Error(`accepted, but zlib says ${refusal}`);
+  if (reference !== null && !whole.output.equals(reference)) throw new Error('zlib gives other bytes');
+  checkSpans(input, whole);
+  return `ok ${Math.min(40, whole.checkpoints.length)} ${new Set(whole.checkpoints.map((c) => c.header[0])).size}`;
+}
+
+function sample(kind: number, length: number): Uint8Array {
+  const bytes = new Uint8Array(length);
+  for (let i = 0; i < length; i++) {
+    const noise = Math.imul(i + 1, 0x9e3779b1) >>> 24;
+    bytes[i] = kind === 0 ? noise : kind === 1 ? 97 + (noise % 7) : kind === 2 ? 0 : (i >> 3) % 251;
+  }
+  return bytes;
+}
+
+export function corpus(): Uint8Array[] {
+  const inputs: Uint8Array[] = [];
+  for (const kind of [0, 1, 2, 3]) {
+    for (const length of [0, 1, 300, 5000]) {
+      const data = sample(kind, length);
+      for (const level of [0, 1, 9]) inputs.push(gzipSync(data, { level }));
+      for (const strategy of [constants.Z_FIXED, constants.Z_HUFFMAN_ONLY, constants.Z_RLE])
+        inputs.push(gzipSync(data, { strategy }));
+    }
+  }
+  const mixed = Buffer.concat([sample(0, 40), sample(1, 400), sample(2, 900), sample(3, 300)]);
+  const pieces = [gzipSync(mixed), gzipSync(''), gzipSync('member')];
+  inputs.push(
+    Buffer.concat(pieces),
+    Buffer.concat([...pieces, new Uint8Array(20)]),
+    Buffer.concat([...pieces, Buffer.from('garbage')]),
+  );
+  inputs.push(Buffer.concat([gzipSync(mixed).subarray(0, 100), Buffer.from('cut off')]));
+  // All header fields: FEXTRA, FNAME, FCOMMENT, FHCRC.
+  const fields = Buffer.from([31, 139, 8, 30, 0, 0, 0, 0, 0, 255, 3, 0, 1, 2, 3, 110, 0, 99, 0]);
+  const sum = crc32(fields) & 0xffff;
+  inputs.push(Buffer.concat([fields, Buffer.from([sum & 255, sum >> 8]), gzipSync(mixed).subarray(10)]));
+  return inputs;
+}
+
+/**
+ * Changes the deflate stream and puts a right trailer on what zlib makes of it, so that the change is not merely a CRC error;
+ * or wraps a stream of random blocks.
+ */
+export function mutate(input: Uint8Array, random: Random): Uint8Array {
+  if (input.length < 20) return input;
+  let body = input.slice(10, -8);
+  if (random.chance(3))
+    body = Buffer.concat([deflateRawSync(random.bytes(50), { finishFlush: constants.Z_SYNC_FLUSH }), body]);
+  for (let n = random.below(4); n > 0 && body.length > 0; n--)
+    body[random.skewed(body.length)]! ^= 1 << random.below(8);
+  return resealed(body, random);
+}
+
+function resealed(body: Uint8Array, random: Random): Uint8Array {
+  // Our own decoder, told to stop nowhere, finds what the body inflates to; zlib judges afterwards.
+  const trailer = Buffer.alloc(8);
+  const header = Buffer.from([31, 139, 8, 0, 0, 0, 0, 0, 0, 3]);
+  const result = index(Buffer.concat([header, body, trailer]), 1 << 20, 1 << 20);
+  if (result instanceof FormatError) {
+    const found = /CRC-32 \w+ recorded, (\w+) found/.exec(result.detail);
+    if (found) trailer.writeUInt32LE(Number.parseInt(found[1]!, 16), 0);
+    const again = index(Buffer.concat([header, body, trailer]), 1 << 20, 1 << 20);
+    const length = again instanceof FormatError ? /length \d+ recorded, (\d+) found/.exec(again.detail) : null;
+    if (length) trailer.writeUInt32LE(Number(length[1]), 4);
+  }
+  return Buffer.concat([header, body, trailer, random.chance(8) ? tail(random) : new Uint8Array(0)]);
+}
+
+function tail(random: Random): Uint8Array {
+  return random.chance(2) ? new Uint8Array(random.below(40)) : gzipSync(random.bytes(random.below(40)));
+}

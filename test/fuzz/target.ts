@@ -1,0 +1,23 @@
+import type { Random } from './random.js';
+
+/** What test/fuzz/NAME.ts exports. */
+export interface FuzzTarget {
+  /** Valid and nearly valid inputs to start from, made by builders: small ones, each different in kind. */
+  corpus(): Uint8Array[] | Promise<Uint8Array[]>;
+  /**
+   * Runs the code under test. Typed refusals (FormatError) are caught inside; whatever is thrown is a bug. May return a word
+   * on what became of the input, such as the error's detail: an input that gives a new word joins the corpus.
+   */
+  execute(input: Uint8Array): string | undefined;
+  /** A change that knows the format, such as one that repairs checksums. Tried beside the general ones. */
+  mutate?(input: Uint8Array, random: Random): Uint8Array;
+}
+
+/** Inputs grow no larger than this: it is also the room for the one under test in shared memory. */
+export const MAX_INPUT_BYTES = 1 << 20;
+
+export const TARGETS = ['gzip', 'tar', 'erofs', 'clip'] as const;
+
+export async function loadTarget(name: string): Promise<FuzzTarget> {
+  return (await import(`./${name}.js`)) as FuzzTarget;
+}
