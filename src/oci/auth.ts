@@ -1,6 +1,6 @@
 import { ClipError } from '../bytes/index.js';
 import type { Credentials, RegistryCredentialProvider } from './credentials.js';
-import { networkError, readErrorBody, statusError } from './errors.js';
+import { loginHint, networkError, readErrorBody, statusError } from './errors.js';
 import { parseJsonObject } from './manifest.js';
 import { isLoopback } from './probe.js';
 import type { Response, Transport } from './transport.js';
@@ -141,7 +141,7 @@ export class Authenticator {
 
   #loginNeeded(words: string): ClipError {
     return new ClipError('UNAUTHORIZED', `${this.#registry} wants a login for ${this.#repository}${words}`, {
-      hint: `log in with: docker login ${this.#registry} (or check the name: private and missing look alike)`,
+      hint: loginHint(this.#registry),
     });
   }
 

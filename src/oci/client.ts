@@ -112,7 +112,7 @@ export class RegistryClient {
       if (accept.includes(response.status)) return response;
       // A signed URL that has run out, most likely: the registry will give a new one.
       this.#redirected.delete(path);
-      if (response.status >= 500 || response.status === 429) throw await this.#failure(response, what);
+      if (response.status >= 500 || response.status === 429) throw await this.#failure(response, what, false);
       response.body.cancel();
     }
 
@@ -149,7 +149,7 @@ export class RegistryClient {
         url = this.#target(location, url, what);
         continue;
       }
-      throw await this.#failure(response, what);
+      throw await this.#failure(response, what, authorization !== null);
     }
   }
 
@@ -188,14 +188,14 @@ export class RegistryClient {
     }
   }
 
-  async #failure(response: Response, what: string): Promise<ClipError> {
+  async #failure(response: Response, what: string, loggedIn: boolean): Promise<ClipError> {
     const said = await readErrorBody(response);
     if (response.status === 404 && said.code === '' && !(await this.#isRegistry(response))) {
       return new ClipError('NOT_FOUND', `${response.url.origin} answers, but not as a container registry`, {
         hint: `check the host and port: ${response.url.origin}/v2/ should answer 200 or 401`,
       });
     }
-    return statusError(response, what, said, this.registry);
+    return statusError(response, what, said, this.registry, loggedIn);
   }
 
   /** distribution-spec, "Determining Support": /v2/ answers 200, or a challenge. */

@@ -130,22 +130,26 @@ function oneLine(text: string): string {
     .slice(0, MAX_ERROR_TEXT);
 }
 
+export function loginHint(registry: string): string {
+  return `log in with: docker login ${registry} (or check the name: private and missing look alike)`;
+}
+
 /** A response that is a failure. `what` names the thing asked for. */
 export function statusError(
   response: Response,
   what: string,
   said: { code: string; text: string },
   registry: string,
+  loggedIn = false,
 ): ClipError {
   const { status, url } = response;
   const words = said.text === '' ? '' : `: ${said.text}`;
   const make = (code: ErrorCode, message: string, hint?: string): ClipError => new ClipError(code, message, { hint });
   if (status === 401) {
-    return make(
-      'UNAUTHORIZED',
-      `${registry} wants a login for ${what}${words}`,
-      `log in with: docker login ${registry} (or check the name: private and missing look alike)`,
-    );
+    const message = loggedIn
+      ? `${registry} refuses the login for ${what}${words}`
+      : `${registry} wants a login for ${what}${words}`;
+    return make('UNAUTHORIZED', message, loginHint(registry));
   }
   if (status === 403) {
     return make(

@@ -1,0 +1,235 @@
+import {
+  Agent,
+  createServer,
+  request as httpRequest,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+} from 'node:http';
+import { request as httpsRequest } from 'node:https';
+import type { AddressInfo, Socket } from 'node:net';
+import { Link } from './link.js';
+
+/** One request that came through, as it went. `bytes` counts body bytes sent to the client. */
+export interface ProxiedRequest {
+  readonly method: string;
+  readonly path: string;
+  /** The Range header as it came, or null. */
+  readonly range: string | null;
+  readonly authorization: string | null;
+  status: number;
+  bytes: number;
+  /** False while it runs, and for ever if it was cut off. */
+  complete: boolean;
+}
+
+/** What to do to a request instead of, or on, its way. */
+export interface Fault {
+  /** Wait before anything else. */
+  readonly delayMs?: number;
+  /** Close the connection without an answer. */
+  readonly refuse?: boolean;
+  /** Answer this without asking the registry. */
+  readonly respond?: {
+    readonly status: number;
+    readonly headers?: Readonly<Record<string, string>>;
+    readonly body?: string | Uint8Array;
+  };
+  /** Forward without the Range header: the client gets a 200 with everything. */
+  readonly ignoreRange?: boolean;
+  /** Forward with another Range header. */
+  readonly range?: string;
+  /** Change the response's headers (null deletes) or status. */
+  readonly headers?: Readonly<Record<string, string | null>>;
+  readonly status?: number;
+  /** Reset the connection after so many body bytes. */
+  readonly resetAfter?: number;
+  /** Stop sending after so many body bytes, and hold the connection open. */
+  readonly stallAfter?: number;
+  /** Turn over a bit of this byte of the body. */
+  readonly corruptAt?: number;
+}
+
+export interface ProxyOptions {
+  /** "http://127.0.0.1:5000" */
+  readonly upstream: string;
+  /** Round-trip time: each request waits as long for its answer; a new connection costs one more, for its handshake. */
+  readonly latencyMs?: number;
+  /** The link's rate, shared by all connections. */
+  readonly bytesPerSecond?: number;
+}
+
+export interface RegistryProxy {
+  readonly host: string;
+  readonly port: number;
+  readonly url: string;
+  readonly requests: ProxiedRequest[];
+  /** Called for each request; return what should go wrong with it. */
+  fault: ((request: ProxiedRequest, index: number) => Fault | null) | null;
+  /** Connections accepted so far. */
+  readonly connections: number;
+  /** Requests for blobs; how many, and their body bytes. */
+  blobTraffic(): { requests: number; bytes: number };
+  /** Forgets the requests so far. */
+  reset(): void;
+  stop(): Promise<void>;
+}
+
+/** A counting reverse proxy in front of a registry, that can be slow, limited and faulty. */
+export async function startProxy(options: ProxyOptions): Promise<RegistryProxy> {
+  const proxy = new ReverseProxy(options);
+  await proxy.listen();
+  return proxy;
+}
+
+class ReverseProxy implements RegistryProxy {
+  readonly requests: ProxiedRequest[] = [];
+  fault: RegistryProxy['fault'] = null;
+  connections = 0;
+  host = '';
+  port = 0;
+  url = '';
+  readonly #options: ProxyOptions;
+  readonly #server: Server;
+  readonly #agent = new Agent({ keepAlive: true, maxSockets: 64 });
+  readonly #link: Link | null;
+  readonly #fresh = new WeakSet<Socket>();
+  #index = 0;
+
+  constructor(options: ProxyOptions) {
+    this.#options = options;
+    this.#link = options.bytesPerSecond === undefined ? null : new Link(options.bytesPerSecond);
+    this.#server = createServer({ keepAliveTimeout: 60_000 }, (request, response) => this.#handle(request, response));
+    this.#server.on('connection', (socket: Socket) => {
+      this.connections++;
+      socket.setNoDelay(true);
+      this.#fresh.add(socket);
+    });
+  }
+
+  async listen(): Promise<void> {
+    await new Promise<void>((resolve) => this.#server.listen(0, '127.0.0.1', resolve));
+    this.port = (this.#server.address() as AddressInfo).port;
+    this.host = `127.0.0.1:${this.port}`;
+    this.url = `http://${this.host}`;
+  }
+
+  blobTraffic(): { requests: number; bytes: number } {
+    const blobs = this.requests.filter((entry) => entry.path.includes('/blobs/'));
+    return { requests: blobs.length, bytes: blobs.reduce((sum, entry) => sum + entry.bytes, 0) };
+  }
+
+  reset(): void {
+    this.requests.length = 0;
+    this.#index = 0;
+  }
+
+  #handle(request: IncomingMessage, response: ServerResponse): void {
+    const entry: ProxiedRequest = {
+      method: request.method ?? '',
+      path: request.url ?? '',
+      range: request.headers.range ?? null,
+      authorization: request.headers.authorization ?? null,
+      status: 0,
+      bytes: 0,
+      complete: false,
+    };
+    this.requests.push(entry);
+    const fault = this.fault?.(entry, this.#index++) ?? {};
+    const roundTrip = this.#options.latencyMs ?? 0;
+    const handshake = this.#fresh.delete(request.socket) ? roundTrip : 0;
+    const wait = roundTrip + handshake + (fault.delayMs ?? 0);
+    const go = (): void => this.#forward(request, response, entry, fault);
+    if (wait === 0) go();
+    else setTimeout(go, wait);
+  }
+
+  #forward(request: IncomingMessage, response: ServerResponse, entry: ProxiedRequest, fault: Fault): void {
+    if (fault.refuse) {
+      request.socket.destroy();
+      return;
+    }
+    if (fault.respond !== undefined) {
+      const { status, headers = {}, body = '' } = fault.respond;
+      entry.status = status;
+      entry.bytes = body.length;
+      entry.complete = true;
+      response.writeHead(status, { 'content-length': String(Buffer.byteLength(body)), ...headers }).end(body);
+      return;
+    }
+    const headers = { ...request.headers };
+    if (fault.ignoreRange) delete headers.range;
+    if (fault.range !== undefined) headers.range = fault.range;
+    const send = this.#options.upstream.startsWith('https:') ? httpsRequest : httpRequest;
+    const upstream = send(`${this.#options.upstream}${entry.path}`, {
+      method: entry.method,
+      headers,
+      ...(send === httpRequest ? { agent: this.#agent } : { rejectUnauthorized: false }),
+    });
+    upstream.on('error', () => response.socket?.destroy());
+    response.on('close', () => {
+      if (!entry.complete) upstream.destroy();
+    });
+    upstream.on('response', (answer) => {
+      entry.status = fault.status ?? answer.statusCode ?? 0;
+      const changed: Record<string, string | string[] | undefined> = { ...answer.headers };
+      for (const [name, value] of Object.entries(fault.headers ?? {})) {
+        if (value === null) delete changed[name];
+        else changed[name] = value;
+      }
+      response.writeHead(entry.status, changed);
+      void this.#relay(answer, response, entry, fault);
+    });
+    request.pipe(upstream);
+  }
+
+  async #relay(answer: IncomingMessage, response: ServerResponse, entry: ProxiedRequest, fault: Fault): Promise<void> {
+    try {
+      for await (const data of answer) {
+        let chunk = data as Buffer;
+        const at = entry.bytes;
+        if (fault.corruptAt !== undefined && fault.corruptAt >= at && fault.corruptAt < at + chunk.length) {
+          chunk = Buffer.from(chunk);
+          chunk[fault.corruptAt - at]! ^= 0x10;
+        }
+        const cut =
+          Math.min(fault.resetAfter ?? Number.POSITIVE_INFINITY, fault.stallAfter ?? Number.POSITIVE_INFINITY) - at;
+        if (cut <= chunk.length) chunk = chunk.subarray(0, cut);
+        if (this.#link !== null) await this.#link.send(chunk.length);
+        entry.bytes += chunk.length;
+        if (!response.write(chunk) && !response.destroyed) {
+          await drained(response);
+        }
+        if (response.destroyed) return;
+        if (entry.bytes === fault.resetAfter) {
+          // What was written must arrive before the reset overtakes it.
+          setTimeout(() => response.socket?.resetAndDestroy(), 20);
+          return;
+        }
+        if (entry.bytes === fault.stallAfter) return;
+      }
+      entry.complete = true;
+      response.end();
+    } catch {
+      response.socket?.destroy();
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.#server.closeAllConnections();
+    this.#agent.destroy();
+    await new Promise((resolve) => this.#server.close(resolve));
+  }
+}
+
+function drained(response: ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      response.off('drain', done);
+      response.off('close', done);
+      resolve();
+    };
+    response.on('drain', done);
+    response.on('close', done);
+  });
+}
