@@ -1,13 +1,12 @@
-import { spawn } from 'node:child_process';
 import { createReadStream, createWriteStream, existsSync } from 'node:fs';
 import { cp, mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { fileURLToPath } from 'node:url';
 import { createGunzip } from 'node:zlib';
 import { findNode, packImage, stageBase } from '../demo/pack.js';
+import { startRegistry, type TestRegistry } from '../test/support/registry.js';
 import { type BenchImage, run } from './support.js';
 
 /** Both images are made once and kept: mmdebstrap alone takes minutes and needs a Debian mirror. */
@@ -37,15 +36,19 @@ async function kept(target: string, make: (temporary: string) => Promise<void>):
   return target;
 }
 
-/** Bookworm's Python with numpy, scipy and pandas: one gzip layer of about 304 MB and 39,500 entries (issue 3). */
-export async function pythonImage(host: Host): Promise<BenchImage> {
-  const layout = path.join(cacheDir, 'oci');
-  const tar = await kept(path.join(cacheDir, 'rootfs.tar'), async (temporary) => {
+async function pythonRootfs(host: Host): Promise<string> {
+  return await kept(path.join(cacheDir, 'rootfs.tar'), async (temporary) => {
     host.log('making the Python image with mmdebstrap (once; some minutes)');
     await debianPackages('mmdebstrap');
     const include = '--include=python3,python3-numpy,python3-scipy,python3-pandas';
     await run('mmdebstrap', ['--variant=minbase', include, '--format=tar', 'bookworm', temporary]);
   });
+}
+
+/** Bookworm's Python with numpy, scipy and pandas: one gzip layer of about 304 MB and 39,500 entries (issue 3). */
+export async function pythonImage(host: Host): Promise<BenchImage> {
+  const layout = path.join(cacheDir, 'oci');
+  const tar = await pythonRootfs(host);
   await kept(layout, async (temporary) => {
     host.log('adding the root file system as one layer with umoci');
     await debianPackages('umoci');
@@ -102,6 +105,26 @@ export async function nodeImage(host: Host): Promise<BenchImage> {
   return await serve(host, layout, 'node', tars);
 }
 
+export const BIG_FILE = 'big.bin';
+export const BIG_BYTES = 500_000_000;
+
+/** One gzip layer with one file of 500 MB: the beginning of the Python image's tar, programs and text as they come. */
+export async function bigImage(host: Host): Promise<BenchImage> {
+  const layout = path.join(cacheDir, 'big-oci');
+  const source = await pythonRootfs(host);
+  await kept(layout, async (temporary) => {
+    host.log('packing a 500 MB file (once)');
+    const stage = await mkdtemp(path.join(os.tmpdir(), 'clip-bench-stage-'));
+    try {
+      await pipeline(createReadStream(source, { end: BIG_BYTES - 1 }), createWriteStream(path.join(stage, BIG_FILE)));
+      await packImage(temporary, 'big', [{ directory: stage, comment: 'one file' }], {});
+    } finally {
+      await rm(stage, { recursive: true, force: true });
+    }
+  });
+  return await serve(host, layout, 'big', []);
+}
+
 interface Descriptor {
   readonly digest: string;
   readonly size: number;
@@ -126,57 +149,21 @@ async function layerFiles(layout: string, tag: string): Promise<string[]> {
 
 async function serve(host: Host, layout: string, tag: string, tars: readonly string[]): Promise<BenchImage> {
   await debianPackages('skopeo', 'docker-registry');
-  const address = await registry(host);
+  const server = await registry(host);
   const layers = await layerFiles(layout, tag);
-  const reference = `${address}/${tag}:latest`;
-  // Blobs that the registry has are not sent again.
-  const from = `oci:${layout}:${tag}`;
-  await run('skopeo', ['copy', '-q', '--insecure-policy', '--dest-tls-verify=false', from, `docker://${reference}`]);
+  await server.push(`oci:${layout}:${tag}`, `${tag}:latest`);
+  const reference = `${server.host}/${tag}:latest`;
   const sizes = await Promise.all(layers.map((file) => stat(file)));
   return { reference, layout, layers, tars, compressedBytes: sizes.reduce((sum, s) => sum + s.size, 0) };
 }
 
-let running: Promise<string> | null = null;
+let running: Promise<TestRegistry> | null = null;
 
-/** Debian's docker-registry on a free loopback port, its storage in the cache directory. One for all images. */
-function registry(host: Host): Promise<string> {
-  running ??= startRegistry(host);
-  return running;
-}
-
-async function startRegistry(host: Host): Promise<string> {
-  const port = await freePort();
-  const address = `127.0.0.1:${port}`;
-  const storage = path.join(cacheDir, 'registry');
-  await mkdir(storage, { recursive: true });
-  const config = path.join(await mkdtemp(path.join(os.tmpdir(), 'clip-bench-registry-')), 'config.yml');
-  host.defer(() => rm(path.dirname(config), { recursive: true, force: true }));
-  const lines = ['version: 0.1', 'log: {level: error, accesslog: {disabled: true}}'];
-  lines.push(`storage: {filesystem: {rootdirectory: ${JSON.stringify(storage)}}}`, `http: {addr: "${address}"}`);
-  await writeFile(config, `${lines.join('\n')}\n`);
-  const child = spawn('docker-registry', ['serve', config], { stdio: 'ignore' });
-  const gone = new Promise<void>((resolve) => child.once('exit', () => resolve()));
-  host.defer(async () => {
-    child.kill();
-    await gone;
+/** Debian's docker-registry on a free loopback port: one for both images. */
+async function registry(host: Host): Promise<TestRegistry> {
+  running ??= startRegistry().then((started) => {
+    host.defer(() => started.stop());
+    return started;
   });
-  for (let attempt = 0; attempt < 100; attempt++) {
-    if (child.exitCode !== null) throw new Error(`docker-registry left with exit code ${child.exitCode}`);
-    const up = await fetch(`http://${address}/v2/`).then(
-      (r) => r.ok,
-      () => false, // not listening yet
-    );
-    if (up) return address;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  throw new Error('docker-registry does not answer after 5 s');
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === 'string') throw new Error('no free port');
-  return address.port;
+  return await running;
 }

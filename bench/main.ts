@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { nodeImage, pythonImage } from './images.js';
+import { bigImage, nodeImage, pythonImage } from './images.js';
 import { table, verdicts } from './report.js';
 import type { BenchContext, Suite, SuiteResult } from './support.js';
 
@@ -57,6 +57,7 @@ function once<T>(make: () => Promise<T>): () => Promise<T> {
 const ctx: BenchContext = {
   python: once(() => pythonImage({ log, defer })),
   node: once(() => nodeImage({ log, defer })),
+  big: once(() => bigImage({ log, defer })),
   scratch: async () => {
     const directory = await mkdtemp(path.join(os.tmpdir(), 'clip-bench-'));
     defer(() => rm(directory, { recursive: true, force: true }));

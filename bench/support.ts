@@ -30,7 +30,7 @@ export interface BenchImage {
   readonly layout: string;
   /** The compressed layers as files, base first. */
   readonly layers: readonly string[];
-  /** The uncompressed layers as files, base first. */
+  /** The uncompressed layers as files, base first; none for `big`. */
   readonly tars: readonly string[];
   readonly compressedBytes: number;
 }
@@ -40,6 +40,8 @@ export interface BenchContext {
   python(): Promise<BenchImage>;
   /** A large node_modules tree in several layers. */
   node(): Promise<BenchImage>;
+  /** One gzip layer with one file of 500 MB. */
+  big(): Promise<BenchImage>;
   /** An empty directory that goes when the suite is over. */
   scratch(): Promise<string>;
   /** Undone in reverse order when the suite is over, however it ends. */

@@ -1,0 +1,152 @@
+import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { openArchive } from '../src/archive/index.js';
+import { SpanInflater } from '../src/gzip/index.js';
+import { Clipctl, type Stats } from '../test/support/clipctl.js';
+import { BIG_BYTES, BIG_FILE } from './images.js';
+import { type BenchContext, bounded, dropCaches, type Row, rated, run as runOk, type SuiteResult } from './support.js';
+
+/** In the Python image: 58 MB. */
+const LARGE_FILE = 'usr/lib/x86_64-linux-gnu/openblas-pthread/libopenblasp-r0.3.21.a';
+
+/** What crosses the network for what is read: on the Python image, registry on loopback, a new clipd with an empty cache each time. */
+export async function run(ctx: BenchContext): Promise<SuiteResult> {
+  const image = await ctx.python();
+  const scratch = await ctx.scratch();
+  const clip = path.join(scratch, 'py.clip');
+  const host = await Clipctl.create({ parent: scratch });
+  ctx.defer(() => host.close());
+  await host.ok('index', '--image', image.reference, '--out', clip);
+  const inspected = await host.json<{ image: { layers: { spans: number }[] } }>('inspect', '--clip', clip);
+  const rows: Row[] = [];
+
+  await cold(ctx, scratch, clip, ['--no-readahead'], async (mountPoint, stats) => {
+    const file = path.join(mountPoint, LARGE_FILE);
+    const { size } = await stat(file);
+    // A page in the middle, and not the first of anything: no header, no read-ahead of the kernel.
+    const before = await stats();
+    readAt(file, Math.floor(size / 2 / 4096) * 4096 + 4096, 4096);
+    const after = await stats();
+    const delta = (name: string): number => (after.counters[name] ?? 0) - (before.counters[name] ?? 0);
+    rows.push(bounded('one 4 KiB read: requests', delta('requests'), '', { atMost: 1 }));
+    rows.push(
+      bounded(
+        'one 4 KiB read: spans fetched',
+        delta('spansFetched'),
+        '',
+        { atMost: 2 },
+        '2 where it straddles a boundary',
+      ),
+    );
+    rows.push({ metric: 'one 4 KiB read: compressed bytes', value: delta('demandBytes') / 1e6, unit: 'MB' });
+  });
+
+  for (const [label, options, most] of [
+    ['import numpy', [], 18],
+    ['import numpy, no read-ahead', ['--no-readahead'], null],
+  ] as const) {
+    await cold(ctx, scratch, clip, options, async (mountPoint, stats) => {
+      const started = performance.now();
+      await runOk('chroot', [mountPoint, 'python3', '-c', 'import numpy']);
+      const seconds = (performance.now() - started) / 1000;
+      const { counters } = await stats();
+      const share = (100 * fetchedBytes(counters)) / image.compressedBytes;
+      rows.push(
+        most === null
+          ? { metric: `${label}: fetched`, value: share, unit: '%' }
+          : bounded(`${label}: fetched`, share, '%', { atMost: most }),
+      );
+      rows.push({ metric: `${label}: requests`, value: counters.requests ?? 0, unit: '' });
+      rows.push({ metric: `${label}: time`, value: seconds, unit: 's' });
+    });
+  }
+
+  rows.push(...(await sequential(ctx, scratch)));
+  const spans = inspected.image.layers.reduce((sum, layer) => sum + layer.spans, 0);
+  return { title: `py, ${(image.compressedBytes / 1e6).toFixed(0)} MB, ${spans} spans`, rows };
+}
+
+/** A cold `cat` of a 500 MB file, against what one core inflates: all cores on one file (issue 6). */
+async function sequential(ctx: BenchContext, scratch: string): Promise<Row[]> {
+  const image = await ctx.big();
+  const clip = path.join(scratch, 'big.clip');
+  const host = await Clipctl.create({ parent: scratch });
+  ctx.defer(() => host.close());
+  await host.ok('index', '--image', image.reference, '--out', clip);
+  await host.close();
+  const one = inflateRate(clip, image.layers[0]!);
+  const rates: number[] = [];
+  let requests = 0;
+  for (let round = 0; round < 3; round++) {
+    await cold(ctx, scratch, clip, [], async (mountPoint, stats) => {
+      const { seconds } = await runOk('cat', [path.join(mountPoint, BIG_FILE)]);
+      rates.push(BIG_BYTES / 1e6 / seconds);
+      requests = (await stats()).counters.requests ?? 0;
+    });
+  }
+  const best = Math.max(...rates);
+  const perCore = best / one / os.availableParallelism();
+  return [
+    { metric: 'inflate, one core', value: one, unit: 'MB/s' },
+    rated('cold cat of a 500 MB file', best, 'MB/s', { value: perCore, to: 'cores × inflate' }, { atLeast: 0.45 }),
+    { metric: 'cold cat of a 500 MB file: requests', value: requests, unit: '' },
+  ];
+}
+
+/** What one core inflates, span by span as the inflate workers do, without anything around it: MB/s, the best of three. */
+function inflateRate(clip: string, layer: string): number {
+  const file = readFileSync(clip);
+  const archive = openArchive({
+    name: clip,
+    size: file.length,
+    readAt: (offset, length) => file.subarray(offset, offset + length),
+  });
+  const { table } = archive.layers[0]!;
+  const blob = readFileSync(layer);
+  const inflater = new SpanInflater();
+  const rates: number[] = [];
+  for (let round = 0; round < 3; round++) {
+    const started = performance.now();
+    for (let i = 0; i < table.count; i++) {
+      const [from, to] = [table.bitOffset[i]!, table.bitOffset[i + 1]!];
+      const compressed = blob.subarray(Math.floor(from / 8), Math.ceil(to / 8));
+      const length = table.layerOffset[i + 1]! - table.layerOffset[i]!;
+      inflater.inflate(compressed, from % 8, archive.checkpointState(0, i), length, () => {});
+    }
+    rates.push(table.layerOffset[table.count]! / 1e3 / (performance.now() - started));
+  }
+  return Math.max(...rates);
+}
+
+/** Mounts with a clipd and a cache of its own and cold kernel caches, and takes all of it away again. */
+async function cold(
+  ctx: BenchContext,
+  scratch: string,
+  clip: string,
+  options: readonly string[],
+  use: (mountPoint: string, stats: () => Promise<Stats>) => Promise<void>,
+): Promise<void> {
+  const host = await Clipctl.create({ parent: scratch });
+  ctx.defer(() => host.close());
+  const mountPoint = await host.place('mnt');
+  await host.ok('mount', '--clip', clip, '--at', mountPoint, ...options);
+  dropCaches();
+  await use(mountPoint, () => host.stats());
+  await host.close();
+}
+
+export function fetchedBytes(counters: Readonly<Record<string, number>>): number {
+  return (counters.demandBytes ?? 0) + (counters.readaheadBytes ?? 0) + (counters.prefetchBytes ?? 0);
+}
+
+function readAt(file: string, offset: number, length: number): void {
+  const fd = openSync(file, 'r');
+  try {
+    const buffer = Buffer.alloc(length);
+    if (readSync(fd, buffer, 0, length, offset) !== length) throw new Error(`${file}: short read at ${offset}`);
+  } finally {
+    closeSync(fd);
+  }
+}
