@@ -1,0 +1,140 @@
+import { type SharedLayer, spanAt } from './types.js';
+
+/** What lies in a span's place in the file, as far as the I/O thread knows. */
+export const Occupied = {
+  /** A hole. */
+  no: 0,
+  /** Bytes of an earlier run, or of a fill that did not end: to be checked against the crc32 before use. */
+  unverified: 1,
+  /** Filled by this run, or checked. The generation alone says whether it may be read. */
+  yes: 2,
+} as const;
+
+/** Freed blocks are whole blocks; every Linux file system we know has 4096 or a divisor of it. */
+const BLOCK = 4096;
+
+/**
+ * One open layer file. All methods belong to the I/O thread; `shared` is what others see. The order that keeps reads whole
+ * (DESIGN §3.9): a span's generation turns even, then its hole is punched, then it may be filled again, and only the filler
+ * turns it odd. `hold` keeps a span out of eviction while it is being filled or copied out.
+ */
+export class CachedLayer {
+  readonly occupied: Uint8Array;
+  /** Sum of the lengths of all spans that are not `Occupied.no`. */
+  bytes = 0;
+  mounts = 0;
+  #holds: Map<number, number> = new Map();
+  #pins = 0;
+
+  constructor(
+    /** `<layer digest>.<table digest>` */
+    readonly key: string,
+    readonly path: string,
+    readonly shared: SharedLayer,
+    /** zstd-stream: the spans of the layer come and go together. */
+    readonly whole: boolean,
+  ) {
+    this.occupied = new Uint8Array(this.count);
+  }
+
+  get count(): number {
+    return this.shared.offsets.length - 1;
+  }
+
+  length(span: number): number {
+    return this.shared.offsets[span + 1]! - this.shared.offsets[span]!;
+  }
+
+  present(span: number): boolean {
+    return (Atomics.load(this.shared.generations, span) & 1) === 1;
+  }
+
+  /** True when bytes of an earlier run may be there: check them before fetching. */
+  unverified(span: number): boolean {
+    return this.occupied[span] === Occupied.unverified && !this.present(span);
+  }
+
+  occupy(span: number, state: 1 | 2): void {
+    if (this.occupied[span] === Occupied.no) this.bytes += this.length(span);
+    this.occupied[span] = state;
+  }
+
+  /** Marks every span that [start, end) of the file touches. */
+  occupyRange(start: number, end: number): void {
+    for (let span = spanAt(this.shared.offsets, start); span < this.count && this.shared.offsets[span]! < end; span++) {
+      this.occupy(span, Occupied.unverified);
+    }
+  }
+
+  hold(span: number): void {
+    this.#holds.set(span, (this.#holds.get(span) ?? 0) + 1);
+  }
+
+  unhold(span: number): void {
+    const holds = this.#holds.get(span)!;
+    if (holds === 1) this.#holds.delete(span);
+    else this.#holds.set(span, holds - 1);
+  }
+
+  /** A layer handed to the kernel (passthrough, EROFS device) must keep every byte it has shown. */
+  pin(): void {
+    this.#pins++;
+  }
+
+  unpin(): void {
+    this.#pins--;
+  }
+
+  evictable(span: number): boolean {
+    return this.#pins === 0 && this.occupied[span] !== Occupied.no && !this.#holds.has(span);
+  }
+
+  /** Nothing of it is held or pinned: it may go as a whole. */
+  get idle(): boolean {
+    return this.#pins === 0 && this.#holds.size === 0;
+  }
+
+  /** Readers of the span go the miss path from now on; its bytes stay where they are. */
+  hide(span: number): void {
+    if (this.present(span)) Atomics.add(this.shared.generations, span, 1);
+  }
+
+  /** Hides a span that could not be read back, and forgets its bytes. */
+  forget(span: number): void {
+    this.hide(span);
+    this.occupied[span] = Occupied.unverified;
+  }
+
+  /** Takes spans [first, end) out of the file's account and says which bytes may be freed. All must be evictable. */
+  vacate(first: number, end: number): { start: number; end: number } {
+    for (let span = first; span < end; span++) {
+      if (this.occupied[span] === Occupied.no) continue;
+      this.hide(span);
+      this.bytes -= this.length(span);
+      this.occupied[span] = Occupied.no;
+    }
+    return this.#freeable(this.shared.offsets[first]!, this.shared.offsets[end]!);
+  }
+
+  /**
+   * The whole blocks that hold nothing but vacated spans. A block shared with an occupied neighbour stays until that goes
+   * too: punching part of it would free nothing and dirty the page.
+   */
+  #freeable(start: number, end: number): { start: number; end: number } {
+    const { offsets } = this.shared;
+    const low = Math.floor(start / BLOCK) * BLOCK;
+    const high = Math.min(Math.ceil(end / BLOCK) * BLOCK, Math.ceil(offsets[this.count]! / BLOCK) * BLOCK);
+    return {
+      start: start > low && this.#anyOccupied(low, start) ? low + BLOCK : low,
+      end: end < high && this.#anyOccupied(end, high) ? high - BLOCK : high,
+    };
+  }
+
+  #anyOccupied(start: number, end: number): boolean {
+    const { offsets } = this.shared;
+    for (let span = spanAt(offsets, start); span < this.count && offsets[span]! < end; span++) {
+      if (offsets[span + 1]! > start && this.occupied[span] !== Occupied.no) return true;
+    }
+    return false;
+  }
+}

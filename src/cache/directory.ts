@@ -1,0 +1,144 @@
+import {
+  closeSync,
+  constants,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { ClipError } from '../bytes/index.js';
+import { tryLock } from '../linux/index.js';
+
+/** Raised whenever what lies in `spans/` changes its meaning: an unknown cache is discarded (DESIGN §6). */
+export const CACHE_FORMAT = 'clip span cache 1';
+
+/** `<layer digest>.<sha256 of the span table>`, both in hex; `.table` beside it holds the table itself. */
+export const SPAN_FILE = /^([0-9a-f]{32,128})\.([0-9a-f]{64})$/;
+export const TABLE_SUFFIX = '.table';
+
+export interface CacheOwner {
+  readonly pid: number;
+  /** What the owner calls itself: "clipd", "clipctl cache prune". */
+  readonly name: string;
+}
+
+/** Failures of the disk that pass, or that cost only the caching: the mount must go on without (issue 6). */
+export function isDiskTrouble(error: unknown): boolean {
+  const code = (error as { code?: unknown } | null)?.code;
+  return code === 'ENOSPC' || code === 'EDQUOT' || code === 'EIO' || code === 'EROFS';
+}
+
+/**
+ * A cache directory that this process owns until `release`. Only `lock`, `version` and `spans/` in it are ever touched, so
+ * that a directory named by mistake loses nothing.
+ */
+export class CacheDirectory {
+  readonly spans: string;
+  /** An unknown format was found and thrown away. */
+  readonly discarded: boolean;
+  readonly #lock: number;
+
+  private constructor(
+    readonly path: string,
+    lock: number,
+    discarded: boolean,
+  ) {
+    this.spans = join(path, 'spans');
+    this.#lock = lock;
+    this.discarded = discarded;
+  }
+
+  /**
+   * Makes the directory if need be, takes its lock and checks its format.
+   * @throws ClipError BUSY naming the owner; the disk's own error when `isDiskTrouble`; ClipError SYSTEM otherwise.
+   */
+  static open(path: string, name = 'clipd'): CacheDirectory {
+    let lock: number;
+    try {
+      mkdirSync(path, { recursive: true, mode: 0o700 });
+      // Not O_TRUNC: until the lock is ours the text in it is the owner's.
+      lock = openSync(join(path, 'lock'), constants.O_RDWR | constants.O_CREAT, 0o600);
+    } catch (cause) {
+      if (isDiskTrouble(cause)) throw cause;
+      throw unusable(path, cause);
+    }
+    try {
+      if (!tryLock(lock)) throw busy(path);
+      const owner: CacheOwner = { pid: process.pid, name };
+      ftruncateSync(lock, 0);
+      writeSync(lock, `${JSON.stringify(owner)}\n`, 0);
+      return new CacheDirectory(path, lock, prepare(path));
+    } catch (cause) {
+      closeSync(lock);
+      if (cause instanceof ClipError || isDiskTrouble(cause)) throw cause;
+      throw unusable(path, cause);
+    }
+  }
+
+  /** The lock goes with its descriptor. The files stay: they are checked at their next use. */
+  release(): void {
+    closeSync(this.#lock);
+  }
+}
+
+/** Whose the directory is, as the lock file says; null when it says nothing. Does not tell whether the owner still lives. */
+export function readOwner(path: string): CacheOwner | null {
+  try {
+    const owner = JSON.parse(readFileSync(join(path, 'lock'), 'utf8')) as Partial<CacheOwner>;
+    return typeof owner.pid === 'number' ? { pid: owner.pid, name: String(owner.name ?? 'clipd') } : null;
+  } catch {
+    return null;
+  }
+}
+
+/** Discards what another format left. True when there was something to discard. */
+function prepare(path: string): boolean {
+  const version = join(path, 'version');
+  const spans = join(path, 'spans');
+  let found: string | null = null;
+  try {
+    found = readFileSync(version, 'utf8').trim();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+  }
+  let discarded = false;
+  if (found !== CACHE_FORMAT) {
+    discarded = listDirectory(spans).length > 0;
+    rmSync(spans, { recursive: true, force: true });
+    const fd = openSync(version, 'w', 0o600);
+    writeSync(fd, `${CACHE_FORMAT}\n`);
+    closeSync(fd);
+  }
+  mkdirSync(spans, { recursive: true, mode: 0o700 });
+  return discarded;
+}
+
+export function listDirectory(path: string): string[] {
+  try {
+    return readdirSync(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw error;
+  }
+}
+
+function busy(path: string): ClipError {
+  const owner = readOwner(path);
+  const who = owner === null ? 'another process' : `${owner.name} (pid ${owner.pid})`;
+  return new ClipError('BUSY', `cache directory ${path} is in use by ${who}`, {
+    hint: 'give this one its own with --cache-dir, or use the running clipd (same --root)',
+  });
+}
+
+function unusable(path: string, cause: unknown): ClipError {
+  const code = (cause as NodeJS.ErrnoException).code;
+  const permission = code === 'EACCES' || code === 'EPERM';
+  return new ClipError(permission ? 'PERMISSION' : 'SYSTEM', `cache directory ${path}: ${code ?? String(cause)}`, {
+    hint: 'choose another with --cache-dir or CLIP_CACHE_DIR',
+    cause,
+  });
+}

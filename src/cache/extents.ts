@@ -1,0 +1,24 @@
+import { sys } from '../linux/index.js';
+
+// unistd.h
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
+const ENXIO = 6;
+
+/**
+ * Calls `cb` for each stretch of a sparse file that holds data. A file system that cannot tell says "everything": the caller
+ * only learns what *may* be there.
+ */
+export function dataExtents(fd: number, size: number, cb: (start: number, end: number) => void): void {
+  for (let at = 0; at < size; ) {
+    const start = sys.lseek(fd, at, SEEK_DATA);
+    if (start === -ENXIO) return; // nothing but a hole from here to the end
+    const end = start < 0 ? -1 : sys.lseek(fd, start, SEEK_HOLE);
+    if (end < 0) {
+      cb(at, size);
+      return;
+    }
+    cb(start, Math.min(end, size));
+    at = end;
+  }
+}

@@ -1,0 +1,35 @@
+import type { Metrics } from '../metrics/index.js';
+import { Priority } from './protocol.js';
+
+/** Everything a LayerSet counts, under the names that `clipctl stats --json` shows. */
+export function lazyCounters(metrics: Metrics) {
+  const bytes = {
+    [Priority.demand]: metrics.counter('demandBytes', 'Compressed bytes fetched because a reader waited for them'),
+    [Priority.readahead]: metrics.counter('readaheadBytes', 'Compressed bytes fetched ahead of sequential readers'),
+    [Priority.prefetch]: metrics.counter('prefetchBytes', 'Compressed bytes fetched by profile'),
+    [Priority.fill]: metrics.counter('fillBytes', 'Compressed bytes fetched by background fill'),
+  };
+  return {
+    bytes,
+    requests: metrics.counter('requests', 'Range requests to the image source'),
+    spansFetched: metrics.counter('spansFetched', 'Spans whose compressed bytes were fetched'),
+    spanHits: metrics.counter('spanHits', 'Spans that a read found present'),
+    spanMisses: metrics.counter('spanMisses', 'Spans that a read had to wait for'),
+    spansChecked: metrics.counter('spansChecked', 'Spans of an earlier run found intact in the disk cache'),
+    spansDamaged: metrics.counter('spansDamaged', 'Spans of an earlier run found damaged or incomplete, and refetched'),
+    digestMismatches: metrics.counter(
+      'digestMismatches',
+      'Spans whose compressed bytes were not what the archive says',
+    ),
+    badContent: metrics.counter('badContent', 'Spans that did not inflate to what the archive says'),
+    failedSpans: metrics.counter('failedSpans', 'Spans given up after retries: their readers got an error'),
+    abortedSpans: metrics.counter('abortedSpans', 'Spans given up because nobody waited any more'),
+    skippedBackground: metrics.counter('skippedBackground', 'Spans fetched ahead and dropped for lack of room'),
+    readaheadUseful: metrics.counter('readaheadUsefulBytes', 'Read-ahead that was read later'),
+    readaheadWasted: metrics.counter('readaheadWastedBytes', 'Read-ahead that went without having been read'),
+    prefetchUseful: metrics.counter('prefetchUsefulBytes', 'Prefetched bytes that were read later'),
+    prefetchWasted: metrics.counter('prefetchWastedBytes', 'Prefetched bytes that went without having been read'),
+  };
+}
+
+export type LazyCounters = ReturnType<typeof lazyCounters>;

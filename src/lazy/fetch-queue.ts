@@ -1,0 +1,125 @@
+import type { SpanJob } from './job.js';
+import { PRIORITIES, Priority } from './protocol.js';
+
+/** What the queue asks of a layer. */
+export interface QueuedLayer {
+  /** The job of a span if there is one. */
+  job(span: number): SpanJob | undefined;
+  /** Bytes of the blob that spans [first, end) cover. */
+  compressedBytes(first: number, end: number): number;
+  /** Fetches the spans' bytes in one request; resolves, never rejects, when the request is over. */
+  fetch(jobs: readonly SpanJob[]): Promise<void>;
+}
+
+/** Requests in flight over all layers. Readers that wait are what counts: they may use them all. */
+const MAX_REQUESTS = 24;
+/** Of these, requests nobody waits for: enough to fill a link at one request's pace each, few enough to leave it soon. */
+const MAX_BACKGROUND_REQUESTS = 4;
+/** A request's size: several of them in parallel fill a link better than one, and the inflate workers get work early. */
+const MAX_REQUEST_BYTES = 4 * 1024 * 1024;
+
+/**
+ * Spans that wait for a request. Neighbours of one layer go out together; more urgent ones first. A burst of misses is
+ * seen whole before the first request leaves, because the queue is looked at when the event loop has delivered them all.
+ */
+export class FetchQueue {
+  readonly #waiting: Map<SpanJob, QueuedLayer>[] = PRIORITIES.map(() => new Map());
+  #active = 0;
+  #background = 0;
+  #scheduled = false;
+
+  /** @param busy tells that more background work would only pile up (inflate workers or memory) */
+  constructor(readonly busy: () => boolean) {}
+
+  get waiting(): number {
+    return this.#waiting.reduce((sum, jobs) => sum + jobs.size, 0);
+  }
+
+  get active(): number {
+    return this.#active;
+  }
+
+  add(layer: QueuedLayer, job: SpanJob): void {
+    job.phase = 'queued';
+    job.carrier = null;
+    this.#waiting[job.priority]!.set(job, layer);
+    this.wake();
+  }
+
+  remove(job: SpanJob): void {
+    this.#waiting[job.priority]!.delete(job);
+  }
+
+  /** A waiting or running job has become more urgent. */
+  raise(job: SpanJob, priority: Priority): void {
+    if (priority >= job.priority) return;
+    const layer = this.#waiting[job.priority]!.get(job);
+    this.#waiting[job.priority]!.delete(job);
+    job.priority = priority;
+    if (layer !== undefined) this.add(layer, job);
+  }
+
+  /** Something has changed that may let a request start. */
+  wake(): void {
+    if (this.#scheduled || this.waiting === 0) return;
+    this.#scheduled = true;
+    setImmediate(() => {
+      this.#scheduled = false;
+      this.#pump();
+    });
+  }
+
+  #pump(): void {
+    for (const priority of PRIORITIES) {
+      const jobs = this.#waiting[priority]!;
+      for (;;) {
+        const next = jobs.entries().next();
+        if (next.done || !this.#mayStart(priority)) break;
+        const [job, layer] = next.value;
+        this.#start(priority, layer, this.#run(layer, job, priority));
+      }
+    }
+  }
+
+  #mayStart(priority: Priority): boolean {
+    if (this.#active >= MAX_REQUESTS) return false;
+    return priority === Priority.demand || (this.#background < MAX_BACKGROUND_REQUESTS && !this.busy());
+  }
+
+  /** The job and its waiting neighbours. A reader's request takes its read-ahead along, but nothing less urgent. */
+  #run(layer: QueuedLayer, job: SpanJob, priority: Priority): SpanJob[] {
+    if (job.mismatches > 0) return [job]; // a second try goes alone: what was wrong may have been its neighbourhood
+    const run = [job];
+    const limit = Math.max(priority, Priority.readahead);
+    const joins = (other: SpanJob | undefined): other is SpanJob =>
+      other !== undefined &&
+      other.mismatches === 0 &&
+      other.provider === job.provider &&
+      other.priority <= limit &&
+      this.#waiting[other.priority]!.has(other);
+    for (;;) {
+      const [first, last] = [run[0]!.span, run.at(-1)!.span];
+      const [before, after] = [layer.job(first - 1), layer.job(last + 1)];
+      const fits = (from: number, end: number): boolean => layer.compressedBytes(from, end) <= MAX_REQUEST_BYTES;
+      if (joins(after) && fits(first, last + 2)) run.push(after);
+      else if (joins(before) && before.priority <= priority && fits(first - 1, last + 1)) run.unshift(before);
+      else return run;
+    }
+  }
+
+  #start(priority: Priority, layer: QueuedLayer, run: readonly SpanJob[]): void {
+    const background = priority !== Priority.demand;
+    this.#active++;
+    if (background) this.#background++;
+    for (const job of run) {
+      this.remove(job);
+      job.phase = 'fetching';
+      job.fetchedAs = job.priority;
+    }
+    void layer.fetch(run).finally(() => {
+      this.#active--;
+      if (background) this.#background--;
+      this.wake();
+    });
+  }
+}

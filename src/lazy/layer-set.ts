@@ -1,0 +1,123 @@
+import type { LayerMeta, SpanTable } from '../archive/index.js';
+import type { SpanCache } from '../cache/index.js';
+import { type Logger, Metrics, silentLogger } from '../metrics/index.js';
+import { BufferPool } from './buffers.js';
+import { type LazyCounters, lazyCounters } from './counters.js';
+import { FetchQueue } from './fetch-queue.js';
+import type { InflatePool } from './inflate-pool.js';
+import { type LayerProvider, LazyLayer } from './lazy-layer.js';
+import { MemoryLru } from './memory-lru.js';
+
+export interface LayerSetOptions {
+  readonly cache: SpanCache;
+  readonly pool: InflatePool;
+  readonly metrics?: Metrics;
+  readonly log?: Logger;
+  /** False: a read fetches the spans it touches and nothing else. Default true. */
+  readonly readahead?: boolean;
+  /** For spans that the disk cache does not take. Default 64 MiB. */
+  readonly memoryBytes?: number;
+}
+
+/** What the layers of one set share. */
+export interface LayerContext {
+  readonly cache: SpanCache;
+  readonly pool: InflatePool;
+  readonly queue: FetchQueue;
+  readonly buffers: BufferPool;
+  readonly memory: MemoryLru;
+  readonly counters: LazyCounters;
+  readonly log: Logger;
+  readonly readahead: boolean;
+}
+
+export interface OpenLayerOptions extends LayerProvider {
+  readonly meta: LayerMeta;
+  readonly table: SpanTable;
+}
+
+/** A claim on a layer; `layer` is shared by all that opened the same layer with the same span table. */
+export interface OpenLayer {
+  readonly layer: LazyLayer;
+  /** No read of this claim may be under way, and no FUSE worker may use `layer.shared` for it any more. */
+  close(): void;
+}
+
+const DEFAULT_MEMORY_BYTES = 64 * 1024 * 1024;
+/** Compressed bytes in flight or waiting for a worker, beyond which nothing is fetched that nobody waits for. */
+const MAX_BACKGROUND_BUFFERS = 64 * 1024 * 1024;
+/** How often progress of sequential readers is looked at: they are answered by workers and do not tell. */
+const WATCH_MS = 5;
+
+/** All lazily fetched layers of a process: one queue, one cache, one pool, and one LazyLayer per layer and span table. */
+export class LayerSet {
+  readonly #context: LayerContext;
+  readonly #layers = new Map<string, LazyLayer>();
+  readonly #watching = new Set<LazyLayer>();
+  #timer: NodeJS.Timeout | null = null;
+
+  constructor(options: LayerSetOptions) {
+    const { cache, pool } = options;
+    const metrics = options.metrics ?? new Metrics();
+    const buffers = new BufferPool();
+    const counters = lazyCounters(metrics);
+    this.#context = {
+      cache,
+      pool,
+      buffers,
+      counters,
+      queue: new FetchQueue(() => pool.backlog > 4 * pool.size || buffers.inUse > MAX_BACKGROUND_BUFFERS),
+      memory: new MemoryLru(options.memoryBytes ?? DEFAULT_MEMORY_BYTES),
+      log: options.log ?? silentLogger(),
+      readahead: options.readahead ?? true,
+    };
+    const { queue, memory } = this.#context;
+    metrics.gauge('requestsActive', 'Range requests under way', () => queue.active);
+    metrics.gauge('spansQueued', 'Spans that wait for a request', () => queue.waiting);
+    metrics.gauge('memoryCacheBytes', 'Span bytes in memory for lack of a disk cache', () => memory.bytes);
+    // Settles the accounts of read-ahead whenever somebody looks at them.
+    metrics.addSource(() => {
+      for (const layer of this.#layers.values()) layer.settleUnread();
+      return {};
+    });
+  }
+
+  open(options: OpenLayerOptions): OpenLayer {
+    const { cache } = this.#context;
+    const cached = cache.layer(options.meta.digest, options.table);
+    let layer = this.#layers.get(cached.key);
+    if (layer === undefined) {
+      layer = new LazyLayer(options.meta, options.table, cached, this.#context);
+      layer.readahead.watch = (l) => this.#watch(l);
+      this.#layers.set(cached.key, layer);
+    }
+    const opened = layer;
+    const provider: LayerProvider = { source: options.source, readState: (span) => options.readState(span) };
+    opened.addProvider(provider);
+    let closed = false;
+    return {
+      layer: opened,
+      close: () => {
+        if (closed) return;
+        closed = true;
+        if (opened.removeProvider(provider)) {
+          opened.shutDown();
+          this.#layers.delete(cached.key);
+          this.#watching.delete(opened);
+        }
+        cache.release(cached);
+      },
+    };
+  }
+
+  #watch(layer: LazyLayer): void {
+    this.#watching.add(layer);
+    this.#timer ??= setInterval(() => {
+      for (const watched of this.#watching) if (!watched.readahead.poll()) this.#watching.delete(watched);
+      if (this.#watching.size === 0 && this.#timer !== null) {
+        clearInterval(this.#timer);
+        this.#timer = null;
+      }
+    }, WATCH_MS).unref();
+  }
+}

@@ -1,0 +1,336 @@
+import { closeSync, mkdtempSync, openSync, readdirSync, rmSync, truncateSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import fc from 'fast-check';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { compressibleBytes, FakeSource, gzipLayer, type TestLayer, tarLayer } from '../../test/support/span-layers.js';
+import { SpanCache, type SpanCacheOptions } from '../cache/index.js';
+import { Metrics } from '../metrics/index.js';
+import { InflatePool } from './inflate-pool.js';
+import { LayerSet, type LayerSetOptions } from './layer-set.js';
+
+const SPAN = 64 * 1024;
+const raw = compressibleBytes(40 * SPAN + 1234);
+const layer = gzipLayer(raw, SPAN);
+let pool: InflatePool;
+let dir: string;
+const cleanup: (() => void)[] = [];
+
+beforeAll(() => {
+  pool = new InflatePool({ workers: 2 });
+});
+afterAll(() => pool.close());
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'clip-lazy-'));
+});
+afterEach(() => {
+  for (const undo of cleanup.splice(0).reverse()) undo();
+  rmSync(dir, { recursive: true, force: true });
+});
+
+interface Opened {
+  source: FakeSource;
+  set: LayerSet;
+  cache: SpanCache;
+  metrics: Metrics;
+  read(
+    offset: number,
+    length: number,
+    options?: Parameters<ReturnType<LayerSet['open']>['layer']['read']>[2],
+  ): Promise<Uint8Array>;
+  lazy: ReturnType<LayerSet['open']>['layer'];
+  close(): void;
+}
+
+async function open(
+  what: TestLayer = layer,
+  options: Partial<LayerSetOptions> = {},
+  cacheOptions: SpanCacheOptions = {},
+  directory = join(dir, 'cache'),
+): Promise<Opened> {
+  const metrics = new Metrics();
+  const cache = await SpanCache.open(directory, { metrics, maxBytes: 1 << 30, ...cacheOptions });
+  const set = new LayerSet({ cache, pool, metrics, readahead: false, ...options });
+  const source = new FakeSource(what.blob);
+  const opened = set.open({ ...what, readState: (span) => what.readState(span), source });
+  let closed = false;
+  const close = (): void => {
+    if (closed) return;
+    closed = true;
+    opened.close();
+    cache.close();
+  };
+  cleanup.push(close);
+  const read: Opened['read'] = (offset, length, readOptions) => opened.layer.read(offset, length, readOptions);
+  return { source, set, cache, metrics, read, lazy: opened.layer, close };
+}
+
+const same = (got: Uint8Array, offset: number): void => {
+  expect(Buffer.compare(got, raw.subarray(offset, offset + got.length))).toBe(0);
+};
+
+describe('what is fetched', () => {
+  test('a small read fetches exactly its span in one request, and a second one nothing', async () => {
+    const { read, source, metrics, lazy } = await open();
+    const offset = lazy.table.layerOffset[7]! + 5000;
+    same(await read(offset, 4096), offset);
+    expect(source.requests).toMatchObject([
+      { start: Math.floor(lazy.table.bitOffset[7]! / 8), end: Math.ceil(lazy.table.bitOffset[8]! / 8) },
+    ]);
+    same(await read(offset + 100, 4096), offset + 100);
+    expect(source.requests).toHaveLength(1);
+    expect(metrics.snapshot()).toMatchObject({
+      requests: 1,
+      spansFetched: 1,
+      spanHits: 1,
+      spanMisses: 1,
+      demandBytes: lazy.compressedBytes(7, 8),
+      readaheadBytes: 0,
+    });
+    expect(lazy.shared.generations[7]).toBe(1);
+    expect(lazy.shared.generations[8]).toBe(0);
+  });
+
+  test('a read across a boundary fetches two spans in one request that shares the boundary byte', async () => {
+    const { read, source, lazy } = await open();
+    const offset = lazy.table.layerOffset[3]! - 100;
+    same(await read(offset, 200), offset);
+    expect(source.requests).toMatchObject([
+      { start: Math.floor(lazy.table.bitOffset[2]! / 8), end: Math.ceil(lazy.table.bitOffset[4]! / 8) },
+    ]);
+  });
+
+  test('neighbours asked for by different readers in one burst go out together; a gap makes a second request', async () => {
+    const { read, source, lazy } = await open();
+    const at = (span: number): number => lazy.table.layerOffset[span]! + 10;
+    const spans = [12, 10, 11, 20];
+    const got = await Promise.all(spans.map((span) => read(at(span), 50)));
+    for (const [i, span] of spans.entries()) same(got[i]!, at(span));
+    expect(source.requests.map((r) => r.start).sort((a, b) => a - b)).toEqual([
+      Math.floor(lazy.table.bitOffset[10]! / 8),
+      Math.floor(lazy.table.bitOffset[20]! / 8),
+    ]);
+  });
+
+  test('64 readers of one span share one fetch', async () => {
+    const { read, source } = await open();
+    const results = await Promise.all(Array.from({ length: 64 }, (_, i) => read(1000 + i, 3000)));
+    for (const [i, bytes] of results.entries()) same(bytes, 1000 + i);
+    expect(source.requests).toHaveLength(1);
+  });
+
+  test('any reads of any layer kind give the right bytes, with and without a disk cache', async () => {
+    const tar = tarLayer(raw, SPAN);
+    for (const [what, cacheOptions] of [
+      [layer, {}],
+      [tar, {}],
+      [layer, { maxBytes: 0 }],
+      [layer, { maxBytes: 3 * SPAN }],
+    ] as const) {
+      const { read, close } = await open(what, {}, cacheOptions);
+      await fc.assert(
+        fc.asyncProperty(fc.nat(raw.length - 1), fc.nat(5 * SPAN), async (offset, wanted) => {
+          const length = Math.min(wanted, raw.length - offset);
+          const got = await read(offset, length);
+          expect(got.length).toBe(length);
+          same(got, offset);
+        }),
+        { numRuns: 40 },
+      );
+      close();
+    }
+  });
+
+  test('outside the layer is a RangeError', async () => {
+    const { read } = await open();
+    await expect(read(raw.length, 1)).rejects.toThrow(RangeError);
+    await expect(read(-1, 1)).rejects.toThrow(RangeError);
+    expect(await read(raw.length, 0)).toHaveLength(0);
+  });
+
+  test('two archives of one layer and table share spans; another table of the layer keeps its own', async () => {
+    const other = gzipLayer(raw, 3 * SPAN);
+    expect(other.meta.digest).toBe(layer.meta.digest);
+    const { set, source, read } = await open();
+    const secondSource = new FakeSource(layer.blob);
+    const second = set.open({ ...layer, source: secondSource });
+    const third = set.open({ ...other, source: secondSource });
+    cleanup.push(
+      () => second.close(),
+      () => third.close(),
+    );
+    for (let i = 0; i < 60; i++) {
+      const offset = (i * 7919 * 13) % (raw.length - 5000);
+      same(await read(offset, 5000), offset);
+      same(await second.layer.read(offset, 5000), offset);
+      const ahead = Math.min(raw.length - 5000, offset + 999);
+      same(await third.layer.read(ahead, 5000), ahead);
+    }
+    expect(second.layer).not.toBe(third.layer);
+    expect(readdirSync(join(dir, 'cache/spans')).filter((n) => !n.endsWith('.table'))).toHaveLength(2);
+    // The second archive never had to fetch what the first one had; the third fetched for itself.
+    expect(secondSource.requests.length).toBeGreaterThan(0);
+    expect(source.requests.length).toBeLessThanOrEqual(layer.table.count);
+  });
+});
+
+describe('what is wrong', () => {
+  test('wrong bytes are asked for once more and never served', async () => {
+    const { read, source, metrics } = await open();
+    source.tamper = (bytes, _start, request) => {
+      if (request === 0) bytes[bytes.length >> 1]! ^= 1;
+      return bytes;
+    };
+    same(await read(3 * SPAN, 100), 3 * SPAN);
+    expect(source.requests).toHaveLength(2);
+    expect(metrics.snapshot()).toMatchObject({ digestMismatches: 1, failedSpans: 0 });
+  });
+
+  test('a source that goes on lying is an error that names layer and span, and is asked again later', async () => {
+    const { read, source, metrics, lazy } = await open();
+    let lying = true;
+    source.tamper = (bytes) => {
+      if (lying) bytes[0]! ^= 0x80;
+      return bytes;
+    };
+    await expect(read(lazy.table.layerOffset[5]!, 100)).rejects.toMatchObject({
+      code: 'DIGEST_MISMATCH',
+      message: expect.stringContaining(`layer ${layer.meta.digest}, span 5`),
+    });
+    expect(metrics.snapshot()).toMatchObject({ digestMismatches: 2, failedSpans: 1 });
+    expect(lazy.shared.generations[5]! % 2).toBe(0);
+    lying = false;
+    same(await read(lazy.table.layerOffset[5]!, 100), lazy.table.layerOffset[5]!);
+  });
+
+  test('of a request for four spans, the wrong one alone is asked for again', async () => {
+    const { read, source, lazy } = await open();
+    const victim = Math.floor(lazy.table.bitOffset[11]! / 8) + 50;
+    source.tamper = (bytes, start, request) => {
+      if (request === 0) bytes[victim - start]! ^= 1;
+      return bytes;
+    };
+    const offset = lazy.table.layerOffset[10]!;
+    same(await read(offset, 4 * SPAN), offset);
+    expect(source.requests).toHaveLength(2);
+    expect(source.requests[1]!.start).toBe(Math.floor(lazy.table.bitOffset[11]! / 8));
+  });
+
+  test('an archive whose crc32, window or state is wrong gives an error, not bytes', async () => {
+    const badCrc = { ...layer, table: { ...layer.table, crc32: layer.table.crc32.map((c) => c ^ 1) } };
+    const one = await open(badCrc);
+    await expect(one.read(SPAN * 2, 10)).rejects.toMatchObject({ code: 'DIGEST_MISMATCH', message: /crc32/ });
+    expect(one.metrics.snapshot()).toMatchObject({ badContent: 2, digestMismatches: 0 });
+    one.close();
+    const two = await open({ ...layer, readState: () => new Uint8Array([1, 2, 3]) });
+    await expect(two.read(SPAN * 2, 10)).rejects.toMatchObject({
+      code: 'DIGEST_MISMATCH',
+      message: /checkpoint state/,
+    });
+    two.close();
+    const three = await open({ ...layer, readState: (span) => layer.readState(span + 1) });
+    await expect(three.read(SPAN * 2, 10)).rejects.toMatchObject({ code: 'DIGEST_MISMATCH' });
+  });
+
+  test('short and overlong answers are errors; the source’s own error reaches the reader', async () => {
+    const { read, source } = await open();
+    source.tamper = (bytes) => bytes.subarray(0, bytes.length - 1);
+    await expect(read(0, 10)).rejects.toMatchObject({ code: 'NETWORK' });
+    source.tamper = (bytes) => Buffer.concat([bytes, bytes, Buffer.alloc(1 << 20)]);
+    // What was asked for came intact before the excess was seen, so it may be served; it must never be served wrong.
+    await read(0, 10).then(
+      (bytes) => same(bytes, 0),
+      () => {},
+    );
+    source.tamper = () => {
+      throw new Error('no such blob');
+    };
+    await expect(read(9 * SPAN, 10)).rejects.toThrow('no such blob');
+  });
+});
+
+describe('giving up', () => {
+  test('the request ends with its last reader, not before', async () => {
+    const { read, source, metrics } = await open();
+    source.gate = () => new Promise(() => {});
+    const [a, b] = [new AbortController(), new AbortController()];
+    const first = read(100, 10, { signal: a.signal });
+    const second = read(200, 10, { signal: b.signal });
+    first.catch(() => {});
+    second.catch(() => {});
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    a.abort();
+    await expect(first).rejects.toMatchObject({ code: 'ABORTED' });
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(source.requests).toMatchObject([{ aborted: false }]);
+    b.abort();
+    await expect(second).rejects.toMatchObject({ code: 'ABORTED' });
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(source.requests).toMatchObject([{ aborted: true }]);
+    expect(metrics.snapshot()).toMatchObject({ abortedSpans: 1, failedSpans: 0 });
+    source.gate = () => undefined;
+    same(await read(100, 10), 100);
+  });
+
+  test('a reader who comes while the request is being given up is served', async () => {
+    const { read, source } = await open();
+    let release: () => void = () => {};
+    source.gate = (n) =>
+      n === 0
+        ? new Promise((resolve) => {
+            release = resolve;
+          })
+        : undefined;
+    const a = new AbortController();
+    const first = read(100, 10, { signal: a.signal });
+    first.catch(() => {});
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    a.abort();
+    const second = read(100, 10);
+    release();
+    same(await second, 100);
+  });
+});
+
+describe('after a restart', () => {
+  test('what is intact is used without a request, what was flipped or cut off is fetched again', async () => {
+    const first = await open();
+    await first.read(0, raw.length);
+    const flipped = first.lazy.table.layerOffset[4]! + 77;
+    const cutAt = first.lazy.table.layerOffset[30]! + 10;
+    const { path } = first.lazy.cached;
+    first.close();
+    const fd = openSync(path, 'r+');
+    writeSync(fd, Buffer.from([raw[flipped]! ^ 0x10]), 0, 1, flipped);
+    closeSync(fd);
+    truncateSync(path, cutAt);
+
+    const second = await open();
+    same(await second.read(0, raw.length), 0);
+    const { spansChecked, spansDamaged, spansFetched } = second.metrics.snapshot();
+    const lost = layer.table.count - 30;
+    expect(spansFetched).toBe(lost + 1);
+    expect(spansChecked).toBe(30 - 1);
+    // Wholly absent spans are holes and not worth a look.
+    expect(spansDamaged).toBeGreaterThanOrEqual(1);
+    expect(spansDamaged).toBeLessThanOrEqual(3);
+    same(await second.read(flipped - 10, 20), flipped - 10);
+  });
+
+  test('an unknown cache format is discarded', async () => {
+    const first = await open();
+    await first.read(0, 10);
+    first.close();
+    writeFileVersion('something else 9');
+    const second = await open();
+    expect(second.cache.stats().usedBytes).toBe(0);
+    same(await second.read(0, 10), 0);
+    expect(second.source.requests).toHaveLength(1);
+  });
+
+  function writeFileVersion(text: string): void {
+    const fd = openSync(join(dir, 'cache/version'), 'w');
+    writeSync(fd, text);
+    closeSync(fd);
+  }
+});

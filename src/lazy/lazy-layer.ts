@@ -1,0 +1,517 @@
+import { readSync } from 'node:fs';
+import type { LayerMeta, SpanTable } from '../archive/index.js';
+import { ClipError } from '../bytes/index.js';
+import { type CachedLayer, noteUse, type SharedLayer, spanAt } from '../cache/index.js';
+import type { QueuedLayer } from './fetch-queue.js';
+import { abandoned, aborted, SpanJob, type SpanResult } from './job.js';
+import type { LayerContext } from './layer-set.js';
+import { Priority, type Target, type TaskResult } from './protocol.js';
+import { type BlobSource, RangeRequest } from './range-request.js';
+import { Readahead } from './readahead.js';
+import { StreamFetcher } from './stream-fetcher.js';
+
+/** One archive's way to a layer: two archives of one layer and span table share everything else. */
+export interface LayerProvider {
+  readonly source: BlobSource;
+  /** The stored checkpoint state of a span, checked against its crc32; null where none is needed. */
+  readState(span: number): Uint8Array | null;
+}
+
+/** The file a read belongs to: what read-ahead goes by. */
+export interface FileHint {
+  /** Tells files apart, over all mounts. */
+  readonly key: string | number;
+  /** Where the file's data ends in this layer: nothing is read ahead beyond. */
+  readonly end: number;
+}
+
+export interface ReadOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Without it nothing is read ahead. */
+  readonly file?: FileHint | undefined;
+}
+
+/** A wrong span is asked for again once per source before its readers get an error (DESIGN §3.1). */
+const MAX_MISMATCHES = 2;
+/** A span that vanishes between fill and copy (a disk that cannot read back what it took) is filled again so many times. */
+const MAX_READ_ATTEMPTS = 3;
+/** After that the disk gets another chance. */
+const UNREADABLE_MS = 30_000;
+
+/** The uncompressed bytes of one layer, fetched span by span as they are asked for. Made by LayerSet.open. */
+export class LazyLayer implements QueuedLayer {
+  readonly #context: LayerContext;
+  readonly #cached: CachedLayer;
+  readonly #jobs = new Map<number, SpanJob>();
+  readonly #providers: LayerProvider[] = [];
+  readonly #stream: StreamFetcher | null;
+  readonly #readahead: Readahead;
+  /** Spans that the disk could not read back → until when they are kept in memory instead. */
+  readonly #unreadable = new Map<number, number>();
+  /** Spans fetched ahead and not known to have been read yet → compressed bytes. */
+  readonly #unread = new Map<number, { bytes: number; prefetch: boolean }>();
+
+  constructor(
+    readonly meta: LayerMeta,
+    readonly table: SpanTable,
+    cached: CachedLayer,
+    context: LayerContext,
+  ) {
+    this.#context = context;
+    this.#cached = cached;
+    this.#stream = table.kind === 'zstd-stream' ? new StreamFetcher(this, context) : null;
+    this.#readahead = new Readahead(this);
+  }
+
+  /** What FUSE workers need to answer hits themselves. */
+  get shared(): SharedLayer {
+    return this.#cached.shared;
+  }
+
+  get cached(): CachedLayer {
+    return this.#cached;
+  }
+
+  /** Length of the uncompressed layer. */
+  get size(): number {
+    return this.table.layerOffset[this.table.count]!;
+  }
+
+  get readahead(): Readahead {
+    return this.#readahead;
+  }
+
+  addProvider(provider: LayerProvider): void {
+    this.#providers.push(provider);
+  }
+
+  /** True when no provider is left. */
+  removeProvider(provider: LayerProvider): boolean {
+    this.#providers.splice(this.#providers.indexOf(provider), 1);
+    return this.#providers.length === 0;
+  }
+
+  /**
+   * Bytes [offset, offset + length) of the uncompressed layer. What is missing is fetched, verified and inflated first.
+   * @throws RangeError outside the layer; ClipError DIGEST_MISMATCH, NETWORK, UNAUTHORIZED, …; ABORTED by the signal
+   */
+  async read(offset: number, length: number, options: ReadOptions = {}): Promise<Uint8Array> {
+    if (!(offset >= 0 && length >= 0 && offset + length <= this.size)) {
+      throw new RangeError(`bytes ${offset} to ${offset + length} of a layer of ${this.size}`);
+    }
+    if (length === 0) return new Uint8Array(0);
+    if (options.signal?.aborted) throw aborted(this.meta.digest, options.signal.reason);
+    const first = spanAt(this.table.layerOffset, offset);
+    const last = spanAt(this.table.layerOffset, offset + length - 1);
+    // Held from here on: what was waited for is not evicted before it is copied.
+    for (let span = first; span <= last; span++) this.#cached.hold(span);
+    try {
+      for (let attempt = 1; ; attempt++) {
+        const waits: Promise<SpanResult>[] = [];
+        for (let span = first; span <= last; span++) waits.push(this.#await(span, options.signal));
+        if (attempt === 1 && options.file !== undefined && this.#context.readahead) {
+          this.#readahead.onRead(options.file, offset, first, last);
+        }
+        const results = await Promise.all(waits);
+        const out = Buffer.allocUnsafeSlow(length);
+        if (this.#copy(out, offset, first, results)) return out;
+        if (attempt === MAX_READ_ATTEMPTS) {
+          throw new ClipError('SYSTEM', `layer ${this.meta.digest}: its cache file cannot be read back`, {
+            hint: 'look for disk errors in the kernel log',
+          });
+        }
+      }
+    } finally {
+      for (let span = first; span <= last; span++) this.#cached.unhold(span);
+    }
+  }
+
+  /** True when a read of the span would not have to wait. */
+  has(span: number): boolean {
+    return this.#cached.present(span) || this.#context.memory.has(this.shared.id, span);
+  }
+
+  /**
+   * Asks for a span without waiting; null when it is there already. The promise settles when the span is there or was given
+   * up. `cancelAhead` takes the wish back.
+   */
+  ahead(span: number, priority: Exclude<Priority, 0>): Promise<SpanResult> | null {
+    if (this.has(span)) return null;
+    const job = this.#jobs.get(span) ?? this.#begin(span, priority);
+    job.background = true;
+    this.#context.queue.raise(job, priority);
+    return job.promise;
+  }
+
+  /** Nobody wants the span ahead any more; readers that wait for it still get it. */
+  cancelAhead(span: number): void {
+    const job = this.#jobs.get(span);
+    if (job === undefined) return;
+    job.background = false;
+    this.#reconsider(job);
+  }
+
+  /** Fails what is under way. The set calls it after the last release. */
+  shutDown(): void {
+    for (const job of [...this.#jobs.values()]) {
+      job.waiters = 0;
+      job.background = false;
+      this.#reconsider(job);
+    }
+    this.#stream?.close();
+    this.settleUnread(true);
+  }
+
+  /** Books what was fetched ahead as useful once it was read, as wasted once it went unread. */
+  settleUnread(final = false): void {
+    const { counters, memory } = this.#context;
+    for (const [span, { bytes, prefetch }] of this.#unread) {
+      const used = this.shared.lastUse[span]! > 0;
+      const gone = final || (!this.#cached.present(span) && !memory.has(this.shared.id, span));
+      if (!used && !gone) continue;
+      this.#unread.delete(span);
+      if (used) (prefetch ? counters.prefetchUseful : counters.readaheadUseful).add(bytes);
+      else (prefetch ? counters.prefetchWasted : counters.readaheadWasted).add(bytes);
+    }
+  }
+
+  // ---- for the queue and the stream fetcher
+
+  job(span: number): SpanJob | undefined {
+    return this.#jobs.get(span);
+  }
+
+  byteStart(span: number): number {
+    return Math.floor(this.table.bitOffset[span]! / 8);
+  }
+
+  byteEnd(span: number): number {
+    return Math.ceil(this.table.bitOffset[span + 1]! / 8);
+  }
+
+  compressedBytes(first: number, end: number): number {
+    return this.byteEnd(end - 1) - this.byteStart(first);
+  }
+
+  provider(index: number): LayerProvider | undefined {
+    return this.#providers[index % Math.max(1, this.#providers.length)];
+  }
+
+  sha256(span: number): Uint8Array {
+    return this.table.sha256.subarray(32 * span, 32 * span + 32);
+  }
+
+  async fetch(jobs: readonly SpanJob[]): Promise<void> {
+    const { counters, buffers } = this.#context;
+    const request = new RangeRequest({
+      digest: this.meta.digest,
+      blobSize: this.meta.size,
+      jobs,
+      start: (job) => this.byteStart(job.span),
+      end: (job) => this.byteEnd(job.span),
+      deliver: (job, compressed, done) => void this.#inflate(job, compressed).finally(done),
+    });
+    try {
+      const provider = this.provider(jobs[0]!.provider);
+      if (provider === undefined) throw abandoned(`layer ${this.meta.digest}`);
+      counters.requests.add();
+      this.accountFetch(jobs);
+      await request.run(provider.source, buffers);
+    } catch (error) {
+      for (const job of request.missing) {
+        job.carrier = null;
+        // Somebody may have joined after the request was given up.
+        if (request.aborted && job.wanted) this.#context.queue.add(this, job);
+        else this.settle(job, request.aborted ? abandoned(this.#name(job.span)) : error);
+      }
+    }
+  }
+
+  /** Neighbours share their boundary byte; it is counted once. */
+  accountFetch(jobs: readonly SpanJob[]): void {
+    let from = this.byteStart(jobs[0]!.span);
+    for (const job of jobs) {
+      const end = this.byteEnd(job.span);
+      this.#context.counters.bytes[job.fetchedAs].add(end - from);
+      this.#context.counters.spansFetched.add();
+      if (job.fetchedAs !== Priority.demand) {
+        this.#unread.set(job.span, { bytes: end - from, prefetch: job.fetchedAs !== Priority.readahead });
+      }
+      from = end;
+    }
+  }
+
+  /** Where a span's bytes are to go; fd −1 when they are not to be cached. */
+  target(span: number, priority: Priority): Target {
+    const { cache } = this.#context;
+    const right = priority <= Priority.readahead ? 'anything' : 'unmounted';
+    const keep = !this.#avoidsDisk(span) && cache.reserve(this.#cached, span, right);
+    const tick = cache.tick();
+    // Before it is published: a worker may stamp a use the moment it is.
+    this.shared.lastUse[span] = priority === Priority.demand ? tick : -tick;
+    return {
+      fd: keep ? this.shared.fd : -1,
+      position: this.table.layerOffset[span]!,
+      span,
+      generations: this.shared.generations,
+    };
+  }
+
+  /** A span is there: in its file or in memory. `job` is null when it was only decoded on the way to another. */
+  keep(
+    job: SpanJob | null,
+    span: number,
+    target: Target | null,
+    result: Extract<TaskResult, { status: 'stored' | 'bytes' }>,
+  ): void {
+    const { cache, memory } = this.#context;
+    let outcome: SpanResult = null;
+    if (result.status === 'bytes') {
+      if (result.writeError !== undefined) cache.writeFailed(this.#cached, span, result.writeError);
+      memory.put(this.shared.id, span, result.bytes);
+      outcome = result.bytes;
+    } else if (target !== null) cache.writeSucceeded();
+    if (job !== null) this.settle(job, outcome);
+  }
+
+  /** Ends a job, or tries it again, according to what became of its task. */
+  finish(job: SpanJob, target: Target | null, result: TaskResult): void {
+    const { counters } = this.#context;
+    if (result.status === 'stored' || result.status === 'bytes') {
+      this.keep(job, job.span, target, result);
+    } else if (result.status === 'digest-mismatch') {
+      counters.digestMismatches.add();
+      this.#mismatch(job, `its compressed bytes have sha256 ${result.found}`);
+    } else if (result.status === 'bad-content') {
+      counters.badContent.add();
+      this.#mismatch(job, result.detail);
+    } else {
+      this.settle(job, new ClipError('SYSTEM', `${this.#name(job.span)}: ${result.detail ?? result.status}`));
+    }
+  }
+
+  /** Ends a job: with a result, or an error for its readers. */
+  settle(job: SpanJob, outcome: SpanResult | Error | unknown): void {
+    this.#jobs.delete(job.span);
+    this.#cached.unhold(job.span);
+    if (outcome === null || outcome instanceof Uint8Array) job.resolve(outcome);
+    else {
+      const { counters, log } = this.#context;
+      if (outcome instanceof ClipError && outcome.code === 'ABORTED') counters.abortedSpans.add();
+      else {
+        counters.failedSpans.add();
+        log.error({ layer: this.meta.digest, span: job.span, error: String(outcome) }, 'a span cannot be had');
+      }
+      job.reject(outcome);
+    }
+    this.#context.queue.wake();
+  }
+
+  // ---- inside
+
+  #name(span: number): string {
+    return `layer ${this.meta.digest}, span ${span} (bytes ${this.byteStart(span)} to ${this.byteEnd(span)})`;
+  }
+
+  #await(span: number, signal: AbortSignal | undefined): Promise<SpanResult> {
+    const { counters, memory, queue } = this.#context;
+    if (this.#cached.present(span)) {
+      counters.spanHits.add();
+      noteUse(this.shared, span);
+      return Promise.resolve(null);
+    }
+    const bytes = memory.get(this.shared.id, span);
+    if (bytes !== undefined) {
+      counters.spanHits.add();
+      noteUse(this.shared, span);
+      return Promise.resolve(bytes);
+    }
+    counters.spanMisses.add();
+    const job = this.#jobs.get(span) ?? this.#begin(span, Priority.demand);
+    job.waiters++;
+    queue.raise(job, Priority.demand);
+    return this.#join(job, signal);
+  }
+
+  /** Waits for a job; the signal ends the waiting, and the job too when nobody else wants it. */
+  async #join(job: SpanJob, signal: AbortSignal | undefined): Promise<SpanResult> {
+    let onAbort: (() => void) | undefined;
+    const gone = new Promise<never>((_, reject) => {
+      onAbort = () => reject(aborted(this.#name(job.span), signal?.reason));
+      signal?.addEventListener('abort', onAbort, { once: true });
+    });
+    try {
+      const result = await (signal === undefined ? job.promise : Promise.race([job.promise, gone]));
+      noteUse(this.shared, job.span);
+      return result;
+    } finally {
+      if (onAbort !== undefined) signal?.removeEventListener('abort', onAbort);
+      job.waiters--;
+      this.#reconsider(job);
+    }
+  }
+
+  #begin(span: number, priority: Priority): SpanJob {
+    const job = new SpanJob(span, priority);
+    this.#jobs.set(span, job);
+    this.#cached.hold(span);
+    if (this.#cached.unverified(span)) void this.#check(job);
+    else this.#enqueue(job);
+    return job;
+  }
+
+  #enqueue(job: SpanJob): void {
+    if (this.#stream === null) this.#context.queue.add(this, job);
+    else this.#stream.add(job);
+  }
+
+  /** First use after a restart: what lies in the file may be the span. */
+  async #check(job: SpanJob): Promise<void> {
+    const { pool, counters, cache, log } = this.#context;
+    const { span } = job;
+    job.phase = 'inflating';
+    const target: Target = {
+      fd: this.shared.fd,
+      position: this.table.layerOffset[span]!,
+      span,
+      generations: this.shared.generations,
+    };
+    this.shared.lastUse[span] = job.priority === Priority.demand ? cache.tick() : -cache.tick();
+    try {
+      const outLength = this.#cached.length(span);
+      const result = await pool.run({ type: 'check', outLength, crc32: this.table.crc32[span]!, target }, job.priority);
+      if (result.status === 'stored') {
+        counters.spansChecked.add();
+        this.#cached.occupy(span, 2);
+        this.settle(job, null);
+        return;
+      }
+      counters.spansDamaged.add();
+      if (result.status === 'absent' && result.detail !== undefined) {
+        log.error({ layer: this.meta.digest, span, error: result.detail }, 'a cache file cannot be read');
+      }
+      if (job.wanted) this.#enqueue(job);
+      else this.settle(job, abandoned(this.#name(span)));
+    } catch (error) {
+      this.settle(job, error);
+    }
+  }
+
+  async #inflate(job: SpanJob, compressed: Uint8Array): Promise<void> {
+    job.phase = 'inflating';
+    const { span } = job;
+    const { table } = this;
+    if (table.kind === 'zstd-stream') throw new Error('sequential spans go through the stream fetcher');
+    try {
+      const target = this.target(span, job.priority);
+      if (target.fd < 0 && job.waiters === 0 && job.priority >= Priority.prefetch && this.shared.fd >= 0) {
+        this.#context.counters.skippedBackground.add();
+        this.settle(job, abandoned(this.#name(span)));
+        return;
+      }
+      const state = this.provider(job.provider)?.readState(span) ?? null;
+      const result = await this.#context.pool.run(
+        {
+          type: 'inflate',
+          kind: table.kind,
+          compressed,
+          sha256: this.sha256(span),
+          startBit: table.bitOffset[span]! % 8,
+          state,
+          outLength: this.#cached.length(span),
+          crc32: table.crc32[span]!,
+          target,
+        },
+        job.priority,
+      );
+      this.finish(job, target, result);
+    } catch (error) {
+      this.settle(job, error);
+    }
+  }
+
+  #mismatch(job: SpanJob, detail: string): void {
+    const { log, queue } = this.#context;
+    const { digest } = this.meta;
+    job.mismatches++;
+    log.error(
+      { layer: digest, span: job.span, detail, attempt: job.mismatches },
+      'a span is not what the archive says',
+    );
+    if (job.mismatches < Math.max(MAX_MISMATCHES, this.#providers.length + 1) && job.wanted) {
+      job.provider++;
+      if (this.#stream === null) queue.add(this, job);
+      else this.#stream.add(job);
+      return;
+    }
+    this.settle(
+      job,
+      new ClipError('DIGEST_MISMATCH', `${this.#name(job.span)}: ${detail}`, {
+        hint: 'the registry serves other bytes than were indexed: check it, or index the image again',
+      }),
+    );
+  }
+
+  #reconsider(job: SpanJob): void {
+    if (job.wanted || this.#jobs.get(job.span) !== job) return;
+    if (job.carrier !== null) job.carrier.reconsider();
+    else if (job.phase === 'queued') {
+      this.#context.queue.remove(job);
+      this.settle(job, abandoned(this.#name(job.span)));
+    }
+    // Being inflated: it is nearly there, and the next reader will want it.
+  }
+
+  /** Copies the spans' parts out. False when the file could not give back what it had. */
+  #copy(out: Uint8Array, offset: number, first: number, results: readonly SpanResult[]): boolean {
+    const { layerOffset } = this.table;
+    const end = offset + out.length;
+    for (let i = 0; i < results.length; ) {
+      const start = Math.max(offset, layerOffset[first + i]!);
+      const bytes = results[i]!;
+      if (bytes !== null) {
+        const stop = Math.min(end, layerOffset[first + i + 1]!);
+        out.set(bytes.subarray(start - layerOffset[first + i]!, stop - layerOffset[first + i]!), start - offset);
+        i++;
+        continue;
+      }
+      let j = i + 1;
+      while (j < results.length && results[j] === null) j++;
+      const stop = Math.min(end, layerOffset[first + j]!);
+      if (!this.#copyFromFile(out, start - offset, stop - start, start, first + i, first + j)) return false;
+      i = j;
+    }
+    return true;
+  }
+
+  #avoidsDisk(span: number): boolean {
+    const until = this.#unreadable.get(span);
+    if (until === undefined) return false;
+    if (performance.now() < until) return true;
+    this.#unreadable.delete(span);
+    return false;
+  }
+
+  #copyFromFile(out: Uint8Array, at: number, length: number, position: number, first: number, end: number): boolean {
+    let code = 'EOF';
+    try {
+      let done = 0;
+      while (done < length) {
+        const n = readSync(this.shared.fd, out, at + done, length - done, position + done);
+        if (n === 0) break;
+        done += n;
+      }
+      let whole = done === length;
+      // Held spans are not evicted; only a failed read back hides one.
+      for (let span = first; span < end; span++) whole &&= this.#cached.present(span);
+      if (whole) return true;
+    } catch (error) {
+      code = (error as NodeJS.ErrnoException).code ?? String(error);
+    }
+    for (let span = first; span < end; span++) {
+      this.#unreadable.set(span, performance.now() + UNREADABLE_MS);
+      this.#context.cache.readFailed(this.#cached, span, code);
+    }
+    return false;
+  }
+}

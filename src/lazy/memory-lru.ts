@@ -1,0 +1,42 @@
+/** Verified spans in memory, least recently used first out: for layers whose cache file cannot take them. */
+export class MemoryLru {
+  readonly #spans = new Map<string, Uint8Array>();
+  #bytes = 0;
+
+  constructor(readonly maxBytes: number) {}
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  has(layer: number, span: number): boolean {
+    return this.#spans.has(`${layer}.${span}`);
+  }
+
+  get(layer: number, span: number): Uint8Array | undefined {
+    const key = `${layer}.${span}`;
+    const bytes = this.#spans.get(key);
+    if (bytes === undefined) return undefined;
+    this.#spans.delete(key);
+    this.#spans.set(key, bytes);
+    return bytes;
+  }
+
+  put(layer: number, span: number, bytes: Uint8Array): void {
+    this.delete(layer, span);
+    if (bytes.length > this.maxBytes) return;
+    for (const [key, oldest] of this.#spans) {
+      if (this.#bytes + bytes.length <= this.maxBytes) break;
+      this.#spans.delete(key);
+      this.#bytes -= oldest.length;
+    }
+    this.#spans.set(`${layer}.${span}`, bytes);
+    this.#bytes += bytes.length;
+  }
+
+  delete(layer: number, span: number): void {
+    const key = `${layer}.${span}`;
+    this.#bytes -= this.#spans.get(key)?.length ?? 0;
+    this.#spans.delete(key);
+  }
+}

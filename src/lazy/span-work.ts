@@ -1,0 +1,161 @@
+import { createHash } from 'node:crypto';
+import { readSync, writeSync } from 'node:fs';
+import { ClipError, crc32, toHex } from '../bytes/index.js';
+import { SpanInflater } from '../gzip/index.js';
+import type { CheckTask, InflateTask, Target, TaskResult } from './protocol.js';
+
+/** A span is held in memory as a whole only without a disk cache; then a table must not make us allocate what it likes. */
+const MAX_SPAN_IN_MEMORY = 1 << 30;
+const READ_CHUNK = 256 * 1024;
+
+/** Where inflated bytes go, in order. Collecting starts over when the disk fails, because the reader still wants them. */
+interface Sink {
+  write(view: Uint8Array): void;
+}
+
+/** A cache file refused a write. */
+class WriteError extends Error {
+  constructor(readonly code: string) {
+    super(code);
+  }
+}
+
+export function writeFully(fd: number, view: Uint8Array, position: number): void {
+  try {
+    for (let done = 0; done < view.length; ) {
+      done += writeSync(fd, view, done, view.length - done, position + done);
+    }
+  } catch (error) {
+    throw new WriteError((error as NodeJS.ErrnoException).code ?? String(error));
+  }
+}
+
+class FileSink implements Sink {
+  #position: number;
+
+  constructor(readonly target: Target) {
+    this.#position = target.position;
+  }
+
+  write(view: Uint8Array): void {
+    writeFully(this.target.fd, view, this.#position);
+    this.#position += view.length;
+  }
+}
+
+export class MemorySink implements Sink {
+  readonly bytes: Uint8Array;
+  #length = 0;
+
+  constructor(length: number) {
+    if (length > MAX_SPAN_IN_MEMORY) {
+      throw new ClipError('LIMIT', `a span of ${length} bytes does not fit in memory (limit ${MAX_SPAN_IN_MEMORY})`);
+    }
+    this.bytes = new Uint8Array(length);
+  }
+
+  write(view: Uint8Array): void {
+    this.bytes.set(view, this.#length);
+    this.#length += view.length;
+  }
+}
+
+/** Turns even → odd: from now on FUSE workers read the span. Only the filler does this, and it is alone (DESIGN §3.9). */
+export function publish(target: Target): void {
+  const generation = Atomics.load(target.generations, target.span);
+  if ((generation & 1) === 0) Atomics.store(target.generations, target.span, (generation + 1) | 0);
+}
+
+export function checkDigest(compressed: Uint8Array, sha256: Uint8Array): TaskResult | null {
+  const found = createHash('sha256').update(compressed).digest();
+  return found.equals(sha256) ? null : { status: 'digest-mismatch', found: toHex(found) };
+}
+
+/** Decodes one span that stands on its own into a sink. Returns the CRC-32 of what it wrote. */
+export type SpanDecoder = (task: InflateTask, onOutput: (view: Uint8Array) => void) => number;
+
+let inflater: SpanInflater | null = null;
+
+export const decodeGzip: SpanDecoder = (task, onOutput) => {
+  inflater ??= new SpanInflater();
+  return inflater.inflate(task.compressed, task.startBit, task.state, task.outLength, onOutput);
+};
+
+export const decodeTar: SpanDecoder = (task, onOutput) => {
+  onOutput(task.compressed);
+  return crc32(task.compressed);
+};
+
+/**
+ * Verify, inflate, verify, store. Never throws for bad data: the result says what is wrong. A cache file that refuses the
+ * bytes does not lose them.
+ */
+export function inflateSpan(task: InflateTask, decode: SpanDecoder): TaskResult {
+  const wrong = checkDigest(task.compressed, task.sha256);
+  if (wrong !== null) return wrong;
+  const run = (sink: Sink): string | null => {
+    let length = 0;
+    const crc = decode(task, (view) => {
+      length += view.length;
+      if (length > task.outLength) throw new ClipError('BAD_FORMAT', `it yields more than ${task.outLength} bytes`);
+      sink.write(view);
+    });
+    if (length !== task.outLength) return `it yields ${length} bytes, ${task.outLength} expected`;
+    return crc === task.crc32 ? null : `crc32 ${hex32(crc)}, ${hex32(task.crc32)} expected`;
+  };
+  let writeError: string | undefined;
+  try {
+    if (task.target.fd >= 0) {
+      try {
+        const detail = run(new FileSink(task.target));
+        if (detail !== null) return { status: 'bad-content', detail };
+        publish(task.target);
+        return { status: 'stored' };
+      } catch (error) {
+        if (!(error instanceof WriteError)) throw error;
+        writeError = error.code;
+      }
+    }
+    const sink = new MemorySink(task.outLength);
+    const detail = run(sink);
+    if (detail !== null) return { status: 'bad-content', detail };
+    return writeError === undefined
+      ? { status: 'bytes', bytes: sink.bytes }
+      : { status: 'bytes', bytes: sink.bytes, writeError };
+  } catch (error) {
+    if (error instanceof ClipError) return { status: 'bad-content', detail: error.message };
+    throw error;
+  }
+}
+
+let scratch: Uint8Array | null = null;
+
+/** Is what an earlier run left the span it should be? Then it is present from now on. */
+export function checkSpan(task: CheckTask): TaskResult {
+  scratch ??= new Uint8Array(READ_CHUNK);
+  let crc = 0;
+  for (let done = 0; done < task.outLength; ) {
+    let length: number;
+    try {
+      length = readSync(
+        task.target.fd,
+        scratch,
+        0,
+        Math.min(READ_CHUNK, task.outLength - done),
+        task.target.position + done,
+      );
+    } catch (error) {
+      return { status: 'absent', detail: (error as NodeJS.ErrnoException).code ?? String(error) };
+    }
+    if (length === 0) return { status: 'absent' };
+    crc = crc32(scratch.subarray(0, length), crc);
+    done += length;
+  }
+  if (crc !== task.crc32) return { status: 'absent' };
+  publish(task.target);
+  return { status: 'stored' };
+}
+
+export function hex32(value: number): string {
+  return (value >>> 0).toString(16).padStart(8, '0');
+}

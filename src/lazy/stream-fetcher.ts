@@ -1,0 +1,206 @@
+import { abandoned, type JobCarrier, type SpanJob } from './job.js';
+import type { LayerContext } from './layer-set.js';
+import type { LazyLayer } from './lazy-layer.js';
+import { Priority, type StreamTask, type Target, type TaskResult } from './protocol.js';
+
+/** One request of a stream; the next leaves when its bytes are in, so the link is never idle for more than a round trip. */
+const MAX_REQUEST_BYTES = 8 * 1024 * 1024;
+/** Spans handed to the decoder and not decoded: bounds the compressed bytes in memory. */
+const MAX_UNDECODED = 8;
+
+let nextStream = 1;
+
+/**
+ * Spans of a layer that is one zstd frame: they can only be decoded in order. A wanted span is decoded on the way there, and
+ * so is everything before it, which is kept too. A span behind the decoder's position (evicted, or found damaged) makes it
+ * start again from the first byte.
+ */
+export class StreamFetcher implements JobCarrier {
+  readonly #layer: LazyLayer;
+  readonly #context: LayerContext;
+  readonly #wanted = new Map<number, SpanJob>();
+  /** The decoder's id; 0: there is none. */
+  #stream = 0;
+  /** The next span to be decoded. */
+  #next = 0;
+  #abort: AbortController | null = null;
+  #running = false;
+
+  constructor(layer: LazyLayer, context: LayerContext) {
+    this.#layer = layer;
+    this.#context = context;
+  }
+
+  add(job: SpanJob): void {
+    job.phase = 'fetching';
+    job.carrier = this;
+    this.#wanted.set(job.span, job);
+    if (this.#running) return;
+    this.#running = true;
+    // Spans of one read are asked for one after the other: see them all before the first request.
+    setImmediate(() => void this.#run());
+  }
+
+  reconsider(): void {
+    if (![...this.#wanted.values()].some((job) => job.wanted)) this.#abort?.abort();
+  }
+
+  async #run(): Promise<void> {
+    try {
+      for (;;) {
+        for (const job of this.#wanted.values()) {
+          if (!job.wanted) this.#settle(job, abandoned(`layer ${this.#layer.meta.digest}, span ${job.span}`));
+        }
+        if (this.#wanted.size === 0) return;
+        await this.#advance();
+      }
+    } finally {
+      this.#running = false;
+    }
+  }
+
+  /** One request: from the decoder's position towards the furthest wanted span. */
+  async #advance(): Promise<void> {
+    const layer = this.#layer;
+    const spans = [...this.#wanted.keys()];
+    if (this.#stream === 0 || Math.min(...spans) < this.#next) this.#restart();
+    const first = this.#next;
+    const furthest = Math.max(...spans);
+    let end = first + 1;
+    while (end <= furthest && layer.compressedBytes(first, end + 1) <= MAX_REQUEST_BYTES) end++;
+    this.#abort = new AbortController();
+    const { signal } = this.#abort;
+    const undecoded = new Set<Promise<void>>();
+    try {
+      const provider = layer.provider(this.#first().provider);
+      if (provider === undefined) throw abandoned(`layer ${layer.meta.digest}`);
+      this.#account(first, end);
+      const range = { start: layer.byteStart(first), end: layer.byteEnd(end - 1) };
+      const body = await provider.source.fetchBlob(layer.meta.digest, range, { signal, size: layer.meta.size });
+      for await (const compressed of cut(body, layer, first, end)) {
+        const span = this.#next;
+        if (this.#stream === 0) break; // an earlier span of this request was wrong
+        this.#next++;
+        const decoded = this.#decode(span, compressed).finally(() => undecoded.delete(decoded));
+        undecoded.add(decoded);
+        if (undecoded.size >= MAX_UNDECODED) await Promise.race(undecoded);
+      }
+      await Promise.all(undecoded);
+    } catch (error) {
+      await Promise.allSettled(undecoded);
+      this.#end();
+      // Those who joined after the request was given up are served by the next one.
+      for (const job of [...this.#wanted.values()]) {
+        if (!signal.aborted) this.#settle(job, error);
+      }
+    } finally {
+      this.#abort = null;
+    }
+  }
+
+  async #decode(span: number, compressed: Uint8Array): Promise<void> {
+    const layer = this.#layer;
+    const job = this.#wanted.get(span);
+    const known = layer.cached.present(span);
+    const priority = job?.priority ?? Priority.readahead;
+    const target: Target | null = known ? null : layer.target(span, priority);
+    const task: StreamTask = {
+      type: 'stream',
+      stream: this.#stream,
+      compressed,
+      sha256: layer.sha256(span),
+      outLength: layer.cached.length(span),
+      crc32: layer.table.crc32[span]!,
+      target,
+    };
+    layer.cached.hold(span);
+    let result: TaskResult;
+    try {
+      result = await this.#context.pool.run(task, priority);
+    } catch (error) {
+      this.#end();
+      throw error;
+    } finally {
+      layer.cached.unhold(span);
+    }
+    if (result.status === 'stored' || result.status === 'bytes') {
+      const waiting = this.#wanted.get(span);
+      this.#wanted.delete(span);
+      if (waiting !== undefined) waiting.carrier = null;
+      layer.keep(waiting ?? null, span, target, result);
+      return;
+    }
+    // Nothing behind this span can be decoded: the first reader who waits for it, or for what is behind it, hears why.
+    if (task.stream !== this.#stream) return;
+    this.#end();
+    const victim = this.#first();
+    this.#wanted.delete(victim.span);
+    victim.carrier = null;
+    layer.finish(victim, target, result);
+  }
+
+  #first(): SpanJob {
+    return this.#wanted.get(Math.min(...this.#wanted.keys()))!;
+  }
+
+  #settle(job: SpanJob, outcome: unknown): void {
+    this.#wanted.delete(job.span);
+    job.carrier = null;
+    this.#layer.settle(job, outcome);
+  }
+
+  #restart(): void {
+    this.#end();
+    this.#stream = nextStream++;
+    this.#next = 0;
+  }
+
+  #end(): void {
+    if (this.#stream === 0) return;
+    const stream = this.#stream;
+    this.#stream = 0;
+    this.#context.pool.run({ type: 'end-stream', stream }, Priority.demand).catch(() => {
+      // The worker is gone, and the decoder with it.
+    });
+  }
+
+  #account(first: number, end: number): void {
+    const { counters } = this.#context;
+    const priority = Math.min(...[...this.#wanted.values()].map((job) => job.priority)) as Priority;
+    counters.requests.add();
+    counters.spansFetched.add(end - first);
+    counters.bytes[priority].add(this.#layer.compressedBytes(first, end));
+  }
+
+  /** Frees the decoder. */
+  close(): void {
+    this.#abort?.abort();
+    this.#end();
+  }
+}
+
+/** Cuts a stream into the compressed bytes of spans [first, end), each in a buffer of its own. */
+async function* cut(
+  body: AsyncIterable<Uint8Array>,
+  layer: LazyLayer,
+  first: number,
+  end: number,
+): AsyncIterable<Uint8Array> {
+  let span = first;
+  const next = (): Uint8Array => new Uint8Array(new SharedArrayBuffer(layer.byteEnd(span) - layer.byteStart(span)));
+  let piece = next();
+  let filled = 0;
+  for await (const chunk of body) {
+    for (let at = 0; at < chunk.length; ) {
+      const n = Math.min(chunk.length - at, piece.length - filled);
+      piece.set(chunk.subarray(at, at + n), filled);
+      at += n;
+      filled += n;
+      if (filled < piece.length) continue;
+      yield piece;
+      if (++span === end) return;
+      piece = next();
+      filled = 0;
+    }
+  }
+}

@@ -1,0 +1,157 @@
+import { createHash } from 'node:crypto';
+import { gzipSync } from 'node:zlib';
+import type { LayerMeta, SpanTable } from '../../src/archive/index.js';
+import { crc32 } from '../../src/bytes/index.js';
+import { encodeCheckpointState, GzipIndexer } from '../../src/gzip/index.js';
+import type { BlobSource } from '../../src/lazy/index.js';
+
+/** A layer with everything that LayerSet.open wants, and what it must give back. */
+export interface TestLayer {
+  readonly raw: Uint8Array;
+  readonly blob: Uint8Array;
+  readonly meta: LayerMeta;
+  readonly table: SpanTable;
+  readState(span: number): Uint8Array | null;
+}
+
+/** Text-like bytes: they deflate to about a third and refer back across span boundaries. The same for the same seed. */
+export function compressibleBytes(length: number, seed = 1): Uint8Array {
+  const bytes = new Uint8Array(length);
+  let x = seed * 2654435761;
+  for (let i = 0; i < length; ) {
+    x = (Math.imul(x, 1664525) + 1013904223) >>> 0;
+    const run = (x >>> 24) % 24;
+    const back = ((x >>> 8) % 20000) + 1;
+    if (run > 8 && i > back) {
+      for (let k = 0; k < run && i < length; k++, i++) bytes[i] = bytes[i - back]!;
+    } else bytes[i++] = x >>> 13;
+  }
+  return bytes;
+}
+
+function finish(
+  raw: Uint8Array,
+  blob: Uint8Array,
+  table: Omit<SpanTable, 'crc32' | 'sha256' | 'windowCrc32'>,
+  states: Uint8Array[],
+): TestLayer {
+  const { count, layerOffset, bitOffset } = table;
+  const sha256 = new Uint8Array(32 * count);
+  const crcs = new Uint32Array(count);
+  for (let i = 0; i < count; i++) {
+    const compressed = blob.subarray(Math.floor(bitOffset[i]! / 8), Math.ceil(bitOffset[i + 1]! / 8));
+    sha256.set(createHash('sha256').update(compressed).digest(), 32 * i);
+    crcs[i] = crc32(raw.subarray(layerOffset[i], layerOffset[i + 1]));
+  }
+  return {
+    raw,
+    blob,
+    meta: {
+      digest: `sha256:${createHash('sha256').update(blob).digest('hex')}`,
+      mediaType: 'application/vnd.oci.image.layer.v1.tar+gzip',
+      size: blob.length,
+      diffId: `sha256:${createHash('sha256').update(raw).digest('hex')}`,
+      uncompressedSize: raw.length,
+    },
+    table: { ...table, crc32: crcs, sha256, windowCrc32: Uint32Array.from(states, (s) => crc32(s)) },
+    readState: (span) => (states[span]!.length === 0 ? null : states[span]!),
+  };
+}
+
+/** A gzip layer as the indexer cuts it. */
+export function gzipLayer(raw: Uint8Array, spanBytes: number, blob: Uint8Array = gzipSync(raw)): TestLayer {
+  const layerOffset = [0];
+  const bitOffset = [0];
+  const states: Uint8Array[] = [new Uint8Array(0)];
+  const indexer = new GzipIndexer({ spanBytes });
+  indexer.onCheckpoint = (c) => {
+    layerOffset.push(c.layerOffset);
+    bitOffset.push(c.bitOffset);
+    states.push(encodeCheckpointState(c.header, c.window));
+  };
+  indexer.push(blob, () => {});
+  const { compressedSize, layerSize } = indexer.finish();
+  layerOffset.push(layerSize);
+  bitOffset.push(compressedSize * 8);
+  const count = states.length;
+  return finish(
+    raw,
+    blob,
+    {
+      kind: 'gzip',
+      count,
+      layerOffset: Float64Array.from(layerOffset),
+      bitOffset: Float64Array.from(bitOffset),
+      windowPosition: new Float64Array(count),
+      windowLength: Uint32Array.from(states, (s) => s.length),
+    },
+    states,
+  );
+}
+
+/** An uncompressed layer, cut every `spanBytes`. */
+export function tarLayer(raw: Uint8Array, spanBytes: number): TestLayer {
+  const count = Math.ceil(raw.length / spanBytes);
+  const layerOffset = Float64Array.from({ length: count + 1 }, (_, i) => Math.min(raw.length, i * spanBytes));
+  return finish(
+    raw,
+    raw,
+    {
+      kind: 'tar',
+      count,
+      layerOffset,
+      bitOffset: layerOffset.map((offset) => offset * 8),
+      windowPosition: new Float64Array(count),
+      windowLength: new Uint32Array(count),
+    },
+    Array.from({ length: count }, () => new Uint8Array(0)),
+  );
+}
+
+export interface FakeRequest {
+  readonly start: number;
+  readonly end: number;
+  aborted: boolean;
+}
+
+/** A registry in this process that remembers what was asked of it and misbehaves when told to. */
+export class FakeSource implements BlobSource {
+  readonly requests: FakeRequest[] = [];
+  /** Bytes are passed through this before they leave. */
+  tamper: (bytes: Uint8Array, start: number, request: number) => Uint8Array = (bytes) => bytes;
+  /** Resolves when a request may begin to answer. */
+  gate: (request: number) => Promise<void> | undefined = () => undefined;
+  chunkBytes = 10_000;
+
+  constructor(readonly blob: Uint8Array) {}
+
+  async fetchBlob(
+    _digest: string,
+    range: { start: number; end?: number },
+    options: { signal?: AbortSignal | undefined } = {},
+  ): Promise<AsyncIterable<Uint8Array>> {
+    const { start, end = this.blob.length } = range;
+    const number = this.requests.length;
+    const request: FakeRequest = { start, end, aborted: false };
+    this.requests.push(request);
+    const { signal } = options;
+    const bytes = this.tamper(Uint8Array.from(this.blob.subarray(start, end)), start, number);
+    const gate = this.gate(number);
+    const chunk = this.chunkBytes;
+    return (async function* () {
+      if (gate !== undefined) await Promise.race([gate, abortOf(signal)]);
+      for (let at = 0; at < bytes.length; at += chunk) {
+        await new Promise((resolve) => setImmediate(resolve));
+        if (signal?.aborted) {
+          request.aborted = true;
+          throw signal.reason;
+        }
+        yield bytes.subarray(at, at + chunk);
+      }
+    })();
+  }
+}
+
+function abortOf(signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve) => signal?.addEventListener('abort', () => resolve(), { once: true }));
+}
