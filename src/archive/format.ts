@@ -48,7 +48,7 @@ export const MAX_DEFLATE_RATIO = 1032;
 /** Raw bytes a section may have, so that a few bytes of archive cannot make a reader allocate gigabytes. */
 export const MAX_RAW_LENGTH: Readonly<Record<SectionName, number>> = {
   image: 16 * 1024 * 1024, // registries refuse configs beyond 4 MiB
-  tree: 0xffff_ffff, // 128 B a file: 33 million files; Node's largest buffer
+  tree: 0x7fff_fff0, // 128 B a file: 16 million files; offsets inside pass through int32 arithmetic
   spans: 512 * 1024 * 1024, // 12 million spans
   windowIndex: 256 * 1024 * 1024, // 7 bytes a span
   windows: Number.MAX_SAFE_INTEGER, // never read as a whole

@@ -12,6 +12,7 @@ import {
   type SourceOptions,
 } from '../oci/index.js';
 import { TreeBuilder } from '../tree/index.js';
+import { fileHashes } from './file-hashes.js';
 import { type IndexedLayer, indexLayers, type LayerProgress } from './image-layers.js';
 import { Lane } from './lane.js';
 import { checkWritable, writeFileByRename } from './output-file.js';
@@ -170,7 +171,14 @@ export async function indexImage(options: CreateFromOCIImageOptions, extras: Ind
     const { image: tree, placement, stats } = writeErofs(builder.finish(), devices);
     const layers = indexed.map((layer) => layer.contents);
     const made = { image, tree, layers, placement };
-    const archive = buildArchive({ ...made, hashes: null, profile: extras.profile?.(made) ?? null });
+    const fileSums = hashes
+      ? fileHashes(
+          tree,
+          placement,
+          indexed.map((layer) => layer.files),
+        )
+      : null;
+    const archive = buildArchive({ ...made, hashes: fileSums, profile: extras.profile?.(made) ?? null });
     await writeFileByRename(outputPath, archive.parts, signal);
     return {
       outputPath,

@@ -1,5 +1,7 @@
+import { createHash, type Hash } from 'node:crypto';
 import { EntryColumns, TarParser } from '../tar/index.js';
 import { detectEncoding, type Encoding } from './detect.js';
+import { FileHasher } from './file-hasher.js';
 import { GzipDecoder } from './gzip-decoder.js';
 import type { DecodeResult, LayerJob } from './messages.js';
 import { type LayerDecoder, PlainDecoder, type RawState } from './spans.js';
@@ -8,15 +10,31 @@ import { type LayerDecoder, PlainDecoder, type RawState } from './spans.js';
 export class LayerReader {
   readonly #job: LayerJob;
   readonly #entries = new EntryColumns();
-  readonly #tar = new TarParser({ entries: this.#entries });
-  readonly #onOutput = (view: Uint8Array): void => {
-    this.#tar.push(view);
-  };
+  readonly #files: FileHasher | null;
+  readonly #diff: Hash | null;
+  readonly #tar: TarParser;
+  readonly #onOutput: (view: Uint8Array) => void;
   #decoder: LayerDecoder | null = null;
   #encoding: Encoding = 'empty';
 
   constructor(job: LayerJob) {
     this.#job = job;
+    const files = job.hashes ? new FileHasher(this.#entries) : null;
+    const diff = job.hashes ? createHash('sha256') : null;
+    this.#files = files;
+    this.#diff = diff;
+    const entries = this.#entries;
+    const tar = new TarParser(
+      files === null ? { entries } : { entries, data: (entry, view) => files.data(entry, view) },
+    );
+    this.#tar = tar;
+    this.#onOutput =
+      diff === null
+        ? (view) => tar.push(view)
+        : (view) => {
+            diff.update(view);
+            tar.push(view);
+          };
   }
 
   /** The first bytes must be DETECT_BYTES or the whole blob. */
@@ -48,10 +66,15 @@ export class LayerReader {
     return this.#decoder?.takeStates() ?? [];
   }
 
+  /** Throws FormatError when the compressed stream or the tar in it is not complete. */
   finish(): { message: DecodeResult; transfer: ArrayBuffer[] } {
     const decoder = this.#decoder!;
-    const { warnings } = decoder.finish(this.#onOutput);
+    const warnings = [...decoder.finish(this.#onOutput).warnings];
     if (this.#encoding !== 'empty') this.#tar.finish();
+    const files = this.#files?.finish() ?? null;
+    if (this.#files !== null && this.#files.skipped > 0) {
+      warnings.push(`${this.#files.skipped} sparse files are too large to be hashed`);
+    }
     const { spans } = decoder;
     const columns = {
       kind: decoder.kind,
@@ -67,8 +90,8 @@ export class LayerReader {
         spans: columns,
         entries: entries.message,
         warnings,
-        diffSha256: null,
-        files: null,
+        diffSha256: this.#diff?.digest() ?? null,
+        files,
       },
       transfer: [...entries.transfer, columns.layerOffset.buffer, columns.bitOffset.buffer, columns.crc32.buffer],
     };

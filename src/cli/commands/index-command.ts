@@ -1,0 +1,132 @@
+import { type Command, InvalidArgumentError } from 'commander';
+import { ClipError } from '../../bytes/index.js';
+import type { IndexResult } from '../../index/index.js';
+import { printResult } from '../output.js';
+
+/** 128 + SIGINT, as shells have it. */
+const EXIT_INTERRUPTED = 130;
+
+export interface RegistryFlags {
+  readonly plainHttp?: boolean;
+  readonly creds?: string;
+}
+
+/** The flags of every command that talks to a registry. */
+export function addRegistryFlags(command: Command): Command {
+  return command
+    .option('--plain-http', 'talk HTTP to the registry, not HTTPS')
+    .option('--creds <user:password>', "log in so instead of with the Docker config's entry");
+}
+
+export function credentialsFrom(flags: RegistryFlags): { username: string; password: string } | undefined {
+  const { creds } = flags;
+  if (creds === undefined) return undefined;
+  const colon = creds.indexOf(':');
+  if (colon <= 0) throw new ClipError('USAGE', '--creds takes USER:PASSWORD');
+  return { username: creds.slice(0, colon), password: creds.slice(colon + 1) };
+}
+
+export function wholeNumber(text: string): number {
+  if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('a whole number expected');
+  return Number(text);
+}
+
+interface Flags extends RegistryFlags {
+  readonly image: string;
+  readonly out: string;
+  readonly checkpoint?: number;
+  readonly storageImage?: string;
+  readonly platform?: string;
+  readonly hashes?: boolean;
+  readonly json?: boolean;
+  readonly verbose?: boolean;
+}
+
+/** Runs `work` with a signal that Ctrl-C (or SIGTERM) aborts; then the process's exit code is 130, and all is cleaned up. */
+export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T | undefined> {
+  const controller = new AbortController();
+  const stop = (): void => controller.abort();
+  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, stop);
+  try {
+    return await work(controller.signal);
+  } catch (error) {
+    if (!controller.signal.aborted) throw error;
+    process.stderr.write('clipctl: interrupted; nothing was written\n');
+    process.exitCode = EXIT_INTERRUPTED;
+    return undefined;
+  } finally {
+    for (const name of ['SIGINT', 'SIGTERM'] as const) process.removeListener(name, stop);
+  }
+}
+
+async function run(flags: Flags): Promise<void> {
+  const credentials = credentialsFrom(flags);
+  const [{ createFromOCIImage }, { createProgress }, { shortDigest }] = await Promise.all([
+    import('../../index/index.js'),
+    import('../progress.js'),
+    import('../units.js'),
+  ]);
+  const progress = await createProgress();
+  try {
+    const result = await interruptible((signal) =>
+      createFromOCIImage({
+        imageRef: flags.image,
+        outputPath: flags.out,
+        checkpointMiB: flags.checkpoint,
+        storageImageRef: flags.storageImage,
+        platform: flags.platform,
+        credentials,
+        plainHttp: flags.plainHttp,
+        hashes: flags.hashes,
+        signal,
+        onProgress: ({ digest, done, total, rate }) => progress.update(digest, shortDigest(digest), done, total, rate),
+        onWarning: (warning) => void process.stderr.write(`clipctl: warning: ${warning}\n`),
+      }).finally(() => progress.stop()),
+    );
+    if (result !== undefined) await report(result, flags);
+  } finally {
+    progress.stop();
+  }
+}
+
+async function report(result: IndexResult, flags: Flags): Promise<void> {
+  const { formatBytes, formatSeconds, formatTable, shortDigest } = await import('../units.js');
+  const { image, ...rest } = result;
+  const value = { reference: image.reference, manifestDigest: image.manifestDigest, platform: image.platform, ...rest };
+  printResult(value, flags.json === true, () => {
+    const share =
+      result.compressedSize === 0 ? '' : ` (${((100 * result.size) / result.compressedSize).toFixed(2)} % of it)`;
+    const layers = `${image.layers.length} layer${image.layers.length === 1 ? '' : 's'}`;
+    const lines = [
+      `${result.outputPath}: ${formatBytes(result.size)} for ${image.reference}`,
+      `${layers}, ${formatBytes(result.compressedSize)} compressed${share}, ${result.inodes} files, in ${formatSeconds(result.milliseconds / 1000)}`,
+    ];
+    const table = formatTable(
+      result.layers.map((layer, i) => [
+        `  ${shortDigest(layer.digest)}`,
+        layer.kind,
+        formatBytes(image.layers[i]!.size),
+        `${layer.spans} spans`,
+        `${formatBytes(layer.windowBytes)} windows`,
+      ]),
+      [2, 3, 4],
+    );
+    return `${lines.join('\n')}\n${flags.verbose === true ? table : ''}`;
+  });
+}
+
+export function registerIndex(program: Command): void {
+  const command = program
+    .command('index')
+    .description('index an image: write the .clip archive that mounts need')
+    .requiredOption('--image <ref>', 'image in a registry, or oci:DIR[:TAG] for an image layout')
+    .requiredOption('--out <file>', 'the archive to write')
+    .option('--checkpoint <MiB>', 'uncompressed MiB between checkpoints, 1 to 64 (default 2)', wholeNumber)
+    .option('--storage-image <ref>', 'where mounts shall fetch the layers, if not from --image')
+    .option('--platform <os/arch>', "platform of a multi-platform image (default: this machine's)")
+    .option('--hashes', 'record the SHA-256 of every file, and check diff IDs');
+  addRegistryFlags(command)
+    .option('--json', 'print the result as JSON')
+    .option('--verbose', 'say more')
+    .action((flags: Flags) => run(flags));
+}

@@ -1,0 +1,299 @@
+import type { Command } from 'commander';
+import { ClipError } from '../../bytes/index.js';
+import {
+  type ErofsReader,
+  InodeView,
+  S_IFBLK,
+  S_IFCHR,
+  S_IFDIR,
+  S_IFIFO,
+  S_IFLNK,
+  S_IFMT,
+  S_IFREG,
+  S_IFSOCK,
+} from '../../erofs/index.js';
+
+interface Flags {
+  readonly clip: string;
+  readonly long?: boolean;
+  readonly recursive?: boolean;
+  readonly json?: boolean;
+}
+
+interface Entry {
+  readonly name: Uint8Array;
+  readonly nid: number;
+}
+
+const TYPES: ReadonlyMap<number, readonly [string, string]> = new Map([
+  [S_IFREG, ['-', 'file']],
+  [S_IFDIR, ['d', 'directory']],
+  [S_IFLNK, ['l', 'symlink']],
+  [S_IFCHR, ['c', 'character device']],
+  [S_IFBLK, ['b', 'block device']],
+  [S_IFIFO, ['p', 'fifo']],
+  [S_IFSOCK, ['s', 'socket']],
+]);
+
+/** Symlinks followed on the way to PATH, as in path_resolution(7). */
+const MAX_SYMLINKS = 40;
+/** Output is gathered to this much: one write a line would make `ls -lR` of an image take seconds. */
+const FLUSH_BYTES = 64 * 1024;
+const SLASH = 0x2f;
+const text = (s: string): Uint8Array => Buffer.from(s, 'utf8');
+
+function typeOf(mode: number): readonly [string, string] {
+  return TYPES.get(mode & S_IFMT) ?? ['?', 'unknown'];
+}
+
+/** "rwsr-x--T", as ls(1) has it. */
+export function permissions(mode: number): string {
+  const triple = (bits: number, special: boolean, letter: string): string => {
+    const x = (bits & 1) !== 0;
+    const last = special ? (x ? letter : letter.toUpperCase()) : x ? 'x' : '-';
+    return `${bits & 4 ? 'r' : '-'}${bits & 2 ? 'w' : '-'}${last}`;
+  };
+  const user = triple((mode >> 6) & 7, (mode & 0o4000) !== 0, 's');
+  const group = triple((mode >> 3) & 7, (mode & 0o2000) !== 0, 's');
+  return user + group + triple(mode & 7, (mode & 0o1000) !== 0, 't');
+}
+
+/** For a terminal: control characters and what is not UTF-8 as \ooo, since a name must not steer the screen. */
+export function escapeName(name: Uint8Array): string {
+  const octal = (byte: number): string => `\\${byte.toString(8).padStart(3, '0')}`;
+  const decoder = new TextDecoder('utf-8', { fatal: true });
+  let out = '';
+  for (let i = 0; i < name.length; ) {
+    const first = name[i]!;
+    const length = first < 0x80 ? 1 : first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
+    let character: string | null = null;
+    try {
+      character = decoder.decode(name.subarray(i, i + length));
+    } catch {
+      // not UTF-8: escaped below
+    }
+    // Cc and Cf: controls, and format characters such as those that turn the writing direction.
+    if (character === null || /[\p{Cc}\p{Cf}]/u.test(character)) {
+      out += octal(first);
+      i += 1;
+    } else {
+      out += character;
+      i += length;
+    }
+  }
+  return out;
+}
+
+function time(seconds: number): string {
+  const date = new Date(seconds * 1000);
+  return Number.isNaN(date.getTime()) ? `@${seconds}` : date.toISOString().slice(0, 16).replace('T', ' ');
+}
+
+class Lister {
+  readonly #reader: ErofsReader;
+  readonly #inode = new InodeView();
+  readonly #flags: Flags;
+  readonly #raw: boolean;
+  #out: Uint8Array[] = [];
+  #bytes = 0;
+  #firstJson = true;
+
+  constructor(reader: ErofsReader, flags: Flags) {
+    this.#reader = reader;
+    this.#flags = flags;
+    this.#raw = !process.stdout.isTTY;
+  }
+
+  #write(bytes: Uint8Array): void {
+    this.#out.push(bytes);
+    this.#bytes += bytes.length;
+    if (this.#bytes >= FLUSH_BYTES) this.flush();
+  }
+
+  flush(): void {
+    if (this.#bytes > 0) process.stdout.write(Buffer.concat(this.#out));
+    this.#out = [];
+    this.#bytes = 0;
+  }
+
+  /** Files print as themselves, directories as what they hold. */
+  list(path: Uint8Array, nid: number): void {
+    if (this.#flags.json) this.#write(text('['));
+    this.#reader.inode(nid, this.#inode);
+    if (this.#inode.isDirectory) this.#directory(path, nid);
+    else this.#print([{ name: path, nid }], new Uint8Array(0));
+    if (this.#flags.json) this.#write(text(this.#firstJson ? ']\n' : '\n]\n'));
+    this.flush();
+  }
+
+  #directory(path: Uint8Array, root: number): void {
+    const pending: { path: Uint8Array; nid: number }[] = [{ path, nid: root }];
+    const headers = this.#flags.recursive === true && !this.#flags.json;
+    for (let first = true; ; first = false) {
+      const next = pending.pop();
+      if (next === undefined) return;
+      const entries = this.#entries(next.nid);
+      if (headers) this.#write(Buffer.concat([text(first ? '' : '\n'), this.#name(next.path), text(':\n')]));
+      this.#print(entries, next.path);
+      if (!this.#flags.recursive) return;
+      for (const entry of entries.reverse()) {
+        this.#reader.inode(entry.nid, this.#inode);
+        if (this.#inode.isDirectory) pending.push({ path: join(next.path, entry.name), nid: entry.nid });
+      }
+    }
+  }
+
+  #entries(nid: number): Entry[] {
+    const entries: Entry[] = [];
+    const { image } = this.#reader;
+    this.#reader.readdir(nid, 0, (child, _type, start, end) => {
+      const name = new Uint8Array(image.subarray(start, end));
+      const dots = name.every((byte) => byte === 0x2e) && name.length <= 2;
+      if (!dots) entries.push({ name, nid: child });
+      return true;
+    });
+    return entries;
+  }
+
+  #name(name: Uint8Array): Uint8Array {
+    return this.#raw ? name : text(escapeName(name));
+  }
+
+  #print(entries: readonly Entry[], directory: Uint8Array): void {
+    if (this.#flags.json) {
+      for (const entry of entries) this.#printJson(entry, directory);
+    } else if (this.#flags.long) this.#printLong(entries);
+    else for (const { name } of entries) this.#write(Buffer.concat([this.#name(name), text('\n')]));
+  }
+
+  #printLong(entries: readonly Entry[]): void {
+    const inode = this.#inode;
+    const rows = entries.map(({ name, nid }) => {
+      this.#reader.inode(nid, inode);
+      const device = (inode.mode & S_IFMT) === S_IFCHR || (inode.mode & S_IFMT) === S_IFBLK;
+      const size = device ? `${inode.rdevMajor}, ${inode.rdevMinor}` : String(inode.size);
+      const mode = typeOf(inode.mode)[0] + permissions(inode.mode);
+      const columns = [mode, String(inode.nlink), String(inode.uid), String(inode.gid), size, time(inode.mtime)];
+      const target = inode.isSymlink ? [text(' -> '), this.#name(this.#reader.readlink(nid))] : [];
+      return { columns, name: Buffer.concat([this.#name(name), ...target]) };
+    });
+    const widths = [0, 1, 2, 3, 4, 5].map((i) => Math.max(0, ...rows.map((row) => row.columns[i]!.length)));
+    for (const { columns, name } of rows) {
+      const line = columns.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join(' ');
+      this.#write(Buffer.concat([text(`${line} `), name, text('\n')]));
+    }
+  }
+
+  #printJson({ name, nid }: Entry, directory: Uint8Array): void {
+    const inode = this.#inode;
+    this.#reader.inode(nid, inode);
+    const { mode, uid, gid, size, nlink, mtime, mtimeNsec } = inode;
+    const path = directory.length === 0 ? name : join(directory, name);
+    const value = {
+      ...bytesField('path', path),
+      type: typeOf(mode)[1],
+      mode: `0${(mode & 0o7777).toString(8)}`,
+      nlink,
+      uid,
+      gid,
+      size,
+      mtime,
+      mtimeNsec,
+      nid,
+      ...(inode.isSymlink ? bytesField('target', this.#reader.readlink(nid)) : {}),
+      ...(inode.rdev === 0 ? {} : { major: inode.rdevMajor, minor: inode.rdevMinor }),
+    };
+    this.#write(text(`${this.#firstJson ? '' : ','}\n  ${JSON.stringify(value)}`));
+    this.#firstJson = false;
+  }
+}
+
+/** JSON strings are Unicode: what is not UTF-8 goes out as base64, under another key. */
+function bytesField(key: string, bytes: Uint8Array): Record<string, string> {
+  try {
+    return { [key]: new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes) };
+  } catch {
+    return { [`${key}Base64`]: Buffer.from(bytes).toString('base64') };
+  }
+}
+
+function join(directory: Uint8Array, name: Uint8Array): Uint8Array {
+  const slash = directory.length > 0 && directory[directory.length - 1] !== SLASH;
+  return Buffer.concat(slash ? [directory, text('/'), name] : [directory, name]);
+}
+
+function split(path: Uint8Array): Uint8Array[] {
+  const parts: Uint8Array[] = [];
+  for (let start = 0; start <= path.length; ) {
+    const slash = path.indexOf(SLASH, start);
+    const end = slash === -1 ? path.length : slash;
+    if (end > start) parts.push(path.subarray(start, end));
+    start = end + 1;
+  }
+  return parts;
+}
+
+/** Resolves a path in the tree, symlinks on the way (and a final one before a slash) followed inside the root. */
+export function resolvePath(reader: ErofsReader, path: Uint8Array, followLast: boolean): number {
+  const inode = new InodeView();
+  const parents = [reader.rootNid];
+  let todo = split(path);
+  let links = 0;
+  const trailing = path[path.length - 1] === SLASH;
+  while (todo.length > 0) {
+    const [name, ...rest] = todo as [Uint8Array, ...Uint8Array[]];
+    todo = rest;
+    const dots = name.every((byte) => byte === 0x2e) ? name.length : 0;
+    if (dots === 1) continue;
+    if (dots === 2) {
+      if (parents.length > 1) parents.pop();
+      continue;
+    }
+    const nid = reader.lookup(parents.at(-1)!, name, 0, name.length);
+    if (nid < 0) return -1;
+    reader.inode(nid, inode);
+    if (inode.isSymlink && (todo.length > 0 || followLast || trailing)) {
+      if (++links > MAX_SYMLINKS) return -1;
+      const target = reader.readlink(nid);
+      if (target[0] === SLASH) parents.length = 1;
+      todo = [...split(target), ...todo];
+      continue;
+    }
+    parents.push(nid);
+  }
+  return parents.at(-1)!;
+}
+
+async function run(pathText: string | undefined, flags: Flags): Promise<void> {
+  const [{ openArchiveFile }, { ErofsReader }] = await Promise.all([
+    import('../../index/index.js'),
+    import('../../erofs/index.js'),
+  ]);
+  const file = openArchiveFile(flags.clip);
+  try {
+    const reader = new ErofsReader(file.archive.tree);
+    const path = text(pathText ?? '/');
+    const nid = resolvePath(reader, path, !flags.long);
+    if (nid < 0) {
+      throw new ClipError('NOT_FOUND', `no ${pathText} in ${flags.clip}`, {
+        hint: `see: clipctl ls -R --clip ${flags.clip}`,
+      });
+    }
+    new Lister(reader, flags).list(path, nid);
+  } finally {
+    file.close();
+  }
+}
+
+export function registerLs(program: Command): void {
+  program
+    .command('ls')
+    .description('list the files of an archive')
+    .argument('[path]', 'file or directory in the image (default: /)')
+    .requiredOption('--clip <file>', 'the archive')
+    .option('-l, --long', 'mode, links, owner, group, size, time (UTC) and link target too')
+    .option('-R, --recursive', 'directories below, too')
+    .option('--json', 'print a JSON array')
+    .option('--verbose', 'say more')
+    .action((path: string | undefined, flags: Flags) => run(path, flags));
+}
