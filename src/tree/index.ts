@@ -1,0 +1,2 @@
+export { TreeBuilder } from './builder.js';
+export { Tree, type TreeStats } from './tree.js';
