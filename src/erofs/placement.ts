@@ -1,0 +1,98 @@
+import type { Tree } from '../tree/index.js';
+import { CHUNK_BITS_MASK, CHUNK_INDEXES } from './format.js';
+
+/** Extents of files that EROFS cannot place (DESIGN §4.1), sorted by (nid, fileOffset). Ranges that are not listed are holes. */
+export interface PlacementColumns {
+  readonly count: number;
+  readonly nid: Float64Array;
+  readonly fileOffset: Float64Array;
+  readonly length: Float64Array;
+  readonly layer: Uint32Array;
+  readonly layerOffset: Float64Array;
+}
+
+export const BLOCK_BITS = 9;
+export const BLOCK_SIZE = 1 << BLOCK_BITS;
+/** The largest chunk: 2^31 blocks. One constant for every file that is a single chunk also deflates better than a fitting one. */
+const CHUNK_MAX = BLOCK_SIZE * 2 ** CHUNK_BITS_MASK;
+/** A file may cost half a megabyte of indexes: more, and it goes to the placement section, where it costs 36 bytes an extent. */
+export const CHUNKS_MAX = 65_536;
+/**
+ * 1 PiB. Larger than any file system's files that a layer was made from, small enough that a forged size costs 8 KiB of hole
+ * indexes and not more.
+ */
+export const FILE_SIZE_MAX = 2 ** 50;
+
+/** How a regular file's data is described. */
+export interface ChunkPlan {
+  /** i_u. */
+  format: number;
+  chunkSize: number;
+  /** Number of indexes. */
+  chunks: number;
+  /** The indexes are all holes, and the extents go to the placement section. */
+  placed: boolean;
+}
+
+/** Plans the chunks of a non-empty regular file. `into` is reused from file to file. */
+export function planChunks(tree: Tree, inode: number, into: ChunkPlan): void {
+  const size = tree.size(inode);
+  const extents = tree.extents(inode);
+  let position = tree.dataOffset(inode);
+  let chunk = CHUNK_MAX;
+  let placed = position % BLOCK_SIZE !== 0;
+  if (extents !== null) {
+    placed = false;
+    for (let i = 0; i < extents.length && !placed; i += 2) {
+      const offset = extents[i]!;
+      const length = extents[i + 1]!;
+      // A chunk is all data or all hole. Only the end of the file may cut one short: what is beyond it reads as nothing.
+      while (chunk >= BLOCK_SIZE && (offset % chunk !== 0 || (length % chunk !== 0 && offset + length !== size)))
+        chunk /= 2;
+      if (chunk < BLOCK_SIZE || position % BLOCK_SIZE !== 0 || size / chunk > CHUNKS_MAX) placed = true;
+      position += length;
+    }
+  }
+  if (placed) chunk = CHUNK_MAX;
+  into.chunkSize = chunk;
+  into.chunks = Math.ceil(size / chunk);
+  into.format = CHUNK_INDEXES | Math.log2(chunk / BLOCK_SIZE);
+  into.placed = placed;
+}
+
+/** Gathers extents in any order of nids, and sorts them at the end. */
+export class PlacementBuilder {
+  readonly #files: { nid: number; layer: number; position: number; extents: Float64Array }[] = [];
+
+  add(tree: Tree, inode: number, nid: number): void {
+    const extents = tree.extents(inode) ?? Float64Array.of(0, tree.size(inode));
+    this.#files.push({ nid, layer: tree.layer(inode), position: tree.dataOffset(inode), extents });
+  }
+
+  finish(): PlacementColumns | null {
+    if (this.#files.length === 0) return null;
+    this.#files.sort((a, b) => a.nid - b.nid);
+    const count = this.#files.reduce((sum, file) => sum + file.extents.length / 2, 0);
+    const out = {
+      count,
+      nid: new Float64Array(count),
+      fileOffset: new Float64Array(count),
+      length: new Float64Array(count),
+      layer: new Uint32Array(count),
+      layerOffset: new Float64Array(count),
+    };
+    let at = 0;
+    for (const { nid, layer, position, extents } of this.#files) {
+      let layerOffset = position;
+      for (let i = 0; i < extents.length; i += 2, at++) {
+        out.nid[at] = nid;
+        out.fileOffset[at] = extents[i]!;
+        out.length[at] = extents[i + 1]!;
+        out.layer[at] = layer;
+        out.layerOffset[at] = layerOffset;
+        layerOffset += extents[i + 1]!;
+      }
+    }
+    return out;
+  }
+}
