@@ -19,7 +19,7 @@ export async function run(ctx: BenchContext): Promise<SuiteResult> {
   const host = await Clipctl.create({ parent: scratch });
   ctx.defer(() => host.close());
   await host.ok('index', '--image', image.reference, '--out', clip);
-  const inspected = await host.json<{ image: { layers: { spans: number }[] } }>('inspect', '--clip', clip);
+  const inspected = await host.json<{ layers: { spans: number }[] }>('inspect', '--clip', clip);
   const rows: Row[] = [];
 
   await cold(ctx, scratch, clip, ['--no-readahead'], async (mountPoint, stats) => {
@@ -64,7 +64,7 @@ export async function run(ctx: BenchContext): Promise<SuiteResult> {
   }
 
   rows.push(...(await sequential(ctx, scratch)));
-  const spans = inspected.image.layers.reduce((sum, layer) => sum + layer.spans, 0);
+  const spans = inspected.layers.reduce((sum, layer) => sum + layer.spans, 0);
   return { title: `py, ${(image.compressedBytes / 1e6).toFixed(0)} MB, ${spans} spans`, rows };
 }
 

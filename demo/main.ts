@@ -196,11 +196,11 @@ async function main(reference: string | undefined, command: readonly string[]): 
     if (done.status !== 0) throw new Error(done.stderr.trim());
     return done.stdout;
   };
-  const counters = (): Counters => JSON.parse(clipctlQuiet('stats', '--json')) as Counters;
+  const counters = (): Counters => (JSON.parse(clipctlQuiet('stats', '--json')) as { counters: Counters }).counters;
 
   const indexed = await clipctlShown('index', '--image', subject.reference, '--out', clip);
   const inspected = JSON.parse(clipctlQuiet('inspect', '--clip', clip, '--json')) as Inspected;
-  const compressed = inspected.image.layers.reduce((sum, layer) => sum + layer.size, 0);
+  const compressed = inspected.layers.reduce((sum, layer) => sum + layer.size, 0);
   const indexSize = (await stat(clip)).size;
 
   undo.push(() => stopDaemon(clipctlQuiet, mountPoint));
@@ -227,7 +227,7 @@ async function main(reference: string | undefined, command: readonly string[]): 
     [
       'image, compressed',
       megabytes(compressed),
-      `${inspected.image.layers.length} layers, ${inspected.image.reference}`,
+      `${inspected.layers.length} layers, ${inspected.inodes.toLocaleString('en-US')} files, ${inspected.reference}`,
     ],
     ['index (.clip)', megabytes(indexSize), `${percent(indexSize, compressed)} of the image`],
     ['time to index', `${indexed.seconds.toFixed(2)} s`, 'once per image'],
@@ -257,7 +257,9 @@ function bytesOf(c: Counters): number {
 }
 
 interface Inspected {
-  readonly image: { readonly reference: string; readonly layers: readonly { readonly size: number }[] };
+  readonly reference: string;
+  readonly inodes: number;
+  readonly layers: readonly { readonly size: number }[];
 }
 
 function stopDaemon(clipctlQuiet: (...args: string[]) => string, mountPoint: string): void {

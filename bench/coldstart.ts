@@ -1,0 +1,145 @@
+import { mkdir } from 'node:fs/promises';
+import path from 'node:path';
+import { Clipctl, runProgram } from '../test/support/clipctl.js';
+import { spawnProxy } from '../test/support/proxy-process.js';
+import { compressedBytes, localRun } from './floor.js';
+import {
+  type BenchContext,
+  bounded,
+  dropCaches,
+  median,
+  type Row,
+  rated,
+  run as runOk,
+  type SuiteResult,
+} from './support.js';
+
+const WORKLOAD = ['python3', '-c', 'import numpy, scipy, pandas; print("ready")'];
+const RTT_MS = 20;
+const LINKS = [
+  { name: '1 Gbit/s', bytesPerSecond: 125e6 },
+  { name: '200 Mbit/s', bytesPerSecond: 25e6 },
+] as const;
+const ROUNDS = 3;
+
+/** From `clipctl mount` to the workload's own output, cold caches everywhere, through a link of 20 ms and a given rate (issue 6). */
+export async function run(ctx: BenchContext): Promise<SuiteResult> {
+  const image = await ctx.python();
+  const scratch = await ctx.scratch();
+  const rows: Row[] = [];
+  const indexer = await Clipctl.create({ parent: scratch });
+  ctx.defer(() => indexer.close());
+
+  const fine = path.join(scratch, 'fine.clip');
+  await indexer.ok('index', '--image', image.reference, '--out', fine, '--checkpoint', '1');
+  const rootfs = path.join(scratch, 'rootfs');
+  await mkdir(rootfs);
+  await runOk('tar', ['-C', rootfs, '-xpf', image.tars[0]!, '--numeric-owner']);
+  const local = await localRun(rootfs, WORKLOAD, ROUNDS);
+  const own = Math.min(...local.seconds);
+  const needed = compressedBytes(fine, local.touched).pages;
+  rows.push({ metric: 'unpacked, caches dropped: ready', value: own, unit: 's' });
+  rows.push({ metric: 'compressed bytes of the touched pages', value: needed / 1e6, unit: 'MB' });
+
+  const [, repository] = image.reference.split(/\/(.*)/);
+  for (const link of LINKS) {
+    const upstream = `http://${image.reference.split('/')[0]}`;
+    const proxy = await spawnProxy({ upstream, latencyMs: RTT_MS, bytesPerSecond: link.bytesPerSecond });
+    ctx.defer(() => proxy.stop());
+    const floor = (3 * RTT_MS) / 1000 + needed / link.bytesPerSecond + own;
+    rows.push({ metric: `${link.name}: floor`, value: floor, unit: 's' });
+
+    const clip = path.join(scratch, 'plain.clip');
+    await indexer.ok(
+      'index',
+      '--image',
+      image.reference,
+      '--storage-image',
+      `${proxy.host}/${repository}`,
+      '--out',
+      clip,
+    );
+    const plain = await measure(ctx, scratch, clip, proxy);
+    const ready = median(plain.map((r) => r.ready));
+    const bytes = median(plain.map((r) => r.bytes)) / 1e6;
+    const name = `${link.name}, no profile`;
+    rows.push(
+      link.bytesPerSecond === 125e6
+        ? bounded(`${name}: ready`, ready, 's', { atMost: 2 })
+        : { metric: `${name}: ready`, value: ready, unit: 's', ratio: { value: ready / floor, to: 'floor' } },
+      { metric: `${name}: mounted`, value: median(plain.map((r) => r.mounted)), unit: 's' },
+      bounded(`${name}: fetched`, bytes, 'MB', { atMost: 60 }),
+      { metric: `${name}: requests`, value: median(plain.map((r) => r.requests)), unit: '' },
+    );
+
+    const optimized = path.join(scratch, 'optimized.clip');
+    const made = await indexer.run([
+      ...['optimize', '--image', image.reference, '--storage-image', `${proxy.host}/${repository}`],
+      ...['--out', optimized, '--', ...WORKLOAD],
+    ]);
+    if (made.code !== 0) {
+      ctx.log(`optimize: ${made.stderr.trim().split('\n')[0]}`);
+      rows.push({
+        metric: `${link.name}, profile: ready`,
+        value: Number.NaN,
+        unit: 's',
+        target: '≤ 1.25 × floor',
+        ok: false,
+      });
+      continue;
+    }
+    const shaped = await measure(ctx, scratch, optimized, proxy);
+    const best = median(shaped.map((r) => r.ready));
+    const fetched = median(shaped.map((r) => r.bytes));
+    rows.push(
+      rated(`${link.name}, profile: ready`, best, 's', { value: best / floor, to: 'floor' }, { atMost: 1.25 }),
+      { metric: `${link.name}, profile: mounted`, value: median(shaped.map((r) => r.mounted)), unit: 's' },
+      rated(
+        `${link.name}, profile: fetched`,
+        fetched / 1e6,
+        'MB',
+        { value: fetched / needed, to: 'its bytes' },
+        { atMost: 1.15 },
+      ),
+      { metric: `${link.name}, profile: requests`, value: median(shaped.map((r) => r.requests)), unit: '' },
+    );
+  }
+  const title = `py, ${(image.compressedBytes / 1e6).toFixed(0)} MB, import numpy, scipy, pandas; ${RTT_MS} ms round trip`;
+  return { title, rows };
+}
+
+interface Start {
+  readonly mounted: number;
+  readonly ready: number;
+  readonly bytes: number;
+  readonly requests: number;
+}
+
+async function measure(
+  ctx: BenchContext,
+  scratch: string,
+  clip: string,
+  proxy: Awaited<ReturnType<typeof spawnProxy>>,
+): Promise<Start[]> {
+  const starts: Start[] = [];
+  for (let round = 0; round < ROUNDS; round++) {
+    const host = await Clipctl.create({ parent: scratch });
+    ctx.defer(() => host.close());
+    const mountPoint = await host.place('mnt');
+    await proxy.reset();
+    await runOk('sync', []);
+    dropCaches();
+    const mount = await host.ok('mount', '--clip', clip, '--at', mountPoint);
+    const workload = await runProgram('chroot', [mountPoint, ...WORKLOAD]);
+    if (workload.stdout !== 'ready\n') throw new Error(`the workload failed: ${workload.stderr.trim().slice(-300)}`);
+    const blobs = (await proxy.requests()).filter((r) => r.path.includes('/blobs/'));
+    starts.push({
+      mounted: mount.seconds,
+      ready: mount.seconds + workload.firstOutput,
+      bytes: blobs.reduce((sum, r) => sum + r.bytes, 0),
+      requests: blobs.length,
+    });
+    await host.close();
+  }
+  return starts;
+}
