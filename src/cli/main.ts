@@ -1,11 +1,15 @@
 import { Command, CommanderError } from 'commander';
 import { commands } from './commands/index.js';
+import { packageVersion } from './commands/version.js';
 import { EXIT_USAGE, exitCodeOf, printError } from './output.js';
 
 const program = new Command('clipctl')
   .description('Run container images without pulling them.')
   .enablePositionalOptions()
-  .showHelpAfterError('(clipctl help COMMAND shows what it takes)')
+  .showHelpAfterError('  clipctl help COMMAND shows what it takes')
+  // One voice for all errors: those of commander look like ours.
+  .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'clipctl: ')) })
+  .version(packageVersion(), '-V, --version', 'print the version')
   .exitOverride();
 
 for (const register of commands) register(program);
