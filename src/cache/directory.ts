@@ -7,9 +7,10 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
   writeSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { ClipError } from '../bytes/index.js';
 import { tryLock } from '../linux/index.js';
 
@@ -59,7 +60,7 @@ export class CacheDirectory {
   static open(path: string, name = 'clipd'): CacheDirectory {
     let lock: number;
     try {
-      mkdirSync(path, { recursive: true, mode: 0o700 });
+      makeDirectory(path);
       // Not O_TRUNC: until the lock is ours the text in it is the owner's.
       lock = openSync(join(path, 'lock'), constants.O_RDWR | constants.O_CREAT, 0o600);
     } catch (cause) {
@@ -115,6 +116,19 @@ function prepare(path: string): boolean {
   }
   mkdirSync(spans, { recursive: true, mode: 0o700 });
   return discarded;
+}
+
+/** Like `mkdir -p`, but it says EROFS and not ENOENT on a read-only disk, as Node's recursive one does not. */
+function makeDirectory(path: string): void {
+  try {
+    mkdirSync(path, { mode: 0o700 });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT' && dirname(path) !== path) {
+      makeDirectory(dirname(path));
+      mkdirSync(path, { mode: 0o700 });
+    } else if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) throw error;
+  }
 }
 
 export function listDirectory(path: string): string[] {

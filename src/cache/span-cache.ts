@@ -129,6 +129,11 @@ export class SpanCache {
     return this.#unmounted.bytes + this.#mountedBytes();
   }
 
+  /** False while the disk refuses writes. */
+  get writable(): boolean {
+    return this.#directory !== null && this.#mayWrite();
+  }
+
   /** Advances with every fill; what `lastUse` is measured in. */
   tick(): number {
     return Atomics.add(this.#clock, 0, 1) + 1;
@@ -222,7 +227,7 @@ export class SpanCache {
       mountedLayers: this.#layers.size,
       unmountedLayers: this.#unmounted.count,
       unmountedBytes: this.#unmounted.bytes,
-      writable: this.#directory !== null && this.#mayWrite(),
+      writable: this.writable,
     };
   }
 

@@ -1,11 +1,12 @@
-import { readSync } from 'node:fs';
+import { readSync, write } from 'node:fs';
+import { promisify } from 'node:util';
 import type { LayerMeta, SpanTable } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import { type CachedLayer, noteUse, type SharedLayer, spanAt } from '../cache/index.js';
 import type { QueuedLayer } from './fetch-queue.js';
 import { abandoned, aborted, SpanJob, type SpanResult } from './job.js';
 import type { LayerContext } from './layer-set.js';
-import { Priority, type Target, type TaskResult } from './protocol.js';
+import { Priority, publish, type Target, type TaskResult } from './protocol.js';
 import { type BlobSource, RangeRequest } from './range-request.js';
 import { Readahead } from './readahead.js';
 import { StreamFetcher } from './stream-fetcher.js';
@@ -35,6 +36,14 @@ export interface ReadOptions {
 const MAX_MISMATCHES = 2;
 /** A span that vanishes between fill and copy (a disk that cannot read back what it took) is filled again so many times. */
 const MAX_READ_ATTEMPTS = 3;
+const writeAsync = promisify(write);
+
+async function writeAll(fd: number, bytes: Uint8Array, position: number): Promise<void> {
+  for (let done = 0; done < bytes.length; ) {
+    done += (await writeAsync(fd, bytes, done, bytes.length - done, position + done)).bytesWritten;
+  }
+}
+
 /** After that the disk gets another chance. */
 const UNREADABLE_MS = 30_000;
 
@@ -48,6 +57,7 @@ export class LazyLayer implements QueuedLayer {
   readonly #readahead: Readahead;
   /** Spans that the disk could not read back → until when they are kept in memory instead. */
   readonly #unreadable = new Map<number, number>();
+  readonly #promoting = new Set<number>();
   /** Spans fetched ahead and not known to have been read yet → compressed bytes. */
   readonly #unread = new Map<number, { bytes: number; prefetch: boolean }>();
 
@@ -324,6 +334,7 @@ export class LazyLayer implements QueuedLayer {
     if (bytes !== undefined) {
       counters.spanHits.add();
       noteUse(this.shared, span);
+      void this.#promote(span, bytes);
       return Promise.resolve(bytes);
     }
     counters.spanMisses.add();
@@ -482,6 +493,26 @@ export class LazyLayer implements QueuedLayer {
       i = j;
     }
     return true;
+  }
+
+  /** The disk takes writes again: what memory held for it moves there, where FUSE workers find it. */
+  async #promote(span: number, bytes: Uint8Array): Promise<void> {
+    const { cache, memory } = this.#context;
+    if (this.shared.fd < 0 || this.#promoting.has(span) || !cache.writable || this.#avoidsDisk(span)) return;
+    if (!cache.reserve(this.#cached, span, 'anything')) return;
+    this.#promoting.add(span);
+    this.#cached.hold(span);
+    try {
+      await writeAll(this.shared.fd, bytes, this.table.layerOffset[span]!);
+      publish({ fd: this.shared.fd, position: 0, span, generations: this.shared.generations });
+      memory.delete(this.shared.id, span);
+      cache.writeSucceeded();
+    } catch (error) {
+      cache.writeFailed(this.#cached, span, (error as NodeJS.ErrnoException).code ?? String(error));
+    } finally {
+      this.#promoting.delete(span);
+      this.#cached.unhold(span);
+    }
   }
 
   #avoidsDisk(span: number): boolean {

@@ -15,6 +15,12 @@ export interface Target {
   readonly generations: Int32Array;
 }
 
+/** Turns even → odd: from now on FUSE workers read the span. Only the filler does this, and it is alone (DESIGN §3.9). */
+export function publish(target: Target): void {
+  const generation = Atomics.load(target.generations, target.span);
+  if ((generation & 1) === 0) Atomics.store(target.generations, target.span, (generation + 1) | 0);
+}
+
 /** Verify a span's compressed bytes, inflate them, verify and store the result. */
 export interface InflateTask {
   readonly type: 'inflate';

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { readSync, writeSync } from 'node:fs';
 import { ClipError, crc32, toHex } from '../bytes/index.js';
 import { SpanInflater } from '../gzip/index.js';
-import type { CheckTask, InflateTask, Target, TaskResult } from './protocol.js';
+import { type CheckTask, type InflateTask, publish, type Target, type TaskResult } from './protocol.js';
 
 /** A span is held in memory as a whole only without a disk cache; then a table must not make us allocate what it likes. */
 const MAX_SPAN_IN_MEMORY = 1 << 30;
@@ -58,12 +58,6 @@ export class MemorySink implements Sink {
     this.bytes.set(view, this.#length);
     this.#length += view.length;
   }
-}
-
-/** Turns even → odd: from now on FUSE workers read the span. Only the filler does this, and it is alone (DESIGN §3.9). */
-export function publish(target: Target): void {
-  const generation = Atomics.load(target.generations, target.span);
-  if ((generation & 1) === 0) Atomics.store(target.generations, target.span, (generation + 1) | 0);
 }
 
 export function checkDigest(compressed: Uint8Array, sha256: Uint8Array): TaskResult | null {
