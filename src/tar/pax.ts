@@ -70,21 +70,15 @@ export function collectXattrs(global: PaxRecords, local: PaxRecords): Map<string
   const merged = new Map([...global.values, ...local.values]);
   const xattrs = new Map<string, Uint8Array>();
   for (const [key, value] of merged) {
-    if (value.length === 0 && isMasked(key, local)) continue;
+    // POSIX: an empty value "shall delete any … extended header value … of the same name". Go reads it so, and with it every engine.
+    if (value.length === 0) continue;
     if (key.startsWith('LIBARCHIVE.xattr.')) {
       const name = urlDecode(key.slice('LIBARCHIVE.xattr.'.length));
-      if (!merged.has(`SCHILY.xattr.${name}`)) xattrs.set(name, new Uint8Array(Buffer.from(latin1(value), 'base64')));
+      if ((merged.get(`SCHILY.xattr.${name}`)?.length ?? 0) === 0)
+        xattrs.set(name, new Uint8Array(Buffer.from(latin1(value), 'base64')));
     } else if (key.startsWith('SCHILY.xattr.')) xattrs.set(key.slice('SCHILY.xattr.'.length), value);
   }
   return xattrs;
-}
-
-/**
- * POSIX: an empty value deletes. For xattrs every writer means an xattr with an empty value, and umoci and GNU tar set one:
- * so it deletes only what a global header set, and only there.
- */
-function isMasked(key: string, local: PaxRecords): boolean {
-  return !local.values.has(key);
 }
 
 function urlDecode(text: string): string {
