@@ -1,5 +1,5 @@
 export { SectionKind, type SectionName } from './format.js';
-export { type Archive, type ArchiveInput, openArchive, type SectionInfo } from './reader.js';
+export { type Archive, type ArchiveInput, openArchive, readImageMeta, type SectionInfo } from './reader.js';
 export { encodeSpanTable, type SpanColumns } from './span-table.js';
 export type {
   FileHashes,

@@ -168,6 +168,12 @@ function readSection(input: ArchiveInput, section: SectionInfo): Uint8Array {
   return raw;
 }
 
+/** What image an archive is of, without reading the rest of it. Throws FormatError as `openArchive` does. */
+export function readImageMeta(input: ArchiveInput): ImageMeta {
+  const section = readHeader(input).find((s) => s.name === 'image')!; // required: readTable saw to it
+  return decodeImageMeta(readSection(input, section), `${input.name}: section image`);
+}
+
 /**
  * Opens an archive: reads and checks the header and every section but `windows` and `hashes`, which are checked when used.
  * Throws FormatError naming the file and the section for anything that is not exactly as docs/format.md says.

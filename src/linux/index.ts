@@ -15,6 +15,7 @@ export * as flags from './flags.js';
 export { closeBackingFile, type FuseMountOptions, mountFuse, openBackingFile, openFuseDevice } from './fuse-device.js';
 export { bindMount, type MountOptions, mountErofs, mountFileSystem, unmount } from './mount.js';
 export { type MountInfo, mountNamespace, parseMountInfo, readMountInfo } from './mountinfo.js';
+export { notifySystemd } from './notify.js';
 export { becomeSubreaper, dieWithParent } from './process.js';
 export {
   listenUnix,

@@ -1,7 +1,13 @@
 import type { Command } from 'commander';
+import { registerDaemon } from './daemon.js';
+import { registerHealth } from './health.js';
 import { registerIndex } from './index-command.js';
 import { registerInspect } from './inspect.js';
 import { registerLs } from './ls.js';
+import { registerMount } from './mount.js';
+import { registerPs } from './ps.js';
+import { registerStats } from './stats.js';
+import { registerUmount } from './umount.js';
 import { registerVersion } from './version.js';
 
 /** Each command registers itself and loads what it needs when it runs: `clipctl help` must not load an engine. */
@@ -9,5 +15,11 @@ export const commands: readonly ((program: Command) => void)[] = [
   registerIndex,
   registerLs,
   registerInspect,
+  registerMount,
+  registerUmount,
+  registerPs,
+  registerStats,
+  registerHealth,
+  registerDaemon,
   registerVersion,
 ];

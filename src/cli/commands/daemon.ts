@@ -1,0 +1,68 @@
+import type { Command } from 'commander';
+import { ClipError } from '../../bytes/index.js';
+import { addDaemonFlags, type DaemonFlags, daemonSettings, locate } from '../daemon-flags.js';
+import { printResult } from '../output.js';
+
+interface Flags extends DaemonFlags {
+  readonly stop?: boolean;
+  readonly upgrade?: boolean;
+}
+
+/** A clipd that was told to stop is gone within 5 s. */
+const STOP_MS = 10_000;
+
+async function run(flags: Flags): Promise<void> {
+  const { loadDaemon } = await import('../../daemon/index.js');
+  const { runDaemon } = await loadDaemon();
+  const location = await locate(flags);
+  await runDaemon(daemonSettings(location, flags), (report) => {
+    if (report.state === 'serving') process.stderr.write(`clipctl: clipd serves at ${location.root}\n`);
+  });
+}
+
+async function stop(flags: Flags): Promise<void> {
+  const { ClipdClient } = await import('../../daemon/index.js');
+  const { root } = await locate(flags);
+  const client = new ClipdClient(root);
+  const { keeperPid } = await client.health();
+  await client.stop(false);
+  for (const end = performance.now() + STOP_MS; performance.now() < end; ) {
+    try {
+      process.kill(keeperPid, 0);
+    } catch {
+      printResult({ root, stopped: true }, flags.json === true, () => '');
+      return;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  throw new ClipError('SYSTEM', `clipd (pid ${keeperPid}) does not end`, { hint: `kill -9 ${keeperPid}` });
+}
+
+async function upgrade(flags: Flags): Promise<void> {
+  const { ClipdClient, SERVER_MAIN } = await import('../../daemon/index.js');
+  const client = new ClipdClient((await locate(flags)).root);
+  const before = await client.health();
+  await client.upgrade(SERVER_MAIN);
+  for (const end = performance.now() + STOP_MS; performance.now() < end; ) {
+    const now = await client.health();
+    if (now.serverPid !== before.serverPid) {
+      const value = { from: before.version, to: now.version, serverPid: now.serverPid };
+      printResult(value, flags.json === true, () => `clipd serves version ${now.version} (was ${before.version})`);
+      return;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  throw new ClipError('SYSTEM', 'the new server does not take over', { hint: 'look into the log of clipd' });
+}
+
+export function registerDaemon(program: Command): void {
+  const command = program
+    .command('daemon')
+    .description('run clipd in the foreground; end or upgrade one that runs')
+    .option('--stop', 'unmount everything and end the clipd that runs')
+    .option('--upgrade', 'replace its server by this version; mounts stay');
+  addDaemonFlags(command).action(async (flags: Flags) => {
+    if (flags.stop && flags.upgrade) throw new ClipError('USAGE', '--stop and --upgrade exclude each other');
+    await (flags.stop ? stop(flags) : flags.upgrade ? upgrade(flags) : run(flags));
+  });
+}

@@ -1,0 +1,17 @@
+import type { Command } from 'commander';
+import { addRootFlags, locate, type RootFlags } from '../daemon-flags.js';
+import { printResult } from '../output.js';
+
+async function health(flags: RootFlags): Promise<void> {
+  const { ClipdClient } = await import('../../daemon/index.js');
+  const value = await new ClipdClient((await locate(flags)).root).health();
+  printResult(
+    value,
+    flags.json === true,
+    () => `ok: clipd ${value.version} at ${value.root}, up ${value.uptime} s, ${value.mounts} mounts`,
+  );
+}
+
+export function registerHealth(program: Command): void {
+  addRootFlags(program.command('health').description('whether clipd answers; exit code 1 if not')).action(health);
+}

@@ -1,0 +1,100 @@
+import { constants } from 'node:os';
+import type { Command } from 'commander';
+import type { ClipdClient, MountInfoReply } from '../../daemon/index.js';
+import type { ImageOptions } from '../../mount/index.js';
+import { addDaemonFlags, type DaemonFlags, daemonSettings, locate, seconds } from '../daemon-flags.js';
+import { printResult } from '../output.js';
+import { addRegistryFlags, credentialsFrom, type RegistryFlags } from './index-command.js';
+
+interface Flags extends DaemonFlags, RegistryFlags {
+  readonly clip: string;
+  readonly at: string;
+  readonly foreground?: boolean;
+  readonly readahead: boolean;
+  readonly readTimeout?: number;
+  readonly suid?: boolean;
+  readonly dev?: boolean;
+}
+
+/** Only what the user asked for: a default does not conflict with a mount that exists. */
+function imageOptions(flags: Flags): Partial<ImageOptions> {
+  return {
+    ...(flags.readahead ? {} : { readahead: false }),
+    ...(flags.readTimeout === undefined ? {} : { readTimeout: flags.readTimeout }),
+    ...(flags.plainHttp === true ? { plainHttp: true } : {}),
+  };
+}
+
+/** Resolves with the first signal that asks us to end. The second one ends us at once. */
+function interruption(): { readonly signal: Promise<NodeJS.Signals>; readonly seen: () => NodeJS.Signals | null } {
+  let seen: NodeJS.Signals | null = null;
+  const signal = new Promise<NodeJS.Signals>((resolve) => {
+    for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+      process.once(name, () => {
+        seen ??= name;
+        resolve(name);
+      });
+    }
+  });
+  return { signal, seen: () => seen };
+}
+
+async function undo(client: ClipdClient, mountPoint: string, started: boolean): Promise<void> {
+  await client.unmount({ mountPoint, mode: 'lazy' });
+  if (started) await client.stop(true).catch(() => {});
+}
+
+async function mount(flags: Flags): Promise<void> {
+  const interrupted = interruption();
+  const { ClipdClient, IDLE_EXIT_SECONDS, mountStarting, prepareMount } = await import('../../daemon/index.js');
+  const location = await locate(flags);
+  const credentials = credentialsFrom(flags);
+  const request = await prepareMount(
+    {
+      archivePath: flags.clip,
+      mountPoint: flags.at,
+      options: imageOptions(flags),
+      suid: flags.suid ?? false,
+      dev: flags.dev ?? false,
+      ...(credentials === undefined ? {} : { credentials }),
+    },
+    {
+      ...(location.askedCacheDir === undefined ? {} : { cacheDir: location.askedCacheDir }),
+      ...(flags.cacheSize === undefined ? {} : { cacheSize: flags.cacheSize }),
+      ...(flags.workers === undefined ? {} : { workers: flags.workers }),
+    },
+  );
+  const client = new ClipdClient(location.root);
+  const settings = { ...daemonSettings(location, flags), idleExit: IDLE_EXIT_SECONDS };
+  const { mounted, started } = await mountStarting(client, settings, request);
+  let signal = interrupted.seen();
+  if (signal === null) {
+    print(mounted, flags);
+    if (flags.foreground !== true) return;
+    const end = await Promise.race([interrupted.signal, client.waitUnmounted(mounted.mountPoint)]);
+    if (end === undefined) return;
+    signal = end;
+  }
+  // Ctrl-C at any point leaves nothing behind; in the foreground it is the way to end the mount.
+  await undo(client, mounted.mountPoint, started);
+  process.exit(flags.foreground === true ? 0 : 128 + constants.signals[signal]);
+}
+
+function print(mounted: MountInfoReply, flags: Flags): void {
+  printResult(mounted, flags.json === true, () => mounted.mountPoint);
+  if (flags.verbose) process.stderr.write(`clipctl: ${mounted.reference} from ${mounted.archivePath}\n`);
+}
+
+export function registerMount(program: Command): void {
+  const command = program
+    .command('mount')
+    .description('mount an indexed image; prints the mount point once it answers')
+    .requiredOption('--clip <file>', 'the .clip archive')
+    .requiredOption('--at <dir>', 'an existing directory')
+    .option('--foreground', 'stay, and unmount on Ctrl-C')
+    .option('--no-readahead', 'fetch the spans that are read and nothing else')
+    .option('--read-timeout <seconds>', 'after which a read without bytes fails (default 300)', seconds)
+    .option('--suid', 'honour set-uid bits')
+    .option('--dev', 'honour device nodes');
+  addDaemonFlags(addRegistryFlags(command)).action(mount);
+}

@@ -1,0 +1,26 @@
+import type { Command } from 'commander';
+import { addRootFlags, locate, type RootFlags } from '../daemon-flags.js';
+import { printResult } from '../output.js';
+
+async function stats(flags: RootFlags): Promise<void> {
+  const { ClipdClient } = await import('../../daemon/index.js');
+  const value = await new ClipdClient((await locate(flags)).root).stats();
+  printResult(value, flags.json === true, () => {
+    const lines = [
+      `clipd ${value.health.version}, up ${value.health.uptime} s, ${value.health.restarts} server restarts, ` +
+        `${value.health.mounts} mounts of ${value.connections.length} images`,
+      `memory: server ${(value.memory.serverRss / 1e6).toFixed(0)} MB, keeper ${(value.memory.keeperRss / 1e6).toFixed(0)} MB`,
+    ];
+    for (const [group, numbers] of [
+      ['fuse', value.fuse],
+      ['counters', value.counters],
+    ] as const) {
+      for (const [name, number] of Object.entries(numbers)) lines.push(`${group}.${name}\t${number}`);
+    }
+    return lines.join('\n');
+  });
+}
+
+export function registerStats(program: Command): void {
+  addRootFlags(program.command('stats').description('what clipd has fetched and served')).action(stats);
+}

@@ -1,0 +1,37 @@
+import type { Command } from 'commander';
+import { ClipError } from '../../bytes/index.js';
+import { addRootFlags, locate, type RootFlags } from '../daemon-flags.js';
+import { printResult } from '../output.js';
+
+interface Flags extends RootFlags {
+  readonly force?: boolean;
+  readonly lazy?: boolean;
+}
+
+async function umount(directory: string, flags: Flags): Promise<void> {
+  if (flags.force && flags.lazy) throw new ClipError('USAGE', '--force and --lazy exclude each other');
+  const { ClipdClient, loadOrphans, NotRunningError, resolvePlace } = await import('../../daemon/index.js');
+  const mountPoint = resolvePlace(directory);
+  const client = new ClipdClient((await locate(flags)).root);
+  const mode = flags.force ? 'force' : flags.lazy ? 'lazy' : 'normal';
+  try {
+    await client.unmount({ mountPoint, mode });
+  } catch (error) {
+    // A clip mount without its clipd is dead: it can only be removed.
+    const unknown = error instanceof NotRunningError || (error instanceof ClipError && error.code === 'NOT_FOUND');
+    if (!unknown) throw error;
+    const { unmountOrphan } = await loadOrphans();
+    await unmountOrphan(mountPoint);
+  }
+  printResult({ mountPoint }, flags.json === true, () => '');
+}
+
+export function registerUmount(program: Command): void {
+  const command = program
+    .command('umount')
+    .description('unmount what clipctl mount has mounted')
+    .argument('<dir>', 'the mount point')
+    .option('--lazy', 'take it out of the tree now; who has files open keeps them until done')
+    .option('--force', 'also when busy; who has files open gets errors');
+  addRootFlags(command).action(umount);
+}

@@ -1,0 +1,79 @@
+import { type Command, InvalidArgumentError } from 'commander';
+import type { DaemonSettings } from '../mount/index.js';
+
+/** The flags of every command that talks to clipd. */
+export interface RootFlags {
+  readonly root?: string;
+  readonly cacheDir?: string;
+  readonly json?: boolean;
+  readonly verbose?: boolean;
+}
+
+/** The flags that say how a clipd runs: for `daemon`, and for `mount`, which may start one. */
+export interface DaemonFlags extends RootFlags {
+  readonly cacheSize?: number;
+  readonly workers?: number;
+}
+
+export function addRootFlags(command: Command): Command {
+  return command
+    .option('--root <dir>', "clipd's socket and state (default $CLIP_ROOT, /run/clip, or $XDG_RUNTIME_DIR/clip)")
+    .option('--cache-dir <dir>', 'the span cache (default $CLIP_CACHE_DIR, /var/cache/clip, or $XDG_CACHE_HOME/clip)')
+    .option('--json', 'print JSON')
+    .option('--verbose', 'say more, and log more');
+}
+
+const UNITS: Readonly<Record<string, number>> = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 };
+
+/** "20G" → bytes. */
+export function byteSize(text: string): number {
+  const match = /^(\d{1,12}(?:\.\d+)?)([kmgt]?)(?:i?b)?$/i.exec(text);
+  if (match === null) throw new InvalidArgumentError('a size such as 500M or 20G expected');
+  return Math.floor(Number(match[1]) * UNITS[match[2]!.toLowerCase()]!);
+}
+
+export function positiveInteger(text: string): number {
+  if (!/^[1-9]\d{0,5}$/.test(text)) throw new InvalidArgumentError('a whole number above 0 expected');
+  return Number(text);
+}
+
+export function seconds(text: string): number {
+  const value = Number(text);
+  if (!/^\d{1,6}(\.\d+)?$/.test(text) || value <= 0) throw new InvalidArgumentError('seconds above 0 expected');
+  return value;
+}
+
+export function addDaemonFlags(command: Command): Command {
+  return addRootFlags(command)
+    .option('--cache-size <size>', 'cap of the span cache, 20G (default: 20 GB or 20 % of the disk)', byteSize)
+    .option('--workers <n>', 'FUSE threads (default: one per core, at most 4)', positiveInteger);
+}
+
+export interface Location {
+  readonly root: string;
+  readonly cacheDir: string;
+  /** The cache directory the user asked for, if any. */
+  readonly askedCacheDir: string | undefined;
+}
+
+/** Flag, environment, default: in this order. */
+export async function locate(flags: RootFlags): Promise<Location> {
+  const { defaultCacheDir, defaultRoot, resolvePlace } = await import('../daemon/index.js');
+  const asked = flags.cacheDir ?? (process.env.CLIP_CACHE_DIR || undefined);
+  const askedCacheDir = asked === undefined ? undefined : resolvePlace(asked);
+  return {
+    root: resolvePlace(flags.root ?? (process.env.CLIP_ROOT || defaultRoot())),
+    cacheDir: askedCacheDir ?? resolvePlace(defaultCacheDir()),
+    askedCacheDir,
+  };
+}
+
+export function daemonSettings(location: Location, flags: DaemonFlags): DaemonSettings {
+  return {
+    root: location.root,
+    cacheDir: location.cacheDir,
+    ...(flags.cacheSize === undefined ? {} : { cacheSize: flags.cacheSize }),
+    ...(flags.workers === undefined ? {} : { workers: flags.workers }),
+    ...(flags.verbose === true ? { verbose: true } : {}),
+  };
+}

@@ -1,0 +1,147 @@
+import { request } from 'node:http';
+import { join } from 'node:path';
+import { ClipError } from '../bytes/index.js';
+import { fromWireError, SOCKET_NAME } from '../mount/index.js';
+import {
+  API,
+  type ErrorReply,
+  type Health,
+  type MountInfoReply,
+  type MountRequest,
+  type Stats,
+  type UnmountReply,
+  type UnmountRequest,
+} from './api.js';
+
+/** A server that is replaced is back in a fraction of a second; longer than this something else is wrong. */
+const RETRY_FOR_MS = 10_000;
+
+/** No clipd answers at this root. */
+export class NotRunningError extends ClipError {
+  constructor(root: string, cause?: unknown) {
+    super('NOT_FOUND', `no clipd runs with root ${root}`, {
+      cause,
+      hint: 'clipctl mount starts one, or: clipctl daemon; --root names another',
+    });
+  }
+}
+
+/** The typed client of clipd's control API. One request per connection: nothing keeps the caller's process alive. */
+export class ClipdClient {
+  readonly root: string;
+  readonly #socketPath: string;
+
+  constructor(root: string) {
+    this.root = root;
+    this.#socketPath = join(root, SOCKET_NAME);
+  }
+
+  health(): Promise<Health> {
+    return this.#call('GET', API.health);
+  }
+
+  /** Repeated with the same requestId when the server is replaced meanwhile: it mounts once. */
+  mount(body: MountRequest): Promise<MountInfoReply> {
+    return this.#call('POST', API.mounts, body);
+  }
+
+  async unmount(body: UnmountRequest): Promise<UnmountReply> {
+    return this.#call('POST', API.unmount, body, (error) =>
+      // The first attempt did it, and its answer was lost with the server.
+      error.code === 'NOT_FOUND' ? { mountPoint: body.mountPoint, closed: true } : undefined,
+    );
+  }
+
+  async mounts(): Promise<readonly MountInfoReply[]> {
+    return (await this.#call<{ mounts: MountInfoReply[] }>('GET', API.mounts)).mounts;
+  }
+
+  stats(): Promise<Stats> {
+    return this.#call('GET', API.stats);
+  }
+
+  /** Resolves when nothing is mounted there any more, or clipd has ended. */
+  async waitUnmounted(mountPoint: string): Promise<void> {
+    try {
+      await this.#call('GET', `${API.wait}?mountPoint=${encodeURIComponent(mountPoint)}`);
+    } catch (error) {
+      if (!(error instanceof NotRunningError)) throw error;
+    }
+  }
+
+  stop(onlyIfIdle: boolean): Promise<{ stopping: boolean }> {
+    return this.#call('POST', API.stop, { onlyIfIdle });
+  }
+
+  upgrade(serverModule: string): Promise<{ version: string }> {
+    return this.#call('POST', API.upgrade, { serverModule });
+  }
+
+  /** @param afterRetry what an error of a repeated request means, if it is none */
+  async #call<T>(
+    method: string,
+    path: string,
+    body?: unknown,
+    afterRetry: (error: ClipError) => T | undefined = () => undefined,
+  ): Promise<T> {
+    const end = performance.now() + RETRY_FOR_MS;
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return await this.#once<T>(method, path, body);
+      } catch (error) {
+        if (error instanceof ClipError) {
+          const meant = attempt > 0 ? afterRetry(error) : undefined;
+          if (meant !== undefined) return meant;
+          throw error;
+        }
+        const code = (error as NodeJS.ErrnoException).code ?? '';
+        if (code === 'ENOENT' || code === 'ECONNREFUSED') throw new NotRunningError(this.root, error);
+        if (code === 'EACCES') {
+          throw new ClipError('PERMISSION', `${this.#socketPath}: permission denied`, {
+            cause: error,
+            hint: 'only the user that runs clipd (and root) may use it; --root names another',
+          });
+        }
+        // The server died or was replaced with our request in its hands: the socket stays, the next one takes it.
+        if (performance.now() > end) {
+          throw new ClipError('SYSTEM', `clipd at ${this.root} does not answer: ${code || String(error)}`, {
+            cause: error,
+            hint: `its log is ${join(this.root, 'clipd.log')}`,
+          });
+        }
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    }
+  }
+
+  #once<T>(method: string, path: string, body: unknown): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const payload = body === undefined ? undefined : JSON.stringify(body);
+      const outgoing = request(
+        {
+          socketPath: this.#socketPath,
+          method,
+          path,
+          agent: false,
+          headers: payload === undefined ? {} : { 'content-type': 'application/json' },
+        },
+        (response) => {
+          const chunks: Buffer[] = [];
+          response.on('data', (chunk: Buffer) => chunks.push(chunk));
+          response.on('error', reject);
+          response.on('end', () => {
+            try {
+              const value = JSON.parse(Buffer.concat(chunks).toString('utf8')) as T | ErrorReply;
+              if (response.statusCode === 200) resolve(value as T);
+              else reject(fromWireError((value as ErrorReply).error));
+            } catch (cause) {
+              reject(new ClipError('BAD_FORMAT', `clipd at ${this.root} gave an answer that is not JSON`, { cause }));
+            }
+          });
+        },
+      );
+      outgoing.on('error', reject);
+      outgoing.end(payload);
+    });
+  }
+}

@@ -1,0 +1,67 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { ClipError, type ErrorCode } from '../bytes/index.js';
+import { toWireError } from '../mount/index.js';
+import type { ErrorReply } from './api.js';
+
+/** A request body: a mount with credentials and CA certificates is some hundred KiB at most. */
+const MAX_BODY = 4 * 1024 * 1024;
+
+const STATUS: Partial<Record<ErrorCode, number>> = {
+  USAGE: 400,
+  UNAUTHORIZED: 401,
+  PERMISSION: 403,
+  NOT_FOUND: 404,
+  BUSY: 409,
+  CONFLICT: 409,
+  BAD_FORMAT: 422,
+};
+
+/** Handles one route: gets the parsed body (undefined for GET) and the query, gives what is sent as JSON. */
+export type Route = (body: unknown, query: URLSearchParams, signal: AbortSignal) => unknown;
+
+async function readBody(request: IncomingMessage): Promise<unknown> {
+  if (request.method === 'GET') return undefined;
+  const chunks: Buffer[] = [];
+  let length = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    length += chunk.length;
+    if (length > MAX_BODY) throw new ClipError('LIMIT', `request body of more than ${MAX_BODY} bytes`);
+    chunks.push(chunk);
+  }
+  try {
+    return length === 0 ? {} : JSON.parse(Buffer.concat(chunks).toString('utf8'));
+  } catch (cause) {
+    throw new ClipError('USAGE', 'request body is not JSON', { cause });
+  }
+}
+
+function send(response: ServerResponse, status: number, value: unknown): void {
+  const text = `${JSON.stringify(value)}\n`;
+  response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) });
+  response.end(text);
+}
+
+/** JSON over HTTP; `routes` by "METHOD /path". */
+export function createApiServer(routes: Readonly<Record<string, Route>>, onFault: (error: unknown) => void): Server {
+  return createServer((request, response) => {
+    const gone = new AbortController();
+    response.on('close', () => gone.abort());
+    void (async () => {
+      try {
+        const url = new URL(request.url ?? '/', 'http://clipd');
+        const route = routes[`${request.method} ${url.pathname}`];
+        if (route === undefined) {
+          throw new ClipError('NOT_FOUND', `no ${request.method} ${url.pathname} in this clipd's API`, {
+            hint: 'client and clipd are of different versions: clipctl daemon --upgrade',
+          });
+        }
+        send(response, 200, await route(await readBody(request), url.searchParams, gone.signal));
+      } catch (error) {
+        const known = error instanceof ClipError;
+        if (!known) onFault(error);
+        const reply: ErrorReply = { error: toWireError(error) };
+        if (!response.headersSent) send(response, (known && STATUS[error.code]) || 500, reply);
+      }
+    })();
+  });
+}

@@ -1,0 +1,16 @@
+export type { ConnectionStats, Health, MountInfoReply, Stats, UnmountReply } from './api.js';
+export { ClipdClient, NotRunningError } from './client.js';
+export {
+  defaultCacheDir,
+  defaultRoot,
+  resolveDirectory,
+  resolvePlace,
+} from './locations.js';
+export { type MountArchiveOptions, type MountedArchive, mountArchive } from './mount-archive.js';
+export { type MountOptions, mountStarting, prepareMount } from './mount-client.js';
+export { IDLE_EXIT_SECONDS, SERVER_MAIN, startKeeper } from './start.js';
+
+/** The keeper, for `clipctl daemon`: loads what a client does not need. */
+export const loadDaemon = () => import('./run-daemon.js');
+/** Unmounting without a clipd. */
+export const loadOrphans = () => import('./orphans.js');

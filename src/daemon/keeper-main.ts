@@ -1,0 +1,3 @@
+import { keeperMain } from './run-daemon.js';
+
+await keeperMain(process.argv[2]);

@@ -1,0 +1,102 @@
+import { mkdirSync, readlinkSync, realpathSync, statSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { basename, dirname, join, resolve } from 'node:path';
+import { ClipError } from '../bytes/index.js';
+
+const isRoot = (): boolean => process.getuid?.() === 0;
+
+/** Where clipd keeps its socket and state: /run/clip, or $XDG_RUNTIME_DIR/clip for a user. */
+export function defaultRoot(env: NodeJS.ProcessEnv = process.env): string {
+  if (isRoot()) return '/run/clip';
+  const runtime = env.XDG_RUNTIME_DIR;
+  if (runtime) return join(runtime, 'clip');
+  throw new ClipError('USAGE', 'XDG_RUNTIME_DIR is not set, so there is no place for the socket of clipd', {
+    hint: 'log in through systemd, set it, or give --root DIR',
+  });
+}
+
+/** Where spans are cached: /var/cache/clip, or $XDG_CACHE_HOME/clip for a user. */
+export function defaultCacheDir(env: NodeJS.ProcessEnv = process.env): string {
+  if (isRoot()) return '/var/cache/clip';
+  return join(env.XDG_CACHE_HOME || join(env.HOME || homedir(), '.cache'), 'clip');
+}
+
+/** A directory that may not exist yet, as one absolute path whoever names it. */
+export function resolveDirectory(path: string): string {
+  const absolute = resolve(path);
+  try {
+    return realpathSync(absolute);
+  } catch {
+    mkdirSync(absolute, { recursive: true, mode: 0o700 });
+    return realpathSync(absolute);
+  }
+}
+
+/**
+ * The real path of a place that may be mounted, without asking the file system mounted there: one that is dead or slow
+ * must not keep us from unmounting it. readlink(2) of a directory fails in the kernel without a request.
+ */
+export function resolvePlace(path: string): string {
+  let place = resolve(path);
+  // As many links as the kernel follows (path_resolution(7)).
+  for (let links = 0; links < 40; links++) {
+    let target: string;
+    try {
+      target = readlinkSync(place);
+    } catch {
+      if (place === '/') return place;
+      try {
+        return join(realpathSync(dirname(place)), basename(place));
+      } catch {
+        return place;
+      }
+    }
+    place = resolve(dirname(place), target);
+  }
+  throw new ClipError('USAGE', `${path}: too many symbolic links`);
+}
+
+/** @throws ClipError when there is no directory to mount on */
+export function resolveMountPoint(path: string): string {
+  const place = resolvePlace(path);
+  let isDirectory: boolean;
+  try {
+    isDirectory = statSync(place).isDirectory();
+  } catch (cause) {
+    const code = (cause as NodeJS.ErrnoException).code;
+    if (code === 'ENOENT') {
+      throw new ClipError('NOT_FOUND', `mount point ${path} does not exist`, { cause, hint: `mkdir -p ${path}` });
+    }
+    if (code === 'ENOTCONN') {
+      throw new ClipError('BUSY', `mount point ${path} is a dead FUSE mount`, {
+        cause,
+        hint: `clipctl umount --lazy ${path}`,
+      });
+    }
+    throw new ClipError('PERMISSION', `mount point ${path}: ${code}`, { cause });
+  }
+  if (!isDirectory)
+    throw new ClipError('USAGE', `mount point ${path} is not a directory`, { hint: 'give a directory' });
+  return place;
+}
+
+/** @throws ClipError when there is no such file */
+export function resolveArchive(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch (cause) {
+    const code = (cause as NodeJS.ErrnoException).code;
+    if (code === 'ENOENT') {
+      throw new ClipError('NOT_FOUND', `archive ${path} does not exist`, {
+        cause,
+        hint: `clipctl index --image REF --out ${path} makes it`,
+      });
+    }
+    throw new ClipError('PERMISSION', `archive ${path}: ${code}`, { cause });
+  }
+}
+
+/** As linux/'s mountNamespace, which a client does not load. */
+export function ownMountNamespace(): string {
+  return readlinkSync('/proc/self/ns/mnt');
+}

@@ -1,0 +1,184 @@
+import type { ChildProcess } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { ClipError } from '../bytes/index.js';
+import type { Credentials, RegistryCredentialProvider } from '../oci/index.js';
+import type { Stats } from './api.js';
+import { ClipdClient, NotRunningError } from './client.js';
+import { resolveDirectory } from './locations.js';
+import { firstLookup, prepareMount } from './mount-client.js';
+import { startKeeper } from './start.js';
+
+export interface MountArchiveOptions {
+  /** A .clip file. */
+  readonly archivePath: string;
+  /** An existing directory. */
+  readonly mountPoint: string;
+  /** Where spans are cached. Default: a directory of this process's own, removed when its last mount ends. */
+  readonly cachePath?: string;
+  /** Cap of the cache in bytes; default the smaller of 20 GB and 20 % of the disk. */
+  readonly cacheSize?: number;
+  /** For the registry; null: anonymous. Default: the Docker config of this process's user. */
+  readonly credentials?: Credentials | RegistryCredentialProvider | null;
+  /** Talk HTTP to a registry that is not on this machine. */
+  readonly plainHttp?: boolean;
+  /** Default true. False: a read fetches the spans it touches and nothing else. */
+  readonly readahead?: boolean;
+  /** Seconds after which a read that gets no bytes ends with EIO. Default 300. */
+  readonly readTimeout?: number;
+  /** Honour set-uid bits, device nodes. Default false. */
+  readonly suid?: boolean;
+  readonly dev?: boolean;
+}
+
+export interface MountedArchive {
+  /** Mounts; resolves when the mount answers. @throws ClipError naming the archive, the mount point or what is missing */
+  start(): Promise<void>;
+  /** Resolves when it is not mounted any more, whoever unmounted it. Pending until `start` has succeeded. */
+  readonly closed: Promise<void>;
+  /** @throws ClipError BUSY, naming the processes that hold it */
+  unmount(options?: { mode?: 'normal' | 'lazy' | 'force' }): Promise<void>;
+  /** What was fetched and served, of all mounts that share this one's engine. */
+  stats(): Promise<Stats>;
+}
+
+/** The keeper and server that this process's mounts with one cache directory share. */
+interface Engine {
+  readonly key: string;
+  readonly client: ClipdClient;
+  readonly child: ChildProcess;
+  readonly exited: Promise<void>;
+  users: number;
+}
+
+const engines = new Map<string, Promise<Engine>>();
+
+async function startEngine(key: string, options: MountArchiveOptions): Promise<Engine> {
+  await null; // so that the caller has noted us
+  const self = engines.get(key);
+  const root = mkdtempSync(join(process.env.XDG_RUNTIME_DIR || tmpdir(), 'clip-'));
+  try {
+    const { child, serving } = await startKeeper({
+      root,
+      cacheDir: options.cachePath === undefined ? join(root, 'cache') : resolveDirectory(options.cachePath),
+      ...(options.cacheSize === undefined ? {} : { cacheSize: options.cacheSize }),
+      private: true,
+    });
+    const exited = new Promise<void>((resolve) => {
+      child.once('exit', () => {
+        if (engines.get(key) === self) engines.delete(key);
+        resolve();
+      });
+    });
+    // What keeps it from serving is better told than the broken connection of whoever asked it first.
+    await serving;
+    return { key, client: new ClipdClient(root), child, exited, users: 0 };
+  } catch (error) {
+    rmSync(root, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+async function acquire(options: MountArchiveOptions): Promise<Engine> {
+  const key = JSON.stringify([options.cachePath ?? null, options.cacheSize ?? null]);
+  let starting = engines.get(key);
+  if (starting === undefined) {
+    starting = startEngine(key, options);
+    engines.set(key, starting);
+    starting.catch(() => engines.delete(key));
+  }
+  const engine = await starting;
+  engine.users++;
+  return engine;
+}
+
+async function release(engine: Engine): Promise<void> {
+  if (--engine.users > 0) return;
+  engines.delete(engine.key);
+  // The end of its standard input ends it.
+  engine.child.ref();
+  engine.child.stdin?.end();
+  await engine.exited;
+}
+
+/**
+ * Mounts an archive for as long as this process lives. The engine is a child process (DESIGN §6): reading the mount
+ * synchronously, or from all of libuv's threads, does not deadlock; when this process ends, however it ends, the mount goes.
+ *
+ * @example
+ * ```ts
+ * const mount = mountArchive({ archivePath: 'py.clip', mountPoint: '/mnt/py' });
+ * await mount.start();
+ * console.log(readFileSync('/mnt/py/etc/os-release', 'utf8'));
+ * await mount.unmount();
+ * ```
+ */
+export function mountArchive(options: MountArchiveOptions): MountedArchive {
+  let engine: Engine | null = null;
+  let mountPoint = '';
+  let started: Promise<void> | null = null;
+  let close: () => void = () => {};
+  const closed = new Promise<void>((resolve) => {
+    close = resolve;
+  });
+
+  const watch = async (own: Engine): Promise<void> => {
+    await Promise.race([own.client.waitUnmounted(mountPoint).catch(() => {}), own.exited]);
+    engine = null;
+    await release(own);
+    close();
+  };
+
+  const start = async (): Promise<void> => {
+    const own = await acquire(options);
+    try {
+      const { readahead, readTimeout, plainHttp } = options;
+      const request = await prepareMount(
+        {
+          archivePath: options.archivePath,
+          mountPoint: options.mountPoint,
+          suid: options.suid ?? false,
+          dev: options.dev ?? false,
+          ...(options.credentials === undefined ? {} : { credentials: options.credentials }),
+          options: {
+            ...(readahead === undefined ? {} : { readahead }),
+            ...(readTimeout === undefined ? {} : { readTimeout }),
+            ...(plainHttp === undefined ? {} : { plainHttp }),
+          },
+        },
+        {},
+      );
+      const mounted = await own.client.mount(request);
+      mountPoint = mounted.mountPoint;
+      await firstLookup(mountPoint);
+    } catch (error) {
+      await release(own);
+      throw error;
+    }
+    engine = own;
+    void watch(own);
+  };
+
+  const running = (): Engine => {
+    if (engine === null) throw new ClipError('USAGE', `${options.mountPoint} is not mounted: call start() first`);
+    return engine;
+  };
+
+  return {
+    closed,
+    start() {
+      started ??= start();
+      return started;
+    },
+    async unmount({ mode = 'normal' } = {}) {
+      try {
+        await running().client.unmount({ mountPoint, mode });
+      } catch (error) {
+        if (!(error instanceof NotRunningError)) throw error;
+      }
+      await closed;
+    },
+    stats: () => running().client.stats(),
+  };
+}

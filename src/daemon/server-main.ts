@@ -1,0 +1,25 @@
+import type { Server } from 'node:http';
+import { type DaemonSettings, LISTEN_FD, loadServer } from '../mount/index.js';
+import { createApiServer } from './http.js';
+import { routesOf } from './routes.js';
+import { packageVersion } from './version.js';
+
+/** The server process of clipd: spawned by the keeper with its settings as the only argument. */
+const settings = JSON.parse(process.argv[2] ?? '{}') as DaemonSettings;
+const version = packageVersion();
+let api: Server | null = null;
+
+const { startServerProcess } = await loadServer();
+const context = await startServerProcess(settings, version, async () => {
+  await new Promise<void>((resolve) => {
+    if (api === null) return resolve();
+    // Requests under way are answered; connections kept alive are not waited for.
+    api.close(() => resolve());
+    api.closeIdleConnections();
+    setTimeout(() => api?.closeAllConnections(), 500).unref();
+  });
+});
+api = createApiServer(routesOf(context, version), (err) => context.log.error({ err }, 'a request failed'));
+// A client that goes away mid-answer is not an event.
+api.on('clientError', (_error, socket) => socket.destroy());
+api.listen({ fd: LISTEN_FD });

@@ -1,0 +1,83 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { ClipError } from '../bytes/index.js';
+import { type DaemonSettings, fromWireError, type WireError } from '../mount/index.js';
+
+/** The programs of the installed version. */
+const KEEPER_MAIN = fileURLToPath(new URL('./keeper-main.js', import.meta.url));
+export const SERVER_MAIN: string = fileURLToPath(new URL('./server-main.js', import.meta.url));
+
+/** What a keeper says on its standard output. */
+export type KeeperReport =
+  /** The socket takes connections; they wait until a server serves. */
+  | { readonly state: 'listening' }
+  | { readonly state: 'serving' }
+  | { readonly state: 'failed'; readonly error: WireError };
+
+/** An auto-started clipd leaves this many seconds after its last mount. */
+export const IDLE_EXIT_SECONDS = 60;
+
+const START_TIMEOUT_MS = 20_000;
+
+export interface StartedKeeper {
+  readonly child: ChildProcess;
+  /** Rejects when it cannot serve after all (the cache directory is in use, say). */
+  readonly serving: Promise<void>;
+}
+
+/**
+ * Starts a keeper in a session of its own; resolves when its socket listens. Its log goes to ROOT/clipd.log.
+ * @throws ClipError BUSY when another clipd was quicker
+ */
+export async function startKeeper(settings: DaemonSettings): Promise<StartedKeeper> {
+  mkdirSync(settings.root, { recursive: true, mode: 0o700 });
+  const log = openSync(join(settings.root, 'clipd.log'), 'a', 0o600);
+  const child = spawn(process.execPath, [KEEPER_MAIN, JSON.stringify(settings)], {
+    detached: true,
+    cwd: '/',
+    stdio: [settings.private === true ? 'pipe' : 'ignore', 'pipe', log],
+  });
+  closeSync(log);
+  const states = new Map<KeeperReport['state'], () => void>();
+  let fail: (error: Error) => void = () => {};
+  const failed = new Promise<never>((_, reject) => {
+    fail = reject;
+  });
+  failed.catch(() => {});
+  const reached = (state: KeeperReport['state']): Promise<void> =>
+    Promise.race([new Promise<void>((resolve) => states.set(state, resolve)), failed]);
+  const listening = reached('listening');
+  const serving = reached('serving');
+  serving.catch(() => {});
+  let text = '';
+  child.stdout!.setEncoding('utf8').on('data', (chunk: string) => {
+    text += chunk;
+    for (let end = text.indexOf('\n'); end >= 0; end = text.indexOf('\n')) {
+      const report = JSON.parse(text.slice(0, end)) as KeeperReport;
+      text = text.slice(end + 1);
+      if (report.state === 'failed') fail(fromWireError(report.error));
+      else states.get(report.state)?.();
+    }
+  });
+  child.once('error', (cause) => fail(new ClipError('SYSTEM', `cannot start clipd: ${cause.message}`, { cause })));
+  child.once('exit', (code, signal) =>
+    fail(
+      new ClipError('SYSTEM', `clipd ended while starting (${signal ?? `exit ${code}`})`, {
+        hint: `its log is ${join(settings.root, 'clipd.log')}`,
+      }),
+    ),
+  );
+  const timer = setTimeout(() => fail(new ClipError('SYSTEM', 'clipd does not come up')), START_TIMEOUT_MS);
+  try {
+    await listening;
+  } finally {
+    clearTimeout(timer);
+  }
+  // It lives on without us.
+  child.unref();
+  (child.stdout as unknown as { unref(): void }).unref();
+  if (child.stdin !== null) (child.stdin as unknown as { unref(): void }).unref();
+  return { child, serving };
+}

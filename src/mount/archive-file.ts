@@ -1,0 +1,46 @@
+import { closeSync, fstatSync, readSync } from 'node:fs';
+import { type Archive, openArchive } from '../archive/index.js';
+import { ClipError } from '../bytes/index.js';
+
+/** An open archive and its descriptor, which outlives the file's name. */
+export class ArchiveFile {
+  readonly archive: Archive;
+  readonly fd: number;
+
+  /** Takes the descriptor over. @throws FormatError when the archive is damaged; the descriptor is then closed */
+  constructor(fd: number, path: string) {
+    this.fd = fd;
+    try {
+      const stat = fstatSync(fd);
+      if (!stat.isFile()) {
+        throw new ClipError('USAGE', `${path} is not a file`, {
+          hint: 'give a .clip archive: clipctl index makes one',
+        });
+      }
+      this.archive = openArchive({
+        name: path,
+        size: stat.size,
+        readAt: (offset, length) => readAt(fd, offset, length),
+      });
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+  }
+
+  close(): void {
+    closeSync(this.fd);
+  }
+}
+
+/** Exactly `length` bytes, or fewer at the end of the file. */
+function readAt(fd: number, offset: number, length: number): Uint8Array {
+  const buffer = Buffer.allocUnsafeSlow(length);
+  let filled = 0;
+  while (filled < length) {
+    const count = readSync(fd, buffer, filled, length - filled, offset + filled);
+    if (count === 0) break;
+    filled += count;
+  }
+  return buffer.subarray(0, filled);
+}

@@ -1,0 +1,127 @@
+import { SpanCache } from '../cache/index.js';
+import { FusePool, type ReadMiss } from '../fuse/index.js';
+import { InflatePool, LayerSet } from '../lazy/index.js';
+import type { Logger, Metrics } from '../metrics/index.js';
+import type { SourceOptions } from '../oci/index.js';
+import type { ArchiveFile } from './archive-file.js';
+import { ImageMount } from './image-mount.js';
+import type { DaemonSettings } from './protocol.js';
+import { newReadCounters, type ReadCounters } from './reads.js';
+import type { ConnectionState } from './state.js';
+
+export interface EngineOptions {
+  readonly settings: DaemonSettings;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+}
+
+/** A clipd before us may be about to let go of the cache directory: it is asked again for this long. */
+const CACHE_WAIT_MS = 3000;
+
+/** The data path of one server process: FUSE workers, inflate workers, the span cache and the images they serve. */
+export class Engine {
+  readonly mounts = new Map<number, ImageMount>();
+  readonly fuse: FusePool;
+  readonly cache: SpanCache;
+  /** Whether the kernel can send requests again; null until a take-over has asked. */
+  resend: boolean | null = null;
+  /** The kernel has ended a connection: the last user of the mount has gone. */
+  onGone: (id: number) => void = () => {};
+  readonly #inflate: InflatePool;
+  readonly #layers: LayerSet;
+  readonly #log: Logger;
+  /** What unmounted images counted. */
+  readonly #finished: ReadCounters = newReadCounters();
+
+  private constructor(options: EngineOptions, fuse: FusePool, inflate: InflatePool, cache: SpanCache) {
+    this.fuse = fuse;
+    this.cache = cache;
+    this.#inflate = inflate;
+    this.#log = options.log;
+    this.#layers = new LayerSet({ cache, pool: inflate, log: options.log, metrics: options.metrics });
+  }
+
+  /** @param admitted resolves when nobody else uses the cache directory; threads start meanwhile */
+  static async start(options: EngineOptions, admitted: Promise<unknown>): Promise<Engine> {
+    const { settings, log, metrics } = options;
+    let engine: Engine | null = null;
+    const fuse = new FusePool({
+      ...(settings.workers === undefined ? {} : { workers: settings.workers }),
+      onMiss: (miss: ReadMiss) => engine?.mounts.get(miss.mountId)?.miss(miss),
+      onInterrupt: (id, unique) => engine?.mounts.get(id)?.reads.interrupt(unique) ?? false,
+      onGone: (id) => engine?.onGone(id),
+      onFault: (id, cause) => log.error({ mount: id, cause }, 'a request was answered with EIO'),
+      onFailure: (error) => {
+        // Requests in its hands would never be answered: the next server asks the kernel for them again.
+        log.fatal({ err: error }, 'a FUSE worker died: this server process ends');
+        process.exit(1);
+      },
+    });
+    const inflate = new InflatePool({ log, metrics });
+    const [cache] = await Promise.all([admitted.then(() => openCache(settings, log, metrics)), fuse.start()]);
+    engine = new Engine(options, fuse, inflate, cache);
+    return engine;
+  }
+
+  /** Serves a connection from now on. Takes `file` over. */
+  async attach(
+    state: ConnectionState,
+    fuseFd: number,
+    file: ArchiveFile,
+    access: SourceOptions,
+    resumed: boolean,
+  ): Promise<void> {
+    const mount = new ImageMount(state, file, fuseFd, access, this.#layers, this.#log);
+    this.mounts.set(state.id, mount);
+    const { resent } = await this.fuse.attach(mount.spec(resumed));
+    if (!resumed) return;
+    this.resend = resent;
+    if (!resent) {
+      this.#log.warn(
+        { mount: state.id },
+        'this kernel cannot send requests again (Linux 6.9 and later can): reads that were under way stay unanswered until interrupted',
+      );
+    }
+  }
+
+  async detach(id: number): Promise<void> {
+    const mount = this.mounts.get(id);
+    if (mount === undefined) return;
+    this.mounts.delete(id);
+    await this.fuse.detach(id);
+    for (const key of Object.keys(this.#finished) as (keyof ReadCounters)[]) {
+      this.#finished[key] += mount.reads.counters[key];
+    }
+    await mount.close();
+  }
+
+  readCounters(): ReadCounters {
+    const sum = { ...this.#finished };
+    for (const mount of this.mounts.values()) {
+      for (const key of Object.keys(sum) as (keyof ReadCounters)[]) sum[key] += mount.reads.counters[key];
+    }
+    return sum;
+  }
+
+  /** Stops taking requests, gives those under way `milliseconds`, and lets go of the cache. What is left the kernel asks again. */
+  async drain(milliseconds: number): Promise<void> {
+    await this.fuse.close();
+    await Promise.all([...this.mounts.values()].map((mount) => mount.reads.idle(milliseconds)));
+    for (const mount of this.mounts.values()) await mount.close();
+    this.mounts.clear();
+    await this.#inflate.close();
+    await this.cache.close();
+  }
+}
+
+async function openCache(settings: DaemonSettings, log: Logger, metrics: Metrics): Promise<SpanCache> {
+  const end = performance.now() + CACHE_WAIT_MS;
+  for (;;) {
+    try {
+      return await SpanCache.open(settings.cacheDir, { maxBytes: settings.cacheSize, log, metrics });
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'BUSY' || performance.now() > end) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+}

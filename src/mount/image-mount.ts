@@ -1,0 +1,107 @@
+import { ErofsReader, InodeView } from '../erofs/index.js';
+import { type FuseMountSpec, mapFileRange, type ReadMiss, replyData, replyError } from '../fuse/index.js';
+import type { LayerSet, OpenLayer } from '../lazy/index.js';
+import type { Logger } from '../metrics/index.js';
+import { type ImageSource, type SourceOptions, sourceForArchive } from '../oci/index.js';
+import type { ArchiveFile } from './archive-file.js';
+import { type Piece, Reads } from './reads.js';
+import type { ConnectionState } from './state.js';
+
+/** One image served through one FUSE connection: the I/O thread's side of it. */
+export class ImageMount {
+  readonly id: number;
+  readonly reads: Reads;
+  readonly file: ArchiveFile;
+  readonly fuseFd: number;
+  readonly source: ImageSource;
+  readonly #layers: readonly OpenLayer[];
+  readonly #reader: ErofsReader;
+  readonly #scratch = new InodeView();
+  readonly #readahead: boolean;
+
+  /** Takes `file` over; `close` gives it back. @throws FormatError */
+  constructor(
+    state: ConnectionState,
+    file: ArchiveFile,
+    fuseFd: number,
+    access: SourceOptions,
+    set: LayerSet,
+    log: Logger,
+  ) {
+    const { archive } = file;
+    this.id = state.id;
+    this.file = file;
+    this.fuseFd = fuseFd;
+    this.#readahead = state.options.readahead;
+    this.#reader = new ErofsReader(archive.tree);
+    const plainHttp = access.plainHttp === true || state.options.plainHttp;
+    // Opening fetches nothing: a node that boots without its registry mounts all the same.
+    this.source = sourceForArchive(archive.image, { ...access, plainHttp });
+    this.#layers = archive.image.layers.map((meta, index) =>
+      set.open({
+        meta,
+        table: archive.layers[index]!.table,
+        source: this.source,
+        readState: (span) => archive.checkpointState(index, span),
+      }),
+    );
+    this.reads = new Reads(
+      {
+        readTimeoutMs: state.options.readTimeout * 1000,
+        map: (nid, offset, size) => this.#map(nid, offset, size),
+        read: (piece, signal) =>
+          this.#layers[piece.layer]!.layer.read(piece.layerOffset, piece.length, {
+            signal,
+            ...(piece.file === undefined ? {} : { file: piece.file }),
+          }),
+        replyData: (unique, pieces) => replyData(fuseFd, unique, pieces),
+        replyError: (unique, errno) => replyError(fuseFd, unique, errno),
+      },
+      log.child({ mount: state.id, archive: state.archivePath }),
+    );
+  }
+
+  /** What the FUSE workers are given. */
+  spec(resumed: boolean): FuseMountSpec {
+    return {
+      id: this.id,
+      fd: this.fuseFd,
+      tree: this.file.archive.tree.buffer as SharedArrayBuffer,
+      layers: this.#layers.map((open) => open.layer.shared),
+      placement: this.file.archive.placement,
+      resumed,
+    };
+  }
+
+  miss(miss: ReadMiss): void {
+    this.reads.start(miss.unique, miss.nid, miss.offset, miss.size);
+  }
+
+  #map(nid: number, offset: number, size: number): Piece[] {
+    const pieces: Piece[] = [];
+    let position = offset;
+    mapFileRange(this.#reader, this.file.archive.placement, this.#scratch, nid, offset, size, (layer, at, length) => {
+      pieces.push({ layer, layerOffset: at, length, file: undefined });
+      position += length;
+    });
+    if (!this.#readahead || position === offset) return pieces;
+    // A tar holds a file's data in one stretch: what is left of the file follows the last piece.
+    const last = pieces.at(-1)!;
+    if (last.layer < 0) return pieces;
+    this.#reader.inode(nid, this.#scratch);
+    const layerSize = this.#layers[last.layer]!.layer.size;
+    const end = Math.min(layerSize, last.layerOffset + last.length + Math.max(0, this.#scratch.size - position));
+    pieces[pieces.length - 1] = { ...last, file: { key: this.id * 2 ** 32 + nid, end } };
+    return pieces;
+  }
+
+  /** After the FUSE workers have let go of it. */
+  async close(): Promise<void> {
+    this.reads.abandon();
+    // Reads that were given up still hold their layers until they have noticed.
+    await this.reads.stopped();
+    for (const open of this.#layers) open.close();
+    await this.source.close();
+    this.file.close();
+  }
+}

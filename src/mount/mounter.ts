@@ -1,0 +1,173 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, rmdirSync } from 'node:fs';
+import { ClipError } from '../bytes/index.js';
+import {
+  bindMount,
+  closeFd,
+  mountFuse,
+  openFuseDevice,
+  receiveDescriptors,
+  setNonBlocking,
+  socketPair,
+  unmount,
+} from '../linux/index.js';
+
+/** Mounting as this user can: mount(2) for root, fusermount3 for others. All paths are absolute and resolved. */
+export const rootless: boolean = process.getuid?.() !== 0;
+
+function codeOf(error: unknown): string | undefined {
+  return (error as NodeJS.ErrnoException | null)?.code;
+}
+
+function openDevice(): number {
+  try {
+    return openFuseDevice();
+  } catch (cause) {
+    const code = codeOf(cause);
+    if (code === 'EACCES' || code === 'EPERM') {
+      throw new ClipError('PERMISSION', '/dev/fuse: permission denied', {
+        cause,
+        hint: 'it must be readable and writable for this user: chmod 666 /dev/fuse, or run as root',
+      });
+    }
+    throw new ClipError('UNSUPPORTED', `/dev/fuse: ${code === 'ENOENT' ? 'no such device' : String(code)}`, {
+      cause,
+      hint: 'load the kernel module (modprobe fuse); in a container, pass the device in (--device /dev/fuse)',
+    });
+  }
+}
+
+/** Turns the kernel's refusal to mount at a place into what the user can do about it. */
+function placeError(path: string, cause: unknown): ClipError {
+  switch (codeOf(cause)) {
+    case 'ENOENT':
+      return new ClipError('NOT_FOUND', `mount point ${path} does not exist`, { cause, hint: `mkdir -p ${path}` });
+    case 'ENOTDIR':
+      return new ClipError('USAGE', `mount point ${path} is not a directory`, { cause, hint: 'give a directory' });
+    case 'EBUSY':
+      return new ClipError('BUSY', `mount point ${path} is busy`, {
+        cause,
+        hint: 'unmount what is there, or give another',
+      });
+    case 'EPERM':
+    case 'EACCES':
+      return new ClipError('PERMISSION', `no permission to mount on ${path}`, {
+        cause,
+        hint: 'mounting needs CAP_SYS_ADMIN as root (containers drop it), or fusermount3 and a directory of your own',
+      });
+    default:
+      return new ClipError('SYSTEM', `cannot mount on ${path}: ${codeOf(cause) ?? String(cause)}`, { cause });
+  }
+}
+
+/** Opens a FUSE connection and mounts it at `target`, a directory. @returns its descriptor, non-blocking */
+export async function connectFuse(target: string, source: string): Promise<number> {
+  if (rootless) return connectByHelper(target, source);
+  const fd = openDevice();
+  try {
+    mountFuse({ fd, target, source, subtype: 'clip' });
+    return fd;
+  } catch (error) {
+    closeFd(fd);
+    throw placeError(target, error);
+  }
+}
+
+async function helperOutcome(child: ChildProcess): Promise<{ code: number | null; message: string }> {
+  let message = '';
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+    message += text;
+  });
+  const [code] = (await once(child, 'close')) as [number | null];
+  return { code, message: message.trim().replaceAll('\n', '; ') };
+}
+
+function helperMissing(cause: unknown): ClipError {
+  return new ClipError('UNSUPPORTED', 'fusermount3 cannot be run, and only root mounts without it', {
+    cause,
+    hint: 'install the package fuse3, or run as root',
+  });
+}
+
+/** fusermount3, set-uid root, mounts and sends the descriptor over the socket that _FUSE_COMMFD names. */
+async function connectByHelper(target: string, source: string): Promise<number> {
+  // fusermount3 says little about what is wrong with the device or the place: look first.
+  closeFd(openDevice());
+  const [ours, theirs] = socketPair('stream');
+  try {
+    const options = ['ro', 'nosuid', 'nodev', 'default_permissions', 'subtype=clip', `fsname=${escapeOption(source)}`];
+    const child = spawn('fusermount3', ['-o', options.join(','), '--', target], {
+      stdio: ['ignore', 'ignore', 'pipe', theirs],
+      env: { PATH: process.env.PATH, _FUSE_COMMFD: '3' },
+    });
+    const outcome = await helperOutcome(child).catch((cause) => {
+      throw helperMissing(cause);
+    });
+    if (outcome.code !== 0) {
+      throw new ClipError('PERMISSION', `no permission to mount on ${target}: ${outcome.message}`, {
+        hint: 'the mount point must be an empty directory of your own',
+      });
+    }
+    const fd = receiveDescriptors(ours, 32, false)?.fds[0];
+    if (fd === undefined) throw new ClipError('SYSTEM', 'fusermount3 sent no descriptor');
+    setNonBlocking(fd);
+    return fd;
+  } finally {
+    closeFd(ours);
+    closeFd(theirs);
+  }
+}
+
+/** libfuse's option parser takes a backslash before a comma or backslash. */
+function escapeOption(text: string): string {
+  return text.replace(/[\\,]/g, '\\$&');
+}
+
+export function bindPlace(anchor: string, path: string, flags: { suid: boolean; dev: boolean }): void {
+  try {
+    bindMount(anchor, path, flags);
+  } catch (error) {
+    throw placeError(path, error);
+  }
+}
+
+/** @throws the system call's error (`code` EBUSY, EINVAL …), or with fusermount3 a ClipError BUSY with its words */
+export async function unmountPlace(path: string, how: 'normal' | 'lazy' | 'force'): Promise<void> {
+  if (!rootless) {
+    unmount(path, how === 'normal' ? undefined : how);
+    return;
+  }
+  // Without root there is no MNT_FORCE: lazy is the most there is.
+  const child = spawn('fusermount3', ['-u', ...(how === 'normal' ? [] : ['-z']), '--', path], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  const outcome = await helperOutcome(child).catch((cause) => {
+    throw helperMissing(cause);
+  });
+  if (outcome.code !== 0) {
+    const busy = /busy/i.test(outcome.message);
+    throw new ClipError(busy ? 'BUSY' : 'SYSTEM', `fusermount3 -u ${path}: ${outcome.message}`);
+  }
+}
+
+export function isBusy(error: unknown): boolean {
+  return codeOf(error) === 'EBUSY' || codeOf(error) === 'BUSY';
+}
+
+export function isNotMounted(error: unknown): boolean {
+  return codeOf(error) === 'EINVAL' || codeOf(error) === 'ENOENT';
+}
+
+/** The directory that carries a connection when places are bind mounts of it. */
+export function makeAnchor(path: string): void {
+  mkdirSync(path, { recursive: true, mode: 0o700 });
+}
+
+export function removeAnchor(path: string): void {
+  try {
+    rmdirSync(path);
+  } catch {
+    // Still in use by a detached mount's user, or gone: an empty directory under our root, removed at the next start.
+  }
+}

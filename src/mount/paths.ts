@@ -1,0 +1,24 @@
+import type { MountInfo } from '../linux/index.js';
+
+/** The file system type of our connections (fuse + subtype), by which they are found again after a crash. */
+export const CLIP_FS_TYPE = 'fuse.clip';
+
+/** Whether an absolute, normalised path is `directory` or lies below it. */
+export function isWithin(path: string, directory: string): boolean {
+  return path === directory || directory === '/' || path.startsWith(`${directory}/`);
+}
+
+/** The topmost mount at exactly this path: later lines cover earlier ones. */
+export function mountAt(mounts: readonly MountInfo[], path: string): MountInfo | undefined {
+  return mounts.findLast((mount) => mount.mountPoint === path);
+}
+
+/** The mount that a path is on: the deepest mount point above it, the last one where several are stacked. */
+export function mountOf(mounts: readonly MountInfo[], path: string): MountInfo | undefined {
+  let best: MountInfo | undefined;
+  for (const mount of mounts) {
+    if (!isWithin(path, mount.mountPoint)) continue;
+    if (best === undefined || mount.mountPoint.length >= best.mountPoint.length) best = mount;
+  }
+  return best;
+}

@@ -1,0 +1,85 @@
+import type { WireError } from './rpc.js';
+import type { ClientContext, ConnectionState, ImageOptions, PlaceState } from './state.js';
+
+/** How a clipd was started. Passed from keeper to server as it is, in the arguments: no secrets. */
+export interface DaemonSettings {
+  /** Socket, lock, mount list and anchors. */
+  readonly root: string;
+  readonly cacheDir: string;
+  /** Bytes the span cache may take; undefined: cache/'s default. */
+  readonly cacheSize?: number;
+  /** FUSE worker threads; undefined: cores, at most 4. */
+  readonly workers?: number;
+  /** Leave this many seconds after the last mount; undefined: stay. */
+  readonly idleExit?: number;
+  /** A library's private engine: ends with the process that holds the other end of its standard input. */
+  readonly private?: boolean;
+  readonly verbose?: boolean;
+}
+
+/** The control socket, in the root. */
+export const SOCKET_NAME = 'clipd.sock';
+
+/** Descriptors a server process finds open: Node's IPC channel takes 3. */
+export const LISTEN_FD = 4;
+export const FDS_SOCKET_FD = 5;
+
+/** Bumped when keeper and server of different builds would misunderstand each other: an upgrade across it is refused. */
+export const KEEPER_PROTOCOL = 1;
+
+export interface HelloResult {
+  readonly connections: readonly ConnectionState[];
+  readonly keeperPid: number;
+  /** Servers lost since the keeper started, and when that was (ms since 1970). */
+  readonly restarts: number;
+  readonly startedAt: number;
+  /** Without root, mounts are made by fusermount3, and one image at two places is two connections. */
+  readonly rootless: boolean;
+}
+
+export interface ConnectRequest {
+  readonly identity: string;
+  readonly archivePath: string;
+  readonly options: ImageOptions;
+  readonly client: ClientContext;
+  /** Under which the archive's descriptor was sent. */
+  readonly fdToken: string;
+  /** Without root the connection is mounted here, and nowhere else. */
+  readonly place: PlaceRequest;
+}
+
+export interface PlaceRequest {
+  readonly path: string;
+  readonly suid: boolean;
+  readonly dev: boolean;
+  readonly requestId: string;
+}
+
+export type UnmountMode = 'normal' | 'lazy' | 'force';
+
+/** What the server asks of the keeper. [fd …] marks descriptors that travel beside the message. */
+export type KeeperMethods = {
+  hello(args: { protocol: number; version: string }): Promise<HelloResult>;
+  /** Everything is restored and requests are answered. */
+  serving(args: null): void;
+  /** It will exit: the cache directory cannot be used, or the like. */
+  cannotServe(args: { error: WireError }): void;
+  list(args: null): Promise<readonly ConnectionState[]>;
+  /** → [/dev/fuse, archive]. `resumed`: another server was asked to answer it before. */
+  take(args: { id: number }): { client: ClientContext; resumed: boolean; fdToken: string };
+  /** [archive] → [/dev/fuse]: opens and mounts a connection. */
+  connect(args: ConnectRequest): Promise<{ connection: ConnectionState; fdToken: string }>;
+  bind(args: { id: number; place: PlaceRequest }): PlaceState;
+  /** `closed`: it was the last place, the connection is unmounted too. Throws BUSY. */
+  unbind(args: { path: string; mode: UnmountMode }): Promise<{ id: number; closed: boolean }>;
+  /** The kernel has ended this connection, or it cannot be served: drop it, unmounting what is left of it. */
+  drop(args: { id: number; reason: string | null }): void;
+  stop(args: { onlyIfIdle: boolean }): { stopping: boolean };
+  upgrade(args: { serverModule: string }): Promise<{ version: string }>;
+};
+
+/** What the keeper asks of the server. */
+export type ServerMethods = {
+  /** Stop reading requests, finish what is under way if it takes less than `milliseconds`, let go of the cache, exit. */
+  drain(args: { milliseconds: number }): void;
+};

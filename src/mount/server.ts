@@ -1,0 +1,278 @@
+import { closeSync, openSync } from 'node:fs';
+import type { Archive } from '../archive/index.js';
+import { ClipError } from '../bytes/index.js';
+import { mountNamespace, readMountInfo } from '../linux/index.js';
+import type { Logger } from '../metrics/index.js';
+import type { SourceOptions } from '../oci/index.js';
+import { ArchiveFile } from './archive-file.js';
+import type { Engine } from './engine.js';
+import type { FdSocket } from './fd-socket.js';
+import { describeHolders, findHolders } from './holders.js';
+import { isWithin } from './paths.js';
+import type { HelloResult, KeeperMethods, UnmountMode } from './protocol.js';
+import type { Rpc } from './rpc.js';
+import { type ConnectionState, DEFAULT_IMAGE_OPTIONS, type ImageOptions, type PlaceState } from './state.js';
+
+export interface MountArguments {
+  readonly archivePath: string;
+  readonly mountPoint: string;
+  readonly mountNamespace: string;
+  readonly requestId: string;
+  readonly options: Partial<ImageOptions>;
+  readonly suid: boolean;
+  readonly dev: boolean;
+  readonly access: SourceOptions;
+}
+
+export interface MountedPlace {
+  readonly connection: ConnectionState;
+  readonly place: PlaceState;
+  readonly reference: string;
+}
+
+/** How long an unmount waits for the kernel to let go of a connection nobody uses. */
+const GONE_WAIT_MS = 1000;
+
+/** A server process: restores what the keeper holds, then mounts and unmounts as asked. */
+export class MountServer {
+  readonly hello: HelloResult;
+  readonly engine: Engine;
+  readonly #keeper: Rpc<KeeperMethods>;
+  readonly #fds: FdSocket;
+  readonly #log: Logger;
+  readonly #goneWaiters = new Map<number, () => void>();
+  /** Mounts and unmounts happen one after the other: each looks at the list and then changes it. */
+  #queue: Promise<unknown> = Promise.resolve();
+
+  constructor(hello: HelloResult, engine: Engine, keeper: Rpc<KeeperMethods>, fds: FdSocket, log: Logger) {
+    this.hello = hello;
+    this.engine = engine;
+    this.#keeper = keeper;
+    this.#fds = fds;
+    this.#log = log;
+  }
+
+  /** Takes over what the keeper holds. */
+  async restore(): Promise<void> {
+    for (const state of this.hello.connections) await this.#restore(state);
+    await this.#keeper.call('serving', null);
+  }
+
+  /** Takes over a connection that another server (or an earlier clipd) mounted. */
+  async #restore(state: ConnectionState): Promise<void> {
+    const { client, resumed, fdToken } = await this.#keeper.call('take', { id: state.id });
+    const [fuseFd, archiveFd] = this.#fds.take(fdToken) as [number, number];
+    try {
+      const file = new ArchiveFile(archiveFd, state.archivePath);
+      if (file.archive.identity !== state.identity) {
+        file.close();
+        throw new ClipError('CONFLICT', `${state.archivePath} is another archive than the one that was mounted`);
+      }
+      await this.engine.attach(state, fuseFd, file, client as SourceOptions, resumed);
+    } catch (error) {
+      closeSync(fuseFd);
+      const reason = error instanceof Error ? error.message : String(error);
+      this.#log.error(
+        { archive: state.archivePath, places: state.places.map((p) => p.path), reason },
+        'cannot restore',
+      );
+      await this.#keeper.call('drop', { id: state.id, reason });
+    }
+  }
+
+  #serialized<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#queue.then(work);
+    this.#queue = result.catch(() => {});
+    return result;
+  }
+
+  mount(args: MountArguments): Promise<MountedPlace> {
+    return this.#serialized(() => this.#mount(args));
+  }
+
+  async #mount(args: MountArguments): Promise<MountedPlace> {
+    if (args.mountNamespace !== mountNamespace()) {
+      const pid = this.hello.keeperPid;
+      throw new ClipError('CONFLICT', `clipd (pid ${pid}) is in another mount namespace: you would not see the mount`, {
+        hint: `nsenter --mount=/proc/${pid}/ns/mnt clipctl mount …, or start a clipd of your own with another --root`,
+      });
+    }
+    if (this.hello.rootless && (args.suid || args.dev)) {
+      throw new ClipError('PERMISSION', 'only root can mount with --suid or --dev', {
+        hint: 'run as root, or without',
+      });
+    }
+    const connections = await this.#keeper.call('list', null);
+    for (const connection of connections) {
+      for (const place of connection.places) {
+        if (place.path === args.mountPoint && place.requestId === args.requestId)
+          return this.#mounted(connection, place);
+        this.#refuseInside(place.path, args);
+      }
+    }
+    this.#refuseForeignMount(args.mountPoint);
+    const file = openArchiveFile(args.archivePath);
+    const existing = connections.find((c) => c.identity === file.archive.identity && !c.detached);
+    if (existing !== undefined && !this.hello.rootless) {
+      file.close();
+      requireSameOptions(existing, args);
+      const place = await this.#keeper.call('bind', { id: existing.id, place: placeRequest(args) });
+      return this.#mounted(existing, place);
+    }
+    return this.#connect(args, file);
+  }
+
+  async #connect(args: MountArguments, file: ArchiveFile): Promise<MountedPlace> {
+    const identity = file.archive.identity;
+    const options = { ...DEFAULT_IMAGE_OPTIONS, ...args.options };
+    const fdToken = this.#fds.send([file.fd]);
+    const client = args.access as Record<string, unknown>;
+    const place = placeRequest(args);
+    let reply: Awaited<ReturnType<KeeperMethods['connect']>>;
+    try {
+      reply = await this.#keeper.call('connect', {
+        identity,
+        archivePath: args.archivePath,
+        options,
+        client,
+        fdToken,
+        place,
+      });
+    } catch (error) {
+      file.close();
+      throw error;
+    }
+    const { connection } = reply;
+    const [fuseFd] = this.#fds.take(reply.fdToken) as [number];
+    try {
+      await this.engine.attach(connection, fuseFd, file, args.access, false);
+      const bound = this.hello.rootless
+        ? connection.places[0]!
+        : await this.#keeper.call('bind', { id: connection.id, place });
+      return this.#mounted(connection, bound);
+    } catch (error) {
+      await this.#keeper.call('drop', { id: connection.id, reason: null });
+      await this.engine.detach(connection.id);
+      closeSync(fuseFd);
+      throw error;
+    }
+  }
+
+  #mounted(connection: ConnectionState, place: PlaceState): MountedPlace {
+    return { connection, place, reference: this.archiveOf(connection.id)?.image.reference ?? '' };
+  }
+
+  archiveOf(id: number): Archive | undefined {
+    return this.engine.mounts.get(id)?.file.archive;
+  }
+
+  #refuseInside(place: string, args: MountArguments): void {
+    if (args.mountPoint === place) {
+      throw new ClipError('BUSY', `${place} is a clip mount already`, { hint: `clipctl umount ${place}` });
+    }
+    if (isWithin(args.mountPoint, place)) {
+      throw new ClipError('USAGE', `mount point ${args.mountPoint} is inside the clip mount ${place}`, {
+        hint: 'give a directory outside of it',
+      });
+    }
+    // Reading the archive would wait for the mount, and the mount for the archive.
+    if (isWithin(args.archivePath, place)) {
+      throw new ClipError('USAGE', `archive ${args.archivePath} is inside the clip mount ${place}`, {
+        hint: 'copy it out first',
+      });
+    }
+  }
+
+  #refuseForeignMount(mountPoint: string): void {
+    const top = readMountInfo().findLast((mount) => mount.mountPoint === mountPoint);
+    if (top?.type !== 'fuse.clip') return;
+    throw new ClipError('BUSY', `${mountPoint} is a clip mount of another clipd, or a dead one (${top.source})`, {
+      hint: `clipctl umount --lazy ${mountPoint}`,
+    });
+  }
+
+  unmount(path: string, mode: UnmountMode): Promise<{ closed: boolean }> {
+    return this.#serialized(() => this.#unmount(path, mode));
+  }
+
+  async #unmount(path: string, mode: UnmountMode): Promise<{ closed: boolean }> {
+    await this.#keeper.call('list', null); // takes note of places that somebody else unmounted
+    let result: { id: number; closed: boolean };
+    try {
+      result = await this.#keeper.call('unbind', { path, mode });
+    } catch (error) {
+      if (!(error instanceof ClipError) || error.code !== 'BUSY') throw error;
+      const holders = findHolders(path, readMountInfo());
+      throw new ClipError('BUSY', `${path} is busy: ${describeHolders(holders)}`, {
+        hint: 'end them, or: clipctl umount --lazy (they keep what they have open) or --force (they get errors)',
+      });
+    }
+    if (result.closed) await this.#waitGone(result.id);
+    return { closed: result.closed };
+  }
+
+  /** After its last place the kernel ends the connection, at once unless somebody still holds a file of it. */
+  async #waitGone(id: number): Promise<void> {
+    if (!this.engine.mounts.has(id)) return;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, GONE_WAIT_MS);
+      this.#goneWaiters.set(id, () => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
+    this.#goneWaiters.delete(id);
+  }
+
+  async gone(id: number): Promise<void> {
+    const mount = this.engine.mounts.get(id);
+    if (mount === undefined) return;
+    await this.engine.detach(id);
+    closeSync(mount.fuseFd);
+    await this.#keeper.call('drop', { id, reason: null });
+    this.#goneWaiters.get(id)?.();
+  }
+
+  list(): Promise<readonly ConnectionState[]> {
+    return this.#keeper.call('list', null);
+  }
+
+  stop(onlyIfIdle: boolean): Promise<{ stopping: boolean }> {
+    return this.#keeper.call('stop', { onlyIfIdle });
+  }
+
+  upgrade(serverModule: string): Promise<{ version: string }> {
+    return this.#keeper.call('upgrade', { serverModule });
+  }
+}
+
+function placeRequest(args: MountArguments): { path: string; suid: boolean; dev: boolean; requestId: string } {
+  return { path: args.mountPoint, suid: args.suid, dev: args.dev, requestId: args.requestId };
+}
+
+function openArchiveFile(path: string): ArchiveFile {
+  let fd: number;
+  try {
+    fd = openSync(path, 'r');
+  } catch (cause) {
+    const code = (cause as NodeJS.ErrnoException).code;
+    if (code === 'ENOENT') {
+      throw new ClipError('NOT_FOUND', `archive ${path} does not exist`, { cause, hint: 'clipctl index makes one' });
+    }
+    throw new ClipError('PERMISSION', `archive ${path} cannot be opened: ${code}`, { cause });
+  }
+  return new ArchiveFile(fd, path);
+}
+
+/** One connection serves all places of an image, so what decides how it is served cannot differ. */
+function requireSameOptions(existing: ConnectionState, args: MountArguments): void {
+  for (const [name, wanted] of Object.entries(args.options)) {
+    const has = existing.options[name as keyof ImageOptions];
+    if (wanted === undefined || wanted === has) continue;
+    throw new ClipError(
+      'CONFLICT',
+      `${args.archivePath} is mounted already with ${name} ${String(has)}, not ${String(wanted)}`,
+      { hint: `use the same option, or unmount ${existing.places[0]?.path ?? 'it'} first` },
+    );
+  }
+}

@@ -1,0 +1,99 @@
+import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { ClipError } from '../bytes/index.js';
+
+/** How an image's bytes are fetched: the same for every place where one clipd shows that image. */
+export interface ImageOptions {
+  readonly readahead: boolean;
+  /** Seconds until a read that gets no bytes ends with EIO. */
+  readonly readTimeout: number;
+  readonly plainHttp: boolean;
+}
+
+export const DEFAULT_IMAGE_OPTIONS: ImageOptions = { readahead: true, readTimeout: 300, plainHttp: false };
+
+/** What only the client could see of how to reach the registry: oci/'s RegistryAccess, as JSON. Never written to disk (DESIGN §6). */
+export type ClientContext = Readonly<Record<string, unknown>>;
+
+/** One place where users see an image. */
+export interface PlaceState {
+  readonly path: string;
+  readonly suid: boolean;
+  readonly dev: boolean;
+  /** The client's own id of the request: a repeated request finds its mount done. */
+  readonly requestId: string;
+  /** Milliseconds since 1970, for people. */
+  readonly mountedAt: number;
+}
+
+/** One FUSE connection. */
+export interface ConnectionState {
+  readonly id: number;
+  /** Of the archive: the same files under the same name are mounted once. */
+  readonly identity: string;
+  readonly archivePath: string;
+  /** Where the connection itself is mounted: ROOT/mnt/ID, or, without root, its only place. */
+  readonly anchor: string;
+  /** Bind mounts of the anchor; without root the anchor itself. */
+  readonly places: readonly PlaceState[];
+  readonly options: ImageOptions;
+  /** Out of the tree, but processes still hold files of it. */
+  readonly detached: boolean;
+}
+
+interface StateFile {
+  readonly format: 1;
+  readonly connections: readonly ConnectionState[];
+}
+
+export function stateFilePath(root: string): string {
+  return join(root, 'mounts.json');
+}
+
+/** Written by rename, so that a crash leaves the old list or the new one. */
+export function saveState(root: string, connections: readonly ConnectionState[]): void {
+  const path = stateFilePath(root);
+  const file: StateFile = { format: 1, connections };
+  writeFileSync(`${path}.new`, `${JSON.stringify(file, null, 1)}\n`, { mode: 0o600 });
+  renameSync(`${path}.new`, path);
+}
+
+/**
+ * The mounts of the clipd that had this root before.
+ * @throws ClipError when the file is not one this version understands: it is refused, because forgetting mounts that
+ * exist is worse than not starting (DESIGN §6).
+ */
+export function loadState(root: string): readonly ConnectionState[] {
+  const path = stateFilePath(root);
+  if (!existsSync(path)) return [];
+  const refuse = (detail: string, cause?: unknown): never => {
+    throw new ClipError('UNSUPPORTED', `${path}: ${detail}`, {
+      cause,
+      hint: 'unmount what it lists with the clip that wrote it, or remove the file',
+    });
+  };
+  let file: Partial<StateFile>;
+  try {
+    file = JSON.parse(readFileSync(path, 'utf8')) as Partial<StateFile>;
+  } catch (cause) {
+    return refuse('not a mount list (JSON expected)', cause);
+  }
+  if (file?.format !== 1) return refuse(`mount list of format ${String(file?.format)}, 1 expected`);
+  if (!Array.isArray(file.connections) || !file.connections.every(isConnection)) return refuse('damaged mount list');
+  return file.connections;
+}
+
+function isConnection(value: unknown): value is ConnectionState {
+  const c = value as Partial<ConnectionState> | null;
+  return (
+    typeof c === 'object' &&
+    c !== null &&
+    Number.isSafeInteger(c.id) &&
+    typeof c.identity === 'string' &&
+    typeof c.archivePath === 'string' &&
+    typeof c.anchor === 'string' &&
+    typeof c.options === 'object' &&
+    Array.isArray(c.places) &&
+    c.places.every((p: Partial<PlaceState>) => typeof p?.path === 'string')
+  );
+}
