@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { closeFd, createEventFd, Errno, errnoName, signalEventFd } from '../linux/index.js';
+import { LEADERSHIP_WORDS, Leadership } from './leadership.js';
 import {
   COUNTERS,
   Counter,
@@ -55,6 +56,7 @@ export class FusePool {
   readonly #workers: PoolWorker[] = [];
   readonly #fds = new Map<number, number>();
   readonly #pending = new Map<number, Acknowledgement>();
+  readonly #leadership = new Int32Array(new SharedArrayBuffer(LEADERSHIP_WORDS * 4));
   #sequence = 0;
   #closing = false;
   // A worker blocked in epoll_wait would keep the process from exiting.
@@ -68,12 +70,15 @@ export class FusePool {
   async start(): Promise<void> {
     const count = this.#options.workers ?? Math.min(MAX_DEFAULT_WORKERS, availableParallelism());
     process.on('exit', this.#onExit);
-    await Promise.all(Array.from({ length: count }, () => this.#startWorker()));
+    await Promise.all(Array.from({ length: count }, (_, i) => this.#startWorker(i + 1)));
   }
 
-  #startWorker(): Promise<void> {
+  #startWorker(index: number): Promise<void> {
     const { port1, port2 } = new MessageChannel();
     const setup: WorkerSetup = {
+      index,
+      leadership: this.#leadership,
+      spin: availableParallelism() > 1,
       stop: new Int32Array(new SharedArrayBuffer(4)),
       eventFd: createEventFd(),
       counters: new Float64Array(new SharedArrayBuffer(COUNTERS * 8)),
@@ -163,6 +168,7 @@ export class FusePool {
       worker.control.postMessage(message(sequence));
       signalEventFd(worker.eventFd);
     }
+    Leadership.callAll(this.#leadership);
     const error = await done;
     if (error !== null) throw new Error(error);
   }
@@ -205,6 +211,7 @@ export class FusePool {
       Atomics.store(worker.stop, 0, 1);
       signalEventFd(worker.eventFd);
     }
+    Leadership.callAll(this.#leadership);
   }
 
   /** Stops all threads. Mounts stay mounted and unanswered: unmount them first, or let another server take over. */

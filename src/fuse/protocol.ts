@@ -39,6 +39,12 @@ export type FromWorker =
   | { readonly type: 'fault'; readonly mountId: number; readonly cause: string };
 
 export interface WorkerSetup {
+  /** 1-based. */
+  readonly index: number;
+  /** Shared by all workers of a pool: see Leadership. */
+  readonly leadership: Int32Array;
+  /** Whether to poll for a moment before sleeping; not on a single core, where it would only keep the reader from running. */
+  readonly spin: boolean;
   /** One Int32: 1 = leave. Set before the eventfd is written. */
   readonly stop: Int32Array;
   readonly eventFd: number;

@@ -4,10 +4,11 @@
  */
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { ErofsReader } from '../erofs/index.js';
-import { Epoll, Errno, flags, sys } from '../linux/index.js';
-import { MAX_READ, OUT_HEADER } from './abi.js';
+import { Epoll, Errno, sys } from '../linux/index.js';
 import { Dispatcher, Outcome, type ServedImage } from './dispatch.js';
+import { Leadership } from './leadership.js';
 import { Counter, type FromWorker, type FuseMountSpec, type ToWorker, type WorkerSetup } from './protocol.js';
+import { REQUEST_SIZE, WorkerMemory } from './worker-memory.js';
 
 const WAKE = 0xffff_ffff;
 const MAX_EVENTS = 64;
@@ -15,9 +16,10 @@ const MAX_EVENTS = 64;
 const BURST = 32;
 /** Causes of EIO that are reported one by one; the rest are only counted. */
 const MAX_FAULT_REPORTS = 100;
-const PAGE = 4096;
-/** One request: max_write is 4 KiB; the rest lets the kernel put many FORGETs into one BATCH_FORGET. */
-const REQUEST_SIZE = 64 * 1024;
+/** A leader polls this often (half a microsecond each) before it sleeps: a sleeping worker takes 30 to 60 µs to wake in a virtual machine. */
+const MAX_SPIN = 200;
+/** A wait that ended within this many milliseconds would have been caught by polling. */
+const SHORT_WAIT = 0.15;
 
 interface Mount extends ServedImage {
   readonly id: number;
@@ -27,20 +29,15 @@ interface Mount extends ServedImage {
 const setup = workerData as WorkerSetup;
 const { counters, stop } = setup;
 const epoll = new Epoll(MAX_EVENTS);
+const leadership = new Leadership(setup.leadership, setup.index);
+const memory = new WorkerMemory();
 const mounts = new Map<number, Mount>();
 let current: Mount;
+let spin = setup.spin ? MAX_SPIN : 0;
 
-// The reply's data starts on a page, so that the kernel copies whole pages from it; the header lies just before.
-const memory = Buffer.allocUnsafeSlow(REQUEST_SIZE + 2 * PAGE + MAX_READ);
-const base = sys.addressOf(memory);
-const requestAddress = base;
-const dataStart = Math.ceil((base + REQUEST_SIZE + OUT_HEADER) / PAGE) * PAGE - base;
-const replyAddress = base + dataStart - OUT_HEADER;
-const replyStart = dataStart - OUT_HEADER;
-const dispatcher = new Dispatcher(
-  memory.subarray(0, REQUEST_SIZE),
-  memory.subarray(replyStart, replyStart + OUT_HEADER + MAX_READ),
-  (fd, position, length, offset) => sys.pread(fd, replyAddress + position, length, offset),
+const abdicate = (): void => leadership.abdicate();
+const dispatcher = new Dispatcher(memory.request, memory.reply, (fd, position, length, offset) =>
+  memory.readFile(fd, position, length, offset, abdicate),
 );
 
 function post(message: FromWorker): void {
@@ -75,7 +72,7 @@ function gone(mount: Mount, errno: number): void {
 }
 
 function takeMessages(): void {
-  sys.read(setup.eventFd, requestAddress, 8);
+  sys.read(setup.eventFd, memory.requestAddress, 8);
   for (;;) {
     const received = receiveMessageOnPort(setup.control);
     if (received === undefined) return;
@@ -94,7 +91,7 @@ function takeMessages(): void {
 function serve(mount: Mount): void {
   current = mount;
   for (let i = 0; i < BURST; i++) {
-    const length = sys.read(mount.fd, requestAddress, REQUEST_SIZE);
+    const length = sys.read(mount.fd, memory.requestAddress, REQUEST_SIZE);
     if (length < 0) {
       if (length === -Errno.EAGAIN) return;
       // ENOENT: the request was interrupted while it was being read.
@@ -102,44 +99,70 @@ function serve(mount: Mount): void {
       gone(mount, -length);
       return;
     }
+    if (i > 0) leadership.callHelper(); // a queue has formed
     counters[Counter.requests]!++;
-    const outcome = dispatcher.handle(mount, length);
-    if (outcome > 0) {
-      const written = sys.write(mount.fd, replyAddress, outcome);
-      // ENOENT: interrupted meanwhile. ENODEV: the next read says so.
-      if (written < 0 && written !== -Errno.ENOENT && written !== -Errno.ENODEV) {
-        dispatcher.onFault(new Error(`the kernel refused a reply: errno ${-written}`));
-      }
-    } else if (outcome === Outcome.miss) {
-      counters[Counter.misses]!++;
-      const { unique, missNid: nid, missOffset: offset, missSize: size } = dispatcher;
-      post({ type: 'miss', miss: { mountId: mount.id, unique, nid, offset, size } });
-    } else if (outcome === Outcome.interrupt) {
-      counters[Counter.interrupts]!++;
-      post({ type: 'interrupt', mountId: mount.id, own: dispatcher.unique, unique: dispatcher.interrupted });
-    }
+    answer(mount, dispatcher.handle(mount, length));
   }
+}
+
+function answer(mount: Mount, outcome: number): void {
+  if (outcome > 0) {
+    const written = sys.write(mount.fd, memory.replyAddress, outcome);
+    // ENOENT: interrupted meanwhile. ENODEV: the next read says so.
+    if (written < 0 && written !== -Errno.ENOENT && written !== -Errno.ENODEV) {
+      dispatcher.onFault(new Error(`the kernel refused a reply: errno ${-written}`));
+    }
+  } else if (outcome === Outcome.miss) {
+    counters[Counter.misses]!++;
+    const { unique, missNid: nid, missOffset: offset, missSize: size } = dispatcher;
+    post({ type: 'miss', miss: { mountId: mount.id, unique, nid, offset, size } });
+  } else if (outcome === Outcome.interrupt) {
+    counters[Counter.interrupts]!++;
+    post({ type: 'interrupt', mountId: mount.id, own: dispatcher.unique, unique: dispatcher.interrupted });
+  }
+}
+
+/** Waits for events as the leader. How long it polls first follows from what the last waits have shown. */
+function wait(): number {
+  for (let i = 0; i < spin; i++) {
+    const count = epoll.wait(0);
+    if (count > 0) return count;
+  }
+  const start = performance.now();
+  const count = epoll.wait(-1);
+  if (setup.spin) spin = performance.now() - start < SHORT_WAIT ? MAX_SPIN : spin >>> 1;
+  return count;
+}
+
+function publishCounters(): void {
+  const { readPath } = dispatcher;
+  counters[Counter.hits] = readPath.hits;
+  counters[Counter.hitBytes] = readPath.hitBytes;
+  counters[Counter.spanHits] = readPath.spanHits;
+  counters[Counter.changed] = readPath.changed;
 }
 
 epoll.add(setup.eventFd, WAKE, false);
 post({ type: 'ready' });
-while (Atomics.load(stop, 0) === 0) {
-  const count = epoll.wait(-1);
+for (;;) {
+  const ticket = leadership.ticket();
+  if (Atomics.load(stop, 0) !== 0) break;
+  const leads = leadership.lead();
+  const count = leads ? wait() : epoll.wait(0);
+  if (count === 0) {
+    if (!leads) leadership.park(ticket);
+    continue;
+  }
   for (let i = 0; i < count; i++) {
     const token = epoll.token(i);
     if (token === WAKE) {
       takeMessages();
       continue;
     }
-    const mount = mounts.get(token);
-    if (mount === undefined) continue; // detached by an earlier event of this round
-    if ((epoll.events(i) & flags.EPOLLIN) !== 0 || (epoll.events(i) & flags.EPOLLERR) !== 0) serve(mount);
+    const mount = mounts.get(token); // none: detached by an earlier event of this round
+    if (mount !== undefined) serve(mount);
   }
-  const { readPath } = dispatcher;
-  counters[Counter.hits] = readPath.hits;
-  counters[Counter.hitBytes] = readPath.hitBytes;
-  counters[Counter.spanHits] = readPath.spanHits;
-  counters[Counter.changed] = readPath.changed;
+  publishCounters();
 }
 epoll.close();
 setup.control.close();

@@ -41,6 +41,8 @@ export const F_SETFL = 4;
 export const F_DUPFD_CLOEXEC = 1030;
 export const FALLOC_FL_KEEP_SIZE = 1;
 export const FALLOC_FL_PUNCH_HOLE = 2;
+/** preadv2(2): fail with EAGAIN rather than wait for the disk. */
+export const RWF_NOWAIT = 8;
 export const LOCK_SH = 1;
 export const LOCK_EX = 2;
 export const LOCK_NB = 4;

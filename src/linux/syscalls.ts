@@ -27,6 +27,13 @@ const c = {
   write: bind<[number, Memory, number]>('write', 'int64_t', ['int', 'void *', 'size_t']),
   pread: bind<[number, Memory, number, number]>('pread', 'int64_t', ['int', 'void *', 'size_t', 'int64_t']),
   pwrite: bind<[number, Memory, number, number]>('pwrite', 'int64_t', ['int', 'void *', 'size_t', 'int64_t']),
+  preadv2: bind<[number, Memory, number, number, number]>('preadv2', 'int64_t', [
+    'int',
+    'void *',
+    'int',
+    'int64_t',
+    'int',
+  ]),
   writev: bind<[number, Memory, number]>('writev', 'int64_t', ['int', 'void *', 'int']),
   splice: bind<[number, Memory, number, Memory, number, number]>('splice', 'int64_t', [
     'int',
@@ -118,6 +125,9 @@ export const pread = (fd: number, memory: Memory, length: number, offset: number
   outcome(c.pread(fd, memory, length, offset));
 export const pwrite = (fd: number, memory: Memory, length: number, offset: number): number =>
   outcome(c.pwrite(fd, memory, length, offset));
+/** `vector` as for {@link writev}; flags RWF_…. */
+export const preadv2 = (fd: number, vector: Memory, count: number, offset: number, flags: number): number =>
+  outcome(c.preadv2(fd, vector, count, offset, flags));
 /** `vector` holds `count` struct iovec: address and length, 8 bytes each. */
 export const writev = (fd: number, vector: Memory, count: number): number => outcome(c.writev(fd, vector, count));
 /** `offsetIn`: an 8-byte file offset, or null for a pipe. The output is always a pipe or a device. */
