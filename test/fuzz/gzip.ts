@@ -1,65 +1,25 @@
 // Fuzz target: gzip streams of any kind, against zlib.
 import { constants, crc32, deflateRawSync, gunzipSync, gzipSync } from 'node:zlib';
 import { FormatError } from '../../src/bytes/index.js';
-import { encodeCheckpointState, type GzipCheckpoint, GzipIndexer, SpanInflater } from '../../src/gzip/index.js';
+import { checkSpans, type IndexedGzip, indexGzip } from '../support/gzip.js';
 import type { Random } from './random.js';
 
 /** A bomb is cut here by both sides; it is enough for any structure that input of a few KiB can have. */
 const MAX_OUTPUT = 4 << 20;
-const inflater = new SpanInflater();
 
 class TooMuch extends Error {}
 
-interface Indexed {
-  output: Buffer;
-  checkpoints: GzipCheckpoint[];
-  lastSpanCrc32: number;
-  warnings: string[];
-}
-
-function index(input: Uint8Array, spanBytes: number, step: number): Indexed | FormatError | TooMuch {
-  const checkpoints: GzipCheckpoint[] = [];
-  const views: Uint8Array[] = [];
+function index(input: Uint8Array, spanBytes: number, step: number): IndexedGzip | FormatError | TooMuch {
   let produced = 0;
-  const indexer = new GzipIndexer({ spanBytes });
-  indexer.onCheckpoint = (checkpoint) => checkpoints.push(checkpoint);
+  const onView = (view: Uint8Array): void => {
+    produced += view.length;
+    if (produced > MAX_OUTPUT) throw new TooMuch();
+  };
   try {
-    for (let at = 0; at < input.length; at += step) {
-      indexer.push(input.subarray(at, at + step), (view) => {
-        produced += view.length;
-        if (produced > MAX_OUTPUT) throw new TooMuch();
-        views.push(view.slice());
-      });
-    }
-    const { lastSpanCrc32, layerSize, compressedSize, warnings } = indexer.finish();
-    const output = Buffer.concat(views);
-    if (layerSize !== output.length || compressedSize !== input.length) throw new Error('sizes do not add up');
-    return { output, checkpoints, lastSpanCrc32, warnings };
+    return indexGzip(input, { spanBytes, step, onView });
   } catch (error) {
     if (error instanceof FormatError || error instanceof TooMuch) return error;
     throw error;
-  }
-}
-
-/** Every span on its own must give the bytes that the whole gave. */
-function checkSpans(input: Uint8Array, { output, checkpoints, lastSpanCrc32 }: Indexed): void {
-  const empty = new Uint8Array(0);
-  const starts = [{ layerOffset: 0, bitOffset: 0, header: empty, window: empty }, ...checkpoints];
-  for (let i = 0; i < starts.length && output.length > 0; i++) {
-    const { layerOffset, bitOffset, header, window } = starts[i]!;
-    const next = checkpoints[i];
-    const from = Math.floor(bitOffset / 8);
-    const to = next ? Math.ceil(next.bitOffset / 8) : input.length;
-    const end = next?.layerOffset ?? output.length;
-    const views: Uint8Array[] = [];
-    const state = encodeCheckpointState(header, window);
-    const sum = inflater.inflate(input.subarray(from, to), bitOffset % 8, state, end - layerOffset, (v) =>
-      views.push(v.slice()),
-    );
-    const want = output.subarray(layerOffset, end);
-    if (!Buffer.concat(views).equals(want)) throw new Error(`span ${i} differs from the stream`);
-    if (sum !== (next?.crc32OfPreviousSpan ?? lastSpanCrc32) || sum !== crc32(want))
-      throw new Error(`crc32 of span ${i}`);
   }
 }
 
