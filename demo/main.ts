@@ -176,7 +176,8 @@ function namedImage(reference: string, command: readonly string[]): Subject {
   };
 }
 
-const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(bytes < 1e6 ? 3 : 1)} MB`;
+const size = (bytes: number): string =>
+  bytes < 1e6 ? `${(bytes / 1e3).toFixed(0)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
 const percent = (part: number, whole: number): string =>
   `${((100 * part) / whole).toFixed(part / whole < 0.01 ? 2 : 1)} %`;
 
@@ -188,11 +189,12 @@ async function main(reference: string | undefined, command: readonly string[]): 
   const clip = path.join(directory, 'demo.clip');
   const mountPoint = path.join(directory, 'mnt');
   await mkdir(mountPoint);
-  const places = ['--root', path.join(directory, 'run'), '--cache-dir', path.join(directory, 'cache')];
+  // A clipd of the demo's own: it neither needs nor disturbs one that runs here.
+  const env = { ...process.env, CLIP_ROOT: path.join(directory, 'run'), CLIP_CACHE_DIR: path.join(directory, 'cache') };
   const clipctlShown = async (...args: string[]): Promise<Output> =>
-    await show(`clipctl ${args.join(' ')}`, process.execPath, [clipctl, ...args, ...places]);
+    await show(`clipctl ${args.join(' ')}`, process.execPath, [clipctl, ...args], env);
   const clipctlQuiet = (...args: string[]): string => {
-    const done = spawnSync(process.execPath, [clipctl, ...args, ...places], { encoding: 'utf8' });
+    const done = spawnSync(process.execPath, [clipctl, ...args], { encoding: 'utf8', env });
     if (done.status !== 0) throw new Error(done.stderr.trim());
     return done.stdout;
   };
@@ -203,16 +205,16 @@ async function main(reference: string | undefined, command: readonly string[]): 
   const compressed = inspected.layers.reduce((sum, layer) => sum + layer.size, 0);
   const indexSize = (await stat(clip)).size;
 
-  undo.push(() => stopDaemon(clipctlQuiet, mountPoint));
+  undo.push(() => void clipctlQuiet('daemon', '--stop')); // unmounts what it has mounted
   const mounted = await clipctlShown('mount', '--clip', clip, '--at', mountPoint);
 
-  const env = { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', HOME: '/root' };
+  const inside = { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', HOME: '/root' };
   const outputs: string[] = [];
   let firstOutput = 0;
   let first: Counters | null = null;
   for (const words of await subject.commands(mountPoint)) {
     const line = `chroot ${mountPoint} ${words.join(' ')}`;
-    const ran = await show(line, 'chroot', [mountPoint, ...words], env);
+    const ran = await show(line, 'chroot', [mountPoint, ...words], inside);
     process.stderr.write(ran.stdout);
     outputs.push(ran.stdout);
     firstOutput ||= mounted.seconds + ran.firstOutput;
@@ -226,18 +228,18 @@ async function main(reference: string | undefined, command: readonly string[]): 
   const rows: [string, string, string][] = [
     [
       'image, compressed',
-      megabytes(compressed),
+      size(compressed),
       `${inspected.layers.length} layers, ${inspected.inodes.toLocaleString('en-US')} files, ${inspected.reference}`,
     ],
-    ['index (.clip)', megabytes(indexSize), `${percent(indexSize, compressed)} of the image`],
+    ['index (.clip)', size(indexSize), `${percent(indexSize, compressed)} of the image`],
     ['time to index', `${indexed.seconds.toFixed(2)} s`, 'once per image'],
     ['time to mount', `${mounted.seconds.toFixed(2)} s`, 'clipd started by it'],
   ];
   if (first) {
     rows.push(['time to first output', `${firstOutput.toFixed(2)} s`, 'mount, then the first program']);
-    rows.push(['fetched by then', megabytes(bytesOf(first)), fetched(first)]);
+    rows.push(['fetched by then', size(bytesOf(first)), fetched(first)]);
   }
-  rows.push(['fetched in all', megabytes(bytesOf(all)), fetched(all)]);
+  rows.push(['fetched in all', size(bytesOf(all)), fetched(all)]);
   const widths = [0, 1].map((i) => Math.max(...rows.map((row) => row[i]!.length)));
   process.stdout.write('\n');
   for (const [name, value, remark] of rows)
@@ -262,12 +264,6 @@ interface Inspected {
   readonly layers: readonly { readonly size: number }[];
 }
 
-function stopDaemon(clipctlQuiet: (...args: string[]) => string, mountPoint: string): void {
-  if (existsSync(mountPoint) && spawnSync('mountpoint', ['-q', mountPoint]).status === 0)
-    clipctlQuiet('umount', '--lazy', mountPoint);
-  clipctlQuiet('daemon', '--stop');
-}
-
 const lacks = await missing();
 if (lacks.length > 0) {
   process.stderr.write(`demo: missing:\n${lacks.map((l) => `  - ${l}\n`).join('')}`);
@@ -282,7 +278,8 @@ if (lacks.length > 0) {
   try {
     await main(reference, command);
   } catch (error) {
-    process.stderr.write(`demo: ${error instanceof Error ? error.message : String(error)}\n`);
+    const cause: unknown = abort.signal.aborted ? abort.signal.reason : error;
+    process.stderr.write(`demo: ${cause instanceof Error ? cause.message : String(cause)}; taking everything away\n`);
     process.exitCode = 1;
   } finally {
     await cleanUp();
