@@ -3,7 +3,7 @@ import { FormatError } from '../bytes/index.js';
 import { MAX_CHECKPOINT_HEADER_BYTES, WINDOW_BYTES } from './format.js';
 
 /**
- * A checkpoint state as it is stored in an archive: raw deflate (level 9) of
+ * A checkpoint state as it is stored in an archive: raw deflate (level 6: 720 ms of level 9 become 90 for a 304 MB layer, for 2.6 % more bytes) of
  *
  *     u16 LE length of the header, header, window
  *
@@ -19,7 +19,7 @@ export function encodeCheckpointState(header: Uint8Array, window: Uint8Array): U
   raw[1] = header.length >>> 8;
   raw.set(header, 2);
   raw.set(window, 2 + header.length);
-  return deflateRawSync(raw, { level: 9, memLevel: 9 });
+  return deflateRawSync(raw, { level: 6, memLevel: 9 });
 }
 
 /** The reverse. @throws FormatError when the blob is not one that encodeCheckpointState() can make */
