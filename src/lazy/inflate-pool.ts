@@ -61,7 +61,14 @@ export class InflatePool {
     const metrics = options.metrics ?? new Metrics();
     this.#crashes = metrics.counter('inflateWorkerCrashes', 'Inflate workers that died and were replaced');
     metrics.gauge('inflateQueue', 'Spans waiting for an inflate worker', () => this.backlog);
-    for (let i = 0; i < this.size; i++) this.#members.push(this.#spawn());
+  }
+
+  /**
+   * Starts the threads, which the first task does too. Not done by the constructor: a server that takes over from one that
+   * was killed needs the cores for answering first.
+   */
+  warm(): void {
+    while (this.#members.length < this.size && !this.#closed) this.#members.push(this.#spawn());
   }
 
   /** Tasks that wait for a worker. */
@@ -75,6 +82,7 @@ export class InflatePool {
    */
   run(task: Task, priority: Priority): Promise<TaskResult> {
     if (this.#closed) return Promise.reject(closedError());
+    this.warm();
     return new Promise((resolve, reject) => {
       const pending: Pending = { id: this.#nextId++, task, priority, resolve, reject };
       if (task.type === 'stream' || task.type === 'end-stream') this.#assign(this.#streamMember(task), pending);

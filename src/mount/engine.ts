@@ -1,13 +1,16 @@
 import { SpanCache } from '../cache/index.js';
-import { FusePool, type ReadMiss } from '../fuse/index.js';
+import type { FusePool } from '../fuse/index.js';
 import { InflatePool, LayerSet } from '../lazy/index.js';
-import type { Logger, Metrics } from '../metrics/index.js';
+import { type Logger, Metrics } from '../metrics/index.js';
 import type { SourceOptions } from '../oci/index.js';
 import type { ArchiveFile } from './archive-file.js';
 import { ImageMount } from './image-mount.js';
+import { lazyLogger } from './lazy-logger.js';
 import type { DaemonSettings } from './protocol.js';
 import { newReadCounters, type ReadCounters } from './reads.js';
 import type { ConnectionState } from './state.js';
+
+export { lazyLogger, Metrics };
 
 export interface EngineOptions {
   readonly settings: DaemonSettings;
@@ -25,8 +28,6 @@ export class Engine {
   readonly cache: SpanCache;
   /** Whether the kernel can send requests again; null until a take-over has asked. */
   resend: boolean | null = null;
-  /** The kernel has ended a connection: the last user of the mount has gone. */
-  onGone: (id: number) => void = () => {};
   readonly #inflate: InflatePool;
   readonly #layers: LayerSet;
   readonly #log: Logger;
@@ -41,26 +42,17 @@ export class Engine {
     this.#layers = new LayerSet({ cache, pool: inflate, log: options.log, metrics: options.metrics });
   }
 
-  /** @param admitted resolves when nobody else uses the cache directory; threads start meanwhile */
-  static async start(options: EngineOptions, admitted: Promise<unknown>): Promise<Engine> {
+  static async start(options: EngineOptions, fuse: FusePool): Promise<Engine> {
     const { settings, log, metrics } = options;
-    let engine: Engine | null = null;
-    const fuse = new FusePool({
-      ...(settings.workers === undefined ? {} : { workers: settings.workers }),
-      onMiss: (miss: ReadMiss) => engine?.mounts.get(miss.mountId)?.miss(miss),
-      onInterrupt: (id, unique) => engine?.mounts.get(id)?.reads.interrupt(unique) ?? false,
-      onGone: (id) => engine?.onGone(id),
-      onFault: (id, cause) => log.error({ mount: id, cause }, 'a request was answered with EIO'),
-      onFailure: (error) => {
-        // Requests in its hands would never be answered: the next server asks the kernel for them again.
-        log.fatal({ err: error }, 'a FUSE worker died: this server process ends');
-        process.exit(1);
-      },
-    });
     const inflate = new InflatePool({ log, metrics });
-    const [cache] = await Promise.all([admitted.then(() => openCache(settings, log, metrics)), fuse.start()]);
-    engine = new Engine(options, fuse, inflate, cache);
-    return engine;
+    const cache = await openCache(settings, log, metrics);
+    return new Engine(options, fuse, inflate, cache);
+  }
+
+  /** Starts what the first miss would have to wait for. */
+  warm(): void {
+    this.#inflate.warm();
+    void import('../oci/index.js').then((oci) => oci.preloadTransport());
   }
 
   /** Serves a connection from now on. Takes `file` over. */

@@ -2,8 +2,9 @@ import { ErofsReader, InodeView } from '../erofs/index.js';
 import { type FuseMountSpec, mapFileRange, type ReadMiss, replyData, replyError } from '../fuse/index.js';
 import type { LayerSet, OpenLayer } from '../lazy/index.js';
 import type { Logger } from '../metrics/index.js';
-import { type ImageSource, type SourceOptions, sourceForArchive } from '../oci/index.js';
+import type { SourceOptions } from '../oci/index.js';
 import type { ArchiveFile } from './archive-file.js';
+import { LazySource } from './lazy-source.js';
 import { type Piece, Reads } from './reads.js';
 import type { ConnectionState } from './state.js';
 
@@ -13,7 +14,7 @@ export class ImageMount {
   readonly reads: Reads;
   readonly file: ArchiveFile;
   readonly fuseFd: number;
-  readonly source: ImageSource;
+  readonly source: LazySource;
   readonly #layers: readonly OpenLayer[];
   readonly #reader: ErofsReader;
   readonly #scratch = new InodeView();
@@ -36,7 +37,7 @@ export class ImageMount {
     this.#reader = new ErofsReader(archive.tree);
     const plainHttp = access.plainHttp === true || state.options.plainHttp;
     // Opening fetches nothing: a node that boots without its registry mounts all the same.
-    this.source = sourceForArchive(archive.image, { ...access, plainHttp });
+    this.source = new LazySource(archive.image, { ...access, plainHttp });
     this.#layers = archive.image.layers.map((meta, index) =>
       set.open({
         meta,

@@ -173,7 +173,7 @@ export class Keeper {
 
   #checkIdle(): void {
     const { idleExit } = this.#settings;
-    if (idleExit === undefined) return;
+    if (idleExit === undefined || this.#stopping !== null) return;
     if (this.#idleTimer !== null) clearTimeout(this.#idleTimer);
     this.#idleTimer = null;
     if (this.#connections.size > 0) return;

@@ -1,11 +1,12 @@
 import { ClipError } from '../bytes/index.js';
+import { FusePool } from '../fuse/index.js';
 import { dieWithParent } from '../linux/index.js';
-import { createLogger, type Logger, Metrics } from '../metrics/index.js';
-import { Engine } from './engine.js';
+import type { Logger, Metrics } from '../metrics/index.js';
+import type { Engine } from './engine.js';
 import { FdSocket } from './fd-socket.js';
 import { type DaemonSettings, FDS_SOCKET_FD, KEEPER_PROTOCOL, type KeeperMethods } from './protocol.js';
 import { Rpc, toWireError } from './rpc.js';
-import { MountServer } from './server.js';
+import type { MountServer } from './server.js';
 
 export interface ServerProcessContext {
   readonly server: MountServer;
@@ -17,6 +18,9 @@ export interface ServerProcessContext {
 /**
  * The whole life of a server process but its API: ties this process to the keeper that spawned it, takes over its
  * connections, and ends when the keeper says so or has gone.
+ *
+ * The order is what makes a killed server's readers wait less: FUSE threads boot on one core while this thread loads
+ * the engine on another; what only misses need comes after the connections are answered again.
  * @param closeApi called first when the keeper wants this server to end: no more requests
  */
 export async function startServerProcess(
@@ -31,14 +35,30 @@ export async function startServerProcess(
   // Ctrl-C in a terminal goes to the whole group; the keeper decides what happens.
   process.on('SIGINT', () => {});
   process.on('SIGTERM', () => {});
-  const log = createLogger({ name: 'server', level: settings.verbose ? 'debug' : 'info' });
-  process.on('uncaughtException', (err) => {
-    log.fatal({ err }, 'this server process ends');
-    process.exit(1);
-  });
-  const metrics = new Metrics();
-  const fds = new FdSocket(FDS_SOCKET_FD);
+
   let engine: Engine | null = null;
+  let server: MountServer | null = null;
+  let log: Logger | null = null;
+  /** Requests in this process's hands would never be answered: the next one asks the kernel for them again. */
+  const die = (err: unknown, message: string): void => {
+    if (log === null) process.stderr.write(`${String((err as Error).stack ?? err)}\n`);
+    else log.fatal({ err }, message);
+    process.exit(1);
+  };
+  process.on('uncaughtException', (err) => die(err, 'this server process ends'));
+
+  const fuse = new FusePool({
+    ...(settings.workers === undefined ? {} : { workers: settings.workers }),
+    onMiss: (miss) => engine?.mounts.get(miss.mountId)?.miss(miss),
+    onInterrupt: (id, unique) => engine?.mounts.get(id)?.reads.interrupt(unique) ?? false,
+    onGone: (id) => void server?.gone(id),
+    onFault: (id, cause) => log?.error({ mount: id, cause }, 'a request was answered with EIO'),
+    onFailure: (error) => die(error, 'a FUSE worker died: this server process ends'),
+  });
+  const fuseStarted = fuse.start();
+  fuseStarted.catch(() => {}); // onFailure
+
+  const fds = new FdSocket(FDS_SOCKET_FD);
   const keeper = new Rpc<KeeperMethods>(process, {
     drain: async ({ milliseconds }: { milliseconds: number }) => {
       await closeApi();
@@ -47,16 +67,29 @@ export async function startServerProcess(
     },
   });
   const admitted = keeper.call('hello', { protocol: KEEPER_PROTOCOL, version });
+  admitted.catch(() => {}); // awaited below
   try {
-    engine = await Engine.start({ settings, log, metrics }, admitted);
-    const server = new MountServer(await admitted, engine, keeper, fds, log);
-    engine.onGone = (id) => void server.gone(id);
+    const [parts, { MountServer }] = await Promise.all([import('./engine.js'), import('./server.js')]);
+    const ownLog = parts.lazyLogger({ name: 'server', level: settings.verbose ? 'debug' : 'info' });
+    log = ownLog;
+    const metrics = new parts.Metrics();
+    const hello = await admitted;
+    engine = await parts.Engine.start({ settings, log, metrics }, fuse);
+    await fuseStarted;
+    server = new MountServer(hello, engine, keeper, fds, log);
+    const startMs = Math.round(performance.now());
     await server.restore();
+    const readyMs = Math.round(performance.now());
+    const running = engine;
+    setImmediate(() => {
+      ownLog.info({ restarts: hello.restarts, connections: hello.connections.length, startMs, readyMs }, 'serving');
+      running.warm();
+    });
     return { server, settings, log, metrics };
   } catch (error) {
     // Before anything was served the keeper passes this on to who started it; later it tries again, with back-off.
     const fields = error instanceof ClipError ? { error: error.message, hint: error.hint } : { err: error };
-    log.fatal(fields, 'cannot serve');
+    log?.fatal(fields, 'cannot serve');
     await keeper.call('cannotServe', { error: toWireError(error) });
     process.exit(1);
   }
