@@ -14,6 +14,7 @@ if [ -e src/gzip/assembly/index.ts ] && { [ ! -e $wasm ] || [ -n "$(find src/gzi
 fi
 mkdir -p dist/src/gzip
 if [ -e $wasm ] && ! cmp -s $wasm dist/src/gzip/inflate.wasm; then cp $wasm dist/src/gzip/inflate.wasm; fi
+[ -e dist/src/zstd/zstd.wasm ] || node scripts/extract-zstd.mjs dist/src/zstd/zstd.wasm || status=1
 # A test whose source is gone must not go on running.
 find dist -name '*.js' -print | while read -r js; do
   ts=${js#dist/}

@@ -1,0 +1,197 @@
+import { crc32, FormatError } from '../bytes/index.js';
+import { ZstdDecoder } from './decoder.js';
+import { FrameScanner } from './scanner.js';
+
+/** The end of one span and the start of the next. */
+export interface ZstdCheckpoint {
+  /** Offset in the uncompressed stream. */
+  readonly layerOffset: number;
+  /** Offset in the compressed stream, in bytes: that of a frame, or in a sequential layer, of what follows a block. */
+  readonly byteOffset: number;
+  /** CRC-32 of the output between the previous checkpoint (or the start) and this one. */
+  readonly crc32OfPreviousSpan: number;
+}
+
+export interface ZstdSummary {
+  /**
+   * `zstd`: every checkpoint is at the start of a frame, so every span decodes on its own ({@link ZstdSpanInflater}).
+   * `zstd-stream`: spans decode in order from the first ({@link ZstdStream}).
+   */
+  readonly kind: 'zstd' | 'zstd-stream';
+  readonly compressedSize: number;
+  readonly layerSize: number;
+  readonly warnings: string[];
+}
+
+/** A frame that says it is longer than this many spans makes its layer sequential: a small read would decode all of it. */
+const MAX_FRAME_SPANS = 8;
+/**
+ * A frame that does not say how long it is has this many spans before its layer turns sequential. Fewer: the first span of
+ * such a layer grows to this size, because a digest cannot be cut after the fact.
+ */
+const MAX_UNSAID_FRAME_SPANS = 4;
+/**
+ * Skippable frames up to this size are part of the span they stand in. Longer ones (zstd:chunked's table of contents, at the
+ * end) are not worth fetching with it.
+ */
+const MAX_SKIPPABLE_IN_SPAN = 16 * 1024;
+
+/**
+ * Decodes a Zstandard stream once, as it comes, and reports where its spans end. One instance per layer, synchronous; its
+ * memory is the frames' window (at most 128 MiB) whatever the stream's length.
+ *
+ * Spans end at the first frame end at or behind each multiple of `spanBytes`; in a sequential layer, at the first block end
+ * (at most 128 KiB later). So pushing the compressed bytes of a span into a decoder that has had all before yields exactly
+ * that span's output.
+ *
+ * @example
+ * const indexer = new ZstdIndexer({ spanBytes: 2 << 20 });
+ * indexer.onCheckpoint = (c) => { crcs.push(c.crc32OfPreviousSpan); boundaries.push(c.layerOffset, c.byteOffset * 8); };
+ * for await (const chunk of blob) indexer.push(chunk, (view) => tar.push(view));
+ * const { kind, layerSize } = indexer.finish(); // calls onCheckpoint for the end of the last span, unless that is known
+ */
+export class ZstdIndexer {
+  /**
+   * Called once for the end of every span, the last one too, as soon as it is known: before the input goes more than
+   * 16 KiB beyond it. The first span starts at 0 and 0. No span is empty.
+   */
+  onCheckpoint: (checkpoint: ZstdCheckpoint) => void = () => {};
+
+  readonly #spanBytes: number;
+  readonly #cuts: Float64Array | null;
+  #nextCut = 0;
+  readonly #decoder = new ZstdDecoder();
+  readonly #scanner = new FrameScanner();
+  #onOutput: (view: Uint8Array) => void = () => {};
+
+  #produced = 0;
+  #crc = 0;
+  /** Of the span at hand. */
+  #spanStart = 0;
+  #target: number;
+  /** Output at the start of the frame at hand. */
+  #frameStart = 0;
+  /** Behind the last frame that holds data. */
+  #dataEnd = 0;
+  #sequential = false;
+
+  /**
+   * @param options.spanBytes  bytes of output between checkpoints, at least 1
+   * @param options.cuts       offsets in the output at which checkpoints are wanted instead, strictly increasing; each moves
+   *   on to the next frame or block end
+   */
+  constructor(options: { spanBytes: number; cuts?: Float64Array }) {
+    if (!(options.spanBytes >= 1)) throw new RangeError(`spanBytes ${options.spanBytes}`);
+    this.#spanBytes = options.spanBytes;
+    this.#cuts = options.cuts ?? null;
+    this.#target = this.#cutAfter(0);
+  }
+
+  #cutAfter(offset: number): number {
+    const cuts = this.#cuts;
+    if (cuts === null) return offset + this.#spanBytes - (offset % this.#spanBytes);
+    while (this.#nextCut < cuts.length && cuts[this.#nextCut]! <= offset) this.#nextCut++;
+    return cuts[this.#nextCut] ?? Number.POSITIVE_INFINITY;
+  }
+
+  /**
+   * Takes the next compressed bytes, in any pieces. `onOutput` gets views into WASM memory, valid only during the call:
+   * together, the whole uncompressed stream in order.
+   * @throws FormatError what is wrong, and where in the compressed stream; ClipError UNSUPPORTED for a dictionary or a
+   *   window beyond 128 MiB
+   */
+  push(input: Uint8Array, onOutput: (view: Uint8Array) => void): void {
+    this.#onOutput = onOutput;
+    const scanner = this.#scanner;
+    let fed = 0;
+    let at = 0;
+    /** Has the decoder take everything up to `at`. */
+    const feed = (): void => {
+      if (at === fed) return;
+      const piece = fed === 0 && at === input.length ? input : input.subarray(fed, at);
+      fed = at;
+      this.#decoder.push(piece, this.#output);
+    };
+    for (;;) {
+      const before = scanner.offset;
+      const event = scanner.scan(input, at);
+      at += scanner.offset - before;
+      switch (event) {
+        case 'none':
+          feed();
+          return;
+        case 'frame':
+          this.#beginFrame();
+          break;
+        case 'block':
+          // Blocks that cannot reach the target, whatever they hold, are not worth a call each.
+          if (scanner.bound >= this.#target) {
+            feed();
+            this.#endBlock();
+          }
+          break;
+        case 'frame-end':
+          feed();
+          this.#dataEnd = scanner.offset;
+          scanner.bound = this.#produced;
+          if (this.#produced >= this.#target) this.#cut(scanner.offset);
+          break;
+        case 'skippable':
+          feed();
+          if (scanner.frameEnd - this.#dataEnd > MAX_SKIPPABLE_IN_SPAN) this.#cut(this.#dataEnd);
+          break;
+      }
+    }
+  }
+
+  readonly #output = (view: Uint8Array): void => {
+    this.#crc = crc32(view, this.#crc);
+    this.#produced += view.length;
+    this.#onOutput(view);
+  };
+
+  #beginFrame(): void {
+    const { contentSize } = this.#scanner;
+    this.#frameStart = this.#produced;
+    if (contentSize !== null && contentSize > MAX_FRAME_SPANS * this.#spanBytes) this.#sequential = true;
+  }
+
+  #endBlock(): void {
+    const scanner = this.#scanner;
+    // From here on the bound starts from what is certain.
+    scanner.bound = this.#produced;
+    if (this.#produced < this.#target) return;
+    if (scanner.contentSize === null && this.#produced - this.#frameStart >= MAX_UNSAID_FRAME_SPANS * this.#spanBytes) {
+      this.#sequential = true;
+    }
+    if (this.#sequential) this.#cut(scanner.offset);
+  }
+
+  #cut(byteOffset: number): void {
+    if (this.#produced === this.#spanStart) return;
+    this.#spanStart = this.#produced;
+    this.#target = this.#cutAfter(this.#produced);
+    const crc32OfPreviousSpan = this.#crc;
+    this.#crc = 0;
+    this.onCheckpoint({ layerOffset: this.#produced, byteOffset, crc32OfPreviousSpan });
+  }
+
+  /** @throws FormatError when the input ended too early */
+  finish(): ZstdSummary {
+    const scanner = this.#scanner;
+    if (!scanner.complete) {
+      throw new FormatError(
+        'zstd stream',
+        scanner.offset,
+        `it ends within the frame that began at byte ${scanner.frameStart}`,
+      );
+    }
+    this.#cut(this.#dataEnd);
+    return {
+      kind: this.#sequential ? 'zstd-stream' : 'zstd',
+      compressedSize: scanner.offset,
+      layerSize: this.#produced,
+      warnings: [],
+    };
+  }
+}
