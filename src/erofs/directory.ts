@@ -1,6 +1,5 @@
 import type { Tree } from '../tree/index.js';
 import { DIRENT_SIZE, fileTypeOfMode } from './format.js';
-import { BLOCK_SIZE } from './placement.js';
 
 const DOT = 0x2e;
 /** In place of a child's index. */
@@ -10,11 +9,13 @@ const PARENT = -2;
 /** Lays out directories: entries sorted, `.` and `..` among them, as many to a block as fit. */
 export class DirectoryPacker {
   readonly #tree: Tree;
+  readonly #blockSize: number;
   #entries = new Int32Array(64);
   #count = 0;
 
-  constructor(tree: Tree) {
+  constructor(tree: Tree, blockSize: number) {
     this.#tree = tree;
+    this.#blockSize = blockSize;
   }
 
   #collect(directory: number): void {
@@ -57,13 +58,13 @@ export class DirectoryPacker {
     let used = 0;
     for (let i = 0; i < this.#count; i++) {
       const need = DIRENT_SIZE + this.#nameLength(this.#entries[i]!);
-      if (used + need > BLOCK_SIZE) {
+      if (used + need > this.#blockSize) {
         blocks++;
         used = 0;
       }
       used += need;
     }
-    return blocks * BLOCK_SIZE + used;
+    return blocks * this.#blockSize + used;
   }
 
   /**
@@ -87,11 +88,11 @@ export class DirectoryPacker {
       let used = 0;
       for (; to < this.#count; to++) {
         const need = DIRENT_SIZE + this.#nameLength(this.#entries[to]!);
-        if (used + need > BLOCK_SIZE) break;
+        if (used + need > this.#blockSize) break;
         used += need;
       }
       this.#writeBlock(from, to, directory, parent, nidOf, image, view, to === this.#count ? lastAt : at);
-      at += BLOCK_SIZE;
+      at += this.#blockSize;
       from = to;
     }
   }

@@ -11,10 +11,6 @@ export interface PlacementColumns {
   readonly layerOffset: Float64Array;
 }
 
-export const BLOCK_BITS = 9;
-export const BLOCK_SIZE = 1 << BLOCK_BITS;
-/** The largest chunk: 2^31 blocks. One constant for every file that is a single chunk also deflates better than a fitting one. */
-const CHUNK_MAX = BLOCK_SIZE * 2 ** CHUNK_BITS_MASK;
 /** A file may cost half a megabyte of indexes: more, and it goes to the placement section, where it costs 36 bytes an extent. */
 export const CHUNKS_MAX = 65_536;
 /**
@@ -34,29 +30,33 @@ export interface ChunkPlan {
   placed: boolean;
 }
 
-/** Plans the chunks of a non-empty regular file. `into` is reused from file to file. */
-export function planChunks(tree: Tree, inode: number, into: ChunkPlan): void {
+/**
+ * Plans the chunks of a non-empty regular file: as large as they can be, 2^31 blocks at most. (One constant for every file that
+ * is a single chunk deflates better than the smallest that fits.) `into` is reused from file to file.
+ */
+export function planChunks(tree: Tree, inode: number, blockSize: number, into: ChunkPlan): void {
+  const largest = blockSize * 2 ** CHUNK_BITS_MASK;
   const size = tree.size(inode);
   const extents = tree.extents(inode);
   let position = tree.dataOffset(inode);
-  let chunk = CHUNK_MAX;
-  let placed = position % BLOCK_SIZE !== 0;
+  let chunk = largest;
+  let placed = position % blockSize !== 0;
   if (extents !== null) {
     placed = false;
     for (let i = 0; i < extents.length && !placed; i += 2) {
       const offset = extents[i]!;
       const length = extents[i + 1]!;
       // A chunk is all data or all hole. Only the end of the file may cut one short: what is beyond it reads as nothing.
-      while (chunk >= BLOCK_SIZE && (offset % chunk !== 0 || (length % chunk !== 0 && offset + length !== size)))
+      while (chunk >= blockSize && (offset % chunk !== 0 || (length % chunk !== 0 && offset + length !== size)))
         chunk /= 2;
-      if (chunk < BLOCK_SIZE || position % BLOCK_SIZE !== 0 || size / chunk > CHUNKS_MAX) placed = true;
+      if (chunk < blockSize || position % blockSize !== 0 || size / chunk > CHUNKS_MAX) placed = true;
       position += length;
     }
   }
-  if (placed) chunk = CHUNK_MAX;
+  if (placed) chunk = largest;
   into.chunkSize = chunk;
   into.chunks = Math.ceil(size / chunk);
-  into.format = CHUNK_INDEXES | Math.log2(chunk / BLOCK_SIZE);
+  into.format = CHUNK_INDEXES | (chunk === largest ? CHUNK_BITS_MASK : Math.log2(chunk / blockSize));
   into.placed = placed;
 }
 

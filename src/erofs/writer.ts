@@ -30,21 +30,24 @@ import {
   SUPER_SIZE,
   XATTR_HEADER_SIZE,
 } from './format.js';
-import {
-  BLOCK_BITS,
-  BLOCK_SIZE,
-  type ChunkPlan,
-  FILE_SIZE_MAX,
-  PlacementBuilder,
-  type PlacementColumns,
-  planChunks,
-} from './placement.js';
+import { type ChunkPlan, FILE_SIZE_MAX, PlacementBuilder, type PlacementColumns, planChunks } from './placement.js';
 import { XattrWriter } from './xattr-writer.js';
 
 /** The reader computes offsets as int32. 2 GiB of tree is some 20 million files. */
 const IMAGE_MAX = 0x7fff_0000;
 /** Different mtimes that are counted in search of the commonest: bounds memory, and an image with more has no common one. */
 const MTIMES_MAX = 65_536;
+
+/** Tar data starts at multiples of this. */
+const DATA_UNIT = 512;
+
+export interface ErofsOptions {
+  /**
+   * 512, so that every tar's data can be placed. 4096 is for images that fsck.erofs 1.5 must read (it knows its page size only);
+   * data that is not so aligned then goes to the placement.
+   */
+  readonly blockSize?: 512 | 4096;
+}
 
 export interface ErofsDevice {
   /** At most 64 bytes of ASCII: the layer's digest in hex. */
@@ -82,11 +85,12 @@ export interface ErofsImage {
  *
  * @throws ClipError LIMIT for a file beyond 1 PiB or a tree beyond 2 GiB
  */
-export function writeErofs(tree: Tree, devices: readonly ErofsDevice[]): ErofsImage {
-  return new Writer(tree, devices).write();
+export function writeErofs(tree: Tree, devices: readonly ErofsDevice[], options: ErofsOptions = {}): ErofsImage {
+  return new Writer(tree, devices, options.blockSize ?? DATA_UNIT).write();
 }
 
 class Writer {
+  readonly #blockSize: number;
   readonly #tree: Tree;
   readonly #devices: readonly ErofsDevice[];
   readonly #packer: DirectoryPacker;
@@ -108,10 +112,11 @@ class Writer {
   #gapStart = 0;
   #gapEnd = 0;
 
-  constructor(tree: Tree, devices: readonly ErofsDevice[]) {
+  constructor(tree: Tree, devices: readonly ErofsDevice[], blockSize: number) {
+    this.#blockSize = blockSize;
     this.#tree = tree;
     this.#devices = devices;
-    this.#packer = new DirectoryPacker(tree);
+    this.#packer = new DirectoryPacker(tree, blockSize);
     this.#nids = new Uint32Array(tree.inodeLimit);
     this.#order = new Uint32Array(tree.inodeLimit);
     this.#parents = new Uint32Array(tree.inodeLimit);
@@ -120,20 +125,19 @@ class Writer {
   write(): ErofsImage {
     this.#walk();
     this.#chooseEpoch();
-    const tables = SUPER_OFFSET + SUPER_SIZE + this.#devices.length * DEVICE_SLOT_SIZE;
-    this.#end = tables;
+    this.#end = SUPER_OFFSET + SUPER_SIZE + this.#devices.length * DEVICE_SLOT_SIZE;
     for (let i = 0; i < this.#orderLength; i++) this.#place(this.#order[i]!);
-    const blocksAt = align(this.#end, BLOCK_SIZE);
+    const blocksAt = align(this.#end, this.#blockSize);
     let blocksEnd = blocksAt;
     for (let i = 0; i < this.#orderLength; i++) blocksEnd += this.#outsideSize(this.#order[i]!);
-    const size = align(blocksEnd + this.#xattrs.sharedSize, BLOCK_SIZE);
+    const size = align(blocksEnd + this.#xattrs.sharedSize, this.#blockSize);
     if (size > IMAGE_MAX) throw new ClipError('LIMIT', `the tree takes ${size} bytes, at most ${IMAGE_MAX}`);
     const image = new Uint8Array(size);
     const view = new DataView(image.buffer);
     let outside = blocksAt;
     for (let i = 0; i < this.#orderLength; i++) outside = this.#writeInode(this.#order[i]!, image, view, outside);
     this.#xattrs.writeShared(image, blocksEnd);
-    this.#writeSuper(image, view, this.#xattrs.sharedSize > 0 ? blocksEnd / BLOCK_SIZE : 0);
+    this.#writeSuper(image, view, this.#xattrs.sharedSize > 0 ? blocksEnd / this.#blockSize : 0);
     const { directories, overlayXattrs, whiteoutDevices } = this.#tree.stats;
     const counted = {
       directories,
@@ -229,8 +233,8 @@ class Writer {
 
   /** Length of the last, inline part of a directory or symlink; 0 when its data is all outside. */
   #inlineSize(size: number, header: number): number {
-    const tail = size % BLOCK_SIZE;
-    return header + tail <= BLOCK_SIZE ? tail : 0;
+    const tail = size % this.#blockSize;
+    return header + tail <= this.#blockSize ? tail : 0;
   }
 
   /** Finds a place for the inode and what follows it. */
@@ -243,7 +247,7 @@ class Writer {
     let tail = 0;
     if (type === S_IFREG && size > 0) {
       if (size > FILE_SIZE_MAX) throw new ClipError('LIMIT', `a file of ${size} bytes, at most ${FILE_SIZE_MAX}`);
-      planChunks(tree, inode, this.#plan);
+      planChunks(tree, inode, this.#blockSize, this.#plan);
       length = align(header, 8) + this.#plan.chunks * CHUNK_INDEX_SIZE;
     } else if (type === S_IFDIR || type === S_IFLNK) tail = this.#inlineSize(size, header);
     length = align(length + tail, NID_UNIT);
@@ -254,7 +258,7 @@ class Writer {
     }
     let at = this.#end;
     // An inline tail must not cross a block boundary. The gap that this leaves takes inodes without one.
-    if (tail > 0) while (((at + header) % BLOCK_SIZE) + tail > BLOCK_SIZE) at += NID_UNIT;
+    if (tail > 0) while (((at + header) % this.#blockSize) + tail > this.#blockSize) at += NID_UNIT;
     if (at - this.#end > this.#gapEnd - this.#gapStart) {
       this.#gapStart = this.#end;
       this.#gapEnd = at;
@@ -274,7 +278,7 @@ class Writer {
     if (type !== S_IFDIR && type !== S_IFLNK) return 0;
     const size = this.#sizeOf(inode);
     const inline = this.#inlineSize(size, this.#headerSize(inode, this.#isCompact(inode, size)));
-    return align(size - inline, BLOCK_SIZE);
+    return align(size - inline, this.#blockSize);
   }
 
   /** Writes the inode and what belongs to it; gives where the next whole blocks go. */
@@ -297,14 +301,14 @@ class Writer {
       const inline = this.#inlineSize(size, tail - at);
       const whole = size - inline;
       if (inline > 0) layout = LAYOUT_FLAT_INLINE;
-      if (whole > 0) u = outside / BLOCK_SIZE;
-      next = outside + align(whole, BLOCK_SIZE);
+      if (whole > 0) u = outside / this.#blockSize;
+      next = outside + align(whole, this.#blockSize);
       if (type === S_IFLNK) {
         const target = tree.symlink(inode);
         image.set(target.subarray(0, whole), outside);
         image.set(target.subarray(whole), tail);
       } else {
-        const last = inline > 0 ? tail : outside + align(whole, BLOCK_SIZE) - BLOCK_SIZE;
+        const last = inline > 0 ? tail : outside + align(whole, this.#blockSize) - this.#blockSize;
         this.#packer.write(inode, this.#parents[inode]!, this.#nids, image, view, outside, last);
       }
     } else if (type !== S_IFREG) u = tree.rdev(inode);
@@ -334,7 +338,7 @@ class Writer {
   #writeChunks(inode: number, view: DataView, at: number): number {
     const tree = this.#tree;
     const plan = this.#plan;
-    planChunks(tree, inode, plan);
+    planChunks(tree, inode, this.#blockSize, plan);
     const extents = tree.extents(inode);
     const holes = plan.placed || extents !== null;
     if (holes) {
@@ -347,6 +351,11 @@ class Writer {
     }
     const device = tree.layer(inode) + 1;
     let position = tree.dataOffset(inode);
+    if (plan.chunks === 1 && extents === null) {
+      view.setUint16(at + 2, device, true);
+      view.setUint32(at + 4, position / this.#blockSize, true);
+      return plan.format;
+    }
     const pairs = extents ?? [0, tree.size(inode)];
     for (let p = 0; p < pairs.length; p += 2) {
       const length = pairs[p + 1]!;
@@ -354,7 +363,7 @@ class Writer {
         const entry = at + index * CHUNK_INDEX_SIZE;
         view.setUint16(entry, 0, true);
         view.setUint16(entry + 2, device, true);
-        view.setUint32(entry + 4, (position + done) / BLOCK_SIZE, true);
+        view.setUint32(entry + 4, (position + done) / this.#blockSize, true);
       }
       position += length;
     }
@@ -365,12 +374,12 @@ class Writer {
     const at = SUPER_OFFSET;
     view.setUint32(at + SB.magic, SUPER_MAGIC, true);
     view.setUint32(at + SB.featureCompat, FEATURE_COMPAT_SB_CHECKSUM | FEATURE_COMPAT_MTIME, true);
-    image[at + SB.blockBits] = BLOCK_BITS;
+    image[at + SB.blockBits] = Math.log2(this.#blockSize);
     view.setUint16(at + SB.rootNid, this.#nids[this.#tree.root]!, true);
     setUint64(view, at + SB.inodes, this.#orderLength);
     setUint64(view, at + SB.epoch, this.#epoch);
     view.setUint32(at + SB.fixedNsec, this.#epochNsec, true);
-    view.setUint32(at + SB.blocks, image.length / BLOCK_SIZE, true);
+    view.setUint32(at + SB.blocks, image.length / this.#blockSize, true);
     view.setUint32(at + SB.xattrBlock, xattrBlock, true);
     const devices = this.#devices.length;
     view.setUint32(
@@ -387,9 +396,11 @@ class Writer {
       if (blocks > 0xffff_ffff)
         throw new ClipError('LIMIT', `layer ${i + 1} has ${blocks} blocks of 512 bytes, at most ${0xffff_ffff}`);
       image.set(Buffer.from(tag, 'latin1').subarray(0, DEVICE.tagSize), slot + DEVICE.tag);
-      view.setUint32(slot + DEVICE.blocks, blocks, true);
+      view.setUint32(slot + DEVICE.blocks, Math.ceil((blocks * DATA_UNIT) / this.#blockSize), true);
     }
-    view.setUint32(at + SB.checksum, crc32c(image.subarray(at, at + BLOCK_SIZE)), true);
+    // "One block from the superblock on", but of a larger block only what is left of it.
+    const end = this.#blockSize > at ? this.#blockSize : at + this.#blockSize;
+    view.setUint32(at + SB.checksum, crc32c(image.subarray(at, end)), true);
   }
 }
 

@@ -8,31 +8,32 @@ export type Dialect = 'v7' | 'ustar' | 'gnu' | 'star' | 'old-star';
 const USTAR = Buffer.from('ustar', 'latin1');
 const STAR_TRAILER = Buffer.from('tar\0', 'latin1');
 
-export function isZeroBlock(block: Uint8Array, start: number): boolean {
-  for (let i = start; i < start + BLOCK; i++) if (block[i] !== 0) return false;
-  return true;
+/** The sum of all 512 bytes, four at a time: two sums of 16 bits, each below 128 · 2 · 255 = 65,280. */
+export function sumBytes(words: Uint32Array): number {
+  let pairs = 0;
+  for (let i = 0; i < BLOCK / 4; i++) {
+    const word = words[i]!;
+    pairs = (pairs + (word & 0xff00ff) + ((word >>> 8) & 0xff00ff)) | 0;
+  }
+  return (pairs & 0xffff) + (pairs >>> 16);
 }
 
 /**
  * POSIX sums the bytes as unsigned; old Sun and HP tars summed them as signed chars. The field itself counts as spaces.
+ * @param sum  of all bytes, the field among them
  * @throws FormatError when neither sum is the one that the block states
  */
-export function checkChecksum(block: Uint8Array, at: number): void {
-  let unsigned = 8 * 0x20;
-  let signed = 8 * 0x20;
+export function checkChecksum(block: Uint8Array, sum: number, at: number): void {
   const [from, length] = FIELD.checksum;
-  for (let i = 0; i < BLOCK; i++) {
-    if (i === from) i += length;
-    unsigned += block[i]!;
-    signed += (block[i]! << 24) >> 24;
-  }
+  let unsigned = sum + 8 * 0x20;
+  for (let i = from; i < from + length; i++) unsigned -= block[i]!;
   let stated = -1;
   try {
     stated = parseNumeric(block, from, length, 'checksum', at);
   } catch {
     // Not a number is as wrong as another number.
   }
-  if (stated !== unsigned && stated !== signed) {
+  if (stated !== unsigned && stated !== signedSum(block)) {
     throw new FormatError(
       'tar header',
       at,
@@ -42,6 +43,13 @@ export function checkChecksum(block: Uint8Array, at: number): void {
       },
     );
   }
+}
+
+function signedSum(block: Uint8Array): number {
+  const [from, length] = FIELD.checksum;
+  let sum = length * 0x20;
+  for (let i = 0; i < BLOCK; i++) if (i < from || i >= from + length) sum += (block[i]! << 24) >> 24;
+  return sum;
 }
 
 export function dialectOf(block: Uint8Array): Dialect {

@@ -16,7 +16,7 @@ import {
   SPARSE_IN_HEADER,
   SPECIAL_MAX,
 } from './format.js';
-import { checkChecksum, dialectOf, headerDevice, headerPath, isZeroBlock } from './header.js';
+import { checkChecksum, dialectOf, headerDevice, headerPath, sumBytes } from './header.js';
 import { parseDecimal, parseNumeric, parsePaxTime, parseString, printable } from './number.js';
 import { collectXattrs, latin1, PaxRecords } from './pax.js';
 import { checkSparseMap, oldGnuRealSize, readOldGnuSparse, readPaxSparse, SparseMapReader } from './sparse.js';
@@ -45,6 +45,7 @@ export class TarParser {
   #position = 0;
   #state: State = 'header';
   readonly #block = new Uint8Array(BLOCK);
+  readonly #words = new Uint32Array(this.#block.buffer);
   #blockFill = 0;
   /** Bytes left in 'data' and 'padding'. */
   #left = 0;
@@ -83,21 +84,14 @@ export class TarParser {
         case 'header':
         case 'sparse-extension':
         case 'sparse-map': {
-          if (this.#blockFill === 0 && view.length - at >= BLOCK) {
-            const block = view.subarray(at, at + BLOCK);
-            this.#position += BLOCK;
-            at += BLOCK;
-            this.#onBlock(block);
-          } else {
-            const take = Math.min(BLOCK - this.#blockFill, view.length - at);
-            this.#block.set(view.subarray(at, at + take), this.#blockFill);
-            this.#blockFill += take;
-            this.#position += take;
-            at += take;
-            if (this.#blockFill === BLOCK) {
-              this.#blockFill = 0;
-              this.#onBlock(this.#block);
-            }
+          const take = Math.min(BLOCK - this.#blockFill, view.length - at);
+          this.#block.set(view.subarray(at, at + take), this.#blockFill);
+          this.#blockFill += take;
+          this.#position += take;
+          at += take;
+          if (this.#blockFill === BLOCK) {
+            this.#blockFill = 0;
+            this.#onBlock(this.#block);
           }
           break;
         }
@@ -164,13 +158,14 @@ export class TarParser {
 
   #onHeader(block: Uint8Array): void {
     const at = this.#position - BLOCK;
-    if (isZeroBlock(block, 0)) {
+    const sum = sumBytes(this.#words);
+    if (sum === 0) {
       if (++this.#zeroBlocks === 2) this.#state = 'end';
       return;
     }
     if (this.#zeroBlocks > 0)
       throw new FormatError('tar header', at, 'a header after a single block of zeros, expected a second one');
-    checkChecksum(block, at);
+    checkChecksum(block, sum, at);
     const type = String.fromCharCode(block[FIELD.type[0]]!);
     const size = parseNumeric(block, ...FIELD.size, 'size', at);
     if (size < 0) throw new FormatError('tar header', at + FIELD.size[0], `negative size ${size}`);

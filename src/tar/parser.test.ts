@@ -1,0 +1,503 @@
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import fc from 'fast-check';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import * as t from '../../test/support/tar.js';
+import { FormatError } from '../bytes/index.js';
+import { EntryColumns, encodeDevice, TarParser } from './index.js';
+
+interface Parsed {
+  path: string;
+  mode: string;
+  uid: number;
+  gid: number;
+  mtime: number;
+  nsec: number;
+  size: number;
+  rdev: number;
+  link: string;
+  data: string;
+  xattrs: Record<string, string>;
+  extents: number[] | null;
+}
+
+const latin1 = (bytes: Uint8Array): string => Buffer.from(bytes).toString('latin1');
+
+function parse(archive: Uint8Array, chunk = Number.POSITIVE_INFINITY): Parsed[] {
+  const entries = new EntryColumns();
+  const data: string[] = [];
+  const parser = new TarParser({
+    entries,
+    data: (entry, view) => {
+      data[entry] = (data[entry] ?? '') + latin1(view);
+    },
+  });
+  for (let at = 0; at < archive.length; at += chunk)
+    parser.push(archive.subarray(at, Math.min(archive.length, at + chunk)));
+  parser.finish();
+  expect(parser.position).toBe(archive.length);
+  const { message } = entries.toTransfer();
+  const e = EntryColumns.fromTransfer(structuredClone(message));
+  return Array.from({ length: e.count }, (_, i) => {
+    const extents = e.extents(i);
+    const stored = extents === null ? e.size(i) : extents.reduce((sum, value, k) => sum + (k % 2 === 1 ? value : 0), 0);
+    if ((e.mode(i) & 0o170000) === 0o100000) {
+      expect(latin1(archive.subarray(e.dataOffset(i), e.dataOffset(i) + stored))).toBe(data[i] ?? '');
+    }
+    return {
+      path: latin1(e.arena.subarray(e.pathStart(i), e.pathEnd(i))),
+      mode: e.mode(i).toString(8),
+      uid: e.uid(i),
+      gid: e.gid(i),
+      mtime: e.mtime(i),
+      nsec: e.mtimeNsec(i),
+      size: e.size(i),
+      rdev: e.rdev(i),
+      link: latin1(e.arena.subarray(e.linkStart(i), e.linkEnd(i))),
+      data: data[i] ?? '',
+      xattrs: Object.fromEntries(e.xattrs(i).map(({ name, value }) => [latin1(name), latin1(value)])),
+      extents: extents === null ? null : [...extents],
+    };
+  });
+}
+
+const one = (...parts: Uint8Array[]): Parsed => parse(t.tar(...parts)).at(-1)!;
+
+describe('headers', () => {
+  test.each([
+    ['file', t.file('f', 'abc', { mode: 0o4755 }), { mode: '104755', size: 3, data: 'abc' }],
+    ['directory', t.dir('d/', { mode: 0o1777 }), { mode: '41777', path: 'd/', size: 0 }],
+    ['symlink', t.symlink('s', '../x'), { mode: '120777', link: '../x' }],
+    ['hard link', t.hardLink('h', 'f'), { mode: '644', link: 'f' }],
+    ['character device', t.char('c', 5, 300), { mode: '20644', rdev: encodeDevice(5, 300) }],
+    ['block device', t.block('b', 259, 70_000), { mode: '60644', rdev: encodeDevice(259, 70_000) }],
+    ['fifo', t.fifo('p'), { mode: '10644' }],
+    [
+      'contiguous file',
+      Buffer.concat([t.header({ name: 'f', type: '7', size: 1 }), t.padded('x')]),
+      { mode: '100644', data: 'x' },
+    ],
+    [
+      'v7 file',
+      Buffer.concat([t.header({ name: 'f', type: '\0', size: 1, dialect: 'v7' }), t.padded('x')]),
+      { mode: '100644', data: 'x' },
+    ],
+    ['v7 directory, by its slash', t.header({ name: 'd/', type: '\0', dialect: 'v7' }), { mode: '40644', path: 'd/' }],
+    [
+      'GNU dumpdir with data',
+      Buffer.concat([t.header({ name: 'd/', type: 'D', size: 3, dialect: 'gnu' }), t.padded('Yf\0')]),
+      { mode: '40644' },
+    ],
+  ])('%s', (_, part, expected) => {
+    expect(one(part)).toMatchObject(expected);
+  });
+
+  test('prefixes: ustar 155 bytes, star 131, old star 155, GNU none, v7 none', () => {
+    expect(one(t.header({ name: 'f', prefix: 'a/b' })).path).toBe('a/b/f');
+    const long = 'p'.repeat(155);
+    expect(one(t.header({ name: 'f', prefix: long })).path).toBe(`${long}/f`);
+    const star = t.header({ name: 'f', prefix: `dir\0${'0'.repeat(127)}00000000000 00000000000 `, dialect: 'star' });
+    expect(one(star).path).toBe('dir/f');
+    expect(one(t.header({ name: 'f', prefix: 'a', dialect: 'old-star' })).path).toBe('a/f');
+    expect(one(t.header({ name: 'f', prefix: '00000000000\x0000000000000\0', dialect: 'gnu' })).path).toBe('f');
+    expect(one(t.header({ name: 'f', prefix: 'a', dialect: 'v7' })).path).toBe('f');
+  });
+
+  test('Go before 1.8 wrote a prefix under the GNU magic (golang.org/issue/12594)', () => {
+    expect(one(t.header({ name: 'f', prefix: 'usr/share/x', dialect: 'gnu' })).path).toBe('usr/share/x/f');
+  });
+
+  test('old star keeps the device in one field', () => {
+    expect(one(t.header({ name: 'c', type: '3', major: 4, minor: 64, dialect: 'old-star' })).rdev).toBe(
+      encodeDevice(4, 64),
+    );
+  });
+
+  test('base-256 numbers, negative times', () => {
+    const parsed = one(t.header({ name: 'f', uid: 3_000_000_000, gid: 70_000, mtime: -86_400, base256: true }));
+    expect(parsed).toMatchObject({ uid: 3_000_000_000, gid: 70_000, mtime: -86_400, mode: '100644' });
+  });
+
+  test('a size of 10 GiB in base-256, and that much data is demanded', () => {
+    const entries = new EntryColumns();
+    const parser = new TarParser({ entries });
+    parser.push(t.header({ name: 'f', size: 10 * 2 ** 30 }));
+    expect(entries.size(0)).toBe(10 * 2 ** 30);
+    expect(() => parser.finish()).toThrow(/inside file data, 10737418240 bytes are missing/);
+  });
+
+  test('signed checksums are accepted, wrong ones are not', () => {
+    const name = Buffer.from([0xff, 0xfe, 0x41]);
+    expect(one(t.header({ name, checksum: 'signed' })).path).toBe('\xff\xfeA');
+    expect(() => parse(t.header({ name: 'f', checksum: 1 }))).toThrow(FormatError);
+    expect(() => parse(Buffer.from('not a tar, but long enough '.repeat(40)))).toThrow(
+      /^tar header at byte 0: bad checksum/,
+    );
+  });
+
+  test('the sum of a block of 0xff does not overflow', () => {
+    expect(() => parse(new Uint8Array(512).fill(0xff))).toThrow(/expected 128776/);
+  });
+
+  test.each([
+    ['an unknown type', t.header({ name: 'f', type: '!' }), /unknown type/],
+    [
+      'a size that is no number',
+      t.header({ name: 'f', patch: (b) => b.set(Buffer.from('xyz'), 124) }),
+      /size field is not a number: "xyz/,
+    ],
+    ['a negative size', t.header({ name: 'f', size: -5 }), /negative size -5/],
+    [
+      'a huge size',
+      t.header({ name: 'f', patch: (b) => b.fill(0xff, 125, 136) && b.fill(0x80, 124, 125) }),
+      /beyond 2\^53/,
+    ],
+    ['a device beyond Linux', t.header({ name: 'c', type: '3', major: 5000 }), /device 5000:0/],
+    ['a uid beyond 32 bits', t.header({ name: 'f', uid: 2 ** 33 }), /does not fit 32 bits/],
+    ['a header after one block of zeros', Buffer.concat([new Uint8Array(512), t.file('f')]), /single block of zeros/],
+    ['a long name of 2 MiB', t.header({ name: 'x', type: 'L', size: 2 << 20 }), /at most 1048576/],
+  ])('%s is refused', (_, archive, message) => {
+    expect(() => parse(archive)).toThrow(FormatError);
+    expect(() => parse(archive)).toThrow(message);
+  });
+
+  test('a volume label is skipped, and what follows the end is ignored', () => {
+    const archive = Buffer.concat([
+      t.header({ name: 'label', type: 'V', dialect: 'gnu' }),
+      t.tar(t.file('f')),
+      Buffer.from('garbage'),
+    ]);
+    expect(parse(archive).map(({ path }) => path)).toEqual(['f']);
+  });
+});
+
+describe('long names', () => {
+  test('GNU L and K', () => {
+    const long = 'n'.repeat(300);
+    expect(
+      one(
+        t.gnuLong('L', long),
+        t.gnuLong('K', 'k'.repeat(200)),
+        t.header({ name: 'cut', type: '2', link: 'cut', dialect: 'gnu' }),
+      ),
+    ).toMatchObject({
+      path: long,
+      link: 'k'.repeat(200),
+    });
+  });
+
+  test('they are for one entry only', () => {
+    expect(parse(t.tar(t.gnuLong('L', 'long'), t.file('a'), t.file('b'))).map(({ path }) => path)).toEqual([
+      'long',
+      'b',
+    ]);
+    expect(parse(t.tar(t.pax({ path: 'long' }), t.file('a'), t.file('b'))).map(({ path }) => path)).toEqual([
+      'long',
+      'b',
+    ]);
+  });
+
+  test('a GNU name beats a pax path, a pax path the header', () => {
+    expect(one(t.pax({ path: 'pax' }), t.gnuLong('L', 'gnu'), t.header({ name: 'h' })).path).toBe('gnu');
+  });
+});
+
+describe('pax', () => {
+  test('path, linkpath, size, uid, gid, mtime', () => {
+    const records = {
+      path: 'näme',
+      linkpath: 'ziel',
+      size: 4,
+      uid: 100_000,
+      gid: 4_000_000_000,
+      mtime: '1700000000.123456789',
+    };
+    const parsed = one(t.pax(records), t.header({ name: 'x', size: 0, mtime: 1 }), t.padded('data'));
+    expect(parsed).toMatchObject({ path: latin1(Buffer.from('näme')), data: 'data', uid: 100_000, gid: 4_000_000_000 });
+    expect(parsed).toMatchObject({ mtime: 1_700_000_000, nsec: 123_456_789 });
+  });
+
+  test.each([
+    ['0', 0, 0],
+    ['-1', -1, 0],
+    ['-1.5', -2, 500_000_000],
+    ['-0.000000001', -1, 999_999_999],
+    ['12.', 12, 0],
+    ['1.9999999999', 1, 999_999_999],
+    ['253402300800.25', 253_402_300_800, 250_000_000],
+  ])('mtime %s', (text, mtime, nsec) => {
+    expect(one(t.pax({ mtime: text }), t.header({ name: 'f' }))).toMatchObject({ mtime, nsec });
+  });
+
+  test('a global header holds until overridden, and an empty value restores the header block', () => {
+    const parsed = parse(
+      t.tar(
+        t.pax({ mtime: '5', uid: 7, comment: 'c' }, 'g'),
+        t.header({ name: 'a', mtime: 1 }),
+        t.pax({ mtime: '6.5' }),
+        t.header({ name: 'b', mtime: 1 }),
+        t.pax({ mtime: '' }),
+        t.header({ name: 'c', mtime: 1 }),
+        t.pax({ mtime: '8' }, 'g'),
+        t.header({ name: 'd', mtime: 1 }),
+        t.pax({ mtime: '' }, 'g'),
+        t.header({ name: 'e', mtime: 1 }),
+      ),
+    );
+    expect(parsed.map(({ mtime }) => mtime)).toEqual([5, 6, 1, 8, 1]);
+    expect(parsed.map(({ uid }) => uid)).toEqual([7, 7, 7, 7, 7]);
+  });
+
+  test('hdrcharset=BINARY: names are bytes anyway', () => {
+    const name = Buffer.from([0xff, 0x2f, 0x80]);
+    expect(one(t.pax({ hdrcharset: 'BINARY', path: name }), t.header({ name: 'x' })).path).toBe('\xff/\x80');
+  });
+
+  test('xattrs: SCHILY raw, LIBARCHIVE encoded, SCHILY wins, empty ones are none', () => {
+    const { xattrs } = one(
+      t.pax([
+        ['SCHILY.xattr.user.a', Buffer.from([0, 10, 61, 255])],
+        ['LIBARCHIVE.xattr.user.%C3%A4', Buffer.from([1, 2]).toString('base64')],
+        ['LIBARCHIVE.xattr.user.a', Buffer.from('other').toString('base64')],
+        ['LIBARCHIVE.xattr.user.e', ''],
+        ['SCHILY.xattr.user.empty', ''],
+      ]),
+      t.header({ name: 'f' }),
+    );
+    expect(xattrs).toEqual({ 'user.a': '\0\n=\xff', 'user.\xc3\xa4': '\x01\x02' });
+  });
+
+  test.each([
+    ['no length', 'path=x\n'],
+    ['a length beyond the payload', '99 path=x\n'],
+    ['no newline', '9 path=xx'],
+    ['no key', '5 =x\n'],
+    ['no equals', '8 path\n\n'],
+    ['a NUL in a path', '11 path=a\0b\n'],
+    ['a length of zero', '0 path=x\n'],
+  ])('%s is refused', (_, payload) => {
+    const archive = t.tar(t.header({ name: 'x', type: 'x', size: payload.length }), t.padded(payload), t.file('f'));
+    expect(() => parse(archive)).toThrow(/^pax header at byte/);
+  });
+
+  test.each([
+    ['size', '-1'],
+    ['size', '1e3'],
+    ['uid', 'root'],
+    ['mtime', 'now'],
+    ['mtime', '1.2.3'],
+  ])('%s=%s is refused', (key, value) => {
+    expect(() => parse(t.tar(t.pax({ [key]: value }), t.header({ name: 'f' })))).toThrow(FormatError);
+  });
+});
+
+describe('sparse files', () => {
+  const segments: t.Segments = [
+    [0, 'a'.repeat(512)],
+    [4096, 'b'.repeat(1000)],
+    [10_000, 'c'],
+    [20_480, 'd'.repeat(512)],
+    [30_720, 'e'.repeat(512)],
+    [40_960, 'f'.repeat(512)],
+  ];
+  const extents = segments.flatMap(([offset, data]) => [offset, t.bytes(data).length]);
+  const data = segments.map(([, text]) => text).join('');
+
+  test.each([
+    ['old GNU with an extension block', t.gnuSparse('s', 50_000, segments)],
+    ['GNU.sparse 0.0', t.paxSparse('0.0', 's', 50_000, segments)],
+    ['GNU.sparse 0.1', t.paxSparse('0.1', 's', 50_000, segments)],
+    ['GNU.sparse 1.0', t.paxSparse('1.0', 's', 50_000, segments)],
+  ])('%s', (_, part) => {
+    for (const chunk of [Number.POSITIVE_INFINITY, 1, 511]) {
+      expect(parse(t.tar(part, t.file('after', 'x')), chunk)).toMatchObject([
+        { path: 's', size: 50_000, extents, data },
+        { path: 'after', data: 'x' },
+      ]);
+    }
+  });
+
+  test('many extension blocks, and a map of many blocks', () => {
+    const many: t.Segments = Array.from({ length: 500 }, (_, i) => [i * 1024, 'x'.repeat(512)]);
+    expect(one(t.gnuSparse('s', 1 << 20, many)).extents).toHaveLength(1000);
+    expect(one(t.paxSparse('1.0', 's', 1 << 20, many)).extents).toHaveLength(1000);
+  });
+
+  test('all hole', () => {
+    expect(one(t.gnuSparse('s', 3 * 2 ** 40, []))).toMatchObject({ size: 3 * 2 ** 40, extents: [] });
+  });
+
+  test.each([
+    [
+      'overlap',
+      t.gnuSparse('s', 5000, [
+        [0, 'aaa'],
+        [1, 'b'],
+      ]),
+    ],
+    ['a segment beyond the size', t.gnuSparse('s', 10, [[5, 'abcdefgh']])],
+    [
+      'an unknown version',
+      Buffer.concat([
+        t.pax({ 'GNU.sparse.major': 2, 'GNU.sparse.minor': 0, 'GNU.sparse.realsize': 1 }),
+        t.header({ name: 'f' }),
+      ]),
+    ],
+    [
+      'no real size',
+      Buffer.concat([t.pax({ 'GNU.sparse.map': '0,1' }), t.header({ name: 'f', size: 1 }), t.padded('x')]),
+    ],
+    [
+      'an odd map',
+      Buffer.concat([
+        t.pax({ 'GNU.sparse.map': '0,1,2', 'GNU.sparse.size': 3 }),
+        t.header({ name: 'f', size: 1 }),
+        t.padded('x'),
+      ]),
+    ],
+    [
+      'data that the map does not speak of',
+      Buffer.concat([
+        t.pax({ 'GNU.sparse.map': '0,1', 'GNU.sparse.size': 3 }),
+        t.header({ name: 'f', size: 2 }),
+        t.padded('xx'),
+      ]),
+    ],
+    [
+      'a map longer than the entry',
+      Buffer.concat([
+        t.pax({ 'GNU.sparse.major': 1, 'GNU.sparse.minor': 0, 'GNU.sparse.realsize': 9 }),
+        t.header({ name: 'f', size: 512 }),
+        t.padded(`200\n${'0\n'.repeat(254)}`),
+      ]),
+    ],
+  ])('%s is refused', (_, part) => {
+    expect(() => parse(t.tar(part))).toThrow(FormatError);
+  });
+});
+
+const everything = t.tar(
+  t.dir('./'),
+  t.pax({ comment: 'x' }, 'g'),
+  t.file('a', 'hello', { xattrs: { 'user.x': 'y' } }),
+  t.gnuLong('L', 'l'.repeat(600)),
+  t.file('cut', 'x'.repeat(1500)),
+  t.gnuSparse('s', 50_000, [
+    [512, 'a'.repeat(512)],
+    [2048, 'b'],
+    [4096, 'c'],
+    [8192, 'd'],
+    [16_384, 'e'],
+  ]),
+  t.paxSparse('1.0', 'p', 5000, [[512, 'x']]),
+  t.symlink('link', 'a'),
+);
+
+describe('delivery', () => {
+  test('any chunking gives the same entries', () => {
+    const whole = parse(everything);
+    for (const chunk of [1, 3, 511, 512, 513, 4096]) expect(parse(everything, chunk)).toEqual(whole);
+  });
+
+  test('cut anywhere, it throws a FormatError or gives the entries before the cut', () => {
+    const whole = parse(everything);
+    for (let length = 0; length < everything.length; length++) {
+      try {
+        const some = parse(everything.subarray(0, length));
+        expect(whole.slice(0, some.length)).toEqual(some);
+      } catch (error) {
+        if (!(error instanceof FormatError)) throw error;
+        expect(error.offset).toBeLessThanOrEqual(length);
+      }
+    }
+  });
+
+  test('flipped bits give entries or a FormatError', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.tuple(fc.nat(everything.length - 1), fc.integer({ min: 1, max: 255 })), {
+          minLength: 1,
+          maxLength: 20,
+        }),
+        (flips) => {
+          const damaged = everything.slice();
+          for (const [at, bits] of flips) damaged[at]! ^= bits;
+          const parser = new TarParser({ entries: new EntryColumns() });
+          try {
+            parser.push(damaged);
+            parser.finish();
+          } catch (error) {
+            expect(error).toBeInstanceOf(FormatError);
+          }
+        },
+      ),
+      { numRuns: 500 },
+    );
+  });
+
+  test('whatever is written is read back', () => {
+    const name = fc.stringMatching(/^[a-zé]{1,200}$/);
+    const entry = fc.record({
+      name,
+      data: fc.string({ maxLength: 2000 }),
+      uid: fc.nat(0xffffffff),
+      mtime: fc.oneof(fc.integer({ min: -(2 ** 40), max: 2 ** 40 }), fc.constant('1.25')),
+      value: fc.uint8Array({ minLength: 1, maxLength: 300 }),
+    });
+    fc.assert(
+      fc.property(fc.array(entry, { maxLength: 8 }), fc.integer({ min: 1, max: 3000 }), (list, chunk) => {
+        const archive = t.tar(
+          ...list.map((e) => t.file(e.name, e.data, { uid: e.uid, mtime: e.mtime, xattrs: { 'user.v': e.value } })),
+        );
+        expect(parse(archive, chunk)).toMatchObject(
+          list.map((e) => ({
+            path: latin1(Buffer.from(e.name)),
+            data: latin1(Buffer.from(e.data)),
+            uid: e.uid,
+            mtime: e.mtime === '1.25' ? 1 : e.mtime,
+            xattrs: { 'user.v': latin1(e.value) },
+          })),
+        );
+      }),
+      { numRuns: 100 },
+    );
+  });
+});
+
+describe('what other programs write', () => {
+  let directory: string;
+  beforeAll(() => {
+    directory = mkdtempSync(join(tmpdir(), 'clip-tar-'));
+    mkdirSync(join(directory, 'in/sub'), { recursive: true });
+    writeFileSync(join(directory, 'in/sub', 'n'.repeat(150)), 'long');
+    writeFileSync(join(directory, 'in/file'), 'x'.repeat(3000));
+    symlinkSync('t'.repeat(180), join(directory, 'in/link'));
+    spawnSync('truncate', ['-s', '3M', join(directory, 'in/sparse')]);
+    spawnSync('setfattr', ['-n', 'user.k', '-v', 'v', join(directory, 'in/file')]);
+  });
+  afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+  test.each([
+    ['tar', ['--format=gnu', '-S']],
+    ['tar', ['--format=pax', '-S', '--sparse-version=0.0']],
+    ['tar', ['--format=pax', '-S', '--sparse-version=0.1']],
+    ['tar', ['--format=pax', '-S', '--sparse-version=1.0', '--xattrs']],
+    ['tar', ['--format=ustar', '--exclude=n*', '--exclude=link']],
+    ['tar', ['--format=oldgnu']],
+    ['bsdtar', ['--format=pax', '--xattrs']],
+    ['bsdtar', ['--format=gnutar']],
+  ])('%s %j', (program, options) => {
+    const made = spawnSync(program, ['-c', '-f', '-', ...options, '-C', directory, 'in'], { maxBuffer: 1 << 28 });
+    expect(made.status, made.stderr.toString()).toBe(0);
+    const parsed = new Map(parse(new Uint8Array(made.stdout)).map((e) => [e.path.replace(/\/$/, ''), e]));
+    expect(parsed.get('in/file')).toMatchObject({ size: 3000, data: 'x'.repeat(3000) });
+    expect(parsed.get('in/sparse')).toMatchObject({ size: 3 << 20 });
+    if (!options.includes('--exclude=n*')) {
+      expect(parsed.get(`in/sub/${'n'.repeat(150)}`)).toMatchObject({ data: 'long' });
+      expect(parsed.get('in/link')).toMatchObject({ link: 't'.repeat(180) });
+    }
+    if (options.includes('--xattrs')) expect(parsed.get('in/file')!.xattrs).toEqual({ 'user.k': 'v' });
+  });
+});
