@@ -91,7 +91,7 @@ export class ErofsReader {
     if (view.getUint32(at + SB.featureCompat, true) & FEATURE_COMPAT_SB_CHECKSUM) {
       const end = at + this.blockSize - (this.blockSize > at ? at : 0);
       if (image.length < end) bad(0, `image of ${image.length} bytes ends inside the superblock's block`);
-      const block = image.slice(at, end);
+      const block = new Uint8Array(image.subarray(at, end)); // a Buffer's slice() would be a view
       block.fill(0, SB.checksum, SB.checksum + 4);
       const found = view.getUint32(at + SB.checksum, true);
       if (crc32c(block) !== found) bad(SB.checksum, 'checksum does not match');

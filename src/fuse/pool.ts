@@ -88,6 +88,7 @@ export class FusePool {
       workerData: setup,
       transferList: [port2],
       name: 'fuse',
+      execArgv: [], // options like --input-type are not for threads
       // Hits allocate nothing, misses a message each.
       resourceLimits: { maxYoungGenerationSizeMb: 4, maxOldGenerationSizeMb: 64 },
     });
