@@ -5,6 +5,7 @@ import { FileHasher } from './file-hasher.js';
 import { GzipDecoder } from './gzip-decoder.js';
 import type { DecodeResult, LayerJob } from './messages.js';
 import { type LayerDecoder, PlainDecoder, type RawState } from './spans.js';
+import { ZstdDecoder, ZstdLayerDecoder } from './zstd-decoder.js';
 
 /** A blob's bytes in, all that an archive says of the layer out. Pure: no threads, no I/O. */
 export class LayerReader {
@@ -52,6 +53,7 @@ export class LayerReader {
       case 'gzip':
         return new GzipDecoder(spanBytes, cuts ?? undefined);
       case 'zstd':
+        return new ZstdLayerDecoder(spanBytes, cuts ?? undefined);
       case 'tar':
       case 'empty':
         return new PlainDecoder(spanBytes, cuts ?? undefined);
@@ -69,7 +71,7 @@ export class LayerReader {
   /** Throws FormatError when the compressed stream or the tar in it is not complete. */
   finish(): { message: DecodeResult; transfer: ArrayBuffer[] } {
     const decoder = this.#decoder!;
-    const warnings = [...decoder.finish(this.#onOutput).warnings];
+    const warnings = [...decoder.finish().warnings];
     if (this.#encoding !== 'empty') this.#tar.finish();
     const files = this.#files?.finish() ?? null;
     if (this.#files !== null && this.#files.skipped > 0) {
