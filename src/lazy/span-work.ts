@@ -2,7 +2,14 @@ import { createHash } from 'node:crypto';
 import { readSync, writeSync } from 'node:fs';
 import { ClipError, crc32, toHex } from '../bytes/index.js';
 import { SpanInflater } from '../gzip/index.js';
-import { type CheckTask, type InflateTask, publish, type Target, type TaskResult } from './protocol.js';
+import {
+  type CheckTask,
+  type InflateTask,
+  publish,
+  type StreamTask,
+  type Target,
+  type TaskResult,
+} from './protocol.js';
 
 /** A span is held in memory as a whole only without a disk cache; then a table must not make us allocate what it likes. */
 const MAX_SPAN_IN_MEMORY = 1 << 30;
@@ -116,6 +123,38 @@ export function inflateSpan(task: InflateTask, decode: SpanDecoder): TaskResult 
     return writeError === undefined
       ? { status: 'bytes', bytes: sink.bytes }
       : { status: 'bytes', bytes: sink.bytes, writeError };
+  } catch (error) {
+    if (error instanceof ClipError) return { status: 'bad-content', detail: error.message };
+    throw error;
+  }
+}
+
+/** The decoder of a stream, after all spans before this one went through it. */
+export interface StreamDecoder {
+  /** @returns the CRC-32 of the output. @throws FormatError, and is then of no more use */
+  inflate(compressed: Uint8Array, outLength: number, onOutput: (view: Uint8Array) => void): number;
+}
+
+/** As inflateSpan, for the next span of a stream. It cannot be decoded twice, so it is whole in memory before it is written. */
+export function inflateNext(task: StreamTask, decoder: StreamDecoder): TaskResult {
+  const wrong = checkDigest(task.compressed, task.sha256);
+  if (wrong !== null) return wrong;
+  try {
+    const sink = task.target === null ? null : new MemorySink(task.outLength);
+    const crc = decoder.inflate(task.compressed, task.outLength, (view) => sink?.write(view));
+    if (crc !== task.crc32)
+      return { status: 'bad-content', detail: `crc32 ${hex32(crc)}, ${hex32(task.crc32)} expected` };
+    if (sink === null || task.target === null) return { status: 'stored' };
+    const { bytes } = sink;
+    if (task.target.fd < 0) return { status: 'bytes', bytes };
+    try {
+      writeFully(task.target.fd, bytes, task.target.position);
+    } catch (error) {
+      if (error instanceof WriteError) return { status: 'bytes', bytes, writeError: error.code };
+      throw error;
+    }
+    publish(task.target);
+    return { status: 'stored' };
   } catch (error) {
     if (error instanceof ClipError) return { status: 'bad-content', detail: error.message };
     throw error;

@@ -1,9 +1,11 @@
+import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { gzipSync } from 'node:zlib';
 import type { LayerMeta, SpanTable } from '../../src/archive/index.js';
 import { crc32 } from '../../src/bytes/index.js';
 import { encodeCheckpointState, GzipIndexer } from '../../src/gzip/index.js';
 import type { BlobSource } from '../../src/lazy/index.js';
+import { ZstdIndexer } from '../../src/zstd/index.js';
 
 /** A layer with everything that LayerSet.open wants, and what it must give back. */
 export interface TestLayer {
@@ -86,6 +88,42 @@ export function gzipLayer(raw: Uint8Array, spanBytes: number, blob: Uint8Array =
       windowLength: Uint32Array.from(states, (s) => s.length),
     },
     states,
+  );
+}
+
+/** A zstd layer as the indexer cuts it: `zstd` when it has many frames, `zstd-stream` when it has one. */
+export function zstdLayer(raw: Uint8Array, spanBytes: number, blob: Uint8Array): TestLayer {
+  const layerOffset = [0];
+  const bitOffset = [0];
+  const indexer = new ZstdIndexer({ spanBytes });
+  indexer.onCheckpoint = (c) => {
+    layerOffset.push(c.layerOffset);
+    bitOffset.push(c.byteOffset * 8);
+  };
+  indexer.push(blob, () => {});
+  const { kind } = indexer.finish();
+  const count = layerOffset.length - 1;
+  return finish(
+    raw,
+    blob,
+    {
+      kind,
+      count,
+      layerOffset: Float64Array.from(layerOffset),
+      bitOffset: Float64Array.from(bitOffset),
+      windowPosition: new Float64Array(count),
+      windowLength: new Uint32Array(count),
+    },
+    Array.from({ length: count }, () => new Uint8Array(0)),
+  );
+}
+
+/** Debian's zstd: one frame for each of the parts. */
+export function zstdFrames(parts: readonly Uint8Array[]): Uint8Array {
+  return Buffer.concat(
+    parts.map((input) =>
+      execFileSync('zstd', ['-q', '-c', '-3'], { input, maxBuffer: 1 << 30, stdio: ['pipe', 'pipe', 'ignore'] }),
+    ),
   );
 }
 

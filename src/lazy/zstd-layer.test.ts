@@ -1,0 +1,138 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import {
+  compressibleBytes,
+  FakeSource,
+  type TestLayer,
+  zstdFrames,
+  zstdLayer,
+} from '../../test/support/span-layers.js';
+import { SpanCache } from '../cache/index.js';
+import { Metrics } from '../metrics/index.js';
+import { InflatePool } from './inflate-pool.js';
+import { LayerSet, type OpenLayer } from './layer-set.js';
+
+const SPAN = 256 * 1024;
+const raw = compressibleBytes(20 * SPAN + 777);
+let frames: TestLayer;
+let stream: TestLayer;
+let pool: InflatePool;
+let dir: string;
+const cleanup: (() => void)[] = [];
+
+beforeAll(() => {
+  const parts: Uint8Array[] = [];
+  for (let at = 0; at < raw.length; at += 100_000) parts.push(raw.subarray(at, at + 100_000));
+  frames = zstdLayer(raw, SPAN, zstdFrames(parts));
+  stream = zstdLayer(raw, SPAN, zstdFrames([raw]));
+  pool = new InflatePool({ workers: 2 });
+});
+afterAll(() => pool.close());
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'clip-zstd-'));
+});
+afterEach(() => {
+  for (const undo of cleanup.splice(0).reverse()) undo();
+  rmSync(dir, { recursive: true, force: true });
+});
+
+async function open(
+  layer: TestLayer,
+  maxBytes = 1 << 30,
+): Promise<{ opened: OpenLayer; source: FakeSource; metrics: Metrics; cache: SpanCache }> {
+  const metrics = new Metrics();
+  const cache = await SpanCache.open(join(dir, 'cache'), { metrics, maxBytes });
+  const set = new LayerSet({ cache, pool, metrics, readahead: false, memoryBytes: 2 * SPAN });
+  const source = new FakeSource(layer.blob);
+  const opened = set.open({ ...layer, source });
+  cleanup.push(() => {
+    opened.close();
+    cache.close();
+  });
+  return { opened, source, metrics, cache };
+}
+
+async function check(opened: OpenLayer, offset: number, length: number): Promise<void> {
+  const got = await opened.layer.read(offset, length);
+  expect(Buffer.compare(got, raw.subarray(offset, offset + length))).toBe(0);
+}
+
+describe('a layer of many frames', () => {
+  test('a read fetches the span it needs and no other', async () => {
+    expect(frames.table.kind).toBe('zstd');
+    const { opened, source } = await open(frames);
+    await check(opened, 9 * SPAN, 1000);
+    expect(source.requests).toHaveLength(1);
+    expect(source.requests[0]!.start).toBeGreaterThan(0);
+    await Promise.all([3, 17, 0, 12].map((i) => check(opened, i * SPAN, SPAN)));
+  });
+});
+
+describe('a layer of one frame', () => {
+  test('a read waits for the stream to pass it and no longer; what it passed is kept', async () => {
+    expect(stream.table.kind).toBe('zstd-stream');
+    const { opened, source, metrics } = await open(stream);
+    const { layerOffset, bitOffset } = stream.table;
+    await check(opened, layerOffset[5]!, 1000);
+    expect(source.requests).toMatchObject([{ start: 0, end: bitOffset[6]! / 8 }]);
+    await check(opened, layerOffset[2]!, SPAN);
+    expect(source.requests).toHaveLength(1);
+    await check(opened, layerOffset[9]!, 1000);
+    expect(source.requests).toMatchObject([{}, { start: bitOffset[6]! / 8, end: bitOffset[10]! / 8 }]);
+    expect(metrics.snapshot()).toMatchObject({ spansFetched: 10, failedSpans: 0 });
+  });
+
+  test('readers in any order at once are served by one pass', async () => {
+    const { opened, metrics } = await open(stream);
+    await Promise.all([12, 3, 16, 0, 7].map((i) => check(opened, stream.table.layerOffset[i]!, 5000)));
+    expect(metrics.snapshot().spansFetched).toBe(17);
+  });
+
+  test('a span behind the decoder that was evicted starts the stream again', async () => {
+    const { opened, cache, metrics } = await open(stream);
+    await check(opened, raw.length - 10, 10);
+    cache.prune(0);
+    await check(opened, 100, 10);
+    expect(metrics.snapshot()).toMatchObject({ failedSpans: 0, spansFetched: stream.table.count + 1 });
+  });
+
+  test('without room on disk every byte is still served', async () => {
+    const { opened } = await open(stream, 0);
+    for (const i of [4, 1, 15, 15, 2]) await check(opened, stream.table.layerOffset[i]!, 3000);
+  });
+
+  test('wrong bytes on the way are asked for again, and a lying source is an error', async () => {
+    const { opened, source, metrics } = await open(stream);
+    const victim = stream.table.bitOffset[3]! / 8 + 10;
+    source.tamper = (bytes, start, request) => {
+      if (request === 0) bytes[victim - start]! ^= 1;
+      return bytes;
+    };
+    await check(opened, stream.table.layerOffset[6]!, 1000);
+    expect(metrics.snapshot()).toMatchObject({ digestMismatches: 1, failedSpans: 0 });
+    source.tamper = (bytes) => {
+      bytes[5]! ^= 1;
+      return bytes;
+    };
+    await expect(opened.layer.read(stream.table.layerOffset[12]!, 10)).rejects.toMatchObject({
+      code: 'DIGEST_MISMATCH',
+    });
+    source.tamper = (bytes) => bytes;
+    await check(opened, stream.table.layerOffset[12]!, 10);
+  });
+
+  test('a reader who gives up ends the stream’s request', async () => {
+    const { opened, source } = await open(stream);
+    source.gate = () => new Promise(() => {});
+    const abort = new AbortController();
+    const read = opened.layer.read(stream.table.layerOffset[12]!, 10, { signal: abort.signal });
+    setTimeout(() => abort.abort(), 20);
+    await expect(read).rejects.toMatchObject({ code: 'ABORTED' });
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(source.requests).toMatchObject([{ aborted: true }]);
+    source.gate = () => undefined;
+    await check(opened, stream.table.layerOffset[1]!, 10);
+  });
+});
