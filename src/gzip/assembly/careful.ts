@@ -57,7 +57,7 @@ export function careful(): i32 {
       store<i32>(MODE, MODE_BOUNDARY);
       return CONTINUE;
     }
-    const length = (entry >> 16) + <u32>((bits & ((<u64>1 << used) - 1)) >>> (<u64>((entry >> 8) & 63)));
+    const length = (entry >> 16) + <u32>((bits & ((<u64>1 << used) - 1)) >>> (<u64>(((entry >> 8) & 63) - 2)));
     bits >>>= <u64>used;
     let code = load<u32>(DIST + (<usize>(bits & ((1 << DIST_BITS) - 1)) << 2));
     if ((code & (EXCEPTION | FINAL)) == EXCEPTION) {
@@ -68,7 +68,7 @@ export function careful(): i32 {
     pos += code & 63;
     if (pos > end) return NEED_INPUT;
     if (code & EXCEPTION) return BAD_DIST_SYMBOL;
-    const distance = (code >> 16) + <u32>((bits & ((<u64>1 << (code & 63)) - 1)) >>> (<u64>((code >> 8) & 63)));
+    const distance = (code >> 16) + <u32>((bits & ((<u64>1 << (code & 63)) - 1)) >>> (<u64>(((code >> 8) & 63) - 2)));
     if (load<usize>(OUT_POS) - load<usize>(HIST_LOW) < distance) return TOO_FAR_BACK;
     store<u32>(BIT_POS, pos);
     store<u32>(PENDING_LENGTH, length);

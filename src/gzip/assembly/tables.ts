@@ -4,7 +4,7 @@
 // Entry, 32 bits:
 //   all        0..5   bits to consume: codeword, and for lengths and distances the extra bits too; for a pointer, the root's bits
 //   literal    31     set;  8..15 the byte
-//   length,    8..13  bits of the codeword alone;  16..30 base value
+//   length,    8..13  bits of the codeword alone, plus 2 (see fast.ts);  16..30 base value
 //   distance
 //   exception  14     set; 15 clear: pointer to a subtable: 8..13 its bits, 16..30 its index
 //                          15 set: 16 clear: end of block, 16 set: no such code
@@ -53,7 +53,7 @@ export function initialize(): void {
 @inline
 function entryFor(results: usize, symbol: u32, length: u32): u32 {
   const result = load<u32>(results + (symbol << 2));
-  return result + length + (<i32>result < 0 ? 0 : length << 8);
+  return result + length + (<i32>result < 0 ? 0 : (length + 2) << 8);
 }
 
 /**
