@@ -1,1 +1,9 @@
 export { ClipError, type ErrorCode, FormatError } from './bytes/index.js';
+export { type MountArchiveOptions, type MountedArchive, mountArchive, type Stats } from './daemon/index.js';
+export {
+  type CreateFromOCIImageOptions,
+  createFromOCIImage,
+  type IndexResult,
+  type LayerProgress,
+} from './index/index.js';
+export type { Credentials, RegistryCredentialProvider } from './oci/index.js';

@@ -14,6 +14,12 @@ const program = new Command('clipctl')
 
 for (const register of commands) register(program);
 
+// Whoever reads us has seen enough (`clipctl ls -R | head`): as other programs do, end quietly.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0);
+  throw error;
+});
+
 try {
   await program.parseAsync(process.argv);
 } catch (error) {

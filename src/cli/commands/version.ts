@@ -13,6 +13,7 @@ export function registerVersion(program: Command): void {
     .command('version')
     .description('print the versions of clip, Node and the kernel')
     .option('--json', 'print JSON')
+    .option('--verbose', 'say more')
     .action(async (options: { json?: boolean }) => {
       const { release } = await import('node:os');
       const value = { clip: packageVersion(), node: process.versions.node, kernel: release() };

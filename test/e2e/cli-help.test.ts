@@ -1,0 +1,74 @@
+import { readFileSync } from 'node:fs';
+import { Command } from 'commander';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { commands } from '../../src/cli/commands/index.js';
+import { Clipctl } from '../support/clipctl.js';
+
+const program = new Command();
+for (const register of commands) register(program);
+const names = program.commands.map((command) => command.name());
+
+describe('clipctl help', () => {
+  let clipctl: Clipctl;
+  beforeAll(async () => {
+    clipctl = await Clipctl.create();
+  });
+  afterAll(() => clipctl.close());
+
+  it('lists every command on stdout, exit code 0', async () => {
+    const ran = await clipctl.run(['help']);
+    expect(ran).toMatchObject({ code: 0, stderr: '' });
+    for (const name of names) expect(ran.stdout).toMatch(new RegExp(`^  ${name}\\b`, 'm'));
+  });
+
+  it.each(names)('%s --help says what help says', async (name) => {
+    const [a, b] = await Promise.all([clipctl.run([name, '--help']), clipctl.run(['help', name])]);
+    expect(a).toMatchObject({ code: 0, stderr: '' });
+    expect(a.stdout).toContain(`Usage: clipctl ${name}`);
+    expect(b.stdout).toBe(a.stdout);
+  });
+
+  it.each(names)('%s takes --json and --verbose', (name) => {
+    const flags = program.commands.find((command) => command.name() === name)!.options.map((option) => option.long);
+    expect(flags).toEqual(expect.arrayContaining(['--json', '--verbose']));
+  });
+
+  it('docs/cli.md describes every command and every flag', () => {
+    const page = readFileSync(new URL('../../../docs/cli.md', import.meta.url), 'utf8');
+    const missing = program.commands.flatMap((command) => {
+      const start = page.indexOf(`\n## clipctl ${command.name()}`);
+      const next = page.indexOf('\n## ', start + 1);
+      const section = start < 0 ? '' : page.slice(start, next < 0 ? page.length : next);
+      const flags = command.options.map((option) => option.long ?? option.short!);
+      return [
+        ...(start < 0 ? [command.name()] : []),
+        ...flags.filter((flag) => !section.includes(flag)).map((flag) => `${command.name()} ${flag}`),
+      ];
+    });
+    expect(missing).toEqual([]);
+  });
+
+  it('version and --version', async () => {
+    const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as {
+      version: string;
+    };
+    expect((await clipctl.run(['--version'])).stdout).toBe(`${version}\n`);
+    expect(await clipctl.json('version')).toMatchObject({ clip: version, node: process.versions.node });
+  });
+
+  it.each([
+    ['no command', []],
+    ['an unknown command', ['frobnicate']],
+    ['an unknown flag', ['version', '--frobnicate']],
+    ['a missing flag', ['index', '--out', 'x.clip']],
+    ['a missing argument', ['umount']],
+    ['a checkpoint out of range', ['index', '--image', 'a', '--out', 'b', '--checkpoint', '65']],
+    ['a checkpoint that is no number', ['index', '--image', 'a', '--out', 'b', '--checkpoint', 'many']],
+    ['too many arguments', ['umount', 'a', 'b']],
+  ])('usage: %s is exit code 2, on stderr', async (_, args) => {
+    const ran = await clipctl.run(args);
+    expect(ran).toMatchObject({ code: 2, stdout: '' });
+    expect(ran.stderr).not.toBe('');
+    expect(ran.stderr).not.toContain('    at ');
+  });
+});
