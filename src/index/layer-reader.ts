@@ -5,7 +5,7 @@ import { FileHasher } from './file-hasher.js';
 import { GzipDecoder } from './gzip-decoder.js';
 import type { DecodeResult, LayerJob } from './messages.js';
 import { type LayerDecoder, PlainDecoder, type RawState } from './spans.js';
-import { ZstdDecoder, ZstdLayerDecoder } from './zstd-decoder.js';
+import { ZstdDecoder } from './zstd-decoder.js';
 
 /** A blob's bytes in, all that an archive says of the layer out. Pure: no threads, no I/O. */
 export class LayerReader {
@@ -53,7 +53,7 @@ export class LayerReader {
       case 'gzip':
         return new GzipDecoder(spanBytes, cuts ?? undefined);
       case 'zstd':
-        return new ZstdLayerDecoder(spanBytes, cuts ?? undefined);
+        return new ZstdDecoder(spanBytes, cuts ?? undefined);
       case 'tar':
       case 'empty':
         return new PlainDecoder(spanBytes, cuts ?? undefined);

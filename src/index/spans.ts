@@ -39,8 +39,9 @@ export interface LayerSpans {
 export interface LayerDecoder {
   push(bytes: Uint8Array, onOutput: (view: Uint8Array) => void): void;
   /** Throws FormatError when the blob is not complete. */
-  finish(onOutput: (view: Uint8Array) => void): { warnings: readonly string[] };
+  finish(): { warnings: readonly string[] };
   readonly spans: SpanRecorder;
+  /** Settled once `finish` has been called. */
   readonly kind: LayerKind;
   /** Checkpoint states since the last call, of spans 1, 2, 3 … in order; span 0 never needs one. */
   takeStates(): RawState[];
