@@ -1,0 +1,315 @@
+/**
+ * The FUSE plane by itself, against libfuse's passthrough_ll (C, `-o cache=always`) serving the same files from ext4, and
+ * against ext4. Everything is local: the layer's tar stands for a complete span cache. Both sides' files lie in the page cache
+ * unless caches are dropped, and each cold sample is a fresh mount. Rounds take all contenders in turn, so that what else
+ * the machine does hits them alike.
+ */
+import { spawn } from 'node:child_process';
+import { closeSync, createReadStream, existsSync, mkdirSync, openSync, readdirSync, statSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { writeErofs } from '../src/erofs/index.js';
+import { FusePool } from '../src/fuse/index.js';
+import { closeFd, mountFuse, openFuseDevice, readMountInfo, unmount } from '../src/linux/index.js';
+import { EntryColumns, TarParser } from '../src/tar/index.js';
+import { TreeBuilder } from '../src/tree/index.js';
+import { sharedCopy, sharedLayer } from '../test/support/fuse-plane.js';
+import {
+  type BenchContext,
+  dropCaches,
+  median,
+  type Row,
+  rated,
+  run as runProgram,
+  type SuiteResult,
+} from './support.js';
+
+const EXAMPLE = '/usr/share/doc/libfuse3-dev/examples/passthrough_ll.c';
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const ROUNDS = 7;
+const SPAN = 2 << 20;
+/** passthrough_ll holds a descriptor per file: part of the tree, where the limit of descriptors is small. */
+const SUBTREE = 'usr/lib';
+const LARGE = 4 << 20;
+const READERS = 16;
+const READS = 20_000;
+
+/** A file system to measure: mounts freshly, gives the directory, and unmounts. */
+interface Contender {
+  readonly name: string;
+  mount(): Promise<string>;
+  unmount(): Promise<void>;
+}
+
+type Probe = (mode: string, directory: string, paths: readonly string[], ...args: string[]) => Promise<number[]>;
+
+async function compile(output: string, source: string, flags: readonly string[]): Promise<void> {
+  await runProgram('gcc', ['-O2', '-o', output, source, ...flags]);
+}
+
+async function tools(directory: string): Promise<{ passthrough: string; probe: Probe }> {
+  const packages = ['gcc', 'libc6-dev', 'pkg-config', 'libfuse3-dev', 'fuse3'];
+  await runProgram(path.join(root, 'scripts/debian-packages.sh'), packages);
+  if (!existsSync(EXAMPLE))
+    throw new Error(`${EXAMPLE} is missing: libfuse3-dev ships it (dpkg may be told to leave /usr/share/doc out)`);
+  const passthrough = path.join(directory, 'passthrough_ll');
+  const config = await runProgram('pkg-config', ['--cflags', '--libs', 'fuse3']);
+  await compile(passthrough, EXAMPLE, config.stdout.trim().split(/\s+/));
+  const program = path.join(directory, 'probe');
+  await compile(program, path.join(root, 'bench/fuse-probe.c'), ['-pthread']);
+  const probe: Probe = async (mode, at, paths, ...args) => {
+    const child = spawn(program, [mode, at, ...args], { stdio: ['pipe', 'pipe', 'inherit'] });
+    let out = '';
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      out += text;
+    });
+    child.stdin.end(`${paths.join('\n')}\n`);
+    const code = await new Promise<number | null>((resolve) => child.on('close', resolve));
+    if (code !== 0) throw new Error(`probe ${mode} ${at}: exit ${code}`);
+    return out.trim().split(' ').map(Number);
+  };
+  return { passthrough, probe };
+}
+
+/** Our plane, with a pool that outlives its mounts, as clipd's does. */
+async function clip(ctx: BenchContext, scratch: string, tar: string): Promise<Contender> {
+  const entries = new EntryColumns();
+  const parser = new TarParser({ entries });
+  for await (const chunk of createReadStream(tar, { highWaterMark: 1 << 20 })) parser.push(chunk as Buffer);
+  parser.finish();
+  const builder = new TreeBuilder();
+  builder.applyLayer(0, entries);
+  const size = statSync(tar).size;
+  const tree = sharedCopy(writeErofs(builder.finish(), [{ tag: 'layer', blocks: Math.ceil(size / 512) }]).image);
+  const layer = sharedLayer(0, openSync(tar, 'r'), size, SPAN);
+  let gone = (): void => {};
+  const pool = new FusePool({
+    onMiss: ({ nid }) => {
+      throw new Error(`a miss (nid ${nid}) where everything is cached`);
+    },
+    onInterrupt: () => false,
+    onGone: () => gone(),
+  });
+  await pool.start();
+  const target = path.join(scratch, 'clip');
+  mkdirSync(target);
+  let id = 0;
+  let fd = -1;
+  const contender: Contender = {
+    name: 'clip',
+    mount: async () => {
+      fd = openFuseDevice();
+      mountFuse({ fd, target, source: 'clip-bench', subtype: 'clip' });
+      await pool.attach({ id: ++id, fd, tree, layers: [layer], placement: null, resumed: false });
+      return target;
+    },
+    unmount: async () => {
+      const ended = new Promise<void>((resolve) => {
+        gone = resolve;
+      });
+      unmount(target);
+      await ended;
+      await pool.detach(id);
+      closeFd(fd);
+    },
+  };
+  ctx.defer(async () => {
+    if (readMountInfo().some((mount) => mount.mountPoint === target)) unmount(target, 'lazy');
+    await pool.close();
+    closeSync(layer.fd);
+  });
+  return contender;
+}
+
+function passthrough(
+  ctx: BenchContext,
+  program: string,
+  source: string,
+  target: string,
+  flag: string | null,
+): Contender {
+  mkdirSync(target);
+  const mounted = (): boolean => readMountInfo().some((mount) => mount.mountPoint === target);
+  ctx.defer(() => {
+    if (mounted()) unmount(target, 'lazy');
+  });
+  return {
+    name: flag === null ? 'passthrough_ll' : `passthrough_ll ${flag}`,
+    mount: async () => {
+      // It goes to the background by itself, once mounted.
+      await runProgram(program, ['-o', `source=${source},cache=always`, ...(flag === null ? [] : [flag]), target]);
+      return target;
+    },
+    unmount: async () => {
+      unmount(target);
+      while (mounted()) await new Promise((resolve) => setTimeout(resolve, 5));
+    },
+  };
+}
+
+/** Paths below `directory`, depth first, as a walk finds them. */
+function walk(directory: string): { path: string; size: number; file: boolean }[] {
+  return readdirSync(directory, { recursive: true, withFileTypes: true }).map((entry) => {
+    const at = path.relative(directory, path.join(entry.parentPath, entry.name));
+    return { path: at, file: entry.isFile(), size: entry.isFile() ? statSync(path.join(directory, at)).size : 0 };
+  });
+}
+
+/** The same order in every run. */
+function shuffled<T>(list: readonly T[]): T[] {
+  const out = [...list];
+  let state = 1;
+  for (let i = out.length - 1; i > 0; i--) {
+    state = (Math.imul(state, 1103515245) + 12345) >>> 0;
+    const j = state % (i + 1);
+    [out[i], out[j]] = [out[j]!, out[i]!];
+  }
+  return out;
+}
+
+/** `find -ls` without a reader of its output, which would take part of a core. */
+async function findLs(directory: string): Promise<number> {
+  const start = performance.now();
+  const child = spawn('find', [directory, '-ls'], { stdio: ['ignore', 'ignore', 'inherit'] });
+  const code = await new Promise<number | null>((resolve) => child.on('close', resolve));
+  if (code !== 0) throw new Error(`find ${directory} -ls: exit ${code}`);
+  return (performance.now() - start) / 1000;
+}
+
+type Samples = Map<string, number[]>;
+
+/** Takes all contenders in turn, each freshly mounted. */
+async function rounds(
+  ctx: BenchContext,
+  contenders: readonly Contender[],
+  what: string,
+  sample: (directory: string, name: string) => Promise<number>,
+): Promise<Samples> {
+  ctx.log(what);
+  const samples: Samples = new Map(contenders.map(({ name }) => [name, []]));
+  // The first round warms what stays: compiled code, the page cache of the files behind.
+  for (let round = 0; round <= ROUNDS; round++) {
+    for (const contender of contenders) {
+      const directory = await contender.mount();
+      try {
+        const value = await sample(directory, contender.name);
+        if (round > 0) samples.get(contender.name)!.push(value);
+      } finally {
+        await contender.unmount();
+      }
+    }
+  }
+  return samples;
+}
+
+/** Our median, and for each control a row with the median of the ratios of each round (`ours`/`theirs`). */
+function compare(
+  metric: string,
+  samples: Samples,
+  unit: string,
+  bound: { atLeast: number } | { atMost: number },
+  note?: string,
+): Row[] {
+  const ours = samples.get('clip')!;
+  return [...samples]
+    .filter(([name]) => name !== 'clip')
+    .map(([name, theirs]) => {
+      const ratio = { value: median(ours.map((value, i) => value / theirs[i]!)), to: name };
+      return rated(metric, median(ours), unit, ratio, bound, note);
+    });
+}
+
+export async function run(ctx: BenchContext): Promise<SuiteResult> {
+  const image = await ctx.python();
+  const scratch = await ctx.scratch();
+  const { passthrough: program, probe } = await tools(scratch);
+  const tree = path.join(scratch, 'tree');
+  mkdirSync(tree);
+  ctx.log('unpacking the image on ext4');
+  await runProgram('tar', ['-xf', image.tars[0]!, '-C', tree]);
+  const ours = await clip(ctx, scratch, image.tars[0]!);
+  const contenders = [
+    ours,
+    passthrough(ctx, program, tree, path.join(scratch, 'single'), '-s'),
+    passthrough(ctx, program, tree, path.join(scratch, 'threads'), null),
+  ];
+  const all = walk(tree);
+  const part = all.filter((entry) => entry.path.startsWith(`${SUBTREE}/`));
+  const names = shuffled(part.map((entry) => entry.path));
+  const large = all.filter((entry) => entry.size >= LARGE).map((entry) => entry.path);
+  const rows: Row[] = [];
+
+  const lookups = await rounds(ctx, contenders, `cold lookups of ${names.length} names`, async (directory) => {
+    const [time] = await probe('lookups', directory, names);
+    return (time! / names.length) * 1e6;
+  });
+  rows.push(...compare(`cold lookup (${names.length} names, random order)`, lookups, 'µs', { atMost: 1 }));
+
+  const listing = await rounds(ctx, contenders, `cold find -ls of ${SUBTREE}`, (directory) =>
+    findLs(path.join(directory, SUBTREE)),
+  );
+  rows.push(...compare(`cold find -ls (${part.length} entries)`, listing, 's', { atMost: 1 }));
+
+  const reads = await rounds(ctx, contenders, `sequential reads of ${large.length} large files`, async (directory) => {
+    const [time, bytes] = await probe('sequential', directory, large);
+    return bytes! / time! / 1e6;
+  });
+  rows.push(
+    ...compare(`sequential read, ${large.length} files of ≥ 4 MiB, cold page cache`, reads, 'MB/s', { atLeast: 1.2 }),
+  );
+
+  const p50: Samples = new Map();
+  const tail = await rounds(ctx, contenders, `${READERS} readers of random pages`, async (directory, name) => {
+    const [, middle, p99] = await probe('random', directory, large, String(READERS), String(READS));
+    p50.set(name, [...(p50.get(name) ?? []), middle!]);
+    return p99!;
+  });
+  rows.push(...compare(`p99 of a 4 KiB hit, ${READERS} readers`, tail, 'µs', { atMost: 1 }));
+  const control = { value: median(p50.get('clip')!) / median(p50.get('passthrough_ll -s')!), to: 'passthrough_ll -s' };
+  rows.push({
+    metric: `p50 of a 4 KiB hit, ${READERS} readers`,
+    value: median(p50.get('clip')!),
+    unit: 'µs',
+    ratio: control,
+  });
+
+  rows.push(...(await againstExt4(ctx, ours, tree)));
+  return {
+    title: `the FUSE plane alone, ${path.basename(image.reference)}, ${all.length} entries, ${ROUNDS} rounds`,
+    rows,
+  };
+}
+
+/** `find -ls` of the whole tree, after dropping all caches and again at once: the server lives on, as clipd does. */
+async function againstExt4(ctx: BenchContext, ours: Contender, tree: string): Promise<Row[]> {
+  ctx.log('find -ls against ext4');
+  const cold: Samples = new Map([
+    ['clip', []],
+    ['ext4', []],
+  ]);
+  const warm: Samples = new Map([
+    ['clip', []],
+    ['ext4', []],
+  ]);
+  const mounted = await ours.mount();
+  try {
+    for (let round = 0; round < ROUNDS; round++) {
+      for (const [name, directory] of [
+        ['clip', mounted],
+        ['ext4', tree],
+      ] as const) {
+        dropCaches();
+        // find(1) itself and its libraries come from the same disk as ext4's tree.
+        await findLs('/proc/self/attr');
+        cold.get(name)!.push(await findLs(directory));
+        warm.get(name)!.push(await findLs(directory));
+      }
+    }
+  } finally {
+    await ours.unmount();
+  }
+  return [
+    ...compare('find -ls, whole tree, caches dropped', cold, 's', { atMost: 1.2 }),
+    ...compare('find -ls, whole tree, warm', warm, 's', { atMost: 1.1 }),
+  ];
+}
