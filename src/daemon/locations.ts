@@ -76,7 +76,7 @@ export function resolveMountPoint(path: string): string {
     throw new ClipError('PERMISSION', `mount point ${path}: ${code}`, { cause });
   }
   if (!isDirectory)
-    throw new ClipError('USAGE', `mount point ${path} is not a directory`, { hint: 'give a directory' });
+    throw new ClipError('NOT_FOUND', `mount point ${path} is not a directory`, { hint: 'give a directory' });
   return place;
 }
 

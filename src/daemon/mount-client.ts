@@ -55,7 +55,7 @@ function openArchive(path: string): number {
   }
   if (fstatSync(fd).isFile()) return fd;
   closeSync(fd);
-  throw new ClipError('USAGE', `${path} is not a file`, { hint: 'give a .clip archive: clipctl index makes one' });
+  throw new ClipError('BAD_FORMAT', `${path} is not a file`, { hint: 'give a .clip archive: clipctl index makes one' });
 }
 
 /** Everything a mount request needs from this process. @throws ClipError naming the archive or the mount point */

@@ -13,7 +13,7 @@ export class ArchiveFile {
     try {
       const stat = fstatSync(fd);
       if (!stat.isFile()) {
-        throw new ClipError('USAGE', `${path} is not a file`, {
+        throw new ClipError('BAD_FORMAT', `${path} is not a file`, {
           hint: 'give a .clip archive: clipctl index makes one',
         });
       }

@@ -13,7 +13,7 @@ import {
   rootless,
   unmountPlace,
 } from './mounter.js';
-import { CLIP_FS_TYPE, mountAt } from './paths.js';
+import { CLIP_FS_TYPE, mountAt, mountSource, parseSource } from './paths.js';
 import type { ConnectRequest, PlaceRequest, UnmountMode } from './protocol.js';
 import { type ClientContext, type ConnectionState, loadState, type PlaceState, saveState } from './state.js';
 
@@ -57,11 +57,6 @@ export class Connections {
     return connection;
   }
 
-  /** Marks our mounts in /proc/mounts, so that a later clipd with the same root knows them as its own. */
-  #source(id: number): string {
-    return `clip:${this.#root}#${id}`;
-  }
-
   #save(): void {
     saveState(this.#root, this.states);
   }
@@ -72,7 +67,7 @@ export class Connections {
     let fuseFd: number;
     try {
       if (!rootless) makeAnchor(anchor);
-      fuseFd = await connectFuse(anchor, this.#source(id));
+      fuseFd = await connectFuse(anchor, mountSource(this.#root, id));
     } catch (error) {
       closeFd(archiveFd);
       if (!rootless) removeAnchor(anchor);
@@ -145,7 +140,7 @@ export class Connections {
   }
 
   #isOurs(mount: MountInfo | undefined, id: number): boolean {
-    return mount?.type === CLIP_FS_TYPE && mount.source === this.#source(id);
+    return mount?.type === CLIP_FS_TYPE && mount.source === mountSource(this.#root, id);
   }
 
   /** Takes note of places that somebody else unmounted. @returns ids of connections that lost their last place */
@@ -200,7 +195,7 @@ export class Connections {
   async repair(): Promise<void> {
     const old = loadState(this.#root);
     for (const mount of readMountInfo().reverse()) {
-      if (mount.type !== CLIP_FS_TYPE || !mount.source.startsWith(`clip:${this.#root}#`)) continue;
+      if (mount.type !== CLIP_FS_TYPE || parseSource(mount.source)?.root !== this.#root) continue;
       logLine('warn', 'removing a dead mount', { place: mount.mountPoint });
       await unmountPlace(mount.mountPoint, 'lazy').catch((error: unknown) => {
         logLine('warn', 'cannot unmount', { path: mount.mountPoint, error: String(error) });

@@ -13,6 +13,8 @@ export interface Holder {
 /** More names than this help nobody, and a host may have tens of thousands of processes. */
 const MAX_HOLDERS = 20;
 
+const IN_NAMESPACE = 'mount namespace';
+
 function tryRead<T>(read: () => T): T | undefined {
   try {
     return read();
@@ -37,7 +39,7 @@ function howHeld(pid: string, path: string, device: string, ownNamespace: string
   // the connection: they see the image for as long as they live.
   if (tryRead(() => readlinkSync(`${base}/ns/mnt`)) !== ownNamespace) {
     const copies = parseMountInfo(tryRead(() => readFileSync(`${base}/mountinfo`, 'latin1')) ?? '');
-    if (copies.some((entry: MountInfo) => entry.device === device)) return 'mount namespace';
+    if (copies.some((entry: MountInfo) => entry.device === device)) return IN_NAMESPACE;
   }
   return undefined;
 }
@@ -54,13 +56,14 @@ export function findHolders(path: string, entries: readonly MountInfo[]): Holder
   const ownNamespace = mountNamespace();
   for (const pid of readdirSync('/proc')) {
     if (!/^[0-9]+$/.test(pid)) continue;
-    if (holders.length >= MAX_HOLDERS) break;
     const how = howHeld(pid, path, device, ownNamespace);
     if (how === undefined) continue;
     const command = tryRead(() => readFileSync(`/proc/${pid}/comm`, 'utf8').trim()) ?? '?';
     holders.push({ pid: Number(pid), command, how });
   }
-  return holders;
+  // Copies in other namespaces mostly follow ours (propagation): they explain a busy mount only if nothing else does.
+  const direct = holders.filter((holder) => holder.how !== IN_NAMESPACE);
+  return (direct.length > 0 ? direct : holders).slice(0, MAX_HOLDERS);
 }
 
 /** "bash (pid 12, cwd), /mnt/a/proc (mounted below)". */

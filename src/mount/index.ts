@@ -1,10 +1,10 @@
 export type { Holder } from './holders.js';
-export { CLIP_FS_TYPE, isWithin, mountAt, mountOf } from './paths.js';
+export { CLIP_FS_TYPE, isWithin, mountAt, mountOf, parseSource } from './paths.js';
 export { type DaemonSettings, LISTEN_FD, SOCKET_NAME, type UnmountMode } from './protocol.js';
 export { fromWireError, toWireError, type WireError } from './rpc.js';
 export type { MountedPlace } from './server.js';
 export type { ServerProcessContext } from './server-process.js';
-export { DEFAULT_IMAGE_OPTIONS, type ImageOptions } from './state.js';
+export { DEFAULT_IMAGE_OPTIONS, forgetPlace, type ImageOptions } from './state.js';
 
 /** The engines, loaded by the process that runs them: a client that only wants the types stays small. */
 export const loadKeeper = () => import('./keeper.js');

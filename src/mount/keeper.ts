@@ -37,6 +37,7 @@ export class Keeper {
   #stopping: Promise<void> | null = null;
   #incoming: ServerProcess | null = null;
   #served = false;
+  #listIsOurs = false;
   readonly #serving: Promise<void>;
   #onServing: () => void = () => {};
   #onCannotServe: (error: Error) => void = () => {};
@@ -86,6 +87,7 @@ export class Keeper {
       await keeper.stop();
       throw error;
     }
+    keeper.#listIsOurs = true;
     keeper.#checkIdle();
     return keeper;
   }
@@ -255,7 +257,8 @@ export class Keeper {
     if (server !== null) await this.#endServer(server);
     this.#connections.closeAll();
     closeFd(this.#listenFd);
-    rmSync(stateFilePath(root), { force: true });
+    // A list that was refused is somebody's: it stays.
+    if (this.#listIsOurs) rmSync(stateFilePath(root), { force: true });
     try {
       rmdirSync(join(root, 'mnt'));
     } catch {

@@ -44,7 +44,7 @@ function placeError(path: string, cause: unknown): ClipError {
     case 'ENOENT':
       return new ClipError('NOT_FOUND', `mount point ${path} does not exist`, { cause, hint: `mkdir -p ${path}` });
     case 'ENOTDIR':
-      return new ClipError('USAGE', `mount point ${path} is not a directory`, { cause, hint: 'give a directory' });
+      return new ClipError('NOT_FOUND', `mount point ${path} is not a directory`, { cause, hint: 'give a directory' });
     case 'EBUSY':
       return new ClipError('BUSY', `mount point ${path} is busy`, {
         cause,
@@ -55,6 +55,12 @@ function placeError(path: string, cause: unknown): ClipError {
       return new ClipError('PERMISSION', `no permission to mount on ${path}`, {
         cause,
         hint: 'mounting needs CAP_SYS_ADMIN as root (containers drop it), or fusermount3 and a directory of your own',
+      });
+    case 'EINVAL':
+    case 'ENODEV':
+      return new ClipError('UNSUPPORTED', `cannot mount on ${path}: ${codeOf(cause)}`, {
+        cause,
+        hint: 'is /dev/fuse the real device, and does this kernel have FUSE (grep fuse /proc/filesystems)?',
       });
     default:
       return new ClipError('SYSTEM', `cannot mount on ${path}: ${codeOf(cause) ?? String(cause)}`, { cause });

@@ -3,6 +3,16 @@ import type { MountInfo } from '../linux/index.js';
 /** The file system type of our connections (fuse + subtype), by which they are found again after a crash. */
 export const CLIP_FS_TYPE = 'fuse.clip';
 
+/** What our mounts say of themselves in /proc/mounts, so that a later clipd with the same root knows them as its own. */
+export function mountSource(root: string, id: number): string {
+  return `clip:${root}#${id}`;
+}
+
+export function parseSource(source: string): { readonly root: string; readonly id: number } | null {
+  const match = /^clip:(\/.*)#(\d+)$/s.exec(source);
+  return match === null ? null : { root: match[1]!, id: Number(match[2]) };
+}
+
 /** Whether an absolute, normalised path is `directory` or lies below it. */
 export function isWithin(path: string, directory: string): boolean {
   return path === directory || directory === '/' || path.startsWith(`${directory}/`);

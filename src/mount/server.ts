@@ -171,13 +171,13 @@ export class MountServer {
       throw new ClipError('BUSY', `${place} is a clip mount already`, { hint: `clipctl umount ${place}` });
     }
     if (isWithin(args.mountPoint, place)) {
-      throw new ClipError('USAGE', `mount point ${args.mountPoint} is inside the clip mount ${place}`, {
+      throw new ClipError('CONFLICT', `mount point ${args.mountPoint} is inside the clip mount ${place}`, {
         hint: 'give a directory outside of it',
       });
     }
     // Reading the archive would wait for the mount, and the mount for the archive.
     if (isWithin(args.archivePath, place)) {
-      throw new ClipError('USAGE', `archive ${args.archivePath} is inside the clip mount ${place}`, {
+      throw new ClipError('CONFLICT', `archive ${args.archivePath} is inside the clip mount ${place}`, {
         hint: 'copy it out first',
       });
     }

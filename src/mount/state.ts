@@ -83,6 +83,22 @@ export function loadState(root: string): readonly ConnectionState[] {
   return file.connections;
 }
 
+/** Takes a place off the list of a clipd that does not run. A list that cannot be read stays as it is. */
+export function forgetPlace(root: string, path: string): void {
+  let connections: readonly ConnectionState[];
+  try {
+    connections = loadState(root);
+  } catch {
+    return;
+  }
+  if (connections.length === 0) return;
+  const kept = connections.map((c) => ({ ...c, places: c.places.filter((place) => place.path !== path) }));
+  saveState(
+    root,
+    kept.filter((c) => c.places.length > 0),
+  );
+}
+
 function isConnection(value: unknown): value is ConnectionState {
   const c = value as Partial<ConnectionState> | null;
   return (

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import { ClipError } from '../../bytes/index.js';
 import { addDaemonFlags, type DaemonFlags, daemonSettings, locate } from '../daemon-flags.js';
@@ -20,6 +21,15 @@ async function run(flags: Flags): Promise<void> {
   });
 }
 
+/** Also true of a zombie: an init that reaps late is not our affair. */
+function hasEnded(pid: number): boolean {
+  try {
+    return /^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return true;
+  }
+}
+
 async function stop(flags: Flags): Promise<void> {
   const { ClipdClient } = await import('../../daemon/index.js');
   const { root } = await locate(flags);
@@ -27,9 +37,7 @@ async function stop(flags: Flags): Promise<void> {
   const { keeperPid } = await client.health();
   await client.stop(false);
   for (const end = performance.now() + STOP_MS; performance.now() < end; ) {
-    try {
-      process.kill(keeperPid, 0);
-    } catch {
+    if (hasEnded(keeperPid)) {
       printResult({ root, stopped: true }, flags.json === true, () => '');
       return;
     }

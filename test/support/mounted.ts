@@ -1,0 +1,65 @@
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import type { Health, MountInfoReply } from '../../src/daemon/index.js';
+import type { Clipctl } from './clipctl.js';
+import { layerLike } from './gzip.js';
+import { writeImage } from './images.js';
+import { dir, file, symlink, tar } from './tar.js';
+
+/** An image with one large file among small ones, indexed. */
+export interface IndexedImage {
+  readonly archive: string;
+  /** Path in the image → sha256 of its content. */
+  readonly hashes: ReadonlyMap<string, string>;
+  remove(): void;
+}
+
+export function sha256Of(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}
+
+/** `seed` makes images differ. */
+export async function indexedImage(clip: Clipctl, name: string, seed = 1, largeBytes = 6e6): Promise<IndexedImage> {
+  const files = new Map<string, Uint8Array>([
+    ['etc/name', Buffer.from(`image ${seed}\n`)],
+    ['large', layerLike(largeBytes, seed)],
+  ]);
+  for (let i = 0; i < 20; i++) files.set(`data/file-${i}`, layerLike(10_000 + 1000 * i, seed * 100 + i));
+  const layer = tar(
+    dir('etc'),
+    dir('data'),
+    symlink('link', 'etc/name'),
+    ...[...files].map(([path, content]) => file(path, content)),
+  );
+  const image = writeImage([layer], { config: { Cmd: ['/bin/sh'] } });
+  const archive = clip.path(`${name}.clip`);
+  await clip.ok('index', '--image', image.reference, '--out', archive, '--checkpoint', '1');
+  const hashes = new Map([...files].map(([path, content]) => [path, sha256Of(content)]));
+  return { archive, hashes, remove: () => image.remove() };
+}
+
+export async function health(clip: Clipctl): Promise<Health> {
+  return await clip.json<Health>('health');
+}
+
+export async function listed(clip: Clipctl): Promise<MountInfoReply[]> {
+  return await clip.json<MountInfoReply[]>('ps');
+}
+
+/** Waits until `check` holds; fails after `milliseconds`. */
+export async function eventually(check: () => boolean | Promise<boolean>, milliseconds = 10_000): Promise<void> {
+  const end = performance.now() + milliseconds;
+  while (!(await check())) {
+    if (performance.now() > end) throw new Error(`not within ${milliseconds} ms: ${check.toString()}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+/** Whether a process is there and not a zombie. */
+export function alive(pid: number): boolean {
+  try {
+    return !/^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false;
+  }
+}
