@@ -92,7 +92,8 @@ export function networkError(url: URL, error: unknown): ClipError {
       'if it is a plain HTTP registry, add --plain-http',
     );
   }
-  if (code.startsWith('HPE_')) return fail(`${url.host} does not speak HTTP (${detail})`, 'check the port');
+  if (code.startsWith('HPE_') || (error instanceof Error && error.name === 'HTTPParserError'))
+    return fail(`${url.host} does not speak HTTP (${detail})`, 'check the port');
   if (/tunnel|proxy/i.test(detail))
     return fail(`the proxy for ${url.host} failed: ${detail}`, 'check HTTPS_PROXY, HTTP_PROXY and NO_PROXY');
   return fail(

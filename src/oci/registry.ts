@@ -2,7 +2,7 @@ import { ClipError } from '../bytes/index.js';
 import { type ClientOptions, RegistryClient, type SourceCounters } from './client.js';
 import { digestOf, verifyDigest } from './digest.js';
 import { aborted, networkError } from './errors.js';
-import { type Descriptor, MAX_MANIFEST_BYTES, parseManifest } from './manifest.js';
+import { type Descriptor, MAX_MANIFEST_BYTES, parseJsonObject, parseManifest } from './manifest.js';
 import { ACCEPT_MANIFESTS } from './media-types.js';
 import type { RegistryReference } from './reference.js';
 import { type ContentReader, type ResolvedImage, type ResolveOptions, resolveImage } from './resolve.js';
@@ -11,6 +11,7 @@ import type { Response } from './transport.js';
 
 /** A server without ranges sends the blob from its start. This much is skipped rather than given up on. */
 const MAX_SKIP_BYTES = 8 * 1024 * 1024;
+const MAX_TAGS_SHOWN = 20;
 const IDENTITY = { 'accept-encoding': 'identity' };
 
 /** A response to a blob request: what to skip of it, and how much is then wanted (null: all). */
@@ -37,7 +38,9 @@ export class RegistrySource implements ImageSource {
   async resolve(options: ResolveOptions = {}): Promise<ResolvedImage> {
     const { reference } = this;
     const name = reference.canonical;
-    const top = await this.#manifest(reference.digest ?? reference.tag!, null, options.signal);
+    const top = await this.#manifest(reference.digest ?? reference.tag!, null, options.signal).catch((error: unknown) =>
+      this.#explainMiss(error, options.signal),
+    );
     const reader: ContentReader = {
       name,
       manifest: (descriptor, signal) => this.#manifest(descriptor.digest, descriptor, signal),
@@ -46,6 +49,29 @@ export class RegistrySource implements ImageSource {
     const root = { digest: top.digest, top: parseManifest(top.bytes, top.contentType, `the manifest of ${name}`) };
     const where = { reference: name, registry: reference.registry, repository: reference.repository };
     return resolveImage(reader, root, where, options);
+  }
+
+  /** A missing tag is most often misspelt: the error says which there are. */
+  async #explainMiss(error: unknown, signal?: AbortSignal): Promise<never> {
+    const { repository, tag, digest } = this.reference;
+    if (!(error instanceof ClipError) || error.code !== 'NOT_FOUND' || tag === null || digest !== null || error.hint)
+      throw error;
+    let tags: unknown;
+    try {
+      const path = `/v2/${repository}/tags/list?n=${MAX_TAGS_SHOWN + 1}`;
+      const response = await this.#client.attempt(path, { what: 'tags', headers: IDENTITY, accept: [200], signal });
+      const bytes = await response.body.collect(MAX_MANIFEST_BYTES);
+      tags = bytes === null ? null : parseJsonObject(bytes, 'tags').tags;
+    } catch {
+      throw error; // the repository is missing, too, or does not list its tags
+    }
+    const names = Array.isArray(tags)
+      ? tags.filter((name) => typeof name === 'string' && /^[\w.-]+$/.test(name)).sort()
+      : [];
+    if (names.length === 0) throw error;
+    const shown = names.slice(0, MAX_TAGS_SHOWN).join(', ');
+    const hint = `it has these tags: ${shown}${names.length > MAX_TAGS_SHOWN ? ', …' : ''}`;
+    throw new ClipError('NOT_FOUND', error.message, { hint, cause: error });
   }
 
   async #manifest(
@@ -76,7 +102,15 @@ export class RegistrySource implements ImageSource {
         hint: 'check the host and port of the registry',
       });
     }
-    return { bytes, contentType, digest: digestOf(bytes) };
+    const digest = digestOf(bytes);
+    const claimed = response.headers['docker-content-digest'];
+    if (claimed?.startsWith('sha256:') && claimed !== digest) {
+      throw new ClipError(
+        'DIGEST_MISMATCH',
+        `the manifest of ${what} has digest ${digest}, not ${claimed} as ${response.url.host} says`,
+      );
+    }
+    return { bytes, contentType, digest };
   }
 
   async #config(descriptor: Descriptor, limit: number, signal?: AbortSignal): Promise<Uint8Array> {

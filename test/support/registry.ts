@@ -34,8 +34,8 @@ export interface TestRegistry {
   readonly storage: string;
   /** Where the file of a blob is. */
   blobPath(digest: string): string;
-  /** Copies an image of a layout ("oci:DIR:TAG", or whatever skopeo reads) to "name:tag". */
-  push(from: string, to: string): Promise<void>;
+  /** Copies an image of a layout ("oci:DIR:TAG", or whatever skopeo reads) to "name:tag"; "v2s2" are Docker's media types. */
+  push(from: string, to: string, format?: 'oci' | 'v2s2'): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -105,7 +105,7 @@ export async function startRegistry(options: RegistryOptions = {}): Promise<Test
         const hex = digest.slice('sha256:'.length);
         return join(storage, 'docker/registry/v2/blobs/sha256', hex.slice(0, 2), hex, 'data');
       },
-      push: async (from, to) => {
+      push: async (from, to, format) => {
         const login = auth === null ? [] : ['--dest-creds', `${LOGIN.username}:${LOGIN.password}`];
         await run('skopeo', [
           '--insecure-policy',
@@ -114,6 +114,7 @@ export async function startRegistry(options: RegistryOptions = {}): Promise<Test
           '--all',
           '--dest-tls-verify=false',
           ...login,
+          ...(format === undefined ? [] : ['--format', format]),
           from,
           `docker://${host}/${to}`,
         ]);
