@@ -1,0 +1,136 @@
+// The inflate kernel against the others, one core each, interleaved, best of a few rounds.
+import { closeSync, createReadStream, createWriteStream, openSync, readSync, statSync } from 'node:fs';
+import path from 'node:path';
+import { Readable, Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { createGunzip, createGzip } from 'node:zlib';
+import { GzipIndexer } from '../src/gzip/index.js';
+import { GzipStream } from '../src/gzip/stream.js';
+import { type BenchContext, type Row, rated, run as runProgram, type SuiteResult } from './support.js';
+
+const CHUNK = 256 << 10;
+
+function readChunks(file: string, onChunk: (chunk: Uint8Array) => void): void {
+  const chunk = Buffer.allocUnsafeSlow(CHUNK);
+  const fd = openSync(file, 'r');
+  try {
+    for (let n = readSync(fd, chunk); n > 0; n = readSync(fd, chunk)) onChunk(chunk.subarray(0, n));
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Inflation alone: what a kernel's speed is. */
+function kernelOnly(file: string): number {
+  const stream = new GzipStream({ output: () => {}, limit: (produced) => produced, trailer: () => null });
+  stream.restart(Number.POSITIVE_INFINITY);
+  readChunks(file, (chunk) => stream.push(chunk));
+  stream.end();
+  return stream.produced;
+}
+
+/** All that the index build asks of it: CRCs of spans and members, checkpoints and their sparse windows every 2 MiB. */
+function indexer(file: string): number {
+  const indexer = new GzipIndexer({ spanBytes: 2 << 20 });
+  readChunks(file, (chunk) => indexer.push(chunk, () => {}));
+  return indexer.finish().layerSize;
+}
+
+async function nodeZlib(file: string): Promise<void> {
+  const sink = new Writable({ highWaterMark: 1 << 20, write: (_chunk, _encoding, done) => done() });
+  await pipeline(createReadStream(file, { highWaterMark: CHUNK }), createGunzip({ chunkSize: CHUNK }), sink);
+}
+
+interface Measured {
+  bytes: number;
+  /** Seconds, the best of the rounds. */
+  kernel: number;
+  indexer: number;
+  zlib: number;
+  igzip: number;
+  gzip: number;
+}
+
+async function measure(file: string, rounds: number): Promise<Measured> {
+  const best = { kernel: Infinity, indexer: Infinity, zlib: Infinity, igzip: Infinity, gzip: Infinity };
+  const sample = async (name: keyof typeof best, work: () => unknown): Promise<void> => {
+    const start = process.hrtime.bigint();
+    await work();
+    best[name] = Math.min(best[name], Number(process.hrtime.bigint() - start) / 1e9);
+  };
+  let bytes = 0;
+  for (let round = 0; round < rounds; round++) {
+    await sample('kernel', () => {
+      bytes = kernelOnly(file);
+    });
+    await sample('igzip', () => runProgram('sh', ['-c', 'exec igzip -dc "$0" >/dev/null', file]));
+    await sample('indexer', () => indexer(file));
+    await sample('zlib', () => nodeZlib(file));
+    if (round === 0) await sample('gzip', () => runProgram('sh', ['-c', 'exec gzip -dc "$0" >/dev/null', file]));
+  }
+  return { bytes, ...best };
+}
+
+function rows(what: string, m: Measured, targets: { zlib: number; igzip?: number }): Row[] {
+  const speed = (seconds: number): number => m.bytes / seconds / 1e6;
+  const shown = (metric: string, seconds: number): Row => ({
+    metric: `${what}: ${metric}`,
+    value: speed(seconds),
+    unit: 'MB/s',
+  });
+  const kernel = `${what}: kernel`;
+  return [
+    rated(kernel, speed(m.kernel), 'MB/s', { value: m.zlib / m.kernel, to: 'Node zlib' }, { atLeast: targets.zlib }),
+    ...(targets.igzip === undefined
+      ? []
+      : [
+          rated(
+            kernel,
+            speed(m.kernel),
+            'MB/s',
+            { value: m.igzip / m.kernel, to: 'igzip -dc' },
+            { atLeast: targets.igzip },
+          ),
+        ]),
+    { ...shown('kernel, CRCs and checkpoints', m.indexer), ratio: { value: m.gzip / m.indexer, to: 'gzip -dc' } },
+    { ...shown('kernel, CRCs and checkpoints', m.indexer), ratio: { value: m.zlib / m.indexer, to: 'Node zlib' } },
+    shown('Node zlib', m.zlib),
+    shown('igzip -dc', m.igzip),
+    shown('gzip -dc', m.gzip),
+  ];
+}
+
+async function compress(source: Readable, to: string, level: number): Promise<void> {
+  await pipeline(source, createGzip({ level }), createWriteStream(to));
+}
+
+/** 256 MiB of log lines that differ in a counter only. */
+function* logLines(): Generator<Buffer> {
+  for (let block = 0; block < 256; block++) {
+    const lines: string[] = [];
+    for (let length = 0, i = 0; length < 1 << 20; i++) {
+      const line = `2026-01-01T00:00:00.000Z info request=${block}${i} GET /health 200 from 127.0.0.1 in 0 ms, nothing to report\n`;
+      lines.push(line);
+      length += line.length;
+    }
+    yield Buffer.from(lines.join(''));
+  }
+}
+
+export async function run(ctx: BenchContext): Promise<SuiteResult> {
+  const image = await ctx.python();
+  const layer = image.layers[0]!;
+  const scratch = await ctx.scratch();
+  const stored = path.join(scratch, 'stored.gz');
+  const repetitive = path.join(scratch, 'repetitive.gz');
+  await compress(createReadStream(image.tars[0]!, { end: (256 << 20) - 1 }), stored, 0);
+  await compress(Readable.from(logLines()), repetitive, 6);
+  return {
+    title: `one layer, ${(statSync(layer).size / 1e6).toFixed(0)} MB compressed; 256 MiB stored; 256 MiB of log lines`,
+    rows: [
+      ...rows('layer', await measure(layer, 4), { zlib: 2, igzip: 0.9 }),
+      ...rows('stored', await measure(stored, 4), { zlib: 2.5 }),
+      ...rows('repetitive', await measure(repetitive, 4), { zlib: 2.5 }),
+    ],
+  };
+}
