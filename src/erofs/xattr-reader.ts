@@ -89,6 +89,8 @@ export class XattrReader {
       if (prefix === undefined) return false;
       const from = at + XATTR_ENTRY_SIZE;
       const name = this.#image.subarray(from, from + this.#image[at]!);
+      // It would read as two names to whoever gets the list.
+      if (name.includes(0)) throw new FormatError('EROFS xattr', at, 'a name contains a NUL');
       parts.push(prefix, name);
       size += prefix.length + name.length + 1;
       return false;

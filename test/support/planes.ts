@@ -1,8 +1,8 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type ErofsImage, writeErofs } from '../../src/erofs/index.js';
+import { type ErofsImage, type ErofsOptions, writeErofs } from '../../src/erofs/index.js';
 import { flags, mountErofs, mountFileSystem, setXattr, sys, unmount } from '../../src/linux/index.js';
 import { EntryColumns, TarParser } from '../../src/tar/index.js';
 import { TreeBuilder } from '../../src/tree/index.js';
@@ -23,7 +23,8 @@ function temporary<T>(use: (directory: string) => T): T {
 }
 
 /** Tars to tree to EROFS. `chunk` is how many bytes the parser gets at a time. */
-export function buildErofs(layers: readonly Uint8Array[], chunk = Number.POSITIVE_INFINITY): ErofsImage {
+export function buildErofs(layers: readonly Uint8Array[], options: ErofsOptions & { chunk?: number } = {}): ErofsImage {
+  const { chunk = Number.POSITIVE_INFINITY } = options;
   const builder = new TreeBuilder();
   layers.forEach((layer, i) => {
     const entries = new EntryColumns();
@@ -34,7 +35,7 @@ export function buildErofs(layers: readonly Uint8Array[], chunk = Number.POSITIV
     builder.applyLayer(i, entries);
   });
   const devices = layers.map((layer, i) => ({ tag: `layer${i}`, blocks: Math.ceil(layer.length / 512) }));
-  return writeErofs(builder.finish(), devices);
+  return writeErofs(builder.finish(), devices, options);
 }
 
 /** Our image, mounted by the kernel with the layers as devices. */
@@ -81,6 +82,7 @@ export function umociTree(layers: readonly Uint8Array[]): Snapshot {
 
 /** Turns the whiteouts of an extracted layer into overlayfs's: character devices 0:0, and an xattr on opaque directories. */
 function convertWhiteouts(directory: string): void {
+  const { atimeMs, mtimeMs } = statSync(directory);
   for (const child of readdirSync(directory, { withFileTypes: true })) {
     const path = join(directory, child.name);
     if (child.name === '.wh..wh..opq') {
@@ -92,6 +94,7 @@ function convertWhiteouts(directory: string): void {
       if (sys.mknod(name, 0o020000, 0) < 0) throw new Error(`mknod ${name}`);
     } else if (child.isDirectory()) convertWhiteouts(path);
   }
+  utimesSync(directory, atimeMs / 1000, mtimeMs / 1000);
 }
 
 /** Each layer extracted on its own by GNU tar, whiteouts converted, stacked by overlayfs: what a container runtime shows. */
