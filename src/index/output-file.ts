@@ -4,21 +4,27 @@ import { access, open, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { ClipError } from '../bytes/index.js';
 
+/** What keeps a file from being written, and what to do about it. */
+const REASONS: Readonly<Record<string, readonly [why: string, hint?: string]>> = {
+  ENOENT: ['its directory does not exist', 'make it first: mkdir -p'],
+  ENOTDIR: ['what should be its directory is a file'],
+  ENOSPC: ['the disk is full'],
+  EROFS: ['the file system is read-only'],
+  EACCES: ['permission denied', 'give a path in a directory that you may write to'],
+};
+
 function systemError(path: string, cause: unknown): ClipError {
-  const { code, message } = cause as NodeJS.ErrnoException;
-  const why =
-    code === 'ENOENT' ? 'its directory does not exist' : code === 'ENOSPC' ? 'the disk is full' : (code ?? message);
-  return new ClipError(
-    code === 'EACCES' || code === 'EPERM' ? 'PERMISSION' : 'SYSTEM',
-    `cannot write ${path}: ${why}`,
-    { cause },
-  );
+  const { code = '', message } = cause as NodeJS.ErrnoException;
+  const [why, hint] = REASONS[code] ?? [code || message];
+  const kind = code === 'EACCES' || code === 'EPERM' ? 'PERMISSION' : 'SYSTEM';
+  return new ClipError(kind, `cannot write ${path}: ${why}`, { cause, hint });
 }
 
 /** Says at once what would otherwise be found out after minutes of work. */
 export async function checkWritable(path: string): Promise<void> {
   try {
-    await access(dirname(path), constants.W_OK);
+    // The slash: a file in the directory's place is ENOTDIR.
+    await access(`${dirname(path)}/`, constants.W_OK);
   } catch (cause) {
     throw systemError(path, cause);
   }
@@ -51,7 +57,7 @@ export async function writeFileByRename(
     signal?.throwIfAborted();
     await rename(temporary, path);
   } catch (cause) {
-    await rm(temporary, { force: true });
+    await rm(temporary, { force: true }).catch(() => {}); // the first error is the one to tell
     if (signal?.aborted) throw cause;
     throw systemError(path, cause);
   }

@@ -1,0 +1,291 @@
+import { execFileSync, spawn } from 'node:child_process';
+import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import path from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { Clipctl, type Ran, runProgram } from '../support/clipctl.js';
+import { LayoutBuilder, MEDIA, sha256 } from '../support/layout.js';
+import { startProxy } from '../support/proxy.js';
+import { startRegistry, type TestRegistry } from '../support/registry.js';
+import { dir, file, tar } from '../support/tar.js';
+
+/** What an error must look like: exit code, nothing on stdout, one line that names the thing, no stack; perhaps one with what to do. */
+function expectError(ran: Ran, code: number, ...names: readonly (string | RegExp)[]): void {
+  expect(ran.stdout).toBe('');
+  const [first, ...rest] = ran.stderr.trimEnd().split('\n');
+  for (const name of names) expect(first).toMatch(name);
+  expect(first).toMatch(/^clipctl: /);
+  expect(rest.length).toBeLessThanOrEqual(1);
+  expect(ran.code).toBe(code);
+}
+
+describe('bad input to clipctl index (issue 3)', () => {
+  let clipctl: Clipctl;
+  let layout: LayoutBuilder;
+  let registry: TestRegistry;
+  const content = tar(dir('etc'), file('etc/hello', 'hello\n'));
+
+  beforeAll(async () => {
+    clipctl = await Clipctl.create();
+    layout = new LayoutBuilder();
+    layout.tag(layout.image([content], { architecture: process.arch === 'x64' ? 'amd64' : process.arch }), 'good');
+    registry = await startRegistry();
+    await registry.push(`oci:${layout.directory}:good`, 'app:good');
+  });
+  afterAll(async () => {
+    await registry?.stop();
+    layout?.remove();
+    await clipctl?.close();
+  });
+
+  /** Nothing half written may stay beside the archive that was not made. */
+  const index = async (reference: string, ...flags: string[]): Promise<Ran> => {
+    const out = clipctl.path('out');
+    mkdirSync(out, { recursive: true });
+    const ran = await clipctl.run(['index', '--image', reference, '--out', path.join(out, 'x.clip'), ...flags]);
+    expect(readdirSync(out)).toEqual([]);
+    return ran;
+  };
+
+  it('nobody listens', async () => {
+    expectError(await index('127.0.0.1:1/app:good'), 1, '127.0.0.1:1');
+  });
+
+  it('a server that is no registry', async () => {
+    const server = createServer((_, response) => response.end('<html>hello</html>'));
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    try {
+      const host = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+      expectError(await index(`${host}/app:good`), 1, host);
+    } finally {
+      server.closeAllConnections();
+      server.close();
+    }
+  });
+
+  it.each([401, 403, 404, 500])('a registry that answers %i', async (status) => {
+    const proxy = await startProxy({ upstream: registry.url });
+    proxy.fault = () => ({ respond: { status, body: '{}' } });
+    try {
+      expectError(await index(`${proxy.host}/app:good`), 1, proxy.host);
+    } finally {
+      await proxy.stop();
+    }
+  });
+
+  it('no such repository, no such tag', async () => {
+    expectError(await index(`${registry.host}/nothing:good`), 1, 'nothing');
+    expectError(await index(`${registry.host}/app:nothing`), 1, 'nothing');
+  });
+
+  it('what is no image reference', async () => {
+    expectError(await index('UPPER::case'), 1, 'UPPER::case');
+  });
+
+  it('no such platform: says which there are', async () => {
+    const arm = layout.image([content], { architecture: 'arm64' });
+    const s390 = layout.image([content], { architecture: 's390x' });
+    const both = layout.index([
+      { ...arm, platform: { os: 'linux', architecture: 'arm64' } },
+      { ...s390, platform: { os: 'linux', architecture: 's390x' } },
+    ]);
+    const ran = await index(layout.tag(both, 'multi'), '--platform', 'linux/riscv64');
+    expect(ran.code).toBe(1);
+    expect(ran.stderr).toContain('linux/riscv64');
+    expect(ran.stderr).toMatch(/linux\/arm64.*linux\/s390x/s);
+  });
+
+  it('no such image layout, no such tag in one', async () => {
+    expectError(await index('oci:/nowhere/at all:tag'), 1, '/nowhere/at all');
+    expectError(await index(`oci:${layout.directory}:nothing`), 1, 'nothing');
+  });
+
+  const layerOf = (bytes: Uint8Array, diff: Uint8Array = content): { reference: string; digest: string } => {
+    const config = layout.json(
+      { os: 'linux', architecture: 'amd64', config: {}, rootfs: { type: 'layers', diff_ids: [sha256(diff)] } },
+      MEDIA.ociConfig,
+    );
+    const blob = layout.blob(bytes, MEDIA.ociLayer);
+    return {
+      reference: layout.tag(layout.manifest(config, [blob]), `t${blob.digest.slice(7, 19)}`),
+      digest: blob.digest,
+    };
+  };
+  const gzip = (bytes: Uint8Array): Buffer => execFileSync('gzip', ['-nc'], { input: bytes });
+
+  it.each([
+    ['neither tar nor compressed tar', Buffer.from('plain text, long enough to be looked at. '.repeat(40))],
+    ['gzip of what is no tar', gzip(Buffer.from('plain text, long enough to be looked at. '.repeat(40)))],
+    ['truncated gzip', gzip(content).subarray(0, -20)],
+    ['gzip with a wrong CRC-32', Buffer.concat([gzip(content).subarray(0, -8), Buffer.alloc(8)])],
+    ['tar with a bad header checksum', gzip(Uint8Array.from(content, (byte, i) => (i === 3 ? byte ^ 1 : byte)))],
+    ['tar that ends within a file', gzip(content.subarray(0, 512 + 512 + 3))],
+  ])('a layer that is %s', async (_, bytes) => {
+    const { reference, digest } = layerOf(bytes);
+    expectError(await index(reference), 1, digest.slice(7, 19));
+  });
+
+  it('a tar with .. in its names: cleaned at the root', async () => {
+    const { reference } = layerOf(gzip(tar(file('../../../etc/passwd', 'inside\n'), file('/abs/./file', ''))));
+    const clip = clipctl.path('dots.clip');
+    await clipctl.ok('index', '--image', reference, '--out', clip);
+    const listed = await clipctl.ok('ls', '-R', '--clip', clip);
+    expect(listed.stdout).toContain('/etc:\npasswd\n');
+    expect(listed.stdout).not.toContain('..');
+  });
+
+  it('a blob that is not what its digest says', async () => {
+    const { reference, digest } = layerOf(gzip(tar(file('a', 'a'.repeat(5000)))));
+    const file_ = layout.blobPath(digest);
+    const bytes = readFileSync(file_);
+    bytes[bytes.length >> 1]! ^= 0x20;
+    writeFileSync(file_, bytes);
+    expectError(await index(reference), 1, digest.slice(7, 19));
+  });
+
+  it('a directory to write to that is not there, that is a file, that is read-only', async () => {
+    const reference = `${registry.host}/app:good`;
+    const run = (out: string): Promise<Ran> => clipctl.run(['index', '--image', reference, '--out', out]);
+    expectError(await run('/nowhere/x.clip'), 1, '/nowhere/x.clip');
+    writeFileSync(clipctl.path('plain'), '');
+    expectError(await run(clipctl.path('plain', 'x.clip')), 1, clipctl.path('plain', 'x.clip'));
+    expectError(await run('/proc/x.clip'), 1, '/proc/x.clip');
+    mkdirSync(clipctl.path('directory.clip'));
+    expectError(await run(clipctl.path('directory.clip')), 1, clipctl.path('directory.clip'));
+  });
+
+  it('Ctrl-C in the middle leaves nothing, and an older archive as it was', async () => {
+    const slow = await startProxy({ upstream: registry.url });
+    // The layer's body stops half way.
+    slow.fault = (request) => (request.path.includes('/blobs/') ? { stallAfter: 60 } : null);
+    const out = clipctl.path('interrupted');
+    mkdirSync(out);
+    writeFileSync(path.join(out, 'old.clip'), 'older');
+    try {
+      const ran = await clipctl.run(
+        ['index', '--image', `${slow.host}/app:good`, '--out', path.join(out, 'old.clip')],
+        {
+          onStart: (child) => setTimeout(() => child.kill('SIGINT'), 1500),
+        },
+      );
+      expect(ran.code).toBe(130);
+      expect(ran.stdout).toBe('');
+      expect(readdirSync(out)).toEqual(['old.clip']);
+      expect(readFileSync(path.join(out, 'old.clip'), 'utf8')).toBe('older');
+    } finally {
+      await slow.stop();
+    }
+  });
+});
+
+describe('bad input to clipctl mount (issue 3)', () => {
+  let clipctl: Clipctl;
+  let layout: LayoutBuilder;
+  let clip: string;
+
+  beforeAll(async () => {
+    clipctl = await Clipctl.create();
+    layout = new LayoutBuilder();
+    const image = layout.image([tar(dir('etc'), file('etc/hello', 'hello\n'))]);
+    clip = clipctl.path('good.clip');
+    await clipctl.ok('index', '--image', layout.tag(image, 'good'), '--out', clip);
+  });
+  afterEach(() => expect(clipctl.mounts()).toEqual([]));
+  afterAll(async () => {
+    layout?.remove();
+    await clipctl?.close();
+  });
+
+  const mount = (archive: string, at: string, ...flags: string[]): Promise<Ran> =>
+    clipctl.run(['mount', '--clip', archive, '--at', at, ...flags]);
+
+  it('no such archive, a directory, an empty file, another file', async () => {
+    const at = await clipctl.place('at');
+    expectError(await mount(clipctl.path('none.clip'), at), 1, 'none.clip');
+    expectError(await mount(clipctl.directory, at), 1, clipctl.directory);
+    writeFileSync(clipctl.path('empty.clip'), '');
+    expectError(await mount(clipctl.path('empty.clip'), at), 1, 'empty.clip');
+    expectError(await mount('/etc/passwd', at), 1, '/etc/passwd');
+  });
+
+  it('an archive cut off or altered, wherever: refused, with the section named where there is one', async () => {
+    const at = await clipctl.place('at');
+    const bytes = readFileSync(clip);
+    const { sections } = await clipctl.json<{ sections: { name: string; offset: number; storedLength: number }[] }>(
+      'inspect',
+      '--clip',
+      clip,
+    );
+    const bad = clipctl.path('bad.clip');
+    for (const { name, offset, storedLength } of sections.filter((s) => s.storedLength > 0 && s.name !== 'windows')) {
+      const altered = Buffer.from(bytes);
+      altered[offset + (storedLength >> 1)]! ^= 1;
+      writeFileSync(bad, altered);
+      expectError(await mount(bad, at), 1, 'bad.clip', name);
+    }
+    for (const length of [5, 20, sections[0]!.offset, bytes.length - 1]) {
+      writeFileSync(bad, bytes.subarray(0, length));
+      expectError(await mount(bad, at), 1, 'bad.clip');
+    }
+  });
+
+  it('a mount point that is not there, is a file, is busy with a clip mount', async () => {
+    expectError(await mount(clip, clipctl.path('nowhere')), 1, 'nowhere');
+    writeFileSync(clipctl.path('plain'), '');
+    expectError(await mount(clip, clipctl.path('plain')), 1, 'plain');
+    const at = await clipctl.place('at');
+    await clipctl.ok('mount', '--clip', clip, '--at', at);
+    expectError(await mount(clip, at), 1, at);
+    await clipctl.ok('umount', at);
+  });
+
+  it('umount of what is not mounted, and of a mount that is not ours', async () => {
+    expectError(await clipctl.run(['umount', await clipctl.place('at')]), 1, 'at');
+    expectError(await clipctl.run(['umount', '/proc']), 1, '/proc');
+  });
+
+  it('a busy mount: names who holds it; --lazy takes it away', async () => {
+    const at = await clipctl.place('busy');
+    symlinkSync(at, clipctl.path('busy-link'));
+    await clipctl.ok('mount', '--clip', clip, '--at', at);
+    const holder = spawn('sleep', ['60'], { cwd: at });
+    try {
+      const ran = await clipctl.run(['umount', clipctl.path('busy-link')]);
+      expect(ran.code).toBe(1);
+      expect(ran.stderr).toContain(at);
+      expect(ran.stderr).toContain(String(holder.pid));
+      await clipctl.ok('umount', '--lazy', at);
+    } finally {
+      holder.kill();
+      await new Promise((resolve) => holder.once('exit', resolve));
+    }
+  });
+
+  it('no /dev/fuse: names it, and what to do', async () => {
+    const at = await clipctl.place('nofuse');
+    const own = await Clipctl.create();
+    try {
+      // A mount namespace with an empty /dev; the clipd that this starts lives in it.
+      const script = 'mount -t tmpfs none /dev && mknod /dev/null c 1 3 && mknod /dev/urandom c 1 9 && exec "$@"';
+      const command = [process.execPath, 'bin/clipctl.js', 'mount', '--clip', clip, '--at', at];
+      const root = new URL('../../..', import.meta.url).pathname;
+      const ran = await runProgram('unshare', ['-m', 'sh', '-c', script, 'sh', ...command], {
+        env: own.env,
+        cwd: root,
+      });
+      expectError(ran, 1, '/dev/fuse');
+    } finally {
+      await own.close();
+    }
+  });
+
+  it('no permission to write where clipd keeps its state: names the directory', async () => {
+    const command = ['bin/clipctl.js', 'mount', '--clip', clip, '--at', await clipctl.place('denied')];
+    const root = new URL('../../..', import.meta.url).pathname;
+    const who = ['--reuid', '65534', '--regid', '65534', '--clear-groups', process.execPath];
+    execFileSync('chmod', ['755', clipctl.directory]);
+    const env = { ...clipctl.env, CLIP_ROOT: clipctl.path('others'), CLIP_CACHE_DIR: clipctl.path('others-cache') };
+    expectError(await runProgram('setpriv', [...who, ...command], { env, cwd: root }), 1, 'others');
+  });
+});
