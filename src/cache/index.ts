@@ -1,4 +1,16 @@
 export type { CachedLayer } from './cached-layer.js';
+export {
+  type ContentCache,
+  type ContentOptions,
+  ContentTier,
+  DirectoryContentCache,
+  MemoryContentCache,
+  openContentCache,
+  RedisContentCache,
+  type RedisOptions,
+  S3ContentCache,
+  type S3Options,
+} from './content/index.js';
 export { type CacheOwner, readOwner } from './directory.js';
 export { type EvictionRight, SpanCache, type SpanCacheOptions, type SpanCacheStats } from './span-cache.js';
 export { noteUse, type SharedLayer, spanAt } from './types.js';

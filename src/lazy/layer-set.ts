@@ -1,5 +1,5 @@
 import type { LayerMeta, SpanTable } from '../archive/index.js';
-import type { SpanCache } from '../cache/index.js';
+import { type ContentCache, ContentTier, type SpanCache } from '../cache/index.js';
 import { type Logger, Metrics, silentLogger } from '../metrics/index.js';
 import { BufferPool } from './buffers.js';
 import { type LazyCounters, lazyCounters } from './counters.js';
@@ -15,6 +15,8 @@ export interface LayerSetOptions {
   readonly log?: Logger;
   /** False: a read fetches the spans it touches and nothing else. Default true. */
   readonly readahead?: boolean;
+  /** Asked before the image source, filled behind it. */
+  readonly contentCache?: ContentCache | undefined;
   /** For spans that the disk cache does not take. Default 64 MiB. */
   readonly memoryBytes?: number;
 }
@@ -29,6 +31,7 @@ export interface LayerContext {
   readonly counters: LazyCounters;
   readonly log: Logger;
   readonly readahead: boolean;
+  readonly content: ContentTier | null;
 }
 
 export interface OpenLayerOptions extends LayerProvider {
@@ -70,6 +73,7 @@ export class LayerSet {
       memory: new MemoryLru(options.memoryBytes ?? DEFAULT_MEMORY_BYTES),
       log: options.log ?? silentLogger(),
       readahead: options.readahead ?? true,
+      content: options.contentCache === undefined ? null : new ContentTier(options.contentCache, options),
     };
     const { queue, memory } = this.#context;
     metrics.gauge('requestsActive', 'Range requests under way', () => queue.active);
@@ -108,6 +112,18 @@ export class LayerSet {
         cache.release(cached);
       },
     };
+  }
+
+  /** What was to be stored in the content cache and is not yet. */
+  async contentIdle(): Promise<void> {
+    await this.#context.content?.idle();
+  }
+
+  /** After all layers are closed. */
+  async close(): Promise<void> {
+    if (this.#timer !== null) clearInterval(this.#timer);
+    this.#timer = null;
+    await this.#context.content?.close();
   }
 
   #watch(layer: LazyLayer): void {

@@ -1,7 +1,7 @@
 import { readSync, write } from 'node:fs';
 import { promisify } from 'node:util';
 import type { LayerMeta, SpanTable } from '../archive/index.js';
-import { ClipError } from '../bytes/index.js';
+import { ClipError, toHex } from '../bytes/index.js';
 import { type CachedLayer, noteUse, type SharedLayer, spanAt } from '../cache/index.js';
 import type { QueuedLayer } from './fetch-queue.js';
 import { abandoned, aborted, SpanJob, type SpanResult } from './job.js';
@@ -36,6 +36,17 @@ export interface ReadOptions {
 const MAX_MISMATCHES = 2;
 /** A span that vanishes between fill and copy (a disk that cannot read back what it took) is filled again so many times. */
 const MAX_READ_ATTEMPTS = 3;
+/** Cuts a list of jobs in span order where spans are missing between them. */
+function neighbours(jobs: readonly SpanJob[]): SpanJob[][] {
+  const runs: SpanJob[][] = [];
+  for (const job of jobs) {
+    const run = runs.at(-1);
+    if (run !== undefined && run.at(-1)!.span + 1 === job.span) run.push(job);
+    else runs.push([job]);
+  }
+  return runs;
+}
+
 const writeAsync = promisify(write);
 
 async function writeAll(fd: number, bytes: Uint8Array, position: number): Promise<void> {
@@ -212,6 +223,38 @@ export class LazyLayer implements QueuedLayer {
   }
 
   async fetch(jobs: readonly SpanJob[]): Promise<void> {
+    const missing = await this.#fromContentCache(jobs);
+    await Promise.all(neighbours(missing).map((run) => this.#request(run)));
+  }
+
+  /** Starts what the content cache has on its way; returns the rest that somebody still wants. */
+  async #fromContentCache(jobs: readonly SpanJob[]): Promise<readonly SpanJob[]> {
+    const { content, buffers } = this.#context;
+    if (content === null) return jobs;
+    const found = await Promise.all(
+      jobs.map(async (job) => {
+        if (job.content === 'poisoned') return false;
+        const length = this.compressedBytes(job.span, job.span + 1);
+        const waiting = job.priority === Priority.demand;
+        const bytes = await content.get(toHex(this.sha256(job.span)), length, this.meta.digest, waiting);
+        if (bytes === null) return false;
+        job.content = 'used';
+        const buffer = buffers.acquire(length);
+        const compressed = new Uint8Array(buffer, 0, length);
+        compressed.set(bytes);
+        void this.#inflate(job, compressed).finally(() => buffers.release(buffer));
+        return true;
+      }),
+    );
+    return jobs.filter((job, i) => {
+      if (found[i]) return false;
+      if (job.wanted) return true;
+      this.settle(job, abandoned(this.#name(job.span)));
+      return false;
+    });
+  }
+
+  async #request(jobs: readonly SpanJob[]): Promise<void> {
     const { counters, buffers } = this.#context;
     const request = new RangeRequest({
       digest: this.meta.digest,
@@ -290,7 +333,7 @@ export class LazyLayer implements QueuedLayer {
     if (result.status === 'stored' || result.status === 'bytes') {
       this.keep(job, job.span, target, result);
     } else if (result.status === 'digest-mismatch') {
-      counters.digestMismatches.add();
+      if (job.content !== 'used') counters.digestMismatches.add();
       this.#mismatch(job, `its compressed bytes have sha256 ${result.found}`);
     } else if (result.status === 'bad-content') {
       counters.badContent.add();
@@ -435,15 +478,30 @@ export class LazyLayer implements QueuedLayer {
         },
         job.priority,
       );
+      if (result.status === 'stored' || result.status === 'bytes') this.#share(job, compressed);
       this.finish(job, target, result);
     } catch (error) {
       this.settle(job, error);
     }
   }
 
+  /** Verified compressed bytes from the source are for other machines too. */
+  #share(job: SpanJob, compressed: Uint8Array): void {
+    const { content } = this.#context;
+    if (content === null || job.content === 'used') return;
+    const hash = toHex(this.sha256(job.span));
+    if (content.wants(hash, compressed.length)) content.put(hash, Uint8Array.from(compressed), this.meta.digest);
+  }
+
   #mismatch(job: SpanJob, detail: string): void {
-    const { log, queue } = this.#context;
+    const { log, queue, content } = this.#context;
     const { digest } = this.meta;
+    if (job.content === 'used') {
+      content?.poisoned(toHex(this.sha256(job.span)));
+      job.content = 'poisoned';
+      queue.add(this, job);
+      return;
+    }
     job.mismatches++;
     log.error(
       { layer: digest, span: job.span, detail, attempt: job.mismatches },

@@ -1,0 +1,33 @@
+/**
+ * A shared, content-addressed cache beyond this machine (DESIGN §8). In OCI mode the hash is a span's SHA-256 in hex and the
+ * content its compressed bytes. Nothing that comes out of it is trusted: readers check the digest.
+ *
+ * `null` is a miss; a rejection is an unavailable cache: both are survived, and counted apart.
+ */
+export interface ContentCache {
+  /** Bytes [offset, offset + length) of the content, exactly; null when it does not have all of them. */
+  getContent(hash: string, offset: number, length: number, options: ContentOptions): Promise<Uint8Array | null>;
+  /** Stores content under its hash, as a whole or not at all. Returns the hash. */
+  storeContent(chunks: AsyncIterable<Uint8Array>, hash: string, options: ContentOptions): Promise<string>;
+  /** Cheaper than getContent; asked before something is stored. */
+  has?(hash: string, options: ContentOptions): Promise<boolean>;
+  close?(): Promise<void>;
+}
+
+export interface ContentOptions {
+  /** What belongs together: the layer's digest. For caches that route by it. */
+  readonly routingKey: string;
+  readonly signal?: AbortSignal;
+}
+
+/** What a hash may look like: it becomes a file name and part of keys. */
+export function checkHash(hash: string): string {
+  if (!/^[0-9a-f]{16,128}$/.test(hash)) throw new RangeError(`not a content hash: ${hash.slice(0, 80)}`);
+  return hash;
+}
+
+export async function collect(chunks: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+  const parts: Uint8Array[] = [];
+  for await (const chunk of chunks) parts.push(chunk);
+  return parts.length === 1 ? parts[0]! : Buffer.concat(parts);
+}
