@@ -21,13 +21,30 @@ export function defaultCacheDir(env: NodeJS.ProcessEnv = process.env): string {
   return join(env.XDG_CACHE_HOME || join(env.HOME || homedir(), '.cache'), 'clip');
 }
 
+/** Makes a directory of clipd's own, for its user alone. @throws ClipError naming it */
+export function makeDirectory(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    throw new ClipError(
+      code === 'EACCES' || code === 'EPERM' ? 'PERMISSION' : 'SYSTEM',
+      `cannot make ${path}: ${code}`,
+      {
+        cause,
+        hint: 'give places that you may write to: --root DIR --cache-dir DIR',
+      },
+    );
+  }
+}
+
 /** A directory that may not exist yet, as one absolute path whoever names it. */
 export function resolveDirectory(path: string): string {
   const absolute = resolve(path);
   try {
     return realpathSync(absolute);
   } catch {
-    mkdirSync(absolute, { recursive: true, mode: 0o700 });
+    makeDirectory(absolute);
     return realpathSync(absolute);
   }
 }

@@ -1,9 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { ClipError } from '../bytes/index.js';
 import { type DaemonSettings, fromWireError, type WireError } from '../mount/index.js';
+import { makeDirectory } from './locations.js';
 
 /** The programs of the installed version. */
 const KEEPER_MAIN = fileURLToPath(new URL('./keeper-main.js', import.meta.url));
@@ -32,7 +33,7 @@ export interface StartedKeeper {
  * @throws ClipError BUSY when another clipd was quicker
  */
 export async function startKeeper(settings: DaemonSettings): Promise<StartedKeeper> {
-  mkdirSync(settings.root, { recursive: true, mode: 0o700 });
+  makeDirectory(settings.root);
   const log = openSync(join(settings.root, 'clipd.log'), 'a', 0o600);
   const child = spawn(process.execPath, [KEEPER_MAIN, JSON.stringify(settings)], {
     detached: true,

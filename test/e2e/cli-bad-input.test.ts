@@ -285,7 +285,12 @@ describe('bad input to clipctl mount (issue 3)', () => {
     const root = new URL('../../..', import.meta.url).pathname;
     const who = ['--reuid', '65534', '--regid', '65534', '--clear-groups', process.execPath];
     execFileSync('chmod', ['755', clipctl.directory]);
-    const env = { ...clipctl.env, CLIP_ROOT: clipctl.path('others'), CLIP_CACHE_DIR: clipctl.path('others-cache') };
+    const env = {
+      ...clipctl.env,
+      HOME: '/nonexistent',
+      CLIP_ROOT: clipctl.path('others'),
+      CLIP_CACHE_DIR: clipctl.path('others-cache'),
+    };
     expectError(await runProgram('setpriv', [...who, ...command], { env, cwd: root }), 1, 'others');
   });
 });
