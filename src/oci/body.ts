@@ -109,27 +109,38 @@ export class Body implements AsyncIterable<Uint8Array> {
     return Buffer.concat(chunks);
   }
 
-  [Symbol.asyncIterator](): AsyncIterator<Uint8Array> {
-    return {
-      next: async () => {
-        for (;;) {
-          const chunk = this.#queue.shift();
-          if (chunk !== undefined) {
-            this.#queued -= chunk.length;
-            this.#relieve();
-            return { done: false, value: chunk };
-          }
-          if (this.#error !== null) throw this.#error;
-          if (this.#ended) return { done: true, value: undefined };
-          await new Promise<void>((resolve) => {
-            this.#wake = resolve;
-          });
-        }
-      },
-      return: async () => {
-        this.cancel();
-        return { done: true, value: undefined };
-      },
-    };
+  /** The next chunk if it is here. @throws the connection's error once all that came before it has been taken */
+  shift(): Uint8Array | undefined {
+    const chunk = this.#queue.shift();
+    if (chunk !== undefined) {
+      this.#queued -= chunk.length;
+      this.#relieve();
+    } else if (this.#error !== null) throw this.#error;
+    return chunk;
+  }
+
+  /** True when {@link shift} has nothing more to give, ever. */
+  get ended(): boolean {
+    return this.#ended && this.#queue.length === 0 && this.#error === null;
+  }
+
+  /** Resolves when there is a chunk to shift, or the end, or an error. */
+  async wait(): Promise<void> {
+    if (this.#ended || this.#queue.length > 0) return;
+    await new Promise<void>((resolve) => {
+      this.#wake = resolve;
+    });
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void, void> {
+    try {
+      while (!this.ended) {
+        const chunk = this.shift();
+        if (chunk === undefined) await this.wait();
+        else yield chunk;
+      }
+    } finally {
+      this.cancel();
+    }
   }
 }
