@@ -72,7 +72,8 @@ async function startEngine(key: string, options: MountArchiveOptions): Promise<E
       });
     });
     // What keeps it from serving is better told than the broken connection of whoever asked it first.
-    await serving;
+    child.ref(); // nothing else keeps the caller's event loop waiting with us
+    await serving.finally(() => child.unref());
     return { key, client: new ClipdClient(root), child, exited, users: 0 };
   } catch (error) {
     rmSync(root, { recursive: true, force: true });
