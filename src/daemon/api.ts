@@ -98,5 +98,6 @@ export interface Stats {
   readonly counters: Readonly<Record<string, number>>;
   readonly fuse: Readonly<Record<string, number>>;
   readonly connections: readonly ConnectionStats[];
-  readonly memory: { readonly serverRss: number; readonly keeperRss: number };
+  /** Bytes. The standby is the server process that waits in reserve; 0 when there is none. */
+  readonly memory: { readonly serverRss: number; readonly keeperRss: number; readonly standbyRss: number };
 }

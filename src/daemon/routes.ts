@@ -17,9 +17,14 @@ import { mountRequest, stopRequest, unmountRequest, upgradeRequest } from './sch
 /** How often a waiting client's place is looked up. */
 const WAIT_POLL_MS = 250;
 
+/** 0 for a process that has just ended. */
 function rssOf(pid: number): number {
-  const match = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
-  return Number(match?.[1] ?? 0) * 1024;
+  try {
+    const match = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
+    return Number(match?.[1] ?? 0) * 1024;
+  } catch {
+    return 0;
+  }
 }
 
 /** What each request does. */
@@ -79,6 +84,7 @@ export function routesOf(context: ServerProcessContext, version: string): Record
         inFlight: mount.reads.inFlight,
       });
     }
+    const standby = await server.standby();
     return {
       health: await health(),
       resend: engine.resend,
@@ -86,7 +92,11 @@ export function routesOf(context: ServerProcessContext, version: string): Record
       counters: { ...metrics.snapshot(), ...prefixed('miss', engine.readCounters()) },
       fuse: engine.fuse.stats(),
       connections,
-      memory: { serverRss: rssOf(process.pid), keeperRss: rssOf(hello.keeperPid) },
+      memory: {
+        serverRss: rssOf(process.pid),
+        keeperRss: rssOf(hello.keeperPid),
+        standbyRss: standby.pid === null ? 0 : rssOf(standby.pid),
+      },
     };
   };
 

@@ -32,10 +32,9 @@ export class Keeper {
   readonly #startedAt = Date.now();
   readonly #reconcileTimer: NodeJS.Timeout;
   #idleTimer: NodeJS.Timeout | null = null;
-  /** Holds back the hello of a server that takes over until the old one is gone. */
-  #handOver: Promise<void> = Promise.resolve();
+  /** What an earlier clipd left behind has been dealt with. */
+  #repaired: Promise<void> = Promise.resolve();
   #stopping: Promise<void> | null = null;
-  #incoming: ServerProcess | null = null;
   #served = false;
   #listIsOurs = false;
   readonly #serving: Promise<void>;
@@ -49,9 +48,13 @@ export class Keeper {
     this.#lockFd = lockFd;
     this.#listenFd = listenFd;
     this.#connections = new Connections(settings.root);
-    this.#supervisor = new Supervisor(serverModule, JSON.stringify(settings), listenFd, (server) =>
-      this.#handlers(server),
-    );
+    this.#supervisor = new Supervisor({
+      serverModule,
+      settings: JSON.stringify(settings),
+      listenFd,
+      standby: settings.standby ?? true,
+      handlers: (server) => this.#handlers(server),
+    });
     this.#serving = new Promise((resolve, reject) => {
       this.#onServing = resolve;
       this.#onCannotServe = reject;
@@ -79,10 +82,10 @@ export class Keeper {
     rmSync(socket, { force: true });
     const keeper = new Keeper(settings, serverModule, lockFd, listenUnix(socket));
     // The server starts while we repair; it is told the connections when both are ready.
-    keeper.#handOver = keeper.#connections.repair();
+    keeper.#repaired = keeper.#connections.repair();
     keeper.#supervisor.start();
     try {
-      await keeper.#handOver;
+      await keeper.#repaired;
     } catch (error) {
       await keeper.stop();
       throw error;
@@ -115,7 +118,9 @@ export class Keeper {
             },
           );
         }
-        await this.#handOver;
+        server.onHello(version);
+        await server.admitted;
+        await this.#repaired;
         return {
           connections: table.states,
           keeperPid: process.pid,
@@ -125,7 +130,7 @@ export class Keeper {
         };
       },
       serving: () => {
-        server.serving = true;
+        this.#supervisor.onServing(server);
         this.#served = true;
         this.#onServing();
       },
@@ -165,7 +170,8 @@ export class Keeper {
         setImmediate(() => void this.stop());
         return { stopping: true };
       },
-      upgrade: ({ serverModule }) => this.#upgrade(server, serverModule),
+      upgrade: ({ serverModule }) => this.#upgrade(serverModule),
+      standby: () => ({ pid: this.#supervisor.standbyPid }),
     };
   }
 
@@ -188,47 +194,12 @@ export class Keeper {
    * A server of another version beside the old one: when it has loaded, the old one drains and exits, and only then does
    * the new one hear of the connections. Until that moment the old one serves; a new one that does not come up is given up.
    */
-  async #upgrade(old: ServerProcess, serverModule: string): Promise<{ version: string }> {
-    let admit: () => void = () => {};
-    const before = this.#handOver;
-    this.#handOver = new Promise((resolve) => {
-      admit = resolve;
-    });
-    let version = '';
-    const handlers = this.#handlers;
-    const said = new Promise<void>((resolve, reject) => {
-      const server = this.#supervisor.spawn(serverModule, (incoming) => {
-        const methods = handlers.call(this, incoming);
-        return {
-          ...methods,
-          hello: (args: { protocol: number; version: string }) => {
-            version = args.version;
-            if (args.protocol === KEEPER_PROTOCOL) resolve();
-            else reject(new ClipError('CONFLICT', `server ${version} speaks keeper protocol ${args.protocol}`));
-            return methods.hello(args);
-          },
-        };
-      });
-      this.#incoming = server;
-      void server.exited.then(() => reject(new ClipError('SYSTEM', `${serverModule} ended before it was ready`)));
-      setTimeout(() => reject(new ClipError('SYSTEM', `${serverModule} was not ready in time`)), UPGRADE_MS).unref();
-    });
-    try {
-      await said;
-    } catch (error) {
-      this.#handOver = before;
-      admit();
-      this.#incoming?.child.kill('SIGKILL');
-      this.#incoming = null;
-      throw error;
-    }
-    const incoming = this.#incoming as ServerProcess;
-    this.#incoming = null;
-    this.#supervisor.adopt(incoming, serverModule);
-    // The old one sends this answer to its client before it drains: its HTTP server is what the client talks to.
-    setImmediate(() => {
-      void this.#endServer(old).then(admit);
-    });
+  async #upgrade(serverModule: string): Promise<{ version: string }> {
+    const { version, finished } = await this.#supervisor.replace(serverModule, UPGRADE_MS, (old) =>
+      this.#endServer(old),
+    );
+    // The old one passes this answer on to its client before it drains: its HTTP server is what the client talks to.
+    setImmediate(finished);
     return { version };
   }
 

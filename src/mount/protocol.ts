@@ -14,6 +14,8 @@ export interface DaemonSettings {
   readonly idleExit?: number;
   /** A library's private engine: ends with the process that holds the other end of its standard input. */
   readonly private?: boolean;
+  /** A second server process waits in reserve, so that a crash is over sooner. Default true. */
+  readonly standby?: boolean;
   readonly verbose?: boolean;
 }
 
@@ -65,6 +67,8 @@ export type KeeperMethods = {
   /** It will exit: the cache directory cannot be used, or the like. */
   cannotServe(args: { error: WireError }): void;
   list(args: null): Promise<readonly ConnectionState[]>;
+  /** Process ids: the server that waits in reserve, if there is one. */
+  standby(args: null): { pid: number | null };
   /** → [/dev/fuse, archive]. `resumed`: another server was asked to answer it before. */
   take(args: { id: number }): { client: ClientContext; resumed: boolean; fdToken: string };
   /** [archive] → [/dev/fuse]: opens and mounts a connection. */
@@ -81,5 +85,5 @@ export type KeeperMethods = {
 /** What the keeper asks of the server. */
 export type ServerMethods = {
   /** Stop reading requests, finish what is under way if it takes less than `milliseconds`, let go of the cache, exit. */
-  drain(args: { milliseconds: number }): void;
+  drain(args: { milliseconds: number }): Promise<void>;
 };

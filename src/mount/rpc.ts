@@ -42,10 +42,11 @@ export class Rpc<Remote extends Methods> {
   #nextId = 1;
   #closed = false;
 
-  constructor(port: Port, handlers: Methods) {
+  /** @param handler the method of that name, if there is one */
+  constructor(port: Port, handler: (name: string) => Methods[string] | undefined) {
     this.#port = port;
     port.on('message', (message) => {
-      void this.#onMessage(message as Message, handlers);
+      void this.#onMessage(message as Message, handler);
     });
     port.on('disconnect', () => {
       this.#closed = true;
@@ -69,7 +70,7 @@ export class Rpc<Remote extends Methods> {
     });
   }
 
-  async #onMessage(message: Message, handlers: Methods): Promise<void> {
+  async #onMessage(message: Message, find: (name: string) => Methods[string] | undefined): Promise<void> {
     if ('reply' in message) {
       const pending = this.#pending.get(message.reply);
       this.#pending.delete(message.reply);
@@ -78,7 +79,7 @@ export class Rpc<Remote extends Methods> {
       return;
     }
     try {
-      const handler = handlers[message.call] as ((args: unknown) => unknown) | undefined;
+      const handler = find(message.call) as ((args: unknown) => unknown) | undefined;
       if (handler === undefined) throw new ClipError('UNSUPPORTED', `no method ${message.call}`);
       this.#post({ reply: message.id, result: await handler(message.args) });
     } catch (error) {

@@ -4,7 +4,13 @@ import { dieWithParent } from '../linux/index.js';
 import type { Logger, Metrics } from '../metrics/index.js';
 import type { Engine } from './engine.js';
 import { FdSocket } from './fd-socket.js';
-import { type DaemonSettings, FDS_SOCKET_FD, KEEPER_PROTOCOL, type KeeperMethods } from './protocol.js';
+import {
+  type DaemonSettings,
+  FDS_SOCKET_FD,
+  KEEPER_PROTOCOL,
+  type KeeperMethods,
+  type ServerMethods,
+} from './protocol.js';
 import { Rpc, toWireError } from './rpc.js';
 import type { MountServer } from './server.js';
 
@@ -59,23 +65,22 @@ export async function startServerProcess(
   fuseStarted.catch(() => {}); // onFailure
 
   const fds = new FdSocket(FDS_SOCKET_FD);
-  const keeper = new Rpc<KeeperMethods>(process, {
+  const methods = {
     drain: async ({ milliseconds }: { milliseconds: number }) => {
       await closeApi();
       await engine?.drain(milliseconds);
       process.exit(0);
     },
-  });
-  const admitted = keeper.call('hello', { protocol: KEEPER_PROTOCOL, version });
-  admitted.catch(() => {}); // awaited below
+  } satisfies ServerMethods;
+  const keeper = new Rpc<KeeperMethods>(process, (name) => methods[name as keyof ServerMethods]);
   try {
-    const [parts, { MountServer }] = await Promise.all([import('./engine.js'), import('./server.js')]);
+    const [parts, { MountServer }] = await Promise.all([import('./engine.js'), import('./server.js'), fuseStarted]);
     const ownLog = parts.lazyLogger({ name: 'server', level: settings.verbose ? 'debug' : 'info' });
     log = ownLog;
     const metrics = new parts.Metrics();
-    const hello = await admitted;
+    // Everything is loaded: from here on a server in reserve waits for its turn.
+    const hello = await keeper.call('hello', { protocol: KEEPER_PROTOCOL, version });
     engine = await parts.Engine.start({ settings, log, metrics }, fuse);
-    await fuseStarted;
     server = new MountServer(hello, engine, keeper, fds, log);
     const startMs = Math.round(performance.now());
     await server.restore();

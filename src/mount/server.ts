@@ -237,6 +237,10 @@ export class MountServer {
     return this.#keeper.call('list', null);
   }
 
+  standby(): Promise<{ pid: number | null }> {
+    return this.#keeper.call('standby', null);
+  }
+
   stop(onlyIfIdle: boolean): Promise<{ stopping: boolean }> {
     return this.#keeper.call('stop', { onlyIfIdle });
   }
