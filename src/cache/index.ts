@@ -13,4 +13,5 @@ export {
 } from './content/index.js';
 export { type CacheOwner, readOwner } from './directory.js';
 export { type EvictionRight, SpanCache, type SpanCacheOptions, type SpanCacheStats } from './span-cache.js';
+export { newTouchRecords, noteTouch, recording, stopRecording, TOUCH_PAGE, type TouchRecord } from './touch.js';
 export { noteUse, type SharedLayer, spanAt } from './types.js';

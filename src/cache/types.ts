@@ -1,3 +1,5 @@
+import type { TouchRecord } from './touch.js';
+
 /**
  * What every thread sees of one layer. Plain data over SharedArrayBuffers: it crosses postMessage as it is.
  *
@@ -25,6 +27,8 @@ export interface SharedLayer {
   readonly lastUse: Int32Array;
   /** One element, shared by all layers of a cache: advances with every fill, so that it orders uses against fills. */
   readonly clock: Int32Array;
+  /** In the copy that one mount's workers have, while a profile of that mount may be recorded. */
+  readonly touch?: TouchRecord | undefined;
 }
 
 /** Marks a span as read now. For the hot path: no call, no allocation beyond this. */

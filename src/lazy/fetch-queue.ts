@@ -13,8 +13,10 @@ export interface QueuedLayer {
 
 /** Requests in flight over all layers. Readers that wait are what counts: they may use them all. */
 const MAX_REQUESTS = 24;
-/** Of these, requests nobody waits for: enough to fill a link at one request's pace each, few enough to leave it soon. */
-const MAX_BACKGROUND_REQUESTS = 4;
+/** Of these, requests nobody waits for: their round trips overlap, and with 4 MiB each they fill any link we know. */
+const MAX_BACKGROUND_REQUESTS = 8;
+/** Fill is in no hurry. */
+const MAX_FILL_REQUESTS = 2;
 /** A request's size: several of them in parallel fill a link better than one, and the inflate workers get work early. */
 const MAX_REQUEST_BYTES = 4 * 1024 * 1024;
 
@@ -83,7 +85,10 @@ export class FetchQueue {
 
   #mayStart(priority: Priority): boolean {
     if (this.#active >= MAX_REQUESTS) return false;
-    return priority === Priority.demand || (this.#background < MAX_BACKGROUND_REQUESTS && !this.busy());
+    if (priority === Priority.demand) return true;
+    return (
+      this.#background < (priority === Priority.fill ? MAX_FILL_REQUESTS : MAX_BACKGROUND_REQUESTS) && !this.busy()
+    );
   }
 
   /** The job and its waiting neighbours. A reader's request takes its read-ahead along, but nothing less urgent. */

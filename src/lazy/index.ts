@@ -1,5 +1,15 @@
+export type { AheadProgress, FillOptions } from './ahead.js';
 export { InflatePool, type InflatePoolOptions } from './inflate-pool.js';
 export { LayerSet, type LayerSetOptions, type OpenLayer, type OpenLayerOptions } from './layer-set.js';
 export type { FileHint, LayerProvider, LazyLayer, ReadOptions } from './lazy-layer.js';
+export {
+  PROFILE_FORMAT,
+  parseProfile,
+  profileSpans,
+  type RecordedProfile,
+  shapedCuts,
+  type TouchedRange,
+  touchedRanges,
+} from './profile.js';
 export { Priority } from './protocol.js';
 export type { BlobSource } from './range-request.js';

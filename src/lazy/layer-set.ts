@@ -1,6 +1,8 @@
 import type { LayerMeta, SpanTable } from '../archive/index.js';
 import { type ContentCache, ContentTier, type SpanCache } from '../cache/index.js';
 import { type Logger, Metrics, silentLogger } from '../metrics/index.js';
+import { Activity } from './activity.js';
+import { type AheadContext, type AheadProgress, type FillOptions, fill, prefetch } from './ahead.js';
 import { BufferPool } from './buffers.js';
 import { type LazyCounters, lazyCounters } from './counters.js';
 import { FetchQueue } from './fetch-queue.js';
@@ -32,6 +34,7 @@ export interface LayerContext {
   readonly log: Logger;
   readonly readahead: boolean;
   readonly content: ContentTier | null;
+  readonly activity: Activity;
 }
 
 export interface OpenLayerOptions extends LayerProvider {
@@ -74,6 +77,7 @@ export class LayerSet {
       log: options.log ?? silentLogger(),
       readahead: options.readahead ?? true,
       content: options.contentCache === undefined ? null : new ContentTier(options.contentCache, options),
+      activity: new Activity(),
     };
     const { queue, memory } = this.#context;
     metrics.gauge('requestsActive', 'Range requests under way', () => queue.active);
@@ -111,6 +115,38 @@ export class LayerSet {
         }
         cache.release(cached);
       },
+    };
+  }
+
+  /**
+   * Fetches the spans of a profile in its order (`archive.profile`, or profileSpans()), readers always first. Stops at the
+   * cache's cap. Resolves when all have come, were given up or called off; never rejects.
+   */
+  prefetch(
+    layers: readonly OpenLayer[],
+    profile: { readonly layer: Uint32Array; readonly span: Uint32Array },
+    signal?: AbortSignal,
+  ): Promise<AheadProgress> {
+    return prefetch(
+      layers.map((open) => open.layer),
+      profile,
+      this.#ahead,
+      signal,
+    );
+  }
+
+  /** Fetches all that is missing while readers are quiet. `progress` is live. */
+  fill(layers: readonly OpenLayer[], options: FillOptions = {}): { progress: AheadProgress; finished: Promise<void> } {
+    const lazy = layers.map((open) => open.layer);
+    const progress = { done: 0, failed: 0, total: lazy.reduce((sum, layer) => sum + layer.table.count, 0) };
+    return { progress, finished: fill(lazy, this.#ahead, progress, options) };
+  }
+
+  get #ahead(): AheadContext {
+    const { cache, activity } = this.#context;
+    return {
+      hasRoom: (bytes) => cache.hasRoom(bytes),
+      quietFor: () => activity.quietFor,
     };
   }
 

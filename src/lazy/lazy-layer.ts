@@ -255,7 +255,7 @@ export class LazyLayer implements QueuedLayer {
   }
 
   async #request(jobs: readonly SpanJob[]): Promise<void> {
-    const { counters, buffers } = this.#context;
+    const { counters, buffers, activity } = this.#context;
     const request = new RangeRequest({
       digest: this.meta.digest,
       blobSize: this.meta.size,
@@ -269,7 +269,7 @@ export class LazyLayer implements QueuedLayer {
       if (provider === undefined) throw abandoned(`layer ${this.meta.digest}`);
       counters.requests.add();
       this.accountFetch(jobs);
-      await request.run(provider.source, buffers);
+      await request.run(provider.source, buffers, activity);
     } catch (error) {
       for (const job of request.missing) {
         job.carrier = null;
@@ -389,6 +389,8 @@ export class LazyLayer implements QueuedLayer {
 
   /** Waits for a job; the signal ends the waiting, and the job too when nobody else wants it. */
   async #join(job: SpanJob, signal: AbortSignal | undefined): Promise<SpanResult> {
+    const { activity } = this.#context;
+    activity.beginWait();
     let onAbort: (() => void) | undefined;
     const gone = new Promise<never>((_, reject) => {
       onAbort = () => reject(aborted(this.#name(job.span), signal?.reason));
@@ -400,6 +402,7 @@ export class LazyLayer implements QueuedLayer {
       return result;
     } finally {
       if (onAbort !== undefined) signal?.removeEventListener('abort', onAbort);
+      activity.endWait();
       job.waiters--;
       this.#reconsider(job);
     }

@@ -1,4 +1,5 @@
 import { ClipError } from '../bytes/index.js';
+import type { Activity } from './activity.js';
 import type { BufferPool } from './buffers.js';
 import type { JobCarrier, SpanJob } from './job.js';
 
@@ -50,7 +51,7 @@ export class RangeRequest implements JobCarrier {
   }
 
   /** @throws what the source throws; ClipError NETWORK when it delivers another number of bytes. */
-  async run(source: BlobSource, buffers: BufferPool): Promise<void> {
+  async run(source: BlobSource, buffers: BufferPool, activity: Activity): Promise<void> {
     const { jobs, digest, blobSize: size } = this.#plan;
     const start = this.#plan.start(jobs[0]!);
     const end = this.#plan.end(jobs.at(-1)!);
@@ -59,10 +60,15 @@ export class RangeRequest implements JobCarrier {
     const release = (): void => {
       if (--users === 0) buffers.release(buffer);
     };
+    let receiving = false;
     try {
       const bytes = new Uint8Array(buffer, 0, end - start);
       let received = 0;
       for await (const chunk of await source.fetchBlob(digest, { start, end }, { signal: this.#abort.signal, size })) {
+        if (!receiving && this.#awaited()) {
+          receiving = true;
+          activity.beginReceiving();
+        } else if (!receiving) await activity.yieldLink();
         if (chunk.length > bytes.length - received) throw wrongLength(digest, start, end, received + chunk.length);
         bytes.set(chunk, received);
         received += chunk.length;
@@ -75,8 +81,14 @@ export class RangeRequest implements JobCarrier {
       }
       if (this.missing.length > 0) throw wrongLength(digest, start, end, received);
     } finally {
+      if (receiving) activity.endReceiving();
       release();
     }
+  }
+
+  /** A reader waits for bytes that have not come. */
+  #awaited(): boolean {
+    return this.missing.some((job) => job.waiters > 0);
   }
 }
 

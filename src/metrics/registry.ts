@@ -30,10 +30,11 @@ export class Metrics {
   /** All values now, sorted by name: what `clipctl stats --json` shows. */
   snapshot(): Record<string, number> {
     const values = new Map<string, number>();
-    for (const [name, counter] of this.#counters) values.set(name, counter.value);
+    // Sources first: they may bring counters up to date when asked.
     for (const read of this.#sources) {
       for (const [name, value] of Object.entries(read())) values.set(name, (values.get(name) ?? 0) + value);
     }
+    for (const [name, counter] of this.#counters) values.set(name, (values.get(name) ?? 0) + counter.value);
     for (const [name, gauge] of this.#gauges) values.set(name, gauge.read());
     return Object.fromEntries([...values].sort(([a], [b]) => (a < b ? -1 : 1)));
   }

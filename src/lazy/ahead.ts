@@ -1,0 +1,163 @@
+import type { LazyLayer } from './lazy-layer.js';
+import { Priority } from './protocol.js';
+
+export interface AheadProgress {
+  /** Spans that are there: found, or fetched. */
+  done: number;
+  /** Spans given up: no room, or the source failed (counted and logged there). */
+  failed: number;
+  readonly total: number;
+}
+
+/** What fetching ahead needs to know of the set. */
+export interface AheadContext {
+  /** Compressed bytes that fit without pushing out what mounts use. */
+  hasRoom(bytes: number): boolean;
+  /** Milliseconds since a reader last had to wait. */
+  quietFor(): number;
+}
+
+/** Asked for and not there yet, in compressed bytes: enough to keep all requests busy, little enough to call off. */
+const MAX_OUTSTANDING = 48 * 1024 * 1024;
+
+/** Asks for spans in order, so many ahead of what has come; the queue joins neighbours and lets readers pass. */
+class Runner {
+  #outstanding = 0;
+  #wake: () => void = () => {};
+  readonly #waiting = new Map<Promise<unknown>, () => void>();
+
+  constructor(
+    readonly progress: AheadProgress,
+    readonly priority: 2 | 3,
+    readonly signal: AbortSignal | undefined,
+    readonly context: AheadContext,
+  ) {
+    signal?.addEventListener(
+      'abort',
+      () => {
+        for (const cancel of this.#waiting.values()) cancel();
+        this.#wake();
+      },
+      { once: true },
+    );
+  }
+
+  /** False: stop here, there is no room or it was called off. */
+  async ask(layer: LazyLayer, span: number, limit = MAX_OUTSTANDING): Promise<boolean> {
+    if (layer.has(span)) {
+      this.progress.done++;
+      return true;
+    }
+    if (!this.context.hasRoom(layer.cached.length(span))) return false;
+    const bytes = layer.compressedBytes(span, span + 1);
+    while (this.#outstanding > 0 && this.#outstanding + bytes > limit && !this.signal?.aborted) {
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+    if (this.signal?.aborted) return false;
+    const wait = layer.ahead(span, this.priority);
+    if (wait === null) {
+      this.progress.done++;
+      return true;
+    }
+    this.#outstanding += bytes;
+    const settled = wait
+      .then(
+        () => this.progress.done++,
+        () => this.progress.failed++,
+      )
+      .finally(() => {
+        this.#outstanding -= bytes;
+        this.#waiting.delete(settled);
+        this.#wake();
+      });
+    this.#waiting.set(settled, () => layer.cancelAhead(span));
+    return true;
+  }
+
+  async finish(): Promise<void> {
+    await Promise.all(this.#waiting.keys());
+  }
+}
+
+/**
+ * Fetches a profile's spans in recorded order. Stops at the cache's cap. Resolves when all have come or were given up;
+ * never rejects.
+ */
+export async function prefetch(
+  layers: readonly LazyLayer[],
+  profile: { readonly layer: Uint32Array; readonly span: Uint32Array },
+  context: AheadContext,
+  signal?: AbortSignal,
+): Promise<AheadProgress> {
+  const progress: AheadProgress = { done: 0, failed: 0, total: profile.span.length };
+  const runner = new Runner(progress, Priority.prefetch, signal, context);
+  for (let i = 0; i < profile.span.length; i++) {
+    if (!(await runner.ask(layers[profile.layer[i]!]!, profile.span[i]!))) break;
+  }
+  await runner.finish();
+  return progress;
+}
+
+export interface FillOptions {
+  /** Compressed bytes a second; default 20 MB/s: a link of 200 Mbit/s stays usable. */
+  readonly bytesPerSecond?: number | undefined;
+  /** It begins, and after each wait goes on, when no reader has had to wait for so long. Default 1000. */
+  readonly quietMs?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+const DEFAULT_FILL_RATE = 20e6;
+const DEFAULT_QUIET_MS = 1000;
+/** Asked for at once: what a demand read may find in its way. */
+const FILL_OUTSTANDING = 8 * 1024 * 1024;
+
+/** Fetches all that is missing, at a bounded rate, while nobody waits for anything. Stops at the cap; never rejects. */
+export async function fill(
+  layers: readonly LazyLayer[],
+  context: AheadContext,
+  progress: AheadProgress,
+  options: FillOptions = {},
+): Promise<void> {
+  const { bytesPerSecond = DEFAULT_FILL_RATE, quietMs = DEFAULT_QUIET_MS, signal } = options;
+  const runner = new Runner(progress, Priority.fill, signal, context);
+  const started = performance.now();
+  let credit = 0;
+  let since = started;
+  everything: for (const layer of layers) {
+    if (layer.shared.fd < 0) continue; // memory alone cannot hold a layer
+    for (let span = 0; span < layer.table.count; span++) {
+      while (!signal?.aborted && Math.min(context.quietFor(), performance.now() - started) < quietMs) {
+        await pause(Math.max(5, quietMs - context.quietFor()), signal);
+        since = performance.now();
+        credit = 0;
+      }
+      if (signal?.aborted) break everything;
+      if (!layer.has(span)) {
+        const bytes = layer.compressedBytes(span, span + 1);
+        credit += ((performance.now() - since) / 1000) * bytesPerSecond - bytes;
+        since = performance.now();
+        // At most a request's worth is saved up while the disk or the link was slow.
+        credit = Math.min(credit, FILL_OUTSTANDING / 2);
+        if (credit < 0) await pause((-credit / bytesPerSecond) * 1000, signal);
+      }
+      if (!(await runner.ask(layer, span, FILL_OUTSTANDING))) break everything;
+    }
+  }
+  await runner.finish();
+}
+
+/** Resolves after the time, or at the abort. Does not keep the process alive. */
+function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve) => {
+    const end = (): void => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', end);
+      resolve();
+    };
+    const timer = setTimeout(end, ms).unref();
+    signal?.addEventListener('abort', end, { once: true });
+    if (signal?.aborted) end();
+  });
+}
