@@ -8,6 +8,7 @@ import { Epoll, Errno, sys } from '../linux/index.js';
 import { Dispatcher, Outcome, type ServedImage } from './dispatch.js';
 import { Leadership } from './leadership.js';
 import { Counter, type FromWorker, type FuseMountSpec, type ToWorker, type WorkerSetup } from './protocol.js';
+import { SpinPolicy } from './spin-policy.js';
 import { REQUEST_SIZE, WorkerMemory } from './worker-memory.js';
 
 const WAKE = 0xffff_ffff;
@@ -16,11 +17,6 @@ const MAX_EVENTS = 64;
 const BURST = 32;
 /** Causes of EIO that are reported one by one; the rest are only counted. */
 const MAX_FAULT_REPORTS = 100;
-/** A leader polls this often (half a microsecond each) before it sleeps: a sleeping worker takes 30 to 60 µs to wake in a virtual machine. */
-const MAX_SPIN = 200;
-/** A wait that ended within this many milliseconds would have been caught by polling. */
-const SHORT_WAIT = 0.15;
-
 interface Mount extends ServedImage {
   readonly id: number;
   readonly fd: number;
@@ -33,7 +29,7 @@ const leadership = new Leadership(setup.leadership, setup.index);
 const memory = new WorkerMemory();
 const mounts = new Map<number, Mount>();
 let current: Mount;
-let spin = setup.spin ? MAX_SPIN : 0;
+const policy = new SpinPolicy(setup.spin);
 
 const abdicate = (): void => leadership.abdicate();
 const dispatcher = new Dispatcher(memory.request, memory.reply, (fd, position, length, offset) =>
@@ -122,15 +118,19 @@ function answer(mount: Mount, outcome: number): void {
   }
 }
 
-/** Waits for events as the leader. How long it polls first follows from what the last waits have shown. */
+/** Waits for events as the leader. */
 function wait(): number {
-  for (let i = 0; i < spin; i++) {
+  for (let i = policy.spins; i > 0; i--) {
     const count = epoll.wait(0);
-    if (count > 0) return count;
+    if (count > 0) {
+      policy.arrived(performance.now(), 0);
+      return count;
+    }
   }
   const start = performance.now();
   const count = epoll.wait(-1);
-  if (setup.spin) spin = performance.now() - start < SHORT_WAIT ? MAX_SPIN : spin >>> 1;
+  const now = performance.now();
+  policy.arrived(now, now - start);
   return count;
 }
 
