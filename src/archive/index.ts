@@ -1,6 +1,6 @@
 export { SectionKind, type SectionName } from './format.js';
 export { type Archive, type ArchiveInput, openArchive, readImageMeta, type SectionInfo } from './reader.js';
-export { encodeSpanTable, type SpanColumns } from './span-table.js';
+export { decodeSpanTable, encodeSpanTable, type SpanColumns } from './span-table.js';
 export type {
   FileHashes,
   ImageMeta,

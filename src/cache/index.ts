@@ -12,6 +12,14 @@ export {
   type S3Options,
 } from './content/index.js';
 export { type CacheOwner, readOwner } from './directory.js';
+export {
+  type CachedFile,
+  type CacheSummary,
+  listCache,
+  summarizeCache,
+  type VerifiedFile,
+  verifyCache,
+} from './inspect.js';
 export { type EvictionRight, SpanCache, type SpanCacheOptions, type SpanCacheStats } from './span-cache.js';
 export { newTouchRecords, noteTouch, recording, stopRecording, TOUCH_PAGE, type TouchRecord } from './touch.js';
 export { noteUse, type SharedLayer, spanAt } from './types.js';

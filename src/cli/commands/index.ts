@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { registerCache } from './cache.js';
 import { registerDaemon } from './daemon.js';
 import { registerHealth } from './health.js';
 import { registerIndex } from './index-command.js';
@@ -20,6 +21,7 @@ export const commands: readonly ((program: Command) => void)[] = [
   registerPs,
   registerStats,
   registerHealth,
+  registerCache,
   registerDaemon,
   registerVersion,
 ];

@@ -1,0 +1,153 @@
+import { closeSync, openSync, readFileSync, readSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { decodeSpanTable, type SpanColumns } from '../archive/index.js';
+import { Cursor, crc32 } from '../bytes/index.js';
+import { punchHole, tryLock } from '../linux/index.js';
+import { CacheDirectory, type CacheOwner, listDirectory, readOwner, SPAN_FILE, TABLE_SUFFIX } from './directory.js';
+import { dataExtents } from './extents.js';
+import { spanAt } from './types.js';
+
+/** A cache directory as it lies on disk: what `clipctl cache` shows. None of this needs its owner. */
+export interface CachedFile {
+  /** "sha256:…" of the blob. */
+  readonly layer: string;
+  /** SHA-256 of the span table: one layer may be cut differently by several archives. */
+  readonly table: string;
+  readonly kind: string;
+  readonly layerBytes: number;
+  /** On disk. */
+  readonly usedBytes: number;
+  readonly spans: number;
+  /** When it was last mounted or unmounted. */
+  readonly lastUse: string;
+}
+
+export interface CacheSummary {
+  readonly directory: string;
+  /** Who has it open now; null: nobody. */
+  readonly owner: CacheOwner | null;
+  readonly files: number;
+  readonly usedBytes: number;
+}
+
+export interface VerifiedFile {
+  readonly layer: string;
+  readonly table: string;
+  /** Spans whose bytes are what the archive says. */
+  readonly intact: number;
+  /** Spans that were damaged or incomplete: their bytes were freed. */
+  readonly damaged: number;
+  /** Spans that are not there. */
+  readonly absent: number;
+}
+
+export function listCache(directory: string): CachedFile[] {
+  const spans = join(directory, 'spans');
+  const files: CachedFile[] = [];
+  for (const name of listDirectory(spans)) {
+    const match = SPAN_FILE.exec(name);
+    const stat = match && statSync(join(spans, name), { throwIfNoEntry: false });
+    if (!match || !stat) continue;
+    const table = readTable(join(spans, name));
+    files.push({
+      layer: `sha256:${match[1]}`,
+      table: match[2]!,
+      kind: table?.kind ?? 'unknown',
+      layerBytes: stat.size,
+      usedBytes: stat.blocks * 512,
+      spans: table?.count ?? 0,
+      lastUse: stat.mtime.toISOString(),
+    });
+  }
+  return files.sort((a, b) => (a.lastUse < b.lastUse ? 1 : -1));
+}
+
+export function summarizeCache(directory: string): CacheSummary {
+  const files = listCache(directory);
+  return {
+    directory,
+    owner: livingOwner(directory),
+    files: files.length,
+    usedBytes: files.reduce((sum, file) => sum + file.usedBytes, 0),
+  };
+}
+
+/**
+ * Checks every cached span against its table's crc32 and frees what is wrong.
+ * @throws ClipError BUSY while a process has the directory open
+ */
+export function verifyCache(directory: string, onFile: (file: VerifiedFile) => void): void {
+  if (statSync(directory, { throwIfNoEntry: false }) === undefined) return;
+  const owned = CacheDirectory.open(directory, 'clipctl cache verify');
+  try {
+    for (const name of listDirectory(owned.spans)) {
+      const match = SPAN_FILE.exec(name);
+      if (!match) continue;
+      const path = join(owned.spans, name);
+      onFile({ layer: `sha256:${match[1]}`, table: match[2]!, ...verifyFile(path, readTable(path)) });
+    }
+  } finally {
+    owned.release();
+  }
+}
+
+function verifyFile(path: string, table: SpanColumns | null): { intact: number; damaged: number; absent: number } {
+  const counts = { intact: 0, damaged: 0, absent: 0 };
+  if (table === null) return counts; // without its table it cannot be judged: the daemon checks it at its next use
+  const fd = openSync(path, 'r+');
+  try {
+    const { layerOffset, count } = table;
+    const touched = new Uint8Array(count);
+    const { size } = statSync(path);
+    dataExtents(fd, Math.min(size, layerOffset[count]!), (start, end) => {
+      for (let span = spanAt(layerOffset, start); span < count && layerOffset[span]! < end; span++) touched[span] = 1;
+    });
+    const buffer = new Uint8Array(1 << 20);
+    for (let span = 0; span < count; span++) {
+      if (touched[span] === 0) {
+        counts.absent++;
+        continue;
+      }
+      const [start, end] = [layerOffset[span]!, layerOffset[span + 1]!];
+      let crc = 0;
+      let at = start;
+      while (at < end) {
+        const n = readSync(fd, buffer, 0, Math.min(buffer.length, end - at), at);
+        if (n === 0) break;
+        crc = crc32(buffer.subarray(0, n), crc);
+        at += n;
+      }
+      if (at === end && crc === table.crc32[span]) counts.intact++;
+      else {
+        counts.damaged++;
+        punchHole(fd, start, end - start);
+      }
+    }
+    return counts;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function readTable(path: string): SpanColumns | null {
+  try {
+    return decodeSpanTable(new Cursor(readFileSync(path + TABLE_SUFFIX), path + TABLE_SUFFIX));
+  } catch {
+    return null;
+  }
+}
+
+/** The lock file's text outlives its writer: only a lock that is held means an owner. */
+function livingOwner(directory: string): CacheOwner | null {
+  let fd: number;
+  try {
+    fd = openSync(join(directory, 'lock'), 'r');
+  } catch {
+    return null;
+  }
+  try {
+    return tryLock(fd) ? null : (readOwner(directory) ?? { pid: 0, name: 'unknown' });
+  } finally {
+    closeSync(fd);
+  }
+}
