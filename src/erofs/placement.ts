@@ -40,7 +40,8 @@ export function planChunks(tree: Tree, inode: number, blockSize: number, into: C
   const extents = tree.extents(inode);
   let position = tree.dataOffset(inode);
   let chunk = largest;
-  let placed = position % blockSize !== 0;
+  // A double's remainder is slow, and this is asked of every file.
+  let placed = Math.floor(position / blockSize) * blockSize !== position;
   if (extents !== null) {
     placed = false;
     for (let i = 0; i < extents.length && !placed; i += 2) {

@@ -108,6 +108,10 @@ class Writer {
   #placed = 0;
   readonly #plan: ChunkPlan = { format: 0, chunkSize: 0, chunks: 0, placed: false };
 
+  /** Of directories and symlinks, in the order of the walk. */
+  readonly #sizes: Uint32Array;
+  /** Bytes of whole blocks outside of the inodes. */
+  #outside = 0;
   #end = 0;
   #gapStart = 0;
   #gapEnd = 0;
@@ -119,6 +123,7 @@ class Writer {
     this.#packer = new DirectoryPacker(tree, blockSize);
     this.#nids = new Uint32Array(tree.inodeLimit);
     this.#order = new Uint32Array(tree.inodeLimit);
+    this.#sizes = new Uint32Array(tree.inodeLimit);
     this.#parents = new Uint32Array(tree.inodeLimit);
   }
 
@@ -126,16 +131,15 @@ class Writer {
     this.#walk();
     this.#chooseEpoch();
     this.#end = SUPER_OFFSET + SUPER_SIZE + this.#devices.length * DEVICE_SLOT_SIZE;
-    for (let i = 0; i < this.#orderLength; i++) this.#place(this.#order[i]!);
+    for (let i = 0; i < this.#orderLength; i++) this.#place(i);
     const blocksAt = align(this.#end, this.#blockSize);
-    let blocksEnd = blocksAt;
-    for (let i = 0; i < this.#orderLength; i++) blocksEnd += this.#outsideSize(this.#order[i]!);
+    const blocksEnd = blocksAt + this.#outside;
     const size = align(blocksEnd + this.#xattrs.sharedSize, this.#blockSize);
     if (size > IMAGE_MAX) throw new ClipError('LIMIT', `the tree takes ${size} bytes, at most ${IMAGE_MAX}`);
     const image = new Uint8Array(size);
     const view = new DataView(image.buffer);
     let outside = blocksAt;
-    for (let i = 0; i < this.#orderLength; i++) outside = this.#writeInode(this.#order[i]!, image, view, outside);
+    for (let i = 0; i < this.#orderLength; i++) outside = this.#writeInode(i, image, view, outside);
     this.#xattrs.writeShared(image, blocksEnd);
     this.#writeSuper(image, view, this.#xattrs.sharedSize > 0 ? blocksEnd / this.#blockSize : 0);
     const { directories, overlayXattrs, whiteoutDevices } = this.#tree.stats;
@@ -238,8 +242,9 @@ class Writer {
   }
 
   /** Finds a place for the inode and what follows it. */
-  #place(inode: number): void {
+  #place(index: number): void {
     const tree = this.#tree;
+    const inode = this.#order[index]!;
     const type = tree.mode(inode) & S_IFMT;
     const size = this.#sizeOf(inode);
     const header = (this.#isCompact(inode, size) ? COMPACT_SIZE : EXTENDED_SIZE) + this.#xattrs.add(tree, inode);
@@ -249,7 +254,11 @@ class Writer {
       if (size > FILE_SIZE_MAX) throw new ClipError('LIMIT', `a file of ${size} bytes, at most ${FILE_SIZE_MAX}`);
       planChunks(tree, inode, this.#blockSize, this.#plan);
       length = align(header, 8) + this.#plan.chunks * CHUNK_INDEX_SIZE;
-    } else if (type === S_IFDIR || type === S_IFLNK) tail = this.#inlineSize(size, header);
+    } else if (type === S_IFDIR || type === S_IFLNK) {
+      this.#sizes[index] = size;
+      tail = this.#inlineSize(size, header);
+      this.#outside += align(size - tail, this.#blockSize);
+    }
     length = align(length + tail, NID_UNIT);
     if (tail === 0 && this.#gapEnd - this.#gapStart >= length) {
       this.#nids[inode] = this.#gapStart / NID_UNIT;
@@ -272,21 +281,13 @@ class Writer {
     return (compact ? COMPACT_SIZE : EXTENDED_SIZE) + (this.#xattrs.bodyOf(inode)?.length ?? 0);
   }
 
-  /** Bytes of whole blocks that an inode has outside of the inode area. */
-  #outsideSize(inode: number): number {
-    const type = this.#tree.mode(inode) & S_IFMT;
-    if (type !== S_IFDIR && type !== S_IFLNK) return 0;
-    const size = this.#sizeOf(inode);
-    const inline = this.#inlineSize(size, this.#headerSize(inode, this.#isCompact(inode, size)));
-    return align(size - inline, this.#blockSize);
-  }
-
   /** Writes the inode and what belongs to it; gives where the next whole blocks go. */
-  #writeInode(inode: number, image: Uint8Array, view: DataView, outside: number): number {
+  #writeInode(index: number, image: Uint8Array, view: DataView, outside: number): number {
     const tree = this.#tree;
+    const inode = this.#order[index]!;
     const mode = tree.mode(inode);
     const type = mode & S_IFMT;
-    const size = this.#sizeOf(inode);
+    const size = type === S_IFREG ? tree.size(inode) : this.#sizes[index]!;
     const compact = this.#isCompact(inode, size);
     const body = this.#xattrs.bodyOf(inode);
     const at = this.#nids[inode]! * NID_UNIT;

@@ -1,6 +1,6 @@
 import { FormatError } from '../bytes/index.js';
 import { BLOCK, FIELD } from './format.js';
-import { parseNumeric, parseString } from './number.js';
+import { parseField, parseNumeric, parseText } from './number.js';
 
 /** Which of the incompatible meanings the block's second half has. */
 export type Dialect = 'v7' | 'ustar' | 'gnu' | 'star' | 'old-star';
@@ -66,11 +66,11 @@ function equals(block: Uint8Array, at: number, expected: Uint8Array): boolean {
 
 /** prefix + '/' + name where the dialect has a prefix. */
 export function headerPath(block: Uint8Array, dialect: Dialect): Uint8Array {
-  const name = parseString(block, ...FIELD.name);
+  const name = parseText(block, FIELD.name);
   let prefix: Uint8Array | null = null;
-  if (dialect === 'ustar' || dialect === 'old-star') prefix = parseString(block, ...FIELD.prefix);
-  else if (dialect === 'star') prefix = parseString(block, ...FIELD.starPrefix);
-  else if (dialect === 'gnu' && gnuHasPrefix(block)) prefix = parseString(block, ...FIELD.prefix);
+  if (dialect === 'ustar' || dialect === 'old-star') prefix = parseText(block, FIELD.prefix);
+  else if (dialect === 'star') prefix = parseText(block, FIELD.starPrefix);
+  else if (dialect === 'gnu' && gnuHasPrefix(block)) prefix = parseText(block, FIELD.prefix);
   if (prefix === null || prefix.length === 0) return name;
   const path = new Uint8Array(prefix.length + 1 + name.length);
   path.set(prefix);
@@ -86,11 +86,11 @@ export function headerPath(block: Uint8Array, dialect: Dialect): Uint8Array {
 function gnuHasPrefix(block: Uint8Array): boolean {
   if (block[FIELD.prefix[0]] === 0) return false;
   try {
-    parseNumeric(block, ...FIELD.gnuAtime, 'atime', 0);
-    parseNumeric(block, ...FIELD.gnuCtime, 'ctime', 0);
+    parseField(block, FIELD.gnuAtime, 'atime', 0);
+    parseField(block, FIELD.gnuCtime, 'ctime', 0);
     return false;
   } catch {
-    return parseString(block, ...FIELD.prefix).every((byte) => byte < 0x80);
+    return parseText(block, FIELD.prefix).every((byte) => byte < 0x80);
   }
 }
 
@@ -98,11 +98,8 @@ function gnuHasPrefix(block: Uint8Array): boolean {
 export function headerDevice(block: Uint8Array, dialect: Dialect, at: number): [number, number] {
   if (dialect === 'v7') return [0, 0];
   if (dialect === 'old-star') {
-    const rdev = parseNumeric(block, ...FIELD.oldStarRdev, 'rdev', at);
+    const rdev = parseField(block, FIELD.oldStarRdev, 'rdev', at);
     return [Math.floor(rdev / 256), rdev % 256];
   }
-  return [
-    parseNumeric(block, ...FIELD.devMajor, 'devmajor', at),
-    parseNumeric(block, ...FIELD.devMinor, 'devminor', at),
-  ];
+  return [parseField(block, FIELD.devMajor, 'devmajor', at), parseField(block, FIELD.devMinor, 'devminor', at)];
 }

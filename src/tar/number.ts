@@ -28,6 +28,17 @@ export function parseNumeric(block: Uint8Array, start: number, length: number, n
   return value;
 }
 
+/** Where a field is in the block. */
+export type Field = readonly [start: number, length: number];
+
+export function parseField(block: Uint8Array, field: Field, name: string, at: number): number {
+  return parseNumeric(block, field[0], field[1], name, at);
+}
+
+export function parseText(block: Uint8Array, field: Field): Uint8Array {
+  return parseString(block, field[0], field[1]);
+}
+
 function parseBase256(block: Uint8Array, start: number, end: number, name: string, at: number): number {
   // Bit 7 marks the encoding, bit 6 is the sign. Bits of a negative number are inverted so that both loops accumulate upwards.
   const negative = (block[start]! & 0x40) !== 0;

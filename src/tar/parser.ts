@@ -17,7 +17,7 @@ import {
   SPECIAL_MAX,
 } from './format.js';
 import { checkChecksum, dialectOf, headerDevice, headerPath, sumBytes } from './header.js';
-import { parseDecimal, parseNumeric, parsePaxTime, parseString, printable } from './number.js';
+import { parseDecimal, parseField, parsePaxTime, parseString, parseText, printable } from './number.js';
 import { collectXattrs, latin1, PaxRecords } from './pax.js';
 import { checkSparseMap, oldGnuRealSize, readOldGnuSparse, readPaxSparse, SparseMapReader } from './sparse.js';
 
@@ -167,7 +167,7 @@ export class TarParser {
       throw new FormatError('tar header', at, 'a header after a single block of zeros, expected a second one');
     checkChecksum(block, sum, at);
     const type = String.fromCharCode(block[FIELD.type[0]]!);
-    const size = parseNumeric(block, ...FIELD.size, 'size', at);
+    const size = parseField(block, FIELD.size, 'size', at);
     if (size < 0) throw new FormatError('tar header', at + FIELD.size[0], `negative size ${size}`);
     switch (type) {
       case 'x':
@@ -239,6 +239,10 @@ export class TarParser {
     this.#longLink = null;
   }
 
+  #hasPax(): boolean {
+    return this.#local.values.size > 0 || this.#local.sparse.length > 0 || this.#global.values.size > 0;
+  }
+
   #pax = (key: string): Uint8Array | undefined => {
     const value = this.#local.values.get(key) ?? this.#global.values.get(key);
     return value === undefined || value.length === 0 ? undefined : value;
@@ -254,12 +258,11 @@ export class TarParser {
 
   #onEntry(block: Uint8Array, type: string, headerSize: number, at: number): void {
     const dialect = dialectOf(block);
-    const link = this.#longLink ?? this.#pax('linkpath') ?? parseString(block, ...FIELD.linkname);
     const entry: EntryFields = {
-      mode: (parseNumeric(block, ...FIELD.mode, 'mode', at) & 0o7777) >>> 0,
-      uid: checkId(this.#paxNumber('uid', parseNumeric(block, ...FIELD.uid, 'uid', at), at), 'uid', at),
-      gid: checkId(this.#paxNumber('gid', parseNumeric(block, ...FIELD.gid, 'gid', at), at), 'gid', at),
-      mtime: parseNumeric(block, ...FIELD.mtime, 'mtime', at),
+      mode: (parseField(block, FIELD.mode, 'mode', at) & 0o7777) >>> 0,
+      uid: checkId(this.#paxNumber('uid', parseField(block, FIELD.uid, 'uid', at), at), 'uid', at),
+      gid: checkId(this.#paxNumber('gid', parseField(block, FIELD.gid, 'gid', at), at), 'gid', at),
+      mtime: parseField(block, FIELD.mtime, 'mtime', at),
       mtimeNsec: 0,
       size: 0,
       rdev: 0,
@@ -292,11 +295,11 @@ export class TarParser {
     }
     switch (type) {
       case '1':
-        entry.link = link;
+        entry.link = this.#linkOf(block);
         break;
       case '2':
         entry.mode |= S_IFLNK;
-        entry.link = link;
+        entry.link = this.#linkOf(block);
         break;
       case '3':
       case '4': {
@@ -333,8 +336,12 @@ export class TarParser {
     this.#finishEntry(entry, 0);
   }
 
+  #linkOf(block: Uint8Array): Uint8Array {
+    return this.#longLink ?? this.#pax('linkpath') ?? parseText(block, FIELD.linkname);
+  }
+
   #onRegular(block: Uint8Array, type: string, entry: EntryFields, size: number, at: number): void {
-    const sparse = readPaxSparse(this.#pax, this.#local, at);
+    const sparse = this.#hasPax() ? readPaxSparse(this.#pax, this.#local, at) : null;
     if (sparse !== null) {
       if (sparse.name !== undefined && this.#longName === null) entry.path = sparse.name;
       entry.size = sparse.realSize;

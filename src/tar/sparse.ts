@@ -1,6 +1,6 @@
 import { FormatError } from '../bytes/index.js';
 import { FIELD, SPARSE_ENTRY, SPARSE_SEGMENTS_MAX } from './format.js';
-import { parseNumeric } from './number.js';
+import { parseField, parseNumeric } from './number.js';
 import { latin1, type PaxRecords } from './pax.js';
 
 /** Appends old GNU sparse entries ("offset, length" in 12 bytes each) until an empty one or `count` are read. */
@@ -18,7 +18,7 @@ export function readOldGnuSparse(block: Uint8Array, start: number, count: number
 }
 
 export function oldGnuRealSize(block: Uint8Array, at: number): number {
-  return parseNumeric(block, FIELD.gnuRealSize[0], FIELD.gnuRealSize[1], 'real size', at);
+  return parseField(block, FIELD.gnuRealSize, 'real size', at);
 }
 
 export interface PaxSparse {
