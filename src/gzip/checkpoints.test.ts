@@ -1,0 +1,227 @@
+import { createHash } from 'node:crypto';
+import { constants, crc32, gzipSync } from 'node:zlib';
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { checkSpans, gzipMember, indexGzip, layerLike } from '../../test/support/gzip.js';
+import { FormatError } from '../bytes/index.js';
+import { GzipIndexer } from './indexer.js';
+import { SpanInflater } from './span.js';
+import { decodeCheckpointState, encodeCheckpointState } from './state.js';
+
+const encoders = {
+  level: fc.constantFrom(0, 1, 6, 9),
+  strategy: fc.constantFrom(
+    constants.Z_DEFAULT_STRATEGY,
+    constants.Z_FIXED,
+    constants.Z_HUFFMAN_ONLY,
+    constants.Z_RLE,
+    constants.Z_FILTERED,
+  ),
+  memLevel: fc.constantFrom(1, 8, 9),
+};
+
+/** Pieces that repeat themselves at distances both near and far. */
+const data = fc
+  .array(
+    fc.tuple(
+      fc.uint8Array({ minLength: 1, maxLength: 60 }),
+      fc.integer({ min: 1, max: 40 }),
+      fc.integer({ min: 0, max: 3 }),
+    ),
+    { maxLength: 25 },
+  )
+  .map((pieces) =>
+    Buffer.concat(
+      pieces.flatMap(([bytes, times, back], i) => [
+        ...Array.from({ length: times }, () => bytes),
+        pieces[Math.max(0, i - back)]![0],
+      ]),
+    ),
+  );
+
+describe('checkpoints', () => {
+  test('at every size of span, down to one byte, give the stream back', () => {
+    fc.assert(
+      fc.property(data, fc.record(encoders), fc.integer({ min: 1, max: 400 }), (bytes, options, spanBytes) => {
+        const compressed = gzipSync(bytes, options);
+        const indexed = indexGzip(compressed, { spanBytes: Math.max(spanBytes, Math.ceil(bytes.length / 500)) });
+        expect(indexed.output.equals(bytes)).toBe(true);
+        checkSpans(compressed, indexed);
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  test('at any cuts that are asked for', () => {
+    fc.assert(
+      fc.property(data, fc.record(encoders), fc.array(fc.nat(5000), { maxLength: 30 }), (bytes, options, offsets) => {
+        const compressed = Buffer.concat([gzipSync(bytes, options), gzipSync(bytes, options)]);
+        const cuts = Float64Array.from(new Set(offsets.filter((o) => o > 0).sort((a, b) => a - b)));
+        const indexed = indexGzip(compressed, { cuts, step: 1 + (offsets[0] ?? 0) });
+        expect(indexed.checkpoints.map((c) => c.layerOffset)).toEqual([...cuts].filter((c) => c < bytes.length * 2));
+        checkSpans(compressed, indexed);
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  test('are where they are whatever the pieces of input', () => {
+    fc.assert(
+      fc.property(data, fc.record(encoders), fc.integer({ min: 1, max: 50 }), (bytes, options, step) => {
+        const compressed = gzipSync(bytes, options);
+        expect(indexGzip(compressed, { spanBytes: 97, step })).toEqual(indexGzip(compressed, { spanBytes: 97 }));
+      }),
+      { numRuns: 100 },
+    );
+  });
+
+  test('across the kernel buffers: a megabyte and a half, spans that do not divide them', () => {
+    const bytes = layerLike(1_500_000, 5);
+    const compressed = gzipSync(bytes);
+    for (const spanBytes of [1009, 7919, 17389, 32768, 65536, 262144, 262145]) {
+      const indexed = indexGzip(compressed, { spanBytes, step: 100_003 });
+      expect(indexed.output.equals(bytes)).toBe(true);
+      checkSpans(compressed, indexed);
+    }
+  });
+
+  test('report each boundary at once, and the checkpoint within 32 KiB of it', () => {
+    const bytes = layerLike(400_000);
+    const indexer = new GzipIndexer({ spanBytes: 100_000 });
+    const boundaries: number[] = [];
+    let produced = 0;
+    let reported = 0;
+    indexer.onBoundary = (layerOffset) => {
+      expect(layerOffset).toBe(produced);
+      boundaries.push(layerOffset);
+    };
+    indexer.onCheckpoint = ({ layerOffset }) => {
+      expect(produced - layerOffset).toBeLessThanOrEqual(32768);
+      reported++;
+    };
+    indexer.push(gzipSync(bytes), (view) => {
+      produced += view.length;
+    });
+    indexer.finish();
+    // The last one is the end of the output: a boundary, but no checkpoint.
+    expect(boundaries).toEqual([100_000, 200_000, 300_000, 400_000]);
+    expect(reported).toBe(3);
+  });
+});
+
+describe('windows', () => {
+  test('hold what the span refers to, and nothing else', () => {
+    const unique = createHash('shake256', { outputLength: 20_000 }).digest();
+    // The second span repeats bytes 5,000 to 5,100 of the first, then goes its own way.
+    const bytes = Buffer.concat([unique, unique.subarray(5000, 5100), Buffer.alloc(5000, 0)]);
+    const { checkpoints } = indexGzip(gzipSync(bytes, { level: 9 }), { spanBytes: 20_000 });
+    expect(checkpoints.length).toBe(1);
+    const window = Buffer.from(checkpoints[0]!.window);
+    expect(window.length).toBe(15_000);
+    expect(window.subarray(0, 100).equals(unique.subarray(5000, 5100))).toBe(true);
+    expect(window.subarray(100).every((byte) => byte === 0)).toBe(true);
+  });
+
+  test('are empty where nothing is referred to, after a full flush or in stored and literal-only blocks', () => {
+    const bytes = layerLike(200_000);
+    for (const options of [{ level: 0 }, { strategy: constants.Z_HUFFMAN_ONLY }]) {
+      const { checkpoints } = indexGzip(gzipSync(bytes, options), { spanBytes: 50_000 });
+      expect(checkpoints.map((c) => c.window.length)).toEqual([0, 0, 0]);
+    }
+  });
+
+  test('are small: a mean of at most 4 KB stored for layer-like data', () => {
+    const { checkpoints } = indexGzip(gzipSync(layerLike(8_000_000)), { spanBytes: 1 << 20 });
+    const stored = checkpoints.map((c) => encodeCheckpointState(c.header, c.window).length);
+    expect(stored.reduce((a, b) => a + b) / stored.length).toBeLessThan(4096);
+  });
+});
+
+describe('checkpoint state', () => {
+  test('decodes to what was encoded', () => {
+    fc.assert(
+      fc.property(
+        fc.uint8Array({ minLength: 1, maxLength: 290 }),
+        fc.uint8Array({ maxLength: 32768, size: 'max' }),
+        (header, window) => {
+          const decoded = decodeCheckpointState(encodeCheckpointState(header, window));
+          expect(Buffer.from(header).equals(decoded.header)).toBe(true);
+          expect(Buffer.from(window).equals(decoded.window)).toBe(true);
+        },
+      ),
+      { numRuns: 50 },
+    );
+    expect(encodeCheckpointState(new Uint8Array(0), new Uint8Array(0)).length).toBe(0);
+    expect(decodeCheckpointState(new Uint8Array(0))).toEqual({ header: new Uint8Array(0), window: new Uint8Array(0) });
+  });
+
+  test('is bounded when it is a bomb', () => {
+    const bomb = encodeCheckpointState(Uint8Array.of(0), new Uint8Array(32768));
+    expect(decodeCheckpointState(bomb).window.length).toBe(32768);
+    const large = gzipSync(new Uint8Array(1 << 20), { level: 9 }).subarray(10, -8);
+    expect(() => decodeCheckpointState(large)).toThrow(FormatError);
+  });
+
+  test('damaged anywhere, or with the wrong span, is refused or fails the CRC, and touches nothing else', () => {
+    const bytes = layerLike(120_000);
+    const compressed = gzipSync(bytes);
+    const { checkpoints } = indexGzip(compressed, { spanBytes: 60_000 });
+    const { bitOffset, header, window, layerOffset } = checkpoints[0]!;
+    const span = compressed.subarray(bitOffset >> 3);
+    const inflater = new SpanInflater();
+    // The CRC-32, which is the right one only with the right bytes; or what was refused.
+    const inflate = (state: Uint8Array): string | number => {
+      const views: Uint8Array[] = [];
+      try {
+        const crc = inflater.inflate(span, bitOffset % 8, state, bytes.length - layerOffset, (v) =>
+          views.push(v.slice()),
+        );
+        const right = Buffer.concat(views).equals(bytes.subarray(layerOffset));
+        expect(right).toBe(crc === crc32(bytes.subarray(layerOffset)));
+        return crc;
+      } catch (error) {
+        if (error instanceof FormatError) return error.message;
+        throw error;
+      }
+    };
+    const good = encodeCheckpointState(header, window);
+    const sum = inflate(good);
+    expect(typeof sum).toBe('number');
+    for (let bit = 0; bit < header.length * 8; bit++) {
+      const bad = header.slice();
+      bad[bit >> 3]! ^= 1 << (bit & 7);
+      inflate(encodeCheckpointState(bad, window));
+    }
+    for (let n = 1; n < header.length; n++)
+      expect(inflate(encodeCheckpointState(header.subarray(0, n), window))).not.toBe(sum);
+    for (let n = 0; n < good.length; n++) inflate(good.subarray(0, n));
+    expect(inflate(encodeCheckpointState(header, new Uint8Array(0)))).not.toBe(sum);
+    expect(inflate(good)).toBe(sum);
+  });
+
+  test('misuse throws', () => {
+    expect(() => encodeCheckpointState(new Uint8Array(291), new Uint8Array(0))).toThrow(RangeError);
+    expect(() => encodeCheckpointState(Uint8Array.of(0), new Uint8Array(32769))).toThrow(RangeError);
+    expect(() => new GzipIndexer({ spanBytes: 0 })).toThrow(RangeError);
+    expect(() => new SpanInflater().inflate(new Uint8Array(1), 0, null, 0, () => {})).toThrow(RangeError);
+  });
+});
+
+describe('SpanInflater', () => {
+  test('says how much a span that is too short yields', () => {
+    const member = gzipMember(gzipSync('hello').subarray(10, -8), Buffer.from('hello'));
+    const inflater = new SpanInflater();
+    expect(() => inflater.inflate(member, 0, null, 6, () => {})).toThrow('it yields 5 bytes, 6 expected');
+    expect(() => inflater.inflate(member.subarray(0, 12), 0, null, 5, () => {})).toThrow(FormatError);
+    expect(() => inflater.inflate(new Uint8Array(0), 0, null, 5, () => {})).toThrow(FormatError);
+  });
+
+  test('starts afresh each time, even after an error', () => {
+    const bytes = layerLike(50_000);
+    const compressed = gzipSync(bytes);
+    const inflater = new SpanInflater();
+    const first = inflater.inflate(compressed, 0, null, bytes.length, () => {});
+    expect(() => inflater.inflate(compressed.subarray(0, 2000), 0, null, bytes.length, () => {})).toThrow();
+    expect(inflater.inflate(compressed, 0, null, bytes.length, () => {})).toBe(first);
+  });
+});
