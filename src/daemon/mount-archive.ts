@@ -57,7 +57,7 @@ const engines = new Map<string, Promise<Engine>>();
 async function startEngine(key: string, options: MountArchiveOptions): Promise<Engine> {
   await null; // so that the caller has noted us
   const self = engines.get(key);
-  const root = mkdtempSync(join(process.env.XDG_RUNTIME_DIR || tmpdir(), 'clip-'));
+  const root = mkdtempSync(join(process.env.XDG_RUNTIME_DIR || tmpdir(), 'clip-lib-'));
   try {
     const { child, serving } = await startKeeper({
       root,

@@ -1,0 +1,98 @@
+import { spawn } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { ClipError, mountArchive } from '../../src/index.js';
+import { Clipctl, runProgram } from '../support/clipctl.js';
+import { eventually, type IndexedImage, indexedImage, sha256Of } from '../support/mounted.js';
+
+// The library's way to mount: a private engine in child processes, gone with its owner.
+
+let clip: Clipctl;
+let image: IndexedImage;
+let other: IndexedImage;
+
+beforeAll(async () => {
+  clip = await Clipctl.create();
+  image = await indexedImage(clip, 'one', 1);
+  other = await indexedImage(clip, 'two', 2);
+});
+afterAll(async () => {
+  image.remove();
+  other.remove();
+  await clip.close();
+});
+
+const privateRoots = (): string[] =>
+  readdirSync(process.env.XDG_RUNTIME_DIR || tmpdir()).filter((name) => name.startsWith('clip-lib-'));
+
+test('start, synchronous reads in this very process, stats, unmount', async () => {
+  const before = privateRoots();
+  const at = await clip.place('a');
+  const mount = mountArchive({ archivePath: image.archive, mountPoint: at, readahead: false });
+  await mount.start();
+  // Would deadlock if the engine ran here.
+  for (const [path, hash] of image.hashes) expect(sha256Of(readFileSync(`${at}/${path}`))).toBe(hash);
+  expect((await mount.stats()).counters.demandBytes).toBeGreaterThan(0);
+  await mount.unmount();
+  await mount.closed;
+  expect(readdirSync(at)).toEqual([]);
+  expect(privateRoots()).toEqual(before);
+});
+
+test('two mounts share an engine; a cache directory of one’s own outlives the mount', async () => {
+  const cachePath = clip.path('own-cache');
+  const [a, b] = [await clip.place('b'), await clip.place('c')];
+  const first = mountArchive({ archivePath: image.archive, mountPoint: a, cachePath });
+  const second = mountArchive({ archivePath: other.archive, mountPoint: b, cachePath });
+  await Promise.all([first.start(), second.start()]);
+  expect((await first.stats()).health.keeperPid).toBe((await second.stats()).health.keeperPid);
+  expect(readFileSync(`${a}/etc/name`, 'utf8')).toBe('image 1\n');
+  await first.unmount();
+  expect(readFileSync(`${b}/etc/name`, 'utf8')).toBe('image 2\n');
+  await second.unmount();
+  expect(existsSync(cachePath)).toBe(true);
+  const again = mountArchive({ archivePath: image.archive, mountPoint: a, cachePath });
+  await again.start();
+  expect(readFileSync(`${a}/etc/name`, 'utf8')).toBe('image 1\n');
+  expect((await again.stats()).counters.demandBytes).toBe(0);
+  await again.unmount();
+});
+
+test('somebody else’s umount closes it', async () => {
+  const at = await clip.place('d');
+  const mount = mountArchive({ archivePath: image.archive, mountPoint: at });
+  await mount.start();
+  expect((await runProgram('umount', [at])).code).toBe(0);
+  await mount.closed;
+});
+
+test('errors are ClipErrors that name the thing; nothing stays', async () => {
+  const before = privateRoots();
+  const at = await clip.place('e');
+  const missing = mountArchive({ archivePath: '/nonexistent.clip', mountPoint: at });
+  await expect(missing.start()).rejects.toThrow(ClipError);
+  await expect(missing.start()).rejects.toThrow('archive /nonexistent.clip does not exist');
+  await expect(mountArchive({ archivePath: image.archive, mountPoint: '/nonexistent' }).start()).rejects.toThrow(
+    'mount point /nonexistent does not exist',
+  );
+  await expect(missing.unmount()).rejects.toThrow(ClipError);
+  expect(privateRoots()).toEqual(before);
+});
+
+test('when the caller is killed, its mounts go', async () => {
+  const at = await clip.place('f');
+  const index = new URL('../../src/index.js', import.meta.url).href;
+  const script = `const { mountArchive } = await import(${JSON.stringify(index)});
+    await mountArchive({ archivePath: ${JSON.stringify(image.archive)}, mountPoint: ${JSON.stringify(at)} }).start();
+    console.log('mounted');`;
+  const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  await new Promise((resolve) => child.stdout.once('data', resolve));
+  expect(readFileSync(`${at}/etc/name`, 'utf8')).toBe('image 1\n');
+  const before = privateRoots().length;
+  child.kill('SIGKILL');
+  await eventually(() => readdirSync(at).length === 0);
+  await eventually(() => privateRoots().length === before - 1);
+});
