@@ -7,6 +7,7 @@ import {
   type Platform,
   parsePlatform,
   parseReference,
+  preloadTransport,
   type RegistryCredentialProvider,
   type ResolvedImage,
   type SourceOptions,
@@ -126,6 +127,7 @@ export async function indexImage(options: CreateFromOCIImageOptions, extras: Ind
   const { signal, imageRef, outputPath, platform, hashes = false } = options;
   const reference = parseReference(imageRef);
   await checkWritable(outputPath);
+  if (reference.kind === 'registry') void preloadTransport();
   const source = openImageSource(reference, {
     ...options.source,
     ...(options.credentials === undefined ? {} : { credentials: options.credentials }),

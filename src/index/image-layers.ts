@@ -55,7 +55,7 @@ async function indexLayer(
     onProgress?.({ digest, done, total: size, rate: seconds > 0 ? done / seconds : 0 });
   };
   report(0);
-  const blob = await source.fetchBlob(digest, { start: 0, end: size }, { signal, size });
+  const blob = source.scanBlob(digest, size, { signal });
   const cuts = options.cuts?.get(digest) ?? null;
   const job = { type: 'layer', digest, spanBytes: options.spanBytes, cuts, hashes } as const;
   const { decoded, digests } = await lane.index(job, blob, report);

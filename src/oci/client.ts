@@ -3,6 +3,7 @@ import { Authenticator } from './auth.js';
 import type { Credentials, RegistryCredentialProvider } from './credentials.js';
 import { aborted, networkError, readErrorBody, statusError } from './errors.js';
 import { isLoopback, speaksTls } from './probe.js';
+import { proxyFor } from './proxy.js';
 import { apiHost } from './reference.js';
 import { Backoff, DEFAULT_RETRY, type RetryPolicy } from './retry.js';
 import { type Response, Transport, type TransportOptions } from './transport.js';
@@ -80,6 +81,18 @@ export class RegistryClient {
     }
     this.#base = base;
     return base;
+  }
+
+  /**
+   * Where to ask for a path by plain HTTP, without proxy, and with what login: null when it takes more than that. A scheme
+   * not settled yet is settled first.
+   */
+  async direct(path: string, signal?: AbortSignal): Promise<{ url: URL; headers: Record<string, string> } | null> {
+    const base = await this.base(signal);
+    if (base.protocol !== 'http:' || this.#redirected.has(path)) return null;
+    if (proxyFor(base, this.#options.proxy ?? {}) !== null) return null;
+    const authorization = await this.#authorization(signal);
+    return { url: new URL(path, base), headers: authorization === null ? {} : { authorization } };
   }
 
   /** GET with everything a registry asks of a client. Transient failures before the body are retried here. */

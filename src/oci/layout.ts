@@ -18,6 +18,8 @@ import { type ContentReader, type ResolvedImage, type ResolveOptions, resolveIma
 import type { BlobOptions, ByteRange, ImageSource } from './source.js';
 
 const CHUNK_BYTES = 256 * 1024;
+/** scanBlob's one buffer. */
+const SCAN_BYTES = 1024 * 1024;
 /** image-spec annotations.md; what `oci:DIR:TAG` matches. */
 const REF_NAME = 'org.opencontainers.image.ref.name';
 
@@ -170,6 +172,24 @@ export class LayoutSource implements ImageSource {
         yield chunk;
       }
     })();
+  }
+
+  async *scanBlob(
+    digest: string,
+    size: number,
+    options: Pick<BlobOptions, 'signal'> = {},
+  ): AsyncGenerator<Uint8Array, void, undefined> {
+    const { file, what } = await this.#bounds(digest, { start: 0, end: size }, { ...options, size });
+    const buffer = Buffer.allocUnsafeSlow(Math.min(SCAN_BYTES, Math.max(1, size)));
+    for (let at = 0; at < size; ) {
+      if (options.signal?.aborted) throw aborted(what, options.signal.reason);
+      const { bytesRead } = await file.read(buffer, 0, Math.min(buffer.length, size - at), at);
+      if (bytesRead === 0)
+        throw new ClipError('DIGEST_MISMATCH', `${what} ends at byte ${at}: it was cut while in use`);
+      at += bytesRead;
+      this.counters.bytes += bytesRead;
+      yield buffer.subarray(0, bytesRead);
+    }
   }
 
   async fetchRange(

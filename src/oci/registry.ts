@@ -4,6 +4,7 @@ import { digestOf, verifyDigest } from './digest.js';
 import { aborted, networkError } from './errors.js';
 import { type Descriptor, MAX_MANIFEST_BYTES, parseJsonObject, parseManifest } from './manifest.js';
 import { ACCEPT_MANIFESTS } from './media-types.js';
+import { plainGet } from './plain-get.js';
 import type { RegistryReference } from './reference.js';
 import { type ContentReader, type ResolvedImage, type ResolveOptions, resolveImage } from './resolve.js';
 import type { BlobOptions, ByteRange, ImageSource } from './source.js';
@@ -247,6 +248,26 @@ export class RegistrySource implements ImageSource {
         opened = await open(at);
       }
     })();
+  }
+
+  async *scanBlob(
+    digest: string,
+    size: number,
+    options: Pick<BlobOptions, 'signal'> = {},
+  ): AsyncGenerator<Uint8Array, void, undefined> {
+    const { counters } = this.#client;
+    let done = 0;
+    const direct = size === 0 ? null : await this.#client.direct(this.#blobPath(digest), options.signal);
+    if (direct !== null) {
+      counters.requests++;
+      for await (const chunk of plainGet(direct.url, { ...IDENTITY, ...direct.headers }, size, options.signal)) {
+        done += chunk.length;
+        counters.bytes += chunk.length;
+        yield chunk;
+      }
+      if (done > 0 && done < size) counters.retries++;
+    }
+    if (done < size) yield* await this.fetchBlob(digest, { start: done, end: size }, { ...options, size });
   }
 
   async #openRetrying(

@@ -37,6 +37,12 @@ export interface ImageSource {
    */
   fetchRange(digest: string, start: number, end: number, options?: BlobOptions): Promise<Uint8Array<ArrayBuffer>>;
 
+  /**
+   * The whole blob, for one who reads it all once: like {@link fetchBlob}, but a chunk is only valid until the next is asked
+   * for.
+   */
+  scanBlob(digest: string, size: number, options?: Pick<BlobOptions, 'signal'>): AsyncIterable<Uint8Array>;
+
   /** Ends what is under way. */
   close(): Promise<void>;
 }
