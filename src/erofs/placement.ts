@@ -14,10 +14,10 @@ export interface PlacementColumns {
 /** A file may cost half a megabyte of indexes: more, and it goes to the placement section, where it costs 36 bytes an extent. */
 export const CHUNKS_MAX = 65_536;
 /**
- * 1 PiB. Larger than any file system's files that a layer was made from, small enough that a forged size costs 8 KiB of hole
- * indexes and not more.
+ * 64 TiB. Four times what ext4 allows a file, and small enough that a forged size costs 512 bytes of hole indexes: no more than
+ * the tar header that claims it.
  */
-export const FILE_SIZE_MAX = 2 ** 50;
+export const FILE_SIZE_MAX = 2 ** 46;
 
 /** How a regular file's data is described. */
 export interface ChunkPlan {

@@ -83,7 +83,7 @@ export interface ErofsImage {
  * Layout: superblock, device table, inodes, directory blocks, shared xattrs. Inodes come in the order of a walk: a
  * directory, its files, then its subdirectories, so that what is listed together lies together.
  *
- * @throws ClipError LIMIT for a file beyond 1 PiB or a tree beyond 2 GiB
+ * @throws ClipError LIMIT for a file beyond 64 TiB or a tree beyond 2 GiB
  */
 export function writeErofs(tree: Tree, devices: readonly ErofsDevice[], options: ErofsOptions = {}): ErofsImage {
   return new Writer(tree, devices, options.blockSize ?? DATA_UNIT).write();

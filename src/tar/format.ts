@@ -43,6 +43,11 @@ export const SPARSE_EXTENSION_FLAG = 504;
  * unpacks with, refuses more than this (maxSpecialFileSize), so no image in use has it.
  */
 export const SPECIAL_MAX = 1 << 20;
+/**
+ * Bytes of values that a global pax header may hold: they count again for every entry that follows. Writers use it for a
+ * comment (git) or common times and owners.
+ */
+export const GLOBAL_MAX = 4096;
 /** Most data segments of one sparse file: 2^20 of them cost 16 MiB of columns; an attacker pays 24 bytes of tar for each. */
 export const SPARSE_SEGMENTS_MAX = 1 << 20;
 

@@ -282,6 +282,12 @@ describe('pax', () => {
     expect(() => parse(archive)).toThrow(/^pax header at byte/);
   });
 
+  test('a global header of more than 4 KiB is refused, since every entry would repeat it', () => {
+    const large = t.pax({ 'SCHILY.xattr.user.x': 'v'.repeat(5000) }, 'g');
+    expect(() => parse(t.tar(large, t.file('f')))).toThrow(/at most 4096/);
+    expect(parse(t.tar(t.pax({ comment: 'c'.repeat(5000) }, 'g'), t.file('f')))).toHaveLength(1);
+  });
+
   test.each([
     ['size', '-1'],
     ['size', '1e3'],

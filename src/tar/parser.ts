@@ -203,8 +203,7 @@ export class TarParser {
       case 'g':
         // POSIX: "affects all subsequent files … until overridden by another global extended header or an extended header".
         this.#global.parse(payload, at);
-        for (const [key, value] of this.#global.values) if (value.length === 0) this.#global.values.delete(key);
-        this.#global.sparse.length = 0;
+        this.#global.settleGlobal(at);
         break;
       case 'L':
         this.#longName = parseString(payload, 0, payload.length);

@@ -1,8 +1,16 @@
 import { FormatError } from '../bytes/index.js';
+import { GLOBAL_MAX } from './format.js';
 import { parseDecimal, printable } from './number.js';
 
 const EQUALS = 0x3d;
 const NEWLINE = 0x0a;
+
+/** Besides xattrs. The others (atime, ctime, uname, comment …) say nothing that a tree holds. */
+const USED_KEYS = new Set(
+  ['path', 'linkpath', 'size', 'uid', 'gid', 'mtime'].concat(
+    ['major', 'minor', 'name', 'size', 'realsize', 'map'].map((key) => `GNU.sparse.${key}`),
+  ),
+);
 
 /** Values by key (latin1). An empty value masks the global header's and means: the header block's field. */
 export class PaxRecords {
@@ -10,6 +18,18 @@ export class PaxRecords {
   /** GNU.sparse 0.0 repeats GNU.sparse.offset and GNU.sparse.numbytes: the order is the meaning. */
   readonly sparse: number[] = [];
   hasXattrs = false;
+
+  /** For a global header: forgets what is masked, and checks that the rest is small. */
+  settleGlobal(at: number): void {
+    this.sparse.length = 0;
+    let total = 0;
+    for (const [key, value] of this.values) {
+      if (value.length === 0) this.values.delete(key);
+      else total += key.length + value.length;
+    }
+    if (total > GLOBAL_MAX)
+      throw new FormatError('pax header', at, `a global header with ${total} bytes of values, at most ${GLOBAL_MAX}`);
+  }
 
   /**
    * Parses "LENGTH KEY=VALUE\n" records into this (POSIX.1-2017 pax, "pax Header File").
@@ -53,6 +73,7 @@ export class PaxRecords {
       return;
     }
     if (key.startsWith('SCHILY.xattr.') || key.startsWith('LIBARCHIVE.xattr.')) this.hasXattrs = true;
+    else if (!USED_KEYS.has(key)) return;
     this.values.set(key, value);
   }
 }

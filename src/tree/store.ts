@@ -181,9 +181,12 @@ function grow<T extends Uint8Array | Uint16Array | Uint32Array>(old: T, bigger: 
   return bigger;
 }
 
+/** Names are the attacker's choice: which of them collide must not be known beforehand. (No output depends on it.) */
+const SEED = Math.floor(Math.random() * 0x1_0000_0000);
+
 /** FNV-1a over the name, seeded with the directory, and a final mix: FNV's low bits alone choose buckets badly. */
 function hashName(directory: number, arena: Uint8Array, start: number, end: number): number {
-  let hash = Math.imul(directory ^ 0x811c9dc5, 0x9e3779b1);
+  let hash = Math.imul(directory ^ SEED, 0x9e3779b1);
   for (let i = start; i < end; i++) hash = Math.imul(hash ^ arena[i]!, 0x01000193);
   hash ^= hash >>> 15;
   hash = Math.imul(hash, 0x85ebca6b);
