@@ -59,6 +59,7 @@ export class FusePool {
   readonly #leadership = new Int32Array(new SharedArrayBuffer(LEADERSHIP_WORDS * 4));
   #sequence = 0;
   #closing = false;
+  #failed = false;
   // A worker blocked in epoll_wait would keep the process from exiting.
   readonly #onExit = (): void => this.#stopWorkers();
 
@@ -108,7 +109,8 @@ export class FusePool {
     return new Promise((resolve, reject) => {
       const fail = (error: Error): void => {
         reject(error);
-        if (this.#closing) return;
+        if (this.#closing || this.#failed) return;
+        this.#failed = true; // "exit" follows "error"
         if (this.#options.onFailure) this.#options.onFailure(error);
         else
           process.nextTick(() => {

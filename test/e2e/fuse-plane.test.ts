@@ -1,11 +1,14 @@
 import { execFileSync, spawn } from 'node:child_process';
 import {
+  appendFileSync,
   closeSync,
+  mkdirSync,
   mkdtempSync,
   openSync,
   readdirSync,
   readFileSync,
   rmdirSync,
+  rmSync,
   statfsSync,
   statSync,
   writeFileSync,
@@ -227,6 +230,27 @@ describe.skipIf(!root)('a mount through FusePool', () => {
     const bad = await Promise.all(Array.from({ length: 16 }, (_, i) => reader(i)));
     expect(bad.every((each) => each === 0)).toBe(true);
     expect(plane.pool.stats().misses).toBe(0);
+  });
+
+  it.each(['', ',xino=on', ',index=on'])('carries an overlay (%s) whose files outlive inodes', async (options) => {
+    plane = await new FusePlane(richLayers).mount();
+    const merged = join(plane.directory, 'merged');
+    for (const name of ['upper', 'work', 'merged']) mkdirSync(join(plane.directory, name));
+    const data = `lowerdir=${plane.mountPoint},upperdir=${plane.directory}/upper,workdir=${plane.directory}/work${options}`;
+    mountFileSystem({ type: 'overlay', source: 'overlay', target: merged, flags: 0, data });
+    try {
+      const hosts = join(merged, 'etc/hosts');
+      appendFileSync(hosts, ' and more');
+      writeFileSync(join(merged, 'etc/new'), 'new');
+      rmSync(join(merged, 'big2'));
+      writeFileSync('/proc/sys/vm/drop_caches', '2');
+      expect(readFileSync(hosts, 'utf8')).toBe('localhost and more');
+      expect(readdirSync(join(merged, 'etc')).sort()).toEqual(['hosts', 'new', 'passwd', 'passwd-']);
+      expect(readdirSync(merged)).not.toContain('big2');
+      expect(readFileSync(join(plane.mountPoint, 'etc/hosts'), 'utf8')).toBe('localhost');
+    } finally {
+      unmount(merged);
+    }
   });
 
   it('notices once that somebody else has unmounted, and then rests', async () => {
