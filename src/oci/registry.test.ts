@@ -79,8 +79,8 @@ describe('a plain registry', () => {
     proxy = await startProxy({ upstream: registry.url });
   });
   afterAll(async () => {
-    await proxy.stop();
-    await registry.stop();
+    await proxy?.stop();
+    await registry?.stop();
   });
   afterEach(() => {
     proxy.fault = null;

@@ -76,7 +76,10 @@ export async function startRegistry(options: RegistryOptions = {}): Promise<Test
     // JSON is YAML.
     const configPath = join(directory, 'config.yml');
     await writeFile(configPath, JSON.stringify(config));
-    const child = spawn('docker-registry', ['serve', configPath], { stdio: ['ignore', 'ignore', 'pipe'] });
+    // It dies with us, even if we are killed and stop() never runs.
+    const child = spawn('setpriv', ['--pdeathsig', 'KILL', 'docker-registry', 'serve', configPath], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
     running.add(child);
     let stderr = '';
     child.stderr.on('data', (text: Buffer) => {
