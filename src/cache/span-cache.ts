@@ -156,7 +156,7 @@ export class SpanCache {
 
   /** Gives a mount's claim back. After the last one the descriptor is closed: no worker may use `shared` any more. */
   release(layer: CachedLayer): void {
-    if (--layer.mounts > 0) return;
+    if (this.#layers.get(layer.key) !== layer || --layer.mounts > 0) return;
     this.#layers.delete(layer.key);
     if (layer.shared.fd < 0) return;
     this.#unmounted.add(layer.path, fstatSync(layer.shared.fd).blocks * 512);

@@ -261,13 +261,17 @@ describe('a shared content cache', () => {
       await first.readAll();
       expect(first.metrics.snapshot()).toMatchObject({ failedSpans: 0, contentAvailable: 0 });
       await startRedis(port);
-      await new Promise((resolve) => setTimeout(resolve, 2200));
-      const second = await machine(shared);
-      await second.readAll();
-      await second.set.contentIdle();
-      const third = await machine(shared);
-      await third.readAll();
-      expect(third.source.requests).toHaveLength(0);
+      // The client reconnects by itself; then one machine fills it and the next one needs no registry. On a loaded machine
+      // a lookup may miss its 50 ms, so this may take more than one.
+      let requests = -1;
+      for (let i = 0; i < 20 && requests !== 0; i++) {
+        await new Promise((resolve) => setTimeout(resolve, 300));
+        const next = await machine(shared);
+        await next.readAll();
+        await next.set.contentIdle();
+        requests = next.source.requests.length;
+      }
+      expect(requests).toBe(0);
     },
   );
 

@@ -128,3 +128,14 @@ export class FetchQueue {
     });
   }
 }
+
+/** Cuts a list of jobs in span order where spans are missing between them. */
+export function neighbours(jobs: readonly SpanJob[]): SpanJob[][] {
+  const runs: SpanJob[][] = [];
+  for (const job of jobs) {
+    const run = runs.at(-1);
+    if (run !== undefined && run.at(-1)!.span + 1 === job.span) run.push(job);
+    else runs.push([job]);
+  }
+  return runs;
+}

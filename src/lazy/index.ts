@@ -1,7 +1,7 @@
 export type { AheadProgress, FillOptions } from './ahead.js';
 export { InflatePool, type InflatePoolOptions } from './inflate-pool.js';
 export { LayerSet, type LayerSetOptions, type OpenLayer, type OpenLayerOptions } from './layer-set.js';
-export type { FileHint, LayerProvider, LazyLayer, ReadOptions } from './lazy-layer.js';
+export type { LazyLayer } from './lazy-layer.js';
 export {
   PROFILE_FORMAT,
   parseProfile,
@@ -13,3 +13,4 @@ export {
 } from './profile.js';
 export { Priority } from './protocol.js';
 export type { BlobSource } from './range-request.js';
+export type { FileHint, LayerProvider, ReadOptions } from './types.js';

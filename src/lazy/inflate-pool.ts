@@ -14,7 +14,6 @@ import {
 interface Pending {
   readonly id: number;
   readonly task: Task;
-  priority: Priority;
   readonly resolve: (result: TaskResult) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -84,13 +83,21 @@ export class InflatePool {
     if (this.#closed) return Promise.reject(closedError());
     this.warm();
     return new Promise((resolve, reject) => {
-      const pending: Pending = { id: this.#nextId++, task, priority, resolve, reject };
+      const pending: Pending = { id: this.#nextId++, task, resolve, reject };
       if (task.type === 'stream' || task.type === 'end-stream') this.#assign(this.#streamMember(task), pending);
       else {
         this.#queues[priority]!.push(pending);
         this.#pump();
       }
     });
+  }
+
+  /** A task that still waits for a worker has become more urgent. */
+  raise(task: Task, priority: Priority): void {
+    for (const queue of this.#queues.slice(priority + 1)) {
+      const at = queue.findIndex((pending) => pending.task === task);
+      if (at >= 0) this.#queues[priority]!.push(...queue.splice(at, 1));
+    }
   }
 
   async close(): Promise<void> {

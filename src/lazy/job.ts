@@ -1,5 +1,5 @@
 import { ClipError } from '../bytes/index.js';
-import { Priority } from './protocol.js';
+import { Priority, type Task } from './protocol.js';
 
 /** A verified span: its bytes, or null when they are in the layer's cache file (its generation was odd at that moment). */
 export type SpanResult = Uint8Array | null;
@@ -26,6 +26,8 @@ export class SpanJob {
   provider = 0;
   phase: 'queued' | 'fetching' | 'inflating' = 'queued';
   carrier: JobCarrier | null = null;
+  /** What an inflate worker was given for it. */
+  task: Task | null = null;
   readonly promise: Promise<SpanResult>;
   resolve!: (result: SpanResult) => void;
   reject!: (error: unknown) => void;

@@ -7,8 +7,9 @@ import { BufferPool } from './buffers.js';
 import { type LazyCounters, lazyCounters } from './counters.js';
 import { FetchQueue } from './fetch-queue.js';
 import type { InflatePool } from './inflate-pool.js';
-import { type LayerProvider, LazyLayer } from './lazy-layer.js';
+import { LazyLayer } from './lazy-layer.js';
 import { MemoryLru } from './memory-lru.js';
+import type { LayerProvider } from './types.js';
 
 export interface LayerSetOptions {
   readonly cache: SpanCache;
@@ -108,12 +109,15 @@ export class LayerSet {
       close: () => {
         if (closed) return;
         closed = true;
-        if (opened.removeProvider(provider)) {
-          opened.shutDown();
-          this.#layers.delete(cached.key);
-          this.#watching.delete(opened);
+        if (!opened.removeProvider(provider)) {
+          cache.release(cached);
+          return;
         }
-        cache.release(cached);
+        opened.shutDown();
+        this.#layers.delete(cached.key);
+        this.#watching.delete(opened);
+        // Workers may be writing what was fetched ahead: the file stays open until they are done.
+        void opened.drained().then(() => cache.release(cached));
       },
     };
   }

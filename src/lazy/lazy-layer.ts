@@ -1,62 +1,21 @@
-import { readSync, write } from 'node:fs';
-import { promisify } from 'node:util';
 import type { LayerMeta, SpanTable } from '../archive/index.js';
 import { ClipError, toHex } from '../bytes/index.js';
 import { type CachedLayer, noteUse, type SharedLayer, spanAt } from '../cache/index.js';
-import type { QueuedLayer } from './fetch-queue.js';
+import { neighbours, type QueuedLayer } from './fetch-queue.js';
 import { abandoned, aborted, SpanJob, type SpanResult } from './job.js';
 import type { LayerContext } from './layer-set.js';
-import { Priority, publish, type Target, type TaskResult } from './protocol.js';
-import { type BlobSource, RangeRequest } from './range-request.js';
+import { Priority, type Target, type TaskResult } from './protocol.js';
+import { RangeRequest } from './range-request.js';
 import { Readahead } from './readahead.js';
+import { SpanFile } from './span-file.js';
 import { StreamFetcher } from './stream-fetcher.js';
-
-/** One archive's way to a layer: two archives of one layer and span table share everything else. */
-export interface LayerProvider {
-  readonly source: BlobSource;
-  /** The stored checkpoint state of a span, checked against its crc32; null where none is needed. */
-  readState(span: number): Uint8Array | null;
-}
-
-/** The file a read belongs to: what read-ahead goes by. */
-export interface FileHint {
-  /** Tells files apart, over all mounts. */
-  readonly key: string | number;
-  /** Where the file's data ends in this layer: nothing is read ahead beyond. */
-  readonly end: number;
-}
-
-export interface ReadOptions {
-  readonly signal?: AbortSignal | undefined;
-  /** Without it nothing is read ahead. */
-  readonly file?: FileHint | undefined;
-}
+import type { LayerProvider, ReadOptions } from './types.js';
+import { UnreadAccount } from './unread.js';
 
 /** A wrong span is asked for again once per source before its readers get an error (DESIGN §3.1). */
 const MAX_MISMATCHES = 2;
 /** A span that vanishes between fill and copy (a disk that cannot read back what it took) is filled again so many times. */
 const MAX_READ_ATTEMPTS = 3;
-/** Cuts a list of jobs in span order where spans are missing between them. */
-function neighbours(jobs: readonly SpanJob[]): SpanJob[][] {
-  const runs: SpanJob[][] = [];
-  for (const job of jobs) {
-    const run = runs.at(-1);
-    if (run !== undefined && run.at(-1)!.span + 1 === job.span) run.push(job);
-    else runs.push([job]);
-  }
-  return runs;
-}
-
-const writeAsync = promisify(write);
-
-async function writeAll(fd: number, bytes: Uint8Array, position: number): Promise<void> {
-  for (let done = 0; done < bytes.length; ) {
-    done += (await writeAsync(fd, bytes, done, bytes.length - done, position + done)).bytesWritten;
-  }
-}
-
-/** After that the disk gets another chance. */
-const UNREADABLE_MS = 30_000;
 
 /** The uncompressed bytes of one layer, fetched span by span as they are asked for. Made by LayerSet.open. */
 export class LazyLayer implements QueuedLayer {
@@ -66,11 +25,10 @@ export class LazyLayer implements QueuedLayer {
   readonly #providers: LayerProvider[] = [];
   readonly #stream: StreamFetcher | null;
   readonly #readahead: Readahead;
-  /** Spans that the disk could not read back → until when they are kept in memory instead. */
-  readonly #unreadable = new Map<number, number>();
-  readonly #promoting = new Set<number>();
-  /** Spans fetched ahead and not known to have been read yet → compressed bytes. */
-  readonly #unread = new Map<number, { bytes: number; prefetch: boolean }>();
+  readonly #file: SpanFile;
+  readonly #unread: UnreadAccount;
+  /** What still uses the cache file: it must not be closed under them. */
+  readonly #busy = new Set<Promise<unknown>>();
 
   constructor(
     readonly meta: LayerMeta,
@@ -82,6 +40,8 @@ export class LazyLayer implements QueuedLayer {
     this.#cached = cached;
     this.#stream = table.kind === 'zstd-stream' ? new StreamFetcher(this, context) : null;
     this.#readahead = new Readahead(this);
+    this.#file = new SpanFile(cached, context.cache, context.memory);
+    this.#unread = new UnreadAccount(context.counters);
   }
 
   /** What FUSE workers need to answer hits themselves. */
@@ -135,7 +95,7 @@ export class LazyLayer implements QueuedLayer {
         }
         const results = await Promise.all(waits);
         const out = Buffer.allocUnsafeSlow(length);
-        if (this.#copy(out, offset, first, results)) return out;
+        if (this.#file.copyOut(out, offset, first, results)) return out;
         if (attempt === MAX_READ_ATTEMPTS) {
           throw new ClipError('SYSTEM', `layer ${this.meta.digest}: its cache file cannot be read back`, {
             hint: 'look for disk errors in the kernel log',
@@ -160,7 +120,7 @@ export class LazyLayer implements QueuedLayer {
     if (this.has(span)) return null;
     const job = this.#jobs.get(span) ?? this.#begin(span, priority);
     job.background = true;
-    this.#context.queue.raise(job, priority);
+    this.#raise(job, priority);
     return job.promise;
   }
 
@@ -183,17 +143,18 @@ export class LazyLayer implements QueuedLayer {
     this.settleUnread(true);
   }
 
-  /** Books what was fetched ahead as useful once it was read, as wasted once it went unread. */
+  /** Brings the accounts of what was fetched ahead up to date. */
   settleUnread(final = false): void {
-    const { counters, memory } = this.#context;
-    for (const [span, { bytes, prefetch }] of this.#unread) {
-      const used = this.shared.lastUse[span]! > 0;
-      const gone = final || (!this.#cached.present(span) && !memory.has(this.shared.id, span));
-      if (!used && !gone) continue;
-      this.#unread.delete(span);
-      if (used) (prefetch ? counters.prefetchUseful : counters.readaheadUseful).add(bytes);
-      else (prefetch ? counters.prefetchWasted : counters.readaheadWasted).add(bytes);
-    }
+    const { memory } = this.#context;
+    this.#unread.settle(
+      (span) => this.shared.lastUse[span]! > 0,
+      (span) => final || (!this.#jobs.has(span) && !this.#cached.present(span) && !memory.has(this.shared.id, span)),
+    );
+  }
+
+  /** Resolves when no thread uses the cache file for this layer's sake any more. After shutDown. */
+  async drained(): Promise<void> {
+    while (this.#busy.size > 0) await Promise.allSettled(this.#busy);
   }
 
   // ---- for the queue and the stream fetcher
@@ -222,7 +183,11 @@ export class LazyLayer implements QueuedLayer {
     return this.table.sha256.subarray(32 * span, 32 * span + 32);
   }
 
-  async fetch(jobs: readonly SpanJob[]): Promise<void> {
+  fetch(jobs: readonly SpanJob[]): Promise<void> {
+    return this.track(this.#fetch(jobs));
+  }
+
+  async #fetch(jobs: readonly SpanJob[]): Promise<void> {
     const missing = await this.#fromContentCache(jobs);
     await Promise.all(neighbours(missing).map((run) => this.#request(run)));
   }
@@ -242,7 +207,7 @@ export class LazyLayer implements QueuedLayer {
         const buffer = buffers.acquire(length);
         const compressed = new Uint8Array(buffer, 0, length);
         compressed.set(bytes);
-        void this.#inflate(job, compressed).finally(() => buffers.release(buffer));
+        void this.track(this.#inflate(job, compressed)).finally(() => buffers.release(buffer));
         return true;
       }),
     );
@@ -262,7 +227,7 @@ export class LazyLayer implements QueuedLayer {
       jobs,
       start: (job) => this.byteStart(job.span),
       end: (job) => this.byteEnd(job.span),
-      deliver: (job, compressed, done) => void this.#inflate(job, compressed).finally(done),
+      deliver: (job, compressed, done) => void this.track(this.#inflate(job, compressed)).finally(done),
     });
     try {
       const provider = this.provider(jobs[0]!.provider);
@@ -287,9 +252,7 @@ export class LazyLayer implements QueuedLayer {
       const end = this.byteEnd(job.span);
       this.#context.counters.bytes[job.fetchedAs].add(end - from);
       this.#context.counters.spansFetched.add();
-      if (job.fetchedAs !== Priority.demand) {
-        this.#unread.set(job.span, { bytes: end - from, prefetch: job.fetchedAs !== Priority.readahead });
-      }
+      this.#unread.add(job.span, end - from, job.fetchedAs);
       from = end;
     }
   }
@@ -298,7 +261,7 @@ export class LazyLayer implements QueuedLayer {
   target(span: number, priority: Priority): Target {
     const { cache } = this.#context;
     const right = priority <= Priority.readahead ? 'anything' : 'unmounted';
-    const keep = !this.#avoidsDisk(span) && cache.reserve(this.#cached, span, right);
+    const keep = !this.#file.avoidsDisk(span) && cache.reserve(this.#cached, span, right);
     const tick = cache.tick();
     // Before it is published: a worker may stamp a use the moment it is.
     this.shared.lastUse[span] = priority === Priority.demand ? tick : -tick;
@@ -360,6 +323,14 @@ export class LazyLayer implements QueuedLayer {
     this.#context.queue.wake();
   }
 
+  /** Keeps the cache file open for work that uses it. */
+  track<T>(work: Promise<T>): Promise<T> {
+    this.#busy.add(work);
+    const done = (): boolean => this.#busy.delete(work);
+    work.then(done, done);
+    return work;
+  }
+
   // ---- inside
 
   #name(span: number): string {
@@ -367,7 +338,7 @@ export class LazyLayer implements QueuedLayer {
   }
 
   #await(span: number, signal: AbortSignal | undefined): Promise<SpanResult> {
-    const { counters, memory, queue } = this.#context;
+    const { counters, memory } = this.#context;
     if (this.#cached.present(span)) {
       counters.spanHits.add();
       noteUse(this.shared, span);
@@ -377,13 +348,13 @@ export class LazyLayer implements QueuedLayer {
     if (bytes !== undefined) {
       counters.spanHits.add();
       noteUse(this.shared, span);
-      void this.#promote(span, bytes);
+      void this.track(this.#file.promote(span, bytes));
       return Promise.resolve(bytes);
     }
     counters.spanMisses.add();
     const job = this.#jobs.get(span) ?? this.#begin(span, Priority.demand);
     job.waiters++;
-    queue.raise(job, Priority.demand);
+    this.#raise(job, Priority.demand);
     return this.#join(job, signal);
   }
 
@@ -412,9 +383,15 @@ export class LazyLayer implements QueuedLayer {
     const job = new SpanJob(span, priority);
     this.#jobs.set(span, job);
     this.#cached.hold(span);
-    if (this.#cached.unverified(span)) void this.#check(job);
+    if (this.#cached.unverified(span)) void this.track(this.#check(job));
     else this.#enqueue(job);
     return job;
+  }
+
+  #raise(job: SpanJob, priority: Priority): void {
+    if (priority >= job.priority) return;
+    if (job.task !== null) this.#context.pool.raise(job.task, priority);
+    this.#context.queue.raise(job, priority);
   }
 
   #enqueue(job: SpanJob): void {
@@ -467,20 +444,18 @@ export class LazyLayer implements QueuedLayer {
         return;
       }
       const state = this.provider(job.provider)?.readState(span) ?? null;
-      const result = await this.#context.pool.run(
-        {
-          type: 'inflate',
-          kind: table.kind,
-          compressed,
-          sha256: this.sha256(span),
-          startBit: table.bitOffset[span]! % 8,
-          state,
-          outLength: this.#cached.length(span),
-          crc32: table.crc32[span]!,
-          target,
-        },
-        job.priority,
-      );
+      job.task = {
+        type: 'inflate',
+        kind: table.kind,
+        compressed,
+        sha256: this.sha256(span),
+        startBit: table.bitOffset[span]! % 8,
+        state,
+        outLength: this.#cached.length(span),
+        crc32: table.crc32[span]!,
+        target,
+      };
+      const result = await this.#context.pool.run(job.task, job.priority);
       if (result.status === 'stored' || result.status === 'bytes') this.#share(job, compressed);
       this.finish(job, target, result);
     } catch (error) {
@@ -532,78 +507,5 @@ export class LazyLayer implements QueuedLayer {
       this.settle(job, abandoned(this.#name(job.span)));
     }
     // Being inflated: it is nearly there, and the next reader will want it.
-  }
-
-  /** Copies the spans' parts out. False when the file could not give back what it had. */
-  #copy(out: Uint8Array, offset: number, first: number, results: readonly SpanResult[]): boolean {
-    const { layerOffset } = this.table;
-    const end = offset + out.length;
-    for (let i = 0; i < results.length; ) {
-      const start = Math.max(offset, layerOffset[first + i]!);
-      const bytes = results[i]!;
-      if (bytes !== null) {
-        const stop = Math.min(end, layerOffset[first + i + 1]!);
-        out.set(bytes.subarray(start - layerOffset[first + i]!, stop - layerOffset[first + i]!), start - offset);
-        i++;
-        continue;
-      }
-      let j = i + 1;
-      while (j < results.length && results[j] === null) j++;
-      const stop = Math.min(end, layerOffset[first + j]!);
-      if (!this.#copyFromFile(out, start - offset, stop - start, start, first + i, first + j)) return false;
-      i = j;
-    }
-    return true;
-  }
-
-  /** The disk takes writes again: what memory held for it moves there, where FUSE workers find it. */
-  async #promote(span: number, bytes: Uint8Array): Promise<void> {
-    const { cache, memory } = this.#context;
-    if (this.shared.fd < 0 || this.#promoting.has(span) || !cache.writable || this.#avoidsDisk(span)) return;
-    if (!cache.reserve(this.#cached, span, 'anything')) return;
-    this.#promoting.add(span);
-    this.#cached.hold(span);
-    try {
-      await writeAll(this.shared.fd, bytes, this.table.layerOffset[span]!);
-      publish({ fd: this.shared.fd, position: 0, span, generations: this.shared.generations });
-      memory.delete(this.shared.id, span);
-      cache.writeSucceeded();
-    } catch (error) {
-      cache.writeFailed(this.#cached, span, (error as NodeJS.ErrnoException).code ?? String(error));
-    } finally {
-      this.#promoting.delete(span);
-      this.#cached.unhold(span);
-    }
-  }
-
-  #avoidsDisk(span: number): boolean {
-    const until = this.#unreadable.get(span);
-    if (until === undefined) return false;
-    if (performance.now() < until) return true;
-    this.#unreadable.delete(span);
-    return false;
-  }
-
-  #copyFromFile(out: Uint8Array, at: number, length: number, position: number, first: number, end: number): boolean {
-    let code = 'EOF';
-    try {
-      let done = 0;
-      while (done < length) {
-        const n = readSync(this.shared.fd, out, at + done, length - done, position + done);
-        if (n === 0) break;
-        done += n;
-      }
-      let whole = done === length;
-      // Held spans are not evicted; only a failed read back hides one.
-      for (let span = first; span < end; span++) whole &&= this.#cached.present(span);
-      if (whole) return true;
-    } catch (error) {
-      code = (error as NodeJS.ErrnoException).code ?? String(error);
-    }
-    for (let span = first; span < end; span++) {
-      this.#unreadable.set(span, performance.now() + UNREADABLE_MS);
-      this.#context.cache.readFailed(this.#cached, span, code);
-    }
-    return false;
   }
 }

@@ -1,6 +1,7 @@
 import { spanAt } from '../cache/index.js';
-import type { FileHint, LazyLayer } from './lazy-layer.js';
+import type { LazyLayer } from './lazy-layer.js';
 import { Priority } from './protocol.js';
+import type { FileHint } from './types.js';
 
 /** Spans entered one after the other, each at its start, before a reader counts as sequential. Two transitions: a reader of
  * scattered pages crosses a boundary by chance every 16th time (128 KiB of kernel read-ahead in 2 MiB), twice in a row hardly ever. */

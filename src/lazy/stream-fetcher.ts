@@ -38,7 +38,7 @@ export class StreamFetcher implements JobCarrier {
     if (this.#running) return;
     this.#running = true;
     // Spans of one read are asked for one after the other: see them all before the first request.
-    setImmediate(() => void this.#run());
+    setImmediate(() => void this.#layer.track(this.#run()));
   }
 
   reconsider(): void {

@@ -1,0 +1,22 @@
+import type { BlobSource } from './range-request.js';
+
+/** One archive's way to a layer: two archives of one layer and span table share everything else. */
+export interface LayerProvider {
+  readonly source: BlobSource;
+  /** The stored checkpoint state of a span, checked against its crc32; null where none is needed. */
+  readState(span: number): Uint8Array | null;
+}
+
+/** The file a read belongs to: what read-ahead goes by. */
+export interface FileHint {
+  /** Tells files apart, over all mounts. */
+  readonly key: string | number;
+  /** Where the file's data ends in this layer: nothing is read ahead beyond. */
+  readonly end: number;
+}
+
+export interface ReadOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Without it nothing is read ahead. */
+  readonly file?: FileHint | undefined;
+}
