@@ -58,6 +58,8 @@ export const CASES: readonly OracleCase[] = [
         t.dir('many'),
         ...Array.from({ length: 300 }, (_, i) => t.file(`many/${'+-.~a'[i % 5]}${i}${'y'.repeat(i % 200)}`, String(i))),
         t.dir('.-'),
+        ...Array.from({ length: 15 }, (_, i) => t.dir(`${'p'.repeat(249)}/`.repeat(i + 1))),
+        t.file(`${`${'p'.repeat(249)}/`.repeat(15)}deep`, 'a path of 3,754 bytes'),
         t.file('-', ''),
         t.file('...', ''),
       ),

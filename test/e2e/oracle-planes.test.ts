@@ -1,12 +1,26 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import {
+  appendFileSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { afterEach, describe, expect, test } from 'vitest';
+import { writeErofs } from '../../src/erofs/index.js';
+import { mountErofs, unmount } from '../../src/linux/index.js';
+import { EntryColumns, TarParser } from '../../src/tar/index.js';
+import { TreeBuilder } from '../../src/tree/index.js';
 import { compareTrees, snapshotTree } from '../support/compare.js';
 import { FusePlane } from '../support/fuse-plane.js';
-import { buildErofs, kernelPlane, umociTree } from '../support/planes.js';
+import { buildErofs, kernelPlane, umociTree, withKernelMount } from '../support/planes.js';
 import * as t from '../support/tar.js';
 import { CASES } from './oracle-cases.js';
 
@@ -34,6 +48,70 @@ describe('both planes show the same', () => {
     );
     expect(compareTrees(await fuseTree(layers), kernelPlane(layers))).toEqual([]);
     expect(readFileSync(join(plane!.mountPoint, 'f126'), 'utf8')).toBe('layer 126');
+  });
+});
+
+describe('numbers', () => {
+  const layers = [
+    t.tar(t.dir('./'), t.dir('d'), t.file('d/f', 'x'.repeat(1000)), t.hardLink('h', 'd/f'), t.symlink('s', 'd')),
+  ];
+
+  test('inode numbers are the same in both planes, and always the same', async () => {
+    const paths = ['d', 'd/f', 'h', 's'];
+    const numbers = (mountPoint: string): number[] => paths.map((path) => lstatSync(join(mountPoint, path)).ino);
+    const kernel = withKernelMount(layers, numbers);
+    plane = await new FusePlane(layers).mount();
+    expect(numbers(plane.mountPoint)).toEqual(kernel);
+    expect(kernel[1]).toBe(kernel[2]);
+    expect(new Set(kernel).size).toBe(3);
+  });
+
+  test('st_blocks are in units of 512 bytes', async () => {
+    plane = await new FusePlane(layers).mount();
+    expect(lstatSync(join(plane.mountPoint, 'd/f')).blocks).toBe(2);
+    expect(withKernelMount(layers, (mountPoint) => lstatSync(join(mountPoint, 'd/f')).blocks)).toBe(2);
+  });
+
+  test('a file over 4 GiB ends where it should', () => {
+    const size = 5 * 2 ** 30 + 7;
+    const directory = mkdtempSync(join(tmpdir(), 'clip-big-'));
+    try {
+      const layer = join(directory, 'layer');
+      const head = Buffer.concat([t.file('before', 'b'), t.header({ name: 'big', size, mtime: 1 })]);
+      const tail = Buffer.concat([
+        Buffer.from('the end'),
+        new Uint8Array(505),
+        t.file('after', 'a'),
+        new Uint8Array(1024),
+      ]);
+      writeFileSync(layer, head);
+      truncateSync(layer, head.length + size - 7);
+      appendFileSync(layer, tail);
+      const entries = new EntryColumns();
+      const parser = new TarParser({ entries });
+      parser.push(head);
+      const zeros = new Uint8Array(1 << 20);
+      for (let left = size - 7; left > 0; left -= zeros.length)
+        parser.push(zeros.subarray(0, Math.min(left, zeros.length)));
+      parser.push(tail);
+      parser.finish();
+      const builder = new TreeBuilder();
+      builder.applyLayer(0, entries);
+      const primary = join(directory, 'primary');
+      writeFileSync(primary, writeErofs(builder.finish(), [{ tag: '', blocks: parser.position / 512 }]).image);
+      const mountPoint = join(directory, 'mnt');
+      mkdirSync(mountPoint);
+      mountErofs(primary, [layer], mountPoint);
+      try {
+        expect(lstatSync(join(mountPoint, 'big')).size).toBe(size);
+        expect(execFileSync('tail', ['-c', '7', join(mountPoint, 'big')], { encoding: 'utf8' })).toBe('the end');
+        expect(readFileSync(join(mountPoint, 'after'), 'utf8')).toBe('a');
+      } finally {
+        unmount(mountPoint);
+      }
+    } finally {
+      rmSync(directory, { recursive: true, force: true });
+    }
   });
 });
 
