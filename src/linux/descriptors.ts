@@ -1,15 +1,9 @@
-import { constants, openSync } from 'node:fs';
 import { check } from './errno.js';
 import * as flags from './flags.js';
 import * as sys from './syscalls.js';
 
 export function closeFd(fd: number): void {
   check(sys.close(fd), `close descriptor ${fd}`);
-}
-
-/** A second descriptor for the same open file, closed on exec. */
-export function duplicateFd(fd: number): number {
-  return check(sys.fcntl(fd, flags.F_DUPFD_CLOEXEC, 3), `duplicate descriptor ${fd}`);
 }
 
 /** Concerns the open file, so every descriptor that shares it. */
@@ -36,10 +30,6 @@ export function tryLock(fd: number): boolean {
   return true;
 }
 
-export function unlock(fd: number): void {
-  check(sys.flock(fd, flags.LOCK_UN), `unlock descriptor ${fd}`);
-}
-
 /** A counter that wakes whoever polls it. Non-blocking. */
 export function createEventFd(): number {
   return check(sys.eventfd(0, flags.EFD_CLOEXEC | flags.EFD_NONBLOCK), 'eventfd');
@@ -50,9 +40,4 @@ const one = new Uint8Array(new BigUint64Array([1n]).buffer);
 /** Adds 1 to an eventfd. */
 export function signalEventFd(fd: number): void {
   check(sys.write(fd, one, 8), `write eventfd ${fd}`);
-}
-
-/** Opens for reading and writing without the race of an exec in between. */
-export function openReadWrite(path: string): number {
-  return openSync(path, constants.O_RDWR | flags.O_CLOEXEC);
 }

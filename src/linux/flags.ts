@@ -4,13 +4,8 @@
 export const MS_RDONLY = 1;
 export const MS_NOSUID = 2;
 export const MS_NODEV = 4;
-export const MS_NOEXEC = 8;
 export const MS_REMOUNT = 32;
 export const MS_BIND = 4096;
-export const MS_MOVE = 8192;
-export const MS_REC = 16384;
-export const MS_PRIVATE = 1 << 18;
-export const MS_SLAVE = 1 << 19;
 export const MNT_FORCE = 1;
 export const MNT_DETACH = 2;
 export const UMOUNT_NOFOLLOW = 8;
@@ -38,15 +33,12 @@ export const O_CLOEXEC = 0o2000000;
 export const O_NONBLOCK = 0o4000;
 export const F_GETFL = 3;
 export const F_SETFL = 4;
-export const F_DUPFD_CLOEXEC = 1030;
 export const FALLOC_FL_KEEP_SIZE = 1;
 export const FALLOC_FL_PUNCH_HOLE = 2;
 /** preadv2(2): fail with EAGAIN rather than wait for the disk. */
 export const RWF_NOWAIT = 8;
-export const LOCK_SH = 1;
 export const LOCK_EX = 2;
 export const LOCK_NB = 4;
-export const LOCK_UN = 8;
 
 // sys/epoll.h, sys/eventfd.h
 export const EPOLL_CLOEXEC = O_CLOEXEC;
@@ -54,11 +46,9 @@ export const EPOLL_CTL_ADD = 1;
 export const EPOLL_CTL_DEL = 2;
 export const EPOLLIN = 1;
 export const EPOLLERR = 8;
-export const EPOLLHUP = 16;
 export const EPOLLEXCLUSIVE = 0x10000000;
 export const EFD_CLOEXEC = O_CLOEXEC;
 export const EFD_NONBLOCK = O_NONBLOCK;
-export const EFD_SEMAPHORE = 1;
 
 // sys/socket.h
 export const AF_UNIX = 1;
@@ -67,17 +57,14 @@ export const SOCK_SEQPACKET = 5;
 export const SOCK_CLOEXEC = O_CLOEXEC;
 export const SOCK_NONBLOCK = O_NONBLOCK;
 export const SOL_SOCKET = 1;
-export const SO_PEERCRED = 17;
 export const SCM_RIGHTS = 1;
 export const MSG_DONTWAIT = 0x40;
 export const MSG_NOSIGNAL = 0x4000;
 export const MSG_CMSG_CLOEXEC = 0x40000000;
 export const MSG_CTRUNC = 8;
-export const MSG_TRUNC = 0x20;
 
 // sys/prctl.h
 export const PR_SET_PDEATHSIG = 1;
-export const PR_SET_CHILD_SUBREAPER = 36;
 
 // linux/fuse.h: _IOW(229, 1, struct fuse_backing_map) and _IOW(229, 2, uint32_t)
 export const FUSE_DEV_IOC_BACKING_OPEN = (1 << 30) | (16 << 16) | (229 << 8) | 1;

@@ -1,13 +1,10 @@
 export {
   closeFd,
   createEventFd,
-  duplicateFd,
-  openReadWrite,
   punchHole,
   setNonBlocking,
   signalEventFd,
   tryLock,
-  unlock,
 } from './descriptors.js';
 export { Epoll } from './epoll.js';
 export { check, Errno, errnoName, SystemCallError } from './errno.js';
@@ -16,11 +13,9 @@ export { closeBackingFile, type FuseMountOptions, mountFuse, openBackingFile, op
 export { bindMount, type MountOptions, mountErofs, mountFileSystem, unmount } from './mount.js';
 export { type MountInfo, mountNamespace, parseMountInfo, readMountInfo } from './mountinfo.js';
 export { notifySystemd } from './notify.js';
-export { becomeSubreaper, dieWithParent } from './process.js';
+export { dieWithParent } from './process.js';
 export {
   listenUnix,
-  type PeerCredentials,
-  peerCredentials,
   receiveDescriptors,
   sendDescriptors,
   socketPair,

@@ -1,11 +1,12 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { closeSync, fstatSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { connect, createServer } from 'node:net';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
   bindMount,
+  closeBackingFile,
   createEventFd,
   Epoll,
   Errno,
@@ -14,8 +15,10 @@ import {
   listenUnix,
   listXattr,
   mountErofs,
+  mountFuse,
+  openBackingFile,
+  openFuseDevice,
   parseMountInfo,
-  peerCredentials,
   punchHole,
   readMountInfo,
   receiveDescriptors,
@@ -176,23 +179,6 @@ describe('sockets', () => {
     expect(() => listenUnix(`/tmp/${'x'.repeat(110)}`)).toThrow(/ENAMETOOLONG/);
     expect(() => listenUnix(path)).toThrow(/listen on .*: EADDRINUSE/);
   });
-
-  it('tells who connected', async () => {
-    const path = join(dir, 'peer.sock');
-    const server = createServer();
-    await new Promise<void>((resolve) => server.listen(path, resolve));
-    const accepted = new Promise<number>((resolve) => {
-      server.on('connection', (socket) => {
-        const handle = (socket as unknown as { _handle: { fd: number } })._handle;
-        resolve(peerCredentials(handle.fd).pid);
-        socket.end();
-      });
-    });
-    const client = connect(path);
-    expect(await accepted).toBe(process.pid);
-    client.destroy();
-    server.close();
-  });
 });
 
 describe('mounts', () => {
@@ -226,6 +212,22 @@ describe('mounts', () => {
     closeSync(held);
     expect(readMountInfo().some((mount) => mount.mountPoint === target)).toBe(false);
     expect(() => unmount(target)).toThrow(/EINVAL/);
+  });
+
+  it.skipIf(!root)('refuses a backing file to a connection that did not ask for passthrough', () => {
+    const fd = openFuseDevice();
+    const target = mkdtempSync(join(dir, 'fuse-'));
+    mountFuse({ fd, target, source: 'clip-test' });
+    const file = openSync(process.execPath, 'r');
+    try {
+      // Not ENOTTY: the request number is the kernel's.
+      expect(() => openBackingFile(fd, file)).toThrow(/passthrough: EPERM/);
+      expect(() => closeBackingFile(fd, 1)).toThrow(/backing file 1: EPERM/);
+    } finally {
+      unmount(target, 'lazy');
+      closeSync(fd);
+      closeSync(file);
+    }
   });
 
   it.skipIf(!root)('mounts EROFS with its devices and says why it cannot', () => {

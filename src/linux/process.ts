@@ -7,8 +7,3 @@ import * as sys from './syscalls.js';
 export function dieWithParent(signal: NodeJS.Signals = 'SIGKILL'): void {
   check(sys.prctl(flags.PR_SET_PDEATHSIG, constants.signals[signal]), 'prctl PR_SET_PDEATHSIG');
 }
-
-/** Orphaned descendants become this process's children (and zombies to reap) instead of init's. */
-export function becomeSubreaper(): void {
-  check(sys.prctl(flags.PR_SET_CHILD_SUBREAPER, 1), 'prctl PR_SET_CHILD_SUBREAPER');
-}

@@ -39,20 +39,6 @@ export function listenUnix(path: string, mode = 0o600, backlog = 511): number {
   return fd;
 }
 
-export interface PeerCredentials {
-  pid: number;
-  uid: number;
-  gid: number;
-}
-
-/** Who connected a unix stream socket (SO_PEERCRED): as it was at connect(2). */
-export function peerCredentials(fd: number): PeerCredentials {
-  const value = new Int32Array(3);
-  const length = new Uint8Array(new Uint32Array([12]).buffer);
-  check(sys.getsockopt(fd, flags.SOL_SOCKET, flags.SO_PEERCRED, new Uint8Array(value.buffer), length), 'SO_PEERCRED');
-  return { pid: value[0]!, uid: value[1]!, gid: value[2]! };
-}
-
 const CMSG_HEADER = 16;
 /** The kernel passes at most 253 descriptors in one message (SCM_MAX_FD). */
 const MAX_FDS = 253;

@@ -35,14 +35,6 @@ const c = {
     'int',
   ]),
   writev: bind<[number, Memory, number]>('writev', 'int64_t', ['int', 'void *', 'int']),
-  splice: bind<[number, Memory, number, Memory, number, number]>('splice', 'int64_t', [
-    'int',
-    'void *',
-    'int',
-    'void *',
-    'size_t',
-    'uint32_t',
-  ]),
   close: bind<[number]>('close', 'int', ['int']),
   fcntl: bind<[number, number, number]>('fcntl', 'int', ['int', 'int', 'int64_t']),
   ioctl: bind<[number, number, Memory]>('ioctl', 'int', ['int', 'uint64_t', 'void *']),
@@ -73,13 +65,6 @@ const c = {
   listen: bind<[number, number]>('listen', 'int', ['int', 'int']),
   sendmsg: bind<[number, Memory, number]>('sendmsg', 'int64_t', ['int', 'void *', 'int']),
   recvmsg: bind<[number, Memory, number]>('recvmsg', 'int64_t', ['int', 'void *', 'int']),
-  getsockopt: bind<[number, number, number, Memory, Memory]>('getsockopt', 'int', [
-    'int',
-    'int',
-    'int',
-    'void *',
-    'void *',
-  ]),
   prctl: bind<[number, number, number, number, number]>('prctl', 'int', [
     'int',
     'uint64_t',
@@ -87,7 +72,6 @@ const c = {
     'uint64_t',
     'uint64_t',
   ]),
-  pipe2: bind<[Memory, number]>('pipe2', 'int', ['void *', 'int']),
   mknod: bind<[Memory, number, number]>('mknod', 'int', ['void *', 'uint32_t', 'uint64_t']),
   lgetxattr: bind<[Memory, Memory, Memory, number]>('lgetxattr', 'int64_t', ['void *', 'void *', 'void *', 'size_t']),
   llistxattr: bind<[Memory, Memory, number]>('llistxattr', 'int64_t', ['void *', 'void *', 'size_t']),
@@ -130,9 +114,6 @@ export const preadv2 = (fd: number, vector: Memory, count: number, offset: numbe
   outcome(c.preadv2(fd, vector, count, offset, flags));
 /** `vector` holds `count` struct iovec: address and length, 8 bytes each. */
 export const writev = (fd: number, vector: Memory, count: number): number => outcome(c.writev(fd, vector, count));
-/** `offsetIn`: an 8-byte file offset, or null for a pipe. The output is always a pipe or a device. */
-export const splice = (fdIn: number, offsetIn: Memory, fdOut: number, length: number, flags: number): number =>
-  outcome(c.splice(fdIn, offsetIn, fdOut, null, length, flags));
 export const close = (fd: number): number => outcome(c.close(fd));
 export const fcntl = (fd: number, command: number, argument: number): number => outcome(c.fcntl(fd, command, argument));
 export const ioctl = (fd: number, request: number, memory: Memory): number => outcome(c.ioctl(fd, request, memory));
@@ -168,10 +149,7 @@ export const bindSocket = (fd: number, address: Memory, length: number): number 
 export const listen = (fd: number, backlog: number): number => outcome(c.listen(fd, backlog));
 export const sendmsg = (fd: number, header: Memory, flags: number): number => outcome(c.sendmsg(fd, header, flags));
 export const recvmsg = (fd: number, header: Memory, flags: number): number => outcome(c.recvmsg(fd, header, flags));
-export const getsockopt = (fd: number, level: number, name: number, value: Memory, length: Memory): number =>
-  outcome(c.getsockopt(fd, level, name, value, length));
 export const prctl = (option: number, a = 0, b = 0, c2 = 0, d = 0): number => outcome(c.prctl(option, a, b, c2, d));
-export const pipe2 = (fds: Memory, flags: number): number => outcome(c.pipe2(fds, flags));
 export const mknod = (path: Path, mode: number, device: number): number =>
   outcome(c.mknod(cString(path), mode, device));
 export const lgetxattr = (path: Path, name: Path, value: Memory, size: number): number =>
