@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { chmodSync, readFileSync } from 'node:fs';
 import type { Health, MountInfoReply } from '../../src/daemon/index.js';
 import type { Clipctl } from './clipctl.js';
 import { layerLike } from './gzip.js';
@@ -32,6 +32,7 @@ export async function indexedImage(clip: Clipctl, name: string, seed = 1, largeB
     ...[...files].map(([path, content]) => file(path, content)),
   );
   const image = writeImage([layer], { config: { Cmd: ['/bin/sh'] } });
+  chmodSync(image.layout.directory, 0o755); // other users mount it, too
   const archive = clip.path(`${name}.clip`);
   await clip.ok('index', '--image', image.reference, '--out', archive, '--checkpoint', '1');
   const hashes = new Map([...files].map(([path, content]) => [path, sha256Of(content)]));
