@@ -8,6 +8,13 @@ const program = new Command();
 for (const register of commands) register(program);
 const names = program.commands.map((command) => command.name());
 
+/** Every command that does something: "index", "cache ls". */
+const leaves = program.commands.flatMap((command) =>
+  command.commands.length === 0
+    ? [{ words: command.name(), command }]
+    : command.commands.map((sub) => ({ words: `${command.name()} ${sub.name()}`, command: sub })),
+);
+
 describe('clipctl help', () => {
   let clipctl: Clipctl;
   beforeAll(async () => {
@@ -28,22 +35,18 @@ describe('clipctl help', () => {
     expect(b.stdout).toBe(a.stdout);
   });
 
-  it.each(names)('%s takes --json and --verbose', (name) => {
-    const flags = program.commands.find((command) => command.name() === name)!.options.map((option) => option.long);
-    expect(flags).toEqual(expect.arrayContaining(['--json', '--verbose']));
+  it.each(leaves)('$words takes --json and --verbose', ({ command }) => {
+    expect(command.options.map((option) => option.long)).toEqual(expect.arrayContaining(['--json', '--verbose']));
   });
 
   it('docs/cli.md describes every command and every flag', () => {
     const page = readFileSync(new URL('../../../docs/cli.md', import.meta.url), 'utf8');
-    const missing = program.commands.flatMap((command) => {
-      const start = page.indexOf(`\n## clipctl ${command.name()}`);
+    const missing = leaves.flatMap(({ words, command }) => {
+      const start = page.indexOf(`\n## clipctl ${words}\n`);
       const next = page.indexOf('\n## ', start + 1);
       const section = start < 0 ? '' : page.slice(start, next < 0 ? page.length : next);
-      const flags = command.options.map((option) => option.long ?? option.short!);
-      return [
-        ...(start < 0 ? [command.name()] : []),
-        ...flags.filter((flag) => !section.includes(flag)).map((flag) => `${command.name()} ${flag}`),
-      ];
+      const flags = command.options.map((option) => option.long ?? option.short!).filter((f) => !section.includes(f));
+      return start < 0 ? [words] : flags.map((flag) => `${words} ${flag}`);
     });
     expect(missing).toEqual([]);
   });
