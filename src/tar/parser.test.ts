@@ -1,69 +1,11 @@
-import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import fc from 'fast-check';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
+import { latin1, type ParsedEntry, parseTar as parse } from '../../test/support/parse-tar.js';
 import * as t from '../../test/support/tar.js';
 import { FormatError } from '../bytes/index.js';
 import { EntryColumns, encodeDevice, TarParser } from './index.js';
 
-interface Parsed {
-  path: string;
-  mode: string;
-  uid: number;
-  gid: number;
-  mtime: number;
-  nsec: number;
-  size: number;
-  rdev: number;
-  link: string;
-  data: string;
-  xattrs: Record<string, string>;
-  extents: number[] | null;
-}
-
-const latin1 = (bytes: Uint8Array): string => Buffer.from(bytes).toString('latin1');
-
-function parse(archive: Uint8Array, chunk = Number.POSITIVE_INFINITY): Parsed[] {
-  const entries = new EntryColumns();
-  const data: string[] = [];
-  const parser = new TarParser({
-    entries,
-    data: (entry, view) => {
-      data[entry] = (data[entry] ?? '') + latin1(view);
-    },
-  });
-  for (let at = 0; at < archive.length; at += chunk)
-    parser.push(archive.subarray(at, Math.min(archive.length, at + chunk)));
-  parser.finish();
-  expect(parser.position).toBe(archive.length);
-  const { message } = entries.toTransfer();
-  const e = EntryColumns.fromTransfer(structuredClone(message));
-  return Array.from({ length: e.count }, (_, i) => {
-    const extents = e.extents(i);
-    const stored = extents === null ? e.size(i) : extents.reduce((sum, value, k) => sum + (k % 2 === 1 ? value : 0), 0);
-    if ((e.mode(i) & 0o170000) === 0o100000) {
-      expect(latin1(archive.subarray(e.dataOffset(i), e.dataOffset(i) + stored))).toBe(data[i] ?? '');
-    }
-    return {
-      path: latin1(e.arena.subarray(e.pathStart(i), e.pathEnd(i))),
-      mode: e.mode(i).toString(8),
-      uid: e.uid(i),
-      gid: e.gid(i),
-      mtime: e.mtime(i),
-      nsec: e.mtimeNsec(i),
-      size: e.size(i),
-      rdev: e.rdev(i),
-      link: latin1(e.arena.subarray(e.linkStart(i), e.linkEnd(i))),
-      data: data[i] ?? '',
-      xattrs: Object.fromEntries(e.xattrs(i).map(({ name, value }) => [latin1(name), latin1(value)])),
-      extents: extents === null ? null : [...extents],
-    };
-  });
-}
-
-const one = (...parts: Uint8Array[]): Parsed => parse(t.tar(...parts)).at(-1)!;
+const one = (...parts: Uint8Array[]): ParsedEntry => parse(t.tar(...parts)).at(-1)!;
 
 describe('headers', () => {
   test.each([
@@ -469,41 +411,5 @@ describe('delivery', () => {
       }),
       { numRuns: 100 },
     );
-  });
-});
-
-describe('what other programs write', () => {
-  let directory: string;
-  beforeAll(() => {
-    directory = mkdtempSync(join(tmpdir(), 'clip-tar-'));
-    mkdirSync(join(directory, 'in/sub'), { recursive: true });
-    writeFileSync(join(directory, 'in/sub', 'n'.repeat(150)), 'long');
-    writeFileSync(join(directory, 'in/file'), 'x'.repeat(3000));
-    symlinkSync('t'.repeat(180), join(directory, 'in/link'));
-    spawnSync('truncate', ['-s', '3M', join(directory, 'in/sparse')]);
-    spawnSync('setfattr', ['-n', 'user.k', '-v', 'v', join(directory, 'in/file')]);
-  });
-  afterAll(() => rmSync(directory, { recursive: true, force: true }));
-
-  test.each([
-    ['tar', ['--format=gnu', '-S']],
-    ['tar', ['--format=pax', '-S', '--sparse-version=0.0']],
-    ['tar', ['--format=pax', '-S', '--sparse-version=0.1']],
-    ['tar', ['--format=pax', '-S', '--sparse-version=1.0', '--xattrs']],
-    ['tar', ['--format=ustar', '--exclude=n*', '--exclude=link']],
-    ['tar', ['--format=oldgnu']],
-    ['bsdtar', ['--format=pax', '--xattrs']],
-    ['bsdtar', ['--format=gnutar']],
-  ])('%s %j', (program, options) => {
-    const made = spawnSync(program, ['-c', '-f', '-', ...options, '-C', directory, 'in'], { maxBuffer: 1 << 28 });
-    expect(made.status, made.stderr.toString()).toBe(0);
-    const parsed = new Map(parse(new Uint8Array(made.stdout)).map((e) => [e.path.replace(/\/$/, ''), e]));
-    expect(parsed.get('in/file')).toMatchObject({ size: 3000, data: 'x'.repeat(3000) });
-    expect(parsed.get('in/sparse')).toMatchObject({ size: 3 << 20 });
-    if (!options.includes('--exclude=n*')) {
-      expect(parsed.get(`in/sub/${'n'.repeat(150)}`)).toMatchObject({ data: 'long' });
-      expect(parsed.get('in/link')).toMatchObject({ link: 't'.repeat(180) });
-    }
-    if (options.includes('--xattrs')) expect(parsed.get('in/file')!.xattrs).toEqual({ 'user.k': 'v' });
   });
 });
