@@ -62,6 +62,8 @@ export class Authenticator {
   readonly #registry: string;
   readonly #repository: string;
   readonly #provider: Credentials | RegistryCredentialProvider | null;
+  /** What the provider gave; asked again only when that is refused. */
+  #credentials: Credentials | null | undefined;
   #challenge: Challenge | null = null;
   #origin: URL | null = null;
   #token: Token | null = null;
@@ -99,10 +101,9 @@ export class Authenticator {
       challenges.find((c) => c.scheme === 'bearer' && c.params.realm !== undefined) ??
       challenges.find((c) => c.scheme === 'basic');
     if (challenge === undefined) return false;
-    // The same Basic password again, or a token that the registry refused fresh, will not do better.
-    const insufficient =
-      used !== null && (challenge.scheme === 'basic' || challenge.params.error === 'insufficient_scope');
-    if (insufficient) return false;
+    if (used !== null && challenge.params.error === 'insufficient_scope') return false;
+    // The same Basic password again will not do better; what the provider says now may.
+    if (used !== null && challenge.scheme === 'basic' && !(await this.#askAgain())) return false;
     this.#challenge = challenge;
     this.#origin = response.url;
     this.#token = null;
@@ -110,10 +111,17 @@ export class Authenticator {
     return this.#token !== null;
   }
 
-  async #credentials(): Promise<Credentials | null> {
+  async #ask(): Promise<Credentials | null> {
     const provider = this.#provider;
     if (provider === null || !('getCredentials' in provider)) return provider;
     return provider.getCredentials(this.#registry, this.#repository);
+  }
+
+  /** What was used has been refused: it may have expired, and a helper have fresh ones. @returns whether they are others */
+  async #askAgain(): Promise<boolean> {
+    const before = JSON.stringify(this.#credentials);
+    this.#credentials = await this.#ask();
+    return JSON.stringify(this.#credentials) !== before;
   }
 
   async #renew(signal?: AbortSignal): Promise<void> {
@@ -126,8 +134,18 @@ export class Authenticator {
   }
 
   async #fetch(): Promise<Token> {
+    this.#credentials ??= await this.#ask();
+    try {
+      return await this.#fetchWith(this.#credentials);
+    } catch (error) {
+      const refused = error instanceof ClipError && error.code === 'UNAUTHORIZED';
+      if (!refused || !(await this.#askAgain())) throw error;
+      return this.#fetchWith(this.#credentials);
+    }
+  }
+
+  async #fetchWith(credentials: Credentials | null): Promise<Token> {
     const challenge = this.#challenge!;
-    const credentials = await this.#credentials();
     if (challenge.scheme === 'basic') {
       const basic = basicHeader(credentials);
       if (basic === null) throw this.#loginNeeded('');

@@ -48,6 +48,8 @@ export class RegistryClient {
   readonly #policy: RetryPolicy;
   readonly #redirected = new Map<string, URL>();
   #base: URL | null = null;
+  /** Something has answered. */
+  #reached = false;
 
   constructor(registry: string, repository: string, options: ClientOptions) {
     this.registry = registry;
@@ -76,7 +78,7 @@ export class RegistryClient {
         if (!(await speaksTls(hostname, Number(https.port || 443), signal))) base = new URL(`http://${host}/`);
       } catch (error) {
         if (signal?.aborted) throw aborted(`connecting to ${host}`, signal.reason);
-        throw networkError(https, error);
+        throw networkError(https, error, this.#reached);
       }
     }
     this.#base = base;
@@ -195,9 +197,11 @@ export class RegistryClient {
   async #send(url: URL, headers: Readonly<Record<string, string>>, signal?: AbortSignal): Promise<Response> {
     this.counters.requests++;
     try {
-      return await this.#transport.send(url, { headers, signal });
+      const response = await this.#transport.send(url, { headers, signal });
+      this.#reached = true;
+      return response;
     } catch (error) {
-      throw networkError(url, error);
+      throw networkError(url, error, this.#reached);
     }
   }
 

@@ -22,6 +22,45 @@ export interface RegistryCredentialProvider {
   getCredentials(registry: string, repository: string): Promise<Credentials | null>;
 }
 
+interface HelperUser {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** Where and as whom to look credentials up again: plain data, for a daemon that serves this user's mounts. */
+export interface CredentialLookup extends HelperUser {
+  readonly env: Readonly<Record<string, string>>;
+}
+
+/** What config files and helpers (of keyrings and clouds) are found by and go by; nothing else of an environment is passed on. */
+const LOOKUP_VARIABLES =
+  /^(PATH|HOME|USER|LOGNAME|LANG|DOCKER_CONFIG|REGISTRY_AUTH_FILE|DBUS_SESSION_BUS_ADDRESS|GNUPGHOME|(XDG|PASSWORD_STORE|AWS|GOOGLE|CLOUDSDK|GCLOUD|AZURE|ACR)_\w+|(https?|no|all)_proxy)$/i;
+
+export function captureLookup(env: NodeJS.ProcessEnv): CredentialLookup {
+  const passed = Object.entries(env).filter(
+    (entry): entry is [string, string] => entry[1] !== undefined && LOOKUP_VARIABLES.test(entry[0]),
+  );
+  return { env: Object.fromEntries(passed), uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
+}
+
+/** Credentials that were resolved elsewhere; once they are refused, looked up again where they came from. */
+export class CapturedCredentials implements RegistryCredentialProvider {
+  readonly name = 'captured';
+  readonly #lookup: DockerCredentials;
+  #captured: Credentials | null | undefined;
+
+  constructor(captured: Credentials | null, lookup: CredentialLookup) {
+    this.#captured = captured;
+    this.#lookup = new DockerCredentials({ ...lookup.env }, lookup);
+  }
+
+  async getCredentials(registry: string, repository: string): Promise<Credentials | null> {
+    const captured = this.#captured;
+    this.#captured = undefined;
+    return captured === undefined ? this.#lookup.getCredentials(registry, repository) : captured;
+  }
+}
+
 /** A credential helper that hangs (a locked keyring asking for a password) must not hang us. */
 const HELPER_TIMEOUT_MS = 30_000;
 const MAX_HELPER_OUTPUT = 1024 * 1024;
@@ -35,9 +74,12 @@ const HUB_KEY = 'https://index.docker.io/v1/';
 export class DockerCredentials implements RegistryCredentialProvider {
   readonly name = 'docker-config';
   readonly #env: NodeJS.ProcessEnv;
+  readonly #user: HelperUser | null;
 
-  constructor(env: NodeJS.ProcessEnv = process.env) {
+  /** @param user whom helpers run as, when this process is root and they are not */
+  constructor(env: NodeJS.ProcessEnv = process.env, user: HelperUser | null = null) {
     this.#env = env;
+    this.#user = user;
   }
 
   #files(): { path: string; required: boolean }[] {
@@ -88,7 +130,7 @@ export class DockerCredentials implements RegistryCredentialProvider {
     const program = `docker-credential-${helper}`;
     if (!/^[\w.-]+$/.test(helper))
       throw new ClipError('BAD_FORMAT', `"${helper}" in the Docker config is not a credential helper`);
-    const { status, stdout, stderr } = await run(program, server, this.#env);
+    const { status, stdout, stderr } = await run(program, server, this.#env, this.#user);
     if (status !== 0) {
       // credentials/error.go: the two texts that mean "none stored", printed on stdout.
       if (/credentials not found|no credentials server URL|no credentials username/i.test(stdout)) return null;
@@ -110,10 +152,13 @@ function run(
   program: string,
   input: string,
   env: NodeJS.ProcessEnv,
+  user: HelperUser | null,
 ): Promise<{ status: number; stdout: string; stderr: string }> {
+  const other = user !== null && process.getuid?.() === 0 && user.uid !== 0;
   return new Promise((resolve, reject) => {
     const child = spawn(program, ['get'], {
       env,
+      ...(other && { uid: user.uid, gid: user.gid }),
       stdio: ['pipe', 'pipe', 'pipe'],
       timeout: HELPER_TIMEOUT_MS,
       killSignal: 'SIGKILL',

@@ -25,16 +25,15 @@ function codeOf(error: unknown): string {
   return typeof code === 'string' ? code : cause === undefined ? '' : codeOf(cause);
 }
 
+/** No connection was made. Worth another try only where there has been one before: most often it is a wrong address. */
+const UNREACHABLE = new Set(['ECONNREFUSED', 'ETIMEDOUT', 'ENETUNREACH', 'EHOSTUNREACH', 'UND_ERR_CONNECT_TIMEOUT']);
+
 /** Failures of a connection that a new one may not have. */
 const TRANSIENT = new Set([
   'ECONNRESET',
   'EPIPE',
-  'ETIMEDOUT',
   'EAI_AGAIN',
-  'ENETUNREACH',
-  'EHOSTUNREACH',
   'UND_ERR_SOCKET',
-  'UND_ERR_CONNECT_TIMEOUT',
   'UND_ERR_HEADERS_TIMEOUT',
   'UND_ERR_BODY_TIMEOUT',
   'UND_ERR_RES_CONTENT_LENGTH_MISMATCH',
@@ -54,12 +53,12 @@ function isCertificateCode(code: string): boolean {
 }
 
 /** What went wrong between us and `url`, in the words of someone who has to fix it. */
-export function networkError(url: URL, error: unknown): ClipError {
+export function networkError(url: URL, error: unknown, reachedBefore = true): ClipError {
   if (error instanceof ClipError) return error;
   const code = codeOf(error);
   const detail = (error instanceof Error ? error.message : String(error)).split('\n')[0]!.slice(0, MAX_ERROR_TEXT);
   const fail = (message: string, hint?: string): ClipError =>
-    TRANSIENT.has(code)
+    TRANSIENT.has(code) || (reachedBefore && UNREACHABLE.has(code))
       ? new TransientError(message, { hint, cause: error })
       : new ClipError('NETWORK', message, { hint, cause: error });
   if (code === 'ECONNREFUSED') {

@@ -1,5 +1,10 @@
 export type { SourceCounters } from './client.js';
-export { type Credentials, DockerCredentials, type RegistryCredentialProvider } from './credentials.js';
+export {
+  type CredentialLookup,
+  type Credentials,
+  DockerCredentials,
+  type RegistryCredentialProvider,
+} from './credentials.js';
 export { digestOf, expectDigest, isDigest, verifyDigest } from './digest.js';
 export { TransientError } from './errors.js';
 export { captureAccess, openImageSource, type RegistryAccess, type SourceOptions, sourceForArchive } from './open.js';

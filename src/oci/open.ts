@@ -1,6 +1,6 @@
 import { ClipError } from '../bytes/index.js';
 import type { Credentials, RegistryCredentialProvider } from './credentials.js';
-import { DockerCredentials } from './credentials.js';
+import { CapturedCredentials, type CredentialLookup, captureLookup, DockerCredentials } from './credentials.js';
 import { LayoutSource } from './layout.js';
 import { type ProxySettings, proxyFromEnvironment } from './proxy.js';
 import { parseReference, type Reference } from './reference.js';
@@ -13,6 +13,8 @@ import { environmentCa } from './tls-trust.js';
 export interface SourceOptions {
   /** null: anonymous. Default: {@link DockerCredentials}. */
   readonly credentials?: Credentials | RegistryCredentialProvider | null | undefined;
+  /** With plain `credentials`: where to look for new ones when they are refused. */
+  readonly lookup?: CredentialLookup | undefined;
   readonly plainHttp?: boolean | undefined;
   /** PEM certificates to trust besides the system's. */
   readonly ca?: string | undefined;
@@ -28,6 +30,7 @@ export interface SourceOptions {
 /** What only this process can see of how to reach a registry, as JSON for another process; SourceOptions by shape. */
 export interface RegistryAccess {
   readonly credentials: Credentials | null;
+  readonly lookup?: CredentialLookup;
   readonly plainHttp: boolean;
   readonly ca: string;
   readonly proxy: ProxySettings;
@@ -39,11 +42,17 @@ export function openImageSource(reference: Reference | string, options: SourceOp
   if (parsed.kind === 'layout') return new LayoutSource(parsed);
   return new RegistrySource(parsed, {
     ...options,
-    credentials: options.credentials === undefined ? new DockerCredentials() : options.credentials,
+    credentials: credentialsOf(options),
     plainHttp: options.plainHttp ?? false,
     ca: options.ca ?? environmentCa(process.env),
     proxy: options.proxy ?? proxyFromEnvironment(process.env),
   });
+}
+
+function credentialsOf({ credentials, lookup }: SourceOptions): Credentials | RegistryCredentialProvider | null {
+  if (credentials === undefined) return new DockerCredentials();
+  if (lookup === undefined || (credentials !== null && 'getCredentials' in credentials)) return credentials;
+  return new CapturedCredentials(credentials, lookup);
 }
 
 /** For reading an archive's layers, by digest, from where they were when it was indexed. */
@@ -62,10 +71,12 @@ export async function captureAccess(
 ): Promise<RegistryAccess> {
   const plainHttp = options.plainHttp ?? false;
   if (reference.kind === 'layout') return { credentials: null, plainHttp, ca: '', proxy: {} };
+  const fromConfig = options.credentials === undefined;
   const provider = options.credentials === undefined ? new DockerCredentials(env) : options.credentials;
   const credentials =
     provider !== null && 'getCredentials' in provider
       ? await provider.getCredentials(reference.registry, reference.repository)
       : provider;
-  return { credentials, plainHttp, ca: environmentCa(env), proxy: proxyFromEnvironment(env) };
+  const lookup = fromConfig ? { lookup: captureLookup(env) } : {};
+  return { credentials, ...lookup, plainHttp, ca: environmentCa(env), proxy: proxyFromEnvironment(env) };
 }

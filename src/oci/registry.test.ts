@@ -10,7 +10,15 @@ import { type Fault, type RegistryProxy, startProxy } from '../../test/support/p
 import { LOGIN, startRegistry, type TestRegistry } from '../../test/support/registry.js';
 import { IDENTITY_TOKEN } from '../../test/support/token-server.js';
 import { ClipError } from '../bytes/index.js';
-import { type ImageSource, openImageSource, parsePlatform, type SourceOptions, sourceForArchive } from './index.js';
+import {
+  captureAccess,
+  type ImageSource,
+  openImageSource,
+  parsePlatform,
+  parseReference,
+  type SourceOptions,
+  sourceForArchive,
+} from './index.js';
 
 const FAST = { baseMs: 1, maxMs: 5 };
 
@@ -649,6 +657,78 @@ describe('logins', () => {
     );
     await transport.close();
   });
+});
+
+describe('a registry that goes away', () => {
+  test('is waited for if it has been there, and not if it never was', async () => {
+    const blob = Buffer.from('0123456789');
+    const serve = (): Server =>
+      createServer((request, response) => {
+        const [, start, end] = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range!)!.map(Number) as [
+          number,
+          number,
+          number,
+        ];
+        response.writeHead(206, { 'content-range': `bytes ${start}-${end}/10` }).end(blob.subarray(start, end + 1));
+      });
+    let server = serve();
+    const { host, port } = new URL(await listen(server));
+    const source = open(`${host}/a/b`, { retry: { baseMs: 100, maxMs: 300 } });
+    const digest = `sha256:${'0'.repeat(64)}`;
+    expect((await source.fetchRange(digest, 2, 4)).length).toBe(2);
+    server.close();
+    server.closeAllConnections();
+    setTimeout(() => {
+      server = serve().listen(Number(port), '127.0.0.1');
+    }, 300);
+    expect(Buffer.from(await source.fetchRange(digest, 2, 4)).toString()).toBe('23');
+    server.close();
+    server.closeAllConnections();
+    const before = source.counters.retries;
+    expect((await failure(source.fetchRange(digest, 2, 4))).message).toBe(`${host} refuses connections`);
+    expect(source.counters.retries - before).toBe(5);
+    const never = open(`${host}/a/b`);
+    expect((await failure(never.resolve())).message).toBe(`${host} refuses connections`);
+    expect(never.counters.retries).toBe(0);
+  });
+});
+
+describe('credentials that end', () => {
+  test.each(['basic', 'token'] as const)(
+    '%s: the provider is asked again, once, when they are refused',
+    async (auth) => {
+      const registry = await startRegistry({ auth, tokenSeconds: 1 });
+      try {
+        await registry.push(`oci:${layout.directory}:multi`, 'a/b:multi');
+        let asked = 0;
+        const answers = [{ username: 'clip', password: 'expired' }, LOGIN];
+        const provider = { name: 'test', getCredentials: async () => answers[Math.min(asked++, answers.length - 1)]! };
+        const ref = `${registry.host}/a/b:multi`;
+        expect((await open(ref, { credentials: provider }).resolve()).layers.length).toBe(1);
+        expect(asked).toBe(2);
+
+        // As a daemon has it: what a client resolved, and where to look again.
+        const home = mkdtempSync(join(tmpdir(), 'clip-home-'));
+        const write = (password: string): void => {
+          const entry = { auth: Buffer.from(`clip:${password}`).toString('base64') };
+          writeFileSync(join(home, 'config.json'), JSON.stringify({ auths: { [registry.host]: entry } }));
+        };
+        write(LOGIN.password);
+        const reference = parseReference(ref);
+        const access = await captureAccess(reference, {}, { DOCKER_CONFIG: home, SECRET: 'not passed on' });
+        expect(access.credentials).toEqual(LOGIN);
+        expect(access.lookup!.env).toEqual({ DOCKER_CONFIG: home });
+        const sent = JSON.parse(
+          JSON.stringify({ ...access, credentials: { username: 'clip', password: 'expired' } }),
+        ) as SourceOptions;
+        if (auth === 'basic') expect((await open(ref, sent).resolve()).layers.length).toBe(1);
+        expect((await open(ref, access).resolve()).layers.length).toBe(1);
+        rmSync(home, { recursive: true, force: true });
+      } finally {
+        await registry.stop();
+      }
+    },
+  );
 });
 
 describe('proxies', () => {
