@@ -1,5 +1,5 @@
 import type { Placement } from '../archive/index.js';
-import type { SharedLayer } from '../cache/index.js';
+import type { SharedLayer, TouchRecord } from '../cache/index.js';
 import { type ErofsReader, InodeView } from '../erofs/index.js';
 import { mapFileRange } from './mapping.js';
 
@@ -61,6 +61,7 @@ export class ReadPath {
       return;
     }
     const layer = this.#layers[layerIndex];
+    if (layer?.touch !== undefined) touch(layer.touch, layerOffset, length);
     if (layer === undefined || layer.fd < 0 || !this.#copy(layer, layerOffset, length)) this.#missed = true;
     else this.#position += length;
   };
@@ -97,3 +98,15 @@ export class ReadPath {
     return true;
   }
 }
+
+/** As cache/'s noteTouch, which this thread should not load a cache for: pages in the order of their first touch. */
+function touch({ pages, clock }: TouchRecord, offset: number, length: number): void {
+  if (clock[1] === 0) return;
+  const end = Math.min(pages.length, Math.ceil((offset + length) / TOUCH_PAGE));
+  for (let page = Math.floor(offset / TOUCH_PAGE); page < end; page++) {
+    if (pages[page] === 0) pages[page] = Atomics.add(clock, 0, 1) + 1;
+  }
+}
+
+/** cache/'s TOUCH_PAGE. */
+const TOUCH_PAGE = 4096;
