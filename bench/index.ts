@@ -1,0 +1,179 @@
+// Indexing from a registry on loopback against `gzip -dc` of the same layers in the same run; size and memory against budget.
+import { createHash } from 'node:crypto';
+import { closeSync, openSync, readSync, statSync } from 'node:fs';
+import path from 'node:path';
+import { crc32, deflateRawSync } from 'node:zlib';
+import { ErofsReader, writeErofs } from '../src/erofs/index.js';
+import { GzipIndexer } from '../src/gzip/index.js';
+import { openArchiveFile } from '../src/index/index.js';
+import { EntryColumns, TarParser } from '../src/tar/index.js';
+import { TreeBuilder } from '../src/tree/index.js';
+import {
+  type BenchContext,
+  type BenchImage,
+  bounded,
+  median,
+  type Row,
+  rated,
+  run as runProgram,
+  type SuiteResult,
+} from './support.js';
+
+const ROUNDS = 5;
+const CLIPCTL = path.join(import.meta.dirname, '../../bin/clipctl.js');
+/** DESIGN §4.2 and §5. */
+const BYTES_PER_FILE = 32;
+const SHARE_OF_COMPRESSED = 0.0035;
+const PEAK_BYTES = 300e6;
+const PEAK_PER_FILE = 400;
+/** DESIGN §4.2: the mean window, for text-heavy layers too. */
+const MAX_MEAN_WINDOW = 4000;
+
+interface IndexOutput {
+  readonly milliseconds: number;
+  readonly inodes: number;
+  readonly size: number;
+}
+
+/** Wall clock and peak memory of a whole `clipctl index`, start of the process included. */
+async function indexOnce(
+  image: BenchImage,
+  out: string,
+): Promise<{ seconds: number; peak: number; output: IndexOutput }> {
+  const started = performance.now();
+  // The process says its own peak as it ends: nobody outside can know it without asking along the way.
+  const say = 'process.on("exit",()=>process.stderr.write("peak "+process.resourceUsage().maxRSS))';
+  const clipctl = ['--import', `data:text/javascript,${encodeURIComponent(say)}`, CLIPCTL];
+  const args = [...clipctl, 'index', '--json', '--plain-http', '--image', image.reference, '--out', out];
+  const { stdout, stderr } = await runProgram(process.execPath, args);
+  const seconds = (performance.now() - started) / 1000;
+  return { seconds, peak: Number(/peak (\d+)/.exec(stderr)?.[1]) * 1024, output: JSON.parse(stdout) as IndexOutput };
+}
+
+async function gzipOnce(layers: readonly string[]): Promise<number> {
+  const started = performance.now();
+  for (const layer of layers) await runProgram('sh', ['-c', 'exec gzip -dc "$0" >/dev/null', layer]);
+  return (performance.now() - started) / 1000;
+}
+
+async function measure(
+  name: string,
+  image: BenchImage,
+  directory: string,
+  log: (line: string) => void,
+): Promise<Row[]> {
+  const out = path.join(directory, `${name}.clip`);
+  const ours: number[] = [];
+  const gzip: number[] = [];
+  let peak = 0;
+  let output: IndexOutput | null = null;
+  for (let round = 0; round < ROUNDS; round++) {
+    gzip.push(await gzipOnce(image.layers));
+    const once = await indexOnce(image, out);
+    ours.push(once.seconds);
+    peak = Math.max(peak, once.peak);
+    output = once.output;
+    log(`${name}: index ${once.seconds.toFixed(2)} s, gzip -dc ${gzip.at(-1)!.toFixed(2)} s`);
+  }
+  const { inodes, size } = output!;
+  const file = openArchiveFile(out);
+  const windows = file.archive.layers.flatMap(({ table }) => [...table.windowLength].filter((length) => length > 0));
+  const mean = windows.length === 0 ? 0 : windows.reduce((a, b) => a + b, 0) / windows.length;
+  const tree = file.archive.sections.find((section) => section.name === 'tree')!;
+  file.close();
+  const opens: number[] = [];
+  for (let i = 0; i < 2 * ROUNDS; i++) {
+    const started = performance.now();
+    const opened = openArchiveFile(out);
+    new ErofsReader(opened.archive.tree);
+    opens.push(performance.now() - started);
+    opened.close();
+  }
+  const budget = BYTES_PER_FILE * inodes + SHARE_OF_COMPRESSED * image.compressedBytes;
+  const best = Math.min(...ours);
+  return [
+    rated(`${name}: index, wall clock`, best, 's', { value: Math.min(...gzip) / best, to: 'gzip -dc' }, { atLeast: 3 }),
+    { metric: `${name}: compressed`, value: image.compressedBytes / 1e6 / best, unit: 'MB/s' },
+    bounded(`${name}: peak memory`, peak / 1e6, 'MB', {
+      atMost: Math.round((PEAK_BYTES + PEAK_PER_FILE * inodes) / 1e6),
+    }),
+    rated(`${name}: archive`, size / 1e6, 'MB', { value: size / budget, to: 'budget' }, { atMost: 1 }),
+    { metric: `${name}: tree, stored`, value: tree.storedLength / inodes, unit: 'B/file' },
+    bounded(`${name}: mean window`, mean, 'B', { atMost: MAX_MEAN_WINDOW }),
+    {
+      metric: `${name}: archive opened and checked`,
+      value: median(opens),
+      unit: 'ms',
+      target: '≤ 15 ms at 40,000 files',
+    },
+  ];
+}
+
+function eachChunk(file: string, use: (chunk: Uint8Array) => void): void {
+  const chunk = Buffer.allocUnsafeSlow(1 << 20);
+  const fd = openSync(file, 'r');
+  try {
+    for (let n = readSync(fd, chunk); n > 0; n = readSync(fd, chunk)) use(chunk.subarray(0, n));
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** What each stage does alone, on one core: MB of what it takes in, per second. */
+function stages(layer: string, tar: string): Row[] {
+  const rows: Row[] = [];
+  const stage = (metric: string, bytes: number, work: () => void, note?: string): void => {
+    const started = performance.now();
+    work();
+    const value = bytes / 1e3 / (performance.now() - started);
+    rows.push({ metric: `stage: ${metric}`, value, unit: 'MB/s', ...(note === undefined ? {} : { note }) });
+  };
+  const [compressed, raw] = [statSync(layer).size, statSync(tar).size];
+  stage('read', compressed, () => eachChunk(layer, () => {}));
+  stage('sha256 of the blob', compressed, () => {
+    const hash = createHash('sha256');
+    eachChunk(layer, (chunk) => hash.update(chunk));
+  });
+  stage('inflate, CRC-32, checkpoints (output)', raw, () => {
+    const indexer = new GzipIndexer({ spanBytes: 2 << 20 });
+    eachChunk(layer, (chunk) => indexer.push(chunk, () => {}));
+    indexer.finish();
+  });
+  stage('CRC-32', raw, () => eachChunk(tar, (chunk) => void crc32(chunk)));
+  const entries = new EntryColumns();
+  stage('tar headers', raw, () => {
+    const parser = new TarParser({ entries });
+    eachChunk(tar, (chunk) => parser.push(chunk));
+    parser.finish();
+  });
+  const builder = new TreeBuilder();
+  let image: Uint8Array = new Uint8Array(0);
+  const perEntry = (metric: string, work: () => void): void => {
+    const started = performance.now();
+    work();
+    rows.push({
+      metric: `stage: ${metric}`,
+      value: performance.now() - started,
+      unit: 'ms',
+      note: `${entries.count} entries`,
+    });
+  };
+  perEntry('tree', () => builder.applyLayer(0, entries));
+  perEntry('EROFS', () => {
+    image = writeErofs(builder.finish(), [{ tag: 'bench', blocks: Math.ceil(raw / 512) }]).image;
+  });
+  perEntry('deflate the tree', () => void deflateRawSync(image, { level: 4, memLevel: 9 }));
+  return rows;
+}
+
+export async function run(ctx: BenchContext): Promise<SuiteResult> {
+  const directory = await ctx.scratch();
+  const python = await ctx.python();
+  const node = await ctx.node();
+  const rows = [
+    ...(await measure('python', python, directory, ctx.log)),
+    ...(await measure('node', node, directory, ctx.log)),
+    ...stages(python.layers[0]!, python.tars[0]!),
+  ];
+  return { title: `registry on loopback, checkpoints every 2 MiB, best of ${ROUNDS}`, rows };
+}
