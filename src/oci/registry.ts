@@ -5,13 +5,12 @@ import { aborted, networkError } from './errors.js';
 import { type Descriptor, MAX_MANIFEST_BYTES, parseJsonObject, parseManifest } from './manifest.js';
 import { ACCEPT_MANIFESTS } from './media-types.js';
 import { plainGet } from './plain-get.js';
+import { checkContentRange, checkRange, checkWhole, refuseEncoding, shortBody } from './ranges.js';
 import type { RegistryReference } from './reference.js';
 import { type ContentReader, type ResolvedImage, type ResolveOptions, resolveImage } from './resolve.js';
 import type { BlobOptions, ByteRange, ImageSource } from './source.js';
 import type { Response } from './transport.js';
 
-/** A server without ranges sends the blob from its start. This much is skipped rather than given up on. */
-const MAX_SKIP_BYTES = 8 * 1024 * 1024;
 const MAX_TAGS_SHOWN = 20;
 const IDENTITY = { 'accept-encoding': 'identity' };
 
@@ -349,83 +348,4 @@ function shift(response: Response, what: string, signal: AbortSignal | undefined
   } catch (error) {
     throw bodyError(error, response, what, signal);
   }
-}
-
-function checkRange({ start, end }: ByteRange, size: number | undefined): void {
-  const limit = size ?? Number.MAX_SAFE_INTEGER;
-  const last = end ?? limit;
-  if (!Number.isSafeInteger(start) || !Number.isSafeInteger(last) || start < 0 || last < start || last > limit) {
-    throw new RangeError(`bytes [${start}, ${end}) are not in a blob of ${size} bytes`);
-  }
-}
-
-/** Bytes that are not the blob's would only fail its digest later: this says why. */
-function refuseEncoding(response: Response, what: string): void {
-  const encoding = response.headers['content-encoding'];
-  if (encoding === undefined || encoding === 'identity') return;
-  response.body.cancel();
-  throw new ClipError(
-    'UNSUPPORTED',
-    `${response.url.host} sends ${what} with Content-Encoding ${encoding} although asked not to`,
-    {
-      hint: 'a proxy on the way compresses: have it leave /v2/ alone',
-    },
-  );
-}
-
-function shortBody(response: Response, what: string, at: number, end: number): Error {
-  return networkError(
-    response.url,
-    Object.assign(new Error(`${what} ended at byte ${at}, not ${end}`), { code: 'UND_ERR_SOCKET' }),
-  );
-}
-
-function checkContentRange(
-  response: Response,
-  range: ByteRange,
-  size: number | undefined,
-  what: string,
-): { skip: number; length: number } {
-  const header = response.headers['content-range'] ?? '';
-  const match = /^bytes (\d+)-(\d+)\/(\d+|\*)$/.exec(header.trim());
-  const { host } = response.url;
-  const asked = `bytes ${range.start}-${range.end === undefined ? '' : range.end - 1}`;
-  if (match === null) {
-    throw new ClipError(
-      'UNSUPPORTED',
-      `${host} answers 206 to ${asked} of ${what} with ${header === '' ? 'no Content-Range' : `Content-Range "${header.slice(0, 60)}"`}`,
-    );
-  }
-  const [first, last] = [Number(match[1]), Number(match[2])];
-  const total = match[3] === '*' ? size : Number(match[3]);
-  if (size !== undefined && total !== size) {
-    throw new ClipError('DIGEST_MISMATCH', `${host} holds ${total} bytes of ${what}; the manifest says ${size}`);
-  }
-  if (first !== range.start || last < first || (range.end !== undefined && last >= range.end)) {
-    throw new ClipError('NETWORK', `${host} answers ${asked} of ${what} with bytes ${first}-${last}`, {
-      hint: 'a cache or proxy on the way mixes up ranges',
-    });
-  }
-  return { skip: 0, length: last - first + 1 };
-}
-
-function checkWhole(
-  response: Response,
-  range: ByteRange,
-  size: number | undefined,
-  what: string,
-): { skip: number; length: number | null } {
-  const stated = response.headers['content-length'];
-  if (size !== undefined && stated !== undefined && Number(stated) !== size) {
-    throw new ClipError(
-      'DIGEST_MISMATCH',
-      `${response.url.host} sends ${stated} bytes of ${what}; the manifest says ${size}`,
-    );
-  }
-  if (range.start > MAX_SKIP_BYTES) {
-    throw new ClipError('UNSUPPORTED', `${response.url.host} ignores Range requests for ${what}`, {
-      hint: 'this registry (or its storage, or a proxy) cannot serve parts of a blob, which lazy reading needs',
-    });
-  }
-  return { skip: range.start, length: range.end === undefined ? null : range.end - range.start };
 }

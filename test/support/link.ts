@@ -1,5 +1,5 @@
 /** Timers are no finer than 1 ms, and late: the link may catch up by this much of idle time, or it would be slower than told. */
-const SLACK_MS = 4;
+const SLACK_MS = 10;
 
 /** A link of a given rate that all connections share: chunks go out one after the other, each taking its time. */
 export class Link {

@@ -1,5 +1,12 @@
+import { setPriority } from 'node:os';
 import { type ProxyOptions, startProxy } from './proxy.js';
 
+// A link does not slow down because both its ends are busy.
+try {
+  setPriority(-15);
+} catch {
+  // Only root may.
+}
 // The child of spawnProxy(): lives as long as its parent keeps the channel open.
 const proxy = await startProxy(JSON.parse(process.argv[2]!) as ProxyOptions);
 process.on('message', (message) => {

@@ -1,0 +1,257 @@
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { LOGIN, startRegistry, type TestRegistry } from '../../test/support/registry.js';
+import { failure, imagesLayout, listen, Sources } from '../../test/support/sources.js';
+import { IDENTITY_TOKEN } from '../../test/support/token-server.js';
+import { captureAccess, parseReference, type SourceOptions } from './index.js';
+
+const { layout, image } = imagesLayout();
+const sources = new Sources();
+const open = sources.open.bind(sources);
+afterEach(() => sources.close());
+afterAll(() => layout.remove());
+
+describe('TLS', () => {
+  let registry: TestRegistry;
+  let certs = '';
+  beforeAll(async () => {
+    registry = await startRegistry({ tls: true });
+    await registry.push(`oci:${layout.directory}:multi`, 'a/b:multi');
+    certs = mkdtempSync(join(tmpdir(), 'clip-certs-'));
+  });
+  afterAll(async () => {
+    await registry.stop();
+    rmSync(certs, { recursive: true, force: true });
+  });
+
+  test('a loopback registry with TLS is spoken to in TLS, and its certificate checked', async () => {
+    const error = await failure(open(`${registry.host}/a/b:multi`).resolve());
+    expect(error).toMatchObject({
+      code: 'NETWORK',
+      message: expect.stringContaining(`the TLS certificate of ${registry.host} is not trusted`),
+    });
+    expect(error.hint).toContain(`/etc/docker/certs.d/${registry.host}/ca.crt`);
+    const ca = readFileSync(registry.certificates!.caCert, 'utf8');
+    expect((await open(`${registry.host}/a/b:multi`, { ca }).resolve()).layers.length).toBe(1);
+    expect((await open(`localhost:${registry.port}/a/b:multi`, { ca }).resolve()).layers.length).toBe(1);
+    // The certificate is for 127.0.0.1, ::1 and localhost.
+    expect((await failure(open(`127.0.0.2:${registry.port}/a/b:multi`, { ca }).resolve())).message).toMatch(
+      /127\.0\.0\.2.*(not trusted|refuses)/,
+    );
+  });
+
+  test('certs.d, as Docker has it', async () => {
+    mkdirSync(join(certs, registry.host));
+    copyFileSync(registry.certificates!.caCert, join(certs, registry.host, 'ca.crt'));
+    expect((await open(`${registry.host}/a/b:multi`, { certsDirectories: [certs] }).resolve()).layers.length).toBe(1);
+    writeFileSync(join(certs, registry.host, 'client.cert'), 'x');
+    expect(
+      (await failure(open(`${registry.host}/a/b:multi`, { certsDirectories: [certs] }).resolve())).message,
+    ).toMatch(/no \.key file/);
+  });
+
+  test('plainHttp forces HTTP; a TLS server then says what it is', async () => {
+    expect((await failure(open(`${registry.host}/a/b:multi`, { plainHttp: true }).resolve())).message).toMatch(/400/);
+  });
+});
+
+describe('logins', () => {
+  const ref = (registry: TestRegistry): string => `${registry.host}/a/b:multi`;
+
+  test('Basic', async () => {
+    const registry = await startRegistry({ auth: 'basic' });
+    try {
+      await registry.push(`oci:${layout.directory}:multi`, 'a/b:multi');
+      expect((await open(ref(registry), { credentials: LOGIN }).resolve()).layers.length).toBe(1);
+      const none = await failure(open(ref(registry)).resolve());
+      expect(none).toMatchObject({ code: 'UNAUTHORIZED', message: expect.stringContaining('wants a login for a/b') });
+      expect(none.hint).toContain(`docker login ${registry.host}`);
+      const wrong = { username: 'clip', password: 'wrong' };
+      expect((await failure(open(ref(registry), { credentials: wrong }).resolve())).message).toMatch(
+        /refuses the login/,
+      );
+      const asked: string[] = [];
+      const provider = {
+        name: 'test',
+        getCredentials: async (host: string, repository: string) => {
+          asked.push(`${host} ${repository}`);
+          return LOGIN;
+        },
+      };
+      await open(ref(registry), { credentials: provider }).resolve();
+      expect(asked).toEqual([`${registry.host} a/b`]);
+    } finally {
+      await registry.stop();
+    }
+  });
+
+  test('Bearer tokens: fetched once, shared, renewed before and after they end', async () => {
+    const registry = await startRegistry({ auth: 'token', tokenSeconds: 1 });
+    const tokens = registry.tokens!;
+    try {
+      await registry.push(`oci:${layout.directory}:big`, 'a/b:multi');
+      (tokens.requests as unknown[]).length = 0;
+      const source = open(ref(registry), { credentials: LOGIN });
+      await source.resolve();
+      expect(tokens.requests.length).toBe(1);
+      expect(tokens.requests[0]).toMatchObject({
+        method: 'GET',
+        query: { service: 'clip-test-registry', scope: 'repository:a/b:pull', account: 'clip' },
+      });
+      await new Promise((resolve) => setTimeout(resolve, 700));
+      await Promise.all(Array.from({ length: 20 }, (_, i) => source.fetchRange(image.digest, i, i + 10)));
+      expect(tokens.requests.length).toBe(2);
+
+      tokens.useAccessToken = true;
+      expect(
+        (await open(ref(registry), { credentials: { identityToken: IDENTITY_TOKEN } }).resolve()).layers.length,
+      ).toBe(3);
+      expect(tokens.requests.at(-1)).toMatchObject({
+        method: 'POST',
+        form: { grant_type: 'refresh_token', refresh_token: IDENTITY_TOKEN },
+      });
+      tokens.useAccessToken = false;
+
+      tokens.failNext(503, 2);
+      expect((await open(ref(registry), { credentials: LOGIN }).resolve()).layers.length).toBe(3);
+      expect((await failure(open(ref(registry)).resolve())).message).toMatch(/wants a login for a\/b/);
+      const wrong = { username: 'clip', password: 'wrong' };
+      expect(await failure(open(ref(registry), { credentials: wrong }).resolve())).toMatchObject({
+        code: 'UNAUTHORIZED',
+        message: expect.stringContaining('refuses the login'),
+      });
+      expect((await failure(open(ref(registry), { credentials: { registryToken: 'abc' } }).resolve())).code).toBe(
+        'UNAUTHORIZED',
+      );
+    } finally {
+      await registry.stop();
+    }
+  });
+
+  test('anonymous tokens', async () => {
+    const registry = await startRegistry({ auth: 'token', anonymousPull: true, tls: true });
+    try {
+      await registry.push(`oci:${layout.directory}:multi`, 'a/b:multi');
+      const ca = readFileSync(registry.certificates!.caCert, 'utf8');
+      const source = open(ref(registry), { ca });
+      expect((await source.resolve()).layers.length).toBe(1);
+      expect(source.counters.tokens).toBe(1);
+    } finally {
+      await registry.stop();
+    }
+  });
+
+  test('a password is not sent in the clear to where a TLS registry points', async () => {
+    const { Authenticator } = await import('./auth.js');
+    const { Body } = await import('./body.js');
+    const { Transport } = await import('./transport.js');
+    const transport = new Transport({});
+    const auth = new Authenticator(transport, 'r.io', 'a/b', LOGIN);
+    const body = new Body({ pause: () => {}, resume: () => {}, abort: () => {} });
+    const headers = { 'www-authenticate': 'Bearer realm="http://evil.example/token"' };
+    const response = { url: new URL('https://r.io/v2/'), status: 401, headers, body };
+    expect((await failure(auth.challenged(response, null))).message).toMatch(
+      /wants the password for evil\.example sent without TLS/,
+    );
+    await transport.close();
+  });
+});
+
+describe('a registry that goes away', () => {
+  test('is waited for if it has been there, and not if it never was', async () => {
+    const blob = Buffer.from('0123456789');
+    const serve = (): Server =>
+      createServer((request, response) => {
+        const [, start, end] = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range!)!.map(Number) as [
+          number,
+          number,
+          number,
+        ];
+        response.writeHead(206, { 'content-range': `bytes ${start}-${end}/10` }).end(blob.subarray(start, end + 1));
+      });
+    let server = serve();
+    const { host, port } = new URL(await listen(server));
+    const source = open(`${host}/a/b`, { retry: { baseMs: 100, maxMs: 300 } });
+    const digest = `sha256:${'0'.repeat(64)}`;
+    expect((await source.fetchRange(digest, 2, 4)).length).toBe(2);
+    server.close();
+    server.closeAllConnections();
+    setTimeout(() => {
+      server = serve().listen(Number(port), '127.0.0.1');
+    }, 300);
+    expect(Buffer.from(await source.fetchRange(digest, 2, 4)).toString()).toBe('23');
+    server.close();
+    server.closeAllConnections();
+    const before = source.counters.retries;
+    expect((await failure(source.fetchRange(digest, 2, 4))).message).toBe(`${host} refuses connections`);
+    expect(source.counters.retries - before).toBe(5);
+    const never = open(`${host}/a/b`);
+    expect((await failure(never.resolve())).message).toBe(`${host} refuses connections`);
+    expect(never.counters.retries).toBe(0);
+  });
+});
+
+describe('credentials that end', () => {
+  test.each(['basic', 'token'] as const)(
+    '%s: the provider is asked again, once, when they are refused',
+    async (auth) => {
+      const registry = await startRegistry({ auth, tokenSeconds: 1 });
+      try {
+        await registry.push(`oci:${layout.directory}:multi`, 'a/b:multi');
+        let asked = 0;
+        const answers = [{ username: 'clip', password: 'expired' }, LOGIN];
+        const provider = { name: 'test', getCredentials: async () => answers[Math.min(asked++, answers.length - 1)]! };
+        const ref = `${registry.host}/a/b:multi`;
+        expect((await open(ref, { credentials: provider }).resolve()).layers.length).toBe(1);
+        expect(asked).toBe(2);
+
+        // As a daemon has it: what a client resolved, and where to look again.
+        const home = mkdtempSync(join(tmpdir(), 'clip-home-'));
+        const write = (password: string): void => {
+          const entry = { auth: Buffer.from(`clip:${password}`).toString('base64') };
+          writeFileSync(join(home, 'config.json'), JSON.stringify({ auths: { [registry.host]: entry } }));
+        };
+        write(LOGIN.password);
+        const reference = parseReference(ref);
+        const access = await captureAccess(reference, {}, { DOCKER_CONFIG: home, SECRET: 'not passed on' });
+        expect(access.credentials).toEqual(LOGIN);
+        expect(access.lookup!.env).toEqual({ DOCKER_CONFIG: home });
+        const sent = JSON.parse(
+          JSON.stringify({ ...access, credentials: { username: 'clip', password: 'expired' } }),
+        ) as SourceOptions;
+        if (auth === 'basic') expect((await open(ref, sent).resolve()).layers.length).toBe(1);
+        expect((await open(ref, access).resolve()).layers.length).toBe(1);
+        rmSync(home, { recursive: true, force: true });
+      } finally {
+        await registry.stop();
+      }
+    },
+  );
+});
+
+describe('proxies', () => {
+  test('requests go through HTTP_PROXY by absolute URL, and what it refuses is said', async () => {
+    const seen: string[] = [];
+    const forward = createServer((request, response) => {
+      seen.push(`${request.method} ${request.url} ${request.headers['proxy-authorization'] ?? ''}`);
+      response.writeHead(407).end();
+    });
+    forward.on('connect', (request, socket) => {
+      seen.push(`CONNECT ${request.url}`);
+      socket.end('HTTP/1.1 403 Forbidden\r\n\r\n');
+    });
+    const url = await listen(forward);
+    const settings = { http: url.replace('http://', 'http://me:pw@'), https: url };
+    const plain = await failure(open('registry.example/a/b', { plainHttp: true, proxy: settings }).resolve());
+    expect(plain.message).toMatch(/proxy/i);
+    expect(seen[0]).toMatch(/^GET http:\/\/registry\.example\/v2\/a\/b\/manifests\/latest Basic /);
+    const tls = await failure(open('registry.example/a/b', { proxy: settings }).resolve());
+    expect(tls.message).toMatch(/the proxy for registry\.example failed/);
+    expect(seen).toContain('CONNECT registry.example:443');
+    forward.close();
+    forward.closeAllConnections();
+  });
+});
