@@ -7,7 +7,7 @@ import { ClipError, crc32c, FormatError } from '../bytes/index.js';
 import { EntryColumns, type EntryFields } from '../tar/index.js';
 import { TreeBuilder } from '../tree/index.js';
 import { EXTENDED_SIZE, LAYOUT_CHUNK_BASED, LAYOUT_FLAT_INLINE, LAYOUT_FLAT_PLAIN } from './format.js';
-import { type ErofsImage, ErofsReader, InodeView, writeErofs } from './index.js';
+import { type ErofsImage, ErofsReader, InodeView, treeWarnings, writeErofs } from './index.js';
 
 const latin1 = (bytes: Uint8Array): string => Buffer.from(bytes).toString('latin1');
 const at = (reader: ErofsReader, path: string): number => reader.lookupPath(Buffer.from(path));
@@ -294,6 +294,7 @@ describe('xattrs', () => {
     expect(get(reader, 'many')).toEqual(many);
     expect(get(reader, 'odd')).toEqual({});
     expect(stats.droppedXattrs).toBe(3);
+    expect(treeWarnings(stats)).toEqual([expect.stringMatching(/^3 xattrs are left out/)]);
     expect(reader.getXattr(at(reader, 'f'), Buffer.from('user.none'))).toBeNull();
     expect([reader.hasXattrs, reader.hasPosixAcl]).toEqual([true, true]);
     // Stored once for both.

@@ -1,6 +1,6 @@
 import { buildArchive, type ImageMeta, type LayerContents, type Placement, type Profile } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
-import { writeErofs } from '../erofs/index.js';
+import { treeWarnings, writeErofs } from '../erofs/index.js';
 import {
   type Credentials,
   openImageSource,
@@ -171,6 +171,7 @@ export async function indexImage(options: CreateFromOCIImageOptions, extras: Ind
       return { tag: digest.slice('sha256:'.length), blocks: Math.ceil(uncompressedSize / 512) };
     });
     const { image: tree, placement, stats } = writeErofs(builder.finish(), devices);
+    for (const warning of treeWarnings(stats)) onWarning(warning);
     const layers = indexed.map((layer) => layer.contents);
     const made = { image, tree, layers, placement };
     const fileSums = hashes
