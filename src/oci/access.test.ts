@@ -232,6 +232,18 @@ describe('credentials that end', () => {
   );
 });
 
+describe('addresses', () => {
+  test('IPv6 loopback', async () => {
+    const server = createServer((_, response) => response.writeHead(206, { 'content-range': 'bytes 0-1/9' }).end('ab'));
+    await new Promise<void>((resolve) => server.listen(0, '::1', resolve));
+    const { port } = server.address() as { port: number };
+    const source = open(`[::1]:${port}/a/b`);
+    expect(Buffer.from(await source.fetchRange(`sha256:${'0'.repeat(64)}`, 0, 2)).toString()).toBe('ab');
+    server.close();
+    server.closeAllConnections();
+  });
+});
+
 describe('proxies', () => {
   test('requests go through HTTP_PROXY by absolute URL, and what it refuses is said', async () => {
     const seen: string[] = [];
