@@ -202,6 +202,7 @@ describe('checkpoint state', () => {
   test('misuse throws', () => {
     expect(() => encodeCheckpointState(new Uint8Array(291), new Uint8Array(0))).toThrow(RangeError);
     expect(() => encodeCheckpointState(Uint8Array.of(0), new Uint8Array(32769))).toThrow(RangeError);
+    expect(() => encodeCheckpointState(new Uint8Array(0), new Uint8Array(1))).toThrow(RangeError);
     expect(() => new GzipIndexer({ spanBytes: 0 })).toThrow(RangeError);
     expect(() => new SpanInflater().inflate(new Uint8Array(1), 0, null, 0, () => {})).toThrow(RangeError);
   });

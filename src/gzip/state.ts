@@ -3,16 +3,20 @@ import { FormatError } from '../bytes/index.js';
 import { MAX_CHECKPOINT_HEADER_BYTES, WINDOW_BYTES } from './format.js';
 
 /**
- * A checkpoint state as it is stored in an archive: raw deflate (level 6: 720 ms of level 9 become 90 for a 304 MB layer, for 2.6 % more bytes) of
+ * A checkpoint state as it is stored in an archive: raw deflate of
  *
  *     u16 LE length of the header, header, window
  *
  * where both are as GzipIndexer.onCheckpoint gives them. The window ends at the checkpoint. No bytes at all stand for no
  * header and no window: the span starts with the header of a gzip member.
+ *
+ * Level 6: the 470 states of a 304 MB layer take 90 ms, where level 9 takes 720 to save 2.6 % of them.
+ *
+ * @throws RangeError when header or window are not as GzipIndexer gives them
  */
 export function encodeCheckpointState(header: Uint8Array, window: Uint8Array): Uint8Array {
   if (header.length === 0 && window.length === 0) return new Uint8Array(0);
-  if (header.length > MAX_CHECKPOINT_HEADER_BYTES || window.length > WINDOW_BYTES)
+  if (header.length === 0 || header.length > MAX_CHECKPOINT_HEADER_BYTES || window.length > WINDOW_BYTES)
     throw new RangeError('checkpoint state');
   const raw = new Uint8Array(2 + header.length + window.length);
   raw[0] = header.length & 0xff;
