@@ -10,3 +10,5 @@ export {
   MIN_CHECKPOINT_MIB,
 } from './create.js';
 export type { LayerProgress } from './image-layers.js';
+export { SpanReader } from './span-reader.js';
+export { type VerifyProgress, type VerifyResult, verifyArchive } from './verify.js';

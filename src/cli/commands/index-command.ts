@@ -51,7 +51,7 @@ export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>
     return await work(controller.signal);
   } catch (error) {
     if (!controller.signal.aborted) throw error;
-    process.stderr.write('clipctl: interrupted; nothing was written\n');
+    process.stderr.write('clipctl: interrupted\n');
     process.exitCode = EXIT_INTERRUPTED;
     return undefined;
   } finally {

@@ -9,6 +9,7 @@ import { registerMount } from './mount.js';
 import { registerPs } from './ps.js';
 import { registerStats } from './stats.js';
 import { registerUmount } from './umount.js';
+import { registerVerify } from './verify.js';
 import { registerVersion } from './version.js';
 
 /** Each command registers itself and loads what it needs when it runs: `clipctl help` must not load an engine. */
@@ -16,6 +17,7 @@ export const commands: readonly ((program: Command) => void)[] = [
   registerIndex,
   registerLs,
   registerInspect,
+  registerVerify,
   registerMount,
   registerUmount,
   registerPs,
