@@ -206,6 +206,8 @@ describe.skipIf(!root)('a mount through FusePool', () => {
     const files = Array.from({ length: 12 }, (_, i) => ({ name: `f${i}`, data: pattern(700_000 + i * 1111, i + 1) }));
     plane = await new FusePlane([tar(...files.map(({ name, data }) => file(name, data)))], { workers: 4 }).mount();
     const { mountPoint } = plane;
+    execFileSync('sync', [join(plane.directory, 'layer0')]);
+    writeFileSync('/proc/sys/vm/drop_caches', '1'); // the cache file too: workers wait for the disk and hand the lead on
     const reader = (start: number): Promise<number> =>
       new Promise((resolve) => {
         const order = files.map((_, i) => files[(i * 5 + start) % files.length]!.name);
