@@ -163,6 +163,7 @@ export class FusePool {
 
   /** Posts to every worker and waits until all have done it. */
   async #tell(message: (sequence: number) => ToWorker): Promise<void> {
+    if (this.#workers.length === 0) return; // not started, or closed
     const sequence = ++this.#sequence;
     const done = new Promise<string | null>((resolve) => {
       this.#pending.set(sequence, { remaining: this.#workers.length, error: null, resolve });
@@ -182,6 +183,7 @@ export class FusePool {
    * @throws when the tree is not a valid image
    */
   async attach(spec: FuseMountSpec): Promise<{ resent: boolean }> {
+    if (this.#workers.length === 0 || this.#closing) throw new Error('the FUSE pool is not running');
     const resent = spec.resumed ? requestResend(spec.fd) : true;
     this.#fds.set(spec.id, spec.fd);
     try {
@@ -196,7 +198,7 @@ export class FusePool {
   /** After it no worker touches the mount's descriptor. Misses that are pending may still be answered until it is closed. */
   async detach(id: number): Promise<void> {
     this.#fds.delete(id);
-    await this.#tell((sequence) => ({ type: 'detach', sequence, id }));
+    if (!this.#closing) await this.#tell((sequence) => ({ type: 'detach', sequence, id }));
   }
 
   /** Sums over the workers since start. */

@@ -229,6 +229,14 @@ describe.skipIf(!root)('a server that is killed', () => {
     }
   });
 
+  it('takes no mount when it is not running, and lets go of any', async () => {
+    const idle = new FusePlane(layers);
+    await expect(idle.pool.attach(idle.spec())).rejects.toThrow(/not running/);
+    await idle.pool.detach(1);
+    await idle.close();
+    await expect(idle.pool.attach(idle.spec())).rejects.toThrow(/not running/);
+  });
+
   it('ends at once when told to, though its workers sleep in the kernel', () => {
     const index = fileURLToPath(new URL('../../src/fuse/index.js', import.meta.url));
     const script = `const { FusePool } = await import(${JSON.stringify(index)});

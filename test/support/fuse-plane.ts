@@ -65,10 +65,16 @@ export class FusePlane {
   }
 
   async mount(): Promise<this> {
-    await this.pool.start();
-    mountFuse({ fd: this.fd, target: this.mountPoint, source: 'clip-test', subtype: 'clip', suid: true, dev: true });
-    await this.pool.attach(this.spec());
-    return this;
+    try {
+      await this.pool.start();
+      mountFuse({ fd: this.fd, target: this.mountPoint, source: 'clip-test', subtype: 'clip', suid: true, dev: true });
+      await this.pool.attach(this.spec());
+      return this;
+    } catch (error) {
+      if (readMountInfo().some((mount) => mount.mountPoint === this.mountPoint)) unmount(this.mountPoint, 'lazy');
+      await this.close();
+      throw error;
+    }
   }
 
   spec(resumed = false): FuseMountSpec {
