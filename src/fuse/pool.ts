@@ -224,6 +224,9 @@ export class FusePool {
     this.#stopWorkers();
     process.off('exit', this.#onExit);
     await Promise.all(this.#workers.map((worker) => worker.exited));
+    // Those who wait for a worker to let go of a mount: it has.
+    for (const acknowledgement of this.#pending.values()) acknowledgement.resolve(acknowledgement.error);
+    this.#pending.clear();
     for (const worker of this.#workers) {
       closeFd(worker.eventFd);
       worker.control.close();
