@@ -13,6 +13,7 @@ export interface RootFlags {
 export interface DaemonFlags extends RootFlags {
   readonly cacheSize?: number;
   readonly workers?: number;
+  readonly contentCache?: string;
 }
 
 export function addRootFlags(command: Command): Command {
@@ -46,6 +47,10 @@ export function seconds(text: string): number {
 export function addDaemonFlags(command: Command): Command {
   return addRootFlags(command)
     .option('--cache-size <size>', 'cap of the span cache, 20G (default: 20 GB or 20 % of the disk)', byteSize)
+    .option(
+      '--content-cache <url>',
+      'a cache shared with other machines: redis://HOST:PORT, s3://BUCKET/PREFIX, dir:/PATH (default $CLIP_CONTENT_CACHE)',
+    )
     .option('--workers <n>', 'FUSE threads (default: one per core, at most 4)', positiveInteger);
 }
 
@@ -68,12 +73,23 @@ export async function locate(flags: RootFlags): Promise<Location> {
   };
 }
 
+/** Refuses a URL that clipd could not use, before there is a clipd. @throws ClipError USAGE */
+export async function checkContentCache(flags: DaemonFlags): Promise<void> {
+  const url = contentCacheUrl(flags);
+  if (url !== undefined) (await import('../cache/index.js')).openContentCache(url);
+}
+
+export function contentCacheUrl(flags: DaemonFlags): string | undefined {
+  return flags.contentCache ?? (process.env.CLIP_CONTENT_CACHE || undefined);
+}
+
 export function daemonSettings(location: Location, flags: DaemonFlags): DaemonSettings {
   return {
     root: location.root,
     cacheDir: location.cacheDir,
     ...(flags.cacheSize === undefined ? {} : { cacheSize: flags.cacheSize }),
     ...(flags.workers === undefined ? {} : { workers: flags.workers }),
+    ...(contentCacheUrl(flags) === undefined ? {} : { contentCache: contentCacheUrl(flags)! }),
     ...(flags.verbose === true ? { verbose: true } : {}),
   };
 }

@@ -46,7 +46,12 @@ export interface MountRequest {
   /** RegistryAccess of oci/: what the caller's environment and credential files say. */
   readonly access?: Readonly<Record<string, unknown>>;
   /** Of the clipd the caller expects; an error if it is another. */
-  readonly daemon?: { readonly cacheDir?: string; readonly cacheSize?: number; readonly workers?: number };
+  readonly daemon?: {
+    readonly cacheDir?: string;
+    readonly cacheSize?: number;
+    readonly workers?: number;
+    readonly contentCache?: string;
+  };
 }
 
 export interface MountInfoReply {

@@ -25,6 +25,12 @@ export interface MountArchiveOptions {
   readonly plainHttp?: boolean;
   /** Default true. False: a read fetches the spans it touches and nothing else. */
   readonly readahead?: boolean;
+  /** Fetch by the profile that the archive may hold. Default true. */
+  readonly prefetch?: boolean;
+  /** Fetch the rest of the image while readers are quiet. Default false. */
+  readonly fill?: boolean;
+  /** A cache shared with other machines: redis://…, s3://bucket/prefix, dir:/path. */
+  readonly contentCache?: string;
   /** Seconds after which a read that gets no bytes ends with EIO. Default 300. */
   readonly readTimeout?: number;
   /** Honour set-uid bits, device nodes. Default false. */
@@ -63,6 +69,7 @@ async function startEngine(key: string, options: MountArchiveOptions): Promise<E
       root,
       cacheDir: options.cachePath === undefined ? join(root, 'cache') : resolveDirectory(options.cachePath),
       ...(options.cacheSize === undefined ? {} : { cacheSize: options.cacheSize }),
+      ...(options.contentCache === undefined ? {} : { contentCache: options.contentCache }),
       private: true,
     });
     const exited = new Promise<void>((resolve) => {
@@ -82,7 +89,7 @@ async function startEngine(key: string, options: MountArchiveOptions): Promise<E
 }
 
 async function acquire(options: MountArchiveOptions): Promise<Engine> {
-  const key = JSON.stringify([options.cachePath ?? null, options.cacheSize ?? null]);
+  const key = JSON.stringify([options.cachePath ?? null, options.cacheSize ?? null, options.contentCache ?? null]);
   let starting = engines.get(key);
   if (starting === undefined) {
     starting = startEngine(key, options);
@@ -134,7 +141,7 @@ export function mountArchive(options: MountArchiveOptions): MountedArchive {
   const start = async (): Promise<void> => {
     const own = await acquire(options);
     try {
-      const { readahead, readTimeout, plainHttp } = options;
+      const { readahead, readTimeout, plainHttp, prefetch, fill } = options;
       const request = await prepareMount(
         {
           archivePath: options.archivePath,
@@ -146,6 +153,8 @@ export function mountArchive(options: MountArchiveOptions): MountedArchive {
             ...(readahead === undefined ? {} : { readahead }),
             ...(readTimeout === undefined ? {} : { readTimeout }),
             ...(plainHttp === undefined ? {} : { plainHttp }),
+            ...(prefetch === undefined ? {} : { prefetch }),
+            ...(fill === undefined ? {} : { fill }),
           },
         },
         {},

@@ -150,7 +150,12 @@ function prefixed(prefix: string, values: object): Record<string, number> {
 
 /** What the caller said about the clipd it wants must be what runs: silently using another cache would look like success. */
 function requireSameDaemon(request: MountRequest, { settings }: ServerProcessContext): void {
-  const names = { cacheDir: '--cache-dir', cacheSize: '--cache-size', workers: '--workers' } as const;
+  const names = {
+    cacheDir: '--cache-dir',
+    cacheSize: '--cache-size',
+    workers: '--workers',
+    contentCache: '--content-cache',
+  } as const;
   for (const [key, flag] of Object.entries(names) as [keyof typeof names, string][]) {
     const wanted = request.daemon?.[key];
     const has = settings[key];

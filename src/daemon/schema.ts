@@ -68,7 +68,13 @@ const MAX_READ_TIMEOUT = 86_400;
 
 export const imageOptions = object(
   {},
-  { readahead: boolean, readTimeout: number(0.001, MAX_READ_TIMEOUT), plainHttp: boolean },
+  {
+    readahead: boolean,
+    readTimeout: number(0.001, MAX_READ_TIMEOUT),
+    plainHttp: boolean,
+    prefetch: boolean,
+    fill: boolean,
+  },
 );
 
 export const mountRequest: Check<MountRequest> = object(
@@ -78,7 +84,10 @@ export const mountRequest: Check<MountRequest> = object(
     suid: boolean,
     dev: boolean,
     access: anyObject,
-    daemon: object({}, { cacheDir: path, cacheSize: number(0, 2 ** 53), workers: number(1, 64) }),
+    daemon: object(
+      {},
+      { cacheDir: path, cacheSize: number(0, 2 ** 53), workers: number(1, 64), contentCache: text(PATH_MAX) },
+    ),
   },
 );
 

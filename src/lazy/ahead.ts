@@ -113,6 +113,9 @@ const DEFAULT_QUIET_MS = 1000;
 /** Asked for at once: what a demand read may find in its way. */
 const FILL_OUTSTANDING = 8 * 1024 * 1024;
 
+/** So many seconds' worth is asked for in one go before the rate is waited for: neighbours then share a request. */
+const FILL_BATCH_SECONDS = 0.1;
+
 /** Fetches all that is missing, at a bounded rate, while nobody waits for anything. Stops at the cap; never rejects. */
 export async function fill(
   layers: readonly LazyLayer[],
@@ -140,7 +143,7 @@ export async function fill(
         since = performance.now();
         // At most a request's worth is saved up while the disk or the link was slow.
         credit = Math.min(credit, FILL_OUTSTANDING / 2);
-        if (credit < 0) await pause((-credit / bytesPerSecond) * 1000, signal);
+        if (credit < -FILL_BATCH_SECONDS * bytesPerSecond) await pause((-credit / bytesPerSecond) * 1000, signal);
       }
       if (!(await runner.ask(layer, span, FILL_OUTSTANDING))) break everything;
     }

@@ -1,4 +1,4 @@
-import { SpanCache } from '../cache/index.js';
+import { openContentCache, SpanCache } from '../cache/index.js';
 import type { FusePool } from '../fuse/index.js';
 import { InflatePool, LayerSet } from '../lazy/index.js';
 import { type Logger, Metrics } from '../metrics/index.js';
@@ -39,7 +39,14 @@ export class Engine {
     this.cache = cache;
     this.#inflate = inflate;
     this.#log = options.log;
-    this.#layers = new LayerSet({ cache, pool: inflate, log: options.log, metrics: options.metrics });
+    const { contentCache } = options.settings;
+    this.#layers = new LayerSet({
+      cache,
+      pool: inflate,
+      log: options.log,
+      metrics: options.metrics,
+      contentCache: contentCache === undefined ? undefined : openContentCache(contentCache),
+    });
   }
 
   static async start(options: EngineOptions, fuse: FusePool): Promise<Engine> {
@@ -66,6 +73,7 @@ export class Engine {
     const mount = new ImageMount(state, file, fuseFd, access, this.#layers, this.#log);
     this.mounts.set(state.id, mount);
     const { resent } = await this.fuse.attach(mount.spec(resumed));
+    mount.fetchAhead();
     if (!resumed) return;
     this.resend = resent;
     if (!resent) {
@@ -102,6 +110,7 @@ export class Engine {
     for (const mount of this.mounts.values()) await mount.close();
     this.mounts.clear();
     await this.#inflate.close();
+    await this.#layers.close();
     await this.cache.close();
   }
 }

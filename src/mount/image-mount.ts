@@ -1,3 +1,4 @@
+import type { Profile } from '../archive/index.js';
 import { ErofsReader, InodeView } from '../erofs/index.js';
 import { type FuseMountSpec, mapFileRange, type ReadMiss, replyData, replyError } from '../fuse/index.js';
 import type { LayerSet, OpenLayer } from '../lazy/index.js';
@@ -19,6 +20,11 @@ export class ImageMount {
   readonly #reader: ErofsReader;
   readonly #scratch = new InodeView();
   readonly #readahead: boolean;
+  readonly #state: ConnectionState;
+  readonly #set: LayerSet;
+  readonly #log: Logger;
+  /** Calls off what is fetched ahead. */
+  readonly #ahead = new AbortController();
 
   /** Takes `file` over; `close` gives it back. @throws FormatError */
   constructor(
@@ -34,6 +40,9 @@ export class ImageMount {
     this.file = file;
     this.fuseFd = fuseFd;
     this.#readahead = state.options.readahead;
+    this.#state = state;
+    this.#set = set;
+    this.#log = log;
     this.#reader = new ErofsReader(archive.tree);
     const plainHttp = access.plainHttp === true || state.options.plainHttp;
     // Opening fetches nothing: a node that boots without its registry mounts all the same.
@@ -74,6 +83,26 @@ export class ImageMount {
     };
   }
 
+  /** Begins to fetch what nobody has asked for yet: the archive's profile, then, if wanted, everything. */
+  fetchAhead(): void {
+    const { prefetch, fill } = this.#state.options;
+    const { profile } = this.file.archive;
+    void this.#fetchAhead(prefetch ? profile : null, fill);
+  }
+
+  async #fetchAhead(profile: Profile | null, fill: boolean): Promise<void> {
+    const { signal } = this.#ahead;
+    if (profile !== null) {
+      const { done, failed, total } = await this.#set.prefetch(this.#layers, profile, signal);
+      if (!signal.aborted) this.#log.info({ mount: this.id, done, failed, total }, 'the profile was prefetched');
+    }
+    if (!fill || signal.aborted) return;
+    const { progress, finished } = this.#set.fill(this.#layers, { signal });
+    await finished;
+    const { done, total } = progress;
+    if (!signal.aborted) this.#log.info({ mount: this.id, done, total }, done === total ? 'filled' : 'fill stopped');
+  }
+
   miss(miss: ReadMiss): void {
     this.reads.start(miss.unique, miss.nid, miss.offset, miss.size);
   }
@@ -98,6 +127,7 @@ export class ImageMount {
 
   /** After the FUSE workers have let go of it. */
   async close(): Promise<void> {
+    this.#ahead.abort();
     this.reads.abandon();
     // Reads that were given up still hold their layers until they have noticed.
     await this.reads.stopped();

@@ -8,6 +8,8 @@ export interface DaemonSettings {
   readonly cacheDir: string;
   /** Bytes the span cache may take; undefined: cache/'s default. */
   readonly cacheSize?: number;
+  /** A shared content cache: cache/'s openContentCache takes the URL. */
+  readonly contentCache?: string;
   /** FUSE worker threads; undefined: cores, at most 4. */
   readonly workers?: number;
   /** Leave this many seconds after the last mount; undefined: stay. */

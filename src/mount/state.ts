@@ -8,9 +8,19 @@ export interface ImageOptions {
   /** Seconds until a read that gets no bytes ends with EIO. */
   readonly readTimeout: number;
   readonly plainHttp: boolean;
+  /** Fetch the spans of the archive's profile, in its order, as soon as it is mounted. */
+  readonly prefetch: boolean;
+  /** Fetch the rest of the image while readers are quiet. */
+  readonly fill: boolean;
 }
 
-export const DEFAULT_IMAGE_OPTIONS: ImageOptions = { readahead: true, readTimeout: 300, plainHttp: false };
+export const DEFAULT_IMAGE_OPTIONS: ImageOptions = {
+  readahead: true,
+  readTimeout: 300,
+  plainHttp: false,
+  prefetch: true,
+  fill: false,
+};
 
 /** What only the client could see of how to reach the registry: oci/'s RegistryAccess, as JSON. Never written to disk (DESIGN §6). */
 export type ClientContext = Readonly<Record<string, unknown>>;

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import { ClipError } from '../../bytes/index.js';
-import { addDaemonFlags, type DaemonFlags, daemonSettings, locate } from '../daemon-flags.js';
+import { addDaemonFlags, checkContentCache, type DaemonFlags, daemonSettings, locate } from '../daemon-flags.js';
 import { printResult } from '../output.js';
 
 interface Flags extends DaemonFlags {
@@ -16,6 +16,7 @@ async function run(flags: Flags): Promise<void> {
   const { loadDaemon } = await import('../../daemon/index.js');
   const { runDaemon } = await loadDaemon();
   const location = await locate(flags);
+  await checkContentCache(flags);
   await runDaemon(daemonSettings(location, flags), (report) => {
     if (report.state === 'serving') process.stderr.write(`clipctl: clipd serves at ${location.root}\n`);
   });

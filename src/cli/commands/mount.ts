@@ -2,7 +2,14 @@ import { constants } from 'node:os';
 import type { Command } from 'commander';
 import type { ClipdClient, MountInfoReply } from '../../daemon/index.js';
 import type { ImageOptions } from '../../mount/index.js';
-import { addDaemonFlags, type DaemonFlags, daemonSettings, locate, seconds } from '../daemon-flags.js';
+import {
+  addDaemonFlags,
+  checkContentCache,
+  type DaemonFlags,
+  daemonSettings,
+  locate,
+  seconds,
+} from '../daemon-flags.js';
 import { printResult } from '../output.js';
 import { addRegistryFlags, credentialsFrom, type RegistryFlags } from './index-command.js';
 
@@ -11,6 +18,8 @@ interface Flags extends DaemonFlags, RegistryFlags {
   readonly at: string;
   readonly foreground?: boolean;
   readonly readahead: boolean;
+  readonly prefetch: boolean;
+  readonly fill?: boolean;
   readonly readTimeout?: number;
   readonly suid?: boolean;
   readonly dev?: boolean;
@@ -20,6 +29,8 @@ interface Flags extends DaemonFlags, RegistryFlags {
 function imageOptions(flags: Flags): Partial<ImageOptions> {
   return {
     ...(flags.readahead ? {} : { readahead: false }),
+    ...(flags.prefetch ? {} : { prefetch: false }),
+    ...(flags.fill === true ? { fill: true } : {}),
     ...(flags.readTimeout === undefined ? {} : { readTimeout: flags.readTimeout }),
     ...(flags.plainHttp === true ? { plainHttp: true } : {}),
   };
@@ -48,6 +59,7 @@ async function mount(flags: Flags): Promise<void> {
   const interrupted = interruption();
   const { ClipdClient, IDLE_EXIT_SECONDS, mountStarting, prepareMount } = await import('../../daemon/index.js');
   const location = await locate(flags);
+  await checkContentCache(flags);
   const credentials = credentialsFrom(flags);
   const request = await prepareMount(
     {
@@ -62,6 +74,7 @@ async function mount(flags: Flags): Promise<void> {
       ...(location.askedCacheDir === undefined ? {} : { cacheDir: location.askedCacheDir }),
       ...(flags.cacheSize === undefined ? {} : { cacheSize: flags.cacheSize }),
       ...(flags.workers === undefined ? {} : { workers: flags.workers }),
+      ...(flags.contentCache === undefined ? {} : { contentCache: flags.contentCache }),
     },
   );
   const client = new ClipdClient(location.root);
@@ -93,6 +106,8 @@ export function registerMount(program: Command): void {
     .requiredOption('--at <dir>', 'an existing directory')
     .option('--foreground', 'stay, and unmount on Ctrl-C')
     .option('--no-readahead', 'fetch the spans that are read and nothing else')
+    .option('--no-prefetch', 'do not fetch by the profile that the archive may hold')
+    .option('--fill', 'fetch the rest of the image while nothing else is read')
     .option('--read-timeout <seconds>', 'after which a read without bytes fails (default 300)', seconds)
     .option('--suid', 'honour set-uid bits')
     .option('--dev', 'honour device nodes');
