@@ -70,6 +70,8 @@ export interface IndexResult {
 export interface IndexExtras {
   /** Offsets at which to cut a layer in place of regular checkpoints, by layer digest (workload-shaped spans). */
   readonly cuts?: ReadonlyMap<string, Float64Array> | undefined;
+  /** What the archive says it is of, when that is not how it was found: an archive made anew keeps its name. */
+  readonly reference?: string | undefined;
   /** The profile to embed, once the spans are known. */
   readonly profile?: ((made: MadeArchive) => Profile | null) | undefined;
 }
@@ -166,7 +168,8 @@ export async function indexImage(options: CreateFromOCIImageOptions, extras: Ind
 
     const indexed = resolved.layers.map((layer) => done.get(layer.digest)!);
     const sizes = indexed.map((layer) => layer.uncompressedSize);
-    const image = imageMetaOf(resolved, sizes, options.storageImageRef);
+    const found = imageMetaOf(resolved, sizes, options.storageImageRef);
+    const image = extras.reference === undefined ? found : { ...found, reference: extras.reference };
     const devices = image.layers.map(({ digest, uncompressedSize }) => {
       return { tag: digest.slice('sha256:'.length), blocks: Math.ceil(uncompressedSize / 512) };
     });

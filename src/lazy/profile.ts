@@ -57,7 +57,7 @@ export function touchedRanges(
 /** The spans that hold the ranges, each once, in the ranges' order: an archive's `profile` section. */
 export function profileSpans(
   ranges: readonly TouchedRange[],
-  tables: readonly SpanTable[],
+  tables: readonly Pick<SpanTable, 'layerOffset' | 'count'>[],
 ): { layer: Uint32Array; span: Uint32Array } {
   const layer: number[] = [];
   const span: number[] = [];

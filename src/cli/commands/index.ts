@@ -6,6 +6,7 @@ import { registerIndex } from './index-command.js';
 import { registerInspect } from './inspect.js';
 import { registerLs } from './ls.js';
 import { registerMount } from './mount.js';
+import { registerOptimize } from './optimize.js';
 import { registerPs } from './ps.js';
 import { registerStats } from './stats.js';
 import { registerUmount } from './umount.js';
@@ -18,6 +19,7 @@ export const commands: readonly ((program: Command) => void)[] = [
   registerLs,
   registerInspect,
   registerVerify,
+  registerOptimize,
   registerMount,
   registerUmount,
   registerPs,
