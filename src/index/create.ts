@@ -3,6 +3,7 @@ import { ClipError } from '../bytes/index.js';
 import { treeWarnings, writeErofs } from '../erofs/index.js';
 import {
   type Credentials,
+  type ImageSource,
   openImageSource,
   type Platform,
   parsePlatform,
@@ -17,6 +18,7 @@ import { fileHashes } from './file-hashes.js';
 import { type IndexedLayer, indexLayers, type LayerProgress } from './image-layers.js';
 import { Lane } from './lane.js';
 import { checkWritable, writeFileByRename } from './output-file.js';
+import { staticProfile } from './static-profile.js';
 
 /** `--checkpoint`, in MiB of uncompressed output (DESIGN §4.2). */
 export const MIN_CHECKPOINT_MIB = 1;
@@ -122,6 +124,27 @@ export function createFromOCIImage(options: CreateFromOCIImageOptions): Promise<
   return indexImage(options, {});
 }
 
+/** A profile is a hint: an image is indexed without one rather than not at all. */
+async function deriveProfile(
+  made: MadeArchive,
+  source: ImageSource,
+  signal: AbortSignal | undefined,
+  onWarning: (warning: string) => void,
+): Promise<Profile | null> {
+  const layers = {
+    image: made.image,
+    layers: made.layers.map(({ spans }) => ({ table: spans })),
+    checkpointState: (layer: number, span: number) => made.layers[layer]!.states[span]!,
+  };
+  try {
+    return await staticProfile(made.image, made.tree, made.placement, layers, source, signal);
+  } catch (error) {
+    signal?.throwIfAborted();
+    onWarning(`no start-up profile could be derived: ${error instanceof Error ? error.message : String(error)}`);
+    return null;
+  }
+}
+
 /** createFromOCIImage, with what only `clipctl optimize` has to add. */
 export async function indexImage(options: CreateFromOCIImageOptions, extras: IndexExtras): Promise<IndexResult> {
   const started = performance.now();
@@ -184,7 +207,9 @@ export async function indexImage(options: CreateFromOCIImageOptions, extras: Ind
           indexed.map((layer) => layer.files),
         )
       : null;
-    const archive = buildArchive({ ...made, hashes: fileSums, profile: extras.profile?.(made) ?? null });
+    const profile =
+      extras.profile === undefined ? await deriveProfile(made, source, signal, onWarning) : extras.profile(made);
+    const archive = buildArchive({ ...made, hashes: fileSums, profile });
     await writeFileByRename(outputPath, archive.parts, signal);
     return {
       outputPath,

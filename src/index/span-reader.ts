@@ -1,23 +1,30 @@
 import { createHash } from 'node:crypto';
-import type { Archive } from '../archive/index.js';
+import type { ImageMeta, SpanColumns } from '../archive/index.js';
 import { ClipError, crc32, FormatError } from '../bytes/index.js';
 import { SpanInflater } from '../gzip/index.js';
 import type { ImageSource } from '../oci/index.js';
 import { ZstdSpanInflater, ZstdStream } from '../zstd/index.js';
+
+/** What it takes to read spans: an open archive, or one that is being made. */
+export interface SpanLayers {
+  readonly image: Pick<ImageMeta, 'layers'>;
+  readonly layers: readonly { readonly table: SpanColumns }[];
+  checkpointState(layer: number, span: number): Uint8Array | null;
+}
 
 /**
  * Reads spans of an archive's layers straight from the source, checked as a mount checks them: the digest of the compressed
  * bytes, then the CRC-32 of the inflated ones. For tools; mounts have lazy/.
  */
 export class SpanReader {
-  readonly #archive: Archive;
+  readonly #archive: SpanLayers;
   readonly #source: Pick<ImageSource, 'fetchRange'>;
   readonly #gzip = new SpanInflater();
   readonly #zstd = new ZstdSpanInflater();
   /** Of the sequential layer read last. */
   #stream: { layer: number; next: number; decoder: ZstdStream } | null = null;
 
-  constructor(archive: Archive, source: Pick<ImageSource, 'fetchRange'>) {
+  constructor(archive: SpanLayers, source: Pick<ImageSource, 'fetchRange'>) {
     this.#archive = archive;
     this.#source = source;
   }

@@ -85,9 +85,10 @@ export class ImageMount {
 
   /** Begins to fetch what nobody has asked for yet: the archive's profile, then, if wanted, everything. */
   fetchAhead(): void {
-    const { prefetch, fill } = this.#state.options;
+    const { prefetch, readahead, fill } = this.#state.options;
     const { profile } = this.file.archive;
-    void this.#fetchAhead(prefetch ? profile : null, fill);
+    // Without read-ahead only what is read shall be fetched: a profile is read-ahead, too.
+    void this.#fetchAhead(prefetch && readahead ? profile : null, fill);
   }
 
   async #fetchAhead(profile: Profile | null, fill: boolean): Promise<void> {

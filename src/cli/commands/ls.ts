@@ -35,8 +35,6 @@ const TYPES: ReadonlyMap<number, readonly [string, string]> = new Map([
   [S_IFSOCK, ['s', 'socket']],
 ]);
 
-/** Symlinks followed on the way to PATH, as in path_resolution(7). */
-const MAX_SYMLINKS = 40;
 /** Output is gathered to this much: one write a line would make `ls -lR` of an image take seconds. */
 const FLUSH_BYTES = 64 * 1024;
 const SLASH = 0x2f;
@@ -222,50 +220,8 @@ function join(directory: Uint8Array, name: Uint8Array): Uint8Array {
   return Buffer.concat(slash ? [directory, text('/'), name] : [directory, name]);
 }
 
-function split(path: Uint8Array): Uint8Array[] {
-  const parts: Uint8Array[] = [];
-  for (let start = 0; start <= path.length; ) {
-    const slash = path.indexOf(SLASH, start);
-    const end = slash === -1 ? path.length : slash;
-    if (end > start) parts.push(path.subarray(start, end));
-    start = end + 1;
-  }
-  return parts;
-}
-
-/** Resolves a path in the tree, symlinks on the way (and a final one before a slash) followed inside the root. */
-export function resolvePath(reader: ErofsReader, path: Uint8Array, followLast: boolean): number {
-  const inode = new InodeView();
-  const parents = [reader.rootNid];
-  let todo = split(path);
-  let links = 0;
-  const trailing = path[path.length - 1] === SLASH;
-  while (todo.length > 0) {
-    const [name, ...rest] = todo as [Uint8Array, ...Uint8Array[]];
-    todo = rest;
-    const dots = name.every((byte) => byte === 0x2e) ? name.length : 0;
-    if (dots === 1) continue;
-    if (dots === 2) {
-      if (parents.length > 1) parents.pop();
-      continue;
-    }
-    const nid = reader.lookup(parents.at(-1)!, name, 0, name.length);
-    if (nid < 0) return -1;
-    reader.inode(nid, inode);
-    if (inode.isSymlink && (todo.length > 0 || followLast || trailing)) {
-      if (++links > MAX_SYMLINKS) return -1;
-      const target = reader.readlink(nid);
-      if (target[0] === SLASH) parents.length = 1;
-      todo = [...split(target), ...todo];
-      continue;
-    }
-    parents.push(nid);
-  }
-  return parents.at(-1)!;
-}
-
 async function run(pathText: string | undefined, flags: Flags): Promise<void> {
-  const [{ openArchiveFile }, { ErofsReader }] = await Promise.all([
+  const [{ openArchiveFile, resolvePath }, { ErofsReader }] = await Promise.all([
     import('../../index/index.js'),
     import('../../erofs/index.js'),
   ]);

@@ -1,0 +1,246 @@
+import type { ImageMeta, Placement, Profile } from '../archive/index.js';
+import { ErofsReader, InodeView } from '../erofs/index.js';
+import type { ImageSource } from '../oci/index.js';
+import { readElf } from './elf.js';
+import { lowerBound } from './file-hashes.js';
+import { type SpanLayers, SpanReader } from './span-reader.js';
+import { resolvePath } from './tree-path.js';
+
+/** Files that one command leads to, at most: a loop in it ends, and so does somebody's joke. */
+const MAX_FILES = 256;
+/** Of a file larger than this only the parts that are looked at here count as read: nobody runs all of a 100 MB binary. */
+const MAX_WHOLE_FILE = 8 * 1024 * 1024;
+/** execve(2) reads this much of a script's first line. */
+const SHEBANG_BYTES = 256;
+/** Inflated spans kept while the files are looked at. */
+const KEPT_SPANS = 16;
+/** Of the Docker runtime, for an image that sets none. */
+const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+const TRIPLETS: Readonly<Record<string, string>> = {
+  amd64: 'x86_64-linux-gnu',
+  arm64: 'aarch64-linux-gnu',
+  arm: 'arm-linux-gnueabihf',
+  '386': 'i386-linux-gnu',
+  ppc64le: 'powerpc64le-linux-gnu',
+  riscv64: 'riscv64-linux-gnu',
+};
+
+interface Extent {
+  readonly fileOffset: number;
+  readonly layer: number;
+  readonly layerOffset: number;
+  readonly length: number;
+}
+
+function strings(value: unknown): string[] {
+  if (typeof value === 'string') return ['/bin/sh', '-c', value];
+  return Array.isArray(value) ? value.filter((v): v is string => typeof v === 'string') : [];
+}
+
+/** Follows what starting the image's command opens, as kernel and dynamic loader would, and notes the spans on the way. */
+class Tracer {
+  readonly #reader: ErofsReader;
+  readonly #placement: Placement | null;
+  readonly #layers: SpanLayers;
+  readonly #spans: SpanReader;
+  readonly #signal: AbortSignal | undefined;
+  readonly #libraryPath: readonly string[];
+  readonly #inode = new InodeView();
+  readonly #kept = new Map<string, Uint8Array>();
+  readonly #visited = new Set<number>();
+  /** "layer/span", in the order of first touch. */
+  readonly #touched = new Set<string>();
+
+  constructor(
+    image: ImageMeta,
+    tree: Uint8Array,
+    placement: Placement | null,
+    layers: SpanLayers,
+    source: Pick<ImageSource, 'fetchRange'>,
+    signal: AbortSignal | undefined,
+  ) {
+    this.#reader = new ErofsReader(tree);
+    this.#placement = placement;
+    this.#layers = layers;
+    this.#spans = new SpanReader(layers, source);
+    this.#signal = signal;
+    const triplet = TRIPLETS[image.platform.architecture];
+    const multiarch = triplet === undefined ? [] : [`/lib/${triplet}`, `/usr/lib/${triplet}`];
+    this.#libraryPath = [...multiarch, '/lib64', '/usr/lib64', '/lib', '/usr/lib', '/usr/local/lib'];
+  }
+
+  resolve(path: string): number {
+    const nid = resolvePath(this.#reader, Buffer.from(path, 'latin1'), true);
+    if (nid < 0) return -1;
+    this.#reader.inode(nid, this.#inode);
+    return this.#inode.isFile ? nid : -1;
+  }
+
+  #extents(nid: number, offset: number, length: number): Extent[] {
+    const placement = this.#placement;
+    const extents: Extent[] = [];
+    const end = offset + length;
+    const first = placement === null ? 0 : lowerBound(placement.nid, nid);
+    if (placement !== null && placement.nid[first] === nid) {
+      for (let i = first; i < placement.count && placement.nid[i] === nid; i++) {
+        const from = Math.max(offset, placement.fileOffset[i]!);
+        const to = Math.min(end, placement.fileOffset[i]! + placement.length[i]!);
+        const layerOffset = placement.layerOffset[i]! + from - placement.fileOffset[i]!;
+        if (to > from) extents.push({ fileOffset: from, layer: placement.layer[i]!, layerOffset, length: to - from });
+      }
+      return extents;
+    }
+    let at = offset;
+    this.#reader.mapRange(nid, offset, length, (layer, layerOffset, n) => {
+      if (layer >= 0) extents.push({ fileOffset: at, layer, layerOffset, length: n });
+      at += n;
+    });
+    return extents;
+  }
+
+  /** Spans of a stretch of a layer: first and last. */
+  #spansOf({ layer, layerOffset, length }: Extent): [number, number] {
+    const { table } = this.#layers.layers[layer]!;
+    const span = (offset: number): number => {
+      const i = lowerBound(table.layerOffset, offset);
+      return table.layerOffset[i] === offset ? i : i - 1;
+    };
+    return [span(layerOffset), span(layerOffset + length - 1)];
+  }
+
+  #touch(nid: number, offset: number, length: number): Extent[] {
+    const extents = this.#extents(nid, offset, length);
+    for (const extent of extents) {
+      const [first, last] = this.#spansOf(extent);
+      for (let span = first; span <= last; span++) this.#touched.add(`${extent.layer}/${span}`);
+    }
+    return extents;
+  }
+
+  async #span(layer: number, span: number): Promise<Uint8Array> {
+    const key = `${layer}/${span}`;
+    let bytes = this.#kept.get(key);
+    if (bytes === undefined) {
+      bytes = await this.#spans.read(layer, span, this.#signal);
+      if (this.#kept.size >= KEPT_SPANS) this.#kept.delete(this.#kept.keys().next().value!);
+      this.#kept.set(key, bytes);
+    }
+    return bytes;
+  }
+
+  async #read(nid: number, offset: number, length: number): Promise<Uint8Array> {
+    this.#reader.inode(nid, this.#inode);
+    const n = Math.max(0, Math.min(length, this.#inode.size - offset));
+    const out = new Uint8Array(n);
+    if (n === 0) return out;
+    for (const extent of this.#touch(nid, offset, n)) {
+      const [first, last] = this.#spansOf(extent);
+      const { layerOffset } = this.#layers.layers[extent.layer]!.table;
+      for (let span = first; span <= last; span++) {
+        const from = Math.max(extent.layerOffset, layerOffset[span]!);
+        const to = Math.min(extent.layerOffset + extent.length, layerOffset[span + 1]!);
+        const bytes = await this.#span(extent.layer, span);
+        const piece = bytes.subarray(from - layerOffset[span]!, to - layerOffset[span]!);
+        out.set(piece, extent.fileOffset - offset + from - extent.layerOffset);
+      }
+    }
+    return out;
+  }
+
+  /** A program, script or library, and whatever it needs to start. */
+  async visit(path: string, search: (name: string) => string | null): Promise<void> {
+    const nid = this.resolve(path);
+    if (nid < 0 || this.#visited.has(nid) || this.#visited.size >= MAX_FILES) return;
+    this.#visited.add(nid);
+    const { size } = this.#inode;
+    const line = Buffer.from(await this.#read(nid, 0, SHEBANG_BYTES))
+      .toString('latin1')
+      .split('\n')[0]!;
+    if (line.startsWith('#!')) {
+      const [interpreter = '', ...words] = line
+        .slice(2)
+        .trim()
+        .split(/[ \t]+/);
+      await this.visit(interpreter, search);
+      // env(1): the first word that is neither an option nor an assignment.
+      const program = /\/env$/.test(interpreter)
+        ? words.find((w) => !w.startsWith('-') && !w.includes('='))
+        : undefined;
+      const found = program === undefined ? null : search(program);
+      if (found !== null) await this.visit(found, search);
+      this.#touch(nid, 0, size);
+      return;
+    }
+    const elf = await readElf((offset, length) => this.#read(nid, offset, length));
+    if (elf?.interpreter) await this.visit(elf.interpreter, search);
+    const origin = path.slice(0, Math.max(1, path.lastIndexOf('/')));
+    for (const name of elf?.needed ?? []) {
+      const directories = [
+        ...elf!.searchPath.map((d) => d.replaceAll(/\$(ORIGIN|\{ORIGIN\})/g, origin)),
+        ...this.#libraryPath,
+      ];
+      const candidates = name.includes('/') ? [name] : directories.map((directory) => `${directory}/${name}`);
+      const library = candidates.find((candidate) => this.resolve(candidate) >= 0);
+      if (library !== undefined) await this.visit(library, search);
+    }
+    if (size <= MAX_WHOLE_FILE) this.#touch(nid, 0, size);
+  }
+
+  profile(): Profile | null {
+    const touched = [...this.#touched].map((key) => key.split('/').map(Number) as [number, number]);
+    if (touched.length === 0) return null;
+    return {
+      source: 'static',
+      layer: Uint32Array.from(touched, ([layer]) => layer),
+      span: Uint32Array.from(touched, ([, span]) => span),
+    };
+  }
+}
+
+/**
+ * Spans that starting the image's entrypoint and command reads, derived from the files themselves: the program found through
+ * PATH, symlinks, `#!` lines, the ELF interpreter and all libraries. Null for an image without a command, or one whose program
+ * lies in a layer that can only be read from its start.
+ */
+export async function staticProfile(
+  image: ImageMeta,
+  tree: Uint8Array,
+  placement: Placement | null,
+  layers: SpanLayers,
+  source: Pick<ImageSource, 'fetchRange'>,
+  signal?: AbortSignal,
+): Promise<Profile | null> {
+  if (layers.layers.some(({ table }) => table.kind === 'zstd-stream')) return null;
+  const config = (image.config.config ?? {}) as Record<string, unknown>;
+  const argv = [...strings(config.Entrypoint), ...strings(config.Cmd)];
+  if (argv.length === 0) return null;
+  const environment = strings(config.Env);
+  const searchPath = environment.find((v) => v.startsWith('PATH='))?.slice('PATH='.length) ?? DEFAULT_PATH;
+  const directory = typeof config.WorkingDir === 'string' && config.WorkingDir !== '' ? config.WorkingDir : '/';
+  const tracer = new Tracer(image, tree, placement, layers, source, signal);
+  const absolute = (path: string): string => (path.startsWith('/') ? path : `${directory}/${path}`);
+  const search = (name: string): string | null => {
+    if (name.includes('/')) return absolute(name);
+    const found = searchPath
+      .split(':')
+      .map((part) => `${part}/${name}`)
+      .find((path) => tracer.resolve(path) >= 0);
+    return found ?? null;
+  };
+  const program = search(argv[0]!);
+  if (program !== null) await tracer.visit(program, search);
+  for (const [i, word] of argv.entries()) {
+    if (i === 0 || word.startsWith('-')) continue;
+    // `sh -c "program …"`: its first word; `python app.py`: the script.
+    const shell = argv[i - 1] === '-c' && /(^|\/)\w*sh$/.test(argv[i - 2] ?? '');
+    const first = shell
+      ? (word
+          .trim()
+          .replace(/^exec\s+/, '')
+          .split(/\s+/)[0] ?? '')
+      : word;
+    const found = shell ? search(first) : absolute(first);
+    if (found !== null) await tracer.visit(found, search);
+  }
+  return tracer.profile();
+}
