@@ -1,10 +1,12 @@
-// npm run bench [-- NAME…] [--json]: runs the suites and holds each figure against its target.
-import { mkdtemp, rm } from 'node:fs/promises';
+// npm run bench [-- NAME…] [--json] [--write]: runs the suites and holds each figure against its target.
+// --write puts their tables into docs/benchmarks.md.
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { bigImage, nodeImage, pythonImage } from './images.js';
-import { table, verdicts } from './report.js';
+import { replaceTable, table, verdicts } from './report.js';
 import type { BenchContext, Suite, SuiteResult } from './support.js';
 
 /** Loaded when asked for: a suite may need root, a kernel feature or packages that another does not. */
@@ -19,13 +21,17 @@ const SUITES: Readonly<Record<string, () => Promise<{ run: Suite }>>> = {
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { json: { type: 'boolean', default: false }, help: { type: 'boolean', short: 'h', default: false } },
+  options: {
+    json: { type: 'boolean', default: false },
+    write: { type: 'boolean', default: false },
+    help: { type: 'boolean', short: 'h', default: false },
+  },
 });
 
 const unknown = positionals.filter((name) => !(name in SUITES));
 if (values.help || unknown.length > 0) {
   if (unknown.length > 0) process.stderr.write(`bench: no such suite: ${unknown.join(', ')}\n`);
-  process.stderr.write(`npm run bench [-- NAME…] [--json]    suites: ${Object.keys(SUITES).join(' ')}\n`);
+  process.stderr.write(`npm run bench [-- NAME…] [--json] [--write]    suites: ${Object.keys(SUITES).join(' ')}\n`);
   process.exit(values.help ? 0 : 2);
 }
 
@@ -90,8 +96,22 @@ try {
 } finally {
   await undoAll();
 }
+const machine = {
+  cpu: os.cpus()[0]?.model ?? '',
+  cores: os.cpus().length,
+  kernel: os.release(),
+  node: process.version,
+};
+if (values.write) {
+  const page = fileURLToPath(new URL('../../docs/benchmarks.md', import.meta.url));
+  const where = `${machine.cores} × ${machine.cpu}, Linux ${machine.kernel}, Node ${machine.node}, ${new Date().toISOString().slice(0, 10)}`;
+  let text = await readFile(page, 'utf8');
+  for (const [name, result] of Object.entries(results)) {
+    if (!('error' in result)) text = replaceTable(text, name, `${table(name, result)}\n\n${where}`);
+  }
+  await writeFile(page, text);
+}
 if (values.json) {
-  const machine = { cpu: os.cpus()[0]?.model, cores: os.cpus().length, kernel: os.release(), node: process.version };
   process.stdout.write(`${JSON.stringify({ machine, date: new Date().toISOString(), results }, null, 2)}\n`);
 }
 process.exitCode = missed > 0 ? 1 : 0;

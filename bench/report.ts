@@ -35,3 +35,11 @@ export function table(name: string, result: SuiteResult): string {
     ...(notes.length > 0 ? ['', ...notes] : []),
   ].join('\n');
 }
+
+/** Puts a suite's table between its markers in docs/benchmarks.md. @throws Error when the page has no place for it */
+export function replaceTable(page: string, name: string, text: string): string {
+  const [begin, end] = [`<!-- ${name} -->`, `<!-- /${name} -->`];
+  const [from, to] = [page.indexOf(begin), page.indexOf(end)];
+  if (from < 0 || to < from) throw new Error(`docs/benchmarks.md has no ${begin} … ${end}`);
+  return `${page.slice(0, from + begin.length)}\n${text.trim()}\n${page.slice(to)}`;
+}
