@@ -1,15 +1,15 @@
 import { writeSync } from 'node:fs';
 import { ClipError } from '../bytes/index.js';
-import { notifySystemd } from '../linux/index.js';
+import { notifySystemd, replaceProcess } from '../linux/index.js';
 import { type DaemonSettings, loadKeeper, toWireError } from '../mount/index.js';
-import { type KeeperReport, SERVER_MAIN } from './start.js';
+import { KEEPER_FLAGS, KEEPER_MAIN, type KeeperReport, SERVER_MAIN } from './start.js';
 
 /**
  * Runs a clipd in this process, which becomes its keeper, until it is told to stop.
  * @param report gets each change of state
  * @throws ClipError when it cannot start or serve
  */
-export async function runDaemon(settings: DaemonSettings, report: (report: KeeperReport) => void): Promise<void> {
+async function runDaemon(settings: DaemonSettings, report: (report: KeeperReport) => void): Promise<void> {
   process.title = 'clipd keeper';
   const { Keeper } = await loadKeeper();
   const keeper = await Keeper.start(settings, SERVER_MAIN);
@@ -30,17 +30,35 @@ export async function runDaemon(settings: DaemonSettings, report: (report: Keepe
   }
 }
 
-/** The keeper as a program of its own: reports as JSON lines on standard output. */
-export async function keeperMain(argument: string | undefined): Promise<void> {
-  const report = (value: KeeperReport): void => {
-    try {
-      writeSync(1, `${JSON.stringify(value)}\n`);
-    } catch {
-      // Whoever started us has gone.
-    }
-  };
+/** Turns this process into a keeper that reports to people: `clipctl daemon`. Returns only by throwing. */
+export function becomeKeeper(settings: DaemonSettings): never {
+  replaceProcess(process.execPath, [...KEEPER_FLAGS, KEEPER_MAIN, JSON.stringify(settings), FOREGROUND]);
+}
+
+const FOREGROUND = 'foreground';
+
+/** As JSON lines, for startKeeper. */
+function reportToStarter(report: KeeperReport): void {
   try {
-    await runDaemon(JSON.parse(argument ?? '') as DaemonSettings, report);
+    writeSync(1, `${JSON.stringify(report)}\n`);
+  } catch {
+    // Whoever started us has gone.
+  }
+}
+
+function reportToPeople(root: string, report: KeeperReport): void {
+  if (report.state === 'serving') process.stderr.write(`clipctl: clipd serves at ${root}\n`);
+  if (report.state !== 'failed') return;
+  process.stderr.write(`clipctl: ${report.error.message}\n`);
+  if (report.error.hint !== undefined) process.stderr.write(`  ${report.error.hint}\n`);
+}
+
+/** The keeper as a program of its own. */
+export async function keeperMain(argument: string | undefined, mode: string | undefined): Promise<void> {
+  const settings = JSON.parse(argument ?? '') as DaemonSettings;
+  const report = mode === FOREGROUND ? (value: KeeperReport) => reportToPeople(settings.root, value) : reportToStarter;
+  try {
+    await runDaemon(settings, report);
   } catch (error) {
     if (!(error instanceof ClipError)) process.stderr.write(`${String((error as Error).stack ?? error)}\n`);
     report({ state: 'failed', error: toWireError(error) });

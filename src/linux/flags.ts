@@ -31,6 +31,7 @@ export const SYS_fsmount = 432;
 // fcntl.h
 export const O_CLOEXEC = 0o2000000;
 export const O_NONBLOCK = 0o4000;
+export const F_SETFD = 2;
 export const F_GETFL = 3;
 export const F_SETFL = 4;
 export const FALLOC_FL_KEEP_SIZE = 1;

@@ -13,7 +13,7 @@ export { closeBackingFile, type FuseMountOptions, mountFuse, openBackingFile, op
 export { bindMount, type MountOptions, mountErofs, mountFileSystem, unmount } from './mount.js';
 export { type MountInfo, mountNamespace, parseMountInfo, readMountInfo } from './mountinfo.js';
 export { notifySystemd } from './notify.js';
-export { dieWithParent } from './process.js';
+export { dieWithParent, replaceProcess } from './process.js';
 export {
   listenUnix,
   receiveDescriptors,

@@ -1,9 +1,25 @@
 import { constants } from 'node:os';
-import { check } from './errno.js';
+import { check, SystemCallError } from './errno.js';
 import * as flags from './flags.js';
 import * as sys from './syscalls.js';
 
 /** The kernel sends this process `signal` when the thread that started it ends (prctl(2), PR_SET_PDEATHSIG). */
 export function dieWithParent(signal: NodeJS.Signals = 'SIGKILL'): void {
   check(sys.prctl(flags.PR_SET_PDEATHSIG, constants.signals[signal]), 'prctl PR_SET_PDEATHSIG');
+}
+
+/**
+ * Turns this process into another program (execv(3)): same process id, environment, standard descriptors, terminal and
+ * parent. Node's own descriptors close on exec. @throws SystemCallError; does not return otherwise
+ */
+export function replaceProcess(program: string, args: readonly string[]): never {
+  const strings = [program, ...args].map((text) => sys.cString(text));
+  const vector = Buffer.alloc(8 * (strings.length + 1));
+  strings.forEach((text, i) => {
+    vector.writeBigUInt64LE(BigInt(sys.addressOf(text)), 8 * i);
+  });
+  // Node marks even the standard descriptors close-on-exec (uv_disable_stdio_inheritance).
+  for (const fd of [0, 1, 2]) sys.fcntl(fd, flags.F_SETFD, 0);
+  const result = sys.execv(program, vector);
+  throw new SystemCallError(`execute ${program}`, -result);
 }

@@ -65,6 +65,7 @@ const c = {
   listen: bind<[number, number]>('listen', 'int', ['int', 'int']),
   sendmsg: bind<[number, Memory, number]>('sendmsg', 'int64_t', ['int', 'void *', 'int']),
   recvmsg: bind<[number, Memory, number]>('recvmsg', 'int64_t', ['int', 'void *', 'int']),
+  execv: bind<[Memory, Memory]>('execv', 'int', ['void *', 'void *']),
   prctl: bind<[number, number, number, number, number]>('prctl', 'int', [
     'int',
     'uint64_t',
@@ -149,6 +150,8 @@ export const bindSocket = (fd: number, address: Memory, length: number): number 
 export const listen = (fd: number, backlog: number): number => outcome(c.listen(fd, backlog));
 export const sendmsg = (fd: number, header: Memory, flags: number): number => outcome(c.sendmsg(fd, header, flags));
 export const recvmsg = (fd: number, header: Memory, flags: number): number => outcome(c.recvmsg(fd, header, flags));
+/** `vector`: addresses of NUL-terminated strings, 8 bytes each, the last 0. Returns only when it failed. */
+export const execv = (path: Path, vector: Memory): number => outcome(c.execv(cString(path), vector));
 export const prctl = (option: number, a = 0, b = 0, c2 = 0, d = 0): number => outcome(c.prctl(option, a, b, c2, d));
 export const mknod = (path: Path, mode: number, device: number): number =>
   outcome(c.mknod(cString(path), mode, device));

@@ -2,14 +2,22 @@ import { closeSync, fstatSync, readSync } from 'node:fs';
 import { type Archive, openArchive } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 
+/** Tells whether two descriptors are the same unchanged file, without reading it. */
+export function fileKey(fd: number): string {
+  const { dev, ino, size, mtimeNs, ctimeNs } = fstatSync(fd, { bigint: true });
+  return [dev, ino, size, mtimeNs, ctimeNs].join(':');
+}
+
 /** An open archive and its descriptor, which outlives the file's name. */
 export class ArchiveFile {
   readonly archive: Archive;
   readonly fd: number;
+  readonly key: string;
 
   /** Takes the descriptor over. @throws FormatError when the archive is damaged; the descriptor is then closed */
   constructor(fd: number, path: string) {
     this.fd = fd;
+    this.key = fileKey(fd);
     try {
       const stat = fstatSync(fd);
       if (!stat.isFile()) {

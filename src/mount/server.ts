@@ -4,7 +4,7 @@ import { ClipError } from '../bytes/index.js';
 import { mountNamespace, readMountInfo } from '../linux/index.js';
 import type { Logger } from '../metrics/index.js';
 import type { SourceOptions } from '../oci/index.js';
-import { ArchiveFile } from './archive-file.js';
+import { ArchiveFile, fileKey } from './archive-file.js';
 import type { Engine } from './engine.js';
 import type { FdSocket } from './fd-socket.js';
 import { describeHolders, findHolders } from './holders.js';
@@ -70,6 +70,7 @@ export class MountServer {
       }
       await this.engine.attach(state, fuseFd, file, client as SourceOptions, resumed);
     } catch (error) {
+      await this.engine.detach(state.id);
       closeSync(fuseFd);
       const reason = error instanceof Error ? error.message : String(error);
       this.#log.error(
@@ -111,15 +112,26 @@ export class MountServer {
       }
     }
     this.#refuseForeignMount(args.mountPoint);
-    const file = openArchiveFile(args.archivePath);
-    const existing = connections.find((c) => c.identity === file.archive.identity && !c.detached);
+    const fd = openArchiveFd(args.archivePath);
+    // A file that is mounted already need not be read again to know what it is.
+    const key = fileKey(fd);
+    const same = [...this.engine.mounts.values()].find((mount) => mount.file.key === key);
+    let existing = connections.find((c) => c.id === same?.id && !c.detached);
+    let file: ArchiveFile | null = null;
+    if (existing === undefined || this.hello.rootless) {
+      const opened = new ArchiveFile(fd, args.archivePath);
+      file = opened;
+      existing = connections.find((c) => c.identity === opened.archive.identity && !c.detached);
+    } else {
+      closeSync(fd);
+    }
     if (existing !== undefined && !this.hello.rootless) {
-      file.close();
+      file?.close();
       requireSameOptions(existing, args);
       const place = await this.#keeper.call('bind', { id: existing.id, place: placeRequest(args) });
       return this.#mounted(existing, place);
     }
-    return this.#connect(args, file);
+    return this.#connect(args, file!);
   }
 
   async #connect(args: MountArguments, file: ArchiveFile): Promise<MountedPlace> {
@@ -254,10 +266,9 @@ function placeRequest(args: MountArguments): { path: string; suid: boolean; dev:
   return { path: args.mountPoint, suid: args.suid, dev: args.dev, requestId: args.requestId };
 }
 
-function openArchiveFile(path: string): ArchiveFile {
-  let fd: number;
+function openArchiveFd(path: string): number {
   try {
-    fd = openSync(path, 'r');
+    return openSync(path, 'r');
   } catch (cause) {
     const code = (cause as NodeJS.ErrnoException).code;
     if (code === 'ENOENT') {
@@ -265,7 +276,6 @@ function openArchiveFile(path: string): ArchiveFile {
     }
     throw new ClipError('PERMISSION', `archive ${path} cannot be opened: ${code}`, { cause });
   }
-  return new ArchiveFile(fd, path);
 }
 
 /** One connection serves all places of an image, so what decides how it is served cannot differ. */

@@ -38,9 +38,9 @@ const FIRST_STANDBY_MS = 2000;
 
 /**
  * V8 lets new objects fill 16 MiB in each of a process's five isolates before it looks at them: 10 MB of resident memory that
- * a process which moves buffers owned elsewhere has no use for.
+ * a process which moves buffers owned elsewhere has no use for. And it is told when a tree in shared memory has gone.
  */
-const YOUNG_GENERATION = '--max-semi-space-size=1';
+const NODE_FLAGS = ['--max-semi-space-size=1', '--expose-gc'];
 
 export interface SupervisorOptions {
   readonly serverModule: string;
@@ -167,7 +167,7 @@ export class Supervisor {
   #spawn(serverModule: string): ServerProcess {
     const [ours, theirs] = socketPair('seqpacket', true);
     // Descriptors 4 and 5 of the child: LISTEN_FD and FDS_SOCKET_FD.
-    const child = spawn(process.execPath, [YOUNG_GENERATION, serverModule, this.#options.settings], {
+    const child = spawn(process.execPath, [...NODE_FLAGS, serverModule, this.#options.settings], {
       stdio: ['ignore', 2, 2, 'ipc', this.#options.listenFd, theirs],
     });
     closeFd(theirs);

@@ -14,12 +14,11 @@ const STOP_MS = 10_000;
 
 async function run(flags: Flags): Promise<void> {
   const { loadDaemon } = await import('../../daemon/index.js');
-  const { runDaemon } = await loadDaemon();
+  const { becomeKeeper } = await loadDaemon();
   const location = await locate(flags);
   await checkContentCache(flags);
-  await runDaemon(daemonSettings(location, flags), (report) => {
-    if (report.state === 'serving') process.stderr.write(`clipctl: clipd serves at ${location.root}\n`);
-  });
+  // This process goes on as the keeper, without what clipctl has loaded: systemd knows it by its process id.
+  becomeKeeper(daemonSettings(location, flags));
 }
 
 /** Also true of a zombie: an init that reaps late is not our affair. */
