@@ -284,7 +284,8 @@ describe('xattrs', () => {
         t.dir('d', { xattrs }),
         t.symlink('s', 'f', { xattrs: { 'trusted.l': '1' } }),
         t.file('many', '', { xattrs: many }),
-        t.file('odd', '', { xattrs: { 'btrfs.x': '1', 'com.apple.y': '2', [`user.${'n'.repeat(256)}`]: '3' } }),
+        t.file('odd', '', { xattrs: { 'btrfs.x': '1', 'com.apple.y': '2', [`user.${'n'.repeat(251)}`]: '3' } }),
+        t.file('long', '', { xattrs: { [`user.${'n'.repeat(250)}`]: '4' } }),
       ),
     ]);
     const reader = new ErofsReader(image);
@@ -293,6 +294,7 @@ describe('xattrs', () => {
     expect(get(reader, 's')).toEqual({ 'trusted.l': '1' });
     expect(get(reader, 'many')).toEqual(many);
     expect(get(reader, 'odd')).toEqual({});
+    expect(Object.keys(get(reader, 'long'))).toEqual([`user.${'n'.repeat(250)}`]);
     expect(stats.droppedXattrs).toBe(3);
     expect(treeWarnings(stats)).toEqual([expect.stringMatching(/^3 xattrs are left out/)]);
     expect(reader.getXattr(at(reader, 'f'), Buffer.from('user.none'))).toBeNull();

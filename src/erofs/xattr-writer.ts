@@ -86,7 +86,8 @@ function encode(name: Uint8Array, value: Uint8Array): Uint8Array | null {
   );
   if (found === undefined) return null;
   const rest = name.subarray(found.prefix.length);
-  if (rest.length > NAME_MAX || value.length > XATTR_VALUE_MAX || rest.includes(0)) return null;
+  // Linux counts the prefix too (XATTR_NAME_MAX): one name beyond it and listxattr fails for all of the file's.
+  if (name.length > NAME_MAX || value.length > XATTR_VALUE_MAX || rest.includes(0)) return null;
   const entry = new Uint8Array((XATTR_ENTRY_SIZE + rest.length + value.length + 3) & ~3);
   entry[0] = rest.length;
   entry[1] = found.index;

@@ -12,6 +12,7 @@ describe('headers', () => {
     ['file', t.file('f', 'abc', { mode: 0o4755 }), { mode: '104755', size: 3, data: 'abc' }],
     ['directory', t.dir('d/', { mode: 0o1777 }), { mode: '41777', path: 'd/', size: 0 }],
     ['symlink', t.symlink('s', '../x'), { mode: '120777', link: '../x' }],
+    ['symlink, whatever mode it names', t.symlink('s', 'x', { mode: 0o4644 }), { mode: '120777' }],
     ['hard link', t.hardLink('h', 'f'), { mode: '644', link: 'f' }],
     ['character device', t.char('c', 5, 300), { mode: '20644', rdev: encodeDevice(5, 300) }],
     ['block device', t.block('b', 259, 70_000), { mode: '60644', rdev: encodeDevice(259, 70_000) }],

@@ -297,7 +297,8 @@ export class TarParser {
         entry.link = this.#linkOf(block);
         break;
       case '2':
-        entry.mode |= S_IFLNK;
+        // Linux has no permissions on symlinks: whatever the writer noted, an unpacked one is 0777.
+        entry.mode = S_IFLNK | 0o777;
         entry.link = this.#linkOf(block);
         break;
       case '3':

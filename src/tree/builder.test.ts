@@ -237,6 +237,7 @@ describe('layers', () => {
     ['a directory over a symlink', [t.dir('s'), t.file('s/n', '')], [...LOWER.slice(0, 8), 's/', 's/n -1']],
     ['a directory over a directory keeps what is in it', [t.dir('d')], LOWER],
     ['a symlink of a lower layer is hidden, not followed', [t.file('s/n', '')], [...LOWER.slice(0, 8), 's/', 's/n -1']],
+    ['a whiteout below a file of a lower layer hides nothing', [t.whiteout('f/x'), t.opaque('g')], LOWER],
     ['also by a whiteout', [t.whiteout('s/x')], [...LOWER.slice(0, 8), 's/']],
     [
       'also when a hard link of this layer names it',

@@ -246,7 +246,7 @@ export class TreeBuilder {
   /**
    * Walks down from the root.
    * - 'entry': directories that are missing or hidden are made, and only symlinks of this layer are followed;
-   * - 'whiteout': the same, but where a name is missing there is nothing to hide, so nothing is made (as umoci has it);
+   * - 'whiteout': the same, but below a missing name or a file there is nothing to hide, so nothing is made (as umoci has it);
    * - 'target': nothing is made, and all symlinks are followed.
    */
   #walk(i: number, components: Components, purpose: Purpose): number {
@@ -303,7 +303,8 @@ export class TreeBuilder {
       else if (own) {
         if (purpose === 'whiteout') return MISSING;
         this.#fail(i, 'its parent is not a directory in the same layer');
-      } else {
+      } else if (purpose === 'whiteout' && type !== S_IFLNK) return MISSING;
+      else {
         const made = this.#makeDirectory();
         store.replace(dentry, made);
         store.claim(dentry, this.#layer, start);
