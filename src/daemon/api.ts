@@ -1,3 +1,4 @@
+import type { RecordedProfile } from '../lazy/index.js';
 import type { Holder, ImageOptions, UnmountMode, WireError } from '../mount/index.js';
 
 /** The control API (docs/api.md): HTTP + JSON over a unix socket. Paths start with the version. */
@@ -10,6 +11,7 @@ export const API = {
   stop: '/v1/stop',
   upgrade: '/v1/upgrade',
   prefetch: '/v1/prefetch',
+  profileStop: '/v1/profile/stop',
   cachePrune: '/v1/cache/prune',
 } as const;
 
@@ -77,6 +79,13 @@ export interface UnmountReply {
   readonly mountPoint: string;
   /** It was the image's last place. */
   readonly closed: boolean;
+}
+
+export interface ProfileReply {
+  readonly mountPoint: string;
+  /** Where clipd keeps it; the next mount of this image that is read replaces it. */
+  readonly path: string;
+  readonly profile: RecordedProfile;
 }
 
 export interface ErrorReply {

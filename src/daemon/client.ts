@@ -8,6 +8,7 @@ import {
   type Health,
   type MountInfoReply,
   type MountRequest,
+  type ProfileReply,
   type Stats,
   type UnmountReply,
   type UnmountRequest,
@@ -67,6 +68,11 @@ export class ClipdClient {
     } catch (error) {
       if (!(error instanceof NotRunningError)) throw error;
     }
+  }
+
+  /** Ends the recording of what is read first there, if it still runs, and gives what was recorded. */
+  stopProfile(mountPoint: string): Promise<ProfileReply> {
+    return this.#call('POST', API.profileStop, { mountPoint });
   }
 
   stop(onlyIfIdle: boolean): Promise<{ stopping: boolean }> {

@@ -1,4 +1,4 @@
-export type { ConnectionStats, Health, MountInfoReply, Stats, UnmountReply } from './api.js';
+export type { ConnectionStats, Health, MountInfoReply, ProfileReply, Stats, UnmountReply } from './api.js';
 export { ClipdClient, NotRunningError } from './client.js';
 export {
   defaultCacheDir,

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ClipError } from '../bytes/index.js';
 import type { Credentials, RegistryCredentialProvider } from '../oci/index.js';
-import type { Stats } from './api.js';
+import type { ProfileReply, Stats } from './api.js';
 import { ClipdClient, NotRunningError } from './client.js';
 import { resolveDirectory } from './locations.js';
 import { firstLookup, prepareMount } from './mount-client.js';
@@ -45,6 +45,8 @@ export interface MountedArchive {
   readonly closed: Promise<void>;
   /** @throws ClipError BUSY, naming the processes that hold it */
   unmount(options?: { mode?: 'normal' | 'lazy' | 'force' }): Promise<void>;
+  /** What was read first since the mount, in that order; ends its recording, which otherwise takes 60 s. */
+  profile(): Promise<ProfileReply>;
   /** What was fetched and served, of all mounts that share this one's engine. */
   stats(): Promise<Stats>;
 }
@@ -139,26 +141,29 @@ export function mountArchive(options: MountArchiveOptions): MountedArchive {
   };
 
   const start = async (): Promise<void> => {
+    const { readahead, readTimeout, plainHttp, prefetch, fill } = options;
+    // What only this process can find out is found out while the engine starts.
+    const preparing = prepareMount(
+      {
+        archivePath: options.archivePath,
+        mountPoint: options.mountPoint,
+        suid: options.suid ?? false,
+        dev: options.dev ?? false,
+        ...(options.credentials === undefined ? {} : { credentials: options.credentials }),
+        options: {
+          ...(readahead === undefined ? {} : { readahead }),
+          ...(readTimeout === undefined ? {} : { readTimeout }),
+          ...(plainHttp === undefined ? {} : { plainHttp }),
+          ...(prefetch === undefined ? {} : { prefetch }),
+          ...(fill === undefined ? {} : { fill }),
+        },
+      },
+      {},
+    );
+    preparing.catch(() => {}); // awaited below, after the engine, which must be released
     const own = await acquire(options);
     try {
-      const { readahead, readTimeout, plainHttp, prefetch, fill } = options;
-      const request = await prepareMount(
-        {
-          archivePath: options.archivePath,
-          mountPoint: options.mountPoint,
-          suid: options.suid ?? false,
-          dev: options.dev ?? false,
-          ...(options.credentials === undefined ? {} : { credentials: options.credentials }),
-          options: {
-            ...(readahead === undefined ? {} : { readahead }),
-            ...(readTimeout === undefined ? {} : { readTimeout }),
-            ...(plainHttp === undefined ? {} : { plainHttp }),
-            ...(prefetch === undefined ? {} : { prefetch }),
-            ...(fill === undefined ? {} : { fill }),
-          },
-        },
-        {},
-      );
+      const request = await preparing;
       const mounted = await own.client.mount(request);
       mountPoint = mounted.mountPoint;
       await firstLookup(mountPoint);
@@ -189,6 +194,7 @@ export function mountArchive(options: MountArchiveOptions): MountedArchive {
       }
       await closed;
     },
+    profile: () => running().client.stopProfile(mountPoint),
     stats: () => running().client.stats(),
   };
 }

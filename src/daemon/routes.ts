@@ -8,11 +8,12 @@ import {
   type Health,
   type MountInfoReply,
   type MountRequest,
+  type ProfileReply,
   type Stats,
   type UnmountReply,
 } from './api.js';
 import type { Route } from './http.js';
-import { mountRequest, stopRequest, unmountRequest, upgradeRequest } from './schema.js';
+import { mountRequest, profileStopRequest, stopRequest, unmountRequest, upgradeRequest } from './schema.js';
 
 /** How often a waiting client's place is looked up. */
 const WAIT_POLL_MS = 250;
@@ -109,6 +110,21 @@ export function routesOf(context: ServerProcessContext, version: string): Record
     return { mountPoint };
   };
 
+  const stopProfile = async (mountPoint: string): Promise<ProfileReply> => {
+    const connections = await server.list();
+    const connection = connections.find(({ places }) => places.some((place) => place.path === mountPoint));
+    if (connection === undefined) {
+      throw new ClipError('NOT_FOUND', `${mountPoint} is not a clip mount of this clipd`, { hint: 'clipctl ps' });
+    }
+    const recording = engine.mounts.get(connection.id)?.recording ?? null;
+    if (recording === null) {
+      throw new ClipError('NOT_FOUND', `nothing was recorded of ${mountPoint}`, {
+        hint: 'clipd was restarted after it was mounted, or the image is too large: mount it again',
+      });
+    }
+    return { mountPoint, path: recording.path, profile: recording.stop() };
+  };
+
   return {
     [`GET ${API.health}`]: health,
     [`GET ${API.mounts}`]: async () => ({ mounts: await list() }),
@@ -132,6 +148,7 @@ export function routesOf(context: ServerProcessContext, version: string): Record
       const { mountPoint, mode } = unmountRequest(body, 'body');
       return { mountPoint, ...(await server.unmount(mountPoint, mode)) };
     },
+    [`POST ${API.profileStop}`]: (body) => stopProfile(profileStopRequest(body, 'body').mountPoint),
     [`GET ${API.wait}`]: (_body, query, signal) => wait(query, signal),
     [`GET ${API.stats}`]: stats,
     [`POST ${API.stop}`]: (body) => server.stop(stopRequest(body, 'body').onlyIfIdle ?? false),

@@ -96,5 +96,6 @@ export const unmountRequest: Check<UnmountRequest> = object(
   {},
 );
 
+export const profileStopRequest = object({ mountPoint: path }, {});
 export const stopRequest = object({}, { onlyIfIdle: boolean });
 export const upgradeRequest = object({ serverModule: path }, {});

@@ -6,6 +6,7 @@ export {
   PROFILE_FORMAT,
   parseProfile,
   profileSpans,
+  profilesDirectory,
   type RecordedProfile,
   shapedCuts,
   type TouchedRange,

@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import type { SpanTable } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import { spanAt, TOUCH_PAGE, type TouchRecord } from '../cache/index.js';
@@ -20,6 +21,11 @@ export interface RecordedProfile {
 }
 
 export const PROFILE_FORMAT = 'clip profile 1';
+
+/** Where a cache directory keeps what was recorded, beside its spans. */
+export function profilesDirectory(cacheDir: string): string {
+  return join(cacheDir, 'profiles');
+}
 
 /** Gaps up to this are part of a range: a request or a checkpoint for less is not worth it. */
 const JOIN_GAP = 32 * 1024;

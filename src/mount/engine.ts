@@ -1,6 +1,6 @@
 import { openContentCache, SpanCache } from '../cache/index.js';
 import type { FusePool } from '../fuse/index.js';
-import { InflatePool, LayerSet } from '../lazy/index.js';
+import { InflatePool, LayerSet, profilesDirectory } from '../lazy/index.js';
 import { type Logger, Metrics } from '../metrics/index.js';
 import type { SourceOptions } from '../oci/index.js';
 import type { ArchiveFile } from './archive-file.js';
@@ -34,6 +34,7 @@ export class Engine {
   readonly #inflate: InflatePool;
   readonly #layers: LayerSet;
   readonly #log: Logger;
+  readonly #profiles: string;
   #collecting: NodeJS.Timeout | null = null;
   /** What unmounted images counted. */
   readonly #finished: ReadCounters = newReadCounters();
@@ -43,6 +44,7 @@ export class Engine {
     this.cache = cache;
     this.#inflate = inflate;
     this.#log = options.log;
+    this.#profiles = profilesDirectory(options.settings.cacheDir);
     const { contentCache } = options.settings;
     this.#layers = new LayerSet({
       cache,
@@ -76,7 +78,8 @@ export class Engine {
   ): Promise<void> {
     let mount: ImageMount;
     try {
-      mount = new ImageMount(state, file, fuseFd, access, this.#layers, this.#log);
+      const profiles = resumed ? null : this.#profiles;
+      mount = new ImageMount(state, file, fuseFd, access, this.#layers, this.#log, profiles);
     } catch (error) {
       file.close();
       throw error;

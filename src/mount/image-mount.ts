@@ -1,4 +1,5 @@
 import type { Profile } from '../archive/index.js';
+import { noteTouch } from '../cache/index.js';
 import { ErofsReader, InodeView } from '../erofs/index.js';
 import { type FuseMountSpec, mapFileRange, type ReadMiss, replyData, replyError } from '../fuse/index.js';
 import type { LayerSet, OpenLayer } from '../lazy/index.js';
@@ -7,6 +8,7 @@ import type { SourceOptions } from '../oci/index.js';
 import type { ArchiveFile } from './archive-file.js';
 import { LazySource } from './lazy-source.js';
 import { type Piece, Reads } from './reads.js';
+import { Recording } from './recording.js';
 import type { ConnectionState } from './state.js';
 
 /** One image served through one FUSE connection: the I/O thread's side of it. */
@@ -16,6 +18,8 @@ export class ImageMount {
   readonly file: ArchiveFile;
   readonly fuseFd: number;
   readonly source: LazySource;
+  /** What is read first, for a profile; null after a take-over, which has missed the beginning. */
+  readonly recording: Recording | null;
   readonly #layers: readonly OpenLayer[];
   readonly #reader: ErofsReader;
   readonly #scratch = new InodeView();
@@ -34,6 +38,8 @@ export class ImageMount {
     access: SourceOptions,
     set: LayerSet,
     log: Logger,
+    /** Where to keep a profile of this mount; null: none is recorded. */
+    profiles: string | null,
   ) {
     const { archive } = file;
     this.id = state.id;
@@ -44,6 +50,7 @@ export class ImageMount {
     this.#set = set;
     this.#log = log;
     this.#reader = new ErofsReader(archive.tree);
+    this.recording = profiles === null ? null : Recording.begin(archive.image, profiles, log);
     const plainHttp = access.plainHttp === true || state.options.plainHttp;
     // Opening fetches nothing: a node that boots without its registry mounts all the same.
     this.source = new LazySource(archive.image, { ...access, plainHttp });
@@ -77,7 +84,7 @@ export class ImageMount {
       id: this.id,
       fd: this.fuseFd,
       tree: this.file.archive.tree.buffer as SharedArrayBuffer,
-      layers: this.#layers.map((open) => open.layer.shared),
+      layers: this.#layers.map(({ layer }, i) => ({ ...layer.shared, touch: this.recording?.touch[i] })),
       placement: this.file.archive.placement,
       resumed,
     };
@@ -113,6 +120,8 @@ export class ImageMount {
     let position = offset;
     mapFileRange(this.#reader, this.file.archive.placement, this.#scratch, nid, offset, size, (layer, at, length) => {
       pieces.push({ layer, layerOffset: at, length, file: undefined });
+      // The worker noted only the piece that it missed.
+      if (layer >= 0 && this.recording !== null) noteTouch(this.recording.touch[layer]!, at, length);
       position += length;
     });
     if (!this.#readahead || position === offset) return pieces;
@@ -129,6 +138,7 @@ export class ImageMount {
   /** After the FUSE workers have let go of it. */
   async close(): Promise<void> {
     this.#ahead.abort();
+    this.recording?.stop();
     this.reads.abandon();
     // Reads that were given up still hold their layers until they have noticed.
     await this.reads.stopped();

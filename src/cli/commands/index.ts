@@ -7,6 +7,7 @@ import { registerInspect } from './inspect.js';
 import { registerLs } from './ls.js';
 import { registerMount } from './mount.js';
 import { registerOptimize } from './optimize.js';
+import { registerProfile } from './profile.js';
 import { registerPs } from './ps.js';
 import { registerStats } from './stats.js';
 import { registerUmount } from './umount.js';
@@ -20,6 +21,7 @@ export const commands: readonly ((program: Command) => void)[] = [
   registerInspect,
   registerVerify,
   registerOptimize,
+  registerProfile,
   registerMount,
   registerUmount,
   registerPs,

@@ -7,9 +7,12 @@ import { printResult } from '../output.js';
 import { addRegistryFlags, credentialsFrom, interruptible, type RegistryFlags, wholeNumber } from './index-command.js';
 
 interface Flags extends RegistryFlags {
-  readonly clip: string;
-  readonly profile: string;
+  readonly clip?: string;
+  readonly image?: string;
+  readonly profile?: string;
   readonly out?: string;
+  readonly storageImage?: string;
+  readonly platform?: string;
   readonly checkpoint?: number;
   readonly shape: boolean;
   readonly json?: boolean;
@@ -26,7 +29,7 @@ function readProfile(path: string): string {
 }
 
 /** A profile of another image would shape spans for reads that never come. */
-function checkBelongs(profile: RecordedProfile, archive: Archive, flags: Flags): void {
+function checkBelongs(profile: RecordedProfile, archive: Archive, flags: { profile: string; clip: string }): void {
   const digests = archive.image.layers.map((layer) => layer.digest);
   if (digests.join() === profile.layers.join()) return;
   throw new ClipError(
@@ -44,85 +47,123 @@ function rangesByFirstUse(ranges: readonly TouchedRange[], archive: Archive): To
   return ranges.map((range) => ({ ...range, layer: digests.indexOf(digests[range.layer]!) }));
 }
 
-async function run(flags: Flags): Promise<void> {
-  const credentials = credentialsFrom(flags);
-  const [{ DEFAULT_CHECKPOINT_MIB, indexImage, openArchiveFile }, { parseProfile, profileSpans, shapedCuts }] =
-    await Promise.all([import('../../index/index.js'), import('../../lazy/index.js')]);
-  const [{ createProgress }, { formatBytes, shortDigest }] = await Promise.all([
-    import('../progress.js'),
-    import('../units.js'),
-  ]);
-  const profile = parseProfile(readProfile(flags.profile), flags.profile);
-  const opened = openArchiveFile(flags.clip);
-  opened.close();
-  const { archive } = opened;
-  const { image } = archive;
-  checkBelongs(profile, archive, flags);
+async function run(flags: Flags, command: readonly string[]): Promise<void> {
+  const { clip, image, profile, out } = flags;
+  if (image !== undefined && out !== undefined && clip === undefined && profile === undefined && command.length > 0) {
+    await optimizeImage(flags, image, out, command);
+  } else if (clip !== undefined && profile !== undefined && image === undefined && command.length === 0) {
+    const { parseProfile } = await import('../../lazy/index.js');
+    const recorded = parseProfile(readProfile(profile), profile);
+    const archive = await archiveOf(clip);
+    checkBelongs(recorded, archive, { profile, clip });
+    const result = await interruptible((signal) => rewrite(flags, archive, recorded, out ?? clip, signal));
+    if (result !== undefined) report(result, flags, clip);
+  } else {
+    throw new ClipError('USAGE', 'optimize takes --clip FILE --profile P [--out F2], or --image REF --out F -- CMD…');
+  }
+}
 
-  const out = flags.out ?? flags.clip;
-  const checkpointMiB = flags.checkpoint ?? DEFAULT_CHECKPOINT_MIB;
+async function optimizeImage(flags: Flags, image: string, out: string, command: readonly string[]): Promise<void> {
+  const { recordRun } = await import('../record-run.js');
+  const credentials = credentialsFrom(flags);
+  const { plainHttp, platform } = flags;
+  const result = await interruptible(async (signal) => {
+    const options = { imageRef: image, credentials, plainHttp, platform, command, signal };
+    const recorded = await recordRun(options);
+    return rewrite(flags, recorded.archive, recorded.profile, out, signal);
+  });
+  if (result !== undefined) report(result, flags, 'equal length');
+}
+
+async function archiveOf(path: string): Promise<Archive> {
+  const { openArchiveFile } = await import('../../index/index.js');
+  const opened = openArchiveFile(path);
+  opened.close();
+  return opened.archive;
+}
+
+interface Rewritten {
+  readonly path: string;
+  readonly size: number;
+  readonly identity: string;
+  readonly spans: number;
+  readonly profileBytes: number;
+  readonly touchedBytes: number;
+  readonly unshapedProfileBytes: number;
+}
+
+/** Indexes the archive's image again, shaped by the profile and with it. */
+async function rewrite(
+  flags: Flags,
+  archive: Archive,
+  profile: RecordedProfile,
+  out: string,
+  signal: AbortSignal,
+): Promise<Rewritten> {
+  const [{ DEFAULT_CHECKPOINT_MIB, indexImage }, { profileSpans, shapedCuts }] = await Promise.all([
+    import('../../index/index.js'),
+    import('../../lazy/index.js'),
+  ]);
+  const [{ createProgress }, { shortDigest }] = await Promise.all([import('../progress.js'), import('../units.js')]);
+  const { image } = archive;
+  const spanBytes = (flags.checkpoint ?? DEFAULT_CHECKPOINT_MIB) * 1024 * 1024;
   const ranges = rangesByFirstUse(profile.ranges, archive);
   const cuts = new Map(
     image.layers.map(({ digest, uncompressedSize }) => {
       const first = image.layers.findIndex((layer) => layer.digest === digest);
-      return [digest, shapedCuts(ranges, first, uncompressedSize, checkpointMiB * 1024 * 1024)];
+      return [digest, shapedCuts(ranges, first, uncompressedSize, spanBytes)];
     }),
   );
   const where = image.registry === '' ? `oci:${image.repository}` : `${image.registry}/${image.repository}`;
   const progress = await createProgress();
-  const result = await interruptible((signal) =>
-    indexImage(
-      {
-        imageRef: `${where}@${image.manifestDigest}`,
-        outputPath: out,
-        checkpointMiB,
-        credentials,
-        plainHttp: flags.plainHttp,
-        platform: image.platform,
-        hashes: archive.sections.some((section) => section.name === 'hashes'),
-        signal,
-        onProgress: ({ digest, done, total, rate }) => progress.update(digest, shortDigest(digest), done, total, rate),
-        onWarning: (warning) => void process.stderr.write(`clipctl: warning: ${warning}\n`),
-      },
-      {
-        reference: image.reference,
-        cuts: flags.shape ? cuts : undefined,
-        profile: ({ layers }) => ({
-          source: 'recorded',
-          ...profileSpans(
-            ranges,
-            layers.map((layer) => layer.spans),
-          ),
-        }),
-      },
-    ).finally(() => progress.stop()),
-  );
-  if (result === undefined) return;
-  const after = openArchiveFile(out);
-  after.close();
-  const fetched = profileBytes(after.archive);
-  const value = {
-    path: out,
-    size: result.size,
-    identity: result.identity,
-    spans: after.archive.profile?.span.length ?? 0,
-    profileBytes: fetched,
-    touchedBytes: ranges.reduce((sum, range) => sum + range.end - range.start, 0),
-    unshapedProfileBytes: profileBytes({
-      ...archive,
-      profile: {
+  const result = await indexImage(
+    {
+      imageRef: `${where}@${image.manifestDigest}`,
+      outputPath: out,
+      checkpointMiB: flags.checkpoint,
+      storageImageRef: flags.storageImage,
+      credentials: credentialsFrom(flags),
+      plainHttp: flags.plainHttp,
+      platform: image.platform,
+      hashes: archive.sections.some((section) => section.name === 'hashes'),
+      signal,
+      onProgress: ({ digest, done, total, rate }) => progress.update(digest, shortDigest(digest), done, total, rate),
+      onWarning: (warning) => void process.stderr.write(`clipctl: warning: ${warning}\n`),
+    },
+    {
+      reference: flags.storageImage === undefined ? image.reference : undefined,
+      cuts: flags.shape ? cuts : undefined,
+      profile: ({ layers }) => ({
         source: 'recorded',
         ...profileSpans(
           ranges,
-          archive.layers.map((l) => l.table),
+          layers.map((layer) => layer.spans),
         ),
-      },
-    }),
+      }),
+    },
+  ).finally(() => progress.stop());
+  const after = await archiveOf(out);
+  const before = profileSpans(
+    ranges,
+    archive.layers.map((layer) => layer.table),
+  );
+  return {
+    path: out,
+    size: result.size,
+    identity: result.identity,
+    spans: after.profile?.span.length ?? 0,
+    profileBytes: profileBytes(after),
+    touchedBytes: ranges.reduce((sum, range) => sum + range.end - range.start, 0),
+    unshapedProfileBytes: profileBytes({ ...archive, profile: { source: 'recorded', ...before } }),
   };
+}
+
+function report(value: Rewritten, flags: Flags, before: string): void {
+  const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1)} MB`;
   printResult(value, flags.json === true, () =>
     [
-      `${out}: ${formatBytes(value.size)}; the profile fetches ${formatBytes(fetched)} in ${value.spans} spans`,
-      `(${formatBytes(value.unshapedProfileBytes)} with the spans of ${flags.clip})`,
+      `${value.path}: ${megabytes(value.size)}; the profile fetches ${megabytes(value.profileBytes)} in ${value.spans} spans`,
+      `(${megabytes(value.unshapedProfileBytes)} with the spans of ${before})`,
     ].join(' '),
   );
 }
@@ -144,9 +185,13 @@ export function registerOptimize(program: Command): void {
   const command = program
     .command('optimize')
     .description('index an image again so that what a recorded run read is fetched first, and little else')
-    .requiredOption('--clip <file>', 'the archive')
-    .requiredOption('--profile <file>', 'what a run read, as recorded of a mount')
+    .argument('[command...]', 'with --image: what to run in the image, after --')
+    .option('--clip <file>', 'the archive')
+    .option('--profile <file>', 'with --clip: what a run read, as clipctl profile recorded it')
+    .option('--image <ref>', 'index this image and record a run of the command in it (root only)')
     .option('--out <file>', 'where to write the new archive (default: replaces --clip)')
+    .option('--storage-image <ref>', 'where mounts shall fetch the layers, if not from where they were indexed')
+    .option('--platform <os/arch>', 'with --image: platform of a multi-platform image')
     .option('--checkpoint <MiB>', 'uncompressed MiB between checkpoints elsewhere, 1 to 64 (default 2)', wholeNumber)
     .option(
       '--no-shape',
@@ -156,5 +201,5 @@ export function registerOptimize(program: Command): void {
     .option('--json', 'print the result as JSON')
     .option('--verbose', 'say more')
     .addHelpText('after', '\nShaped spans share no cache entries with those of other archives of the same layers.')
-    .action((flags: Flags) => run(flags));
+    .action((command: string[], flags: Flags) => run(flags, command));
 }

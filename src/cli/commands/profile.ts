@@ -1,0 +1,72 @@
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Command } from 'commander';
+import { ClipError } from '../../bytes/index.js';
+import { addRootFlags, locate, type RootFlags } from '../daemon-flags.js';
+import { printResult } from '../output.js';
+
+interface StopFlags extends RootFlags {
+  readonly out?: string;
+}
+
+async function stop(place: string, flags: StopFlags): Promise<void> {
+  const { ClipdClient, resolvePlace } = await import('../../daemon/index.js');
+  const client = new ClipdClient((await locate(flags)).root);
+  const { mountPoint, path, profile } = await client.stopProfile(resolvePlace(place));
+  if (profile.ranges.length === 0) {
+    throw new ClipError('NOT_FOUND', `nothing was read at ${mountPoint}, so there is no profile`, {
+      hint: 'run what you want to record, then stop',
+    });
+  }
+  const kept = flags.out ?? path;
+  if (flags.out !== undefined) save(flags.out, `${JSON.stringify(profile)}\n`);
+  const value = { mountPoint, path: kept, manifestDigest: profile.manifestDigest, ...summary(profile.ranges) };
+  printResult(value, flags.json === true, () => kept);
+}
+
+function save(path: string, text: string): void {
+  try {
+    writeFileSync(path, text);
+  } catch (cause) {
+    throw new ClipError('SYSTEM', `cannot write profile ${path}: ${(cause as NodeJS.ErrnoException).code}`, { cause });
+  }
+}
+
+function summary(ranges: readonly { start: number; end: number }[]): { ranges: number; touchedBytes: number } {
+  return { ranges: ranges.length, touchedBytes: ranges.reduce((sum, range) => sum + range.end - range.start, 0) };
+}
+
+async function list(flags: RootFlags): Promise<void> {
+  const { parseProfile, profilesDirectory } = await import('../../lazy/index.js');
+  const directory = profilesDirectory((await locate(flags)).cacheDir);
+  let names: string[] = [];
+  try {
+    names = readdirSync(directory).filter((name) => name.endsWith('.json'));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+  }
+  const profiles = names.sort().map((name) => {
+    const path = join(directory, name);
+    const { manifestDigest, ranges } = parseProfile(readFileSync(path, 'utf8'), path);
+    return { path, manifestDigest, ...summary(ranges) };
+  });
+  printResult(profiles, flags.json === true, () =>
+    profiles
+      .map((p) => `${p.path}\t${p.manifestDigest}\t${(p.touchedBytes / 1e6).toFixed(1)} MB in ${p.ranges} ranges`)
+      .join('\n'),
+  );
+}
+
+export function registerProfile(program: Command): void {
+  const profile = program.command('profile').description('what a mount read first: recorded for 60 s after each mount');
+  addRootFlags(
+    profile
+      .command('stop')
+      .description('end the recording of a mount; prints where its profile is')
+      .argument('<dir>', 'the mount point')
+      .option('--out <file>', 'write the profile here, too'),
+  ).action(stop);
+  addRootFlags(profile.command('ls').description('the profiles that were kept, one per image and entrypoint')).action(
+    list,
+  );
+}
