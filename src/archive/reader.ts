@@ -67,6 +67,18 @@ function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
   return Buffer.compare(a, b) === 0;
 }
 
+const DAMAGED_HINT = 'the file is damaged: make it again with clipctl index';
+
+/** What is not as it was written, of whatever section, has the same remedy. */
+function withHint<T>(open: () => T): T {
+  try {
+    return open();
+  } catch (error) {
+    if (!(error instanceof FormatError) || error.hint !== undefined) throw error;
+    throw new FormatError(error.what, error.offset, error.detail, { hint: DAMAGED_HINT, cause: error.cause });
+  }
+}
+
 function readHeader(input: ArchiveInput): SectionInfo[] {
   const what = `${input.name}: header`;
   const fixed = new Cursor(input.readAt(0, Math.min(HEADER.table, input.size)), what);
@@ -90,7 +102,7 @@ function readHeader(input: ArchiveInput): SectionInfo[] {
   const tableBytes = input.readAt(HEADER.table, SECTION_ENTRY_SIZE * count);
   if (tableBytes.length !== SECTION_ENTRY_SIZE * count) fixed.fail('truncated in the section table', HEADER.table);
   if (!sameBytes(createHash('sha256').update(prefix).update(tableBytes).digest(), expected)) {
-    fixed.fail('sha256 of the section table differs: the file is damaged', HEADER.sha256);
+    fixed.fail('sha256 of the section table differs', HEADER.sha256);
   }
   return readTable(tableBytes, count, input.size, what);
 }
@@ -148,7 +160,7 @@ function readSection(input: ArchiveInput, section: SectionInfo): Uint8Array {
   const fail = (detail: string, cause?: unknown): never => {
     throw new FormatError(what, section.offset, detail, {
       cause,
-      hint: 'the file is damaged: make it again with clipctl index',
+      hint: DAMAGED_HINT,
     });
   };
   const stored = input.readAt(section.offset, section.storedLength);
@@ -170,8 +182,10 @@ function readSection(input: ArchiveInput, section: SectionInfo): Uint8Array {
 
 /** What image an archive is of, without reading the rest of it. Throws FormatError as `openArchive` does. */
 export function readImageMeta(input: ArchiveInput): ImageMeta {
-  const section = readHeader(input).find((s) => s.name === 'image')!; // required: readTable saw to it
-  return decodeImageMeta(readSection(input, section), `${input.name}: section image`);
+  return withHint(() => {
+    const section = readHeader(input).find((s) => s.name === 'image')!; // required: readTable saw to it
+    return decodeImageMeta(readSection(input, section), `${input.name}: section image`);
+  });
 }
 
 /**
@@ -179,6 +193,10 @@ export function readImageMeta(input: ArchiveInput): ImageMeta {
  * Throws FormatError naming the file and the section for anything that is not exactly as docs/format.md says.
  */
 export function openArchive(input: ArchiveInput): Archive {
+  return withHint(() => open(input));
+}
+
+function open(input: ArchiveInput): Archive {
   const sections = readHeader(input);
   const find = (name: SectionName) => sections.find((s) => s.name === name);
   const required = (name: SectionName): SectionInfo => find(name)!; // readTable saw to it
@@ -229,7 +247,7 @@ export function openArchive(input: ArchiveInput): Archive {
           at,
           `crc32 of the checkpoint state of layer ${layer}, span ${span} differs`,
           {
-            hint: 'the file is damaged: make it again with clipctl index',
+            hint: DAMAGED_HINT,
           },
         );
       }
@@ -242,7 +260,7 @@ export function openArchive(input: ArchiveInput): Archive {
         hash.update(input.readAt(windows.offset + at, Math.min(VERIFY_CHUNK, windows.storedLength - at)));
       }
       if (!sameBytes(hash.digest(), windows.sha256)) {
-        throw new FormatError(what('windows'), windows.offset, 'sha256 differs');
+        throw new FormatError(what('windows'), windows.offset, 'sha256 differs', { hint: DAMAGED_HINT });
       }
       optional('hashes', decodeHashes);
     },

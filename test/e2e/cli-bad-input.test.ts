@@ -155,21 +155,24 @@ describe('bad input to clipctl index (issue 3)', () => {
     expectError(await run(clipctl.path('directory.clip')), 1, clipctl.path('directory.clip'));
   });
 
-  it('Ctrl-C in the middle leaves nothing, and an older archive as it was', async () => {
+  it.each([
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const)('%s in the middle leaves nothing, and an older archive as it was', async (signal, code) => {
     const slow = await startProxy({ upstream: registry.url });
     // The layer's body stops half way.
     slow.fault = (request) => (request.path.includes('/blobs/') ? { stallAfter: 60 } : null);
-    const out = clipctl.path('interrupted');
+    const out = clipctl.path(`interrupted-${signal}`);
     mkdirSync(out);
     writeFileSync(path.join(out, 'old.clip'), 'older');
     try {
       const ran = await clipctl.run(
         ['index', '--image', `${slow.host}/app:good`, '--out', path.join(out, 'old.clip')],
         {
-          onStart: (child) => setTimeout(() => child.kill('SIGINT'), 1500),
+          onStart: (child) => setTimeout(() => child.kill(signal), 1500),
         },
       );
-      expect(ran.code).toBe(130);
+      expect(ran.code).toBe(code);
       expect(ran.stdout).toBe('');
       expect(readdirSync(out)).toEqual(['old.clip']);
       expect(readFileSync(path.join(out, 'old.clip'), 'utf8')).toBe('older');

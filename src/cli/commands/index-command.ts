@@ -1,10 +1,8 @@
+import { constants } from 'node:os';
 import { type Command, InvalidArgumentError } from 'commander';
 import { ClipError } from '../../bytes/index.js';
 import type { IndexResult } from '../../index/index.js';
 import { printResult } from '../output.js';
-
-/** 128 + SIGINT, as shells have it. */
-const EXIT_INTERRUPTED = 130;
 
 export interface RegistryFlags {
   readonly plainHttp?: boolean;
@@ -42,17 +40,21 @@ interface Flags extends RegistryFlags {
   readonly verbose?: boolean;
 }
 
-/** Runs `work` with a signal that Ctrl-C (or SIGTERM) aborts; then the process's exit code is 130, and all is cleaned up. */
+/** Runs `work` with a signal that Ctrl-C (or SIGTERM) aborts; then the exit code is 128 + the signal's number, and all is cleaned up. */
 export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T | undefined> {
   const controller = new AbortController();
-  const stop = (): void => controller.abort();
+  let by: NodeJS.Signals = 'SIGINT';
+  const stop = (name: NodeJS.Signals): void => {
+    by = name;
+    controller.abort();
+  };
   for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, stop);
   try {
     return await work(controller.signal);
   } catch (error) {
     if (!controller.signal.aborted) throw error;
     process.stderr.write('clipctl: interrupted\n');
-    process.exitCode = EXIT_INTERRUPTED;
+    process.exitCode = 128 + constants.signals[by];
     return undefined;
   } finally {
     for (const name of ['SIGINT', 'SIGTERM'] as const) process.removeListener(name, stop);
