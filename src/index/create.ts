@@ -188,6 +188,8 @@ export async function indexImage(options: CreateFromOCIImageOptions, extras: Ind
       applyReady();
     });
     signal?.throwIfAborted();
+    // Their threads end beside what is left to do; what they hold is free for it.
+    for (const lane of lanes) void lane.close();
 
     const indexed = resolved.layers.map((layer) => done.get(layer.digest)!);
     const sizes = indexed.map((layer) => layer.uncompressedSize);

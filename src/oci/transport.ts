@@ -1,11 +1,12 @@
+import { createRequire } from 'node:module';
 import type { Agent as AgentType, Dispatcher, ProxyAgent as ProxyAgentType } from 'undici';
 import { ClipError } from '../bytes/index.js';
 import { Body, type Flow } from './body.js';
 import { type ProxySettings, proxyFor } from './proxy.js';
 import { secureContextFor, type TrustOptions } from './tls-trust.js';
 
-/** Connections kept to one origin: enough to fill a 1 Gbit/s link of 20 ms round trip with 2 MiB spans. */
-export const DEFAULT_CONNECTIONS = 16;
+/** Connections kept to one origin: one for each request that lazy/ has under way, or a reader's would wait for a connection. */
+export const DEFAULT_CONNECTIONS = 32;
 const CONNECT_TIMEOUT_MS = 10_000;
 /** No header for this long, or no byte of a body: the connection is given up and the request tried again. */
 const IDLE_TIMEOUT_MS = 30_000;
@@ -34,12 +35,32 @@ export interface Response {
   readonly body: Body;
 }
 
-type Undici = typeof import('undici');
+type Undici = Pick<typeof import('undici'), 'Agent' | 'buildConnector'>;
 let loading: Promise<Undici> | undefined;
 
-/** undici takes 25 to 80 ms to load: only who talks to a registry pays, and a server may do so ahead of its first read. */
-export function preloadTransport(): Promise<Undici> {
-  loading ??= import('undici');
+/**
+ * The parts of undici that every request needs. Its index.js loads fetch, caches and WebSockets, too: 60 of its 90 ms of CPU,
+ * before the first request can go out. Should a release move these files, all of it is loaded.
+ */
+async function loadUndici(): Promise<Undici> {
+  const require = createRequire(import.meta.url);
+  try {
+    return {
+      Agent: require('undici/lib/dispatcher/agent.js') as Undici['Agent'],
+      buildConnector: require('undici/lib/core/connect.js') as Undici['buildConnector'],
+    };
+  } catch {
+    return import('undici');
+  }
+}
+
+/** Takes 30 ms: only who talks to a registry pays, and a server may do so ahead of its first read. */
+export async function preloadTransport(): Promise<void> {
+  await agents();
+}
+
+function agents(): Promise<Undici> {
+  loading ??= loadUndici();
   return loading;
 }
 
@@ -72,9 +93,16 @@ export class Transport {
     };
   }
 
-  #dispatcher(undici: Undici, url: URL): Dispatcher {
+  async #dispatcher(url: URL): Promise<Dispatcher> {
     const proxy = proxyFor(url, this.#options.proxy ?? {});
-    if (proxy !== null) return this.#proxyAgent(undici, url, proxy);
+    if (proxy !== null) {
+      // Of all of undici: ProxyAgent uses methods that only index.js adds to the classes it builds on.
+      const whole = await import('undici');
+      this.#checkOpen(url);
+      return this.#proxyAgent(whole, url, proxy);
+    }
+    const undici = await agents();
+    this.#checkOpen(url);
     if (this.#direct !== null) return this.#direct;
     const plain = undici.buildConnector({ timeout: CONNECT_TIMEOUT_MS });
     const byHost = new Map<string, ReturnType<Undici['buildConnector']>>();
@@ -100,8 +128,12 @@ export class Transport {
     return this.#direct;
   }
 
+  #checkOpen(url: URL): void {
+    if (this.#closed) throw new ClipError('ABORTED', `the connection to ${url.host} is closed`);
+  }
+
   /** One for each pair of proxy and target: certs.d may say other things for each target. */
-  #proxyAgent(undici: Undici, url: URL, proxy: string): ProxyAgentType {
+  #proxyAgent(undici: typeof import('undici'), url: URL, proxy: string): ProxyAgentType {
     const key = `${proxy} ${url.origin}`;
     let agent = this.#proxied.get(key);
     if (agent !== undefined) return agent;
@@ -127,9 +159,7 @@ export class Transport {
 
   /** Resolves with the response's head; its body follows. Rejects with undici's or the socket's error. */
   async send(url: URL, request: Request): Promise<Response> {
-    const undici = await preloadTransport();
-    if (this.#closed) throw new ClipError('ABORTED', `the connection to ${url.host} is closed`);
-    const dispatcher = this.#dispatcher(undici, url);
+    const dispatcher = await this.#dispatcher(url);
     const { signal } = request;
     signal?.throwIfAborted();
     return new Promise((resolve, reject) => {
