@@ -163,6 +163,10 @@ export class LazyLayer implements QueuedLayer {
     return this.#jobs.get(span);
   }
 
+  get count(): number {
+    return this.table.count;
+  }
+
   byteStart(span: number): number {
     return Math.floor(this.table.bitOffset[span]! / 8);
   }
@@ -189,7 +193,7 @@ export class LazyLayer implements QueuedLayer {
 
   async #fetch(jobs: readonly SpanJob[]): Promise<void> {
     const missing = await this.#fromContentCache(jobs);
-    await Promise.all(neighbours(missing).map((run) => this.#request(run)));
+    await Promise.all(neighbours(missing, this).map((run) => this.#request(run)));
   }
 
   /** Starts what the content cache has on its way; returns the rest that somebody still wants. */
