@@ -165,24 +165,25 @@ function prefixed(prefix: string, values: object): Record<string, number> {
   );
 }
 
-/** What the caller said about the clipd it wants must be what runs: silently using another cache would look like success. */
-function requireSameDaemon(request: MountRequest, { settings }: ServerProcessContext): void {
-  const names = {
-    cacheDir: '--cache-dir',
-    cacheSize: '--cache-size',
-    workers: '--workers',
-    contentCache: '--content-cache',
+/**
+ * What the caller said about the clipd it wants must be what runs: silently using another cache would look like success.
+ * A default that it was started with counts as the value it came to.
+ */
+function requireSameDaemon(request: MountRequest, { settings, server }: ServerProcessContext): void {
+  const { cache, fuse } = server.engine;
+  const runs = {
+    cacheDir: ['--cache-dir', settings.cacheDir],
+    cacheSize: ['--cache-size', settings.cacheSize ?? cache.stats().maxBytes],
+    workers: ['--workers', settings.workers ?? fuse.workerCount],
+    contentCache: ['--content-cache', settings.contentCache],
   } as const;
-  for (const [key, flag] of Object.entries(names) as [keyof typeof names, string][]) {
+  for (const key of Object.keys(runs) as (keyof typeof runs)[]) {
     const wanted = request.daemon?.[key];
-    const has = settings[key];
+    const [flag, has] = runs[key];
     if (wanted === undefined || wanted === has) continue;
-    throw new ClipError(
-      'CONFLICT',
-      `clipd at ${settings.root} runs with ${flag} ${has ?? '(its default)'}, not ${wanted}`,
-      {
-        hint: 'leave the option out, or use another --root for a second clipd',
-      },
-    );
+    const found = has === undefined ? `without ${flag}` : `with ${flag} ${has}`;
+    throw new ClipError('CONFLICT', `clipd at ${settings.root} runs ${found}, not with ${wanted}`, {
+      hint: 'leave the option out, or use another --root for a second clipd',
+    });
   }
 }

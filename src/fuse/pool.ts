@@ -201,6 +201,11 @@ export class FusePool {
     if (!this.#closing) await this.#tell((sequence) => ({ type: 'detach', sequence, id }));
   }
 
+  /** How many there are once started. */
+  get workerCount(): number {
+    return this.#workers.length;
+  }
+
   /** Sums over the workers since start. */
   stats(): FuseCounters {
     const sums = {} as FuseCounters;

@@ -1,4 +1,4 @@
-import { constants, openSync } from 'node:fs';
+import { constants, openSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { ClipError } from '../bytes/index.js';
 import { closeFd, type MountInfo, readMountInfo } from '../linux/index.js';
@@ -201,8 +201,8 @@ export class Connections {
         logLine('warn', 'cannot unmount', { path: mount.mountPoint, error: String(error) });
       });
     }
+    this.#removeEmptyAnchors();
     for (const state of old) {
-      removeAnchorOf(state);
       if (state.detached || state.places.length === 0) continue;
       try {
         await this.#remount(state);
@@ -213,6 +213,16 @@ export class Connections {
       }
     }
     this.#save();
+  }
+
+  /** Also those that no list names any more: their last place was unmounted while no clipd ran. */
+  #removeEmptyAnchors(): void {
+    if (rootless) return;
+    try {
+      for (const id of readdirSync(join(this.#root, 'mnt'))) removeAnchor(join(this.#root, 'mnt', id));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    }
   }
 
   async #remount(state: ConnectionState): Promise<void> {

@@ -14,6 +14,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { readFile } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { openArchive } from '../../src/archive/index.js';
 import { bytesInput } from '../support/archives.js';
@@ -51,6 +52,15 @@ async function mount(of: IndexedImage, name: string, ...args: string[]): Promise
   const ran = await clip.ok('mount', '--clip', of.archive, '--at', place, ...args);
   expect(ran.stdout).toBe(`${place}\n`);
   return place;
+}
+
+function errorOf(action: () => unknown): string | undefined {
+  try {
+    action();
+    return undefined;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code;
+  }
 }
 
 describe('mount and umount', () => {
@@ -232,7 +242,13 @@ describe('what is refused, in one line, leaving nothing', () => {
     expect(cache.code).toBe(1);
     expect(cache.stderr).toContain(clip.path('cache'));
     expect(cache.stderr).toContain(clip.path('x'));
-    // What agrees is no conflict.
+    const workers = await clip.run(['mount', '--clip', image.archive, '--at', place, '--workers', '63']);
+    const runs = Math.min(4, availableParallelism());
+    expect([workers.code, workers.stderr]).toEqual([
+      1,
+      expect.stringContaining(`runs with --workers ${runs}, not with 63`),
+    ]);
+    // What agrees is no conflict, be it a default.
     await clip.ok(
       'mount',
       '--clip',
@@ -243,6 +259,8 @@ describe('what is refused, in one line, leaving nothing', () => {
       '20',
       '--cache-dir',
       clip.path('cache'),
+      '--workers',
+      String(runs),
     );
   });
 
@@ -256,6 +274,14 @@ describe('what is refused, in one line, leaving nothing', () => {
       { env: clip.env },
     );
     expect([ran.code, ran.stderr]).toEqual([1, expect.stringMatching(/another mount namespace[\s\S]*nsenter/)]);
+  });
+
+  test('umount in another mount namespace does not take the mount from the host', async () => {
+    const place = await mount(image, 'umount-elsewhere');
+    const bin = new URL('../../../bin/clipctl.js', import.meta.url).pathname;
+    const ran = await runProgram('unshare', ['--mount', process.execPath, bin, 'umount', place], { env: clip.env });
+    expect([ran.code, ran.stderr]).toEqual([1, expect.stringMatching(/another mount namespace[\s\S]*nsenter/)]);
+    verify(place, image);
   });
 });
 
@@ -324,7 +350,8 @@ describe('processes', () => {
       const { keeperPid, serverPid } = await health(own);
       process.kill(keeperPid, 'SIGKILL');
       await eventually(() => !alive(serverPid) && !alive(keeperPid));
-      expect(() => readdirSync(a)).toThrow(/ENOTCONN/);
+      // A zombie's other threads may still be letting go of /dev/fuse.
+      await eventually(() => errorOf(() => readdirSync(a)) === 'ENOTCONN');
       const c = await own.place('c');
       await own.ok('mount', '--clip', other.archive, '--at', c);
       for (const place of [a, b]) verify(place, image);
@@ -345,12 +372,15 @@ describe('processes', () => {
     const own = await Clipctl.create();
     try {
       const place = await own.place('a');
+      const second = await own.place('b');
       await own.ok('mount', '--clip', image.archive, '--at', place);
+      await own.ok('mount', '--clip', other.archive, '--at', second);
       const { keeperPid, serverPid } = await health(own);
       process.kill(keeperPid, 'SIGKILL');
       await eventually(() => !alive(serverPid));
       await own.ok('umount', place);
-      expect(own.mounts().filter((m) => m === place)).toEqual([]);
+      await own.ok('umount', second);
+      expect(own.mounts()).toEqual([]);
       writeFileSync(own.path('root', 'mounts.json'), '{"format": 9, "connections": []}');
       const refused = await own.run(['mount', '--clip', image.archive, '--at', place]);
       expect([refused.code, refused.stderr]).toEqual([
@@ -359,6 +389,10 @@ describe('processes', () => {
       ]);
       rmSync(own.path('root', 'mounts.json'));
       await own.ok('mount', '--clip', image.archive, '--at', place);
+      // Of the dead connections' directories none is left.
+      expect(readdirSync(own.path('root', 'mnt'))).toEqual(['1']);
+      await own.ok('daemon', '--stop');
+      expect(readdirSync(own.path('root'))).toEqual(['clipd.log']);
     } finally {
       await own.close();
     }

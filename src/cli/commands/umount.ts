@@ -1,11 +1,26 @@
+import { readlinkSync } from 'node:fs';
 import type { Command } from 'commander';
 import { ClipError } from '../../bytes/index.js';
+import type { ClipdClient } from '../../daemon/index.js';
 import { addRootFlags, locate, type RootFlags } from '../daemon-flags.js';
 import { printResult } from '../output.js';
 
 interface Flags extends RootFlags {
   readonly force?: boolean;
   readonly lazy?: boolean;
+}
+
+/** A namespace of its own has its own copies of the mounts: clipd would unmount the host's and leave the caller's. */
+async function requireSameNamespace(client: ClipdClient): Promise<void> {
+  const { keeperPid, mountNamespace } = await client.health();
+  if (mountNamespace === readlinkSync('/proc/self/ns/mnt')) return;
+  throw new ClipError(
+    'CONFLICT',
+    `clipd (pid ${keeperPid}) is in another mount namespace: this one would keep its mount`,
+    {
+      hint: `nsenter --mount=/proc/${keeperPid}/ns/mnt clipctl umount …, or umount(8) for what is mounted here`,
+    },
+  );
 }
 
 async function umount(directory: string, flags: Flags): Promise<void> {
@@ -15,6 +30,7 @@ async function umount(directory: string, flags: Flags): Promise<void> {
   const client = new ClipdClient((await locate(flags)).root);
   const mode = flags.force ? 'force' : flags.lazy ? 'lazy' : 'normal';
   try {
+    await requireSameNamespace(client);
     await client.unmount({ mountPoint, mode });
   } catch (error) {
     // A clip mount without its clipd is dead: it can only be removed.
