@@ -19,7 +19,7 @@ export interface SourceOptions {
   /** PEM certificates to trust besides the system's. */
   readonly ca?: string | undefined;
   readonly proxy?: ProxySettings | undefined;
-  /** Parallel connections to one host. Default 16. */
+  /** Parallel connections to one host. Default 32: as many as the span queue has requests under way, so that readers never wait behind prefetch. */
   readonly connections?: number | undefined;
   readonly retry?: Partial<RetryPolicy> | undefined;
   /** In place of /etc/docker/certs.d and /etc/containers/certs.d. */
