@@ -38,6 +38,8 @@ export async function startServerProcess(
   // Without its keeper a server is nothing: mounts belong to the next clipd.
   dieWithParent('SIGKILL');
   process.on('disconnect', () => process.exit(0));
+  // It may have been killed before we got here: a server that stayed would hold the socket on which clients wait for ever.
+  if (!process.connected) process.exit(0);
   // Ctrl-C in a terminal goes to the whole group; the keeper decides what happens.
   process.on('SIGINT', () => {});
   process.on('SIGTERM', () => {});

@@ -50,9 +50,17 @@ function interruption(): { readonly signal: Promise<NodeJS.Signals>; readonly se
   return { signal, seen: () => seen };
 }
 
+const UNDO_MS = 5000;
+
 async function undo(client: ClipdClient, mountPoint: string, started: boolean): Promise<void> {
   await client.unmount({ mountPoint, mode: 'lazy' });
-  if (started) await client.stop(true).catch(() => {});
+  if (!started) return;
+  // On a busy host the kernel may take a moment to let go of the connection, and until then clipd is not idle.
+  for (const end = performance.now() + UNDO_MS; performance.now() < end; ) {
+    const { stopping } = await client.stop(true).catch(() => ({ stopping: true }));
+    if (stopping) return;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
 }
 
 async function mount(flags: Flags): Promise<void> {
