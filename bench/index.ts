@@ -139,6 +139,7 @@ function stages(layer: string, tar: string): Row[] {
     eachChunk(layer, (chunk) => indexer.push(chunk, () => {}));
     indexer.finish();
   });
+  eachChunk(tar, () => {}); // from the page cache on, as the layer is by now
   stage('CRC-32', raw, () => eachChunk(tar, (chunk) => void crc32(chunk)));
   const entries = new EntryColumns();
   stage('tar headers', raw, () => {
