@@ -1,3 +1,3 @@
 import { keeperMain } from './run-daemon.js';
 
-await keeperMain(process.argv[2], process.argv[3]);
+await keeperMain(process.argv[2]);

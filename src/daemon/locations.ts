@@ -1,4 +1,4 @@
-import { mkdirSync, readlinkSync, realpathSync, statSync } from 'node:fs';
+import { mkdirSync, readlinkSync, realpathSync, statfsSync, statSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { ClipError } from '../bytes/index.js';
@@ -14,6 +14,9 @@ export function defaultRoot(env: NodeJS.ProcessEnv = process.env): string {
     hint: 'log in through systemd, set it, or give --root DIR',
   });
 }
+
+/** A library's engine has a root of its own, in $XDG_RUNTIME_DIR or the directory for temporary files. */
+export const PRIVATE_ROOT_PREFIX = 'clip-lib-';
 
 /** Where spans are cached: /var/cache/clip, or $XDG_CACHE_HOME/clip for a user. */
 export function defaultCacheDir(env: NodeJS.ProcessEnv = process.env): string {
@@ -73,28 +76,31 @@ export function resolvePlace(path: string): string {
   throw new ClipError('USAGE', `${path}: too many symbolic links`);
 }
 
-/** @throws ClipError when there is no directory to mount on */
-export function resolveMountPoint(path: string): string {
+/**
+ * A place to mount on. `dead`: a FUSE mount whose server has gone is in the way.
+ * @throws ClipError when there is no directory
+ */
+export function resolveMountPoint(path: string): { readonly place: string; readonly dead: boolean } {
   const place = resolvePlace(path);
   let isDirectory: boolean;
   try {
     isDirectory = statSync(place).isDirectory();
+    // The kernel may still know the attributes of a dead mount's root; of its file system it has to ask.
+    statfsSync(place);
   } catch (cause) {
     const code = (cause as NodeJS.ErrnoException).code;
     if (code === 'ENOENT') {
       throw new ClipError('NOT_FOUND', `mount point ${path} does not exist`, { cause, hint: `mkdir -p ${path}` });
     }
-    if (code === 'ENOTCONN') {
-      throw new ClipError('BUSY', `mount point ${path} is a dead FUSE mount`, {
-        cause,
-        hint: `clipctl umount --lazy ${path}`,
-      });
-    }
-    throw new ClipError('PERMISSION', `mount point ${path}: ${code}`, { cause });
+    if (code === 'ENOTCONN' || code === 'ECONNABORTED') return { place, dead: true };
+    throw new ClipError('PERMISSION', `mount point ${path}: ${code}`, {
+      cause,
+      hint: 'give a directory that you may use',
+    });
   }
   if (!isDirectory)
     throw new ClipError('NOT_FOUND', `mount point ${path} is not a directory`, { hint: 'give a directory' });
-  return place;
+  return { place, dead: false };
 }
 
 /** @throws ClipError when there is no such file */

@@ -6,7 +6,7 @@ import { ClipError } from '../bytes/index.js';
 import type { Credentials, RegistryCredentialProvider } from '../oci/index.js';
 import type { ProfileReply, Stats } from './api.js';
 import { ClipdClient, NotRunningError } from './client.js';
-import { resolveDirectory } from './locations.js';
+import { PRIVATE_ROOT_PREFIX, resolveDirectory } from './locations.js';
 import { firstLookup, prepareMount } from './mount-client.js';
 import { startKeeper } from './start.js';
 
@@ -65,7 +65,7 @@ const engines = new Map<string, Promise<Engine>>();
 async function startEngine(key: string, options: MountArchiveOptions): Promise<Engine> {
   await null; // so that the caller has noted us
   const self = engines.get(key);
-  const root = mkdtempSync(join(process.env.XDG_RUNTIME_DIR || tmpdir(), 'clip-lib-'));
+  const root = mkdtempSync(join(process.env.XDG_RUNTIME_DIR || tmpdir(), PRIVATE_ROOT_PREFIX));
   try {
     const { child, serving } = await startKeeper({
       root,

@@ -58,12 +58,18 @@ function openArchive(path: string): number {
   throw new ClipError('BAD_FORMAT', `${path} is not a file`, { hint: 'give a .clip archive: clipctl index makes one' });
 }
 
-/** Everything a mount request needs from this process. @throws ClipError naming the archive or the mount point */
+/**
+ * Everything a mount request needs from this process.
+ * @param root whose clipd it goes to: dead mounts of that one are left to it
+ * @throws ClipError naming the archive or the mount point
+ */
 export async function prepareMount(
   options: MountOptions,
   daemon: NonNullable<MountRequest['daemon']>,
+  root: string | null = null,
 ): Promise<MountRequest> {
-  const mountPoint = resolveMountPoint(options.mountPoint);
+  const { place: mountPoint, dead } = resolveMountPoint(options.mountPoint);
+  if (dead) await (await import('./orphans.js')).clearDeadMounts(mountPoint, root);
   const archivePath = resolveArchive(options.archivePath);
   return {
     archivePath,

@@ -1,8 +1,12 @@
 import { execFile } from 'node:child_process';
+import { rmSync } from 'node:fs';
+import { basename } from 'node:path';
 import { promisify } from 'node:util';
 import { ClipError } from '../bytes/index.js';
 import { readMountInfo, unmount } from '../linux/index.js';
 import { CLIP_FS_TYPE, forgetPlace, mountAt, parseSource } from '../mount/index.js';
+import { ClipdClient, NotRunningError } from './client.js';
+import { PRIVATE_ROOT_PREFIX, resolveMountPoint } from './locations.js';
 
 async function remove(mountPoint: string): Promise<void> {
   try {
@@ -34,4 +38,41 @@ export async function unmountOrphan(mountPoint: string): Promise<void> {
   const [only] = left;
   if (left.length === 1 && only !== undefined && only.mountPoint.startsWith(`${owner.root}/`))
     await remove(only.mountPoint);
+}
+
+/** Dead mounts may lie one upon the other, where something mounted over one. */
+const MAX_STACKED = 16;
+
+/**
+ * Takes dead clip mounts away from a place that is to be mounted. Those of `root` stay: its next clipd mounts them again,
+ * with the others that it finds.
+ * @throws ClipError BUSY when what is there is not ours to remove
+ */
+export async function clearDeadMounts(place: string, root: string | null): Promise<void> {
+  for (let i = 0; i < MAX_STACKED && resolveMountPoint(place).dead; i++) {
+    const mount = mountAt(readMountInfo(), place);
+    const owner = mount?.type === CLIP_FS_TYPE ? parseSource(mount.source) : null;
+    if (owner === null) {
+      throw new ClipError('BUSY', `mount point ${place} is a dead FUSE mount`, { hint: `umount -l ${place}` });
+    }
+    if (owner.root === root) return;
+    if (await answers(owner.root)) {
+      throw new ClipError('BUSY', `mount point ${place} is a dead mount of the clipd at ${owner.root}`, {
+        hint: `clipctl umount --lazy --root ${owner.root} ${place}`,
+      });
+    }
+    await unmountOrphan(place);
+    // What a library's engine leaves when it is killed: nobody will ever start a clipd there again.
+    if (basename(owner.root).startsWith(PRIVATE_ROOT_PREFIX)) rmSync(owner.root, { recursive: true, force: true });
+  }
+}
+
+async function answers(root: string): Promise<boolean> {
+  try {
+    await new ClipdClient(root).health();
+    return true;
+  } catch (error) {
+    if (error instanceof NotRunningError) return false;
+    throw error;
+  }
 }

@@ -165,6 +165,11 @@ function prefixed(prefix: string, values: object): Record<string, number> {
   );
 }
 
+/** Of a URL what a screen or a log may show. */
+function withoutPassword(value: string | number): string {
+  return String(value).replace(/(?<=^\w+:\/\/)[^/@]*@/, '…@');
+}
+
 /**
  * What the caller said about the clipd it wants must be what runs: silently using another cache would look like success.
  * A default that it was started with counts as the value it came to.
@@ -181,8 +186,8 @@ function requireSameDaemon(request: MountRequest, { settings, server }: ServerPr
     const wanted = request.daemon?.[key];
     const [flag, has] = runs[key];
     if (wanted === undefined || wanted === has) continue;
-    const found = has === undefined ? `without ${flag}` : `with ${flag} ${has}`;
-    throw new ClipError('CONFLICT', `clipd at ${settings.root} runs ${found}, not with ${wanted}`, {
+    const found = has === undefined ? `without ${flag}` : `with ${flag} ${withoutPassword(has)}`;
+    throw new ClipError('CONFLICT', `clipd at ${settings.root} runs ${found}, not with ${withoutPassword(wanted)}`, {
       hint: 'leave the option out, or use another --root for a second clipd',
     });
   }

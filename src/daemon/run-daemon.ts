@@ -1,7 +1,7 @@
 import { writeSync } from 'node:fs';
 import { ClipError } from '../bytes/index.js';
 import { notifySystemd, replaceProcess } from '../linux/index.js';
-import { type DaemonSettings, loadKeeper, toWireError } from '../mount/index.js';
+import { type DaemonSettings, loadKeeper, SETTINGS_VARIABLE, toWireError } from '../mount/index.js';
 import { KEEPER_FLAGS, KEEPER_MAIN, type KeeperReport, SERVER_MAIN } from './start.js';
 
 /**
@@ -32,7 +32,8 @@ async function runDaemon(settings: DaemonSettings, report: (report: KeeperReport
 
 /** Turns this process into a keeper that reports to people: `clipctl daemon`. Returns only by throwing. */
 export function becomeKeeper(settings: DaemonSettings): never {
-  replaceProcess(process.execPath, [...KEEPER_FLAGS, KEEPER_MAIN, JSON.stringify(settings), FOREGROUND]);
+  process.env[SETTINGS_VARIABLE] = JSON.stringify(settings); // which the program inherits
+  replaceProcess(process.execPath, [...KEEPER_FLAGS, KEEPER_MAIN, FOREGROUND]);
 }
 
 const FOREGROUND = 'foreground';
@@ -54,8 +55,8 @@ function reportToPeople(root: string, report: KeeperReport): void {
 }
 
 /** The keeper as a program of its own. */
-export async function keeperMain(argument: string | undefined, mode: string | undefined): Promise<void> {
-  const settings = JSON.parse(argument ?? '') as DaemonSettings;
+export async function keeperMain(mode: string | undefined): Promise<void> {
+  const settings = JSON.parse(process.env[SETTINGS_VARIABLE] ?? '') as DaemonSettings;
   const report = mode === FOREGROUND ? (value: KeeperReport) => reportToPeople(settings.root, value) : reportToStarter;
   try {
     await runDaemon(settings, report);

@@ -1,11 +1,11 @@
 import type { Server } from 'node:http';
-import { type DaemonSettings, LISTEN_FD, loadServer } from '../mount/index.js';
+import { type DaemonSettings, LISTEN_FD, loadServer, SETTINGS_VARIABLE } from '../mount/index.js';
 import { createApiServer } from './http.js';
 import { routesOf } from './routes.js';
 import { packageVersion } from './version.js';
 
-/** The server process of clipd: spawned by the keeper with its settings as the only argument. */
-const settings = JSON.parse(process.argv[2] ?? '{}') as DaemonSettings;
+/** The server process of clipd, spawned by the keeper. */
+const settings = JSON.parse(process.env[SETTINGS_VARIABLE] ?? '{}') as DaemonSettings;
 const version = packageVersion();
 let api: Server | null = null;
 

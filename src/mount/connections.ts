@@ -23,7 +23,7 @@ export interface Connection {
   readonly fuseFd: number;
   /** Kept open: the file may be replaced or removed while it is mounted. */
   readonly archiveFd: number;
-  readonly client: ClientContext;
+  client: ClientContext;
   /** A server has been given this connection: the next one must ask the kernel to resend. */
   resumed: boolean;
 }
@@ -87,13 +87,30 @@ export class Connections {
     return connection;
   }
 
-  bind(id: number, request: PlaceRequest): PlaceState {
+  bind(id: number, request: PlaceRequest, client?: ClientContext): PlaceState {
     const connection = this.get(id);
     const place = placeOf(request);
     bindPlace(connection.state.anchor, place.path, place);
     connection.state = { ...connection.state, places: [...connection.state.places, place] };
+    if (client !== undefined) connection.client = client;
     this.#save();
     return place;
+  }
+
+  /** A place that `repair` brought back is, from now on, the one that this request asked for. */
+  adopt(id: number, request: PlaceRequest, client: ClientContext): PlaceState {
+    const connection = this.get(id);
+    const place = placeOf(request);
+    const places = connection.state.places.map((old) => (old.path === place.path ? place : old));
+    connection.state = { ...connection.state, places };
+    connection.client = client;
+    this.#save();
+    return place;
+  }
+
+  #markRestored(connection: Connection): void {
+    const places = connection.state.places.map((place): PlaceState => ({ ...place, restored: true }));
+    connection.state = { ...connection.state, places };
   }
 
   /** @throws BUSY, NOT_FOUND */
@@ -243,6 +260,7 @@ export class Connections {
       await this.drop(connection.state.id);
       throw failed[0];
     }
+    this.#markRestored(connection);
     logLine('info', 'mounted again', { places: connection.state.places.map((place) => place.path) });
   }
 }

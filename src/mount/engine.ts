@@ -2,13 +2,12 @@ import { openContentCache, SpanCache } from '../cache/index.js';
 import type { FusePool } from '../fuse/index.js';
 import { InflatePool, LayerSet, profilesDirectory } from '../lazy/index.js';
 import { type Logger, Metrics } from '../metrics/index.js';
-import type { SourceOptions } from '../oci/index.js';
 import type { ArchiveFile } from './archive-file.js';
 import { ImageMount } from './image-mount.js';
 import { lazyLogger } from './lazy-logger.js';
 import type { DaemonSettings } from './protocol.js';
 import { newReadCounters, type ReadCounters } from './reads.js';
-import type { ConnectionState } from './state.js';
+import type { ClientContext, ConnectionState } from './state.js';
 
 export { lazyLogger, Metrics };
 
@@ -73,13 +72,13 @@ export class Engine {
     state: ConnectionState,
     fuseFd: number,
     file: ArchiveFile,
-    access: SourceOptions,
+    client: ClientContext,
     resumed: boolean,
   ): Promise<void> {
     let mount: ImageMount;
     try {
       const profiles = resumed ? null : this.#profiles;
-      mount = new ImageMount(state, file, fuseFd, access, this.#layers, this.#log, profiles);
+      mount = new ImageMount(state, file, fuseFd, client, this.#layers, this.#log, profiles);
     } catch (error) {
       file.close();
       throw error;

@@ -4,12 +4,11 @@ import { ErofsReader, InodeView } from '../erofs/index.js';
 import { type FuseMountSpec, mapFileRange, type ReadMiss, replyData, replyError } from '../fuse/index.js';
 import type { LayerSet, OpenLayer } from '../lazy/index.js';
 import type { Logger } from '../metrics/index.js';
-import type { SourceOptions } from '../oci/index.js';
 import type { ArchiveFile } from './archive-file.js';
 import { LazySource } from './lazy-source.js';
 import { type Piece, Reads } from './reads.js';
 import { Recording } from './recording.js';
-import type { ConnectionState } from './state.js';
+import type { ClientContext, ConnectionState } from './state.js';
 
 /** One image served through one FUSE connection: the I/O thread's side of it. */
 export class ImageMount {
@@ -35,7 +34,7 @@ export class ImageMount {
     state: ConnectionState,
     file: ArchiveFile,
     fuseFd: number,
-    access: SourceOptions,
+    client: ClientContext,
     set: LayerSet,
     log: Logger,
     /** Where to keep a profile of this mount; null: none is recorded. */
@@ -51,9 +50,8 @@ export class ImageMount {
     this.#log = log;
     this.#reader = new ErofsReader(archive.tree);
     this.recording = profiles === null ? null : Recording.begin(archive.image, profiles, log);
-    const plainHttp = access.plainHttp === true || state.options.plainHttp;
     // Opening fetches nothing: a node that boots without its registry mounts all the same.
-    this.source = new LazySource(archive.image, { ...access, plainHttp });
+    this.source = new LazySource(archive.image, client, state.options.plainHttp);
     this.#layers = archive.image.layers.map((meta, index) =>
       set.open({
         meta,

@@ -1,6 +1,6 @@
 export type { Holder } from './holders.js';
 export { CLIP_FS_TYPE, isWithin, mountAt, mountOf, parseSource } from './paths.js';
-export { type DaemonSettings, LISTEN_FD, SOCKET_NAME, type UnmountMode } from './protocol.js';
+export { type DaemonSettings, LISTEN_FD, SETTINGS_VARIABLE, SOCKET_NAME, type UnmountMode } from './protocol.js';
 export { fromWireError, toWireError, type WireError } from './rpc.js';
 export type { MountedPlace } from './server.js';
 export type { ServerProcessContext } from './server-process.js';

@@ -157,7 +157,8 @@ export class Keeper {
         this.#checkIdle();
         return { connection: connection.state, fdToken: server.fds.send([connection.fuseFd]) };
       },
-      bind: ({ id, place }) => table.bind(id, place),
+      bind: ({ id, place, client }) => table.bind(id, place, client),
+      adopt: ({ id, place, client }) => table.adopt(id, place, client),
       unbind: async ({ path, mode }) => table.unbind(path, mode),
       drop: async ({ id, reason }) => {
         if (reason !== null) logLine('error', 'a connection cannot be served and is unmounted', { id, reason });

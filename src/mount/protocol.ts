@@ -1,7 +1,7 @@
 import type { WireError } from './rpc.js';
 import type { ClientContext, ConnectionState, ImageOptions, PlaceState } from './state.js';
 
-/** How a clipd was started. Passed from keeper to server as it is, in the arguments: no secrets. */
+/** How a clipd was started: what keeper and servers find in their environment, as JSON. */
 export interface DaemonSettings {
   /** Socket, lock, mount list and anchors. */
   readonly root: string;
@@ -20,6 +20,12 @@ export interface DaemonSettings {
   readonly standby?: boolean;
   readonly verbose?: boolean;
 }
+
+/**
+ * Where keeper and servers find their settings. Not among the arguments, which every user of the host may read: the URL of a
+ * content cache may hold a password.
+ */
+export const SETTINGS_VARIABLE = 'CLIP_DAEMON_SETTINGS';
 
 /** The control socket, in the root. */
 export const SOCKET_NAME = 'clipd.sock';
@@ -75,7 +81,10 @@ export type KeeperMethods = {
   take(args: { id: number }): { client: ClientContext; resumed: boolean; fdToken: string };
   /** [archive] → [/dev/fuse]: opens and mounts a connection. */
   connect(args: ConnectRequest): Promise<{ connection: ConnectionState; fdToken: string }>;
-  bind(args: { id: number; place: PlaceRequest }): PlaceState;
+  /** `client` replaces what is kept of how the registry is reached. */
+  bind(args: { id: number; place: PlaceRequest; client?: ClientContext }): PlaceState;
+  /** Makes a restored place this request's own. */
+  adopt(args: { id: number; place: PlaceRequest; client: ClientContext }): PlaceState;
   /** `closed`: it was the last place, the connection is unmounted too. Throws BUSY. */
   unbind(args: { path: string; mode: UnmountMode }): Promise<{ id: number; closed: boolean }>;
   /** The kernel has ended this connection, or it cannot be served: drop it, unmounting what is left of it. */

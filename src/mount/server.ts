@@ -8,10 +8,17 @@ import { ArchiveFile, fileKey } from './archive-file.js';
 import type { Engine } from './engine.js';
 import type { FdSocket } from './fd-socket.js';
 import { describeHolders, findHolders } from './holders.js';
+import { LazySource } from './lazy-source.js';
 import { isWithin } from './paths.js';
 import type { HelloResult, KeeperMethods, UnmountMode } from './protocol.js';
 import type { Rpc } from './rpc.js';
-import { type ConnectionState, DEFAULT_IMAGE_OPTIONS, type ImageOptions, type PlaceState } from './state.js';
+import {
+  type ClientContext,
+  type ConnectionState,
+  DEFAULT_IMAGE_OPTIONS,
+  type ImageOptions,
+  type PlaceState,
+} from './state.js';
 
 export interface MountArguments {
   readonly archivePath: string;
@@ -78,7 +85,7 @@ export class MountServer {
         file.close();
         throw new ClipError('CONFLICT', `${state.archivePath} is another archive than the one that was mounted`);
       }
-      await this.engine.attach(state, fuseFd, file, client as SourceOptions, resumed);
+      await this.engine.attach(state, fuseFd, file, client, resumed);
     } catch (error) {
       await this.engine.detach(state.id);
       closeSync(fuseFd);
@@ -116,8 +123,10 @@ export class MountServer {
     const connections = await this.#keeper.call('list', null);
     for (const connection of connections) {
       for (const place of connection.places) {
-        if (place.path === args.mountPoint && place.requestId === args.requestId)
-          return this.#mounted(connection, place);
+        if (place.path === args.mountPoint) {
+          if (place.requestId === args.requestId) return this.#mounted(connection, place);
+          if (place.restored) return this.#adopt(connection, place, args);
+        }
         this.#refuseInside(place.path, args);
       }
     }
@@ -138,17 +147,50 @@ export class MountServer {
     if (existing !== undefined && !this.hello.rootless) {
       file?.close();
       requireSameOptions(existing, args);
-      const place = await this.#keeper.call('bind', { id: existing.id, place: placeRequest(args) });
+      const client = this.#preferAccess(existing.id, args);
+      const place = await this.#keeper.call('bind', { id: existing.id, place: placeRequest(args), client });
       return this.#mounted(existing, place);
     }
     return this.#connect(args, file!);
+  }
+
+  /** Whoever mounts is the last to know how the registry is reached. @returns what the keeper is to remember */
+  #preferAccess(id: number, args: MountArguments): ClientContext {
+    const { source } = this.engine.mounts.get(id)!;
+    source.prefer(args.access);
+    return source.context;
+  }
+
+  /**
+   * Everything was killed, and the first mount after that is at a place that was brought back with the others: if it is what
+   * the client asks for, it has it.
+   */
+  async #adopt(connection: ConnectionState, place: PlaceState, args: MountArguments): Promise<MountedPlace> {
+    const file = new ArchiveFile(openArchiveFd(args.archivePath), args.archivePath);
+    file.close();
+    const hint = `clipctl umount ${place.path}`;
+    if (file.archive.identity !== connection.identity || !this.engine.mounts.has(connection.id)) {
+      const message = `${place.path} was mounted again, with ${connection.archivePath}, after clipd was killed`;
+      throw new ClipError('BUSY', message, { hint });
+    }
+    requireSameOptions(connection, args);
+    for (const flag of ['suid', 'dev'] as const) {
+      if (place[flag] === args[flag]) continue;
+      const message = `${place.path} was mounted again after clipd was killed, with ${flag} ${place[flag]}, not ${args[flag]}`;
+      throw new ClipError('CONFLICT', message, { hint });
+    }
+    const client = this.#preferAccess(connection.id, args);
+    return this.#mounted(
+      connection,
+      await this.#keeper.call('adopt', { id: connection.id, place: placeRequest(args), client }),
+    );
   }
 
   async #connect(args: MountArguments, file: ArchiveFile): Promise<MountedPlace> {
     const identity = file.archive.identity;
     const options = { ...DEFAULT_IMAGE_OPTIONS, ...args.options };
     const fdToken = this.#fds.send([file.fd]);
-    const client = args.access as Record<string, unknown>;
+    const client = LazySource.contextOf(args.access);
     const place = placeRequest(args);
     let reply: Awaited<ReturnType<KeeperMethods['connect']>>;
     try {
@@ -167,7 +209,7 @@ export class MountServer {
     const { connection } = reply;
     const [fuseFd] = this.#fds.take(reply.fdToken) as [number];
     try {
-      await this.engine.attach(connection, fuseFd, file, args.access, false);
+      await this.engine.attach(connection, fuseFd, file, client, false);
       const bound = this.hello.rootless
         ? connection.places[0]!
         : await this.#keeper.call('bind', { id: connection.id, place });

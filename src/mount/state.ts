@@ -34,6 +34,8 @@ export interface PlaceState {
   readonly requestId: string;
   /** Milliseconds since 1970, for people. */
   readonly mountedAt: number;
+  /** Brought back after everything was killed, and not asked for since: the client that asks for it now gets it. */
+  readonly restored?: true;
 }
 
 /** One FUSE connection. */

@@ -3,7 +3,7 @@ import { ClipError } from '../bytes/index.js';
 import { closeFd, socketPair } from '../linux/index.js';
 import { FdSocket } from './fd-socket.js';
 import { logLine } from './log-line.js';
-import type { KeeperMethods, ServerMethods } from './protocol.js';
+import { type KeeperMethods, SETTINGS_VARIABLE, type ServerMethods } from './protocol.js';
 import { Rpc } from './rpc.js';
 
 /** A server process, from spawn to exit. */
@@ -44,7 +44,7 @@ const NODE_FLAGS = ['--max-semi-space-size=1', '--expose-gc'];
 
 export interface SupervisorOptions {
   readonly serverModule: string;
-  /** The servers' only argument. */
+  /** In the servers' environment, as SETTINGS_VARIABLE. */
   readonly settings: string;
   readonly listenFd: number;
   /**
@@ -167,7 +167,8 @@ export class Supervisor {
   #spawn(serverModule: string): ServerProcess {
     const [ours, theirs] = socketPair('seqpacket', true);
     // Descriptors 4 and 5 of the child: LISTEN_FD and FDS_SOCKET_FD.
-    const child = spawn(process.execPath, [...NODE_FLAGS, serverModule, this.#options.settings], {
+    const child = spawn(process.execPath, [...NODE_FLAGS, serverModule], {
+      env: { ...process.env, [SETTINGS_VARIABLE]: this.#options.settings },
       stdio: ['ignore', 2, 2, 'ipc', this.#options.listenFd, theirs],
     });
     closeFd(theirs);

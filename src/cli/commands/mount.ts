@@ -5,6 +5,7 @@ import type { ImageOptions } from '../../mount/index.js';
 import {
   addDaemonFlags,
   checkContentCache,
+  contentCacheUrl,
   type DaemonFlags,
   daemonSettings,
   locate,
@@ -68,6 +69,7 @@ async function mount(flags: Flags): Promise<void> {
   const { ClipdClient, IDLE_EXIT_SECONDS, mountStarting, prepareMount } = await import('../../daemon/index.js');
   const location = await locate(flags);
   await checkContentCache(flags);
+  const contentCache = contentCacheUrl(flags);
   const credentials = credentialsFrom(flags);
   const request = await prepareMount(
     {
@@ -82,15 +84,16 @@ async function mount(flags: Flags): Promise<void> {
       ...(location.askedCacheDir === undefined ? {} : { cacheDir: location.askedCacheDir }),
       ...(flags.cacheSize === undefined ? {} : { cacheSize: flags.cacheSize }),
       ...(flags.workers === undefined ? {} : { workers: flags.workers }),
-      ...(flags.contentCache === undefined ? {} : { contentCache: flags.contentCache }),
+      ...(contentCache === undefined ? {} : { contentCache }),
     },
+    location.root,
   );
   const client = new ClipdClient(location.root);
   const settings = { ...daemonSettings(location, flags), idleExit: IDLE_EXIT_SECONDS };
   const { mounted, started } = await mountStarting(client, settings, request);
   let signal = interrupted.seen();
   if (signal === null) {
-    print(mounted, flags);
+    await print(mounted, flags);
     if (flags.foreground !== true) return;
     const end = await Promise.race([interrupted.signal, client.waitUnmounted(mounted.mountPoint)]);
     if (end === undefined) return;
@@ -101,8 +104,28 @@ async function mount(flags: Flags): Promise<void> {
   process.exit(flags.foreground === true ? 0 : 128 + constants.signals[signal]);
 }
 
-function print(mounted: MountInfoReply, flags: Flags): void {
+const OPTION_FLAGS = {
+  readahead: (value) => (value ? '' : '--no-readahead'),
+  prefetch: (value) => (value ? '' : '--no-prefetch'),
+  fill: (value) => (value ? '--fill' : ''),
+  plainHttp: (value) => (value ? '--plain-http' : ''),
+  readTimeout: (value) => `--read-timeout ${value}`,
+} satisfies { [K in keyof ImageOptions]: (value: ImageOptions[K]) => string };
+
+/** All places of an image are served alike: an option that this one did not ask for holds here, too, and is said. */
+function inherited(mounted: MountInfoReply, asked: Partial<ImageOptions>, defaults: ImageOptions): string {
+  const names = Object.keys(OPTION_FLAGS) as (keyof ImageOptions)[];
+  return names
+    .filter((name) => asked[name] === undefined && mounted.options[name] !== defaults[name])
+    .map((name) => (OPTION_FLAGS[name] as (value: unknown) => string)(mounted.options[name]))
+    .join(' ');
+}
+
+async function print(mounted: MountInfoReply, flags: Flags): Promise<void> {
+  const { DEFAULT_IMAGE_OPTIONS } = await import('../../mount/index.js');
   printResult(mounted, flags.json === true, () => mounted.mountPoint);
+  const also = inherited(mounted, imageOptions(flags), DEFAULT_IMAGE_OPTIONS);
+  if (also !== '') process.stderr.write(`clipctl: note: the image is mounted already with ${also}: so it is here\n`);
   if (flags.verbose) process.stderr.write(`clipctl: ${mounted.reference} from ${mounted.archivePath}\n`);
 }
 
