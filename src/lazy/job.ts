@@ -28,20 +28,33 @@ export class SpanJob {
   carrier: JobCarrier | null = null;
   /** What an inflate worker was given for it. */
   task: Task | null = null;
+  /** Called when it becomes what a reader waits for. */
+  onUrgent: () => void = () => {};
+  #priority: Priority;
   readonly promise: Promise<SpanResult>;
   resolve!: (result: SpanResult) => void;
   reject!: (error: unknown) => void;
 
   constructor(
     readonly span: number,
-    public priority: Priority,
+    priority: Priority,
   ) {
+    this.#priority = priority;
     this.promise = new Promise((resolve, reject) => {
       this.resolve = resolve;
       this.reject = reject;
     });
     // A background job may fail without anybody waiting: it was counted and logged where it failed.
     this.promise.catch(() => {});
+  }
+
+  get priority(): Priority {
+    return this.#priority;
+  }
+
+  set priority(priority: Priority) {
+    this.#priority = priority;
+    if (priority === Priority.demand) this.onUrgent();
   }
 
   get wanted(): boolean {

@@ -154,6 +154,11 @@ export class LayerSet {
     };
   }
 
+  /** Resolves when the content cache, if there is one, can be asked or is known to be away; at the latest after `ms`. */
+  async contentReady(ms: number): Promise<void> {
+    await this.#context.content?.ready(ms);
+  }
+
   /** What was to be stored in the content cache and is not yet. */
   async contentIdle(): Promise<void> {
     await this.#context.content?.idle();

@@ -200,12 +200,21 @@ export class LazyLayer implements QueuedLayer {
   async #fromContentCache(jobs: readonly SpanJob[]): Promise<readonly SpanJob[]> {
     const { content, buffers } = this.#context;
     if (content === null) return jobs;
+    // Those of one request wait for each other: a reader who comes to wait for one of them hurries all.
+    const hurries: ((() => void) | undefined)[] = [];
     const found = await Promise.all(
-      jobs.map(async (job) => {
+      jobs.map(async (job, i) => {
         if (job.content === 'poisoned') return false;
         const length = this.compressedBytes(job.span, job.span + 1);
-        const waiting = job.priority === Priority.demand;
-        const bytes = await content.get(toHex(this.sha256(job.span)), length, this.meta.digest, waiting);
+        const bytes = await content.get(toHex(this.sha256(job.span)), length, this.meta.digest, {
+          waiting: job.priority === Priority.demand,
+          onUrgent: (hurry) => {
+            hurries[i] = hurry;
+            job.onUrgent = () => {
+              for (const one of hurries) one?.();
+            };
+          },
+        });
         if (bytes === null) return false;
         job.content = 'used';
         const buffer = buffers.acquire(length);

@@ -20,6 +20,12 @@ export interface EngineOptions {
 /** A clipd before us may be about to let go of the cache directory: it is asked again for this long. */
 const CACHE_WAIT_MS = 3000;
 
+/**
+ * Loading a content cache's client and connecting takes longer than the 50 ms a read may wait for it: a mount does that
+ * waiting, once, so that its first reads find the cache there.
+ */
+const CONTENT_WAIT_MS = 500;
+
 /** Garbage of mounting and unmounting may wait so long. */
 const COLLECT_MS = 1000;
 
@@ -85,6 +91,7 @@ export class Engine {
     }
     this.mounts.set(state.id, mount);
     this.#collectSoon();
+    if (!resumed) await this.#layers.contentReady(CONTENT_WAIT_MS);
     const { resent } = await this.fuse.attach(mount.spec(resumed));
     mount.fetchAhead();
     if (!resumed) return;

@@ -1,24 +1,23 @@
-import type { RedisClientType, RedisClusterType } from 'redis';
+import { RedisCluster } from './redis-cluster.js';
+import { type RedisAccess, type RedisAddress, type RedisArguments, RedisNode, type RedisReply } from './redis-node.js';
 import { type ContentCache, type ContentOptions, checkHash, collect } from './types.js';
 
-export interface RedisOptions {
-  /** redis://[user:password@]host:port[/db], rediss:// for TLS. Several: nodes of a cluster. */
-  readonly urls: readonly string[];
+export interface RedisOptions extends Partial<RedisAccess> {
+  /** The server, or nodes of a cluster: any of them will do to find the others. */
+  readonly addresses: readonly RedisAddress[];
   /** Keys expire after so many seconds; default: never. */
   readonly ttlSeconds?: number;
-  /** Ask a cluster, even if only one of its nodes is named. Default: when several URLs are given. */
+  /** Ask a cluster, even if only one of its nodes is named. Default: when several addresses are given. */
   readonly cluster?: boolean;
 }
 
 /** A value's largest size: beyond that a single-threaded server makes others wait. */
 const CHUNK = 8 * 1024 * 1024;
-const CONNECT_TIMEOUT_MS = 1000;
-/** The client's own back-off goes to 2 s and more; the breaker in front already keeps readers from waiting. */
-const MAX_RECONNECT_MS = 1000;
 
-/** The commands used here, by their wire form: the same for a node and a cluster, and for Redis and Valkey. */
-interface Commands {
-  send(key: string, args: (string | Buffer)[]): Promise<unknown>;
+/** The commands used here are the same for a node and a cluster, and for Redis and Valkey. */
+interface Server {
+  send(key: string, args: RedisArguments, signal?: AbortSignal): Promise<RedisReply>;
+  settled(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -28,23 +27,28 @@ interface Commands {
  */
 export class RedisContentCache implements ContentCache {
   readonly #options: RedisOptions;
-  #commands: Promise<Commands> | null = null;
+  #server: Server | null = null;
 
   constructor(options: RedisOptions) {
     this.#options = options;
   }
 
-  async getContent(hash: string, offset: number, length: number, _options: ContentOptions): Promise<Uint8Array | null> {
+  async connect(): Promise<void> {
+    await this.#open().settled();
+  }
+
+  async getContent(hash: string, offset: number, length: number, options: ContentOptions): Promise<Uint8Array | null> {
     checkHash(hash);
-    const commands = await this.#connect();
+    const server = this.#open();
     const reads: Promise<Buffer>[] = [];
     for (let at = offset; at < offset + length; ) {
       const chunk = Math.floor(at / CHUNK);
       const end = Math.min(offset + length, (chunk + 1) * CHUNK);
       const key = keyOf(hash, chunk);
+      const range = [String(at - chunk * CHUNK), String(end - 1 - chunk * CHUNK)];
       reads.push(
-        commands
-          .send(key, ['GETRANGE', key, String(at - chunk * CHUNK), String(end - 1 - chunk * CHUNK)])
+        server
+          .send(key, ['GETRANGE', key, ...range], options.signal)
           .then((value) => (Buffer.isBuffer(value) ? value : Buffer.alloc(0))),
       );
       at = end;
@@ -54,38 +58,37 @@ export class RedisContentCache implements ContentCache {
     return bytes.length === length ? bytes : null;
   }
 
-  async storeContent(chunks: AsyncIterable<Uint8Array>, hash: string, _options: ContentOptions): Promise<string> {
+  async storeContent(chunks: AsyncIterable<Uint8Array>, hash: string, options: ContentOptions): Promise<string> {
     checkHash(hash);
     const content = await collect(chunks);
-    const commands = await this.#connect();
+    const server = this.#open();
     const { ttlSeconds } = this.#options;
     const expiry = ttlSeconds === undefined ? [] : ['EX', String(ttlSeconds)];
     for (let chunk = Math.max(0, Math.ceil(content.length / CHUNK) - 1); chunk >= 0; chunk--) {
       const value = content.subarray(chunk * CHUNK, (chunk + 1) * CHUNK);
       const key = keyOf(hash, chunk);
-      await commands.send(key, ['SET', key, Buffer.from(value.buffer, value.byteOffset, value.length), ...expiry]);
+      const bytes = Buffer.from(value.buffer, value.byteOffset, value.length);
+      await server.send(key, ['SET', key, bytes, ...expiry], options.signal);
     }
     return hash;
   }
 
-  async has(hash: string): Promise<boolean> {
-    const key = keyOf(checkHash(hash), 0);
-    return Number(await (await this.#connect()).send(key, ['EXISTS', key])) === 1;
+  /** All chunks: a server that is short of memory throws out single keys. */
+  async has(hash: string, options: ContentOptions & { length: number }): Promise<boolean> {
+    checkHash(hash);
+    const keys = Array.from({ length: Math.max(1, Math.ceil(options.length / CHUNK)) }, (_, i) => keyOf(hash, i));
+    return Number(await this.#open().send(keys[0]!, ['EXISTS', ...keys], options.signal)) === keys.length;
   }
 
   async close(): Promise<void> {
-    const commands = this.#commands;
-    this.#commands = null;
-    await (await commands?.catch(() => null))?.close();
+    const server = this.#server;
+    this.#server = null;
+    await server?.close();
   }
 
-  /** A connection that could not be made is tried anew by the next call; one that broke reconnects by itself. */
-  #connect(): Promise<Commands> {
-    this.#commands ??= connect(this.#options).catch((error: unknown) => {
-      this.#commands = null;
-      throw error;
-    });
-    return this.#commands;
+  #open(): Server {
+    this.#server ??= serverOf(this.#options);
+    return this.#server;
   }
 }
 
@@ -93,51 +96,14 @@ function keyOf(hash: string, chunk: number): string {
   return `clip:{${hash}}:${chunk}`;
 }
 
-async function connect(options: RedisOptions): Promise<Commands> {
-  const redis = await import('redis');
-  // Commands fail at once while there is no connection, instead of queueing up behind one that may never come.
-  const common = {
-    disableOfflineQueue: true,
-    socket: {
-      connectTimeout: CONNECT_TIMEOUT_MS,
-      noDelay: true,
-      reconnectStrategy: (retries: number) => Math.min(MAX_RECONNECT_MS, 50 * 2 ** Math.min(retries, 10)),
-    },
-  };
-  const typeMapping = { [redis.RESP_TYPES.BLOB_STRING]: Buffer };
-  if (options.cluster ?? options.urls.length > 1) {
-    const cluster: RedisClusterType = redis.createCluster({
-      rootNodes: options.urls.map((url) => ({ url })),
-      defaults: common,
-    }) as unknown as RedisClusterType;
-    cluster.on('error', () => {}); // calls reject by themselves
-    await cluster.connect();
-    const mapped = cluster.withTypeMapping(typeMapping);
-    return {
-      send: (key, args) => mapped.sendCommand(key, args[0] === 'GETRANGE' || args[0] === 'EXISTS', args),
-      close: () => cluster.close(),
-    };
-  }
-  const client: RedisClientType = redis.createClient({
-    url: options.urls[0]!,
-    ...common,
-  }) as unknown as RedisClientType;
-  client.on('error', () => {});
-  // connect() alone would try for ever: the first refusal is the answer.
-  await new Promise<void>((resolve, reject) => {
-    const refused = (error: unknown): void => {
-      client.destroy();
-      reject(error);
-    };
-    client.once('error', refused);
-    client.connect().then(() => {
-      client.off('error', refused); // from now on it reconnects by itself
-      resolve();
-    }, reject);
-  });
-  const mapped = client.withTypeMapping(typeMapping);
+function serverOf(options: RedisOptions): Server {
+  const { addresses, cluster = addresses.length > 1, tls = false } = options;
+  const access: RedisAccess = { ...options, tls };
+  if (cluster) return new RedisCluster(addresses, access);
+  const node = new RedisNode(addresses[0]!, access);
   return {
-    send: (_key, args) => mapped.sendCommand(args),
-    close: async () => client.destroy(),
+    send: (_key, args, signal) => node.send(args, signal),
+    settled: () => node.settled(),
+    close: () => node.close(),
   };
 }

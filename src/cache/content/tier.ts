@@ -1,5 +1,6 @@
 import { type Logger, Metrics, silentLogger } from '../../metrics/index.js';
-import type { ContentCache } from './types.js';
+import { Breaker } from './breaker.js';
+import type { ContentCache, ContentOptions } from './types.js';
 
 export interface ContentTierOptions {
   readonly metrics?: Metrics;
@@ -8,6 +9,16 @@ export interface ContentTierOptions {
   readonly budgetMs?: number;
   /** Bytes waiting to be stored; more are dropped. Default 64 MiB. */
   readonly maxQueueBytes?: number;
+  /** Default 30 s. */
+  readonly storeBudgetMs?: number;
+}
+
+/** Who waits for a lookup. */
+export interface Lookup {
+  /** A reader does: it is over after the budget. */
+  readonly waiting: boolean;
+  /** Takes what is to be called should a reader come to wait for it meanwhile. */
+  onUrgent?(hurry: () => void): void;
 }
 
 const BUDGET_MS = 50;
@@ -15,10 +26,8 @@ const BUDGET_MS = 50;
 const BACKGROUND_BUDGET_MS = 2000;
 const MAX_QUEUE_BYTES = 64 * 1024 * 1024;
 const PARALLEL_STORES = 4;
-/** So many failures one after the other, and it is not asked for a while. */
-const FAILURES_TO_OPEN = 3;
-const FIRST_PAUSE_MS = 1000;
-const MAX_PAUSE_MS = 30_000;
+/** A store that takes longer is given up: a cache that hangs must not hold the places of those that would work. */
+const STORE_BUDGET_MS = 30_000;
 /** Stored lately: not worth asking about again. */
 const MAX_REMEMBERED = 65_536;
 
@@ -29,15 +38,21 @@ interface Store {
 }
 
 /**
- * A ContentCache held at arm's length: looked up within a time budget, given up on quickly when it fails (circuit breaker
- * with a half-open probe), filled in the background from a queue that drops rather than grows.
+ * A ContentCache held at arm's length: looked up within a time budget, given up on quickly when it fails (a circuit breaker
+ * with a half-open probe), filled in the background from a queue that drops rather than grows. One that works but takes longer
+ * than a reader may wait (a bucket far away) is still filled, and still asked for what is fetched ahead.
  */
 export class ContentTier {
   readonly #cache: ContentCache;
   readonly #log: Logger;
   readonly #budget: number;
   readonly #maxQueue: number;
+  readonly #storeBudget: number;
   readonly #counters;
+  /** Settles when the cache is connected, or is known not to be there. Never rejects. */
+  readonly #ready: Promise<void>;
+  /** Calls off what is under way. */
+  readonly #closing = new AbortController();
   readonly #queue: Store[] = [];
   /** Hashes queued, under way or stored. */
   readonly #known = new Set<string>();
@@ -45,16 +60,19 @@ export class ContentTier {
   readonly #poisonedHashes = new Set<string>();
   #queuedBytes = 0;
   #storing = 0;
-  #failures = 0;
-  #pause = 0;
-  #closedUntil = 0;
-  #probing = false;
+  /** For readers who wait: also open while the cache works, but not within their budget. */
+  readonly #quick: Breaker;
+  /** For all others: open when the cache does not work at all. */
+  readonly #whole: Breaker;
 
   constructor(cache: ContentCache, options: ContentTierOptions = {}) {
     this.#cache = cache;
     this.#log = options.log ?? silentLogger();
     this.#budget = options.budgetMs ?? BUDGET_MS;
     this.#maxQueue = options.maxQueueBytes ?? MAX_QUEUE_BYTES;
+    this.#storeBudget = options.storeBudgetMs ?? STORE_BUDGET_MS;
+    // A refusal is met again, and then counted, by the first lookup.
+    this.#ready = Promise.resolve(cache.connect?.()).catch(() => {});
     const metrics = options.metrics ?? new Metrics();
     this.#counters = {
       hits: metrics.counter('contentHits', 'Spans found in the content cache'),
@@ -72,13 +90,31 @@ export class ContentTier {
     };
     metrics.gauge('contentQueueBytes', 'Bytes waiting to be stored in the content cache', () => this.#queuedBytes);
     metrics.gauge('contentAvailable', '1 unless the content cache is given up on for now', () =>
-      this.#open() ? 0 : 1,
+      this.#quick.open || this.#whole.open ? 0 : 1,
+    );
+    const logged = (open: string, closed: string) => (isOpen: boolean, cause: string) => {
+      if (isOpen) this.#log.error({ cause }, open);
+      else this.#log.info(closed);
+    };
+    this.#quick = new Breaker(
+      logged('the content cache keeps readers waiting: doing without for now', 'the content cache is quick again'),
+    );
+    this.#whole = new Breaker(
+      logged('the content cache is unavailable: doing without for now', 'the content cache answers again'),
     );
   }
 
+  /** Resolves when the cache is connected or known to be away, at the latest after `ms`. */
+  async ready(ms: number): Promise<void> {
+    await withTimeout(this.#ready, ms, () => undefined);
+  }
+
   /** The content if it comes in time; null: look elsewhere. Never rejects. Not verified. */
-  async get(hash: string, length: number, routingKey: string, waiting: boolean): Promise<Uint8Array | null> {
-    if (!this.#admit()) {
+  async get(hash: string, length: number, routingKey: string, lookup: Lookup): Promise<Uint8Array | null> {
+    const { waiting } = lookup;
+    // A reader who waits asks the quick one last: admitted there, the call is made and its end reported.
+    const breaker = waiting ? this.#quick : this.#whole;
+    if ((waiting && this.#whole.open) || !breaker.admit()) {
       this.#counters.skipped.add();
       return null;
     }
@@ -86,18 +122,23 @@ export class ContentTier {
     let timer: NodeJS.Timeout | undefined;
     try {
       const timeout = new Promise<'timeout'>((resolve) => {
-        timer = setTimeout(() => resolve('timeout'), waiting ? this.#budget : BACKGROUND_BUDGET_MS);
+        const within = (ms: number): void => {
+          clearTimeout(timer);
+          timer = setTimeout(() => resolve('timeout'), ms);
+        };
+        within(waiting ? this.#budget : BACKGROUND_BUDGET_MS);
+        if (!waiting) lookup.onUrgent?.(() => within(this.#budget));
       });
       const call = this.#cache.getContent(hash, 0, length, { routingKey, signal: abort.signal });
       call.catch(() => {}); // after the time-out nobody listens
       const found = await Promise.race([call, timeout]);
       if (found === 'timeout') {
         this.#counters.timeouts.add();
-        this.#failed('it did not answer in time');
+        breaker.failed('it did not answer in time');
         abort.abort();
         return null;
       }
-      this.#succeeded();
+      breaker.succeeded();
       if (found === null || found.length !== length) {
         this.#counters.misses.add();
         return null;
@@ -107,9 +148,10 @@ export class ContentTier {
       return found;
     } catch (error) {
       this.#counters.errors.add();
-      this.#failed(String(error));
+      breaker.failed(String(error));
       return null;
     } finally {
+      lookup.onUrgent?.(() => {});
       clearTimeout(timer);
     }
   }
@@ -125,7 +167,7 @@ export class ContentTier {
   /** Whether `put` would queue it: spare yourself the copy otherwise. */
   wants(hash: string, length: number): boolean {
     if (this.#known.has(hash)) return false;
-    if (this.#queuedBytes + length <= this.#maxQueue && !this.#open()) return true;
+    if (this.#queuedBytes + length <= this.#maxQueue && !this.#whole.open) return true;
     this.#counters.dropped.add();
     return false;
   }
@@ -147,6 +189,7 @@ export class ContentTier {
   async close(): Promise<void> {
     this.#queue.length = 0;
     this.#queuedBytes = 0;
+    this.#closing.abort();
     await this.#cache.close?.();
   }
 
@@ -163,57 +206,55 @@ export class ContentTier {
   }
 
   async #store({ hash, bytes, routingKey }: Store): Promise<void> {
-    if (!this.#admit()) {
+    if (!this.#whole.admit()) {
       this.#known.delete(hash);
       this.#counters.dropped.add();
       return;
     }
+    const abort = new AbortController();
+    const { signal } = abort;
+    const off = (): void => abort.abort();
+    this.#closing.signal.addEventListener('abort', off, { once: true });
     try {
-      const replaces = this.#poisonedHashes.delete(hash);
-      if (replaces || !(await this.#cache.has?.(hash, { routingKey }))) {
-        await this.#cache.storeContent(once(bytes), hash, { routingKey });
-        this.#counters.stored.add();
-      }
-      this.#succeeded();
+      const call = this.#storeMissing(hash, bytes, { routingKey, signal });
+      call.catch(() => {}); // after the time-out nobody listens
+      await withTimeout(call, this.#storeBudget, () => {
+        throw new Error('a store did not end in time');
+      });
+      this.#whole.succeeded();
     } catch (error) {
       this.#known.delete(hash);
       this.#counters.errors.add();
-      this.#failed(String(error));
+      if (!this.#closing.signal.aborted) this.#whole.failed(String(error));
+      abort.abort();
+    } finally {
+      this.#closing.signal.removeEventListener('abort', off);
     }
   }
 
-  /** The breaker is open: the cache is not to be asked. */
-  #open(): boolean {
-    return this.#pause > 0 && performance.now() < this.#closedUntil;
-  }
-
-  /** May this call be made? After a pause one call goes ahead as a probe, and the others wait for what becomes of it. */
-  #admit(): boolean {
-    if (this.#pause === 0) return true;
-    if (this.#open() || this.#probing) return false;
-    this.#probing = true;
-    return true;
-  }
-
-  #succeeded(): void {
-    if (this.#pause > 0) this.#log.info('the content cache answers again');
-    this.#failures = 0;
-    this.#pause = 0;
-    this.#probing = false;
-  }
-
-  #failed(cause: string): void {
-    this.#failures++;
-    const probe = this.#probing;
-    this.#probing = false;
-    if (!probe && this.#failures < FAILURES_TO_OPEN) return;
-    if (this.#open()) return;
-    if (this.#pause === 0) this.#log.error({ cause }, 'the content cache is unavailable: doing without for now');
-    this.#pause = Math.min(MAX_PAUSE_MS, Math.max(FIRST_PAUSE_MS, this.#pause * 2));
-    this.#closedUntil = performance.now() + this.#pause;
+  async #storeMissing(hash: string, bytes: Uint8Array, options: ContentOptions): Promise<void> {
+    const replaces = this.#poisonedHashes.has(hash);
+    if (!replaces && (await this.#cache.has?.(hash, { ...options, length: bytes.length }))) return;
+    await this.#cache.storeContent(once(bytes), hash, options);
+    this.#poisonedHashes.delete(hash);
+    this.#counters.stored.add();
   }
 }
 
 async function* once(bytes: Uint8Array): AsyncIterable<Uint8Array> {
   yield bytes;
+}
+
+/** What `work` comes to, or, after `ms`, what `late` says. */
+async function withTimeout<T>(work: Promise<T>, ms: number, late: () => T): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const timeout = new Promise<'late'>((resolve) => {
+    timer = setTimeout(() => resolve('late'), ms);
+  });
+  try {
+    const first = await Promise.race([work.then((value) => ({ value })), timeout]);
+    return first === 'late' ? late() : first.value;
+  } finally {
+    clearTimeout(timer);
+  }
 }

@@ -10,7 +10,9 @@ export interface ContentCache {
   /** Stores content under its hash, as a whole or not at all. Returns the hash. */
   storeContent(chunks: AsyncIterable<Uint8Array>, hash: string, options: ContentOptions): Promise<string>;
   /** Cheaper than getContent; asked before something is stored. */
-  has?(hash: string, options: ContentOptions): Promise<boolean>;
+  has?(hash: string, options: ContentOptions & { readonly length: number }): Promise<boolean>;
+  /** Called once, before anybody waits: loads and connects what the first lookup would have to. May reject. */
+  connect?(): Promise<void>;
   close?(): Promise<void>;
 }
 
