@@ -161,9 +161,9 @@ describe('a Redis cluster', () => {
     const dead = nodes.findIndex((_, i) => i !== from && i !== to);
     const [low, high] = [Math.ceil((16384 * dead) / 3), Math.ceil((16384 * (dead + 1)) / 3)];
     const lost = (name: string): boolean => slotOf(`clip:{${name}}:0`) >= low && slotOf(`clip:{${name}}:0`) < high;
-    const underWay = hashes.map(get);
+    const underWay = Promise.allSettled(hashes.map(get));
     await nodes[dead]!.kill();
-    await Promise.allSettled(underWay);
+    await underWay;
     const after = await Promise.allSettled(hashes.map(get));
     expect(after.map((result) => result.status)).toEqual(hashes.map((name) => (lost(name) ? 'rejected' : 'fulfilled')));
     expect(hashes.filter(lost).length).toBeGreaterThan(2);
