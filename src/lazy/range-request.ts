@@ -1,4 +1,3 @@
-import { ClipError } from '../bytes/index.js';
 import type { Activity } from './activity.js';
 import type { BufferPool } from './buffers.js';
 import type { JobCarrier, SpanJob } from './job.js';
@@ -10,6 +9,16 @@ export interface BlobSource {
     range: { start: number; end?: number },
     options?: { signal?: AbortSignal | undefined; size?: number | undefined },
   ): Promise<AsyncIterable<Uint8Array>>;
+  fetchInto(
+    digest: string,
+    start: number,
+    target: Uint8Array,
+    options: {
+      readonly signal?: AbortSignal | undefined;
+      readonly size: number;
+      readonly onBytes?: ((received: number) => Promise<void> | null) | undefined;
+    },
+  ): Promise<void>;
 }
 
 export interface RangePlan {
@@ -50,7 +59,7 @@ export class RangeRequest implements JobCarrier {
     if (this.missing.length > 0 && !this.missing.some((job) => job.wanted)) this.#abort.abort();
   }
 
-  /** @throws what the source throws; ClipError NETWORK when it delivers another number of bytes. */
+  /** @throws what the source throws */
   async run(source: BlobSource, buffers: BufferPool, activity: Activity): Promise<void> {
     const { jobs, digest, blobSize: size } = this.#plan;
     const start = this.#plan.start(jobs[0]!);
@@ -63,23 +72,20 @@ export class RangeRequest implements JobCarrier {
     let receiving = false;
     try {
       const bytes = new Uint8Array(buffer, 0, end - start);
-      let received = 0;
-      for await (const chunk of await source.fetchBlob(digest, { start, end }, { signal: this.#abort.signal, size })) {
-        if (!receiving && this.#awaited()) {
-          receiving = true;
-          activity.beginReceiving();
-        } else if (!receiving) await activity.yieldLink();
-        if (chunk.length > bytes.length - received) throw wrongLength(digest, start, end, received + chunk.length);
-        bytes.set(chunk, received);
-        received += chunk.length;
+      const onBytes = (received: number): Promise<void> | null => {
         while (this.#delivered < jobs.length && this.#plan.end(jobs[this.#delivered]!) - start <= received) {
           const job = jobs[this.#delivered++]!;
           job.carrier = null;
           users++;
           this.#plan.deliver(job, bytes.subarray(this.#plan.start(job) - start, this.#plan.end(job) - start), release);
         }
-      }
-      if (this.missing.length > 0) throw wrongLength(digest, start, end, received);
+        if (receiving || this.missing.length === 0) return null;
+        if (!this.#awaited()) return activity.yieldLink();
+        receiving = true;
+        activity.beginReceiving();
+        return null;
+      };
+      await source.fetchInto(digest, start, bytes, { signal: this.#abort.signal, size, onBytes });
     } finally {
       if (receiving) activity.endReceiving();
       release();
@@ -90,10 +96,4 @@ export class RangeRequest implements JobCarrier {
   #awaited(): boolean {
     return this.missing.some((job) => job.waiters > 0);
   }
-}
-
-function wrongLength(digest: string, start: number, end: number, received: number): ClipError {
-  return new ClipError('NETWORK', `blob ${digest}: bytes ${start} to ${end} asked for, ${received} received`, {
-    hint: 'the registry does not honour Range requests: try again or use another mirror',
-  });
 }

@@ -64,16 +64,34 @@ export class LazySource implements BlobSource {
     return way.source;
   }
 
-  async fetchBlob(...args: Parameters<ImageSource['fetchBlob']>): ReturnType<ImageSource['fetchBlob']> {
+  fetchBlob(...args: Parameters<ImageSource['fetchBlob']>): ReturnType<ImageSource['fetchBlob']> {
+    return this.#tryAll((source) => source.fetchBlob(...args));
+  }
+
+  fetchInto(...args: Parameters<ImageSource['fetchInto']>): ReturnType<ImageSource['fetchInto']> {
+    const [digest, start, target, options] = args;
+    // What has come may be in use already: another way goes on behind it.
+    let done = 0;
+    return this.#tryAll((source) => {
+      const before = done;
+      const onBytes = (received: number): Promise<void> | null => {
+        done = before + received;
+        return options.onBytes?.(done) ?? null;
+      };
+      return source.fetchInto(digest, start + before, target.subarray(before), { ...options, onBytes });
+    });
+  }
+
+  async #tryAll<T>(fetch: (source: ImageSource) => Promise<T>): Promise<T> {
     let refused: unknown;
     for (const way of [...this.#ways]) {
       try {
-        const blob = await (await this.#open(way)).fetchBlob(...args);
+        const got = await fetch(await this.#open(way));
         // What was refused once is not asked first again.
         if (refused !== undefined && this.#ways.includes(way)) {
           this.#ways = [way, ...this.#ways.filter((other) => other !== way)];
         }
-        return blob;
+        return got;
       } catch (error) {
         if (!(error instanceof ClipError) || error.code !== 'UNAUTHORIZED') throw error;
         refused ??= error;

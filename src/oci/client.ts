@@ -4,9 +4,17 @@ import type { Credentials, RegistryCredentialProvider } from './credentials.js';
 import { aborted, networkError, readErrorBody, statusError } from './errors.js';
 import { isLoopback, speaksTls } from './probe.js';
 import { proxyFor } from './proxy.js';
+import { RangeConnections, type RangeGet } from './range-get.js';
 import { apiHost } from './reference.js';
 import { Backoff, DEFAULT_RETRY, type RetryPolicy } from './retry.js';
-import { type Response, Transport, type TransportOptions } from './transport.js';
+import {
+  DEFAULT_CONNECTIONS,
+  IDLE_TIMEOUT_MS,
+  KEEP_ALIVE_MS,
+  type Response,
+  Transport,
+  type TransportOptions,
+} from './transport.js';
 
 /** Registries send a blob's request on once, to their storage; a CDN may do it again. */
 const MAX_REDIRECTS = 5;
@@ -48,6 +56,9 @@ export class RegistryClient {
   readonly #policy: RetryPolicy;
   readonly #redirected = new Map<string, URL>();
   #base: URL | null = null;
+  readonly #ranges: RangeConnections;
+  /** What answered to ranges so far did so as RangeConnections wants it. */
+  #fit = true;
   /** Something has answered. */
   #reached = false;
 
@@ -56,6 +67,12 @@ export class RegistryClient {
     this.#options = options;
     this.#policy = { ...DEFAULT_RETRY, ...options.retry };
     this.#transport = new Transport(options);
+    this.#ranges = new RangeConnections({
+      connections: options.connections ?? DEFAULT_CONNECTIONS,
+      idleMs: options.idleTimeoutMs ?? IDLE_TIMEOUT_MS,
+      keepAliveMs: KEEP_ALIVE_MS,
+      secureContext: (host, port) => this.#transport.secureContext(host, port),
+    });
     this.#auth = new Authenticator(this.#transport, registry, repository, options.credentials);
   }
 
@@ -86,15 +103,38 @@ export class RegistryClient {
   }
 
   /**
-   * Where to ask for a path by plain HTTP, without proxy, and with what login: null when it takes more than that. A scheme
-   * not settled yet is settled first.
+   * Where to ask for a path without proxy, and with what login: null when it takes more than that. A scheme not settled yet is
+   * settled first.
    */
   async direct(path: string, signal?: AbortSignal): Promise<{ url: URL; headers: Record<string, string> } | null> {
     const base = await this.base(signal);
-    if (base.protocol !== 'http:' || this.#redirected.has(path)) return null;
-    if (proxyFor(base, this.#options.proxy ?? {}) !== null) return null;
+    const redirected = this.#redirected.get(path);
+    const url = redirected ?? new URL(path, base);
+    if (proxyFor(url, this.#options.proxy ?? {}) !== null) return null;
+    if (redirected !== undefined) return { url, headers: {} };
     const authorization = await this.#authorization(signal);
-    return { url: new URL(path, base), headers: authorization === null ? {} : { authorization } };
+    return { url, headers: authorization === null ? {} : { authorization } };
+  }
+
+  /**
+   * Fills `target` with the bytes of a blob from `start` on, as far as that goes without logins, redirects and retries.
+   * @returns how far: the caller goes on from there. @throws ClipError ABORTED, or that nothing can be reached
+   */
+  async fill(
+    path: string,
+    { start, size, target, signal, onBytes }: Omit<RangeGet, 'url' | 'headers'>,
+  ): Promise<number> {
+    if (!this.#fit) return 0;
+    const to = await this.direct(path, signal);
+    if (to === null) return 0;
+    this.counters.requests++;
+    const { received, fit } = await this.#ranges.get({ ...to, start, size, target, signal, onBytes });
+    this.counters.bytes += received;
+    if (signal?.aborted) throw aborted(path, signal.reason);
+    if (received > 0) this.#reached = true;
+    if (received > 0 && received < target.length) this.counters.retries++;
+    this.#fit = fit;
+    return received;
   }
 
   /** GET with everything a registry asks of a client. Transient failures before the body are retried here. */
@@ -228,6 +268,7 @@ export class RegistryClient {
   }
 
   async close(): Promise<void> {
+    this.#ranges.close();
     await this.#transport.close();
   }
 }

@@ -48,6 +48,9 @@ describe('image layouts', () => {
     });
     const size = image.blob.length;
     expect((await collect(await source.fetchBlob(image.digest, { start: 0 }, { size }))).equals(image.blob)).toBe(true);
+    const target = new Uint8Array(new SharedArrayBuffer(1_500_000));
+    await source.fetchInto(image.digest, 5, target, { size });
+    expect(Buffer.from(target).equals(image.blob.subarray(5, 1_500_005))).toBe(true);
     expect(Buffer.from(await source.fetchRange(image.digest, 5, 700_000)).equals(image.blob.subarray(5, 700_000))).toBe(
       true,
     );

@@ -15,7 +15,7 @@ import {
 } from './manifest.js';
 import type { LayoutReference } from './reference.js';
 import { type ContentReader, type ResolvedImage, type ResolveOptions, resolveImage } from './resolve.js';
-import type { BlobOptions, ByteRange, ImageSource } from './source.js';
+import type { BlobOptions, ByteRange, FillOptions, ImageSource } from './source.js';
 
 const CHUNK_BYTES = 256 * 1024;
 /** scanBlob's one buffer. */
@@ -172,6 +172,21 @@ export class LayoutSource implements ImageSource {
         yield chunk;
       }
     })();
+  }
+
+  async fetchInto(digest: string, start: number, target: Uint8Array, options: FillOptions): Promise<void> {
+    const { signal, onBytes } = options;
+    const { file, what } = await this.#bounds(digest, { start, end: start + target.length }, options);
+    for (let filled = 0; filled < target.length; ) {
+      if (signal?.aborted) throw aborted(what, signal.reason);
+      const length = Math.min(SCAN_BYTES, target.length - filled);
+      const { bytesRead } = await file.read(target, filled, length, start + filled);
+      if (bytesRead === 0)
+        throw new ClipError('DIGEST_MISMATCH', `${what} ends at byte ${start + filled}: it was cut while in use`);
+      filled += bytesRead;
+      this.counters.bytes += bytesRead;
+      await onBytes?.(filled);
+    }
   }
 
   async *scanBlob(

@@ -1,23 +1,11 @@
 import { connect, type Socket } from 'node:net';
+import { HEAD_END, ResponseHead, requestHead } from './http-head.js';
 
 /** One read of the socket at most: few enough system calls, and small enough to stay in the core's own cache. */
 const BUFFER_BYTES = 256 * 1024;
 /** A response head longer than this is not one we want to parse. */
 const MAX_HEAD_BYTES = 64 * 1024;
 const IDLE_TIMEOUT_MS = 30_000;
-const HEAD_END = Buffer.from('\r\n\r\n');
-
-/** "HTTP/1.1 200 …" with exactly `size` bytes of body, as they are: anything else is for a real HTTP client. */
-function isWholeBlob(head: string, size: number): boolean {
-  const [status = '', ...lines] = head.split('\r\n');
-  if (!/^HTTP\/1\.[01] 200( |$)/.test(status)) return false;
-  const fields = lines.map((line) => line.split(/:[ \t]*/, 2) as [string, string?]);
-  const values = (name: string): (string | undefined)[] =>
-    fields.filter(([field]) => field.toLowerCase() === name).map(([, value]) => value?.trim());
-  const lengths = values('content-length');
-  if (values('transfer-encoding').length > 0 || values('content-encoding').some((v) => v !== 'identity')) return false;
-  return lengths.length === 1 && lengths[0] === String(size);
-}
 
 /**
  * GETs a whole blob over plain HTTP through one buffer that is used again and again: a chunk is valid until the next is asked
@@ -63,10 +51,9 @@ export async function* plainGet(
   socket.setTimeout(IDLE_TIMEOUT_MS, abort);
   signal?.addEventListener('abort', abort, { once: true });
   try {
-    const fields = Object.entries({ host: url.host, ...headers, connection: 'close' });
-    if (fields.some(([, value]) => /[\r\n]/.test(value))) return;
-    const lines = fields.map(([name, value]) => `${name}: ${value}\r\n`);
-    socket.write(`GET ${url.pathname}${url.search} HTTP/1.1\r\n${lines.join('')}\r\n`, 'latin1');
+    const request = requestHead(url, { ...headers, connection: 'close' });
+    if (request === null) return;
+    socket.write(request, 'latin1');
     let head: Buffer | null = Buffer.alloc(0);
     let left = size;
     while (left > 0) {
@@ -83,7 +70,10 @@ export async function* plainGet(
         head = Buffer.concat([head, bytes]);
         const end = head.indexOf(HEAD_END);
         if (end === -1 && head.length > MAX_HEAD_BYTES) return;
-        if (end !== -1 && !isWholeBlob(head.toString('latin1', 0, end), size)) return;
+        if (end !== -1) {
+          const response = new ResponseHead(head.toString('latin1', 0, end));
+          if (response.status !== 200 || !response.isPlain(size)) return; // for a real HTTP client
+        }
         bytes = end === -1 ? head.subarray(0, 0) : head.subarray(end + HEAD_END.length);
         if (end !== -1) head = null;
       }

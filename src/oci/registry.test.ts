@@ -258,6 +258,51 @@ describe('a plain registry', () => {
     expect((await failure(source.fetchRange(image.digest, 9 << 20, 10 << 20))).message).toMatch(/ignores Range/);
   });
 
+  test('fetchInto: straight into memory, and past every fault to the same bytes', async () => {
+    const source = through('big', { idleTimeoutMs: 300 });
+    const size = image.blob.length;
+    const into = async (start: number, end: number): Promise<number[]> => {
+      const target = new Uint8Array(new SharedArrayBuffer(end - start));
+      const seen: number[] = [];
+      const onBytes = (received: number): null => {
+        // What is announced is there.
+        const last = seen.at(-1) ?? 0;
+        expect(
+          Buffer.from(target.subarray(last, received)).equals(image.blob.subarray(start + last, start + received)),
+        ).toBe(true);
+        seen.push(received);
+        return null;
+      };
+      await source.fetchInto(image.digest, start, target, { size, onBytes });
+      expect(Buffer.from(target).equals(image.blob.subarray(start, end))).toBe(true);
+      expect(seen.at(-1)).toBe(end - start);
+      return seen;
+    };
+    await into(0, size);
+    await into(size - 1, size);
+    expect(proxy.requests.length).toBe(2);
+    const before = source.counters.requests;
+    for (const fault of [
+      { resetAfter: 100_000 },
+      { stallAfter: 100_000 },
+      { refuse: true },
+      { respond: { status: 503 } },
+      { range: 'bytes=7-10' },
+      { ignoreRange: true },
+    ] satisfies Fault[]) {
+      blobFaults(fault, fault);
+      const seen = await into(7, 900_000);
+      expect(seen).toEqual([...seen].sort((a, b) => a - b));
+    }
+    expect(source.counters.requests).toBeGreaterThan(before + 6);
+    blobFaults({ stallAfter: 100_000 });
+    const signal = AbortSignal.timeout(50);
+    expect(await failure(source.fetchInto(image.digest, 0, new Uint8Array(size), { size, signal }))).toMatchObject({
+      code: 'ABORTED',
+    });
+    await expect(source.fetchInto(image.digest, 1, new Uint8Array(size), { size })).rejects.toThrow(RangeError);
+  });
+
   test('redirects are followed, remembered, and asked for again when they fail', async () => {
     const source = through('big', { credentials: LOGIN });
     let generation = 1;

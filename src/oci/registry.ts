@@ -8,7 +8,7 @@ import { plainGet } from './plain-get.js';
 import { checkContentRange, checkRange, checkWhole, refuseEncoding, shortBody } from './ranges.js';
 import type { RegistryReference } from './reference.js';
 import { type ContentReader, type ResolvedImage, type ResolveOptions, resolveImage } from './resolve.js';
-import type { BlobOptions, ByteRange, ImageSource } from './source.js';
+import type { BlobOptions, ByteRange, FillOptions, ImageSource } from './source.js';
 import type { Response } from './transport.js';
 
 const MAX_TAGS_SHOWN = 20;
@@ -249,6 +249,20 @@ export class RegistrySource implements ImageSource {
     })();
   }
 
+  async fetchInto(digest: string, start: number, target: Uint8Array, options: FillOptions): Promise<void> {
+    const { size, signal, onBytes } = options;
+    const end = start + target.length;
+    checkRange({ start, end }, size);
+    if (target.length === 0) return;
+    let filled = await this.#client.fill(this.#blobPath(digest), { start, size, target, signal, onBytes });
+    if (filled === target.length) return;
+    for await (const chunk of await this.fetchBlob(digest, { start: start + filled, end }, { size, signal })) {
+      target.set(chunk, filled);
+      filled += chunk.length;
+      await onBytes?.(filled);
+    }
+  }
+
   async *scanBlob(
     digest: string,
     size: number,
@@ -257,7 +271,7 @@ export class RegistrySource implements ImageSource {
     const { counters } = this.#client;
     let done = 0;
     const direct = size === 0 ? null : await this.#client.direct(this.#blobPath(digest), options.signal);
-    if (direct !== null) {
+    if (direct?.url.protocol === 'http:') {
       counters.requests++;
       for await (const chunk of plainGet(direct.url, { ...IDENTITY, ...direct.headers }, size, options.signal)) {
         done += chunk.length;

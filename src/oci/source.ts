@@ -14,6 +14,14 @@ export interface BlobOptions {
   readonly size?: number | undefined;
 }
 
+export interface FillOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** As in {@link BlobOptions}. */
+  readonly size: number;
+  /** So many bytes of the range are there. What it returns is waited for before more are taken off the link. */
+  readonly onBytes?: ((received: number) => Promise<void> | null) | undefined;
+}
+
 /** Where an image's blobs come from. Nothing here checks a blob's digest: who reads it does, span by span. */
 export interface ImageSource {
   /** What has been fetched so far. Live. */
@@ -36,6 +44,12 @@ export interface ImageSource {
    * promise a chunk.
    */
   fetchRange(digest: string, start: number, end: number, options?: BlobOptions): Promise<Uint8Array<ArrayBuffer>>;
+
+  /**
+   * Fills `target`, which may be shared memory, with the bytes from `start` on: the cheapest way, for they go there straight
+   * from the socket. After a rejection nothing is written to it any more.
+   */
+  fetchInto(digest: string, start: number, target: Uint8Array, options: FillOptions): Promise<void>;
 
   /**
    * The whole blob, for one who reads it all once: like {@link fetchBlob}, but a chunk is only valid until the next is asked

@@ -1,4 +1,5 @@
 import { createRequire } from 'node:module';
+import type { SecureContext } from 'node:tls';
 import type { Agent as AgentType, Dispatcher, ProxyAgent as ProxyAgentType } from 'undici';
 import { ClipError } from '../bytes/index.js';
 import { Body, type Flow } from './body.js';
@@ -9,9 +10,9 @@ import { secureContextFor, type TrustOptions } from './tls-trust.js';
 export const DEFAULT_CONNECTIONS = 32;
 const CONNECT_TIMEOUT_MS = 10_000;
 /** No header for this long, or no byte of a body: the connection is given up and the request tried again. */
-const IDLE_TIMEOUT_MS = 30_000;
+export const IDLE_TIMEOUT_MS = 30_000;
 /** A mount is quiet for minutes between reads; registries and their load balancers close at 60 s or later. */
-const KEEP_ALIVE_MS = 55_000;
+export const KEEP_ALIVE_MS = 55_000;
 
 export interface TransportOptions extends TrustOptions {
   readonly connections?: number | undefined;
@@ -77,6 +78,7 @@ export class Transport {
   readonly #options: TransportOptions;
   #direct: AgentType | null = null;
   readonly #proxied = new Map<string, ProxyAgentType>();
+  readonly #contexts = new Map<string, SecureContext>();
   #closed = false;
 
   constructor(options: TransportOptions) {
@@ -115,7 +117,7 @@ export class Transport {
         let connector = byHost.get(key);
         if (connector === undefined) {
           try {
-            const secureContext = secureContextFor(target.hostname, port, this.#options);
+            const secureContext = this.secureContext(target.hostname, port);
             connector = undici.buildConnector({ timeout: CONNECT_TIMEOUT_MS, secureContext });
           } catch (error) {
             return callback(error as Error, null);
@@ -128,6 +130,17 @@ export class Transport {
     return this.#direct;
   }
 
+  /** Made once per host: see secureContextFor. @throws ClipError for a certificate that cannot be used */
+  secureContext(host: string, port: number): SecureContext {
+    const key = `${host}:${port}`;
+    let context = this.#contexts.get(key);
+    if (context === undefined) {
+      context = secureContextFor(host, port, this.#options);
+      this.#contexts.set(key, context);
+    }
+    return context;
+  }
+
   #checkOpen(url: URL): void {
     if (this.#closed) throw new ClipError('ABORTED', `the connection to ${url.host} is closed`);
   }
@@ -137,11 +150,8 @@ export class Transport {
     const key = `${proxy} ${url.origin}`;
     let agent = this.#proxied.get(key);
     if (agent !== undefined) return agent;
-    const tls = (
-      host: string,
-      port: string,
-    ): { secureContext: ReturnType<typeof secureContextFor>; timeout: number } => ({
-      secureContext: secureContextFor(host, Number(port || 443), this.#options),
+    const tls = (host: string, port: string): { secureContext: SecureContext; timeout: number } => ({
+      secureContext: this.secureContext(host, Number(port || 443)),
       timeout: CONNECT_TIMEOUT_MS,
     });
     const at = new URL(proxy);

@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { gzipSync } from 'node:zlib';
 import type { LayerMeta, SpanTable } from '../../src/archive/index.js';
-import { crc32 } from '../../src/bytes/index.js';
+import { ClipError, crc32 } from '../../src/bytes/index.js';
 import { encodeCheckpointState, GzipIndexer } from '../../src/gzip/index.js';
 import type { BlobSource } from '../../src/lazy/index.js';
 import { ZstdIndexer } from '../../src/zstd/index.js';
@@ -162,6 +162,23 @@ export class FakeSource implements BlobSource {
   chunkBytes = 10_000;
 
   constructor(readonly blob: Uint8Array) {}
+
+  async fetchInto(
+    digest: string,
+    start: number,
+    target: Uint8Array,
+    options: Parameters<BlobSource['fetchInto']>[3],
+  ): Promise<void> {
+    let filled = 0;
+    const range = { start, end: start + target.length };
+    for await (const chunk of await this.fetchBlob(digest, range, options)) {
+      if (chunk.length > target.length - filled) throw new RangeError('more than was asked for');
+      target.set(chunk, filled);
+      filled += chunk.length;
+      await options.onBytes?.(filled);
+    }
+    if (filled < target.length) throw new ClipError('NETWORK', `${filled} bytes of ${target.length} received`);
+  }
 
   async fetchBlob(
     _digest: string,

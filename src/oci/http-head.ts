@@ -1,0 +1,42 @@
+/** What ends a response's head (RFC 9112 §2.1). */
+export const HEAD_END = Buffer.from('\r\n\r\n');
+
+/** The head of an HTTP/1 response, for those few that are read without an HTTP client. */
+export class ResponseHead {
+  readonly status: number;
+  readonly #fields: readonly (readonly [string, string])[];
+
+  /** @param text without the blank line. Anything that is no HTTP/1 response has status 0. */
+  constructor(text: string) {
+    const [first = '', ...lines] = text.split('\r\n');
+    this.status = Number(/^HTTP\/1\.[01] (\d{3})( |$)/.exec(first)?.[1] ?? 0);
+    this.#fields = lines.map((line) => {
+      const colon = line.indexOf(':');
+      return [line.slice(0, colon).toLowerCase(), line.slice(colon + 1).trim()];
+    });
+    this.keepsAlive = first.startsWith('HTTP/1.1') && !/\bclose\b/i.test(this.values('connection').join());
+  }
+
+  /** The connection may be used again after this response. */
+  readonly keepsAlive: boolean;
+
+  /** Of all fields of that name, which is in lower case. */
+  values(name: string): string[] {
+    return this.#fields.filter(([field]) => field === name).map(([, value]) => value);
+  }
+
+  /** Exactly so many bytes follow, as they are in the blob. */
+  isPlain(length: number): boolean {
+    if (this.values('transfer-encoding').length > 0) return false;
+    if (this.values('content-encoding').some((value) => value !== 'identity')) return false;
+    const lengths = this.values('content-length');
+    return lengths.length === 1 && lengths[0] === String(length);
+  }
+}
+
+/** A GET request's head. Null when a field cannot be sent as it is. */
+export function requestHead(url: URL, fields: Readonly<Record<string, string>>): string | null {
+  const all = Object.entries({ host: url.host, ...fields });
+  if (all.some(([, value]) => /[\r\n]/.test(value))) return null;
+  return `GET ${url.pathname}${url.search} HTTP/1.1\r\n${all.map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n`;
+}
