@@ -1,8 +1,9 @@
 #!/usr/bin/env node
-import { existsSync } from 'node:fs';
+const { existsSync } = require('node:fs');
+const { join } = require('node:path');
 
-const main = new URL('../dist/src/cli/main.js', import.meta.url);
-if (existsSync(main)) await import(main.href);
+const main = join(__dirname, '../dist/lib/clipctl.js');
+if (existsSync(main)) require(main);
 else {
   process.stderr.write('clipctl: not built yet: run "npm run build" in this checkout\n');
   process.exitCode = 1;

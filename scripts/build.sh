@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Builds dist/: the WebAssembly kernel, then TypeScript. With --if-needed (npm's prepare step) only when dist/ is absent.
+# Builds dist/: the WebAssembly kernel, TypeScript, and from it dist/lib/, the programs as they ship. With --if-needed (npm's prepare step) only when dist/ is absent.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-if [ "${1:-}" = --if-needed ] && [ -e dist/src/cli/main.js ]; then exit 0; fi
+if [ "${1:-}" = --if-needed ] && [ -e dist/lib/clipctl.js ]; then exit 0; fi
 scripts/with-deps.sh
 export PATH="$PWD/node_modules/.bin:$PATH"
 exec 9<scripts/build.sh # one build at a time
@@ -16,10 +16,11 @@ mkdir -p dist/src/gzip
 if [ -e $wasm ] && ! cmp -s $wasm dist/src/gzip/inflate.wasm; then cp $wasm dist/src/gzip/inflate.wasm; fi
 [ -e dist/src/zstd/zstd.wasm ] || node scripts/extract-zstd.mjs dist/src/zstd/zstd.wasm || status=1
 # A test whose source is gone must not go on running.
-find dist -name '*.js' -print | while read -r js; do
+find dist -path dist/lib -prune -o -name '*.js' -print | while read -r js; do
   ts=${js#dist/}
   [ -e "${ts%.js}.ts" ] || rm -f "$js" "$js.map" "${js%.js}.d.ts"
 done
 # Incremental: only what changed is written again, so a build does not pull files from under a running program.
 tsc -p tsconfig.json --incremental --tsBuildInfoFile dist/.tsbuildinfo || status=1
+[ $status = 0 ] && node scripts/bundle.mjs || status=1
 exit $status

@@ -1,3 +1,3 @@
 import { keeperMain } from './run-daemon.js';
 
-await keeperMain(process.argv[2]);
+void keeperMain(process.argv[2]);

@@ -9,17 +9,21 @@ const settings = JSON.parse(process.env[SETTINGS_VARIABLE] ?? '{}') as DaemonSet
 const version = packageVersion();
 let api: Server | null = null;
 
-const { startServerProcess } = await loadServer();
-const context = await startServerProcess(settings, version, async () => {
-  await new Promise<void>((resolve) => {
-    if (api === null) return resolve();
-    // Requests under way are answered; connections kept alive are not waited for.
-    api.close(() => resolve());
-    api.closeIdleConnections();
-    setTimeout(() => api?.closeAllConnections(), 500).unref();
+async function main(): Promise<void> {
+  const { startServerProcess } = await loadServer();
+  const context = await startServerProcess(settings, version, async () => {
+    await new Promise<void>((resolve) => {
+      if (api === null) return resolve();
+      // Requests under way are answered; connections kept alive are not waited for.
+      api.close(() => resolve());
+      api.closeIdleConnections();
+      setTimeout(() => api?.closeAllConnections(), 500).unref();
+    });
   });
-});
-api = createApiServer(routesOf(context, version), (err) => context.log.error({ err }, 'a request failed'));
-// A client that goes away mid-answer is not an event.
-api.on('clientError', (_error, socket) => socket.destroy());
-api.listen({ fd: LISTEN_FD });
+  api = createApiServer(routesOf(context, version), (err) => context.log.error({ err }, 'a request failed'));
+  // A client that goes away mid-answer is not an event.
+  api.on('clientError', (_error, socket) => socket.destroy());
+  api.listen({ fd: LISTEN_FD });
+}
+
+void main();

@@ -1,0 +1,49 @@
+// Makes dist/lib/, what the package ships and bin/clipctl.js runs: each program in few files, because loading a hundred small ones
+// takes Node longer than mounting an image. CommonJS, because Node 20 starts its loader for ES modules only when it meets one.
+// Files lie side by side, so that new URL('./worker.js', import.meta.url) means here what it means in the sources.
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { rolldown } from 'rolldown';
+
+process.chdir(path.join(import.meta.dirname, '..'));
+const out = 'dist/lib';
+
+/** By the name that others start them by. */
+const programs = {
+  index: 'src/index.ts',
+  clipctl: 'src/cli/main.ts',
+  'keeper-main': 'src/daemon/keeper-main.ts',
+  'server-main': 'src/daemon/server-main.ts',
+  worker: 'src/fuse/worker.ts',
+  'inflate-worker': 'src/lazy/inflate-worker.ts',
+  'decode-worker': 'src/index/decode-worker.ts',
+  'digest-worker': 'src/index/digest-worker.ts',
+};
+const assets = ['dist/src/gzip/inflate.wasm', 'dist/src/zstd/zstd.wasm'];
+
+const { version, dependencies } = JSON.parse(readFileSync('package.json', 'utf8'));
+/** On the way of every start. Everything else loads when it is used, from node_modules. */
+const bundled = 'commander';
+
+const bundle = await rolldown({
+  input: programs,
+  platform: 'node',
+  external: Object.keys(dependencies).filter((name) => name !== bundled),
+  transform: { define: { CLIP_VERSION: JSON.stringify(version) } },
+});
+const { output } = await bundle.generate({ format: 'cjs', chunkFileNames: '[name].js', minify: false });
+
+mkdirSync(out, { recursive: true });
+const files = new Map([['package.json', '{ "type": "commonjs" }\n']]);
+for (const chunk of output) files.set(chunk.fileName, chunk.code ?? chunk.source);
+// Only what changed is written again, so a build does not pull files from under a running program.
+for (const [name, text] of files) {
+  const file = path.join(out, name);
+  if (!existsSync(file) || readFileSync(file, 'utf8') !== text) writeFileSync(file, text);
+}
+for (const asset of assets) {
+  const copy = path.join(out, path.basename(asset));
+  if (!existsSync(copy) || !readFileSync(copy).equals(readFileSync(asset))) copyFileSync(asset, copy);
+  files.set(path.basename(asset), '');
+}
+for (const name of readdirSync(out)) if (!files.has(name)) rmSync(path.join(out, name));
