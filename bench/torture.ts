@@ -1,4 +1,5 @@
 // npm run torture [-- --kills N --readers N --mounts N --cold|--warm]: readers verify files while the server is killed.
+// npm run torture -- --requests N: what so many requests leave of memory (requests.ts).
 import { readFileSync, statSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { Worker } from 'node:worker_threads';
@@ -19,6 +20,7 @@ const { values } = parseArgs({
     mounts: { type: 'string', default: '1,50' },
     cold: { type: 'boolean', default: false },
     warm: { type: 'boolean', default: false },
+    requests: { type: 'string' },
     json: { type: 'boolean', default: false },
   },
 });
@@ -145,8 +147,23 @@ async function torture(registry: TestRegistry, mounts: number, cache: 'cold' | '
 }
 
 let failed = false;
+
+async function replayRequests(count: number): Promise<void> {
+  const { replay } = await import('./requests.js');
+  const verdict = await replay(count, (step) => undo.push(step), log);
+  failed = !verdict.ok;
+  const { requests, reads, misses, seconds, server, keeper } = verdict;
+  const change = ({ before, after }: typeof server): string => `${before.toFixed(1)} → ${after.toFixed(1)} MB`;
+  process.stdout.write(
+    values.json
+      ? `${JSON.stringify(verdict, null, 2)}\n`
+      : `${verdict.ok ? 'ok  ' : 'MISS'} ${requests} requests in ${seconds} s, ${reads} of them reads, ${misses} misses: ` +
+          `server ${change(server)}, keeper ${change(keeper)}\n`,
+  );
+}
+
 const verdicts: Verdict[] = [];
-try {
+async function killServers(): Promise<void> {
   const registry = await startRegistry();
   undo.push(() => registry.stop());
   const caches =
@@ -169,6 +186,10 @@ try {
     }
   }
   if (values.json) process.stdout.write(`${JSON.stringify(verdicts, null, 2)}\n`);
+}
+
+try {
+  await (values.requests === undefined ? killServers() : replayRequests(Number(values.requests)));
 } finally {
   await undoAll();
 }
