@@ -1,5 +1,12 @@
 export { ClipError, type ErrorCode, FormatError } from './bytes/index.js';
-export { type MountArchiveOptions, type MountedArchive, mountArchive, type Stats } from './daemon/index.js';
+export {
+  type MountArchiveOptions,
+  type MountedArchive,
+  mountArchive,
+  type PrefetchOptions,
+  type PrefetchReply,
+  type Stats,
+} from './daemon/index.js';
 export {
   type CreateFromOCIImageOptions,
   createFromOCIImage,

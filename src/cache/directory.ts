@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import {
   closeSync,
   constants,
@@ -11,7 +12,8 @@ import {
   writeSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { ClipError } from '../bytes/index.js';
+import { decodeSpanTable, type SpanColumns } from '../archive/index.js';
+import { ClipError, Cursor } from '../bytes/index.js';
 import { tryLock } from '../linux/index.js';
 
 /** Raised whenever what lies in `spans/` changes its meaning: an unknown cache is discarded (DESIGN §6). */
@@ -25,6 +27,8 @@ export interface CacheOwner {
   readonly pid: number;
   /** What the owner calls itself: "clipd", "clipctl cache prune". */
   readonly name: string;
+  /** A clipd's root: its control socket takes requests about the cache. */
+  readonly root?: string;
 }
 
 /** Failures of the disk that pass, or that cost only the caching: the mount must go on without (issue 6). */
@@ -57,7 +61,7 @@ export class CacheDirectory {
    * Makes the directory if need be, takes its lock and checks its format.
    * @throws ClipError BUSY naming the owner; the disk's own error when `isDiskTrouble`; ClipError SYSTEM otherwise.
    */
-  static open(path: string, name = 'clipd'): CacheDirectory {
+  static open(path: string, name = 'clipd', root?: string): CacheDirectory {
     let lock: number;
     try {
       makeDirectory(path);
@@ -69,7 +73,7 @@ export class CacheDirectory {
     }
     try {
       if (!tryLock(lock)) throw busy(path);
-      const owner: CacheOwner = { pid: process.pid, name };
+      const owner: CacheOwner = { pid: process.pid, name, ...(root === undefined ? {} : { root }) };
       ftruncateSync(lock, 0);
       writeSync(lock, `${JSON.stringify(owner)}\n`, 0);
       return new CacheDirectory(path, lock, prepare(path));
@@ -90,7 +94,23 @@ export class CacheDirectory {
 export function readOwner(path: string): CacheOwner | null {
   try {
     const owner = JSON.parse(readFileSync(join(path, 'lock'), 'utf8')) as Partial<CacheOwner>;
-    return typeof owner.pid === 'number' ? { pid: owner.pid, name: String(owner.name ?? 'clipd') } : null;
+    if (typeof owner.pid !== 'number') return null;
+    const { pid, name, root } = owner;
+    return { pid, name: String(name ?? 'clipd'), ...(typeof root === 'string' ? { root } : {}) };
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * The span table that lies beside a layer file; null when there is none, or another than the file's name says, and the
+ * file's bytes cannot be judged.
+ */
+export function readTable(path: string): SpanColumns | null {
+  try {
+    const bytes = readFileSync(path + TABLE_SUFFIX);
+    const digest = createHash('sha256').update(bytes).digest('hex');
+    return path.endsWith(`.${digest}`) ? decodeSpanTable(new Cursor(bytes, path + TABLE_SUFFIX)) : null;
   } catch {
     return null;
   }

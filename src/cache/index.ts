@@ -11,7 +11,7 @@ export {
   S3ContentCache,
   type S3Options,
 } from './content/index.js';
-export { type CacheOwner, readOwner } from './directory.js';
+export { type CacheOwner, readOwner, SPAN_FILE } from './directory.js';
 export {
   type CachedFile,
   type CacheSummary,

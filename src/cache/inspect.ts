@@ -1,9 +1,9 @@
-import { closeSync, openSync, readFileSync, readSync, statSync } from 'node:fs';
+import { closeSync, openSync, readSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { decodeSpanTable, type SpanColumns } from '../archive/index.js';
-import { Cursor, crc32 } from '../bytes/index.js';
+import type { SpanColumns } from '../archive/index.js';
+import { crc32 } from '../bytes/index.js';
 import { punchHole, tryLock } from '../linux/index.js';
-import { CacheDirectory, type CacheOwner, listDirectory, readOwner, SPAN_FILE, TABLE_SUFFIX } from './directory.js';
+import { CacheDirectory, type CacheOwner, listDirectory, readOwner, readTable, SPAN_FILE } from './directory.js';
 import { dataExtents } from './extents.js';
 import { spanAt } from './types.js';
 
@@ -126,14 +126,6 @@ function verifyFile(path: string, table: SpanColumns | null): { intact: number; 
     return counts;
   } finally {
     closeSync(fd);
-  }
-}
-
-function readTable(path: string): SpanColumns | null {
-  try {
-    return decodeSpanTable(new Cursor(readFileSync(path + TABLE_SUFFIX), path + TABLE_SUFFIX));
-  } catch {
-    return null;
   }
 }
 

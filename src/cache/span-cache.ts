@@ -11,12 +11,12 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { encodeSpanTable, type SpanTable } from '../archive/index.js';
+import { encodeSpanTable, type SpanColumns } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import { punchHole } from '../linux/index.js';
 import { type Logger, Metrics, silentLogger } from '../metrics/index.js';
 import { CachedLayer, Occupied } from './cached-layer.js';
-import { CacheDirectory, isDiskTrouble, listDirectory, SPAN_FILE, TABLE_SUFFIX } from './directory.js';
+import { CacheDirectory, isDiskTrouble, listDirectory, readTable, SPAN_FILE, TABLE_SUFFIX } from './directory.js';
 import { dataExtents } from './extents.js';
 import { leastRecentlyUsed } from './lru.js';
 import type { SharedLayer } from './types.js';
@@ -29,6 +29,8 @@ export interface SpanCacheOptions {
   readonly metrics?: Metrics;
   /** How the lock file names us. */
   readonly owner?: string;
+  /** Where the lock file says that our control socket is. */
+  readonly root?: string;
 }
 
 export interface SpanCacheStats {
@@ -106,7 +108,7 @@ export class SpanCache {
     let directory: CacheDirectory | null = null;
     let trouble: unknown;
     try {
-      directory = CacheDirectory.open(path, options.owner);
+      directory = CacheDirectory.open(path, options.owner, options.root);
     } catch (error) {
       if (error instanceof ClipError) throw error;
       trouble = error;
@@ -121,7 +123,7 @@ export class SpanCache {
     } else if (directory.discarded) {
       cache.#log.warn({ path }, 'a cache of another format was discarded');
     }
-    cache.#trim(0);
+    cache.prune(cache.maxBytes);
     return cache;
   }
 
@@ -143,7 +145,7 @@ export class SpanCache {
    * The layer's cache file, opened or made. Each call is one mount of it, to be given back with `release`. When the disk
    * refuses, the layer has no file (fd −1) and every read of it is a miss.
    */
-  layer(digest: string, table: SpanTable): CachedLayer {
+  layer(digest: string, table: SpanColumns): CachedLayer {
     const key = `${digest.slice(digest.indexOf(':') + 1)}.${createHash('sha256').update(encodeSpanTable(table)).digest('hex')}`;
     let layer = this.#layers.get(key);
     if (layer === undefined) {
@@ -159,9 +161,10 @@ export class SpanCache {
     if (this.#layers.get(layer.key) !== layer || --layer.mounts > 0) return;
     this.#layers.delete(layer.key);
     if (layer.shared.fd < 0) return;
-    this.#unmounted.add(layer.path, fstatSync(layer.shared.fd).blocks * 512);
+    const bytes = fstatSync(layer.shared.fd).blocks * 512;
     touch(layer.shared.fd);
     closeSync(layer.shared.fd);
+    this.#unmounted.add(layer.path, bytes);
   }
 
   /**
@@ -212,11 +215,35 @@ export class SpanCache {
     layer.forget(span);
   }
 
-  /** Evicts down to `maxBytes`; unmounted layers first. Returns the bytes freed. */
-  prune(maxBytes: number): number {
+  /** Evicts down to `maxBytes`, or as far as the right goes; unmounted layers first. Returns the bytes freed. */
+  prune(maxBytes: number, right: EvictionRight = 'anything'): number {
     const before = this.usedBytes;
-    this.#trim(Math.max(0, maxBytes), true);
+    const excess = before - Math.max(0, maxBytes);
+    if (excess > 0) this.#free(excess, right);
     return before - this.usedBytes;
+  }
+
+  /** Frees a span that was found damaged. The caller holds it no more; somebody else who does keeps it. */
+  discard(layer: CachedLayer, span: number): void {
+    if (layer.evictable(span)) this.#evict(layer, span, span + 1);
+  }
+
+  /** Names of the layer files, the longest unused first: "digest.table", both in hex. */
+  files(): string[] {
+    if (this.#directory === null) return [];
+    const { spans } = this.#directory;
+    const used = (name: string): number => statSync(join(spans, name), { throwIfNoEntry: false })?.mtimeMs ?? 0;
+    return spanFiles(spans).sort((a, b) => used(a) - used(b));
+  }
+
+  /** The span table of one of `files`; null when it is not there, or not what the name says. */
+  tableOf(name: string): SpanColumns | null {
+    return this.#directory === null ? null : readTable(join(this.#directory.spans, name));
+  }
+
+  /** Whether something has one of `files` mounted. */
+  isMounted(name: string): boolean {
+    return this.#layers.has(name);
   }
 
   stats(): SpanCacheStats {
@@ -249,7 +276,7 @@ export class SpanCache {
     return bytes;
   }
 
-  #openLayer(key: string, table: SpanTable): CachedLayer {
+  #openLayer(key: string, table: SpanColumns): CachedLayer {
     const { count } = table;
     let fd = -1;
     let path = '';
@@ -291,11 +318,6 @@ export class SpanCache {
     const batch = right === 'anything' ? Math.min(MAX_BATCH, this.maxBytes * BATCH_SHARE) : 0;
     this.#free(Math.max(excess, batch), right);
     return this.usedBytes + bytes <= this.maxBytes;
-  }
-
-  #trim(maxBytes: number, explicit = false): void {
-    const limit = explicit ? maxBytes : this.maxBytes;
-    if (this.usedBytes > limit) this.#free(this.usedBytes - limit, 'anything');
   }
 
   #free(bytes: number, right: EvictionRight): void {
@@ -342,7 +364,7 @@ function dropWhole(layer: CachedLayer): void {
 }
 
 /** Opens or makes a layer's file, of the layer's size, with its table beside it for `clipctl cache verify`. */
-function openSpanFile(path: string, table: SpanTable): number {
+function openSpanFile(path: string, table: SpanColumns): number {
   const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
   try {
     const size = table.layerOffset[table.count]!;

@@ -37,7 +37,12 @@ export class UnmountedFiles {
     return this.#files.size;
   }
 
+  /** One that holds nothing is removed: nobody would look for it when room is needed. */
   add(path: string, bytes: number): void {
+    if (bytes === 0) {
+      removeFile(path);
+      return;
+    }
     this.#files.set(path, bytes);
     this.bytes += bytes;
   }
@@ -84,7 +89,11 @@ function cut(path: string, target: number): number {
       closeSync(fd);
     }
   }
+  removeFile(path);
+  return 0;
+}
+
+function removeFile(path: string): void {
   rmSync(path, { force: true });
   rmSync(path + TABLE_SUFFIX, { force: true });
-  return 0;
 }

@@ -1,5 +1,6 @@
+import type { CachedFile, CacheSummary, VerifiedFile } from '../cache/index.js';
 import type { RecordedProfile } from '../lazy/index.js';
-import type { Holder, ImageOptions, UnmountMode, WireError } from '../mount/index.js';
+import type { Holder, ImageOptions, PrefetchState, UnmountMode, WireError } from '../mount/index.js';
 
 /** The control API (docs/api.md): HTTP + JSON over a unix socket. Paths start with the version. */
 export const API = {
@@ -11,8 +12,12 @@ export const API = {
   stop: '/v1/stop',
   upgrade: '/v1/upgrade',
   prefetch: '/v1/prefetch',
+  prefetchCancel: '/v1/prefetch/cancel',
   profileStop: '/v1/profile/stop',
+  cache: '/v1/cache',
+  cacheLayers: '/v1/cache/layers',
   cachePrune: '/v1/cache/prune',
+  cacheVerify: '/v1/cache/verify',
 } as const;
 
 export interface Health {
@@ -86,6 +91,56 @@ export interface ProfileReply {
   /** Where clipd keeps it; the next mount of this image that is read replaces it. */
   readonly path: string;
   readonly profile: RecordedProfile;
+}
+
+/** Of one image: its places share what is fetched. Without `profile` and `paths` all of it. */
+export interface PrefetchRequest {
+  readonly mountPoint: string;
+  /** What the archive's profile names. */
+  readonly profile?: true;
+  /** Paths of the image, and globs. */
+  readonly paths?: readonly string[];
+  /** For all of it: compressed bytes a second, if not as fast as it goes. */
+  readonly bytesPerSecond?: number;
+}
+
+/** A prefetch ends with the server that runs it; what it has fetched stays. */
+export interface PrefetchReply extends PrefetchState {
+  readonly mountPoint: string;
+}
+
+export interface PrefetchCancelRequest {
+  readonly mountPoint: string;
+  /** Default: all that run. */
+  readonly id?: string;
+}
+
+export interface CacheReply extends CacheSummary {
+  readonly maxBytes: number;
+  readonly mountedLayers: number;
+  /** False while the disk refuses writes: reads are served, nothing is cached. */
+  readonly writable: boolean;
+}
+
+export interface CachedLayerReply extends CachedFile {
+  readonly mounted: boolean;
+}
+
+export interface CachePruneRequest {
+  /** Bytes to keep; default 0. */
+  readonly to?: number;
+  /** Also what mounts have cached: they fetch it again. Default false. */
+  readonly mounted?: boolean;
+}
+
+export interface CachePruneReply {
+  readonly freedBytes: number;
+  readonly usedBytes: number;
+}
+
+export interface CacheVerifyReply {
+  readonly files: readonly VerifiedFile[];
+  readonly damaged: number;
 }
 
 export interface ErrorReply {

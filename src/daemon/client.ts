@@ -4,10 +4,18 @@ import { ClipError } from '../bytes/index.js';
 import { fromWireError, SOCKET_NAME } from '../mount/index.js';
 import {
   API,
+  type CachedLayerReply,
+  type CachePruneReply,
+  type CachePruneRequest,
+  type CacheReply,
+  type CacheVerifyReply,
   type ErrorReply,
   type Health,
   type MountInfoReply,
   type MountRequest,
+  type PrefetchCancelRequest,
+  type PrefetchReply,
+  type PrefetchRequest,
   type ProfileReply,
   type Stats,
   type UnmountReply,
@@ -16,6 +24,7 @@ import {
 
 /** A server that is replaced is back in a fraction of a second; longer than this something else is wrong. */
 const RETRY_FOR_MS = 10_000;
+const PREFETCH_POLL_MS = 200;
 
 /** No clipd answers at this root. */
 export class NotRunningError extends ClipError {
@@ -73,6 +82,65 @@ export class ClipdClient {
   /** Ends the recording of what is read first there, if it still runs, and gives what was recorded. */
   stopProfile(mountPoint: string): Promise<ProfileReply> {
     return this.#call('POST', API.profileStop, { mountPoint });
+  }
+
+  /** Begins to fetch what nobody has read yet. Repeated when the server is replaced meanwhile: it fetches nothing twice. */
+  prefetch(body: PrefetchRequest): Promise<PrefetchReply> {
+    return this.#call('POST', API.prefetch, body);
+  }
+
+  /** Those of one mount that run, and the last that have ended. */
+  async prefetches(mountPoint: string): Promise<readonly PrefetchReply[]> {
+    const path = `${API.prefetch}?mountPoint=${encodeURIComponent(mountPoint)}`;
+    return (await this.#call<{ prefetches: PrefetchReply[] }>('GET', path)).prefetches;
+  }
+
+  /** @returns those that were running */
+  async cancelPrefetch(body: PrefetchCancelRequest): Promise<readonly PrefetchReply[]> {
+    return (await this.#call<{ prefetches: PrefetchReply[] }>('POST', API.prefetchCancel, body)).prefetches;
+  }
+
+  /**
+   * Resolves when a prefetch has ended, however it did. One that was lost with its server begins anew.
+   * @param options.signal calls it off
+   * @throws ClipError ABORTED by the signal
+   */
+  async waitPrefetched(
+    request: PrefetchRequest,
+    started: PrefetchReply,
+    options: { onProgress?: (state: PrefetchReply) => void; signal?: AbortSignal } = {},
+  ): Promise<PrefetchReply> {
+    const { onProgress = () => {}, signal } = options;
+    let state = started;
+    while (state.state === 'running') {
+      onProgress(state);
+      await new Promise((resolve) => setTimeout(resolve, PREFETCH_POLL_MS));
+      if (signal?.aborted) {
+        await this.cancelPrefetch({ mountPoint: request.mountPoint, id: state.id });
+        throw new ClipError('ABORTED', `the prefetch of ${request.mountPoint} was called off`);
+      }
+      const { id } = state;
+      const states = await this.prefetches(request.mountPoint);
+      state = states.find((other) => other.id === id) ?? (await this.prefetch(request));
+    }
+    onProgress(state);
+    return state;
+  }
+
+  cache(): Promise<CacheReply> {
+    return this.#call('GET', API.cache);
+  }
+
+  async cachedLayers(): Promise<readonly CachedLayerReply[]> {
+    return (await this.#call<{ layers: CachedLayerReply[] }>('GET', API.cacheLayers)).layers;
+  }
+
+  pruneCache(body: CachePruneRequest): Promise<CachePruneReply> {
+    return this.#call('POST', API.cachePrune, body);
+  }
+
+  verifyCache(): Promise<CacheVerifyReply> {
+    return this.#call('POST', API.cacheVerify, {});
   }
 
   stop(onlyIfIdle: boolean): Promise<{ stopping: boolean }> {

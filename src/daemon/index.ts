@@ -1,4 +1,12 @@
-export type { ConnectionStats, Health, MountInfoReply, ProfileReply, Stats, UnmountReply } from './api.js';
+export type {
+  ConnectionStats,
+  Health,
+  MountInfoReply,
+  PrefetchReply,
+  ProfileReply,
+  Stats,
+  UnmountReply,
+} from './api.js';
 export { ClipdClient, NotRunningError } from './client.js';
 export {
   defaultCacheDir,
@@ -6,7 +14,7 @@ export {
   resolveDirectory,
   resolvePlace,
 } from './locations.js';
-export { type MountArchiveOptions, type MountedArchive, mountArchive } from './mount-archive.js';
+export { type MountArchiveOptions, type MountedArchive, mountArchive, type PrefetchOptions } from './mount-archive.js';
 export { type MountOptions, mountStarting, prepareMount } from './mount-client.js';
 export { IDLE_EXIT_SECONDS, SERVER_MAIN, startKeeper } from './start.js';
 

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ClipError } from '../bytes/index.js';
 import type { Credentials, RegistryCredentialProvider } from '../oci/index.js';
-import type { ProfileReply, Stats } from './api.js';
+import type { PrefetchReply, PrefetchRequest, ProfileReply, Stats } from './api.js';
 import { ClipdClient, NotRunningError } from './client.js';
 import { PRIVATE_ROOT_PREFIX, resolveDirectory } from './locations.js';
 import { firstLookup, prepareMount } from './mount-client.js';
@@ -47,8 +47,19 @@ export interface MountedArchive {
   unmount(options?: { mode?: 'normal' | 'lazy' | 'force' }): Promise<void>;
   /** What was read first since the mount, in that order; ends its recording, which otherwise takes 60 s. */
   profile(): Promise<ProfileReply>;
+  /**
+   * Fetches what nobody has read yet: the whole image, or what is wished. Resolves when it has ended; its `state` is `done`, or
+   * `incomplete` with a reason. @throws ClipError NOT_FOUND when nothing is called so; ABORTED by the signal
+   */
+  prefetch(wish?: PrefetchOptions): Promise<PrefetchReply>;
   /** What was fetched and served, of all mounts that share this one's engine. */
   stats(): Promise<Stats>;
+}
+
+/** One of `profile` and `paths`, or neither: the whole image. */
+export interface PrefetchOptions extends Omit<PrefetchRequest, 'mountPoint'> {
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (state: PrefetchReply) => void;
 }
 
 /** The keeper and server that this process's mounts with one cache directory share. */
@@ -193,6 +204,15 @@ export function mountArchive(options: MountArchiveOptions): MountedArchive {
         if (!(error instanceof NotRunningError)) throw error;
       }
       await closed;
+    },
+    async prefetch({ signal, onProgress, ...wish } = {}) {
+      const { client } = running();
+      const request = { ...wish, mountPoint };
+      const waiting = {
+        ...(signal === undefined ? {} : { signal }),
+        ...(onProgress === undefined ? {} : { onProgress }),
+      };
+      return client.waitPrefetched(request, await client.prefetch(request), waiting);
     },
     profile: () => running().client.stopProfile(mountPoint),
     stats: () => running().client.stats(),

@@ -12,7 +12,9 @@ import {
   type Stats,
   type UnmountReply,
 } from './api.js';
+import { cacheRoutes } from './cache-routes.js';
 import type { Route } from './http.js';
+import { prefetchRoutes } from './prefetch-routes.js';
 import { mountRequest, profileStopRequest, stopRequest, unmountRequest, upgradeRequest } from './schema.js';
 
 /** How often a waiting client's place is looked up. */
@@ -111,12 +113,7 @@ export function routesOf(context: ServerProcessContext, version: string): Record
   };
 
   const stopProfile = async (mountPoint: string): Promise<ProfileReply> => {
-    const connections = await server.list();
-    const connection = connections.find(({ places }) => places.some((place) => place.path === mountPoint));
-    if (connection === undefined) {
-      throw new ClipError('NOT_FOUND', `${mountPoint} is not a clip mount of this clipd`, { hint: 'clipctl ps' });
-    }
-    const recording = engine.mounts.get(connection.id)?.recording ?? null;
+    const { recording } = await server.mountOf(mountPoint);
     if (recording === null) {
       throw new ClipError('NOT_FOUND', `nothing was recorded of ${mountPoint}`, {
         hint: 'clipd was restarted after it was mounted, or the image is too large: mount it again',
@@ -149,6 +146,8 @@ export function routesOf(context: ServerProcessContext, version: string): Record
       return { mountPoint, ...(await server.unmount(mountPoint, mode)) };
     },
     [`POST ${API.profileStop}`]: (body) => stopProfile(profileStopRequest(body, 'body').mountPoint),
+    ...prefetchRoutes(server),
+    ...cacheRoutes(engine, settings),
     [`GET ${API.wait}`]: (_body, query, signal) => wait(query, signal),
     [`GET ${API.stats}`]: stats,
     [`POST ${API.stop}`]: (body) => server.stop(stopRequest(body, 'body').onlyIfIdle ?? false),

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { mountRequest, stopRequest, unmountRequest, upgradeRequest } from './schema.js';
+import { mountRequest, prefetchRequest, stopRequest, unmountRequest, upgradeRequest } from './schema.js';
 
 const good = {
   archivePath: '/a.clip',
@@ -44,5 +44,17 @@ describe('what a client may send', () => {
 
   test('an unknown mode', () => {
     expect(() => unmountRequest({ mountPoint: '/', mode: 'hard' }, 'body')).toThrow('one of normal, lazy, force');
+  });
+
+  test('a prefetch wishes for one thing', () => {
+    const wish = { mountPoint: '/mnt', paths: ['/app', '*.so'] };
+    expect(prefetchRequest(wish, 'body')).toEqual(wish);
+    expect(prefetchRequest({ mountPoint: '/mnt' }, 'body')).toEqual({ mountPoint: '/mnt' });
+    expect(() => prefetchRequest({ ...wish, profile: true }, 'body')).toThrow(
+      'body.paths must be absent beside profile',
+    );
+    expect(() => prefetchRequest({ ...wish, paths: [] }, 'body')).toThrow('body.paths must be a list of 1 to 10000');
+    expect(() => prefetchRequest({ ...wish, paths: ['a', 1] }, 'body')).toThrow('body.paths[1] must be a string');
+    expect(() => prefetchRequest({ mountPoint: '/mnt', profile: false }, 'body')).toThrow('must be true, or absent');
   });
 });

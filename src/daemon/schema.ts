@@ -1,5 +1,5 @@
 import { ClipError } from '../bytes/index.js';
-import type { MountRequest, UnmountRequest } from './api.js';
+import type { CachePruneRequest, MountRequest, PrefetchCancelRequest, PrefetchRequest, UnmountRequest } from './api.js';
 
 /*
  * What a client may send. Checked by hand: zod takes 50 ms to load and 12 MB to keep, which a server that has to be back
@@ -39,6 +39,13 @@ const oneOf =
   (value, where) =>
     values.includes(value as T) ? (value as T) : reject(where, `one of ${values.join(', ')}`);
 
+const onlyTrue: Check<true> = (value, where) => (value === true ? value : reject(where, 'true, or absent'));
+const listOf =
+  <T>(check: Check<T>, max: number): Check<readonly T[]> =>
+  (value, where) =>
+    Array.isArray(value) && value.length > 0 && value.length <= max
+      ? value.map((item, i) => check(item, `${where}[${i}]`))
+      : reject(where, `a list of 1 to ${max}`);
 const anyObject: Check<Record<string, unknown>> = (value, where) =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
     ? (value as Record<string, unknown>)
@@ -96,6 +103,22 @@ export const unmountRequest: Check<UnmountRequest> = object(
   {},
 );
 
+/** As many as a command line holds, and more than anybody writes by hand. */
+const MAX_PATHS = 10_000;
+
+const prefetchFields: Check<PrefetchRequest> = object(
+  { mountPoint: path },
+  { profile: onlyTrue, paths: listOf(text(PATH_MAX), MAX_PATHS), bytesPerSecond: number(1, 2 ** 53) },
+);
+export const prefetchRequest: Check<PrefetchRequest> = (value, where) => {
+  const request = prefetchFields(value, where);
+  const given = (['profile', 'paths', 'bytesPerSecond'] as const).filter((name) => request[name] !== undefined);
+  return given.length < 2 ? request : reject(`${where}.${given[1]}`, `absent beside ${given[0]}`);
+};
+
+export const prefetchCancelRequest: Check<PrefetchCancelRequest> = object({ mountPoint: path }, { id: text(100) });
+export const cachePruneRequest: Check<CachePruneRequest> = object({}, { to: number(0, 2 ** 53), mounted: boolean });
+export const cacheVerifyRequest = object({}, {});
 export const profileStopRequest = object({ mountPoint: path }, {});
 export const stopRequest = object({}, { onlyIfIdle: boolean });
 export const upgradeRequest = object({ serverModule: path }, {});

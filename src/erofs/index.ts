@@ -3,5 +3,6 @@ export { FT, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFS
 export { InodeView } from './inode.js';
 export type { PlacementColumns } from './placement.js';
 export { type DirentCallback, ErofsReader, type RangeCallback } from './reader.js';
+export { resolvePath } from './tree-path.js';
 export { treeWarnings } from './warnings.js';
 export { type ErofsDevice, type ErofsImage, type ErofsOptions, type ErofsStats, writeErofs } from './writer.js';

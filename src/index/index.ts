@@ -11,5 +11,4 @@ export {
 } from './create.js';
 export type { LayerProgress } from './image-layers.js';
 export { SpanReader } from './span-reader.js';
-export { resolvePath } from './tree-path.js';
 export { type VerifyProgress, type VerifyResult, verifyArchive } from './verify.js';

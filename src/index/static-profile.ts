@@ -1,10 +1,9 @@
 import type { ImageMeta, Placement, Profile } from '../archive/index.js';
-import { ErofsReader, InodeView } from '../erofs/index.js';
+import { ErofsReader, InodeView, resolvePath } from '../erofs/index.js';
 import type { ImageSource } from '../oci/index.js';
 import { readElf } from './elf.js';
 import { lowerBound } from './file-hashes.js';
 import { type SpanLayers, SpanReader } from './span-reader.js';
-import { resolvePath } from './tree-path.js';
 
 /** Files that one command leads to, at most: a loop in it ends, and so does somebody's joke. */
 const MAX_FILES = 256;

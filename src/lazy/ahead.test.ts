@@ -117,8 +117,11 @@ describe('prefetch', () => {
   test('spans come in few requests, are booked apart, and a reader finds them', async () => {
     const { set, opened, source, metrics, read } = await open();
     const span = Uint32Array.from([5, 6, 7, 40, 41, 2, 3]);
-    const progress = await set.prefetch([opened], { layer: new Uint32Array(7), span });
-    expect(progress).toEqual({ done: 7, failed: 0, total: 7 });
+    const { progress, finished } = set.prefetch([opened], { layer: new Uint32Array(7), span });
+    await finished;
+    expect(progress).toMatchObject({ done: 7, failed: 0, total: 7 });
+    expect(progress.doneBytes).toBe(progress.totalBytes);
+    expect(progress.totalBytes).toBeGreaterThan(0);
     expect(source.requests).toHaveLength(3);
     await read(layerOffset[40]!, 10);
     expect(source.requests).toHaveLength(3);
@@ -132,7 +135,10 @@ describe('prefetch', () => {
     const { set, opened, cache, read } = await open(10 * SPAN);
     for (let span = 0; span < 6; span++) await read(layerOffset[span]!, 10);
     const span = Uint32Array.from({ length: 20 }, (_, i) => 20 + i);
-    await set.prefetch([opened], { layer: new Uint32Array(20), span });
+    const { progress, finished } = set.prefetch([opened], { layer: new Uint32Array(20), span });
+    await finished;
+    expect(progress.done).toBeLessThan(20);
+    expect(progress.doneBytes).toBeLessThan(progress.totalBytes);
     for (let i = 0; i < 6; i++) expect(opened.layer.has(i)).toBe(true);
     expect(cache.usedBytes).toBeLessThanOrEqual(10 * SPAN);
     expect(cache.usedBytes).toBeGreaterThan(8 * SPAN);
@@ -143,10 +149,11 @@ describe('prefetch', () => {
     source.gate = () => new Promise(() => {});
     const abort = new AbortController();
     const span = Uint32Array.from({ length: 30 }, (_, i) => i);
-    const done = set.prefetch([opened], { layer: new Uint32Array(30), span }, abort.signal);
+    const { progress, finished } = set.prefetch([opened], { layer: new Uint32Array(30), span }, abort.signal);
     await settle();
     abort.abort();
-    expect(await done).toMatchObject({ done: 0 });
+    await finished;
+    expect(progress).toMatchObject({ done: 0 });
     expect(source.requests.every((request) => request.aborted)).toBe(true);
   });
 
@@ -157,11 +164,11 @@ describe('prefetch', () => {
       new Promise((resolve) => {
         release = resolve;
       });
-    const done = set.prefetch([opened], { layer: new Uint32Array(2), span: Uint32Array.from([8, 9]) });
+    const { finished } = set.prefetch([opened], { layer: new Uint32Array(2), span: Uint32Array.from([8, 9]) });
     await settle(10);
     const reading = read(layerOffset[9]!, 50);
     release();
-    await Promise.all([reading, done]);
+    await Promise.all([reading, finished]);
     expect(source.requests).toHaveLength(1);
   });
 });
@@ -177,7 +184,8 @@ describe('fill', () => {
     expect(metrics.snapshot().fillBytes).toBe(0);
     await finished;
     expect(performance.now() - before).toBeGreaterThan(100 + 300);
-    expect(progress).toEqual({ done: count, failed: 0, total: count });
+    expect(progress).toMatchObject({ done: count, failed: 0, total: count });
+    expect(progress.doneBytes).toBe(progress.totalBytes);
     for (let span = 0; span < count; span++) expect(opened.layer.has(span)).toBe(true);
   });
 });

@@ -1,12 +1,20 @@
+import { ClipError } from '../bytes/index.js';
 import type { LazyLayer } from './lazy-layer.js';
 import { Priority } from './protocol.js';
 
 export interface AheadProgress {
   /** Spans that are there: found, or fetched. */
   done: number;
-  /** Spans given up: no room, or the source failed (counted and logged there). */
+  /** Spans that the source could not give, or that were not what the archive says (counted and logged there). */
   failed: number;
   readonly total: number;
+  /** Compressed bytes of those that are there, and of all. */
+  doneBytes: number;
+  readonly totalBytes: number;
+}
+
+export function newProgress(total: number, totalBytes: number): AheadProgress {
+  return { done: 0, failed: 0, total, doneBytes: 0, totalBytes };
 }
 
 /** What fetching ahead needs to know of the set. */
@@ -44,12 +52,16 @@ class Runner {
 
   /** False: stop here, there is no room or it was called off. */
   async ask(layer: LazyLayer, span: number, limit = MAX_OUTSTANDING): Promise<boolean> {
-    if (layer.has(span)) {
+    const bytes = layer.compressedBytes(span, span + 1);
+    const done = (): void => {
       this.progress.done++;
+      this.progress.doneBytes += bytes;
+    };
+    if (layer.has(span)) {
+      done();
       return true;
     }
     if (!this.context.hasRoom(layer.cached.length(span))) return false;
-    const bytes = layer.compressedBytes(span, span + 1);
     while (this.#outstanding > 0 && this.#outstanding + bytes > limit && !this.signal?.aborted) {
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
@@ -58,15 +70,15 @@ class Runner {
     if (this.signal?.aborted) return false;
     const wait = layer.ahead(span, this.priority);
     if (wait === null) {
-      this.progress.done++;
+      done();
       return true;
     }
     this.#outstanding += bytes;
     const settled = wait
-      .then(
-        () => this.progress.done++,
-        () => this.progress.failed++,
-      )
+      .then(done, (error: unknown) => {
+        // Called off, or dropped because its room was taken meanwhile: no failure of the source.
+        if (!(error instanceof ClipError && error.code === 'ABORTED')) this.progress.failed++;
+      })
       .finally(() => {
         this.#outstanding -= bytes;
         this.#waiting.delete(settled);
@@ -89,15 +101,14 @@ export async function prefetch(
   layers: readonly LazyLayer[],
   profile: { readonly layer: Uint32Array; readonly span: Uint32Array },
   context: AheadContext,
+  progress: AheadProgress,
   signal?: AbortSignal,
-): Promise<AheadProgress> {
-  const progress: AheadProgress = { done: 0, failed: 0, total: profile.span.length };
+): Promise<void> {
   const runner = new Runner(progress, Priority.prefetch, signal, context);
   for (let i = 0; i < profile.span.length; i++) {
     if (!(await runner.ask(layers[profile.layer[i]!]!, profile.span[i]!))) break;
   }
   await runner.finish();
-  return progress;
 }
 
 export interface FillOptions {

@@ -67,7 +67,7 @@ async function machine(contentCache: ContentCache): Promise<Machine> {
     set,
     opened,
     readAll: () => check(0, raw.length),
-    prefetchAll: () => set.prefetch([opened], { layer: span.map(() => 0), span }),
+    prefetchAll: () => set.prefetch([opened], { layer: span.map(() => 0), span }).finished,
     read: (offset) => check(offset, 100),
   };
 }

@@ -15,3 +15,4 @@ export {
 export { Priority } from './protocol.js';
 export type { BlobSource } from './range-request.js';
 export type { FileHint, LayerProvider, ReadOptions } from './types.js';
+export { verifySpans } from './verify-cache.js';

@@ -2,7 +2,7 @@ import type { LayerMeta, SpanTable } from '../archive/index.js';
 import { type ContentCache, ContentTier, type SpanCache } from '../cache/index.js';
 import { type Logger, Metrics, silentLogger } from '../metrics/index.js';
 import { Activity } from './activity.js';
-import { type AheadContext, type AheadProgress, type FillOptions, fill, prefetch } from './ahead.js';
+import { type AheadContext, type AheadProgress, type FillOptions, fill, newProgress, prefetch } from './ahead.js';
 import { BufferPool } from './buffers.js';
 import { type LazyCounters, lazyCounters } from './counters.js';
 import { FetchQueue } from './fetch-queue.js';
@@ -124,25 +124,29 @@ export class LayerSet {
 
   /**
    * Fetches the spans of a profile in its order (`archive.profile`, or profileSpans()), readers always first. Stops at the
-   * cache's cap. Resolves when all have come, were given up or called off; never rejects.
+   * cache's cap. `progress` is live; `finished` resolves when all have come, were given up or called off, and never rejects.
    */
   prefetch(
     layers: readonly OpenLayer[],
     profile: { readonly layer: Uint32Array; readonly span: Uint32Array },
     signal?: AbortSignal,
-  ): Promise<AheadProgress> {
-    return prefetch(
-      layers.map((open) => open.layer),
-      profile,
-      this.#ahead,
-      signal,
-    );
+  ): { progress: AheadProgress; finished: Promise<void> } {
+    const lazy = layers.map((open) => open.layer);
+    let bytes = 0;
+    for (const [i, span] of profile.span.entries()) bytes += lazy[profile.layer[i]!]!.compressedBytes(span, span + 1);
+    const progress = newProgress(profile.span.length, bytes);
+    return { progress, finished: prefetch(lazy, profile, this.#ahead, progress, signal) };
   }
 
   /** Fetches all that is missing while readers are quiet. `progress` is live. */
   fill(layers: readonly OpenLayer[], options: FillOptions = {}): { progress: AheadProgress; finished: Promise<void> } {
     const lazy = layers.map((open) => open.layer);
-    const progress = { done: 0, failed: 0, total: lazy.reduce((sum, layer) => sum + layer.table.count, 0) };
+    let [spans, bytes] = [0, 0];
+    for (const layer of lazy) {
+      spans += layer.count;
+      for (let span = 0; span < layer.count; span++) bytes += layer.compressedBytes(span, span + 1);
+    }
+    const progress = newProgress(spans, bytes);
     return { progress, finished: fill(lazy, this.#ahead, progress, options) };
   }
 

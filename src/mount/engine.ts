@@ -1,6 +1,6 @@
-import { openContentCache, SpanCache } from '../cache/index.js';
+import { openContentCache, SpanCache, type VerifiedFile } from '../cache/index.js';
 import type { FusePool } from '../fuse/index.js';
-import { InflatePool, LayerSet, profilesDirectory } from '../lazy/index.js';
+import { InflatePool, LayerSet, profilesDirectory, verifySpans } from '../lazy/index.js';
 import { type Logger, Metrics } from '../metrics/index.js';
 import type { ArchiveFile } from './archive-file.js';
 import { ImageMount } from './image-mount.js';
@@ -127,6 +127,13 @@ export class Engine {
     }, COLLECT_MS).unref();
   }
 
+  /** Checks all that is cached, and frees what is damaged. */
+  async verifyCache(signal: AbortSignal): Promise<VerifiedFile[]> {
+    const files: VerifiedFile[] = [];
+    await verifySpans(this.cache, this.#inflate, (file) => files.push(file), signal);
+    return files;
+  }
+
   readCounters(): ReadCounters {
     const sum = { ...this.#finished };
     for (const mount of this.mounts.values()) {
@@ -151,7 +158,12 @@ async function openCache(settings: DaemonSettings, log: Logger, metrics: Metrics
   const end = performance.now() + CACHE_WAIT_MS;
   for (;;) {
     try {
-      return await SpanCache.open(settings.cacheDir, { maxBytes: settings.cacheSize, log, metrics });
+      return await SpanCache.open(settings.cacheDir, {
+        maxBytes: settings.cacheSize,
+        root: settings.root,
+        log,
+        metrics,
+      });
     } catch (error) {
       if ((error as { code?: string }).code !== 'BUSY' || performance.now() > end) throw error;
       await new Promise((resolve) => setTimeout(resolve, 20));

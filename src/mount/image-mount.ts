@@ -1,10 +1,10 @@
-import type { Profile } from '../archive/index.js';
 import { noteTouch } from '../cache/index.js';
 import { ErofsReader, InodeView } from '../erofs/index.js';
 import { type FuseMountSpec, mapFileRange, type ReadMiss, replyData, replyError } from '../fuse/index.js';
 import type { LayerSet, OpenLayer } from '../lazy/index.js';
 import type { Logger } from '../metrics/index.js';
 import type { ArchiveFile } from './archive-file.js';
+import { FetchAhead } from './fetch-ahead.js';
 import { LazySource } from './lazy-source.js';
 import { type Piece, Reads } from './reads.js';
 import { Recording } from './recording.js';
@@ -19,15 +19,12 @@ export class ImageMount {
   readonly source: LazySource;
   /** What is read first, for a profile; null after a take-over, which has missed the beginning. */
   readonly recording: Recording | null;
+  readonly ahead: FetchAhead;
   readonly #layers: readonly OpenLayer[];
   readonly #reader: ErofsReader;
   readonly #scratch = new InodeView();
   readonly #readahead: boolean;
   readonly #state: ConnectionState;
-  readonly #set: LayerSet;
-  readonly #log: Logger;
-  /** Calls off what is fetched ahead. */
-  readonly #ahead = new AbortController();
 
   /** Takes `file` over; `close` gives it back. @throws FormatError */
   constructor(
@@ -46,8 +43,6 @@ export class ImageMount {
     this.fuseFd = fuseFd;
     this.#readahead = state.options.readahead;
     this.#state = state;
-    this.#set = set;
-    this.#log = log;
     this.#reader = new ErofsReader(archive.tree);
     this.recording = profiles === null ? null : Recording.begin(archive.image, profiles, log);
     // Opening fetches nothing: a node that boots without its registry mounts all the same.
@@ -60,6 +55,7 @@ export class ImageMount {
         readState: (span) => archive.checkpointState(index, span),
       }),
     );
+    this.ahead = new FetchAhead(archive, this.#layers, set, log.child({ mount: state.id }));
     this.reads = new Reads(
       {
         readTimeoutMs: state.options.readTimeout * 1000,
@@ -91,22 +87,8 @@ export class ImageMount {
   /** Begins to fetch what nobody has asked for yet: the archive's profile, then, if wanted, everything. */
   fetchAhead(): void {
     const { prefetch, readahead, fill } = this.#state.options;
-    const { profile } = this.file.archive;
     // Without read-ahead only what is read shall be fetched: a profile is read-ahead, too.
-    void this.#fetchAhead(prefetch && readahead ? profile : null, fill);
-  }
-
-  async #fetchAhead(profile: Profile | null, fill: boolean): Promise<void> {
-    const { signal } = this.#ahead;
-    if (profile !== null) {
-      const { done, failed, total } = await this.#set.prefetch(this.#layers, profile, signal);
-      if (!signal.aborted) this.#log.info({ mount: this.id, done, failed, total }, 'the profile was prefetched');
-    }
-    if (!fill || signal.aborted) return;
-    const { progress, finished } = this.#set.fill(this.#layers, { signal });
-    await finished;
-    const { done, total } = progress;
-    if (!signal.aborted) this.#log.info({ mount: this.id, done, total }, done === total ? 'filled' : 'fill stopped');
+    this.ahead.begin({ profile: prefetch && readahead, fill });
   }
 
   miss(miss: ReadMiss): void {
@@ -135,7 +117,7 @@ export class ImageMount {
 
   /** After the FUSE workers have let go of it. */
   async close(): Promise<void> {
-    this.#ahead.abort();
+    this.ahead.cancel();
     this.recording?.stop();
     this.reads.abandon();
     // Reads that were given up still hold their layers until they have noticed.

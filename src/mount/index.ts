@@ -1,8 +1,10 @@
+export type { Engine } from './engine.js';
+export type { PrefetchState, PrefetchWish } from './fetch-ahead.js';
 export type { Holder } from './holders.js';
 export { CLIP_FS_TYPE, isWithin, mountAt, mountOf, parseSource } from './paths.js';
 export { type DaemonSettings, LISTEN_FD, SETTINGS_VARIABLE, SOCKET_NAME, type UnmountMode } from './protocol.js';
 export { fromWireError, toWireError, type WireError } from './rpc.js';
-export type { MountedPlace } from './server.js';
+export type { MountedPlace, MountServer } from './server.js';
 export type { ServerProcessContext } from './server-process.js';
 export { DEFAULT_IMAGE_OPTIONS, forgetPlace, type ImageOptions } from './state.js';
 

@@ -8,6 +8,7 @@ import { ArchiveFile, fileKey } from './archive-file.js';
 import type { Engine } from './engine.js';
 import type { FdSocket } from './fd-socket.js';
 import { describeHolders, findHolders } from './holders.js';
+import type { ImageMount } from './image-mount.js';
 import { LazySource } from './lazy-source.js';
 import { isWithin } from './paths.js';
 import type { HelloResult, KeeperMethods, UnmountMode } from './protocol.js';
@@ -295,6 +296,14 @@ export class MountServer {
     closeSync(mount.fuseFd);
     await this.#keeper.call('drop', { id, reason: null });
     this.#goneWaiters.get(id)?.();
+  }
+
+  /** The image that is mounted at a place. @throws ClipError NOT_FOUND */
+  async mountOf(place: string): Promise<ImageMount> {
+    const connection = (await this.list()).find(({ places }) => places.some(({ path }) => path === place));
+    const mount = connection === undefined ? undefined : this.engine.mounts.get(connection.id);
+    if (mount !== undefined) return mount;
+    throw new ClipError('NOT_FOUND', `${place} is not a clip mount of this clipd`, { hint: 'clipctl ps lists them' });
   }
 
   list(): Promise<readonly ConnectionState[]> {

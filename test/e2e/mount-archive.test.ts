@@ -1,6 +1,5 @@
 import { spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { ClipError, mountArchive } from '../../src/index.js';
 import { Clipctl, runProgram } from '../support/clipctl.js';
@@ -14,6 +13,8 @@ let other: IndexedImage;
 
 beforeAll(async () => {
   clip = await Clipctl.create();
+  // Engines of other tests are none of ours.
+  process.env.XDG_RUNTIME_DIR = await clip.place('run');
   image = await indexedImage(clip, 'one', 1);
   other = await indexedImage(clip, 'two', 2);
 });
@@ -23,8 +24,7 @@ afterAll(async () => {
   await clip.close();
 });
 
-const privateRoots = (): string[] =>
-  readdirSync(process.env.XDG_RUNTIME_DIR || tmpdir()).filter((name) => name.startsWith('clip-lib-'));
+const privateRoots = (): string[] => readdirSync(clip.path('run')).filter((name) => name.startsWith('clip-lib-'));
 
 test('start, synchronous reads in this very process, stats, unmount', async () => {
   const before = privateRoots();

@@ -1,7 +1,5 @@
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { mountArchive } from '../../src/index.js';
 import { Clipctl } from '../support/clipctl.js';
@@ -98,9 +96,8 @@ test('a dead mount of another root, whose clipd does not run, makes way and does
 });
 
 test('mountArchive() at the dead place of an engine that was killed', async () => {
-  const place = mkdtempSync(join(tmpdir(), 'clip-dead-'));
-  const roots = (): string[] => readdirSync(tmpdir()).filter((entry) => entry.startsWith('clip-lib-'));
-  const before = roots();
+  process.env.XDG_RUNTIME_DIR = await clip.place('run');
+  const place = await clip.place('library');
   try {
     const first = mountArchive({ archivePath: image.archive, mountPoint: place });
     await first.start();
@@ -113,9 +110,9 @@ test('mountArchive() at the dead place of an engine that was killed', async () =
     expect(name(place)).toBe('image 1\n');
     await second.unmount();
     expect(readdirSync(place)).toEqual([]);
-    expect(roots()).toEqual(before);
+    expect(readdirSync(clip.path('run'))).toEqual([]);
   } finally {
-    rmSync(place, { recursive: true });
+    delete process.env.XDG_RUNTIME_DIR;
   }
 });
 

@@ -1,92 +1,129 @@
 import type { Command } from 'commander';
-import { byteSize } from '../daemon-flags.js';
+import type { ClipdClient } from '../../daemon/index.js';
+import { addRootFlags, byteSize, locate, type RootFlags } from '../daemon-flags.js';
 import { printResult } from '../output.js';
 
-interface Flags {
-  readonly cacheDir?: string;
-  readonly json?: boolean;
+interface Flags extends RootFlags {
   readonly to?: number;
+  readonly mounted?: boolean;
 }
 
-async function directory(flags: Flags): Promise<string> {
-  const given = flags.cacheDir ?? process.env.CLIP_CACHE_DIR;
-  if (given) return given;
-  const { defaultCacheDir } = await import('../../daemon/index.js');
-  return defaultCacheDir();
+interface Cache {
+  readonly directory: string;
+  /** The clipd that has it open; null: nobody, or somebody who takes no requests. */
+  readonly clipd: ClipdClient | null;
+}
+
+/** The cache that is meant: the directory asked for, or else that of the clipd that runs, or else the one it would have. */
+async function find(flags: Flags): Promise<Cache> {
+  const { ClipdClient, defaultCacheDir, NotRunningError, resolvePlace } = await import('../../daemon/index.js');
+  const asked = flags.cacheDir ?? (process.env.CLIP_CACHE_DIR || undefined);
+  const directory = resolvePlace(asked ?? defaultCacheDir());
+  const root = asked === undefined ? await rootOf(flags) : await ownerRoot(directory);
+  if (root === undefined) return { directory, clipd: null };
+  try {
+    const clipd = new ClipdClient(root);
+    const { cacheDir } = await clipd.health();
+    if (asked === undefined) return { directory: cacheDir, clipd };
+    return { directory, clipd: cacheDir === directory ? clipd : null };
+  } catch (error) {
+    if (error instanceof NotRunningError) return { directory, clipd: null };
+    throw error;
+  }
+}
+
+async function rootOf(flags: Flags): Promise<string | undefined> {
+  const anonymous = process.getuid?.() !== 0 && !process.env.XDG_RUNTIME_DIR;
+  // Nobody's default: a user without a place for sockets may still look at files.
+  if (anonymous && flags.root === undefined && !process.env.CLIP_ROOT) return undefined;
+  return (await locate(flags)).root;
+}
+
+async function ownerRoot(directory: string): Promise<string | undefined> {
+  const { readOwner } = await import('../../cache/index.js');
+  return readOwner(directory)?.root;
 }
 
 const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1)} MB`;
 
 async function list(flags: Flags): Promise<void> {
+  const { directory, clipd } = await find(flags);
   const { listCache } = await import('../../cache/index.js');
-  const files = listCache(await directory(flags));
+  const files =
+    clipd === null ? listCache(directory).map((file) => ({ ...file, mounted: false })) : await clipd.cachedLayers();
   printResult(files, flags.json === true, () =>
     files
       .map((file) => {
         const share = `${megabytes(file.usedBytes)} of ${megabytes(file.layerBytes)}`;
-        return `${file.layer}\t${share}\t${file.spans} ${file.kind} spans (table ${file.table.slice(0, 12)})\t${file.lastUse}`;
+        const when = file.mounted ? 'mounted' : file.lastUse;
+        return `${file.layer}\t${share}\t${file.spans} ${file.kind} spans (table ${file.table.slice(0, 12)})\t${when}`;
       })
       .join('\n'),
   );
 }
 
 async function stat(flags: Flags): Promise<void> {
+  const { directory, clipd } = await find(flags);
   const { summarizeCache } = await import('../../cache/index.js');
-  const summary = summarizeCache(await directory(flags));
+  const running = clipd === null ? null : await clipd.cache();
+  const summary = running ?? summarizeCache(directory);
   printResult(summary, flags.json === true, () => {
     const { owner } = summary;
     const who = owner === null ? 'nobody' : `${owner.name} (pid ${owner.pid})`;
-    return `${summary.directory}: ${megabytes(summary.usedBytes)} in ${summary.files} layer files, in use by ${who}`;
+    const cap = running === null ? '' : ` of at most ${megabytes(running.maxBytes)}`;
+    const trouble = running === null || running.writable ? '' : '; its disk takes no writes';
+    return `${summary.directory}: ${megabytes(summary.usedBytes)}${cap} in ${summary.files} layer files, in use by ${who}${trouble}`;
   });
 }
 
 async function prune(flags: Flags): Promise<void> {
-  const { SpanCache } = await import('../../cache/index.js');
-  const cache = await SpanCache.open(await directory(flags), {
-    maxBytes: Number.MAX_SAFE_INTEGER,
-    owner: 'clipctl cache prune',
+  const { directory, clipd } = await find(flags);
+  const to = flags.to ?? 0;
+  const mounted = flags.mounted ?? false;
+  const result = clipd === null ? await pruneDirectory(directory, to) : await clipd.pruneCache({ to, mounted });
+  printResult(result, flags.json === true, () => {
+    const rest = result.usedBytes > to && !mounted ? ', of what is mounted (--mounted frees that, too)' : '';
+    return `freed ${megabytes(result.freedBytes)}, ${megabytes(result.usedBytes)} left${rest}`;
   });
+}
+
+/** Nobody runs on it, so nothing of it is mounted. */
+async function pruneDirectory(directory: string, to: number): Promise<{ freedBytes: number; usedBytes: number }> {
+  const { SpanCache } = await import('../../cache/index.js');
+  const cache = await SpanCache.open(directory, { maxBytes: Number.MAX_SAFE_INTEGER, owner: 'clipctl cache prune' });
   try {
-    const freedBytes = cache.prune(flags.to ?? 0);
-    const result = { freedBytes, usedBytes: cache.usedBytes };
-    printResult(
-      result,
-      flags.json === true,
-      () => `freed ${megabytes(freedBytes)}, ${megabytes(result.usedBytes)} left`,
-    );
+    const freedBytes = cache.prune(to);
+    return { freedBytes, usedBytes: cache.usedBytes };
   } finally {
     cache.close();
   }
 }
 
 async function verify(flags: Flags): Promise<void> {
-  const { verifyCache } = await import('../../cache/index.js');
-  const files: Parameters<Parameters<typeof verifyCache>[1]>[0][] = [];
-  verifyCache(await directory(flags), (file) => files.push(file));
-  const damaged = files.reduce((sum, file) => sum + file.damaged, 0);
-  printResult({ files, damaged }, flags.json === true, () =>
-    files
+  const { directory, clipd } = await find(flags);
+  const result = clipd === null ? await verifyDirectory(directory) : await clipd.verifyCache();
+  printResult(result, flags.json === true, () =>
+    result.files
       .map((f) => `${f.layer}\t${f.intact} spans intact, ${f.damaged} damaged and freed, ${f.absent} not cached`)
       .join('\n'),
   );
 }
 
+async function verifyDirectory(directory: string) {
+  const { verifyCache } = await import('../../cache/index.js');
+  const files: Parameters<Parameters<typeof verifyCache>[1]>[0][] = [];
+  verifyCache(directory, (file) => files.push(file));
+  return { files, damaged: files.reduce((sum, file) => sum + file.damaged, 0) };
+}
+
 export function registerCache(program: Command): void {
-  const cache = program.command('cache').description('the disk cache of inflated spans');
+  const cache = program.command('cache').description('the disk cache of inflated spans, through the clipd that has it');
   const add = (name: string, description: string, action: (flags: Flags) => Promise<void>): Command =>
-    cache
-      .command(name)
-      .description(description)
-      .option('--cache-dir <dir>', 'the cache (default: CLIP_CACHE_DIR, or clipd’s own)')
-      .option('--json', 'print JSON')
-      .option('--verbose', 'show the causes of errors')
-      .action(action);
+    addRootFlags(cache.command(name).description(description)).action(action);
   add('ls', 'list the cached layers, the last used first', list);
   add('stat', 'how much there is, and who has it open', stat);
-  add('prune', 'free what nobody has mounted, the longest unused first', prune).option(
-    '--to <size>',
-    'keep up to this much (default: nothing)',
-    byteSize,
-  );
+  add('prune', 'free what nobody has mounted, the longest unused first', prune)
+    .option('--to <size>', 'keep up to this much (default: nothing)', byteSize)
+    .option('--mounted', 'also free what mounts have cached: they fetch it again when it is read');
   add('verify', 'check every cached span against its checksum and free what is damaged', verify);
 }

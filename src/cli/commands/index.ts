@@ -7,6 +7,7 @@ import { registerInspect } from './inspect.js';
 import { registerLs } from './ls.js';
 import { registerMount } from './mount.js';
 import { registerOptimize } from './optimize.js';
+import { registerPrefetch } from './prefetch.js';
 import { registerProfile } from './profile.js';
 import { registerPs } from './ps.js';
 import { registerStats } from './stats.js';
@@ -26,6 +27,7 @@ export const commands: readonly ((program: Command) => void)[] = [
   registerUmount,
   registerPs,
   registerStats,
+  registerPrefetch,
   registerHealth,
   registerCache,
   registerDaemon,

@@ -221,7 +221,7 @@ function join(directory: Uint8Array, name: Uint8Array): Uint8Array {
 }
 
 async function run(pathText: string | undefined, flags: Flags): Promise<void> {
-  const [{ openArchiveFile, resolvePath }, { ErofsReader }] = await Promise.all([
+  const [{ openArchiveFile }, { ErofsReader, resolvePath }] = await Promise.all([
     import('../../index/index.js'),
     import('../../erofs/index.js'),
   ]);

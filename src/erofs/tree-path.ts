@@ -1,4 +1,5 @@
-import { type ErofsReader, InodeView } from '../erofs/index.js';
+import { InodeView } from './inode.js';
+import type { ErofsReader } from './reader.js';
 
 /** Symlinks followed on the way to a path, as in path_resolution(7). */
 const MAX_SYMLINKS = 40;

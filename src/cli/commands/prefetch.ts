@@ -1,0 +1,94 @@
+import type { Command } from 'commander';
+import { ClipError } from '../../bytes/index.js';
+import type { ClipdClient, PrefetchReply } from '../../daemon/index.js';
+import { addRootFlags, byteSize, locate, type RootFlags } from '../daemon-flags.js';
+import { printResult } from '../output.js';
+import { interruptible } from './index-command.js';
+
+interface Flags extends RootFlags {
+  readonly profile?: boolean;
+  readonly rate?: number;
+  readonly wait?: boolean;
+  readonly status?: boolean;
+  readonly cancel?: boolean;
+}
+
+const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1)} MB`;
+
+function describe({ what, paths, state, reason, spans, bytes }: PrefetchReply): string {
+  const of = what === 'paths' ? (paths ?? []).join(' ') : what === 'profile' ? 'the profile' : 'the image';
+  const why = reason === undefined ? '' : `: ${reason}`;
+  return `${state}\t${megabytes(bytes.done)} of ${megabytes(bytes.total)}, ${spans.done} of ${spans.total} spans\t${of}${why}`;
+}
+
+function print(states: readonly PrefetchReply[], flags: Flags): void {
+  printResult(states, flags.json === true, () => states.map(describe).join('\n'));
+}
+
+function exclusive(paths: readonly string[], flags: Flags): void {
+  const given = [
+    ...(['status', 'cancel', 'profile'] as const).filter((name) => flags[name] === true).map((name) => `--${name}`),
+    ...(flags.rate === undefined ? [] : ['--rate']),
+    ...(paths.length === 0 ? [] : ['PATH']),
+  ];
+  if (given.length > 1) throw new ClipError('USAGE', `${given.join(' and ')} exclude each other`);
+  if (flags.wait === true && (flags.status === true || flags.cancel === true)) {
+    throw new ClipError('USAGE', `--wait and ${given[0]} exclude each other`);
+  }
+}
+
+async function wait(
+  client: ClipdClient,
+  request: Parameters<ClipdClient['prefetch']>[0],
+  begun: PrefetchReply,
+  signal: AbortSignal,
+): Promise<PrefetchReply> {
+  const { createProgress } = await import('../progress.js');
+  const progress = await createProgress();
+  const started = performance.now();
+  const onProgress = ({ mountPoint, bytes }: PrefetchReply): void => {
+    const rate = bytes.done / Math.max(0.001, (performance.now() - started) / 1000);
+    progress.update('prefetch', mountPoint, bytes.done, bytes.total, rate);
+  };
+  return client.waitPrefetched(request, begun, { onProgress, signal }).finally(() => progress.stop());
+}
+
+async function prefetch(place: string, paths: readonly string[], flags: Flags): Promise<void> {
+  exclusive(paths, flags);
+  const { ClipdClient, resolvePlace } = await import('../../daemon/index.js');
+  const client = new ClipdClient((await locate(flags)).root);
+  const mountPoint = resolvePlace(place);
+  if (flags.status) return print(await client.prefetches(mountPoint), flags);
+  if (flags.cancel) return print(await client.cancelPrefetch({ mountPoint }), flags);
+  const request = {
+    mountPoint,
+    ...(flags.profile === true ? { profile: true as const } : {}),
+    ...(paths.length === 0 ? {} : { paths }),
+    ...(flags.rate === undefined ? {} : { bytesPerSecond: flags.rate }),
+  };
+  const begun = await client.prefetch(request);
+  const state = flags.wait ? await interruptible((signal) => wait(client, request, begun, signal)) : begun;
+  if (state === undefined) return;
+  printResult(state, flags.json === true, () => describe(state));
+  if (!flags.wait || state.state === 'done') return;
+  throw new ClipError('SYSTEM', `not everything was fetched at ${mountPoint}: ${state.reason ?? state.state}`, {
+    hint: 'what is missing is fetched when it is read',
+  });
+}
+
+export function registerPrefetch(program: Command): void {
+  const command = program
+    .command('prefetch')
+    .description('fetch what nobody has read yet: the whole image of a mount, or files of it')
+    .argument('<dir>', 'the mount point')
+    .argument(
+      '[path...]',
+      'files of the image, directories with all below them, or globs (quoted): /usr/lib /app/**/*.so',
+    )
+    .option('--profile', 'what the profile in the archive names')
+    .option('--rate <size>', 'with neither: at most so much a second (default: as fast as it goes)', byteSize)
+    .option('--wait', 'stay until it is there, and show how far it is; exit code 1 if not all came')
+    .option('--status', 'how far the prefetches of this mount are')
+    .option('--cancel', 'call off those that run');
+  addRootFlags(command).action(prefetch);
+}

@@ -1,0 +1,32 @@
+import { listCache, summarizeCache } from '../cache/index.js';
+import type { DaemonSettings, Engine } from '../mount/index.js';
+import { API, type CachedLayerReply, type CachePruneReply, type CacheReply, type CacheVerifyReply } from './api.js';
+import type { Route } from './http.js';
+import { cachePruneRequest, cacheVerifyRequest } from './schema.js';
+
+/** The span cache, which is this clipd's while it runs. */
+export function cacheRoutes(engine: Engine, { cacheDir }: DaemonSettings): Record<string, Route> {
+  const { cache } = engine;
+  return {
+    [`GET ${API.cache}`]: (): CacheReply => {
+      const { maxBytes, mountedLayers, writable } = cache.stats();
+      return { ...summarizeCache(cacheDir), maxBytes, mountedLayers, writable };
+    },
+    [`GET ${API.cacheLayers}`]: (): { layers: CachedLayerReply[] } => ({
+      layers: listCache(cacheDir).map((file) => ({
+        ...file,
+        mounted: cache.isMounted(`${file.layer.slice(file.layer.indexOf(':') + 1)}.${file.table}`),
+      })),
+    }),
+    [`POST ${API.cachePrune}`]: (body): CachePruneReply => {
+      const { to = 0, mounted = false } = cachePruneRequest(body, 'body');
+      const freedBytes = cache.prune(to, mounted ? 'anything' : 'unmounted');
+      return { freedBytes, usedBytes: cache.usedBytes };
+    },
+    [`POST ${API.cacheVerify}`]: async (body, _query, signal): Promise<CacheVerifyReply> => {
+      cacheVerifyRequest(body, 'body');
+      const files = await engine.verifyCache(signal);
+      return { files, damaged: files.reduce((sum, file) => sum + file.damaged, 0) };
+    },
+  };
+}

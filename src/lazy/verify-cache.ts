@@ -1,0 +1,83 @@
+import type { SpanColumns } from '../archive/index.js';
+import { type CachedLayer, SPAN_FILE, type SpanCache, type VerifiedFile } from '../cache/index.js';
+import type { InflatePool } from './inflate-pool.js';
+import { Priority } from './protocol.js';
+
+/** Spans being checked at once for each thread: none waits for a message, and a reader waits for a small one at most. */
+const CHECKS_PER_THREAD = 2;
+
+/**
+ * Checks every span that the cache holds against its crc32, mounted or not, and frees what is wrong: what is read again is
+ * then fetched again. Readers go first, and never see a damaged span that this has found.
+ */
+export async function verifySpans(
+  cache: SpanCache,
+  pool: InflatePool,
+  onFile: (file: VerifiedFile) => void,
+  signal?: AbortSignal,
+): Promise<void> {
+  for (const name of cache.files()) {
+    if (signal?.aborted) return;
+    const [, digest, table] = SPAN_FILE.exec(name)!;
+    const columns = cache.tableOf(name);
+    const file = { layer: `sha256:${digest}`, table: table! };
+    // Without its table it cannot be judged: it is checked when it is mounted.
+    if (columns === null) onFile({ ...file, intact: 0, damaged: 0, absent: 0 });
+    else onFile({ ...file, ...(await verifyLayer(cache, pool, file.layer, columns, signal)) });
+  }
+}
+
+async function verifyLayer(
+  cache: SpanCache,
+  pool: InflatePool,
+  digest: string,
+  table: SpanColumns,
+  signal: AbortSignal | undefined,
+): Promise<{ intact: number; damaged: number; absent: number }> {
+  const layer = cache.layer(digest, table);
+  const counts = { intact: 0, damaged: 0, absent: 0 };
+  try {
+    let next = 0;
+    const work = async (): Promise<void> => {
+      for (let span = next++; span < table.count && !signal?.aborted; span = next++) {
+        counts[await verifySpan(cache, pool, layer, table, span)]++;
+      }
+    };
+    await Promise.all(Array.from({ length: CHECKS_PER_THREAD * pool.size }, work));
+    return counts;
+  } finally {
+    cache.release(layer);
+  }
+}
+
+async function verifySpan(
+  cache: SpanCache,
+  pool: InflatePool,
+  layer: CachedLayer,
+  table: SpanColumns,
+  span: number,
+): Promise<'intact' | 'damaged' | 'absent'> {
+  const { fd, generations } = layer.shared;
+  if (fd < 0 || layer.occupied[span] === 0) return 'absent';
+  const present = layer.present(span);
+  const position = table.layerOffset[span]!;
+  const target = { fd, position, span, generations };
+  let intact: boolean;
+  layer.hold(span);
+  try {
+    const task = { type: 'check', outLength: layer.length(span), crc32: table.crc32[span]!, target } as const;
+    intact = (await pool.run(task, Priority.fill)).status === 'stored';
+  } finally {
+    layer.unhold(span);
+  }
+  if (intact) {
+    layer.occupy(span, 2);
+    return 'intact';
+  }
+  // Bytes that somebody is just writing are not there yet.
+  if (!present && (layer.present(span) || !layer.evictable(span))) return 'absent';
+  // From now on its readers fetch it; those who wait for it already, if there are any, hold it.
+  layer.hide(span);
+  cache.discard(layer, span);
+  return 'damaged';
+}
