@@ -96,9 +96,10 @@ export class LayerSet {
     const cached = cache.layer(options.meta.digest, options.table);
     let layer = this.#layers.get(cached.key);
     if (layer === undefined) {
-      layer = new LazyLayer(options.meta, options.table, cached, this.#context);
-      layer.readahead.watch = (l) => this.#watch(l);
-      this.#layers.set(cached.key, layer);
+      const made = new LazyLayer(options.meta, options.table, cached, this.#context);
+      made.readahead.watch = () => this.#watch(made);
+      this.#layers.set(cached.key, made);
+      layer = made;
     }
     const opened = layer;
     const provider: LayerProvider = { source: options.source, readState: (span) => options.readState(span) };

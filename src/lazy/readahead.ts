@@ -1,4 +1,5 @@
-import { spanAt } from '../cache/index.js';
+import type { SpanTable } from '../archive/index.js';
+import { type SharedLayer, spanAt } from '../cache/index.js';
 import type { LazyLayer } from './lazy-layer.js';
 import { Priority } from './protocol.js';
 import type { FileHint } from './types.js';
@@ -13,6 +14,12 @@ const MAX_STREAMS = 128;
 /** A reader that has not moved for so long is not watched any more. */
 const IDLE_MS = 2000;
 
+/** What it asks of a layer. */
+export interface SequentialLayer extends Pick<LazyLayer, 'ahead' | 'cancelAhead'> {
+  readonly table: Pick<SpanTable, 'layerOffset' | 'count'>;
+  readonly shared: Pick<SharedLayer, 'lastUse'>;
+}
+
 interface Stream {
   readonly end: number;
   /** The furthest span it was seen in. */
@@ -26,11 +33,11 @@ interface Stream {
 
 /** Adaptive read-ahead of one layer's files: nothing for random readers, up to 16 MiB for sequential ones. */
 export class Readahead {
-  readonly #layer: LazyLayer;
+  readonly #layer: SequentialLayer;
   readonly #streams = new Map<string | number, Stream>();
-  watch: (layer: LazyLayer) => void = () => {};
+  watch: () => void = () => {};
 
-  constructor(layer: LazyLayer) {
+  constructor(layer: SequentialLayer) {
     this.#layer = layer;
   }
 
@@ -48,7 +55,9 @@ export class Readahead {
       if (last < stream.last - 1) this.#restart(stream, last);
       return;
     }
-    const entersAtStart = first <= stream.last || offset - this.#layer.table.layerOffset[first]! <= START_SLACK;
+    // Reads are of whole pages, and spans are not: one that reaches into a span enters it at its start, wherever it began.
+    const entersAtStart =
+      first <= stream.last || first < last || offset - this.#layer.table.layerOffset[first]! <= START_SLACK;
     if (first > Math.max(stream.last + 1, stream.ahead) || !entersAtStart) this.#restart(stream, last);
     else this.#advance(stream, last);
   }
@@ -82,12 +91,17 @@ export class Readahead {
     stream.window =
       stream.window === 0 ? layerOffset[last + 1]! - layerOffset[last]! : Math.min(MAX_WINDOW, stream.window * 2);
     const until = Math.min(stream.end, here + stream.window);
-    if (until <= here) return;
+    const asked = layerOffset[Math.max(stream.ahead, last + 1)]!;
+    // In halves: each request costs the registry and us something, however small it is.
+    if (asked - here > stream.window / 2 || until <= asked) {
+      if (until > here) this.watch();
+      return;
+    }
     const end = Math.min(count, spanAt(layerOffset, until - 1) + 1);
     for (let span = Math.max(stream.ahead, last + 1); span < end; span++)
       void this.#layer.ahead(span, Priority.readahead);
     stream.ahead = Math.max(stream.ahead, end);
-    this.watch(this.#layer);
+    this.watch();
   }
 
   /** Not sequential after all: what was asked for and has not come is called off. */
