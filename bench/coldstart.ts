@@ -3,6 +3,7 @@ import path from 'node:path';
 import { Clipctl, runProgram } from '../test/support/clipctl.js';
 import { spawnProxy } from '../test/support/proxy-process.js';
 import { compressedBytes, localRun } from './floor.js';
+import { warmSharedCache } from './shared-cache.js';
 import {
   type BenchContext,
   bounded,
@@ -104,6 +105,7 @@ export async function run(ctx: BenchContext): Promise<SuiteResult> {
       { metric: `${link.name}, profile: requests`, value: median(shaped.map((r) => r.requests)), unit: '' },
     );
   }
+  rows.push(...(await warmSharedCache(ctx, image, scratch, WORKLOAD, RTT_MS)));
   const title = `py, ${(image.compressedBytes / 1e6).toFixed(0)} MB, import numpy, scipy, pandas; ${RTT_MS} ms round trip`;
   return { title, rows };
 }

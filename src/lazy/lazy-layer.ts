@@ -270,6 +270,14 @@ export class LazyLayer implements QueuedLayer {
     }
   }
 
+  /** As accountFetch, of spans that are fetched together for one reason. */
+  accountSpans(first: number, end: number, fetchedAs: Priority): void {
+    const { counters } = this.#context;
+    counters.bytes[fetchedAs].add(this.compressedBytes(first, end));
+    counters.spansFetched.add(end - first);
+    for (let span = first; span < end; span++) this.#unread.add(span, this.compressedBytes(span, span + 1), fetchedAs);
+  }
+
   /** Where a span's bytes are to go; fd −1 when they are not to be cached. */
   target(span: number, priority: Priority): Target {
     const { cache } = this.#context;
@@ -334,6 +342,14 @@ export class LazyLayer implements QueuedLayer {
       job.reject(outcome);
     }
     this.#context.queue.wake();
+  }
+
+  /** Verified compressed bytes from the source are for other machines too. */
+  share(span: number, compressed: Uint8Array): void {
+    const { content } = this.#context;
+    if (content === null) return;
+    const hash = toHex(this.sha256(span));
+    if (content.wants(hash, compressed.length)) content.put(hash, Uint8Array.from(compressed), this.meta.digest);
   }
 
   /** Keeps the cache file open for work that uses it. */
@@ -469,19 +485,12 @@ export class LazyLayer implements QueuedLayer {
         target,
       };
       const result = await this.#context.pool.run(job.task, job.priority);
-      if (result.status === 'stored' || result.status === 'bytes') this.#share(job, compressed);
+      const good = result.status === 'stored' || result.status === 'bytes';
+      if (good && job.content !== 'used') this.share(span, compressed);
       this.finish(job, target, result);
     } catch (error) {
       this.settle(job, error);
     }
-  }
-
-  /** Verified compressed bytes from the source are for other machines too. */
-  #share(job: SpanJob, compressed: Uint8Array): void {
-    const { content } = this.#context;
-    if (content === null || job.content === 'used') return;
-    const hash = toHex(this.sha256(job.span));
-    if (content.wants(hash, compressed.length)) content.put(hash, Uint8Array.from(compressed), this.meta.digest);
   }
 
   #mismatch(job: SpanJob, detail: string): void {

@@ -1,3 +1,4 @@
+import { toHex } from '../bytes/index.js';
 import { abandoned, type JobCarrier, type SpanJob } from './job.js';
 import type { LayerContext } from './layer-set.js';
 import type { LazyLayer } from './lazy-layer.js';
@@ -19,6 +20,10 @@ export class StreamFetcher implements JobCarrier {
   readonly #layer: LazyLayer;
   readonly #context: LayerContext;
   readonly #wanted = new Map<number, SpanJob>();
+  /** Spans that the content cache had wrong: they are not asked for there again. */
+  readonly #poisoned = new Set<number>();
+  /** Cut lookups short that a reader has come to wait for. */
+  #hurries: (() => void)[] = [];
   /** The decoder's id; 0: there is none. */
   #stream = 0;
   /** The next span to be decoded. */
@@ -35,6 +40,8 @@ export class StreamFetcher implements JobCarrier {
     job.phase = 'fetching';
     job.carrier = this;
     this.#wanted.set(job.span, job);
+    job.onUrgent = () => this.#hurry();
+    if (job.priority === Priority.demand) this.#hurry();
     if (this.#running) return;
     this.#running = true;
     // Spans of one read are asked for one after the other: see them all before the first request.
@@ -72,16 +79,11 @@ export class StreamFetcher implements JobCarrier {
     const { signal } = this.#abort;
     const undecoded = new Set<Promise<void>>();
     try {
-      const provider = layer.provider(this.#first().provider);
-      if (provider === undefined) throw abandoned(`layer ${layer.meta.digest}`);
-      this.#account(first, end);
-      const range = { start: layer.byteStart(first), end: layer.byteEnd(end - 1) };
-      const body = await provider.source.fetchBlob(layer.meta.digest, range, { signal, size: layer.meta.size });
-      for await (const compressed of cut(body, layer, first, end)) {
+      for await (const { compressed, shared } of this.#pieces(first, end, signal)) {
         const span = this.#next;
         if (this.#stream === 0) break; // an earlier span of this request was wrong
         this.#next++;
-        const decoded = this.#decode(span, compressed).finally(() => undecoded.delete(decoded));
+        const decoded = this.#decode(span, compressed, shared).finally(() => undecoded.delete(decoded));
         undecoded.add(decoded);
         if (undecoded.size >= MAX_UNDECODED) await Promise.race(undecoded);
       }
@@ -98,7 +100,54 @@ export class StreamFetcher implements JobCarrier {
     }
   }
 
-  async #decode(span: number, compressed: Uint8Array): Promise<void> {
+  /** The compressed bytes of spans [first, end), in order: from the content cache what it has, the rest from the registry. */
+  async *#pieces(first: number, end: number, signal: AbortSignal): AsyncIterable<Piece> {
+    const layer = this.#layer;
+    const found = await this.#fromContentCache(first, end);
+    for (let span = first; span < end; ) {
+      const have = found[span - first];
+      if (have) {
+        yield { compressed: have, shared: true };
+        span++;
+        continue;
+      }
+      let stop = span + 1;
+      while (stop < end && !found[stop - first]) stop++;
+      const provider = layer.provider(this.#first().provider);
+      if (provider === undefined) throw abandoned(`layer ${layer.meta.digest}`);
+      this.#account(span, stop);
+      const range = { start: layer.byteStart(span), end: layer.byteEnd(stop - 1) };
+      const body = await provider.source.fetchBlob(layer.meta.digest, range, { signal, size: layer.meta.size });
+      for await (const compressed of cut(body, layer, span, stop)) yield { compressed, shared: false };
+      span = stop;
+    }
+  }
+
+  /** What the content cache has of spans [first, end), by position. */
+  async #fromContentCache(first: number, end: number): Promise<readonly (Uint8Array | null)[]> {
+    const { content } = this.#context;
+    if (content === null) return [];
+    const layer = this.#layer;
+    const waiting = [...this.#wanted.values()].some((job) => job.priority === Priority.demand);
+    const found = await Promise.all(
+      Array.from({ length: end - first }, async (_, i) => {
+        const span = first + i;
+        if (this.#poisoned.has(span)) return null;
+        const length = layer.compressedBytes(span, span + 1);
+        const onUrgent = (hurry: () => void): number => this.#hurries.push(hurry);
+        return await content.get(toHex(layer.sha256(span)), length, layer.meta.digest, { waiting, onUrgent });
+      }),
+    );
+    this.#hurries = [];
+    return found;
+  }
+
+  #hurry(): void {
+    for (const hurry of this.#hurries.splice(0)) hurry();
+  }
+
+  /** @param shared  it comes from the content cache */
+  async #decode(span: number, compressed: Uint8Array, shared: boolean): Promise<void> {
     const layer = this.#layer;
     const job = this.#wanted.get(span);
     const known = layer.cached.present(span);
@@ -124,6 +173,7 @@ export class StreamFetcher implements JobCarrier {
       layer.cached.unhold(span);
     }
     if (result.status === 'stored' || result.status === 'bytes') {
+      if (!shared) layer.share(span, compressed);
       const waiting = this.#wanted.get(span);
       this.#wanted.delete(span);
       if (waiting !== undefined) waiting.carrier = null;
@@ -133,6 +183,12 @@ export class StreamFetcher implements JobCarrier {
     // Nothing behind this span can be decoded: the first reader who waits for it, or for what is behind it, hears why.
     if (task.stream !== this.#stream) return;
     this.#end();
+    if (shared) {
+      // Whoever waits is served by the next request, which asks the registry for it.
+      this.#poisoned.add(span);
+      this.#context.content?.poisoned(toHex(layer.sha256(span)));
+      return;
+    }
     const victim = this.#first();
     this.#wanted.delete(victim.span);
     victim.carrier = null;
@@ -165,11 +221,12 @@ export class StreamFetcher implements JobCarrier {
   }
 
   #account(first: number, end: number): void {
-    const { counters } = this.#context;
-    const priority = Math.min(...[...this.#wanted.values()].map((job) => job.priority)) as Priority;
-    counters.requests.add();
-    counters.spansFetched.add(end - first);
-    counters.bytes[priority].add(this.#layer.compressedBytes(first, end));
+    this.#context.counters.requests.add();
+    this.#layer.accountSpans(
+      first,
+      end,
+      Math.min(...[...this.#wanted.values()].map((job) => job.priority)) as Priority,
+    );
   }
 
   /** Frees the decoder. */
@@ -177,6 +234,12 @@ export class StreamFetcher implements JobCarrier {
     this.#abort?.abort();
     this.#end();
   }
+}
+
+interface Piece {
+  readonly compressed: Uint8Array;
+  /** From the content cache. */
+  readonly shared: boolean;
 }
 
 /** Cuts a stream into the compressed bytes of spans [first, end), each in a buffer of its own. */

@@ -9,7 +9,7 @@ import {
   zstdFrames,
   zstdLayer,
 } from '../../test/support/span-layers.js';
-import { SpanCache } from '../cache/index.js';
+import { type ContentCache, MemoryContentCache, SpanCache } from '../cache/index.js';
 import { Metrics } from '../metrics/index.js';
 import { InflatePool } from './inflate-pool.js';
 import { LayerSet, type OpenLayer } from './layer-set.js';
@@ -41,17 +41,18 @@ afterEach(() => {
 async function open(
   layer: TestLayer,
   maxBytes = 1 << 30,
-): Promise<{ opened: OpenLayer; source: FakeSource; metrics: Metrics; cache: SpanCache }> {
+  contentCache?: ContentCache,
+): Promise<{ opened: OpenLayer; source: FakeSource; metrics: Metrics; cache: SpanCache; set: LayerSet }> {
   const metrics = new Metrics();
-  const cache = await SpanCache.open(join(dir, 'cache'), { metrics, maxBytes });
-  const set = new LayerSet({ cache, pool, metrics, readahead: false, memoryBytes: 2 * SPAN });
+  const cache = await SpanCache.open(mkdtempSync(join(dir, 'cache-')), { metrics, maxBytes });
+  const set = new LayerSet({ cache, pool, metrics, readahead: false, memoryBytes: 2 * SPAN, contentCache });
   const source = new FakeSource(layer.blob);
   const opened = set.open({ ...layer, source });
   cleanup.push(() => {
     opened.close();
     cache.close();
   });
-  return { opened, source, metrics, cache };
+  return { opened, source, metrics, cache, set };
 }
 
 async function check(opened: OpenLayer, offset: number, length: number): Promise<void> {
@@ -134,5 +135,41 @@ describe('a layer of one frame', () => {
     expect(source.requests).toMatchObject([{ aborted: true }]);
     source.gate = () => undefined;
     await check(opened, stream.table.layerOffset[1]!, 10);
+  });
+
+  test('what one machine fetched, the next one has from the content cache; a poisoned span is detected and replaced', async () => {
+    const shared = new MemoryContentCache(1 << 30);
+    const { count, layerOffset, sha256 } = stream.table;
+    const first = await open(stream, undefined, shared);
+    await check(first.opened, layerOffset[7]!, 10);
+    await first.set.contentIdle();
+    expect(first.metrics.snapshot()).toMatchObject({ contentStored: 8, contentHits: 0 });
+    // The second one needs a little more: the registry is asked for that, and for nothing else.
+    const second = await open(stream, undefined, shared);
+    await check(second.opened, layerOffset[9]!, 10);
+    const { bitOffset } = stream.table;
+    expect(second.source.requests).toMatchObject([{ start: bitOffset[8]! / 8, end: bitOffset[10]! / 8 }]);
+    await check(second.opened, raw.length - 10, 10);
+    await second.set.contentIdle();
+
+    const third = await open(stream, undefined, shared);
+    await check(third.opened, 0, raw.length);
+    expect(third.source.requests).toHaveLength(0);
+    expect(third.metrics.snapshot()).toMatchObject({ contentHits: count, demandBytes: 0 });
+
+    const victim = Buffer.from(sha256.subarray(32 * 3, 32 * 4)).toString('hex');
+    const length = bitOffset[4]! / 8 - bitOffset[3]! / 8;
+    const wrong = async function* (): AsyncIterable<Uint8Array> {
+      yield new Uint8Array(length);
+    };
+    await shared.storeContent(wrong(), victim, { routingKey: '' });
+    const fourth = await open(stream, undefined, shared);
+    await check(fourth.opened, layerOffset[6]!, 10);
+    expect(fourth.source.requests).toMatchObject([{ start: bitOffset[3]! / 8, end: bitOffset[4]! / 8 }]);
+    expect(fourth.metrics.snapshot()).toMatchObject({ contentPoisoned: 1, digestMismatches: 0, failedSpans: 0 });
+    await fourth.set.contentIdle();
+    const fifth = await open(stream, undefined, shared);
+    await check(fifth.opened, 0, raw.length);
+    expect(fifth.source.requests).toHaveLength(0);
   });
 });

@@ -119,19 +119,13 @@ export class ContentTier {
       return null;
     }
     const abort = new AbortController();
-    let timer: NodeJS.Timeout | undefined;
+    const patience = new Patience();
     try {
-      const timeout = new Promise<'timeout'>((resolve) => {
-        const within = (ms: number): void => {
-          clearTimeout(timer);
-          timer = setTimeout(() => resolve('timeout'), ms);
-        };
-        within(waiting ? this.#budget : BACKGROUND_BUDGET_MS);
-        if (!waiting) lookup.onUrgent?.(() => within(this.#budget));
-      });
+      patience.within(waiting ? this.#budget : BACKGROUND_BUDGET_MS);
+      if (!waiting) lookup.onUrgent?.(() => patience.within(this.#budget));
       const call = this.#cache.getContent(hash, 0, length, { routingKey, signal: abort.signal });
       call.catch(() => {}); // after the time-out nobody listens
-      const found = await Promise.race([call, timeout]);
+      const found = await Promise.race([call, patience.end]);
       if (found === 'timeout') {
         this.#counters.timeouts.add();
         breaker.failed('it did not answer in time');
@@ -152,7 +146,7 @@ export class ContentTier {
       return null;
     } finally {
       lookup.onUrgent?.(() => {});
-      clearTimeout(timer);
+      patience.stop();
     }
   }
 
@@ -238,6 +232,40 @@ export class ContentTier {
     await this.#cache.storeContent(once(bytes), hash, options);
     this.#poisonedHashes.delete(hash);
     this.#counters.stored.add();
+  }
+}
+
+/** So many times a lookup is looked at before it is given up. */
+const LOOKS = 4;
+
+/**
+ * How long an answer is waited for. Times when this thread was busy itself and could not have heard it do not count, beyond a
+ * quarter each: they would keep a reader from the registry just as long, and make a good cache look bad.
+ */
+class Patience {
+  readonly end: Promise<'timeout'>;
+  #end!: () => void;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor() {
+    this.end = new Promise((resolve) => {
+      this.#end = () => resolve('timeout');
+    });
+  }
+
+  /** Ends it so many milliseconds from now. */
+  within(ms: number): void {
+    this.stop();
+    const look = (left: number): void => {
+      // What has arrived meanwhile is heard before the next look.
+      if (left === 0) setImmediate(this.#end);
+      else this.#timer = setTimeout(look, ms / LOOKS, left - 1);
+    };
+    look(LOOKS);
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer);
   }
 }
 
