@@ -1,4 +1,5 @@
 export { ClipError, type ErrorCode, FormatError } from './bytes/index.js';
+export type { ContentCache, ContentOptions } from './cache/index.js';
 export {
   type MountArchiveOptions,
   type MountedArchive,

@@ -10,6 +10,7 @@ export {
   type RedisOptions,
   S3ContentCache,
   type S3Options,
+  serveContentCache,
 } from './content/index.js';
 export { type CacheOwner, readOwner, SPAN_FILE } from './directory.js';
 export {

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ClipError } from '../bytes/index.js';
+import type { ContentCache } from '../cache/index.js';
 import type { Credentials, RegistryCredentialProvider } from '../oci/index.js';
 import type { PrefetchReply, PrefetchRequest, ProfileReply, Stats } from './api.js';
 import { ClipdClient, NotRunningError } from './client.js';
@@ -29,8 +30,12 @@ export interface MountArchiveOptions {
   readonly prefetch?: boolean;
   /** Fetch the rest of the image while readers are quiet. Default false. */
   readonly fill?: boolean;
-  /** A cache shared with other machines: redis://…, s3://bucket/prefix, dir:/path. */
-  readonly contentCache?: string;
+  /**
+   * A cache shared with other machines: redis://…, s3://bucket/prefix, dir:/path, unix:/socket, or an object of your own. An
+   * object is asked over a socket, because the engine is another process: while this process is blocked (by a synchronous
+   * read of the mount, say) it cannot answer, and the registry is asked instead.
+   */
+  readonly contentCache?: string | ContentCache;
   /** Seconds after which a read that gets no bytes ends with EIO. Default 300. */
   readonly readTimeout?: number;
   /** Honour set-uid bits, device nodes. Default false. */
@@ -73,21 +78,50 @@ interface Engine {
 
 const engines = new Map<string, Promise<Engine>>();
 
+/** Objects that have been given as content caches: mounts with the same one may share an engine. */
+const objectIds = new WeakMap<ContentCache, number>();
+let nextObjectId = 1;
+
+function idOf(cache: ContentCache): number {
+  const id = objectIds.get(cache) ?? nextObjectId++;
+  objectIds.set(cache, id);
+  return id;
+}
+
+/** @throws ClipError USAGE */
+function checkContentCache(cache: string | ContentCache | undefined): void {
+  if (cache === undefined || typeof cache === 'string') return;
+  for (const method of ['getContent', 'storeContent'] as const) {
+    if (typeof cache?.[method] === 'function') continue;
+    throw new ClipError('USAGE', `contentCache has no ${method}()`, {
+      hint: 'give a URL such as redis://HOST:PORT, or an object with getContent() and storeContent()',
+    });
+  }
+}
+
 async function startEngine(key: string, options: MountArchiveOptions): Promise<Engine> {
   await null; // so that the caller has noted us
   const self = engines.get(key);
   const root = mkdtempSync(join(process.env.XDG_RUNTIME_DIR || tmpdir(), PRIVATE_ROOT_PREFIX));
+  let endService = (): void => {};
   try {
+    const content = options.contentCache;
+    const contentCache = typeof content === 'object' ? `unix:${join(root, 'content.sock')}` : content;
+    if (typeof content === 'object') {
+      const { serveContentCache } = await import('../cache/index.js');
+      endService = await serveContentCache(content, join(root, 'content.sock'));
+    }
     const { child, serving } = await startKeeper({
       root,
       cacheDir: options.cachePath === undefined ? join(root, 'cache') : resolveDirectory(options.cachePath),
       ...(options.cacheSize === undefined ? {} : { cacheSize: options.cacheSize }),
-      ...(options.contentCache === undefined ? {} : { contentCache: options.contentCache }),
+      ...(contentCache === undefined ? {} : { contentCache }),
       private: true,
     });
     const exited = new Promise<void>((resolve) => {
       child.once('exit', () => {
         if (engines.get(key) === self) engines.delete(key);
+        endService();
         resolve();
       });
     });
@@ -96,13 +130,16 @@ async function startEngine(key: string, options: MountArchiveOptions): Promise<E
     await serving.finally(() => child.unref());
     return { key, client: new ClipdClient(root), child, exited, users: 0 };
   } catch (error) {
+    endService();
     rmSync(root, { recursive: true, force: true });
     throw error;
   }
 }
 
 async function acquire(options: MountArchiveOptions): Promise<Engine> {
-  const key = JSON.stringify([options.cachePath ?? null, options.cacheSize ?? null, options.contentCache ?? null]);
+  const { cachePath, cacheSize, contentCache } = options;
+  const content = typeof contentCache === 'object' ? idOf(contentCache) : contentCache;
+  const key = JSON.stringify([cachePath ?? null, cacheSize ?? null, content ?? null]);
   let starting = engines.get(key);
   if (starting === undefined) {
     starting = startEngine(key, options);
@@ -152,6 +189,7 @@ export function mountArchive(options: MountArchiveOptions): MountedArchive {
   };
 
   const start = async (): Promise<void> => {
+    checkContentCache(options.contentCache);
     const { readahead, readTimeout, plainHttp, prefetch, fill } = options;
     // What only this process can find out is found out while the engine starts.
     const preparing = prepareMount(

@@ -1,7 +1,8 @@
 import { spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { ClipError, mountArchive } from '../../src/index.js';
+import { ClipError, type ContentCache, type MountedArchive, mountArchive } from '../../src/index.js';
 import { Clipctl, runProgram } from '../support/clipctl.js';
 import { eventually, type IndexedImage, indexedImage, sha256Of } from '../support/mounted.js';
 
@@ -95,4 +96,55 @@ test('when the caller is killed, its mounts go', async () => {
   child.kill('SIGKILL');
   await eventually(() => readdirSync(at).length === 0);
   await eventually(() => privateRoots().length === before - 1);
+});
+
+/** Somebody's own content cache. */
+function ownCache(): ContentCache & { readonly stored: Map<string, Uint8Array>; gets: number } {
+  const stored = new Map<string, Uint8Array>();
+  return {
+    stored,
+    gets: 0,
+    async getContent(hash, offset, length) {
+      this.gets++;
+      return stored.get(hash)?.subarray(offset, offset + length) ?? null;
+    },
+    async storeContent(chunks, hash) {
+      const parts: Uint8Array[] = [];
+      for await (const chunk of chunks) parts.push(chunk);
+      stored.set(hash, Buffer.concat(parts));
+      return hash;
+    },
+  };
+}
+
+test('contentCache: an object of the caller’s is asked before the registry, and filled behind it', async () => {
+  const contentCache = ownCache();
+  const mountWith = async (name: string): Promise<MountedArchive & { at: string }> => {
+    const at = await clip.place(name);
+    const options = { archivePath: image.archive, mountPoint: at, contentCache, cachePath: clip.path(`${name}-cache`) };
+    const mount = mountArchive({ ...options, readahead: false });
+    await mount.start();
+    return { ...mount, at };
+  };
+  const readAll = async (at: string): Promise<void> => {
+    for (const [path, hash] of image.hashes) expect(sha256Of(await readFile(`${at}/${path}`)), path).toBe(hash);
+  };
+  const first = await mountWith('content-1');
+  await readAll(first.at);
+  await eventually(async () => (await first.stats()).counters.contentQueueBytes === 0);
+  await first.unmount();
+  expect(contentCache.stored.size).toBeGreaterThan(3);
+  // Another machine, as it were: an empty cache of its own.
+  const second = await mountWith('content-2');
+  await readAll(second.at);
+  expect((await second.stats()).counters).toMatchObject({ demandBytes: 0, contentHits: contentCache.stored.size });
+  await second.unmount();
+  // A synchronous reader keeps this process from answering, and is served all the same.
+  const third = await mountWith('content-3');
+  for (const [path, hash] of image.hashes) expect(sha256Of(readFileSync(`${third.at}/${path}`)), path).toBe(hash);
+  expect((await third.stats()).counters.contentTimeouts).toBeGreaterThan(0);
+  await third.unmount();
+  const wrong = { getContent: async () => null } as unknown as ContentCache;
+  const refused = mountArchive({ archivePath: image.archive, mountPoint: third.at, contentCache: wrong });
+  await expect(refused.start()).rejects.toMatchObject({ code: 'USAGE', message: 'contentCache has no storeContent()' });
 });

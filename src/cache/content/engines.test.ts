@@ -18,6 +18,7 @@ import {
   openContentCache,
   RedisContentCache,
   S3ContentCache,
+  serveContentCache,
 } from './index.js';
 import { slotOf } from './redis-cluster.js';
 
@@ -67,6 +68,10 @@ async function s3(): Promise<string> {
 const engines: Record<string, () => Promise<ContentCache>> = {
   memory: async () => new MemoryContentCache(1 << 30),
   directory: async () => new DirectoryContentCache(dir),
+  'a socket to another process': async () => {
+    cleanup.push(await serveContentCache(new DirectoryContentCache(dir), join(dir, 'socket')));
+    return open(`unix:${join(dir, 'socket')}`);
+  },
   Redis: async () => open(`redis://127.0.0.1:${await redis()}`),
   'a Redis cluster': async () => open((await cluster()).url),
   S3: async () => open(`s3://clip/a/b?endpoint=${await s3()}`, { credentials: S3_CREDENTIALS }),
@@ -213,4 +218,23 @@ describe('--content-cache', () => {
       expect(() => openContentCache(bad)).not.toThrow(/geheim/);
     }
   });
+});
+
+test('over a socket, what its cache says is told apart: a miss, a failure, nobody there', async () => {
+  const path = join(dir, 'socket');
+  const failing: ContentCache = {
+    getContent: async (_hash, offset) => (offset > 0 ? Promise.reject(new Error('out of order')) : null),
+    storeContent: async (chunks) => {
+      for await (const _ of chunks) throw new Error('no room');
+      return '';
+    },
+  };
+  const end = await serveContentCache(failing, path);
+  const cache = open(`unix:${path}`);
+  expect(await cache.getContent(hash, 0, 10, options)).toBeNull();
+  await expect(cache.getContent(hash, 1, 10, options)).rejects.toThrow('503 out of order');
+  await expect(cache.storeContent(pieces(randomBytes(1e6)), hash, options)).rejects.toThrow(/no room|EPIPE|ECONNRESET/);
+  expect(await cache.has?.(hash, { ...options, length: 10 })).toBe(false);
+  end();
+  await expect(cache.getContent(hash, 0, 10, options)).rejects.toThrow(/ENOENT|ECONNREFUSED|ECONNRESET/);
 });

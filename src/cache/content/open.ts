@@ -4,12 +4,13 @@ import { DirectoryContentCache } from './directory.js';
 import { MemoryContentCache } from './memory.js';
 import { RedisContentCache } from './redis.js';
 import { S3ContentCache, type S3Options } from './s3.js';
+import { SocketContentCache } from './socket.js';
 import type { ContentCache } from './types.js';
 
 /**
  * `--content-cache URL` (CLIP_CONTENT_CACHE):
  * redis://[user:password@]host[:port][/db][?ttl=SECONDS], rediss:// for TLS; several hosts with commas, or redis+cluster://:
- * a cluster; s3://bucket/prefix[?endpoint=URL&region=R]; dir:/path; memory:BYTES. Opens nothing: an unavailable cache is
+ * a cluster; s3://bucket/prefix[?endpoint=URL&region=R]; dir:/path; unix:/socket; memory:BYTES. Opens nothing: an unavailable cache is
  * found out, and survived, when it is used.
  * @throws ClipError USAGE
  */
@@ -30,11 +31,14 @@ export function openContentCache(
     case 'dir':
       if (!isAbsolute(rest)) throw usage(text, 'an absolute directory');
       return new DirectoryContentCache(rest);
+    case 'unix':
+      if (!isAbsolute(rest)) throw usage(text, 'the absolute path of a socket');
+      return new SocketContentCache(rest);
     case 'memory':
       if (!/^[1-9]\d{0,14}$/.test(rest)) throw usage(text, 'a number of bytes');
       return new MemoryContentCache(Number(rest));
     default:
-      throw usage(text, 'redis://, rediss://, redis+cluster://, s3://, dir: or memory:');
+      throw usage(text, 'redis://, rediss://, redis+cluster://, s3://, dir:, unix: or memory:');
   }
 }
 
