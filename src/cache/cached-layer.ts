@@ -1,3 +1,5 @@
+import type { SpanColumns } from '../archive/index.js';
+import { Backoff } from './backoff.js';
 import { type SharedLayer, spanAt } from './types.js';
 
 /** What lies in a span's place in the file, as far as the I/O thread knows. */
@@ -23,6 +25,14 @@ export class CachedLayer {
   /** Sum of the lengths of all spans that are not `Occupied.no`. */
   bytes = 0;
   mounts = 0;
+  /** `shared.fd` is the layer's file, and not what stands for it while the disk refuses. */
+  attached = false;
+  /** Opening the file. */
+  readonly opening = new Backoff();
+  /** Spans that the disk may have lost and that were in use when that was heard of: to be dropped. */
+  readonly doubtful = new Set<number>();
+  /** zstd-stream: the spans of the layer come and go together. */
+  readonly whole: boolean;
   #holds: Map<number, number> = new Map();
   #pins = 0;
 
@@ -31,9 +41,9 @@ export class CachedLayer {
     readonly key: string,
     readonly path: string,
     readonly shared: SharedLayer,
-    /** zstd-stream: the spans of the layer come and go together. */
-    readonly whole: boolean,
+    readonly table: SpanColumns,
   ) {
+    this.whole = table.kind === 'zstd-stream';
     this.occupied = new Uint8Array(this.count);
   }
 
@@ -97,6 +107,12 @@ export class CachedLayer {
   /** Readers of the span go the miss path from now on; its bytes stay where they are. */
   hide(span: number): void {
     if (this.present(span)) Atomics.add(this.shared.generations, span, 1);
+  }
+
+  /** Hides a span that the disk may have lost. */
+  doubt(span: number): void {
+    this.hide(span);
+    this.doubtful.add(span);
   }
 
   /** Hides a span that could not be read back, and forgets its bytes. */

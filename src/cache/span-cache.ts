@@ -1,23 +1,15 @@
 import { createHash } from 'node:crypto';
-import {
-  closeSync,
-  constants,
-  fstatSync,
-  ftruncateSync,
-  futimesSync,
-  openSync,
-  statfsSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { closeSync, fstatSync, statfsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { encodeSpanTable, type SpanColumns } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
-import { punchHole } from '../linux/index.js';
+import { punchHole, replaceDescriptor, writebackError } from '../linux/index.js';
 import { type Logger, Metrics, silentLogger } from '../metrics/index.js';
+import { Backoff } from './backoff.js';
 import { CachedLayer, Occupied } from './cached-layer.js';
-import { CacheDirectory, isDiskTrouble, listDirectory, readTable, SPAN_FILE, TABLE_SUFFIX } from './directory.js';
+import { CacheDirectory, listDirectory, readTable, SPAN_FILE } from './directory.js';
 import { dataExtents } from './extents.js';
+import { dropWhole, emptyFile, openPlaceholder, openSpanFile, touch } from './layer-file.js';
 import { leastRecentlyUsed } from './lru.js';
 import type { SharedLayer } from './types.js';
 import { UnmountedFiles } from './unmounted.js';
@@ -54,8 +46,10 @@ const BATCH_SHARE = 1 / 32;
 const MAX_BATCH = 256 * 1024 * 1024;
 /** Given back to a disk that has run full under us, each time it refuses. */
 const FULL_DISK_SHARE = 1 / 8;
-const FIRST_PAUSE_MS = 1000;
-const MAX_PAUSE_MS = 30_000;
+/** How often a file that was written lately is asked whether the disk has taken what the kernel accepted. */
+const WRITEBACK_POLL_MS = 200;
+/** The kernel writes back what is older than 30 s, and looks every 5 (vm.dirty_expire_centisecs): a slow disk may take more. */
+const WRITEBACK_WATCH_MS = 120_000;
 
 let nextLayerId = 1;
 
@@ -66,20 +60,26 @@ function shared<T>(make: (buffer: SharedArrayBuffer) => T, bytes: number): T {
 /** The disk cache of inflated spans: one sparse file per layer and span table. See DESIGN §3.8, §3.9. */
 export class SpanCache {
   readonly maxBytes: number;
-  readonly #directory: CacheDirectory | null;
+  #directory: CacheDirectory | null;
   readonly #path: string;
+  readonly #options: SpanCacheOptions;
   readonly #log: Logger;
   readonly #layers = new Map<string, CachedLayer>();
-  readonly #unmounted: UnmountedFiles;
+  #unmounted: UnmountedFiles;
   readonly #clock = shared((b) => new Int32Array(b), 4);
   readonly #counters;
   #holePunching = true;
-  #pause = 0;
-  #pausedUntil = 0;
+  /** Writes of spans. */
+  readonly #writes = new Backoff();
+  /** Opening the directory. */
+  readonly #opens = new Backoff();
+  #lastWrite = 0;
+  #watching: NodeJS.Timeout | null = null;
 
   private constructor(path: string, directory: CacheDirectory | null, maxBytes: number, options: SpanCacheOptions) {
     this.#path = path;
     this.#directory = directory;
+    this.#options = options;
     this.maxBytes = maxBytes;
     this.#log = options.log ?? silentLogger();
     const metrics = options.metrics ?? new Metrics();
@@ -95,13 +95,13 @@ export class SpanCache {
     };
     metrics.gauge('cacheUsedBytes', 'Span bytes in the disk cache', () => this.usedBytes);
     metrics.gauge('cacheMaxBytes', 'Cap of the disk cache', () => this.maxBytes);
-    metrics.gauge('cacheWritable', '1 unless the disk refuses writes', () => (this.#mayWrite() ? 1 : 0));
+    metrics.gauge('cacheWritable', '1 unless the disk refuses writes', () => (this.writable ? 1 : 0));
     this.#unmounted = new UnmountedFiles(directory?.spans ?? null);
     Atomics.store(this.#clock, 0, 1);
   }
 
   /**
-   * Opens and locks the cache in `path`. A disk that is full or read-only gives a cache that stores nothing, counted and logged.
+   * Opens and locks the cache in `path`. A disk that is full or read-only gives a cache that stores nothing until it recovers.
    * @throws ClipError BUSY when another process owns it, PERMISSION or SYSTEM when it cannot be used at all.
    */
   static async open(path: string, options: SpanCacheOptions = {}): Promise<SpanCache> {
@@ -116,9 +116,10 @@ export class SpanCache {
     const cache = new SpanCache(path, directory, options.maxBytes ?? defaultMaxBytes(path), options);
     if (directory === null) {
       cache.#counters.writeErrors.add();
+      cache.#opens.failed();
       cache.#log.error(
         { path, error: String(trouble) },
-        'the cache directory cannot be written: serving without a disk cache',
+        'the cache directory cannot be written: serving without a disk cache for now',
       );
     } else if (directory.discarded) {
       cache.#log.warn({ path }, 'a cache of another format was discarded');
@@ -133,7 +134,12 @@ export class SpanCache {
 
   /** False while the disk refuses writes. */
   get writable(): boolean {
-    return this.#directory !== null && this.#mayWrite();
+    return this.#directory !== null && this.#writes.due;
+  }
+
+  /** Whether it is worth asking `reserve` for a span of this layer: the disk takes writes, or may be tried again. */
+  mayTake(layer: CachedLayer): boolean {
+    return layer.attached ? this.#writes.due : this.#opens.due && layer.opening.due;
   }
 
   /** Advances with every fill; what `lastUse` is measured in. */
@@ -143,7 +149,7 @@ export class SpanCache {
 
   /**
    * The layer's cache file, opened or made. Each call is one mount of it, to be given back with `release`. When the disk
-   * refuses, the layer has no file (fd −1) and every read of it is a miss.
+   * refuses, every read of the layer is a miss until it gets its file later.
    */
   layer(digest: string, table: SpanColumns): CachedLayer {
     const key = `${digest.slice(digest.indexOf(':') + 1)}.${createHash('sha256').update(encodeSpanTable(table)).digest('hex')}`;
@@ -160,11 +166,16 @@ export class SpanCache {
   release(layer: CachedLayer): void {
     if (this.#layers.get(layer.key) !== layer || --layer.mounts > 0) return;
     this.#layers.delete(layer.key);
-    if (layer.shared.fd < 0) return;
-    const bytes = fstatSync(layer.shared.fd).blocks * 512;
-    touch(layer.shared.fd);
-    closeSync(layer.shared.fd);
-    this.#unmounted.add(layer.path, bytes);
+    const { fd } = layer.shared;
+    if (fd < 0) return;
+    if (layer.attached) {
+      const code = writebackError(fd);
+      if (code !== null) this.#lost(layer, code);
+      const bytes = fstatSync(fd).blocks * 512;
+      touch(fd);
+      this.#unmounted.add(layer.path, bytes);
+    }
+    closeSync(fd);
   }
 
   /**
@@ -172,40 +183,46 @@ export class SpanCache {
    * The caller holds the span.
    */
   reserve(layer: CachedLayer, span: number, right: EvictionRight): boolean {
-    if (layer.shared.fd < 0) return false;
+    if (!this.#attach(layer)) {
+      this.#counters.refusedFills.add();
+      return false;
+    }
     const need = layer.occupied[span] === Occupied.no ? layer.length(span) : 0;
-    if (!this.#mayWrite() || (need > 0 && !this.#makeRoom(need, right))) {
+    if (!this.#writes.due || (need > 0 && !this.#makeRoom(need, right))) {
       this.#counters.refusedFills.add();
       return false;
     }
     layer.occupy(span, Occupied.yes);
+    this.#watchWriteback();
     return true;
   }
 
   /** Room for a fill of `bytes` without pushing out anything a mount has: what prefetch asks before it fetches. */
   hasRoom(bytes: number): boolean {
-    return this.#mayWrite() && this.usedBytes - this.#unmounted.bytes + bytes <= this.maxBytes;
+    return this.#writes.due && this.usedBytes - this.#unmounted.bytes + bytes <= this.maxBytes;
   }
 
   /** A write of a span ended well: the disk takes writes (again). */
   writeSucceeded(): void {
-    if (this.#pause === 0) return;
-    this.#pause = 0;
-    this.#log.info({ path: this.#path }, 'the disk cache takes writes again');
+    if (this.#writes.succeeded()) this.#log.info({ path: this.#path }, 'the disk cache takes writes again');
   }
 
   /** A write of a reserved span failed: nothing is cached for a while, longer each time. */
   writeFailed(layer: CachedLayer, span: number, code: string): void {
-    this.#counters.writeErrors.add();
     layer.forget(span);
-    const first = this.#pause === 0;
-    if (this.#mayWrite()) {
-      // Only the first failure of those under way at the same time counts towards the pause.
-      this.#pause = Math.min(MAX_PAUSE_MS, Math.max(FIRST_PAUSE_MS, this.#pause * 2));
-      this.#pausedUntil = performance.now() + this.#pause;
-      if (code === 'ENOSPC' || code === 'EDQUOT') this.#free(this.usedBytes * FULL_DISK_SHARE, 'anything');
-    }
-    if (first) this.#log.error({ path: layer.path, code }, 'the disk cache refuses writes: serving without it for now');
+    this.#refused(layer.path, code);
+  }
+
+  #refused(path: string, code: string): void {
+    this.#counters.writeErrors.add();
+    const first = !this.#writes.active;
+    if (this.#writes.failed()) this.#yield(code);
+    if (first) this.#log.error({ path, code }, 'the disk cache refuses writes: serving without it for now');
+  }
+
+  /** A disk that has run full gets some of its own back. */
+  #yield(code: unknown): void {
+    if (code === 'ENOSPC' || code === 'EDQUOT') this.#free(this.usedBytes * FULL_DISK_SHARE, 'anything');
   }
 
   /** A present span could not be read back: it will be fetched again. */
@@ -263,11 +280,8 @@ export class SpanCache {
       layer.mounts = 1;
       this.release(layer);
     }
+    if (this.#watching !== null) clearInterval(this.#watching);
     this.#directory?.release();
-  }
-
-  #mayWrite(): boolean {
-    return performance.now() >= this.#pausedUntil;
   }
 
   #mountedBytes(): number {
@@ -278,21 +292,6 @@ export class SpanCache {
 
   #openLayer(key: string, table: SpanColumns): CachedLayer {
     const { count } = table;
-    let fd = -1;
-    let path = '';
-    if (this.#directory !== null && count > 0) {
-      path = join(this.#directory.spans, key);
-      try {
-        fd = openSpanFile(path, table);
-        this.#unmounted.remove(path);
-      } catch (error) {
-        this.#counters.writeErrors.add();
-        this.#log.error(
-          { path, error: String(error) },
-          'a cache file cannot be opened: its layer is served without a disk cache',
-        );
-      }
-    }
     let offsets = table.layerOffset;
     if (!(offsets.buffer instanceof SharedArrayBuffer)) {
       offsets = shared((b) => new Float64Array(b), 8 * (count + 1));
@@ -302,13 +301,103 @@ export class SpanCache {
       id: nextLayerId++,
       offsets,
       generations: shared((b) => new Int32Array(b), 4 * count),
-      fd,
+      fd: count > 0 ? openPlaceholder() : -1,
       lastUse: shared((b) => new Int32Array(b), 4 * count),
       clock: this.#clock,
     };
-    const layer = new CachedLayer(key, path, view, table.kind === 'zstd-stream');
-    if (fd >= 0) dataExtents(fd, offsets[count]!, (start, end) => layer.occupyRange(start, end));
+    const layer = new CachedLayer(key, join(this.#path, 'spans', key), view, table);
+    this.#attach(layer);
     return layer;
+  }
+
+  /** Gives a layer its file, if it has none and the disk lets us. True when it has one. */
+  #attach(layer: CachedLayer): boolean {
+    if (layer.attached) return true;
+    if (layer.count === 0 || !layer.opening.due || !this.#openDirectory()) return false;
+    const { path, shared: view } = layer;
+    try {
+      const fd = openSpanFile(path, layer.table);
+      try {
+        // Lost pages that nobody has heard of: what the page cache shows is not what the disk has.
+        if (writebackError(fd) !== null) emptyFile(fd, view.offsets[layer.count]!);
+        replaceDescriptor(view.fd, fd);
+      } finally {
+        closeSync(fd);
+      }
+    } catch (error) {
+      this.#counters.writeErrors.add();
+      if (!layer.opening.active) {
+        this.#log.error(
+          { path, error: String(error) },
+          'a cache file cannot be opened: its layer is served without a disk cache for now',
+        );
+      }
+      if (layer.opening.failed()) this.#yield((error as { code?: unknown }).code);
+      return false;
+    }
+    layer.attached = true;
+    this.#unmounted.remove(path);
+    dataExtents(view.fd, view.offsets[layer.count]!, (start, end) => layer.occupyRange(start, end));
+    if (layer.opening.succeeded()) this.#log.info({ path }, 'a cache file can be opened again');
+    return true;
+  }
+
+  /** Opens the directory if that failed before. True when it is open. */
+  #openDirectory(): boolean {
+    if (this.#directory !== null) return true;
+    if (!this.#opens.due) return false;
+    try {
+      this.#directory = CacheDirectory.open(this.#path, this.#options.owner, this.#options.root);
+    } catch {
+      // What refuses is known already, or somebody else has taken the directory meanwhile: both may pass.
+      this.#counters.writeErrors.add();
+      this.#opens.failed();
+      return false;
+    }
+    this.#opens.succeeded();
+    this.#unmounted = new UnmountedFiles(this.#directory.spans);
+    this.#log.info({ path: this.#path }, 'the cache directory can be written again');
+    this.prune(this.maxBytes);
+    return true;
+  }
+
+  #watchWriteback(): void {
+    this.#lastWrite = performance.now();
+    this.#watching ??= setInterval(() => this.checkWriteback(), WRITEBACK_POLL_MS).unref();
+  }
+
+  /**
+   * Asks whether the disk has refused what the kernel had accepted before: such pages count as written, and once they leave
+   * memory what was there before reads back, zeros as a rule. Called by itself while there is reason to.
+   */
+  checkWriteback(): void {
+    for (const layer of this.#layers.values()) {
+      if (!layer.attached) continue;
+      const code = writebackError(layer.shared.fd);
+      if (code !== null) this.#lost(layer, code);
+      else this.#dropDoubtful(layer);
+    }
+    if (performance.now() - this.#lastWrite < WRITEBACK_WATCH_MS || this.#watching === null) return;
+    clearInterval(this.#watching);
+    this.#watching = null;
+  }
+
+  /** Which pages of the file were lost the kernel does not say: it is given up as a whole. */
+  #lost(layer: CachedLayer, code: string): void {
+    for (let span = 0; span < layer.count; span++) if (layer.occupied[span] !== Occupied.no) layer.doubt(span);
+    this.#dropDoubtful(layer);
+    this.#refused(layer.path, code);
+  }
+
+  /** What is being filled or copied out is dropped at the next look. */
+  #dropDoubtful(layer: CachedLayer): void {
+    for (const span of layer.doubtful) {
+      if (layer.occupied[span] !== Occupied.no) {
+        if (!layer.evictable(span)) continue;
+        this.#evict(layer, span, span + 1);
+      }
+      layer.doubtful.delete(span);
+    }
   }
 
   #makeRoom(bytes: number, right: EvictionRight): boolean {
@@ -353,44 +442,6 @@ export class SpanCache {
     this.#counters.evictedBytes.add(bytes);
     return bytes;
   }
-}
-
-/** Without hole punching: everything of a layer goes, if nothing of it is held. */
-function dropWhole(layer: CachedLayer): void {
-  if (!layer.idle) return;
-  for (let span = 0; span < layer.count; span++) if (layer.evictable(span)) layer.vacate(span, span + 1);
-  ftruncateSync(layer.shared.fd, 0);
-  ftruncateSync(layer.shared.fd, layer.shared.offsets[layer.count]!);
-}
-
-/** Opens or makes a layer's file, of the layer's size, with its table beside it for `clipctl cache verify`. */
-function openSpanFile(path: string, table: SpanColumns): number {
-  const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
-  try {
-    const size = table.layerOffset[table.count]!;
-    if (fstatSync(fd).size !== size) ftruncateSync(fd, size);
-    const encoded = encodeSpanTable(table);
-    if (sizeOf(path + TABLE_SUFFIX) !== encoded.length) writeFileSync(path + TABLE_SUFFIX, encoded, { mode: 0o600 });
-    touch(fd);
-    return fd;
-  } catch (error) {
-    closeSync(fd);
-    throw error;
-  }
-}
-
-/** Between runs a file's mtime says when it was last mounted. */
-function touch(fd: number): void {
-  try {
-    const now = Date.now() / 1000;
-    futimesSync(fd, now, now);
-  } catch (error) {
-    if (!isDiskTrouble(error)) throw error;
-  }
-}
-
-function sizeOf(path: string): number {
-  return statSync(path, { throwIfNoEntry: false })?.size ?? -1;
 }
 
 function defaultMaxBytes(path: string): number {

@@ -140,7 +140,7 @@ export async function fill(
   let credit = 0;
   let since = started;
   everything: for (const layer of layers) {
-    if (layer.shared.fd < 0) continue; // memory alone cannot hold a layer
+    if (!layer.cached.attached) continue; // memory alone cannot hold a layer
     for (let span = 0; span < layer.table.count; span++) {
       while (!signal?.aborted && Math.min(context.quietFor(), performance.now() - started) < quietMs) {
         await pause(Math.max(5, quietMs - context.quietFor()), signal);

@@ -1,9 +1,21 @@
 import { spawnSync } from 'node:child_process';
-import { ftruncateSync, mkdirSync, mkdtempSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import {
+  existsSync,
+  ftruncateSync,
+  mkdirSync,
+  mkdtempSync,
+  readSync,
+  rmSync,
+  statfsSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
-import { compressibleBytes, FakeSource, gzipLayer } from '../../test/support/span-layers.js';
+import { compressibleBytes, FakeSource, gzipLayer, type TestLayer, tarLayer } from '../../test/support/span-layers.js';
 import { SpanCache } from '../cache/index.js';
 import { Metrics } from '../metrics/index.js';
 import { InflatePool } from './inflate-pool.js';
@@ -13,6 +25,7 @@ const SPAN = 64 * 1024;
 const raw = compressibleBytes(32 * SPAN);
 const layer = gzipLayer(raw, SPAN);
 const mayMount = process.getuid?.() === 0;
+const mayLoop = mayMount && existsSync('/dev/loop-control');
 
 let pool: InflatePool;
 let dir: string;
@@ -44,14 +57,35 @@ function run(command: string, ...args: string[]): void {
   if (status !== 0) throw new Error(`${command} ${args.join(' ')}: ${stderr}`);
 }
 
+/** A disk of 64 MiB that claims to have room and has only so much, which it learns when it writes back: ext4 on a loop device. */
+function mountThinDisk(room: string): { image: string; device: string } {
+  const back = join(dir, 'back');
+  mkdirSync(back);
+  run('mount', '-t', 'tmpfs', '-o', `size=${room}`, 'clip-test', back);
+  cleanup.push(() => run('umount', '-l', back));
+  const image = join(back, 'image');
+  run('truncate', '-s', '64M', image);
+  run('mkfs.ext4', '-q', '-F', '-O', '^has_journal', '-N', '16', '-m', '0', image);
+  run('mount', '-o', 'loop,errors=remount-ro', image, disk);
+  cleanup.push(() => run('umount', disk));
+  const device = spawnSync('findmnt', ['-no', 'SOURCE', disk], { encoding: 'utf8' }).stdout.trim().split('/').at(-1)!;
+  return { image, device };
+}
+
+/** The page cache's clean pages go, and with them what only it knew. */
+function dropCaches(): void {
+  writeFileSync('/proc/sys/vm/drop_caches', '1');
+}
+
 async function open(
   memoryBytes = 1 << 20,
+  which: TestLayer = layer,
 ): Promise<{ opened: OpenLayer; source: FakeSource; metrics: Metrics; cache: SpanCache }> {
   const metrics = new Metrics();
   const cache = await SpanCache.open(join(disk, 'cache'), { metrics, maxBytes: 1 << 30 });
   const set = new LayerSet({ cache, pool, metrics, readahead: false, memoryBytes });
-  const source = new FakeSource(layer.blob);
-  const opened = set.open({ ...layer, source });
+  const source = new FakeSource(which.blob);
+  const opened = set.open({ ...which, source });
   cleanup.push(() => {
     opened.close();
     cache.close();
@@ -59,12 +93,16 @@ async function open(
   return { opened, source, metrics, cache };
 }
 
-async function readAll(opened: OpenLayer): Promise<void> {
-  for (let at = 0; at < raw.length; at += 100_000) {
-    const length = Math.min(100_000, raw.length - at);
+async function readAll(opened: OpenLayer, expected = raw): Promise<void> {
+  for (let at = 0; at < expected.length; at += 100_000) {
+    const length = Math.min(100_000, expected.length - at);
     const got = await opened.layer.read(at, length);
-    expect(Buffer.compare(got, raw.subarray(at, at + length))).toBe(0);
+    expect(Buffer.compare(got, expected.subarray(at, at + length)), `bytes from ${at}`).toBe(0);
   }
+}
+
+function present(opened: OpenLayer): number {
+  return opened.layer.shared.generations.reduce((sum, generation) => sum + (generation & 1), 0);
 }
 
 test.runIf(mayMount)(
@@ -87,23 +125,97 @@ test.runIf(mayMount)(
     await new Promise((resolve) => setTimeout(resolve, 200)); // what memory had moves to disk behind the reads
     expect(cache.stats().writable).toBe(true);
     expect(metrics.snapshot().cacheWriteErrors).toBe(full.cacheWriteErrors);
-    let present = 0;
-    for (const generation of opened.layer.shared.generations) present += generation & 1;
-    expect(present).toBe(layer.table.count);
+    expect(present(opened)).toBe(layer.table.count);
     expect(metrics.snapshot().memoryCacheBytes).toBe(0);
   },
 );
 
-test.runIf(mayMount)('a disk that turns read-only, or was from the start: served without caching', async () => {
-  mountSmallDisk();
-  run('mount', '-o', 'remount,ro', disk);
+test.runIf(mayMount)(
+  'a disk that is read-only from the start: served without caching, until it can be written, without a new mount',
+  async () => {
+    mountSmallDisk();
+    run('mount', '-o', 'remount,ro', disk);
+    const { opened, metrics, source, cache } = await open();
+    await readAll(opened);
+    expect(metrics.snapshot()).toMatchObject({ failedSpans: 0, cacheUsedBytes: 0, cacheWritable: 0 });
+    expect(metrics.snapshot().cacheWriteErrors).toBeGreaterThan(0);
+    const before = source.requests.length;
+    const last = raw.length - 5000;
+    await opened.layer.read(last, 5000); // from memory
+    expect(source.requests.length).toBe(before);
+
+    run('mount', '-o', 'remount,rw,size=16m', disk);
+    for (let i = 0; i < 40 && present(opened) === 0; i++) {
+      await sleep(100);
+      await opened.layer.read(0, 100);
+    }
+    await readAll(opened);
+    await sleep(100); // what memory had moves to disk behind the reads
+    expect(present(opened)).toBe(layer.table.count);
+    expect(cache.stats()).toMatchObject({ writable: true, mountedLayers: 1 });
+    const { fd } = opened.layer.shared;
+    // The descriptor that FUSE threads were given is the file now.
+    expect(Buffer.compare(readSpan(fd, 3), raw.subarray(3 * SPAN, 4 * SPAN))).toBe(0);
+  },
+);
+
+function readSpan(fd: number, span: number): Buffer {
+  const bytes = Buffer.alloc(SPAN);
+  readSync(fd, bytes, 0, SPAN, span * SPAN);
+  return bytes;
+}
+
+test.runIf(mayLoop)(
+  'a disk that turns read-only under a mount: what it has is served, nothing new is cached',
+  async () => {
+    const { device } = mountThinDisk('40m');
+    const { opened, metrics, source } = await open();
+    await opened.layer.read(0, 3 * SPAN);
+    run('sync', '-f', disk);
+    writeFileSync(`/sys/fs/ext4/${device}/trigger_fs_error`, '1'); // as a broken disk does it, writers or not
+    await readAll(opened);
+    expect(metrics.snapshot()).toMatchObject({ failedSpans: 0, cacheWritable: 0 });
+    expect(metrics.snapshot().cacheWriteErrors).toBeGreaterThan(0);
+    expect(present(opened)).toBe(3);
+    expect(source.requests.filter((r) => r.start === 0)).toHaveLength(1);
+  },
+);
+
+test.runIf(mayLoop)(
+  'what the disk refuses after the kernel had taken it is found out, dropped, and fetched again',
+  async () => {
+    mountThinDisk('12m');
+    const bytes = randomBytes(24 * 1024 * 1024);
+    const big = tarLayer(bytes, 256 * 1024);
+    const { opened, metrics, cache } = await open(0, big);
+    await readAll(opened, bytes);
+    expect(present(opened)).toBe(big.table.count);
+    expect(metrics.snapshot().cacheWriteErrors).toBe(0);
+    spawnSync('sync', ['-f', disk]); // says that it failed, to itself
+    // Somebody else's sync has heard of it; our descriptor has not yet.
+    for (let i = 0; i < 50 && metrics.snapshot().cacheWriteErrors === 0; i++) await sleep(100);
+    expect(present(opened)).toBe(0);
+    expect(cache.usedBytes).toBe(0);
+    dropCaches();
+    await readAll(opened, bytes); // half of it reads as zeros from that disk
+    expect(metrics.snapshot()).toMatchObject({ failedSpans: 0, badContent: 0 });
+  },
+);
+
+test.runIf(mayLoop)('a disk that cannot read back what it has: every byte is served, from the source', async () => {
+  const { image } = mountThinDisk('40m');
   const { opened, metrics, source } = await open();
   await readAll(opened);
-  expect(metrics.snapshot()).toMatchObject({ cacheWriteErrors: 1, failedSpans: 0, cacheUsedBytes: 0 });
+  run('sync', '-f', disk);
   const before = source.requests.length;
-  const last = raw.length - 5000;
-  await opened.layer.read(last, 5000); // from memory
-  expect(source.requests.length).toBe(before);
+  truncateSync(image, 100_000); // a loop device without its file's blocks answers EIO
+  dropCaches();
+  await readAll(opened);
+  const { cacheReadErrors, failedSpans } = metrics.snapshot();
+  expect(cacheReadErrors).toBeGreaterThan(0);
+  expect(failedSpans).toBe(0);
+  expect(source.requests.length).toBeGreaterThan(before);
+  truncateSync(image, 64 * 1024 * 1024);
 });
 
 test('a cache file cut off behind our back: the bytes are fetched again, never zeros', async () => {
@@ -116,7 +228,7 @@ test('a cache file cut off behind our back: the bytes are fetched again, never z
   expect(failedSpans).toBe(0);
 });
 
-test('a layer whose cache file cannot be opened is served without', async () => {
+test('a layer whose cache file cannot be opened is served without, until it can', async () => {
   const first = await open();
   await first.opened.layer.read(0, 100);
   const { path } = first.opened.layer.cached;
@@ -132,6 +244,13 @@ test('a layer whose cache file cannot be opened is served without', async () => 
     opened.close();
     cache.close();
   });
-  expect(opened.layer.shared.fd).toBe(-1);
+  expect(opened.layer.cached.attached).toBe(false);
   await readAll(opened);
+  rmSync(path, { recursive: true, force: true });
+  // Asked again after a second, at the next miss: what memory had room for only is one.
+  for (let i = 0; i < 40 && present(opened) === 0; i++) {
+    await sleep(100);
+    await opened.layer.read(0, 100);
+  }
+  expect(present(opened)).toBeGreaterThan(0);
 });

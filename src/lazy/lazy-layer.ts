@@ -467,7 +467,7 @@ export class LazyLayer implements QueuedLayer {
     if (table.kind === 'zstd-stream') throw new Error('sequential spans go through the stream fetcher');
     try {
       const target = this.target(span, job.priority);
-      if (target.fd < 0 && job.waiters === 0 && job.priority >= Priority.prefetch && this.shared.fd >= 0) {
+      if (target.fd < 0 && job.waiters === 0 && job.priority >= Priority.prefetch && this.#cached.attached) {
         this.#context.counters.skippedBackground.add();
         this.settle(job, abandoned(this.#name(span)));
         return;

@@ -86,7 +86,7 @@ export class SpanFile {
   /** Moves what memory holds for the disk there, if the disk takes writes again: FUSE workers find it only there. */
   async promote(span: number, bytes: Uint8Array): Promise<void> {
     const { shared } = this.#cached;
-    if (shared.fd < 0 || this.#promoting.has(span) || !this.#cache.writable || this.avoidsDisk(span)) return;
+    if (this.#promoting.has(span) || !this.#cache.mayTake(this.#cached) || this.avoidsDisk(span)) return;
     if (!this.#cache.reserve(this.#cached, span, 'anything')) return;
     this.#promoting.add(span);
     this.#cached.hold(span);

@@ -1,4 +1,4 @@
-import { check } from './errno.js';
+import { check, errnoName } from './errno.js';
 import * as flags from './flags.js';
 import * as sys from './syscalls.js';
 
@@ -20,6 +20,27 @@ export function punchHole(fd: number, offset: number, length: number): void {
     sys.fallocate(fd, flags.FALLOC_FL_PUNCH_HOLE | flags.FALLOC_FL_KEEP_SIZE, offset, length),
     `punch a hole of ${length} bytes at ${offset} in descriptor ${fd}`,
   );
+}
+
+/** `fd` is from now on what `by` is, in all threads at once; `by` stays open. */
+export function replaceDescriptor(fd: number, by: number): void {
+  check(sys.dup3(by, fd, flags.O_CLOEXEC), `make descriptor ${fd} what ${by} is`);
+}
+
+/** Beyond every file: no page lies there, so nothing is waited for. Offset + length must not pass 2^63. */
+const BEYOND = 2 ** 52;
+
+/** Anything else says that the call is not possible here. */
+const LOST: ReadonlySet<string> = new Set(['EIO', 'ENOSPC', 'EDQUOT']);
+
+/**
+ * Whether the kernel has failed to write back to the disk since this descriptor's file was last asked (by fsync or this): the
+ * name of the error, or null. Cheap, and never waits for the disk.
+ */
+export function writebackError(fd: number): string | null {
+  const result = sys.syncFileRange(fd, BEYOND, 1, flags.SYNC_FILE_RANGE_WAIT_BEFORE);
+  const name = result < 0 ? errnoName(-result) : '';
+  return LOST.has(name) ? name : null;
 }
 
 /** Takes the BSD lock of an open file; false when another open file has it. It goes with the last descriptor, however its holders end. */

@@ -34,6 +34,8 @@ export const O_NONBLOCK = 0o4000;
 export const F_SETFD = 2;
 export const F_GETFL = 3;
 export const F_SETFL = 4;
+// linux/fs.h
+export const SYNC_FILE_RANGE_WAIT_BEFORE = 1;
 export const FALLOC_FL_KEEP_SIZE = 1;
 export const FALLOC_FL_PUNCH_HOLE = 2;
 /** preadv2(2): fail with EAGAIN rather than wait for the disk. */

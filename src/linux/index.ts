@@ -2,9 +2,11 @@ export {
   closeFd,
   createEventFd,
   punchHole,
+  replaceDescriptor,
   setNonBlocking,
   signalEventFd,
   tryLock,
+  writebackError,
 } from './descriptors.js';
 export { Epoll } from './epoll.js';
 export { check, Errno, errnoName, SystemCallError } from './errno.js';

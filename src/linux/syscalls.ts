@@ -39,6 +39,13 @@ const c = {
   fcntl: bind<[number, number, number]>('fcntl', 'int', ['int', 'int', 'int64_t']),
   ioctl: bind<[number, number, Memory]>('ioctl', 'int', ['int', 'uint64_t', 'void *']),
   fallocate: bind<[number, number, number, number]>('fallocate', 'int', ['int', 'int', 'int64_t', 'int64_t']),
+  dup3: bind<[number, number, number]>('dup3', 'int', ['int', 'int', 'int']),
+  sync_file_range: bind<[number, number, number, number]>('sync_file_range', 'int', [
+    'int',
+    'int64_t',
+    'int64_t',
+    'uint32_t',
+  ]),
   flock: bind<[number, number]>('flock', 'int', ['int', 'int']),
   fchmod: bind<[number, number]>('fchmod', 'int', ['int', 'uint32_t']),
   lseek: bind<[number, number, number]>('lseek', 'int64_t', ['int', 'int64_t', 'int']),
@@ -120,6 +127,9 @@ export const fcntl = (fd: number, command: number, argument: number): number => 
 export const ioctl = (fd: number, request: number, memory: Memory): number => outcome(c.ioctl(fd, request, memory));
 export const fallocate = (fd: number, mode: number, offset: number, length: number): number =>
   outcome(c.fallocate(fd, mode, offset, length));
+export const dup3 = (fd: number, to: number, flags: number): number => outcome(c.dup3(fd, to, flags));
+export const syncFileRange = (fd: number, offset: number, length: number, flags: number): number =>
+  outcome(c.sync_file_range(fd, offset, length, flags));
 export const flock = (fd: number, operation: number): number => outcome(c.flock(fd, operation));
 export const fchmod = (fd: number, mode: number): number => outcome(c.fchmod(fd, mode));
 export const lseek = (fd: number, offset: number, whence: number): number => outcome(c.lseek(fd, offset, whence));
