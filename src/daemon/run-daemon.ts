@@ -13,7 +13,10 @@ async function runDaemon(settings: DaemonSettings, report: (report: KeeperReport
   process.title = 'clipd keeper';
   const { Keeper } = await loadKeeper();
   const keeper = await Keeper.start(settings, SERVER_MAIN);
-  const stop = (): void => void keeper.stop();
+  const stop = (): void => {
+    notifySystemd('STOPPING=1');
+    void keeper.stop();
+  };
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, stop);
   if (settings.private) {
     // Its owner holds the other end of our standard input, and closes it by ending, however it ends.

@@ -28,6 +28,8 @@ export interface FusePoolOptions {
   onGone(mountId: number, reason: string): void;
   /** Why a request was answered with EIO (a damaged tree). The first hundred of each worker; all are counted. */
   onFault?(mountId: number, cause: string): void;
+  /** False: do as on a kernel that cannot send requests again (Linux < 6.9). For tests. */
+  resend?: boolean;
   /** A worker died, and with it the requests in its hands. Default: throw, because only a new server process can ask for them again. */
   onFailure?(error: Error): void;
 }
@@ -47,6 +49,10 @@ interface Acknowledgement {
   resolve(error: string | null): void;
 }
 
+/** A request in a worker's hands is answered long before: what is unknown after so many tries was lost with a server. */
+const LOST_AFTER_TRIES = 5;
+const LOST_RETRY_MS = 20;
+
 /** Upper bound of the default: FUSE requests are short, and more threads only take turns on the kernel's queue lock. */
 const MAX_DEFAULT_WORKERS = 4;
 
@@ -55,6 +61,8 @@ export class FusePool {
   readonly #options: FusePoolOptions;
   readonly #workers: PoolWorker[] = [];
   readonly #fds = new Map<number, number>();
+  /** Mounts whose requests of a dead server were not sent again: how often each has been interrupted since. */
+  readonly #unsent = new Map<number, Map<bigint, number>>();
   readonly #pending = new Map<number, Acknowledgement>();
   readonly #leadership = new Int32Array(new SharedArrayBuffer(LEADERSHIP_WORDS * 4));
   #sequence = 0;
@@ -137,8 +145,7 @@ export class FusePool {
       case 'interrupt': {
         const fd = this.#fds.get(message.mountId);
         if (fd === undefined || this.#options.onInterrupt(message.mountId, message.unique)) break;
-        // To an INTERRUPT, EAGAIN means: not known, queue it again. The kernel drops it if the request has been answered.
-        replyError(fd, message.own, Errno.EAGAIN);
+        this.#interruptUnknown(message.mountId, fd, message.own, message.unique);
         break;
       }
       case 'gone': // reported by every worker
@@ -158,6 +165,29 @@ export class FusePool {
         acknowledgement.resolve(acknowledgement.error);
         break;
       }
+    }
+  }
+
+  /**
+   * To an INTERRUPT, EAGAIN means: not known, queue it again; the kernel drops it if the request has been answered. A request
+   * that a dead server took with it on a kernel that cannot send again never will be, and its caller could not even be
+   * killed: after a while it gets EINTR.
+   */
+  #interruptUnknown(mountId: number, fd: number, own: bigint, unique: bigint): void {
+    const unsent = this.#unsent.get(mountId);
+    if (unsent === undefined) {
+      replyError(fd, own, Errno.EAGAIN);
+      return;
+    }
+    const tries = (unsent.get(unique) ?? 0) + 1;
+    if (tries <= LOST_AFTER_TRIES) {
+      unsent.set(unique, tries);
+      setTimeout(() => {
+        if (this.#fds.get(mountId) === fd) replyError(fd, own, Errno.EAGAIN);
+      }, LOST_RETRY_MS);
+    } else {
+      unsent.delete(unique);
+      replyError(fd, unique, Errno.EINTR);
     }
   }
 
@@ -184,8 +214,9 @@ export class FusePool {
    */
   async attach(spec: FuseMountSpec): Promise<{ resent: boolean }> {
     if (this.#workers.length === 0 || this.#closing) throw new Error('the FUSE pool is not running');
-    const resent = spec.resumed ? requestResend(spec.fd) : true;
+    const resent = !spec.resumed || ((this.#options.resend ?? true) && requestResend(spec.fd));
     this.#fds.set(spec.id, spec.fd);
+    if (!resent) this.#unsent.set(spec.id, new Map());
     try {
       await this.#tell((sequence) => ({ type: 'attach', sequence, mount: spec }));
     } catch (error) {
@@ -198,6 +229,7 @@ export class FusePool {
   /** After it no worker touches the mount's descriptor. Misses that are pending may still be answered until it is closed. */
   async detach(id: number): Promise<void> {
     this.#fds.delete(id);
+    this.#unsent.delete(id);
     if (!this.#closing) await this.#tell((sequence) => ({ type: 'detach', sequence, id }));
   }
 

@@ -90,7 +90,9 @@ function spanBytesOf(options: CreateFromOCIImageOptions): number {
   const mib = options.checkpointMiB ?? DEFAULT_CHECKPOINT_MIB;
   if (!Number.isInteger(mib) || mib < MIN_CHECKPOINT_MIB || mib > MAX_CHECKPOINT_MIB) {
     const range = `${MIN_CHECKPOINT_MIB} to ${MAX_CHECKPOINT_MIB}`;
-    throw new ClipError('USAGE', `a checkpoint every ${mib} MiB: a whole number from ${range} expected`);
+    throw new ClipError('USAGE', `a checkpoint every ${mib} MiB: a whole number from ${range} expected`, {
+      hint: 'leave --checkpoint (checkpointMiB) out for the default, which suits most images',
+    });
   }
   return mib * 1024 * 1024;
 }

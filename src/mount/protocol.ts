@@ -19,6 +19,8 @@ export interface DaemonSettings {
   /** A second server process waits in reserve, so that a crash is over sooner. Default true. */
   readonly standby?: boolean;
   readonly verbose?: boolean;
+  /** False: take over as on a kernel that cannot send requests again (Linux < 6.9). For tests. */
+  readonly resend?: boolean;
 }
 
 /**

@@ -57,6 +57,7 @@ export async function startServerProcess(
 
   const fuse = new FusePool({
     ...(settings.workers === undefined ? {} : { workers: settings.workers }),
+    ...(settings.resend === undefined ? {} : { resend: settings.resend }),
     onMiss: (miss) => engine?.mounts.get(miss.mountId)?.miss(miss),
     onInterrupt: (id, unique) => engine?.mounts.get(id)?.reads.interrupt(unique) ?? false,
     onGone: (id) => void server?.gone(id),

@@ -101,10 +101,13 @@ export class DockerCredentials implements RegistryCredentialProvider {
       } catch (cause) {
         const code = (cause as NodeJS.ErrnoException).code;
         if (!required && (code === 'ENOENT' || code === 'ENOTDIR')) continue;
-        throw new ClipError('PERMISSION', `cannot read the registry logins in ${path}: ${code}`, { cause });
+        throw new ClipError('PERMISSION', `cannot read the registry logins in ${path}: ${code}`, {
+          cause,
+          hint: 'make it readable, or name another: REGISTRY_AUTH_FILE or DOCKER_CONFIG',
+        });
       }
       if (bytes.length === 0) continue;
-      const found = await this.#fromConfig(parseJsonObject(bytes, path), path, registry, repository);
+      const found = await this.#fromConfig(parseConfig(bytes, path), path, registry, repository);
       if (found !== null) return found;
     }
     return null;
@@ -129,7 +132,9 @@ export class DockerCredentials implements RegistryCredentialProvider {
   async #runHelper(helper: string, server: string): Promise<Credentials | null> {
     const program = `docker-credential-${helper}`;
     if (!/^[\w.-]+$/.test(helper))
-      throw new ClipError('BAD_FORMAT', `"${helper}" in the Docker config is not a credential helper`);
+      throw new ClipError('BAD_FORMAT', `"${helper}" in the Docker config is not a credential helper`, {
+        hint: 'take it out of credHelpers or credsStore there',
+      });
     const { status, stdout, stderr } = await run(program, server, this.#env, this.#user);
     if (status !== 0) {
       // credentials/error.go: the two texts that mean "none stored", printed on stdout.
@@ -197,6 +202,17 @@ function run(
     child.stdin.on('error', () => {}); // a helper may exit without reading
     child.stdin.end(`${input}\n`);
   });
+}
+
+function parseConfig(bytes: Uint8Array, path: string): Json {
+  try {
+    return parseJsonObject(bytes, `the registry logins in ${path}`);
+  } catch (cause) {
+    throw new ClipError('BAD_FORMAT', (cause as Error).message, {
+      cause,
+      hint: 'repair the file, or move it away and log in again: docker login',
+    });
+  }
 }
 
 function asObject(value: unknown): Json {

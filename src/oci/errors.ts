@@ -92,7 +92,10 @@ export function networkError(url: URL, error: unknown, reachedBefore = true): Cl
     );
   }
   if (code.startsWith('HPE_') || (error instanceof Error && error.name === 'HTTPParserError'))
-    return fail(`${url.host} does not speak HTTP (${detail})`, 'check the port');
+    return fail(
+      `${url.host} does not speak HTTP (${detail})`,
+      'check the port; if it speaks TLS, leave --plain-http out',
+    );
   if (/tunnel|proxy/i.test(detail))
     return fail(`the proxy for ${url.host} failed: ${detail}`, 'check HTTPS_PROXY, HTTP_PROXY and NO_PROXY');
   return fail(
@@ -158,7 +161,13 @@ export function statusError(
       `check the name, and that the login for ${registry} may pull it`,
     );
   }
-  if (status === 404) return make('NOT_FOUND', `${registry} has no ${what}${words}`);
+  if (status === 404) {
+    return make(
+      'NOT_FOUND',
+      `${registry} has no ${what}${words}`,
+      `check the name, and that ${registry} is the registry it is in`,
+    );
+  }
   const retryAfterMs = parseRetryAfter(response.headers['retry-after']);
   if (status === 429) {
     return new TransientError(`${registry} limits the rate of requests (429 for ${what})${words}`, {
@@ -176,7 +185,10 @@ export function statusError(
   if (status >= 300 && status < 400)
     return make('NETWORK', `${url.host} redirects ${what} in a way clip cannot follow (${status})`);
   const message = `${url.host} answered ${status} to the request for ${what}${words}`;
-  if (status < 500 && status !== 408) return make('NETWORK', message);
+  if (status === 400 && url.protocol === 'http:') {
+    return make('NETWORK', message, 'if the registry speaks TLS on this port, leave --plain-http out');
+  }
+  if (status < 500 && status !== 408) return make('NETWORK', message, 'is this a registry? check host and port');
   return new TransientError(message, { hint: 'the registry is in trouble: try again later', retryAfterMs });
 }
 

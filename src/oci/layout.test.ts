@@ -37,6 +37,26 @@ describe('nested indexes', () => {
   });
 });
 
+test('an index that lists an image as another processor’s does not lend it that one’s variant', async () => {
+  const mixed = new LayoutBuilder();
+  try {
+    const entry = {
+      ...mixed.image(['a'], { architecture: 'amd64' }),
+      platform: { os: 'linux', architecture: 'arm', variant: 'v7' },
+    };
+    const warnings: string[] = [];
+    const source = open(mixed.tag(mixed.index([entry]), 'mixed'));
+    const { platform } = await source.resolve({
+      platform: parsePlatform('linux/arm/v7'),
+      onWarning: (warning) => warnings.push(warning),
+    });
+    expect(platform).toEqual({ os: 'linux', architecture: 'amd64' });
+    expect(warnings).toEqual([expect.stringContaining('is an image for linux/amd64, not linux/arm/v7')]);
+  } finally {
+    mixed.remove();
+  }
+});
+
 describe('image layouts', () => {
   test('resolve and read as a registry does', async () => {
     const source = open(`oci:${layout.directory}:big`);

@@ -33,7 +33,9 @@ const COMPONENT = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$/;
 const TAG = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/;
 const MAX_NAME = 255;
 
-function bad(text: string, why: string, hint?: string): never {
+const SHAPE = 'write [HOST[:PORT]/]NAME[:TAG][@DIGEST], or oci:DIR[:TAG] for an image layout on disk';
+
+function bad(text: string, why: string, hint = SHAPE): never {
   throw new ClipError('BAD_REFERENCE', `"${text}" is not an image reference: ${why}`, { hint });
 }
 

@@ -54,8 +54,7 @@ export class RegistrySource implements ImageSource {
   /** A missing tag is most often misspelt: the error says which there are. */
   async #explainMiss(error: unknown, signal?: AbortSignal): Promise<never> {
     const { repository, tag, digest } = this.reference;
-    if (!(error instanceof ClipError) || error.code !== 'NOT_FOUND' || tag === null || digest !== null || error.hint)
-      throw error;
+    if (!(error instanceof ClipError) || error.code !== 'NOT_FOUND' || tag === null || digest !== null) throw error;
     let tags: unknown;
     try {
       const path = `/v2/${repository}/tags/list?n=${MAX_TAGS_SHOWN + 1}`;

@@ -215,7 +215,9 @@ export async function resolveImage(
     typeof config[key] === 'string' && config[key] !== '' ? (config[key] as string) : undefined;
   const os = text('os') ?? found.platform?.os ?? 'unknown';
   const architecture = text('architecture') ?? found.platform?.architecture ?? 'unknown';
-  const variant = text('variant') ?? found.platform?.variant;
+  // The index knows the variant of what it lists; of another processor's image it knows nothing.
+  const listed = found.platform?.architecture === architecture ? found.platform.variant : undefined;
+  const variant = text('variant') ?? listed;
   const platform: Platform = variant === undefined ? { os, architecture } : { os, architecture, variant };
   // A variant in an old config is unreliable; the index was already matched on it.
   if (platformScore({ os: wanted.os, architecture: wanted.architecture }, { os, architecture }) === 0) {

@@ -410,9 +410,13 @@ export class TarParser {
   }
 }
 
-/** Owners are u32 in the kernel; small negative numbers (nobody is -2 in old archives) wrap as they do in chown(2). */
+/**
+ * Owners are u32 in the kernel; small negative numbers (nobody is -2 in old archives) wrap as they do in chown(2). There -1 means
+ * "leave it": whoever unpacks as root, as every engine does, leaves root.
+ */
 function checkId(value: number, name: string, at: number): number {
   if (value > 0xffff_ffff || value < -0x8000_0000)
     throw new FormatError('tar header', at, `${name} ${value} does not fit 32 bits`);
-  return value >>> 0;
+  const id = value >>> 0;
+  return id === 0xffff_ffff ? 0 : id;
 }

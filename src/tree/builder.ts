@@ -95,7 +95,9 @@ export class TreeBuilder {
   #fail(entry: number, detail: string): never {
     const e = this.#entries;
     const path = printable(e.arena.subarray(e.pathStart(entry), e.pathEnd(entry)));
-    throw new ClipError('BAD_FORMAT', `layer ${this.#layer + 1}, tar entry ${entry + 1} ${path}: ${detail}`);
+    throw new ClipError('BAD_FORMAT', `layer ${this.#layer + 1}, tar entry ${entry + 1} ${path}: ${detail}`, {
+      hint: 'no runtime could unpack this image: build it again',
+    });
   }
 
   #apply(i: number): void {
@@ -263,7 +265,9 @@ export class TreeBuilder {
     for (let next = todo.pop(); next !== undefined; next = todo.pop()) {
       const { arena, start, end } = next;
       if (++this.#steps > this.#stepLimit)
-        throw new ClipError('LIMIT', `layer ${this.#layer + 1}: paths need more than ${this.#stepLimit} steps`);
+        throw new ClipError('LIMIT', `layer ${this.#layer + 1}: paths need more than ${this.#stepLimit} steps`, {
+          hint: 'its links lead round and round: no honest builder writes such a layer',
+        });
       if (isDotDot(arena, start, end)) {
         if (stack.length > 1) stack.pop();
         continue;

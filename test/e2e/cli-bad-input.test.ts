@@ -74,9 +74,49 @@ describe('bad input to clipctl index (issue 3)', () => {
     }
   });
 
-  it('no such repository, no such tag', async () => {
-    expectError(await index(`${registry.host}/nothing:good`), 1, 'nothing');
-    expectError(await index(`${registry.host}/app:nothing`), 1, 'nothing');
+  it('no such repository, no such tag, no reference at all: each with the next step', async () => {
+    const hintOf = async (reference: string, named: string, ...flags: string[]): Promise<string | undefined> => {
+      const ran = await index(reference, ...flags);
+      expectError(ran, flags.includes('--checkpoint') ? 2 : 1, named);
+      return ran.stderr.split('\n')[1];
+    };
+    expect(await hintOf(`${registry.host}/nothing:good`, 'nothing')).toContain('check the name');
+    expect(await hintOf(`${registry.host}/app:nothing`, 'nothing')).toContain('it has these tags: good');
+    for (const reference of ['', 'a b', 'host:99999/a', 'a//b']) {
+      expect(await hintOf(reference, 'is not an image reference')).toContain('[HOST[:PORT]/]NAME[:TAG]');
+    }
+    expect(await hintOf(`${registry.host}/app:good`, '0 MiB', '--checkpoint', '0')).toContain('--checkpoint');
+  });
+
+  it('--plain-http to a port that speaks TLS', async () => {
+    const secure = await startRegistry({ tls: true });
+    try {
+      const ran = await index(`${secure.host}/app:good`, '--plain-http');
+      expectError(ran, 1, secure.host);
+      expect(ran.stderr.split('\n')[1]).toContain('leave --plain-http out');
+    } finally {
+      await secure.stop();
+    }
+  });
+
+  it.each([
+    ['no JSON', '{bad'],
+    ['no object', '[]'],
+    ['a broken entry', '{"auths":{"HOST":{"auth":"!!!"}}}'],
+    ['a helper that is not there', '{"credHelpers":{"HOST":"nosuch"}}'],
+  ])('a Docker config with %s', async (_name, text) => {
+    const secret = await startRegistry({ auth: 'basic' });
+    const config = clipctl.path('docker');
+    mkdirSync(config, { recursive: true });
+    writeFileSync(path.join(config, 'config.json'), text.replace('HOST', secret.host));
+    try {
+      const args = ['index', '--image', `${secret.host}/app:good`, '--out', clipctl.path('never.clip')];
+      const ran = await clipctl.run(args, { env: { DOCKER_CONFIG: config } });
+      expectError(ran, 1);
+      expect(ran.stderr.split('\n')[1]).toMatch(/docker login|install it/);
+    } finally {
+      await secret.stop();
+    }
   });
 
   it('what is no image reference', async () => {

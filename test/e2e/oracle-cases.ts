@@ -429,6 +429,21 @@ export const CASES: readonly OracleCase[] = [
     overlay: AGREES,
   },
   {
+    name: 'negative owners: -1 leaves root, others wrap, as in chown(2)',
+    layers: [
+      t.tar(
+        root,
+        t.pax({ uid: '-1', gid: '-1' }),
+        t.file('pax', '1'),
+        t.pax({ uid: '-2', gid: '0' }),
+        t.file('nobody', '1'),
+        t.pax({ uid: '4294967295', gid: '7' }),
+        t.file('unsigned', '1'),
+      ),
+    ],
+    overlay: skip('GNU tar takes no negative owners'),
+  },
+  {
     name: 'dialects',
     layers: [
       t.tar(
