@@ -6,11 +6,11 @@ const SEEK_HOLE = 4;
 const ENXIO = 6;
 
 /**
- * Calls `cb` for each stretch of a sparse file that holds data. A file system that cannot tell says "everything": the caller
+ * Calls `cb` for each stretch of a sparse file, from `from` up to `size`, that holds data. A file system that cannot tell says "everything": the caller
  * only learns what *may* be there.
  */
-export function dataExtents(fd: number, size: number, cb: (start: number, end: number) => void): void {
-  for (let at = 0; at < size; ) {
+export function dataExtents(fd: number, size: number, cb: (start: number, end: number) => void, from = 0): void {
+  for (let at = from; at < size; ) {
     const start = sys.lseek(fd, at, SEEK_DATA);
     if (start === -ENXIO) return; // nothing but a hole from here to the end
     const end = start < 0 ? -1 : sys.lseek(fd, start, SEEK_HOLE);
@@ -18,7 +18,7 @@ export function dataExtents(fd: number, size: number, cb: (start: number, end: n
       cb(at, size);
       return;
     }
-    cb(start, Math.min(end, size));
+    if (start < size) cb(start, Math.min(end, size));
     at = end;
   }
 }

@@ -1,4 +1,5 @@
 export type { CachedLayer } from './cached-layer.js';
+export { CachedSpans } from './cached-spans.js';
 export {
   type ContentCache,
   type ContentOptions,

@@ -11,4 +11,4 @@ export {
 } from './create.js';
 export type { LayerProgress } from './image-layers.js';
 export { SpanReader } from './span-reader.js';
-export { type VerifyProgress, type VerifyResult, verifyArchive } from './verify.js';
+export { type SpanSource, type VerifyProgress, type VerifyResult, verifyArchive } from './verify.js';

@@ -12,10 +12,18 @@ export interface VerifyProgress {
   readonly rate: number;
 }
 
+/** Gives spans, checked by digest or CRC-32 as they come; null: it does not have this one, which is no fault of a cache. */
+export interface SpanSource {
+  /** @throws ClipError DIGEST_MISMATCH or BAD_FORMAT when they are not right, others when it cannot be reached */
+  read(layer: number, span: number, signal?: AbortSignal): Promise<Uint8Array | null>;
+}
+
 export interface VerifyResult {
-  /** Distinct layers, and spans in them. */
+  /** Distinct layers, and spans in them that were checked. */
   readonly layers: number;
   readonly spans: number;
+  /** Spans that the source does not have. */
+  readonly absent: number;
   readonly compressedBytes: number;
   /** Files whose content was compared with the digest in the archive. 0 without a hashes section. */
   readonly files: number;
@@ -134,19 +142,19 @@ class FileChecker {
 }
 
 /**
- * Fetches every span of every layer and checks it as a mount would; with a hashes section, every file's content too. Goes on
+ * Fetches every span of every layer, from the registry or from a cache, and checks it as a mount would; with a hashes section, every file's content too. Goes on
  * after a bad span; what cannot be reached at all (no such registry, no login) throws.
  */
 export async function verifyArchive(
   archive: Archive,
-  source: Pick<ImageSource, 'fetchRange'>,
+  source: Pick<ImageSource, 'fetchRange'> | SpanSource,
   options: { signal?: AbortSignal; onProgress?: (progress: VerifyProgress) => void } = {},
 ): Promise<VerifyResult> {
   archive.verify();
-  const reader = new SpanReader(archive, source);
+  const reader: SpanSource = 'read' in source ? source : new SpanReader(archive, source);
   const { byLayer, empty, problems } = filesByLayer(archive);
   const done = new Set<unknown>();
-  let [layers, spans, compressedBytes, files] = [0, 0, 0, empty];
+  let [layers, spans, absent, compressedBytes, files] = [0, 0, 0, 0, empty];
   for (const [layer, { table }] of archive.layers.entries()) {
     const { digest, size: total } = archive.image.layers[layer]!;
     // A layer used twice is read again only for the files of its second use.
@@ -156,6 +164,8 @@ export async function verifyArchive(
     const checker = new FileChecker(byLayer[layer]!, problems);
     const started = performance.now();
     let bytesDone = 0;
+    let missing = 0;
+    let bytesMissing = 0;
     for (let span = 0; span < table.count; span++) {
       options.signal?.throwIfAborted();
       const start = table.layerOffset[span]!;
@@ -163,11 +173,15 @@ export async function verifyArchive(
       let bytes: Uint8Array | null = null;
       try {
         bytes = await reader.read(layer, span, options.signal);
+        if (bytes === null) {
+          missing++;
+          bytesMissing += Math.ceil((table.bitOffset[span + 1]! - table.bitOffset[span]!) / 8);
+        }
       } catch (error) {
         const wrong = error instanceof ClipError && (error.code === 'DIGEST_MISMATCH' || error.code === 'BAD_FORMAT');
         if (!wrong) throw error;
         if (!again) problems.push(error.message);
-        if (table.kind === 'zstd-stream') break; // nothing behind it can be decoded
+        if (table.kind === 'zstd-stream' && reader instanceof SpanReader) break; // nothing behind it can be decoded
       }
       checker.push(start, length, bytes);
       bytesDone += Math.ceil((table.bitOffset[span + 1]! - table.bitOffset[span]!) / 8);
@@ -179,8 +193,9 @@ export async function verifyArchive(
     files += checker.checked;
     if (again) continue;
     layers++;
-    spans += table.count;
-    compressedBytes += bytesDone;
+    spans += table.count - missing;
+    absent += missing;
+    compressedBytes += bytesDone - bytesMissing;
   }
-  return { layers, spans, compressedBytes, files, problems };
+  return { layers, spans, absent, compressedBytes, files, problems };
 }

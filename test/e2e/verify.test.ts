@@ -1,9 +1,10 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
 import { createFromOCIImage, openArchiveFile, verifyArchive } from '../../src/index/index.js';
 import { sourceForArchive } from '../../src/oci/index.js';
+import { Clipctl } from '../support/clipctl.js';
 import { layerLike } from '../support/gzip.js';
 import { type Compression, writeImage } from '../support/images.js';
 import { sha256 } from '../support/layout.js';
@@ -80,3 +81,49 @@ test('a file hash that is not the file’s', async () => {
   writeFileSync(out, sha256('')); // the archive itself is not trusted either
   expect(() => openArchiveFile(out)).toThrow(/not a .clip archive/);
 });
+
+test('--from cache checks what is cached, beside the clipd that uses it, and needs no registry', async () => {
+  const clip = await Clipctl.create();
+  try {
+    const image = writeImage([tar(file('a', layerLike(3_000_000)), file('b', layerLike(3_000_000, 2)))]);
+    const archive = clip.path('x.clip');
+    await clip.ok('index', '--image', image.reference, '--out', archive, '--checkpoint', '1', '--hashes');
+    const verify = ['verify', '--clip', archive, '--json'];
+    const cached = [...verify, '--from', 'cache'];
+    interface Report {
+      from: string;
+      spans: number;
+      absent: number;
+      files: number;
+      problems: string[];
+    }
+    const report = async (args: string[]): Promise<Report> => JSON.parse((await clip.run(args)).stdout) as Report;
+    const all = await report(verify);
+    expect(all).toMatchObject({ from: 'registry', absent: 0, files: 2, problems: [] });
+    expect(await report(cached)).toMatchObject({ from: 'cache', spans: 0, absent: all.spans, files: 0, problems: [] });
+
+    const place = await clip.place('mnt');
+    await clip.ok('mount', '--clip', archive, '--at', place, '--no-readahead', '--no-prefetch');
+    readFileSync(join(place, 'a'));
+    image.remove();
+    const part = await report(cached);
+    expect(part).toMatchObject({ files: 1, problems: [] });
+    expect(part.spans).toBeGreaterThan(1);
+    expect(part.spans + part.absent).toBe(all.spans);
+
+    const spans = clip.path('cache', 'spans');
+    const name = readdirSync(spans).find((entry) => !entry.endsWith('.table'))!;
+    const fd = openSync(join(spans, name), 'r+');
+    writeSync(fd, Buffer.from('!'), 0, 1, 1_500_000);
+    closeSync(fd);
+    const flipped = await clip.run(cached);
+    expect(flipped.code).toBe(1);
+    const { problems, files } = JSON.parse(flipped.stdout) as Report;
+    expect(problems).toEqual([expect.stringMatching(/^layer sha256:.*, span 1: its bytes in the cache/)]);
+    expect(files).toBe(0);
+    expect(flipped.stderr).toContain('clipctl cache verify');
+    expect((await clip.run(['verify', '--clip', archive, '--from', 'there'])).code).toBe(2);
+  } finally {
+    await clip.close();
+  }
+}, 60_000);

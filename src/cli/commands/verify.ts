@@ -1,28 +1,52 @@
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
+import type { Archive } from '../../archive/index.js';
 import { ClipError } from '../../bytes/index.js';
+import type { SpanSource } from '../../index/index.js';
+import type { ImageSource } from '../../oci/index.js';
+import { locate } from '../daemon-flags.js';
 import { printResult } from '../output.js';
 import { addRegistryFlags, credentialsFrom, interruptible, type RegistryFlags } from './index-command.js';
 
 interface Flags extends RegistryFlags {
   readonly clip: string;
+  readonly from: 'registry' | 'cache';
+  readonly cacheDir?: string;
   readonly json?: boolean;
 }
 
-async function run(flags: Flags): Promise<void> {
+/** Where the spans come from; `close` when done. */
+async function openSource(
+  archive: Archive,
+  flags: Flags,
+): Promise<{ source: Pick<ImageSource, 'fetchRange'> | SpanSource; close: () => Promise<void> | void }> {
+  if (flags.from === 'cache') {
+    const { CachedSpans } = await import('../../cache/index.js');
+    const { cacheDir } = await locate(flags);
+    const layers = archive.layers.map(({ table }, i) => ({ digest: archive.image.layers[i]!.digest, table }));
+    const source = new CachedSpans(cacheDir, layers);
+    return { source, close: () => source.close() };
+  }
   const credentials = credentialsFrom(flags);
-  const [{ openArchiveFile, verifyArchive }, { sourceForArchive }, { createProgress }, { formatBytes, shortDigest }] =
-    await Promise.all([
-      import('../../index/index.js'),
-      import('../../oci/index.js'),
-      import('../progress.js'),
-      import('../units.js'),
-    ]);
-  const file = openArchiveFile(flags.clip);
-  const { archive } = file;
+  const { sourceForArchive } = await import('../../oci/index.js');
   const source = sourceForArchive(archive.image, {
     ...(credentials === undefined ? {} : { credentials }),
     ...(flags.plainHttp === undefined ? {} : { plainHttp: flags.plainHttp }),
   });
+  return { source, close: () => source.close() };
+}
+
+async function run(flags: Flags): Promise<void> {
+  if (flags.from === 'registry' && flags.cacheDir !== undefined) {
+    throw new ClipError('USAGE', '--cache-dir goes with --from cache');
+  }
+  const [{ openArchiveFile, verifyArchive }, { createProgress }, { formatBytes, shortDigest }] = await Promise.all([
+    import('../../index/index.js'),
+    import('../progress.js'),
+    import('../units.js'),
+  ]);
+  const file = openArchiveFile(flags.clip);
+  const { archive } = file;
+  const { source, close } = await openSource(archive, flags);
   const progress = await createProgress();
   try {
     const result = await interruptible((signal) =>
@@ -32,28 +56,36 @@ async function run(flags: Flags): Promise<void> {
       }).finally(() => progress.stop()),
     );
     if (result === undefined) return;
-    printResult({ path: file.path, identity: archive.identity, ...result }, flags.json === true, () => {
-      const { layers, spans, compressedBytes, files, problems } = result;
-      const hashed = archive.sections.some((s) => s.name === 'hashes') ? `, ${files} files` : '';
-      const extent = `${layers} layer${layers === 1 ? '' : 's'}, ${spans} spans (${formatBytes(compressedBytes)})${hashed}`;
-      if (problems.length === 0) return `${file.path}: ${extent}: all as indexed`;
-      return [
-        ...problems.map((problem) => `  ${problem}`),
-        `${file.path}: ${extent}: ${problems.length} problems`,
-      ].join('\n');
-    });
+    printResult(
+      { path: file.path, identity: archive.identity, from: flags.from, ...result },
+      flags.json === true,
+      () => {
+        const { layers, spans, absent, compressedBytes, files, problems } = result;
+        const missing = absent > 0 ? `, ${absent} not cached` : '';
+        const hashed = archive.sections.some((s) => s.name === 'hashes') ? `, ${files} files` : '';
+        const extent = `${layers} layer${layers === 1 ? '' : 's'}, ${spans} spans (${formatBytes(compressedBytes)})${missing}${hashed}`;
+        if (problems.length === 0) return `${file.path}: ${extent}: all as indexed`;
+        return [
+          ...problems.map((problem) => `  ${problem}`),
+          `${file.path}: ${extent}: ${problems.length} problems`,
+        ].join('\n');
+      },
+    );
     if (result.problems.length > 0) {
       throw new ClipError(
         'DIGEST_MISMATCH',
         `${flags.clip}: ${result.problems.length} spans or files are not as indexed`,
         {
-          hint: 'the layers were altered where they are kept: push the image again',
+          hint:
+            flags.from === 'cache'
+              ? 'clipctl cache verify frees what is damaged; mounts find it out by themselves'
+              : 'the layers were altered where they are kept: push the image again',
         },
       );
     }
   } finally {
     progress.stop();
-    await source.close();
+    await close();
     file.close();
   }
 }
@@ -61,8 +93,17 @@ async function run(flags: Flags): Promise<void> {
 export function registerVerify(program: Command): void {
   const command = program
     .command('verify')
-    .description('check every span and every file hash of an archive against the registry')
-    .requiredOption('--clip <file>', 'the archive');
+    .description('check every span and every file hash of an archive against the registry or the cache')
+    .requiredOption('--clip <file>', 'the archive')
+    .addOption(
+      new Option('--from <where>', 'what to check: what the registry serves, or what the span cache holds')
+        .choices(['registry', 'cache'])
+        .default('registry'),
+    )
+    .option(
+      '--cache-dir <dir>',
+      'with --from cache (default $CLIP_CACHE_DIR, /var/cache/clip, or $XDG_CACHE_HOME/clip)',
+    );
   addRegistryFlags(command)
     .option('--json', 'print the result as JSON')
     .option('--verbose', 'say more')

@@ -1,0 +1,77 @@
+import { createHash } from 'node:crypto';
+import { closeSync, openSync, readSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { encodeSpanTable, type SpanColumns } from '../archive/index.js';
+import { ClipError, crc32 } from '../bytes/index.js';
+import { dataExtents } from './extents.js';
+
+/** A clipd may be writing the span at this moment: what is wrong is looked at again after so long. */
+const SECOND_LOOK_MS = 300;
+
+interface OpenFile {
+  readonly fd: number;
+  readonly table: SpanColumns;
+  readonly digest: string;
+}
+
+/** The spans of an archive as they lie in a cache directory, read beside whoever owns it. For `clipctl verify --from cache`. */
+export class CachedSpans {
+  readonly #files: readonly (OpenFile | null)[];
+
+  constructor(directory: string, layers: readonly { readonly digest: string; readonly table: SpanColumns }[]) {
+    this.#files = layers.map(({ digest, table }) => {
+      const name = `${digest.slice(digest.indexOf(':') + 1)}.${createHash('sha256').update(encodeSpanTable(table)).digest('hex')}`;
+      try {
+        return { fd: openSync(join(directory, 'spans', name), 'r'), table, digest };
+      } catch (cause) {
+        if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return null;
+        throw new ClipError('SYSTEM', `cache file ${name}: ${(cause as NodeJS.ErrnoException).code}`, { cause });
+      }
+    });
+  }
+
+  /**
+   * The span's bytes, which are what the archive's CRC-32 says; null when they are not, or not wholly, in the cache.
+   * @throws ClipError DIGEST_MISMATCH naming layer and span
+   */
+  async read(layer: number, span: number): Promise<Uint8Array | null> {
+    const file = this.#files[layer];
+    if (!file) return null;
+    const first = this.#look(file, span);
+    if (first !== 'wrong') return first;
+    await sleep(SECOND_LOOK_MS);
+    const second = this.#look(file, span);
+    if (second !== 'wrong') return second;
+    throw new ClipError(
+      'DIGEST_MISMATCH',
+      `layer ${file.digest}, span ${span}: its bytes in the cache have another CRC-32`,
+    );
+  }
+
+  #look({ fd, table }: OpenFile, span: number): Uint8Array | null | 'wrong' {
+    const [start, end] = [table.layerOffset[span]!, table.layerOffset[span + 1]!];
+    // Evicted spans are holes, but for the blocks they share with a neighbour: only what is whole was ever complete.
+    let whole = false;
+    dataExtents(
+      fd,
+      end,
+      (from, to) => {
+        whole = from <= start && to >= end;
+      },
+      start,
+    );
+    if (!whole) return null;
+    const bytes = new Uint8Array(end - start);
+    for (let done = 0; done < bytes.length; ) {
+      const n = readSync(fd, bytes, done, bytes.length - done, start + done);
+      if (n === 0) return null; // cut off
+      done += n;
+    }
+    return crc32(bytes) === table.crc32[span] ? bytes : 'wrong';
+  }
+
+  close(): void {
+    for (const file of this.#files) if (file !== null) closeSync(file.fd);
+  }
+}
