@@ -208,7 +208,7 @@ async function main(reference: string | undefined, command: readonly string[]): 
   undo.push(() => void clipctlQuiet('daemon', '--stop')); // unmounts what it has mounted
   const mounted = await clipctlShown('mount', '--clip', clip, '--at', mountPoint);
 
-  const inside = { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', HOME: '/root' };
+  const inside = { ...DEFAULT_ENVIRONMENT, ...environmentOf(inspected) };
   const outputs: string[] = [];
   let firstOutput = 0;
   let first: Counters | null = null;
@@ -229,7 +229,7 @@ async function main(reference: string | undefined, command: readonly string[]): 
     [
       'image, compressed',
       size(compressed),
-      `${inspected.layers.length} layers, ${inspected.inodes.toLocaleString('en-US')} files, ${inspected.reference}`,
+      `${inspected.layers.length} layer${inspected.layers.length === 1 ? '' : 's'}, ${inspected.inodes.toLocaleString('en-US')} files, ${inspected.reference}`,
     ],
     ['index (.clip)', size(indexSize), `${percent(indexSize, compressed)} of the image`],
     ['time to index', `${indexed.seconds.toFixed(2)} s`, 'once per image'],
@@ -247,6 +247,14 @@ async function main(reference: string | undefined, command: readonly string[]): 
   process.stdout.write(`\nverified: ${verified}\n`);
 }
 
+const DEFAULT_ENVIRONMENT = { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', HOME: '/root' };
+
+/** What the image wants its programs to find. */
+function environmentOf({ config }: Inspected): Record<string, string> {
+  const pairs = (config.Env ?? []).map((pair) => /^([^=]+)=(.*)$/s.exec(pair));
+  return Object.fromEntries(pairs.flatMap((match) => (match === null ? [] : [[match[1]!, match[2]!]])));
+}
+
 interface Counters {
   readonly demandBytes: number;
   readonly readaheadBytes: number;
@@ -260,6 +268,7 @@ function bytesOf(c: Counters): number {
 
 interface Inspected {
   readonly reference: string;
+  readonly config: { readonly Env?: readonly string[] };
   readonly inodes: number;
   readonly layers: readonly { readonly size: number }[];
 }
