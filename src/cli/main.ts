@@ -1,5 +1,5 @@
 import { Command, CommanderError } from 'commander';
-import { commands } from './commands/index.js';
+import { registerCommands } from './commands/index.js';
 import { packageVersion } from './commands/version.js';
 import { EXIT_USAGE, exitCodeOf, printError } from './output.js';
 
@@ -12,15 +12,18 @@ const program = new Command('clipctl')
   .version(packageVersion(), '-V, --version', 'print the version')
   .exitOverride();
 
-for (const register of commands) register(program);
-
 // Whoever reads us has seen enough (`clipctl ls -R | head`): as other programs do, end quietly.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(0);
   throw error;
 });
 
-program.parseAsync(process.argv).catch((error: unknown) => {
+async function main(): Promise<void> {
+  await registerCommands(program, process.argv.slice(2));
+  await program.parseAsync(process.argv);
+}
+
+main().catch((error: unknown) => {
   if (error instanceof CommanderError) {
     process.exitCode = error.exitCode === 0 ? 0 : EXIT_USAGE;
   } else {

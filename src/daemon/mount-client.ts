@@ -58,19 +58,24 @@ function openArchive(path: string): number {
   throw new ClipError('BAD_FORMAT', `${path} is not a file`, { hint: 'give a .clip archive: clipctl index makes one' });
 }
 
-/**
- * Everything a mount request needs from this process.
- * @param root whose clipd it goes to: dead mounts of that one are left to it
- * @throws ClipError naming the archive or the mount point
- */
-export async function prepareMount(
-  options: MountOptions,
-  daemon: NonNullable<MountRequest['daemon']>,
-  root: string | null = null,
-): Promise<MountRequest> {
+interface Located {
+  readonly mountPoint: string;
+  readonly archivePath: string;
+}
+
+async function locateMount(options: MountOptions, root: string | null): Promise<Located> {
   const { place: mountPoint, dead } = resolveMountPoint(options.mountPoint);
   if (dead) await (await import('./orphans.js')).clearDeadMounts(mountPoint, root);
   const archivePath = resolveArchive(options.archivePath);
+  closeSync(openArchive(archivePath));
+  return { mountPoint, archivePath };
+}
+
+async function requestFor(
+  { mountPoint, archivePath }: Located,
+  options: MountOptions,
+  daemon: NonNullable<MountRequest['daemon']>,
+): Promise<MountRequest> {
   return {
     archivePath,
     mountPoint,
@@ -84,38 +89,62 @@ export async function prepareMount(
   };
 }
 
+/**
+ * Everything a mount request needs from this process.
+ * @param root whose clipd it goes to: dead mounts of that one are left to it
+ * @throws ClipError naming the archive or the mount point
+ */
+export async function prepareMount(
+  options: MountOptions,
+  daemon: NonNullable<MountRequest['daemon']>,
+  root: string | null = null,
+): Promise<MountRequest> {
+  return requestFor(await locateMount(options, root), options, daemon);
+}
+
 /** Starting takes one attempt; others may be starting or leaving at the same time. */
 const START_FOR_MS = 15_000;
 
 /**
- * Mounts through the clipd at `settings.root`, starting one when none runs.
+ * Mounts through the clipd at `settings.root`, starting one when none runs: at once, when there is something to mount, and
+ * while the request is put together.
  * @returns what was mounted, and whether a clipd was started for it
  */
 export async function mountStarting(
   client: ClipdClient,
   settings: DaemonSettings,
-  request: MountRequest,
+  options: MountOptions,
+  daemon: NonNullable<MountRequest['daemon']>,
 ): Promise<{ mounted: MountInfoReply; started: boolean }> {
   const end = performance.now() + START_FOR_MS;
-  let started = false;
-  for (;;) {
-    try {
-      const mounted = await client.mount(request);
-      await firstLookup(mounted.mountPoint);
-      return { mounted, started };
-    } catch (error) {
-      if (!(error instanceof NotRunningError)) {
-        // Nobody asked for a clipd without mounts.
-        if (started) await client.stop(true).catch(() => {});
-        throw error;
+  const located = await locateMount(options, settings.root);
+  let keeper = client.mayRun() ? null : startKeeper(settings);
+  keeper?.catch(() => {}); // awaited below
+  try {
+    const request = await requestFor(located, options, daemon);
+    for (;;) {
+      if (keeper === null) {
+        try {
+          const mounted = await client.mount(request);
+          await firstLookup(mounted.mountPoint);
+          return { mounted, started: false };
+        } catch (error) {
+          if (!(error instanceof NotRunningError) || performance.now() > end) throw error;
+        }
+        keeper = startKeeper(settings);
       }
-      if (performance.now() > end) throw error;
-    }
-    try {
-      const { serving } = await startKeeper(settings);
-      started = true;
+      const started = await keeper.catch((error: unknown) => {
+        // Another client was quicker, or the clipd that leaves has the root still: ask again.
+        if (error instanceof ClipError && error.code === 'BUSY') return null;
+        throw error;
+      });
+      if (started === null) {
+        keeper = null;
+        await new Promise((resolve) => setTimeout(resolve, 30));
+        continue;
+      }
       // A clipd that fails to serve closes its socket, which says less than the reason it gives.
-      const failed = serving.then(
+      const failed = started.serving.then(
         () => new Promise<never>(() => {}),
         (error: unknown) => Promise.reject(error),
       );
@@ -123,13 +152,13 @@ export async function mountStarting(
       attempt.catch(() => {});
       const mounted = await Promise.race([attempt, failed]);
       await firstLookup(mounted.mountPoint);
-      return { mounted, started };
-    } catch (error) {
-      if (started) await client.stop(true).catch(() => {});
-      // Another client was quicker, or the clipd that leaves has the root still: ask again.
-      if (!(error instanceof ClipError) || error.code !== 'BUSY' || started) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 30));
+      return { mounted, started: true };
     }
+  } catch (error) {
+    // Nobody asked for a clipd without mounts.
+    const started = await keeper?.catch(() => null);
+    if (started) await client.stop(true).catch(() => {});
+    throw error;
   }
 }
 

@@ -1,7 +1,13 @@
 import { writeSync } from 'node:fs';
 import { ClipError } from '../bytes/index.js';
 import { notifySystemd, replaceProcess } from '../linux/index.js';
-import { type DaemonSettings, loadKeeper, SETTINGS_VARIABLE, toWireError } from '../mount/index.js';
+import {
+  type DaemonSettings,
+  holdBackExtraCertificates,
+  loadKeeper,
+  SETTINGS_VARIABLE,
+  toWireError,
+} from '../mount/index.js';
 import { KEEPER_FLAGS, KEEPER_MAIN, type KeeperReport, SERVER_MAIN } from './start.js';
 
 /**
@@ -36,6 +42,7 @@ async function runDaemon(settings: DaemonSettings, report: (report: KeeperReport
 /** Turns this process into a keeper that reports to people: `clipctl daemon`. Returns only by throwing. */
 export function becomeKeeper(settings: DaemonSettings): never {
   process.env[SETTINGS_VARIABLE] = JSON.stringify(settings); // which the program inherits
+  holdBackExtraCertificates(process.env);
   replaceProcess(process.execPath, [...KEEPER_FLAGS, KEEPER_MAIN, FOREGROUND]);
 }
 

@@ -1,7 +1,5 @@
 import type { Server } from 'node:http';
 import { type DaemonSettings, LISTEN_FD, loadServer, SETTINGS_VARIABLE } from '../mount/index.js';
-import { createApiServer } from './http.js';
-import { routesOf } from './routes.js';
 import { packageVersion } from './version.js';
 
 /** The server process of clipd, spawned by the keeper. */
@@ -11,7 +9,7 @@ let api: Server | null = null;
 
 async function main(): Promise<void> {
   const { startServerProcess } = await loadServer();
-  const context = await startServerProcess(settings, version, async () => {
+  const starting = startServerProcess(settings, version, async () => {
     await new Promise<void>((resolve) => {
       if (api === null) return resolve();
       // Requests under way are answered; connections kept alive are not waited for.
@@ -20,6 +18,9 @@ async function main(): Promise<void> {
       setTimeout(() => api?.closeAllConnections(), 500).unref();
     });
   });
+  // Loaded while a FUSE thread boots.
+  const [{ createApiServer }, { routesOf }] = await Promise.all([import('./http.js'), import('./routes.js')]);
+  const context = await starting;
   api = createApiServer(routesOf(context, version), (err) => context.log.error({ err }, 'a request failed'));
   // A client that goes away mid-answer is not an event.
   api.on('clientError', (_error, socket) => socket.destroy());

@@ -3,7 +3,13 @@ import { closeSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { ClipError } from '../bytes/index.js';
-import { type DaemonSettings, fromWireError, SETTINGS_VARIABLE, type WireError } from '../mount/index.js';
+import {
+  type DaemonSettings,
+  fromWireError,
+  holdBackExtraCertificates,
+  SETTINGS_VARIABLE,
+  type WireError,
+} from '../mount/index.js';
 import { makeDirectory } from './locations.js';
 
 /** The programs of the installed version. */
@@ -46,8 +52,10 @@ export interface StartedKeeper {
 export async function startKeeper(settings: DaemonSettings): Promise<StartedKeeper> {
   makeDirectory(settings.root);
   const log = openSync(join(settings.root, 'clipd.log'), 'a', 0o600);
+  const env = { ...process.env, [SETTINGS_VARIABLE]: JSON.stringify(settings) };
+  holdBackExtraCertificates(env);
   const child = spawn(process.execPath, [...KEEPER_FLAGS, KEEPER_MAIN], {
-    env: { ...process.env, [SETTINGS_VARIABLE]: JSON.stringify(settings) },
+    env,
     detached: true,
     cwd: '/',
     stdio: [settings.private === true ? 'pipe' : 'ignore', 'pipe', log],

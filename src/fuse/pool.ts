@@ -35,6 +35,8 @@ export interface FusePoolOptions {
 }
 
 interface PoolWorker {
+  /** It waits for work. */
+  ready: boolean;
   readonly thread: Worker;
   readonly control: MessagePort;
   readonly eventFd: number;
@@ -60,11 +62,12 @@ const MAX_DEFAULT_WORKERS = 4;
 export class FusePool {
   readonly #options: FusePoolOptions;
   readonly #workers: PoolWorker[] = [];
-  readonly #fds = new Map<number, number>();
+  readonly #specs = new Map<number, FuseMountSpec>();
   /** Mounts whose requests of a dead server were not sent again: how often each has been interrupted since. */
   readonly #unsent = new Map<number, Map<bigint, number>>();
   readonly #pending = new Map<number, Acknowledgement>();
   readonly #leadership = new Int32Array(new SharedArrayBuffer(LEADERSHIP_WORDS * 4));
+  #started: Promise<void> | null = null;
   #sequence = 0;
   #closing = false;
   #failed = false;
@@ -75,11 +78,23 @@ export class FusePool {
     this.#options = options;
   }
 
-  /** Starts the threads; resolves when all wait for work. */
-  async start(): Promise<void> {
-    const count = this.#options.workers ?? Math.min(MAX_DEFAULT_WORKERS, availableParallelism());
+  /**
+   * Starts the threads; resolves when the first waits for work. The others follow one by one: all at once they would only take
+   * the cores from each other, and from whoever waits for the first answer.
+   */
+  start(): Promise<void> {
+    this.#started ??= this.#start();
+    return this.#started;
+  }
+
+  async #start(): Promise<void> {
     process.on('exit', this.#onExit);
-    await Promise.all(Array.from({ length: count }, (_, i) => this.#startWorker(i + 1)));
+    await this.#startWorker(1);
+    void this.#startOthers().catch(() => {}); // reported by the worker's own events
+  }
+
+  async #startOthers(): Promise<void> {
+    for (let index = 2; index <= this.workerCount && !this.#closing; index++) await this.#startWorker(index);
   }
 
   #startWorker(index: number): Promise<void> {
@@ -106,14 +121,16 @@ export class FusePool {
     const exited = new Promise<void>((resolve) => {
       exit = resolve;
     });
-    this.#workers.push({
+    const worker: PoolWorker = {
+      ready: false,
       thread,
       control: port1,
       eventFd: setup.eventFd,
       stop: setup.stop,
       counters: setup.counters,
       exited,
-    });
+    };
+    this.#workers.push(worker);
     return new Promise((resolve, reject) => {
       const fail = (error: Error): void => {
         reject(error);
@@ -126,8 +143,10 @@ export class FusePool {
           });
       };
       thread.on('message', (message: FromWorker) => {
-        if (message.type === 'ready') resolve();
-        else this.#onMessage(message);
+        if (message.type === 'ready') {
+          this.#join(worker);
+          resolve();
+        } else this.#onMessage(message);
       });
       thread.on('error', fail);
       thread.on('exit', (code) => {
@@ -137,19 +156,31 @@ export class FusePool {
     });
   }
 
+  /** Nobody waits for what it is told here: the first worker has found these mounts good. */
+  #join(worker: PoolWorker): void {
+    worker.ready = true;
+    for (const mount of this.#specs.values()) this.#post(worker, { type: 'attach', sequence: 0, mount });
+    Leadership.callAll(this.#leadership);
+  }
+
+  #post(worker: PoolWorker, message: ToWorker): void {
+    worker.control.postMessage(message);
+    signalEventFd(worker.eventFd);
+  }
+
   #onMessage(message: Exclude<FromWorker, { type: 'ready' }>): void {
     switch (message.type) {
       case 'miss':
         this.#options.onMiss(message.miss);
         break;
       case 'interrupt': {
-        const fd = this.#fds.get(message.mountId);
+        const fd = this.#specs.get(message.mountId)?.fd;
         if (fd === undefined || this.#options.onInterrupt(message.mountId, message.unique)) break;
         this.#interruptUnknown(message.mountId, fd, message.own, message.unique);
         break;
       }
       case 'gone': // reported by every worker
-        if (this.#fds.delete(message.mountId)) {
+        if (this.#specs.delete(message.mountId)) {
           this.#options.onGone(message.mountId, errnoName(message.errno));
         }
         break;
@@ -183,7 +214,7 @@ export class FusePool {
     if (tries <= LOST_AFTER_TRIES) {
       unsent.set(unique, tries);
       setTimeout(() => {
-        if (this.#fds.get(mountId) === fd) replyError(fd, own, Errno.EAGAIN);
+        if (this.#specs.get(mountId)?.fd === fd) replyError(fd, own, Errno.EAGAIN);
       }, LOST_RETRY_MS);
     } else {
       unsent.delete(unique);
@@ -191,17 +222,15 @@ export class FusePool {
     }
   }
 
-  /** Posts to every worker and waits until all have done it. */
+  /** Posts to every worker that is ready and waits until all have done it. */
   async #tell(message: (sequence: number) => ToWorker): Promise<void> {
-    if (this.#workers.length === 0) return; // not started, or closed
+    const workers = this.#workers.filter((worker) => worker.ready);
+    if (workers.length === 0) return; // not started, or closed
     const sequence = ++this.#sequence;
     const done = new Promise<string | null>((resolve) => {
-      this.#pending.set(sequence, { remaining: this.#workers.length, error: null, resolve });
+      this.#pending.set(sequence, { remaining: workers.length, error: null, resolve });
     });
-    for (const worker of this.#workers) {
-      worker.control.postMessage(message(sequence));
-      signalEventFd(worker.eventFd);
-    }
+    for (const worker of workers) this.#post(worker, message(sequence));
     Leadership.callAll(this.#leadership);
     const error = await done;
     if (error !== null) throw new Error(error);
@@ -213,9 +242,10 @@ export class FusePool {
    * @throws when the tree is not a valid image
    */
   async attach(spec: FuseMountSpec): Promise<{ resent: boolean }> {
-    if (this.#workers.length === 0 || this.#closing) throw new Error('the FUSE pool is not running');
+    if (this.#started === null || this.#closing) throw new Error('the FUSE pool is not running');
+    await this.#started;
     const resent = !spec.resumed || ((this.#options.resend ?? true) && requestResend(spec.fd));
-    this.#fds.set(spec.id, spec.fd);
+    this.#specs.set(spec.id, spec);
     if (!resent) this.#unsent.set(spec.id, new Map());
     try {
       await this.#tell((sequence) => ({ type: 'attach', sequence, mount: spec }));
@@ -228,14 +258,14 @@ export class FusePool {
 
   /** After it no worker touches the mount's descriptor. Misses that are pending may still be answered until it is closed. */
   async detach(id: number): Promise<void> {
-    this.#fds.delete(id);
+    this.#specs.delete(id);
     this.#unsent.delete(id);
     if (!this.#closing) await this.#tell((sequence) => ({ type: 'detach', sequence, id }));
   }
 
-  /** How many there are once started. */
+  /** How many there are to be. */
   get workerCount(): number {
-    return this.#workers.length;
+    return this.#options.workers ?? Math.min(MAX_DEFAULT_WORKERS, availableParallelism());
   }
 
   /** Sums over the workers since start. */

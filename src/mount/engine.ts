@@ -3,11 +3,12 @@ import type { FusePool } from '../fuse/index.js';
 import { InflatePool, LayerSet, profilesDirectory, verifySpans } from '../lazy/index.js';
 import { type Logger, Metrics } from '../metrics/index.js';
 import type { ArchiveFile } from './archive-file.js';
+import { ImageData } from './image-data.js';
 import { ImageMount } from './image-mount.js';
 import { lazyLogger } from './lazy-logger.js';
 import type { DaemonSettings } from './protocol.js';
 import { newReadCounters, type ReadCounters } from './reads.js';
-import type { ClientContext, ConnectionState } from './state.js';
+import type { ClientContext, ConnectionState, ImageOptions } from './state.js';
 
 export { lazyLogger, Metrics };
 
@@ -26,6 +27,9 @@ const CACHE_WAIT_MS = 3000;
  */
 const CONTENT_WAIT_MS = 500;
 
+/** Loading the HTTP client that redirects and renewed logins need keeps this thread from reads for 30 ms: when the first are over. */
+const PRELOAD_MS = 1000;
+
 /** Garbage of mounting and unmounting may wait so long. */
 const COLLECT_MS = 1000;
 
@@ -40,6 +44,7 @@ export class Engine {
   readonly #layers: LayerSet;
   readonly #log: Logger;
   readonly #profiles: string;
+  #preload: NodeJS.Timeout | null = null;
   #collecting: NodeJS.Timeout | null = null;
   /** What unmounted images counted. */
   readonly #finished: ReadCounters = newReadCounters();
@@ -67,34 +72,47 @@ export class Engine {
     return new Engine(options, fuse, inflate, cache);
   }
 
-  /** Starts what the first miss would have to wait for. */
+  /** Starts what misses would have to wait for. */
   warm(): void {
     this.#inflate.warm();
-    void import('../oci/index.js').then((oci) => oci.preloadTransport());
+    this.#preload ??= setTimeout(() => {
+      void import('../oci/index.js').then((oci) => oci.preloadTransport());
+    }, PRELOAD_MS).unref();
   }
 
-  /** Serves a connection from now on. Takes `file` over. */
-  async attach(
-    state: ConnectionState,
-    fuseFd: number,
-    file: ArchiveFile,
-    client: ClientContext,
-    resumed: boolean,
-  ): Promise<void> {
-    let mount: ImageMount;
+  /** An image that is about to be mounted. Takes `file` over. @throws FormatError */
+  open(file: ArchiveFile, options: ImageOptions, client: ClientContext): ImageData {
     try {
-      const profiles = resumed ? null : this.#profiles;
-      mount = new ImageMount(state, file, fuseFd, client, this.#layers, this.#log, profiles);
+      const log = this.#log.child({ image: file.archive.image.reference });
+      return new ImageData(file, options, client, this.#layers, log);
     } catch (error) {
       file.close();
+      throw error;
+    }
+  }
+
+  /** As soon as what is fetched may come from the content cache. */
+  fetchAhead(image: ImageData): void {
+    void this.#layers.contentReady(CONTENT_WAIT_MS).then(() => image.fetchAhead());
+  }
+
+  /** Serves a connection from now on. Takes `image` over. */
+  async attach(state: ConnectionState, fuseFd: number, image: ImageData, resumed: boolean): Promise<void> {
+    let mount: ImageMount;
+    try {
+      mount = new ImageMount(state, image, fuseFd, this.#log, resumed ? null : this.#profiles);
+    } catch (error) {
+      await image.close();
       throw error;
     }
     this.mounts.set(state.id, mount);
     this.#collectSoon();
     if (!resumed) await this.#layers.contentReady(CONTENT_WAIT_MS);
     const { resent } = await this.fuse.attach(mount.spec(resumed));
-    mount.fetchAhead();
-    if (!resumed) return;
+    if (!resumed) {
+      this.warm();
+      return;
+    }
     this.resend = resent;
     if (!resent) {
       this.#log.warn(

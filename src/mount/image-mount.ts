@@ -1,67 +1,49 @@
 import { noteTouch } from '../cache/index.js';
 import { ErofsReader, InodeView } from '../erofs/index.js';
 import { type FuseMountSpec, mapFileRange, type ReadMiss, replyData, replyError } from '../fuse/index.js';
-import type { LayerSet, OpenLayer } from '../lazy/index.js';
 import type { Logger } from '../metrics/index.js';
 import type { ArchiveFile } from './archive-file.js';
-import { FetchAhead } from './fetch-ahead.js';
-import { LazySource } from './lazy-source.js';
+import type { FetchAhead } from './fetch-ahead.js';
+import type { ImageData } from './image-data.js';
+import type { LazySource } from './lazy-source.js';
 import { type Piece, Reads } from './reads.js';
 import { Recording } from './recording.js';
-import type { ClientContext, ConnectionState } from './state.js';
+import type { ConnectionState } from './state.js';
 
 /** One image served through one FUSE connection: the I/O thread's side of it. */
 export class ImageMount {
   readonly id: number;
   readonly reads: Reads;
-  readonly file: ArchiveFile;
   readonly fuseFd: number;
-  readonly source: LazySource;
   /** What is read first, for a profile; null after a take-over, which has missed the beginning. */
   readonly recording: Recording | null;
-  readonly ahead: FetchAhead;
-  readonly #layers: readonly OpenLayer[];
+  readonly #image: ImageData;
   readonly #reader: ErofsReader;
   readonly #scratch = new InodeView();
   readonly #readahead: boolean;
-  readonly #state: ConnectionState;
 
-  /** Takes `file` over; `close` gives it back. @throws FormatError */
+  /** Takes `image` over; `close` closes it. @throws FormatError */
   constructor(
     state: ConnectionState,
-    file: ArchiveFile,
+    image: ImageData,
     fuseFd: number,
-    client: ClientContext,
-    set: LayerSet,
     log: Logger,
     /** Where to keep a profile of this mount; null: none is recorded. */
     profiles: string | null,
   ) {
-    const { archive } = file;
+    const { archive } = image.file;
     this.id = state.id;
-    this.file = file;
+    this.#image = image;
     this.fuseFd = fuseFd;
     this.#readahead = state.options.readahead;
-    this.#state = state;
     this.#reader = new ErofsReader(archive.tree);
     this.recording = profiles === null ? null : Recording.begin(archive.image, profiles, log);
-    // Opening fetches nothing: a node that boots without its registry mounts all the same.
-    this.source = new LazySource(archive.image, client, state.options.plainHttp);
-    this.#layers = archive.image.layers.map((meta, index) =>
-      set.open({
-        meta,
-        table: archive.layers[index]!.table,
-        source: this.source,
-        readState: (span) => archive.checkpointState(index, span),
-      }),
-    );
-    this.ahead = new FetchAhead(archive, this.#layers, set, log.child({ mount: state.id }));
     this.reads = new Reads(
       {
         readTimeoutMs: state.options.readTimeout * 1000,
         map: (nid, offset, size) => this.#map(nid, offset, size),
         read: (piece, signal) =>
-          this.#layers[piece.layer]!.layer.read(piece.layerOffset, piece.length, {
+          image.layers[piece.layer]!.layer.read(piece.layerOffset, piece.length, {
             signal,
             ...(piece.file === undefined ? {} : { file: piece.file }),
           }),
@@ -72,23 +54,28 @@ export class ImageMount {
     );
   }
 
+  get file(): ArchiveFile {
+    return this.#image.file;
+  }
+
+  get source(): LazySource {
+    return this.#image.source;
+  }
+
+  get ahead(): FetchAhead {
+    return this.#image.ahead;
+  }
+
   /** What the FUSE workers are given. */
   spec(resumed: boolean): FuseMountSpec {
     return {
       id: this.id,
       fd: this.fuseFd,
       tree: this.file.archive.tree.buffer as SharedArrayBuffer,
-      layers: this.#layers.map(({ layer }, i) => ({ ...layer.shared, touch: this.recording?.touch[i] })),
+      layers: this.#image.layers.map(({ layer }, i) => ({ ...layer.shared, touch: this.recording?.touch[i] })),
       placement: this.file.archive.placement,
       resumed,
     };
-  }
-
-  /** Begins to fetch what nobody has asked for yet: the archive's profile, then, if wanted, everything. */
-  fetchAhead(): void {
-    const { prefetch, readahead, fill } = this.#state.options;
-    // Without read-ahead only what is read shall be fetched: a profile is read-ahead, too.
-    this.ahead.begin({ profile: prefetch && readahead, fill });
   }
 
   miss(miss: ReadMiss): void {
@@ -109,7 +96,7 @@ export class ImageMount {
     const last = pieces.at(-1)!;
     if (last.layer < 0) return pieces;
     this.#reader.inode(nid, this.#scratch);
-    const layerSize = this.#layers[last.layer]!.layer.size;
+    const layerSize = this.#image.layers[last.layer]!.layer.size;
     const end = Math.min(layerSize, last.layerOffset + last.length + Math.max(0, this.#scratch.size - position));
     pieces[pieces.length - 1] = { ...last, file: { key: this.id * 2 ** 32 + nid, end } };
     return pieces;
@@ -122,8 +109,6 @@ export class ImageMount {
     this.reads.abandon();
     // Reads that were given up still hold their layers until they have noticed.
     await this.reads.stopped();
-    for (const open of this.#layers) open.close();
-    await this.source.close();
-    this.file.close();
+    await this.#image.close();
   }
 }

@@ -1,4 +1,5 @@
 export type { Engine } from './engine.js';
+export { holdBackExtraCertificates } from './extra-certificates.js';
 export type { PrefetchState, PrefetchWish } from './fetch-ahead.js';
 export type { Holder } from './holders.js';
 export { CLIP_FS_TYPE, isWithin, mountAt, mountOf, parseSource } from './paths.js';

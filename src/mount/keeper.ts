@@ -52,6 +52,7 @@ export class Keeper {
       serverModule,
       settings: JSON.stringify(settings),
       listenFd,
+      nodeTls: settings.contentCache !== undefined,
       standby: settings.standby ?? true,
       handlers: (server) => this.#handlers(server),
     });
@@ -82,8 +83,8 @@ export class Keeper {
     rmSync(socket, { force: true });
     const keeper = new Keeper(settings, serverModule, lockFd, listenUnix(socket));
     // The server starts while we repair; it is told the connections when both are ready.
-    keeper.#repaired = keeper.#connections.repair();
     keeper.#supervisor.start();
+    keeper.#repaired = keeper.#connections.repair();
     try {
       await keeper.#repaired;
     } catch (error) {

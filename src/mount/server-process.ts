@@ -3,6 +3,7 @@ import { FusePool } from '../fuse/index.js';
 import { dieWithParent } from '../linux/index.js';
 import type { Logger, Metrics } from '../metrics/index.js';
 import type { Engine } from './engine.js';
+import { restoreExtraCertificates } from './extra-certificates.js';
 import { FdSocket } from './fd-socket.js';
 import {
   type DaemonSettings,
@@ -13,6 +14,9 @@ import {
 } from './protocol.js';
 import { Rpc, toWireError } from './rpc.js';
 import type { MountServer } from './server.js';
+
+/** A first mount may come so long after the start before what it does not need yet is loaded. */
+const FIRST_MOUNT_MS = 500;
 
 export interface ServerProcessContext {
   readonly server: MountServer;
@@ -25,8 +29,8 @@ export interface ServerProcessContext {
  * The whole life of a server process but its API: ties this process to the keeper that spawned it, takes over its
  * connections, and ends when the keeper says so or has gone.
  *
- * The order is what makes a killed server's readers wait less: FUSE threads boot on one core while this thread loads
- * the engine on another; what only misses need comes after the connections are answered again.
+ * The order is what makes readers of a killed server, and whoever mounts first, wait less: a FUSE thread boots on one core
+ * while this thread loads the engine on another; what only misses need comes after the connections are answered.
  * @param closeApi called first when the keeper wants this server to end: no more requests
  */
 export async function startServerProcess(
@@ -35,6 +39,8 @@ export async function startServerProcess(
   closeApi: () => Promise<void>,
 ): Promise<ServerProcessContext> {
   process.title = 'clipd server';
+  // For credential helpers, and for connections brought back by a keeper that had nobody's credentials.
+  restoreExtraCertificates(process.env);
   // Without its keeper a server is nothing: mounts belong to the next clipd.
   dieWithParent('SIGKILL');
   process.on('disconnect', () => process.exit(0));
@@ -64,8 +70,7 @@ export async function startServerProcess(
     onFault: (id, cause) => log?.error({ mount: id, cause }, 'a request was answered with EIO'),
     onFailure: (error) => die(error, 'a FUSE worker died: this server process ends'),
   });
-  const fuseStarted = fuse.start();
-  fuseStarted.catch(() => {}); // onFailure
+  fuse.start().catch(() => {}); // onFailure; attach() waits for it
 
   const fds = new FdSocket(FDS_SOCKET_FD);
   const methods = {
@@ -77,7 +82,7 @@ export async function startServerProcess(
   } satisfies ServerMethods;
   const keeper = new Rpc<KeeperMethods>(process, (name) => methods[name as keyof ServerMethods]);
   try {
-    const [parts, { MountServer }] = await Promise.all([import('./engine.js'), import('./server.js'), fuseStarted]);
+    const [parts, { MountServer }] = await Promise.all([import('./engine.js'), import('./server.js')]);
     const ownLog = parts.lazyLogger({ name: 'server', level: settings.verbose ? 'debug' : 'info' });
     log = ownLog;
     const metrics = new parts.Metrics();
@@ -89,10 +94,15 @@ export async function startServerProcess(
     await server.restore();
     const readyMs = Math.round(performance.now());
     const running = engine;
-    setImmediate(() => {
-      ownLog.info({ restarts: hello.restarts, connections: hello.connections.length, startMs, readyMs }, 'serving');
-      running.warm();
-    });
+    const connections = hello.connections.length;
+    // Who started us is about to ask for a mount, which warms the engine, too.
+    setTimeout(
+      () => {
+        ownLog.info({ restarts: hello.restarts, connections, startMs, readyMs }, 'serving');
+        running.warm();
+      },
+      connections > 0 ? 0 : FIRST_MOUNT_MS,
+    );
     return { server, settings, log, metrics };
   } catch (error) {
     // Before anything was served the keeper passes this on to who started it; later it tries again, with back-off.

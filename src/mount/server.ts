@@ -86,7 +86,9 @@ export class MountServer {
         file.close();
         throw new ClipError('CONFLICT', `${state.archivePath} is another archive than the one that was mounted`);
       }
-      await this.engine.attach(state, fuseFd, file, client, resumed);
+      const image = this.engine.open(file, state.options, client);
+      await this.engine.attach(state, fuseFd, image, resumed);
+      this.engine.fetchAhead(image);
     } catch (error) {
       await this.engine.detach(state.id);
       closeSync(fuseFd);
@@ -190,8 +192,11 @@ export class MountServer {
   async #connect(args: MountArguments, file: ArchiveFile): Promise<MountedPlace> {
     const identity = file.archive.identity;
     const options = { ...DEFAULT_IMAGE_OPTIONS, ...args.options };
-    const fdToken = this.#fds.send([file.fd]);
     const client = LazySource.contextOf(args.access);
+    const image = this.engine.open(file, options, client);
+    // The link has nothing to do until the first reader comes: what he will want can be on its way before he can.
+    this.engine.fetchAhead(image);
+    const fdToken = this.#fds.send([file.fd]);
     const place = placeRequest(args);
     let reply: Awaited<ReturnType<KeeperMethods['connect']>>;
     try {
@@ -204,13 +209,13 @@ export class MountServer {
         place,
       });
     } catch (error) {
-      file.close();
+      await image.close();
       throw error;
     }
     const { connection } = reply;
     const [fuseFd] = this.#fds.take(reply.fdToken) as [number];
     try {
-      await this.engine.attach(connection, fuseFd, file, client, false);
+      await this.engine.attach(connection, fuseFd, image, false);
       const bound = this.hello.rootless
         ? connection.places[0]!
         : await this.#keeper.call('bind', { id: connection.id, place });

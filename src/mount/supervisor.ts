@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { ClipError } from '../bytes/index.js';
 import { closeFd, socketPair } from '../linux/index.js';
+import { restoreExtraCertificates } from './extra-certificates.js';
 import { FdSocket } from './fd-socket.js';
 import { logLine } from './log-line.js';
 import { type KeeperMethods, SETTINGS_VARIABLE, type ServerMethods } from './protocol.js';
@@ -47,6 +48,8 @@ export interface SupervisorOptions {
   /** In the servers' environment, as SETTINGS_VARIABLE. */
   readonly settings: string;
   readonly listenFd: number;
+  /** Servers make connections with Node's own TLS settings: to a content cache. */
+  readonly nodeTls: boolean;
   /**
    * Keep a second server process that has loaded and waits: taking over then takes a tenth of the time. It has no
    * descriptors, no cache and no image; it costs the memory of a bare process with its threads.
@@ -167,8 +170,10 @@ export class Supervisor {
   #spawn(serverModule: string): ServerProcess {
     const [ours, theirs] = socketPair('seqpacket', true);
     // Descriptors 4 and 5 of the child: LISTEN_FD and FDS_SOCKET_FD.
+    const env = { ...process.env, [SETTINGS_VARIABLE]: this.#options.settings };
+    if (this.#options.nodeTls) restoreExtraCertificates(env);
     const child = spawn(process.execPath, [...NODE_FLAGS, serverModule], {
-      env: { ...process.env, [SETTINGS_VARIABLE]: this.#options.settings },
+      env,
       stdio: ['ignore', 2, 2, 'ipc', this.#options.listenFd, theirs],
     });
     closeFd(theirs);

@@ -1,11 +1,11 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { commands } from '../../src/cli/commands/index.js';
+import { registerCommands } from '../../src/cli/commands/index.js';
 import { Clipctl } from '../support/clipctl.js';
 
 const program = new Command();
-for (const register of commands) register(program);
+await registerCommands(program, []);
 const names = program.commands.map((command) => command.name());
 
 /** Every command that does something: "index", "cache ls". */

@@ -1,35 +1,29 @@
 import type { Command } from 'commander';
-import { registerCache } from './cache.js';
-import { registerDaemon } from './daemon.js';
-import { registerHealth } from './health.js';
-import { registerIndex } from './index-command.js';
-import { registerInspect } from './inspect.js';
-import { registerLs } from './ls.js';
-import { registerMount } from './mount.js';
-import { registerOptimize } from './optimize.js';
-import { registerPrefetch } from './prefetch.js';
-import { registerProfile } from './profile.js';
-import { registerPs } from './ps.js';
-import { registerStats } from './stats.js';
-import { registerUmount } from './umount.js';
-import { registerVerify } from './verify.js';
-import { registerVersion } from './version.js';
 
-/** Each command registers itself and loads what it needs when it runs: `clipctl help` must not load an engine. */
-export const commands: readonly ((program: Command) => void)[] = [
-  registerIndex,
-  registerLs,
-  registerInspect,
-  registerVerify,
-  registerOptimize,
-  registerProfile,
-  registerMount,
-  registerUmount,
-  registerPs,
-  registerStats,
-  registerPrefetch,
-  registerHealth,
-  registerCache,
-  registerDaemon,
-  registerVersion,
-];
+type Register = (program: Command) => void;
+
+/** Each command registers itself, and loads what it needs when it runs: `clipctl help` must not load an engine. */
+const commands: Readonly<Record<string, () => Promise<Register>>> = {
+  index: async () => (await import('./index-command.js')).registerIndex,
+  ls: async () => (await import('./ls.js')).registerLs,
+  inspect: async () => (await import('./inspect.js')).registerInspect,
+  verify: async () => (await import('./verify.js')).registerVerify,
+  optimize: async () => (await import('./optimize.js')).registerOptimize,
+  profile: async () => (await import('./profile.js')).registerProfile,
+  mount: async () => (await import('./mount.js')).registerMount,
+  umount: async () => (await import('./umount.js')).registerUmount,
+  ps: async () => (await import('./ps.js')).registerPs,
+  stats: async () => (await import('./stats.js')).registerStats,
+  prefetch: async () => (await import('./prefetch.js')).registerPrefetch,
+  health: async () => (await import('./health.js')).registerHealth,
+  cache: async () => (await import('./cache.js')).registerCache,
+  daemon: async () => (await import('./daemon.js')).registerDaemon,
+  version: async () => (await import('./version.js')).registerVersion,
+};
+
+/** Registers the command that `args` name; all of them for help, or when that is none: they are then listed, or looked at for its like. */
+export async function registerCommands(program: Command, args: readonly string[]): Promise<void> {
+  const asked = args[0] ?? '';
+  const load = Object.hasOwn(commands, asked) ? [commands[asked]!] : Object.values(commands);
+  for (const register of await Promise.all(load.map((each) => each()))) register(program);
+}

@@ -66,12 +66,16 @@ async function undo(client: ClipdClient, mountPoint: string, started: boolean): 
 
 async function mount(flags: Flags): Promise<void> {
   const interrupted = interruption();
-  const { ClipdClient, IDLE_EXIT_SECONDS, mountStarting, prepareMount } = await import('../../daemon/index.js');
+  const { ClipdClient, IDLE_EXIT_SECONDS, mountStarting } = await import('../../daemon/index.js');
   const location = await locate(flags);
   await checkContentCache(flags);
   const contentCache = contentCacheUrl(flags);
   const credentials = credentialsFrom(flags);
-  const request = await prepareMount(
+  const client = new ClipdClient(location.root);
+  const settings = { ...daemonSettings(location, flags), idleExit: IDLE_EXIT_SECONDS };
+  const { mounted, started } = await mountStarting(
+    client,
+    settings,
     {
       archivePath: flags.clip,
       mountPoint: flags.at,
@@ -86,11 +90,7 @@ async function mount(flags: Flags): Promise<void> {
       ...(flags.workers === undefined ? {} : { workers: flags.workers }),
       ...(contentCache === undefined ? {} : { contentCache }),
     },
-    location.root,
   );
-  const client = new ClipdClient(location.root);
-  const settings = { ...daemonSettings(location, flags), idleExit: IDLE_EXIT_SECONDS };
-  const { mounted, started } = await mountStarting(client, settings, request);
   let signal = interrupted.seen();
   if (signal === null) {
     await print(mounted, flags);

@@ -1,0 +1,53 @@
+import type { LayerSet, OpenLayer } from '../lazy/index.js';
+import type { Logger } from '../metrics/index.js';
+import type { ArchiveFile } from './archive-file.js';
+import { FetchAhead } from './fetch-ahead.js';
+import { LazySource } from './lazy-source.js';
+import type { ClientContext, ImageOptions } from './state.js';
+
+/** An image's bytes: there, and being fetched ahead, before the image has a FUSE connection. */
+export class ImageData {
+  readonly file: ArchiveFile;
+  readonly source: LazySource;
+  readonly layers: readonly OpenLayer[];
+  readonly ahead: FetchAhead;
+  readonly #options: ImageOptions;
+  #begun = false;
+  #closed = false;
+
+  /** Takes `file` over; `close` gives it back. @throws FormatError */
+  constructor(file: ArchiveFile, options: ImageOptions, client: ClientContext, set: LayerSet, log: Logger) {
+    const { archive } = file;
+    this.file = file;
+    this.#options = options;
+    // Opening fetches nothing: a node that boots without its registry mounts all the same.
+    this.source = new LazySource(archive.image, client, options.plainHttp);
+    this.layers = archive.image.layers.map((meta, index) =>
+      set.open({
+        meta,
+        table: archive.layers[index]!.table,
+        source: this.source,
+        readState: (span) => archive.checkpointState(index, span),
+      }),
+    );
+    this.ahead = new FetchAhead(archive, this.layers, set, log);
+  }
+
+  /** Begins to fetch what nobody has asked for yet: the archive's profile, then, if wanted, everything. Once. */
+  fetchAhead(): void {
+    if (this.#begun || this.#closed) return;
+    this.#begun = true;
+    const { prefetch, readahead, fill } = this.#options;
+    // Without read-ahead only what is read shall be fetched: a profile is read-ahead, too.
+    this.ahead.begin({ profile: prefetch && readahead, fill });
+  }
+
+  /** When no read is under way any more. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.ahead.cancel();
+    for (const open of this.layers) open.close();
+    await this.source.close();
+    this.file.close();
+  }
+}
