@@ -142,6 +142,11 @@ export class SpanCache {
     return layer.attached ? this.#writes.due : this.#opens.due && layer.opening.due;
   }
 
+  /** Whether the disk takes writes for this layer; one that has no file yet is given it, if that is possible by now. */
+  ready(layer: CachedLayer): boolean {
+    return this.#writes.due && this.#attach(layer);
+  }
+
   /** Advances with every fill; what `lastUse` is measured in. */
   tick(): number {
     return Atomics.add(this.#clock, 0, 1) + 1;

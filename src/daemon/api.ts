@@ -73,6 +73,8 @@ export interface MountInfoReply {
   readonly options: ImageOptions;
   /** ISO 8601. */
   readonly mountedAt: string;
+  /** What is, or was, fetched before anybody reads it. Of the image: its places share it. */
+  readonly prefetches: readonly PrefetchState[];
 }
 
 export interface UnmountRequest {
@@ -157,6 +159,8 @@ export interface ConnectionStats {
   readonly layers: number;
   readonly reads: Readonly<Record<string, number>>;
   readonly inFlight: number;
+  /** What is, or was, fetched before anybody reads it: by profile, by `--fill`, as asked for. */
+  readonly prefetches: readonly PrefetchState[];
 }
 
 export interface Stats {

@@ -59,6 +59,7 @@ export function routesOf(context: ServerProcessContext, version: string): Record
     dev: place.dev,
     options: connection.options,
     mountedAt: new Date(place.mountedAt).toISOString(),
+    prefetches: engine.mounts.get(connection.id)?.ahead.list() ?? [],
   });
 
   const list = async (): Promise<MountInfoReply[]> => {
@@ -85,6 +86,7 @@ export function routesOf(context: ServerProcessContext, version: string): Record
         layers: mount.file.archive.image.layers.length,
         reads: { ...mount.reads.counters },
         inFlight: mount.reads.inFlight,
+        prefetches: mount.ahead.list(),
       });
     }
     const standby = await server.standby();
@@ -166,7 +168,7 @@ function prefixed(prefix: string, values: object): Record<string, number> {
 
 /** Of a URL what a screen or a log may show. */
 function withoutPassword(value: string | number): string {
-  return String(value).replace(/(?<=^\w+:\/\/)[^/@]*@/, '…@');
+  return String(value).replace(/(?<=^[\w+]+:\/\/).*@/, '…@');
 }
 
 /**

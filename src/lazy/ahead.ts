@@ -19,8 +19,10 @@ export function newProgress(total: number, totalBytes: number): AheadProgress {
 
 /** What fetching ahead needs to know of the set. */
 export interface AheadContext {
-  /** Compressed bytes that fit without pushing out what mounts use. */
+  /** Bytes that fit without pushing out what mounts use; also false while the disk takes no writes. */
   hasRoom(bytes: number): boolean;
+  /** Whether the disk takes writes for this layer (again). */
+  ready(layer: LazyLayer): boolean;
   /** Milliseconds since a reader last had to wait. */
   quietFor(): number;
 }
@@ -39,6 +41,8 @@ class Runner {
     readonly priority: 2 | 3,
     readonly signal: AbortSignal | undefined,
     readonly context: AheadContext,
+    /** Told of a span that was dropped because its room was taken, or the disk refused it. */
+    readonly onDropped: (layer: LazyLayer, span: number) => void = () => {},
   ) {
     signal?.addEventListener(
       'abort',
@@ -78,6 +82,7 @@ class Runner {
       .then(done, (error: unknown) => {
         // Called off, or dropped because its room was taken meanwhile: no failure of the source.
         if (!(error instanceof ClipError && error.code === 'ABORTED')) this.progress.failed++;
+        else if (!this.signal?.aborted) this.onDropped(layer, span);
       })
       .finally(() => {
         this.#outstanding -= bytes;
@@ -116,6 +121,8 @@ export interface FillOptions {
   readonly bytesPerSecond?: number | undefined;
   /** It begins, and after each wait goes on, when no reader has had to wait for so long. Default 1000. */
   readonly quietMs?: number | undefined;
+  /** Wait for a disk that takes no writes for now, instead of stopping. Default false. */
+  readonly patient?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -127,6 +134,11 @@ const FILL_OUTSTANDING = 8 * 1024 * 1024;
 /** So many seconds' worth is asked for in one go before the rate is waited for: neighbours then share a request. */
 const FILL_BATCH_SECONDS = 0.1;
 
+/** How often a patient fill asks whether the disk takes writes again. */
+const DISK_POLL_MS = 500;
+/** Spans that the disk refused are asked for again so many times. */
+const MAX_PASSES = 4;
+
 /** Fetches all that is missing, at a bounded rate, while nobody waits for anything. Stops at the cap; never rejects. */
 export async function fill(
   layers: readonly LazyLayer[],
@@ -134,19 +146,49 @@ export async function fill(
   progress: AheadProgress,
   options: FillOptions = {},
 ): Promise<void> {
-  const { bytesPerSecond = DEFAULT_FILL_RATE, quietMs = DEFAULT_QUIET_MS, signal } = options;
-  const runner = new Runner(progress, Priority.fill, signal, context);
+  let todo = layers.map((layer): FillPart => ({ layer, spans: range(layer.table.count) }));
+  for (let pass = 0; pass < MAX_PASSES && todo.length > 0; pass++) {
+    const dropped = new Map<LazyLayer, number[]>();
+    await fillPass(todo, context, progress, options, (layer, span) => {
+      const spans = dropped.get(layer);
+      if (spans === undefined) dropped.set(layer, [span]);
+      else spans.push(span);
+    });
+    if (options.patient !== true) return;
+    todo = [...dropped].map(([layer, spans]) => ({ layer, spans }));
+  }
+}
+
+interface FillPart {
+  readonly layer: LazyLayer;
+  readonly spans: Iterable<number>;
+}
+
+function* range(count: number): Iterable<number> {
+  for (let i = 0; i < count; i++) yield i;
+}
+
+async function fillPass(
+  parts: readonly FillPart[],
+  context: AheadContext,
+  progress: AheadProgress,
+  options: FillOptions,
+  onDropped: (layer: LazyLayer, span: number) => void,
+): Promise<void> {
+  const { bytesPerSecond = DEFAULT_FILL_RATE, quietMs = DEFAULT_QUIET_MS, patient = false, signal } = options;
+  const runner = new Runner(progress, Priority.fill, signal, context, onDropped);
   const started = performance.now();
   let credit = 0;
   let since = started;
-  everything: for (const layer of layers) {
-    if (!layer.cached.attached) continue; // memory alone cannot hold a layer
-    for (let span = 0; span < layer.table.count; span++) {
+  everything: for (const { layer, spans } of parts) {
+    if (!patient && !context.ready(layer)) continue; // memory alone cannot hold a layer
+    for (const span of spans) {
       while (!signal?.aborted && Math.min(context.quietFor(), performance.now() - started) < quietMs) {
         await pause(Math.max(5, quietMs - context.quietFor()), signal);
         since = performance.now();
         credit = 0;
       }
+      while (patient && !signal?.aborted && !context.ready(layer)) await pause(DISK_POLL_MS, signal);
       if (signal?.aborted) break everything;
       if (!layer.has(span)) {
         const bytes = layer.compressedBytes(span, span + 1);

@@ -25,10 +25,19 @@ export function lazyCounters(metrics: Metrics) {
     failedSpans: metrics.counter('failedSpans', 'Spans given up after retries: their readers got an error'),
     abortedSpans: metrics.counter('abortedSpans', 'Spans given up because nobody waited any more'),
     skippedBackground: metrics.counter('skippedBackground', 'Spans fetched ahead and dropped for lack of room'),
-    readaheadUseful: metrics.counter('readaheadUsefulBytes', 'Read-ahead that was read later'),
-    readaheadWasted: metrics.counter('readaheadWastedBytes', 'Read-ahead that went without having been read'),
-    prefetchUseful: metrics.counter('prefetchUsefulBytes', 'Prefetched bytes that were read later'),
-    prefetchWasted: metrics.counter('prefetchWastedBytes', 'Prefetched bytes that went without having been read'),
+    useful: {
+      [Priority.readahead]: metrics.counter('readaheadUsefulBytes', 'Read-ahead that was read later'),
+      [Priority.prefetch]: metrics.counter('prefetchUsefulBytes', 'Prefetched bytes that were read later'),
+      [Priority.fill]: metrics.counter('fillUsefulBytes', 'Bytes fetched by background fill that were read later'),
+    },
+    wasted: {
+      [Priority.readahead]: metrics.counter('readaheadWastedBytes', 'Read-ahead that went without having been read'),
+      [Priority.prefetch]: metrics.counter(
+        'prefetchWastedBytes',
+        'Prefetched bytes that went without having been read',
+      ),
+      [Priority.fill]: metrics.counter('fillWastedBytes', 'Background fill that went without having been read'),
+    },
   };
 }
 

@@ -80,7 +80,7 @@ function dropCaches(): void {
 async function open(
   memoryBytes = 1 << 20,
   which: TestLayer = layer,
-): Promise<{ opened: OpenLayer; source: FakeSource; metrics: Metrics; cache: SpanCache }> {
+): Promise<{ opened: OpenLayer; source: FakeSource; metrics: Metrics; cache: SpanCache; set: LayerSet }> {
   const metrics = new Metrics();
   const cache = await SpanCache.open(join(disk, 'cache'), { metrics, maxBytes: 1 << 30 });
   const set = new LayerSet({ cache, pool, metrics, readahead: false, memoryBytes });
@@ -90,7 +90,7 @@ async function open(
     opened.close();
     cache.close();
   });
-  return { opened, source, metrics, cache };
+  return { opened, source, metrics, cache, set };
 }
 
 async function readAll(opened: OpenLayer, expected = raw): Promise<void> {
@@ -254,3 +254,21 @@ test('a layer whose cache file cannot be opened is served without, until it can'
   }
   expect(present(opened)).toBeGreaterThan(0);
 });
+
+test.runIf(mayMount)(
+  'a patient fill waits for a disk that is full, and completes the layer when it is not',
+  async () => {
+    mountSmallDisk();
+    const { opened, metrics, set } = await open();
+    const { progress, finished } = set.fill([opened], { quietMs: 0, bytesPerSecond: 1e9, patient: true });
+    for (let i = 0; i < 50 && metrics.snapshot().cacheWriteErrors === 0; i++) await sleep(20);
+    expect(progress.done).toBeLessThan(layer.table.count);
+    run('mount', '-o', 'remount,size=16m', disk);
+    await finished;
+    expect(progress).toMatchObject({ total: layer.table.count, failed: 0 });
+    // What made room for others on the full disk may be gone again: all the rest is there.
+    await readAll(opened);
+    expect(metrics.snapshot()).toMatchObject({ failedSpans: 0, cacheWritable: 1 });
+    expect(metrics.snapshot().fillUsefulBytes).toBeGreaterThan(0);
+  },
+);

@@ -155,6 +155,7 @@ export class LayerSet {
     const { cache, activity } = this.#context;
     return {
       hasRoom: (bytes) => cache.hasRoom(bytes),
+      ready: (layer) => cache.ready(layer.cached),
       quietFor: () => activity.quietFor,
     };
   }

@@ -304,7 +304,15 @@ export class LazyLayer implements QueuedLayer {
     const { cache, memory } = this.#context;
     let outcome: SpanResult = null;
     if (result.status === 'bytes') {
-      if (result.writeError !== undefined) cache.writeFailed(this.#cached, span, result.writeError);
+      if (result.writeError !== undefined) {
+        cache.writeFailed(this.#cached, span, result.writeError);
+        // Memory is for what somebody reads soon: a fill asks again when the disk has recovered.
+        if (job !== null && job.waiters === 0 && job.priority === Priority.fill) {
+          this.#context.counters.skippedBackground.add();
+          this.settle(job, abandoned(this.#name(span)));
+          return;
+        }
+      }
       memory.put(this.shared.id, span, result.bytes);
       outcome = result.bytes;
     } else if (target !== null) cache.writeSucceeded();

@@ -113,7 +113,9 @@ export class FetchAhead {
       const { background, bytesPerSecond } = wish as Extract<PrefetchWish, { what: 'image' }>;
       running = this.#set.fill(this.#layers, {
         signal,
-        ...(background === true ? {} : { quietMs: 0, bytesPerSecond: bytesPerSecond ?? Number.MAX_SAFE_INTEGER }),
+        ...(background === true
+          ? { patient: true }
+          : { quietMs: 0, bytesPerSecond: bytesPerSecond ?? Number.MAX_SAFE_INTEGER }),
       });
     }
     const id = `${process.pid}.${nextId++}`;

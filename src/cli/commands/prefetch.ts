@@ -15,14 +15,22 @@ interface Flags extends RootFlags {
 
 const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1)} MB`;
 
-function describe({ what, paths, state, reason, spans, bytes }: PrefetchReply): string {
+/** One line: state, how far, of what. */
+export function describePrefetch({
+  what,
+  paths,
+  state,
+  reason,
+  spans,
+  bytes,
+}: Omit<PrefetchReply, 'mountPoint'>): string {
   const of = what === 'paths' ? (paths ?? []).join(' ') : what === 'profile' ? 'the profile' : 'the image';
   const why = reason === undefined ? '' : `: ${reason}`;
   return `${state}\t${megabytes(bytes.done)} of ${megabytes(bytes.total)}, ${spans.done} of ${spans.total} spans\t${of}${why}`;
 }
 
 function print(states: readonly PrefetchReply[], flags: Flags): void {
-  printResult(states, flags.json === true, () => states.map(describe).join('\n'));
+  printResult(states, flags.json === true, () => states.map(describePrefetch).join('\n'));
 }
 
 function exclusive(paths: readonly string[], flags: Flags): void {
@@ -69,7 +77,7 @@ async function prefetch(place: string, paths: readonly string[], flags: Flags): 
   const begun = await client.prefetch(request);
   const state = flags.wait ? await interruptible((signal) => wait(client, request, begun, signal)) : begun;
   if (state === undefined) return;
-  printResult(state, flags.json === true, () => describe(state));
+  printResult(state, flags.json === true, () => describePrefetch(state));
   if (!flags.wait || state.state === 'done') return;
   throw new ClipError('SYSTEM', `not everything was fetched at ${mountPoint}: ${state.reason ?? state.state}`, {
     hint: 'what is missing is fetched when it is read',

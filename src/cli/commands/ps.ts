@@ -1,6 +1,13 @@
 import type { Command } from 'commander';
+import type { MountInfoReply } from '../../daemon/index.js';
 import { addRootFlags, locate, type RootFlags } from '../daemon-flags.js';
 import { printResult } from '../output.js';
+
+const NAMES = { image: 'the image', profile: 'its profile', paths: 'files' } as const;
+
+function fetching({ what, bytes }: MountInfoReply['prefetches'][number]): string {
+  return `fetching ${NAMES[what]}: ${Math.floor((100 * bytes.done) / Math.max(1, bytes.total))} %`;
+}
 
 async function ps(flags: RootFlags): Promise<void> {
   const { ClipdClient, NotRunningError } = await import('../../daemon/index.js');
@@ -11,7 +18,12 @@ async function ps(flags: RootFlags): Promise<void> {
     throw error;
   });
   printResult(mounts, flags.json === true, () =>
-    mounts.map((mount) => `${mount.mountPoint}\t${mount.reference}\t${mount.archivePath}`).join('\n'),
+    mounts
+      .map(({ mountPoint, reference, archivePath, prefetches }) => {
+        const running = prefetches.filter((one) => one.state === 'running').map(fetching);
+        return [mountPoint, reference, archivePath, ...running].join('\t');
+      })
+      .join('\n'),
   );
 }
 

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { addRootFlags, locate, type RootFlags } from '../daemon-flags.js';
 import { printResult } from '../output.js';
+import { describePrefetch } from './prefetch.js';
 
 async function stats(flags: RootFlags): Promise<void> {
   const { ClipdClient } = await import('../../daemon/index.js');
@@ -16,6 +17,9 @@ async function stats(flags: RootFlags): Promise<void> {
       ['counters', value.counters],
     ] as const) {
       for (const [name, number] of Object.entries(numbers)) lines.push(`${group}.${name}\t${number}`);
+    }
+    for (const { reference, prefetches } of value.connections) {
+      for (const one of prefetches) lines.push(`prefetch\t${reference}\t${describePrefetch(one)}`);
     }
     return lines.join('\n');
   });
