@@ -8,12 +8,17 @@ export PATH="$PWD/node_modules/.bin:$PATH"
 exec 9<scripts/build.sh # one build at a time
 flock 9
 status=0 # both compilers run, whatever the first one says
-wasm=src/gzip/inflate.wasm
-if [ -e src/gzip/assembly/index.ts ] && { [ ! -e $wasm ] || [ -n "$(find src/gzip/assembly package-lock.json -newer $wasm)" ]; }; then
-  asc src/gzip/assembly/index.ts --config src/gzip/assembly/asconfig.json --outFile $wasm.new && mv $wasm.new $wasm || status=1
-fi
 mkdir -p dist/src/gzip
-if [ -e $wasm ] && ! cmp -s $wasm dist/src/gzip/inflate.wasm; then cp $wasm dist/src/gzip/inflate.wasm; fi
+# Twice: a module says of the memory it imports whether that is shared between threads.
+for name in inflate inflate-shared; do
+  wasm=src/gzip/$name.wasm
+  if [ -e src/gzip/assembly/index.ts ] && { [ ! -e $wasm ] || [ -n "$(find src/gzip/assembly package-lock.json -newer $wasm)" ]; }; then
+    flags=()
+    if [ $name = inflate-shared ]; then flags=(--sharedMemory --enable threads); fi
+    asc src/gzip/assembly/index.ts --config src/gzip/assembly/asconfig.json "${flags[@]}" --outFile $wasm.new && mv $wasm.new $wasm || status=1
+  fi
+  if [ -e $wasm ] && ! cmp -s $wasm dist/src/gzip/$name.wasm; then cp $wasm dist/src/gzip/$name.wasm; fi
+done
 [ -e dist/src/zstd/zstd.wasm ] || node scripts/extract-zstd.mjs dist/src/zstd/zstd.wasm || status=1
 # A test whose source is gone must not go on running.
 find dist -path dist/lib -prune -o -name '*.js' -print | while read -r js; do

@@ -105,8 +105,8 @@ describe('the import graph (DESIGN §7)', () => {
     const text = files.find(({ file }) => file === name)!.text;
     expect(text.match(/import .*'node:fs'/g)).toEqual(["import { readFileSync } from 'node:fs'"]);
     const uses = text.match(/readFileSync\(.*/g)!;
-    expect(uses).toHaveLength(1);
-    expect(uses[0]).toMatch(/^readFileSync\(new URL\('\.\/\w+\.wasm', import\.meta\.url\)\)/);
+    expect(uses.length).toBeGreaterThan(0);
+    for (const use of uses) expect(use).toMatch(/^readFileSync\(new URL\('\.\/[\w-]+\.wasm', import\.meta\.url\)\)/);
   });
 
   it('has no cycle between files', () => {

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { constants, crc32, gzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { checkSpans, gzipMember, indexGzip, layerLike } from '../../test/support/gzip.js';
+import { checkSpans, gzipMember, type IndexedGzip, indexGzip, layerLike } from '../../test/support/gzip.js';
 import { FormatError } from '../bytes/index.js';
 import { GzipIndexer } from './indexer.js';
 import { SpanInflater } from './span.js';
@@ -85,23 +85,54 @@ describe('checkpoints', () => {
     }
   });
 
+  const told = ({ checkpoints, crc32s }: IndexedGzip): string =>
+    JSON.stringify([
+      crc32s,
+      checkpoints.map((c) => ({
+        ...c,
+        header: Buffer.from(c.header).toString('hex'),
+        window: Buffer.from(c.window).toString('hex'),
+      })),
+    ]);
+
+  test('are the same in shared memory, with slots for input and buffers for output in turn', () => {
+    const bytes = layerLike(900_000, 5);
+    const compressed = gzipSync(bytes);
+    for (const [spanBytes, outBytes, inBytes] of [
+      [100_000, 40_000, 1000],
+      [7919, 1009, 77],
+      [262_144, 262_144, 65_536],
+    ] as const) {
+      const shape = { outBuffers: 3, outBytes, inSlots: 2, inBytes };
+      const indexed = indexGzip(compressed, { spanBytes, shape });
+      expect(indexed.output.equals(bytes)).toBe(true);
+      expect(told(indexed)).toBe(told(indexGzip(compressed, { spanBytes })));
+    }
+  });
+
   test('report each boundary at once, and the checkpoint within 32 KiB of it', () => {
     const bytes = layerLike(400_000);
-    const indexer = new GzipIndexer({ spanBytes: 100_000 });
     const boundaries: number[] = [];
     let produced = 0;
     let reported = 0;
-    indexer.onBoundary = (layerOffset) => {
-      expect(layerOffset).toBe(produced);
-      boundaries.push(layerOffset);
-    };
-    indexer.onCheckpoint = ({ layerOffset }) => {
-      expect(produced - layerOffset).toBeLessThanOrEqual(32768);
-      reported++;
-    };
-    indexer.push(gzipSync(bytes), (view) => {
-      produced += view.length;
-    });
+    const indexer = new GzipIndexer(
+      { spanBytes: 100_000 },
+      {
+        output: (view) => {
+          produced += view.length;
+        },
+        boundary: (layerOffset) => {
+          expect(layerOffset).toBe(produced);
+          boundaries.push(layerOffset);
+        },
+        checkpoint: ({ layerOffset }) => {
+          expect(produced - layerOffset).toBeLessThanOrEqual(32768);
+          reported++;
+        },
+        member: () => {},
+      },
+    );
+    indexer.push(gzipSync(bytes));
     indexer.finish();
     // The last one is the end of the output: a boundary, but no checkpoint.
     expect(boundaries).toEqual([100_000, 200_000, 300_000, 400_000]);
@@ -203,7 +234,7 @@ describe('checkpoint state', () => {
     expect(() => encodeCheckpointState(new Uint8Array(291), new Uint8Array(0))).toThrow(RangeError);
     expect(() => encodeCheckpointState(Uint8Array.of(0), new Uint8Array(32769))).toThrow(RangeError);
     expect(() => encodeCheckpointState(new Uint8Array(0), new Uint8Array(1))).toThrow(RangeError);
-    expect(() => new GzipIndexer({ spanBytes: 0 })).toThrow(RangeError);
+    expect(() => indexGzip(gzipSync('x'), { spanBytes: 0 })).toThrow(RangeError);
     expect(() => new SpanInflater().inflate(new Uint8Array(1), 0, null, 0, () => {})).toThrow(RangeError);
   });
 });

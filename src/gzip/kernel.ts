@@ -13,16 +13,12 @@ import {
   PENDING_COPY,
   WINDOW_BYTES,
 } from './format.js';
+import { CARRY_BYTES, KernelMemory, type LinearMemory, PRIVATE_SHAPE } from './memory.js';
 
 // Addresses of assembly/layout.ts.
 const STATE = 0x100;
 const HEADER = 0x2000;
 const WINDOW = 0x18000;
-const OUT = 0x20040;
-const OUT_START = OUT + WINDOW_BYTES;
-const OUT_END = OUT_START + 0x40000;
-const IN = 0x80000;
-const IN_CAPACITY = 0x40000;
 
 // Indices of the fields of STATE.
 const BIT_POS = 0;
@@ -43,86 +39,139 @@ const FIELDS = 14;
 
 /** The part of the JavaScript API that is used here: neither lib.es2023 nor Node's types declare it. */
 declare namespace WebAssembly {
-  interface Memory {
-    readonly buffer: ArrayBuffer;
-  }
   class Module {
     constructor(bytes: Uint8Array);
   }
   class Instance {
-    constructor(module: Module);
+    constructor(module: Module, imports: { env: { memory: LinearMemory } });
     readonly exports: unknown;
   }
 }
 
 interface KernelExports {
-  readonly memory: WebAssembly.Memory;
   run(): number;
-  enterBlock(mode: number, bytes: number): number;
+  enterBlock(mode: number, from: number, bytes: number): number;
+  move(to: number, from: number, bytes: number): void;
   track(): void;
   endTracking(): number;
 }
 
+/** One for memory of its own, one for shared memory. */
 let compiled: WebAssembly.Module | undefined;
+let compiledShared: WebAssembly.Module | undefined;
 
-function instantiate(): KernelExports {
-  compiled ??= new WebAssembly.Module(readFileSync(new URL('./inflate.wasm', import.meta.url)));
-  return new WebAssembly.Instance(compiled).exports as KernelExports;
+function instantiate({ shared, memory }: KernelMemory): KernelExports {
+  let module = shared ? compiledShared : compiled;
+  if (module === undefined) {
+    module = new WebAssembly.Module(
+      shared
+        ? readFileSync(new URL('./inflate-shared.wasm', import.meta.url))
+        : readFileSync(new URL('./inflate.wasm', import.meta.url)),
+    );
+    if (shared) compiledShared = module;
+    else compiled = module;
+  }
+  return new WebAssembly.Instance(module, { env: { memory } }).exports as KernelExports;
 }
 
 /**
- * One instance of the WASM kernel: raw deflate, up to 256 KiB of input and of output at a time, 1 MiB in all whatever the
- * stream. Input positions count from the first byte appended since reset().
+ * One instance of the WASM kernel: raw deflate, in 1 MiB whatever the stream unless it is given a larger memory. Input
+ * positions count from the first byte appended since reset().
  */
 export class Kernel {
-  readonly #exports = instantiate();
+  readonly #buffers: KernelMemory;
+  readonly #exports: KernelExports;
   /** The whole of linear memory. */
-  readonly memory = new Uint8Array(this.#exports.memory.buffer);
-  readonly #state = new Uint32Array(this.#exports.memory.buffer, STATE, FIELDS);
-  /** Input bytes that have been read and thrown away. */
-  #discarded = 0;
+  readonly memory: Uint8Array;
+  readonly #state: Uint32Array;
+  /** The output buffer at hand, and where its room begins and ends. */
+  #buffer = 0;
+  #outStart = 0;
+  #outEnd = 0;
+  /** What BIT_POS would be at the first bit of the input, had none of it been moved. */
+  #origin = 0;
 
-  constructor() {
+  constructor(buffers: KernelMemory = KernelMemory.make(PRIVATE_SHAPE, false)) {
+    this.#buffers = buffers;
+    this.#exports = instantiate(buffers);
+    this.memory = buffers.bytes;
+    this.#state = new Uint32Array(this.memory.buffer, STATE, FIELDS);
     this.reset();
   }
 
-  /** Forgets everything: no input, no history, at a block boundary. */
+  /** Forgets everything: no input, no history, at a block boundary. Output goes to the first buffer next. */
   reset(): void {
     const state = this.#state;
     state.fill(0, 0, TABLES_FIXED);
-    state[OUT_POS] = OUT_START;
-    state[HIST_LOW] = OUT_START;
-    this.#discarded = 0;
+    const start = this.#buffers.slotStart(0);
+    state[BIT_POS] = start * 8;
+    state[IN_END] = start;
+    this.#origin = start * 8;
+    this.#enterBuffer(0);
+    state[OUT_POS] = this.#outStart;
+    state[HIST_LOW] = this.#outStart;
   }
 
-  /** Appends as much of data[start, …) as there is room for, and returns how much that was. */
+  #enterBuffer(buffer: number): void {
+    this.#buffer = buffer;
+    this.#outStart = this.#buffers.outStart(buffer);
+    this.#outEnd = this.#buffers.outEnd(buffer);
+  }
+
+  /**
+   * Appends as much of data[start, …) as there is room for, and returns how much that was. A slot of this memory is read where
+   * it is, all of it, until release().
+   */
   append(data: Uint8Array, start: number): number {
     const state = this.#state;
+    if (data.buffer === this.memory.buffer) {
+      this.#moveInput(data.byteOffset);
+      state[IN_END] = data.byteOffset + data.length;
+      return data.length;
+    }
+    const first = this.#buffers.slotStart(0);
+    const limit = first + this.#buffers.shape.inBytes;
     const wanted = data.length - start;
-    const read = state[BIT_POS]! >>> 3;
-    if (wanted > IN_CAPACITY - state[IN_END]! && read > 0) {
-      this.memory.copyWithin(IN, IN + read, IN + state[IN_END]!);
-      state[BIT_POS]! -= read * 8;
-      state[IN_END]! -= read;
-      this.#discarded += read;
+    if (wanted > limit - state[IN_END]! && state[BIT_POS]! >>> 3 > first) {
+      this.#moveInput(first + state[IN_END]! - (state[BIT_POS]! >>> 3));
     }
     const end = state[IN_END]!;
-    const n = Math.min(wanted, IN_CAPACITY - end);
-    this.memory.set(start === 0 && n === data.length ? data : data.subarray(start, start + n), IN + end);
+    const n = Math.min(wanted, limit - end);
+    this.memory.set(start === 0 && n === data.length ? data : data.subarray(start, start + n), end);
     state[IN_END] = end + n;
     return n;
   }
 
+  /** For now nothing more can be done with the input: what is unread of a slot is put aside, since the slot is its owner's. */
+  release(): void {
+    if (!this.#buffers.shared) return;
+    const unread = this.#state[IN_END]! - (this.#state[BIT_POS]! >>> 3);
+    if (unread > CARRY_BYTES) throw new Error(`${unread} bytes of input unread at the end of a slot`);
+    this.#moveInput(this.#buffers.holdEnd);
+  }
+
+  /** Moves what is unread of the input so that it ends at `end`. */
+  #moveInput(end: number): void {
+    const state = this.#state;
+    const from = state[BIT_POS]! >>> 3;
+    const unread = state[IN_END]! - from;
+    const to = end - unread;
+    this.#exports.move(to, from, unread);
+    state[BIT_POS]! += (to - from) * 8;
+    this.#origin += (to - from) * 8;
+    state[IN_END] = end;
+  }
+
   /** Position of the next unread bit. */
   get bitPosition(): number {
-    return this.#discarded * 8 + this.#state[BIT_POS]!;
+    return this.#state[BIT_POS]! - this.#origin;
   }
 
   /** Goes on at the next byte boundary, and returns a view of what there is of input from there. */
   unread(): Uint8Array {
     const at = (this.#state[BIT_POS]! + 7) >>> 3;
     this.#state[BIT_POS] = at * 8;
-    return this.memory.subarray(IN + at, IN + this.#state[IN_END]!);
+    return this.memory.subarray(at, this.#state[IN_END]!);
   }
 
   /** Skips whole bytes of unread(). */
@@ -144,28 +193,31 @@ export class Kernel {
   }
 
   /**
-   * Inflates at most `room` bytes, and hands them over as views that are valid until the next call. Returns OUT_FULL when it
-   * stopped at `room` or at the end of the buffer, NEED_INPUT, DONE at the end of the deflate stream, or an error.
+   * Inflates at most `room` bytes, and hands them over as views that are valid until the buffer is filled again: with one
+   * buffer, until the next call. Returns OUT_FULL when it stopped at `room` or at the end of the buffer, NEED_INPUT, DONE at
+   * the end of the deflate stream, or an error.
    */
   run(room: number, onOutput: (view: Uint8Array) => void): number {
     const state = this.#state;
-    if (state[OUT_POS]! === OUT_END) this.#slide();
+    if (state[OUT_POS]! === this.#outEnd) this.#nextBuffer();
     const from = state[OUT_POS]!;
-    state[OUT_LIMIT] = Math.min(from + room, OUT_END);
+    state[OUT_LIMIT] = Math.min(from + room, this.#outEnd);
     const status = this.#exports.run();
     const to = state[OUT_POS]!;
     if (to > from) onOutput(this.memory.subarray(from, to));
     return status;
   }
 
-  /** Moves the last 32 KiB of output to the front of the buffer. */
-  #slide(): void {
+  /** Goes on in the next buffer, with the last 32 KiB of output in front of it. */
+  #nextBuffer(): void {
     const state = this.#state;
-    const by = OUT_END - OUT_START;
-    this.memory.copyWithin(OUT, OUT + by, OUT_END);
-    state[OUT_POS] = OUT_START;
-    state[HIST_LOW] = Math.max(OUT, state[HIST_LOW]! - by);
-    // A checkpoint is tracked for 32 KiB, so it is still in the buffer.
+    const end = this.#outEnd;
+    this.#enterBuffer((this.#buffer + 1) % this.#buffers.shape.outBuffers);
+    const by = end - this.#outStart;
+    this.#exports.move(this.#outStart - WINDOW_BYTES, end - WINDOW_BYTES, WINDOW_BYTES);
+    state[OUT_POS] = this.#outStart;
+    state[HIST_LOW] = Math.max(this.#outStart - WINDOW_BYTES, state[HIST_LOW]! - by);
+    // A checkpoint is tracked for 32 KiB, so it is still among these.
     if (state[TRACKING] !== 0) state[TRACK_POS]! -= by;
   }
 
@@ -204,10 +256,11 @@ export class Kernel {
   restore(header: Uint8Array, window: Uint8Array): string | null {
     const state = this.#state;
     if (window.length > WINDOW_BYTES) return `a window of ${window.length} bytes, at most ${WINDOW_BYTES} expected`;
-    this.memory.fill(0, OUT, OUT_START - window.length);
-    this.memory.set(window, OUT_START - window.length);
+    const start = this.#outStart;
+    this.memory.fill(0, start - WINDOW_BYTES, start - window.length);
+    this.memory.set(window, start - window.length);
     // How far back the stream itself allows was checked when it was indexed.
-    state[HIST_LOW] = OUT;
+    state[HIST_LOW] = start - WINDOW_BYTES;
 
     const kind = header[0] ?? 0xff;
     if (kind >= PENDING_COPY * 2) return `an unknown checkpoint kind ${kind}`;
@@ -225,10 +278,12 @@ export class Kernel {
     if (mode === MODE_DYNAMIC) {
       const codes = header.subarray(at);
       if (codes.length > MAX_BLOCK_HEADER_BYTES) return `a block header of ${codes.length} bytes`;
-      this.memory.set(codes, IN);
-      const status = this.#exports.enterBlock(mode, codes.length);
+      // Where the input will be: none is there yet.
+      const input = state[IN_END]!;
+      this.memory.set(codes, input);
+      const status = this.#exports.enterBlock(mode, input, codes.length);
       if (status !== CONTINUE) return status === NEED_INPUT ? 'a truncated block header' : kernelError(status);
-      state[BIT_POS] = 0;
+      state[BIT_POS] = input * 8;
       return null;
     }
     if (mode === MODE_STORED) {
@@ -237,7 +292,7 @@ export class Kernel {
       at += 2;
     }
     if (header.length !== at) return `a checkpoint header of ${header.length} bytes, ${at} expected`;
-    if (mode === MODE_FIXED) this.#exports.enterBlock(mode, 0);
+    if (mode === MODE_FIXED) this.#exports.enterBlock(mode, 0, 0);
     state[MODE] = mode;
     return null;
   }

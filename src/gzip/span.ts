@@ -17,7 +17,7 @@ export class SpanInflater {
       this.#onOutput(view);
     },
     limit: (produced) => produced,
-    trailer: () => null,
+    trailer: () => {},
   });
 
   /**

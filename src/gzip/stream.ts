@@ -21,8 +21,8 @@ export interface GzipStreamEvents {
    * larger; `limit` itself again to stop.
    */
   limit(produced: number): number;
-  /** The trailer of a member: CRC-32 and length (mod 2^32) of its output. Returns what does not match, or null. */
-  trailer(crc32: number, size: number): string | null;
+  /** The trailer of a member: CRC-32 and length (mod 2^32) of its output, for who has summed it; and where it lies, in bytes. */
+  trailer(crc32: number, size: number, position: number): void;
 }
 
 /**
@@ -30,7 +30,7 @@ export interface GzipStreamEvents {
  * are padding, anything else is ignored with a warning.
  */
 export class GzipStream {
-  readonly kernel = new Kernel();
+  readonly kernel: Kernel;
   readonly #header = new MemberHeaderReader();
   readonly #events: GzipStreamEvents;
   readonly #onOutput: (view: Uint8Array) => void;
@@ -42,8 +42,9 @@ export class GzipStream {
   stopped = false;
   readonly warnings: string[] = [];
 
-  constructor(events: GzipStreamEvents) {
+  constructor(events: GzipStreamEvents, kernel = new Kernel()) {
     this.#events = events;
+    this.kernel = kernel;
     this.#onOutput = (view) => {
       this.produced += view.length;
       events.output(view);
@@ -84,6 +85,7 @@ export class GzipStream {
       this.received += n;
       while (!this.stopped && this.#step());
     } while (at < input.length && !this.stopped);
+    this.kernel.release();
   }
 
   /** The input is over: throws a FormatError if that leaves a member unfinished. */
@@ -177,8 +179,7 @@ export class GzipStream {
     const rest = this.kernel.unread();
     if (rest.length < TRAILER_BYTES) return false;
     const view = new DataView(rest.buffer, rest.byteOffset, TRAILER_BYTES);
-    const wrong = this.#events.trailer(view.getUint32(0, true), view.getUint32(4, true));
-    if (wrong !== null) throw new FormatError('gzip trailer', this.#position(), wrong);
+    this.#events.trailer(view.getUint32(0, true), view.getUint32(4, true), this.#position());
     this.kernel.skip(TRAILER_BYTES);
     this.#phase = Phase.Between;
     return true;

@@ -1,42 +1,146 @@
 import type { MessagePort } from 'node:worker_threads';
 import { parentPort, workerData } from 'node:worker_threads';
-import { LayerReader } from './layer-reader.js';
-import { type ChunkMessage, SLOT_BYTES, type ToDecode, toPlainError } from './messages.js';
+import { KernelMemory, type MemberTrailer } from '../gzip/index.js';
+import { detectEncoding } from './detect.js';
+import { GzipDecoder } from './gzip-decoder.js';
+import { JournalWriter } from './journal.js';
+import { LANE_SHAPE, type LaneShared, type LayerJob, type ToDecode, type ToDigest, toPlainError } from './messages.js';
+import { type DecodeSink, type LayerDecoder, PlainDecoder, type RawState } from './spans.js';
+import { ZstdDecoder } from './zstd-decoder.js';
 
 /**
- * One layer at a time: slots in, tar entries and span columns out. Every slot goes on to the digest worker, with what it must
- * know of the slot's spans; that worker gives it back to the main thread.
+ * Nothing but decoding: slots in, the tar out into buffers that the digest worker reads where they are, with a journal of what
+ * there is to know of it. This is the longest job in an index build, so whatever another thread can do, it does.
  */
-export interface DecodeWorkerData {
-  readonly ring: SharedArrayBuffer;
+export interface DecodeWorkerData extends LaneShared {
   readonly digests: MessagePort;
 }
 
-const { ring, digests } = workerData as DecodeWorkerData;
-const main = parentPort!;
-let reader: LayerReader | null = null;
+const { memory, done, digests } = workerData as DecodeWorkerData;
+const buffers = new KernelMemory(LANE_SHAPE, memory);
+const { outBuffers } = LANE_SHAPE;
 
-function chunk(message: ChunkMessage): void {
-  const { slot, length, last } = message;
-  const layer = reader!;
-  layer.push(new Uint8Array(ring, slot * SLOT_BYTES, length));
-  const result = last ? layer.finish() : null;
-  const states = layer.takeStates();
-  const transfer = states.flatMap((state) => [state.header.buffer, state.window.buffer]) as ArrayBuffer[];
-  digests.postMessage({ type: 'decoded', slot, length, last, boundaries: layer.takeBoundaries(), states }, [
-    ...new Set(transfer),
-  ]);
-  if (result !== null) {
-    reader = null;
-    main.postMessage(result.message, result.transfer);
+class Output implements DecodeSink {
+  readonly #journal = new JournalWriter();
+  #states: RawState[] = [];
+  #posted = 0;
+  /** The buffer being filled; of each, the message that told of its last bytes. */
+  #buffer = 0;
+  readonly #told = new Array<number>(outBuffers).fill(0);
+  /** Of output that is not decoded in place. */
+  #copied = buffers.outStart(0);
+
+  output(view: Uint8Array): void {
+    if (view.buffer !== buffers.bytes.buffer) {
+      this.#copy(view);
+      return;
+    }
+    this.#journal.output(view.byteOffset, view.length);
+    if (view.byteOffset + view.length === buffers.outEnd(this.#buffer)) this.#nextBuffer();
+  }
+
+  #copy(view: Uint8Array): void {
+    for (let at = 0; at < view.length; ) {
+      const n = Math.min(view.length - at, buffers.outEnd(this.#buffer) - this.#copied);
+      const room = buffers.view(this.#copied, n);
+      room.set(view.subarray(at, at + n));
+      at += n;
+      this.#copied += n;
+      this.output(room);
+    }
+  }
+
+  #nextBuffer(): void {
+    this.flush(null);
+    this.#told[this.#buffer] = this.#posted;
+    this.#buffer = (this.#buffer + 1) % outBuffers;
+    this.#copied = buffers.outStart(this.#buffer);
+    waitFor(this.#told[this.#buffer]!);
+  }
+
+  boundary(layerOffset: number, bitOffset: number): void {
+    this.#journal.boundary(layerOffset, bitOffset);
+  }
+
+  member(trailer: MemberTrailer): void {
+    this.#journal.member(trailer);
+  }
+
+  state(state: RawState): void {
+    this.#states.push(state);
+  }
+
+  flush(slot: { index: number; length: number } | null): void {
+    const states = this.#states;
+    this.#states = [];
+    this.#posted++;
+    post(
+      { type: 'decoded', journal: this.#journal.take(), states, slot },
+      states.flatMap(({ header, window }) => [header.buffer as ArrayBuffer, window.buffer as ArrayBuffer]),
+    );
+  }
+
+  /** For a new layer: waits until all has been read. */
+  restart(): void {
+    waitFor(this.#posted);
+    this.#buffer = 0;
+    this.#copied = buffers.outStart(0);
   }
 }
 
-main.on('message', (message: ToDecode) => {
+function post(message: ToDigest, transfer: ArrayBuffer[] = []): void {
+  digests.postMessage(message, transfer);
+}
+
+function waitFor(message: number): void {
+  for (;;) {
+    const now = Atomics.load(done, 0);
+    if (now >= message) return;
+    Atomics.wait(done, 0, now);
+  }
+}
+
+const output = new Output();
+let job!: LayerJob;
+let decoder: LayerDecoder | null = null;
+
+/** The first bytes must be DETECT_BYTES or the whole blob. */
+function newDecoder(head: Uint8Array): LayerDecoder {
+  const { spanBytes } = job;
+  const cuts = job.cuts ?? undefined;
+  switch (detectEncoding(head, 'blob')) {
+    case 'gzip':
+      return new GzipDecoder(spanBytes, cuts, buffers, output);
+    case 'zstd':
+      return new ZstdDecoder(spanBytes, cuts, output);
+    case 'tar':
+    case 'empty':
+      return new PlainDecoder(spanBytes, cuts, output);
+  }
+}
+
+function take(message: ToDecode): void {
+  if (message.type === 'layer') {
+    output.restart();
+    job = message;
+    decoder = null;
+    post(message);
+    return;
+  }
+  const { slot, length, last } = message;
+  const bytes = buffers.slot(slot, length);
+  decoder ??= newDecoder(bytes);
+  decoder.push(bytes);
+  const decoded = last ? decoder.finish() : null;
+  output.flush({ index: slot, length });
+  if (decoded !== null) post({ type: 'end', ...decoded });
+}
+
+parentPort!.on('message', (message: ToDecode) => {
   try {
-    if (message.type === 'layer') reader = new LayerReader(message);
-    else chunk(message);
+    take(message);
   } catch (error) {
-    main.postMessage({ type: 'failed', error: toPlainError(error) });
+    output.flush(null);
+    post({ type: 'failed', error: toPlainError(error) });
   }
 });

@@ -1,44 +1,74 @@
 import type { MessagePort } from 'node:worker_threads';
 import { parentPort, workerData } from 'node:worker_threads';
-import { encodeCheckpointState } from '../gzip/index.js';
-import { type DecodedChunk, SLOT_BYTES, toPlainError } from './messages.js';
-import { SpanHasher } from './span-hasher.js';
+import { KernelMemory, type MemberTrailer } from '../gzip/index.js';
+import { type JournalReader, replay } from './journal.js';
+import { LayerDigester } from './layer-digester.js';
+import {
+  type DecodedMessage,
+  type FromDigest,
+  LANE_SHAPE,
+  type LaneShared,
+  type ToDigest,
+  toPlainError,
+} from './messages.js';
 
-/** Beside each decode worker: the digests of the blob and its spans, and the deflation of checkpoint states. */
-export interface DigestWorkerData {
-  readonly ring: SharedArrayBuffer;
+/** Beside each decode worker: everything that takes reading the bytes, compressed or not, but not decoding them. */
+export interface DigestWorkerData extends LaneShared {
   readonly decoded: MessagePort;
 }
 
-const { ring, decoded } = workerData as DigestWorkerData;
-const main = parentPort!;
-let hasher = new SpanHasher();
-let states: Uint8Array[] = [];
+const { memory, done, decoded } = workerData as DigestWorkerData;
+const buffers = new KernelMemory(LANE_SHAPE, memory);
+let digester!: LayerDigester;
+/** After a failure nothing else is told. */
+let failed = false;
 
-function chunk(message: DecodedChunk): void {
-  const { slot, length, last } = message;
-  for (const bits of message.boundaries) hasher.boundary(bits);
-  hasher.push(new Uint8Array(ring, slot * SLOT_BYTES, length));
-  main.postMessage({ type: 'slot-free', slot, length });
-  for (const { header, window } of message.states) {
-    // A copy of its own: what zlib returns may be part of a larger buffer.
-    states.push(new Uint8Array(encodeCheckpointState(header, window)));
-  }
-  if (!last) return;
-  const { blob, spans } = hasher.finish();
-  const result = { type: 'digest-result', blobSha256: blob, spanSha256: spans, states };
-  main.postMessage(
-    result,
-    states.map((state) => state.buffer as ArrayBuffer),
-  );
-  hasher = new SpanHasher();
-  states = [];
+const reader: JournalReader = {
+  output: (address, length) => digester.output(buffers.view(address, length)),
+  boundary: (layerOffset, bitOffset) => digester.boundary(layerOffset, bitOffset),
+  member: (trailer: MemberTrailer) => digester.member(trailer),
+};
+
+function post(message: FromDigest, transfer: ArrayBuffer[] = []): void {
+  parentPort!.postMessage(message, transfer);
 }
 
-decoded.on('message', (message: DecodedChunk) => {
+function digest({ journal, states, slot }: DecodedMessage): void {
+  replay(journal, reader);
+  Atomics.add(done, 0, 1);
+  Atomics.notify(done, 0);
+  if (slot !== null) {
+    digester.blob(buffers.slot(slot.index, slot.length));
+    post({ type: 'slot-free', slot: slot.index, length: slot.length });
+  }
+  for (const state of states) digester.state(state);
+}
+
+function take(message: ToDigest): void {
+  switch (message.type) {
+    case 'layer':
+      digester = new LayerDigester(message.hashes);
+      break;
+    case 'decoded':
+      digest(message);
+      break;
+    case 'end': {
+      const { result, transfer } = digester.finish(message);
+      post(result, transfer);
+      break;
+    }
+    case 'failed':
+      failed = true;
+      post(message);
+  }
+}
+
+decoded.on('message', (message: ToDigest) => {
+  if (failed) return;
   try {
-    chunk(message);
+    take(message);
   } catch (error) {
-    main.postMessage({ type: 'failed', error: toPlainError(error) });
+    failed = true;
+    post({ type: 'failed', error: toPlainError(error) });
   }
 });

@@ -1,38 +1,39 @@
-import { GzipIndexer } from '../gzip/index.js';
-import { type LayerDecoder, type RawState, SpanRecorder } from './spans.js';
+import { GzipIndexer, type KernelMemory } from '../gzip/index.js';
+import type { DecodedLayer, DecodeSink, LayerDecoder } from './spans.js';
 
 /** A gzip layer: checkpoints as the indexer finds them. */
 export class GzipDecoder implements LayerDecoder {
-  readonly kind = 'gzip';
-  readonly spans = new SpanRecorder();
+  readonly #sink: DecodeSink;
   readonly #indexer: GzipIndexer;
-  #states: RawState[] = [];
+  #lastBoundary = 0;
 
-  constructor(spanBytes: number, cuts: Float64Array | undefined) {
-    this.#indexer = new GzipIndexer(cuts === undefined ? { spanBytes } : { spanBytes, cuts });
-    this.spans.boundary(0, 0);
-    this.#indexer.onBoundary = (layerOffset, bitOffset) => this.spans.boundary(layerOffset, bitOffset);
-    this.#indexer.onCheckpoint = ({ crc32OfPreviousSpan, header, window }) => {
-      this.spans.crc32.push(crc32OfPreviousSpan);
-      this.#states.push({ header, window });
-    };
+  constructor(spanBytes: number, cuts: Float64Array | undefined, memory: KernelMemory, sink: DecodeSink) {
+    this.#sink = sink;
+    this.#indexer = new GzipIndexer(
+      { spanBytes, cuts, memory },
+      {
+        output: (view) => sink.output(view),
+        boundary: (layerOffset, bitOffset) => this.#boundary(layerOffset, bitOffset),
+        checkpoint: ({ header, window }) => sink.state({ header, window }),
+        member: (trailer) => sink.member(trailer),
+      },
+    );
+    sink.boundary(0, 0);
   }
 
-  push(bytes: Uint8Array, onOutput: (view: Uint8Array) => void): void {
-    this.#indexer.push(bytes, onOutput);
+  #boundary(layerOffset: number, bitOffset: number): void {
+    this.#lastBoundary = layerOffset;
+    this.#sink.boundary(layerOffset, bitOffset);
   }
 
-  finish(): { warnings: readonly string[] } {
-    const { compressedSize, layerSize, lastSpanCrc32, warnings } = this.#indexer.finish();
-    if (layerSize > 0) this.spans.crc32.push(lastSpanCrc32);
+  push(bytes: Uint8Array): void {
+    this.#indexer.push(bytes);
+  }
+
+  finish(): DecodedLayer {
+    const { compressedSize, layerSize, warnings } = this.#indexer.finish();
     // A boundary without a checkpoint is the output's end already; what follows it (end of block, trailer) is no span's.
-    if (layerSize > this.spans.layerOffset.at(-1)!) this.spans.boundary(layerSize, compressedSize * 8);
-    return { warnings };
-  }
-
-  takeStates(): RawState[] {
-    const states = this.#states;
-    this.#states = [];
-    return states;
+    if (layerSize > this.#lastBoundary) this.#boundary(layerSize, compressedSize * 8);
+    return { kind: 'gzip', warnings };
   }
 }

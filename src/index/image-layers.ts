@@ -4,13 +4,15 @@ import { ClipError } from '../bytes/index.js';
 import type { ImageSource, LayerDescriptor } from '../oci/index.js';
 import { EntryColumns } from '../tar/index.js';
 import { digestText, Lane } from './lane.js';
-import type { FileDigests } from './messages.js';
+import type { FileDigests, LayerResult } from './messages.js';
 
 /**
- * Layers indexed at once. Each has two threads and 8 MiB of slots, some 40 MB together: four keep the whole below the
+ * Layers indexed at once. Each has two threads and 12 MiB of buffers, some 45 MB together: four keep the whole below the
  * 300 MB that indexing may take.
  */
 const MAX_LANES = 4;
+/** Decoding and digesting a layer keep about a core each busy: more lanes would only share them. */
+const CORES_PER_LANE = 2;
 
 export interface LayerProgress {
   readonly digest: string;
@@ -38,13 +40,13 @@ export interface LayerIndexing {
   readonly onWarning: (warning: string) => void;
 }
 
-/** Reads one layer through a lane and checks its digests. */
-async function indexLayer(
+/** Sends one layer through a lane: `fed` as Lane.index has it. */
+function indexLayer(
   lane: Lane,
   source: ImageSource,
   layer: LayerDescriptor,
   options: LayerIndexing,
-): Promise<IndexedLayer> {
+): { fed: Promise<void>; indexed: Promise<IndexedLayer> } {
   const { digest, size } = layer;
   const { signal, onProgress, hashes } = options;
   const started = performance.now();
@@ -55,19 +57,23 @@ async function indexLayer(
     onProgress?.({ digest, done, total: size, rate: seconds > 0 ? done / seconds : 0 });
   };
   report(0);
-  const blob = source.scanBlob(digest, size, { signal });
   const cuts = options.cuts?.get(digest) ?? null;
   const job = { type: 'layer', digest, spanBytes: options.spanBytes, cuts, hashes } as const;
-  const { decoded, digests } = await lane.index(job, blob, report);
+  const { fed, result } = lane.index(job, (target) => source.scanBlob(digest, size, target, { signal }), report);
+  return { fed, indexed: result.then((found) => checked(layer, found, options.onWarning)) };
+}
 
-  const found = digestText(digests.blobSha256);
+/** The result, once its digests are those that manifest and config name. */
+function checked(layer: LayerDescriptor, result: LayerResult, onWarning: (warning: string) => void): IndexedLayer {
+  const { digest } = layer;
+  const found = digestText(result.blobSha256);
   if (found !== digest) {
     throw new ClipError('DIGEST_MISMATCH', `layer ${digest}: the bytes that came have digest ${found}`, {
       hint: 'the registry, a proxy or the disk altered the layer: push it again, or index from another source',
     });
   }
-  if (decoded.diffSha256 !== null && layer.diffId.startsWith('sha256:')) {
-    const diffId = digestText(decoded.diffSha256);
+  if (result.diffSha256 !== null && layer.diffId.startsWith('sha256:')) {
+    const diffId = digestText(result.diffSha256);
     if (diffId !== layer.diffId) {
       throw new ClipError(
         'DIGEST_MISMATCH',
@@ -78,27 +84,25 @@ async function indexLayer(
       );
     }
   }
-  for (const warning of decoded.warnings) options.onWarning(`layer ${digest}: ${warning}`);
-  const { kind, layerOffset, bitOffset, crc32 } = decoded.spans;
-  const count = crc32.length;
-  if (layerOffset.length !== count + 1 || digests.spanSha256.length !== 32 * count) {
-    throw new Error(
-      `layer ${digest}: ${layerOffset.length} boundaries, ${count} sums, ${digests.spanSha256.length} digest bytes`,
-    );
+  for (const warning of result.warnings) onWarning(`layer ${digest}: ${warning}`);
+  const { spans } = result;
+  const { count, layerOffset, sha256 } = spans;
+  if (layerOffset.length !== count + 1 || sha256.length !== 32 * count) {
+    throw new Error(`layer ${digest}: ${layerOffset.length} boundaries, ${count} sums, ${sha256.length} digest bytes`);
   }
   // Span 0 starts the layer and needs no state; what follows one per checkpoint is for a boundary at the very end.
-  const states = Array.from({ length: count }, (_, i) => digests.states[i - 1] ?? new Uint8Array(0));
+  const states = Array.from({ length: count }, (_, i) => result.states[i - 1] ?? new Uint8Array(0));
   return {
-    contents: { spans: { kind, count, layerOffset, bitOffset, crc32, sha256: digests.spanSha256 }, states },
-    entries: EntryColumns.fromTransfer(decoded.entries),
+    contents: { spans, states },
+    entries: EntryColumns.fromTransfer(result.entries),
     uncompressedSize: layerOffset[count]!,
-    files: decoded.files,
+    files: result.files,
   };
 }
 
 /**
- * Indexes the distinct ones of `layers` side by side, the largest first, as many at once as there are cores. Gives them by
- * digest, as they come, to `onLayer`. `lanes` grows; closing them, after a failure too, is the caller's.
+ * Indexes the distinct ones of `layers` side by side, the largest first, as many at once as the cores are good for. Gives them
+ * by digest, as they come, to `onLayer`. `lanes` grows; closing them, after a failure too, is the caller's.
  */
 export async function indexLayers(
   lanes: Lane[],
@@ -109,13 +113,20 @@ export async function indexLayers(
 ): Promise<void> {
   const distinct = [...new Map(layers.map((layer) => [layer.digest, layer])).values()];
   const waiting = distinct.sort((a, b) => b.size - a.size);
-  const wanted = Math.min(waiting.length, MAX_LANES, availableParallelism());
+  const wanted = Math.min(waiting.length, MAX_LANES, Math.ceil(availableParallelism() / CORES_PER_LANE));
   while (lanes.length < wanted) lanes.push(new Lane());
   const work = lanes.slice(0, wanted).map(async (lane) => {
+    const results: Promise<void>[] = [];
     for (let layer = waiting.shift(); layer !== undefined; layer = waiting.shift()) {
       options.signal?.throwIfAborted();
-      onLayer(layer.digest, await indexLayer(lane, source, layer, options));
+      const { digest } = layer;
+      const { fed, indexed } = indexLayer(lane, source, layer, options);
+      const result = indexed.then((found) => onLayer(digest, found));
+      result.catch(() => {}); // told below, unless feeding fails first
+      results.push(result);
+      await fed;
     }
+    await Promise.all(results);
   });
   await Promise.all(work);
 }

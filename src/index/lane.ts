@@ -1,148 +1,148 @@
 import { MessageChannel, Worker } from 'node:worker_threads';
 import { ClipError, toHex } from '../bytes/index.js';
+import { KernelMemory } from '../gzip/index.js';
+import type { BlobTarget } from '../oci/index.js';
 import { DETECT_BYTES } from './detect.js';
 import {
-  type DecodeResult,
-  type DigestResult,
-  type FromWorker,
+  type ChunkMessage,
+  type FromDigest,
   fromPlainError,
+  LANE_SHAPE,
+  type LaneShared,
   type LayerJob,
-  SLOT_BYTES,
-  SLOTS,
+  type LayerResult,
 } from './messages.js';
 
-export interface LaneResult {
-  readonly decoded: DecodeResult;
-  readonly digests: DigestResult;
-}
-
+/** A layer under way in a lane. */
 interface Active {
   readonly name: string;
   readonly onDone: (bytes: number) => void;
-  readonly resolve: (result: LaneResult) => void;
-  readonly reject: (error: Error) => void;
-  decoded: DecodeResult | null;
-  digests: DigestResult | null;
+  readonly resolve: (result: LayerResult) => void;
 }
 
 /**
- * Two threads and a ring of shared memory that index one layer after the other: the decode worker inflates and reads the tar,
- * the digest worker hashes what has been decoded and gives its slot back. After a failure a lane is of no more use.
+ * Two threads and their shared memory that index one layer after the other: the decode worker inflates, the digest worker
+ * takes all the sums and reads the tar. After a failure a lane is of no more use.
  */
 export class Lane {
-  readonly #ring = new SharedArrayBuffer(SLOT_BYTES * SLOTS);
-  readonly #bytes = new Uint8Array(this.#ring);
+  readonly #buffers = KernelMemory.make(LANE_SHAPE, true);
   readonly #decode: Worker;
   readonly #digest: Worker;
-  readonly #free: number[] = Array.from({ length: SLOTS }, (_, i) => i);
-  #wake: (() => void) | null = null;
-  #active: Active | null = null;
+  readonly #free: number[] = Array.from({ length: LANE_SHAPE.inSlots }, (_, i) => i);
+  /** Layers whose results are to come, in their order. */
+  readonly #active: Active[] = [];
+  readonly #failed: Promise<never>;
+  #fail!: (error: Error) => void;
   #failure: Error | null = null;
+  /** The slot being filled, how far, and the one to be filled next: only without it must the source wait. */
+  #slot: number;
+  #fill = 0;
+  #spare: number | null;
+  #wake: (() => void) | null = null;
 
   constructor() {
+    this.#failed = new Promise<never>((_, reject) => {
+      this.#fail = (error) => {
+        this.#failure ??= error;
+        reject(this.#failure);
+        this.#wake?.();
+      };
+    });
+    this.#failed.catch(() => {}); // told by feed() and index()
     const { port1, port2 } = new MessageChannel();
-    const ring = this.#ring;
+    const shared: LaneShared = {
+      memory: this.#buffers.memory,
+      done: new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT)),
+    };
     this.#decode = new Worker(new URL('./decode-worker.js', import.meta.url), {
-      workerData: { ring, digests: port1 },
+      workerData: { ...shared, digests: port1 },
       transferList: [port1],
       name: 'clip-decode',
     });
     this.#digest = new Worker(new URL('./digest-worker.js', import.meta.url), {
-      workerData: { ring, decoded: port2 },
+      workerData: { ...shared, decoded: port2 },
       transferList: [port2],
       name: 'clip-digest',
     });
+    this.#digest.on('message', (message: FromDigest) => this.#receive(message));
     for (const worker of [this.#decode, this.#digest]) {
-      worker.on('message', (message: FromWorker) => this.#receive(message));
       worker.on('error', (error) => this.#fail(error instanceof Error ? error : new Error(String(error))));
       worker.on('exit', (code) => this.#fail(new Error(`an indexing thread ended with code ${code}`)));
     }
+    this.#slot = this.#free.pop()!;
+    this.#spare = this.#free.pop()!;
   }
 
-  #receive(message: FromWorker): void {
-    const active = this.#active;
+  #receive(message: FromDigest): void {
+    const active = this.#active[0];
     switch (message.type) {
       case 'slot-free':
-        this.#free.push(message.slot);
+        if (this.#spare === null) {
+          this.#spare = message.slot;
+          this.#wake?.();
+        } else this.#free.push(message.slot);
         active?.onDone(message.length);
-        this.#wake?.();
-        return;
-      case 'decode-result':
-        if (active !== null) active.decoded = message;
         break;
-      case 'digest-result':
-        if (active !== null) active.digests = message;
+      case 'result':
+        this.#active.shift();
+        active?.resolve(message);
         break;
       case 'failed':
         this.#fail(fromPlainError(message.error, active?.name ?? 'layer'));
-        return;
-    }
-    if (active?.decoded && active.digests) {
-      this.#active = null;
-      active.resolve({ decoded: active.decoded, digests: active.digests });
     }
   }
 
-  #fail(error: Error): void {
-    this.#failure ??= error;
-    this.#active?.reject(this.#failure);
-    this.#wake?.();
+  readonly #target: BlobTarget = {
+    room: () => this.#buffers.slot(this.#slot).subarray(this.#fill),
+    filled: (bytes) => {
+      this.#fill += bytes;
+      return this.#fill === LANE_SHAPE.inBytes ? this.#send(false) : null;
+    },
+  };
+
+  /** Gives the slot at hand to the decoder. Returns when there will be a spare one again, unless there is. */
+  #send(last: boolean): Promise<void> | null {
+    const message: ChunkMessage = { type: 'chunk', slot: this.#slot, length: this.#fill, last };
+    this.#decode.postMessage(message);
+    this.#slot = this.#spare!;
+    this.#fill = 0;
+    this.#spare = this.#free.pop() ?? null;
+    return this.#spare === null ? this.#waitForSpare() : null;
   }
 
-  async #takeSlot(): Promise<number> {
-    while (this.#failure === null) {
-      const slot = this.#free.pop();
-      if (slot !== undefined) return slot;
+  async #waitForSpare(): Promise<void> {
+    while (this.#spare === null) {
+      if (this.#failure !== null) throw this.#failure;
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
       });
       this.#wake = null;
     }
-    throw this.#failure;
   }
 
   /**
-   * Indexes one layer. `onDone` is told of compressed bytes that are decoded and hashed. Rejects with what the blob or either
-   * thread did wrong; the layer's digest is for the caller to check.
+   * Indexes one layer, whose bytes `read` puts where it is told. `fed` resolves when all of them are on their way, and the next
+   * layer's may follow; `result` when they are indexed. Either rejects with what the blob or a thread did wrong; the layer's
+   * digest is for the caller to check. `onDone` is told of compressed bytes that are decoded and hashed.
    */
-  async index(job: LayerJob, blob: AsyncIterable<Uint8Array>, onDone: (bytes: number) => void): Promise<LaneResult> {
-    if (this.#failure !== null) throw this.#failure;
-    const done = new Promise<LaneResult>((resolve, reject) => {
-      this.#active = { name: `layer ${job.digest}`, onDone, resolve, reject, decoded: null, digests: null };
+  index(
+    job: LayerJob,
+    read: (target: BlobTarget) => Promise<void>,
+    onDone: (bytes: number) => void,
+  ): { fed: Promise<void>; result: Promise<LayerResult> } {
+    const result = new Promise<LayerResult>((resolve) => {
+      this.#active.push({ name: `layer ${job.digest}`, onDone, resolve });
     });
-    done.catch(() => {}); // whoever feeds sees the failure first
     this.#decode.postMessage(job);
-    await this.#feed(blob);
-    return done;
-  }
-
-  async #feed(blob: AsyncIterable<Uint8Array>): Promise<void> {
-    let slot = await this.#takeSlot();
-    let fill = 0;
-    for await (const chunk of blob) {
-      let at = 0;
-      while (at < chunk.length) {
-        if (fill === SLOT_BYTES) {
-          this.#send(slot, fill, false);
-          slot = await this.#takeSlot();
-          fill = 0;
-        }
-        const piece = chunk.subarray(at, at + SLOT_BYTES - fill);
-        this.#bytes.set(piece, slot * SLOT_BYTES + fill);
-        fill += piece.length;
-        at += piece.length;
-      }
-      if (this.#failure !== null) throw this.#failure;
-    }
-    this.#send(slot, fill, true);
-  }
-
-  #send(slot: number, length: number, last: boolean): void {
-    this.#decode.postMessage({ type: 'chunk', slot, length, last });
+    const feed = async (): Promise<void> => {
+      await read(this.#target);
+      await this.#send(true);
+    };
+    return { fed: Promise.race([feed(), this.#failed]), result: Promise.race([result, this.#failed]) };
   }
 
   async close(): Promise<void> {
-    this.#failure ??= new ClipError('ABORTED', 'indexing was ended');
+    this.#fail(new ClipError('ABORTED', 'indexing was ended'));
     await Promise.all([this.#decode.terminate(), this.#digest.terminate()]);
   }
 }
@@ -153,4 +153,4 @@ export function digestText(sha256: Uint8Array): string {
 }
 
 // A slot holds more than detection wants to see at once, and only a blob's last slot may be shorter.
-if (SLOT_BYTES < DETECT_BYTES) throw new RangeError('slots are too small to tell a tar by');
+if (LANE_SHAPE.inBytes < DETECT_BYTES) throw new RangeError('slots are too small to tell a tar by');

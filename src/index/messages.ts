@@ -1,12 +1,27 @@
+import type { SpanColumns } from '../archive/index.js';
 import { ClipError, type ErrorCode, FormatError } from '../bytes/index.js';
+import type { KernelShape, LinearMemory } from '../gzip/index.js';
 import type { EntryTransfer } from '../tar/index.js';
-import type { Encoding } from './detect.js';
-import type { LayerSpans, RawState } from './spans.js';
+import type { Journal } from './journal.js';
+import type { DecodedLayer, RawState } from './spans.js';
 
-/** Compressed bytes travel through slots of shared memory: one copy, off the socket. */
-export const SLOT_BYTES = 1024 * 1024;
-/** Enough that neither the network nor the decoder waits for the other's scheduling. */
-export const SLOTS = 8;
+/**
+ * What the threads of a lane share. Compressed bytes come off the socket into slots, and are decoded and hashed where they
+ * are: eight, so that neither the network nor the decoder waits for the other's scheduling. The tar is read where it was
+ * inflated: enough of it that the reading thread is never waited for while it does something else for a moment.
+ */
+export const LANE_SHAPE: KernelShape = {
+  outBuffers: 4,
+  outBytes: 1024 * 1024,
+  inSlots: 8,
+  inBytes: 1024 * 1024,
+};
+
+export interface LaneShared {
+  readonly memory: LinearMemory;
+  /** One counter: `decoded` messages that the digest worker has done with, so that their output may be written over. */
+  readonly done: Int32Array<SharedArrayBuffer>;
+}
 
 export interface LayerJob {
   readonly type: 'layer';
@@ -27,27 +42,21 @@ export interface ChunkMessage {
 /** Main thread → decode worker. */
 export type ToDecode = LayerJob | ChunkMessage;
 
-/** Decode worker → digest worker: about the bytes of one slot, once they are decoded. */
-export interface DecodedChunk {
+/** What has been decoded since the last one. */
+export interface DecodedMessage {
   readonly type: 'decoded';
-  readonly slot: number;
-  readonly length: number;
-  readonly last: boolean;
-  readonly boundaries: readonly number[];
+  readonly journal: Journal;
   readonly states: readonly RawState[];
+  /** A slot that is decoded to its end, with its length, or null. */
+  readonly slot: { readonly index: number; readonly length: number } | null;
 }
 
-/** Decode worker → main thread, after the last chunk. */
-export interface DecodeResult {
-  readonly type: 'decode-result';
-  readonly encoding: Encoding;
-  readonly spans: LayerSpans;
-  readonly entries: EntryTransfer;
-  readonly warnings: readonly string[];
-  /** With hashes. */
-  readonly diffSha256: Uint8Array | null;
-  readonly files: FileDigests | null;
+export interface EndMessage extends DecodedLayer {
+  readonly type: 'end';
 }
+
+/** Decode worker → digest worker, in the order of the stream: so the first error of a layer is the one that is told. */
+export type ToDigest = LayerJob | DecodedMessage | EndMessage | Failure;
 
 /** SHA-256 of regular files, by the layer offset at which each file's data begins. */
 export interface FileDigests {
@@ -55,18 +64,23 @@ export interface FileDigests {
   readonly sha256: Uint8Array;
 }
 
-/** Digest worker → main thread. */
+export interface LayerResult {
+  readonly type: 'result';
+  readonly spans: SpanColumns;
+  /** Deflated checkpoint states of spans 1, 2, 3 …; an empty last span has none. */
+  readonly states: readonly Uint8Array[];
+  readonly blobSha256: Uint8Array;
+  readonly entries: EntryTransfer;
+  readonly warnings: readonly string[];
+  /** With hashes. */
+  readonly diffSha256: Uint8Array | null;
+  readonly files: FileDigests | null;
+}
+
 export interface SlotFree {
   readonly type: 'slot-free';
   readonly slot: number;
   readonly length: number;
-}
-
-export interface DigestResult {
-  readonly type: 'digest-result';
-  readonly blobSha256: Uint8Array;
-  readonly spanSha256: Uint8Array;
-  readonly states: readonly Uint8Array[];
 }
 
 export interface Failure {
@@ -74,7 +88,8 @@ export interface Failure {
   readonly error: PlainError;
 }
 
-export type FromWorker = DecodeResult | SlotFree | DigestResult | Failure;
+/** Digest worker → main thread. */
+export type FromDigest = LayerResult | SlotFree | Failure;
 
 /** An error that survives postMessage. */
 export interface PlainError {

@@ -1,5 +1,5 @@
 import type { LayerKind } from '../archive/index.js';
-import { crc32 } from '../bytes/index.js';
+import type { MemberTrailer } from '../gzip/index.js';
 
 /** A checkpoint's block header and sparse window, not yet deflated. */
 export interface RawState {
@@ -7,48 +7,33 @@ export interface RawState {
   readonly window: Uint8Array;
 }
 
-/** Growing span columns of a layer that is being read. */
-export class SpanRecorder {
-  readonly layerOffset: number[] = [];
-  readonly bitOffset: number[] = [];
-  readonly crc32: number[] = [];
-  #reported = 0;
-
-  boundary(layerOffset: number, bitOffset: number): void {
-    this.layerOffset.push(layerOffset);
-    this.bitOffset.push(bitOffset);
-  }
-
-  /** Boundaries since the last call, in bits: what the digests need to know. */
-  takeBoundaries(): number[] {
-    const fresh = this.bitOffset.slice(this.#reported);
-    this.#reported = this.bitOffset.length;
-    return fresh;
-  }
+/** What comes out of a blob, in its order. */
+export interface DecodeSink {
+  /** The next bytes of the tar: valid during the call, unless they lie in memory that the sink knows. */
+  output(view: Uint8Array): void;
+  /** Where a span begins, and the one before it ends: told before more than some KiB beyond it are pushed. */
+  boundary(layerOffset: number, bitOffset: number): void;
+  /** Checkpoint states of spans 1, 2, 3 … in order; span 0 never needs one. */
+  state(state: RawState): void;
+  /** The end of a gzip member, for who has summed its output. */
+  member(trailer: MemberTrailer): void;
 }
 
-/** What has been learnt of a layer once its last byte was read. */
-export interface LayerSpans {
+/** What is known of a layer once it is decoded. */
+export interface DecodedLayer {
   readonly kind: LayerKind;
-  readonly layerOffset: Float64Array;
-  readonly bitOffset: Float64Array;
-  readonly crc32: Uint32Array;
+  readonly warnings: readonly string[];
 }
 
-/** Turns a blob's bytes into the tar, and notes where spans begin. */
+/** Turns a blob's bytes into the tar, and notes where spans begin. The first boundary is at 0, the last at the tar's end. */
 export interface LayerDecoder {
-  push(bytes: Uint8Array, onOutput: (view: Uint8Array) => void): void;
+  push(bytes: Uint8Array): void;
   /** Throws FormatError when the blob is not complete. */
-  finish(): { warnings: readonly string[] };
-  readonly spans: SpanRecorder;
-  /** Settled once `finish` has been called. */
-  readonly kind: LayerKind;
-  /** Checkpoint states since the last call, of spans 1, 2, 3 … in order; span 0 never needs one. */
-  takeStates(): RawState[];
+  finish(): DecodedLayer;
 }
 
 /** Where spans of a layer without checkpoints end: every `spanBytes`, or at `cuts`. */
-export class SpanSplitter {
+class SpanSplitter {
   readonly #spanBytes: number;
   readonly #cuts: Float64Array | undefined;
   #cut = 0;
@@ -69,44 +54,38 @@ export class SpanSplitter {
 
 /** An uncompressed layer: spans are pieces of the blob itself. */
 export class PlainDecoder implements LayerDecoder {
-  readonly kind = 'tar';
-  readonly spans = new SpanRecorder();
+  readonly #sink: DecodeSink;
   readonly #splitter: SpanSplitter;
   #position = 0;
+  #start = 0;
   #end: number;
-  #crc = 0;
 
-  constructor(spanBytes: number, cuts: Float64Array | undefined) {
+  constructor(spanBytes: number, cuts: Float64Array | undefined, sink: DecodeSink) {
+    this.#sink = sink;
     this.#splitter = new SpanSplitter(spanBytes, cuts);
     this.#end = this.#splitter.next(0);
-    this.spans.boundary(0, 0);
+    sink.boundary(0, 0);
   }
 
-  push(bytes: Uint8Array, onOutput: (view: Uint8Array) => void): void {
+  push(bytes: Uint8Array): void {
     let from = 0;
     while (from < bytes.length) {
       if (this.#position === this.#end) this.#endSpan();
       const piece = bytes.subarray(from, from + Math.min(bytes.length - from, this.#end - this.#position));
-      this.#crc = crc32(piece, this.#crc);
+      this.#sink.output(piece);
       this.#position += piece.length;
       from += piece.length;
     }
-    onOutput(bytes);
   }
 
   #endSpan(): void {
-    this.spans.crc32.push(this.#crc);
-    this.spans.boundary(this.#position, this.#position * 8);
-    this.#crc = 0;
+    this.#start = this.#position;
+    this.#sink.boundary(this.#position, this.#position * 8);
     this.#end = this.#splitter.next(this.#position);
   }
 
-  finish(): { warnings: readonly string[] } {
-    if (this.#position > this.spans.layerOffset.at(-1)!) this.#endSpan();
-    return { warnings: [] };
-  }
-
-  takeStates(): RawState[] {
-    return [];
+  finish(): DecodedLayer {
+    if (this.#position > this.#start) this.#endSpan();
+    return { kind: 'tar', warnings: [] };
   }
 }

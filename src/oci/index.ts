@@ -12,5 +12,5 @@ export { formatPlatform, hostPlatform, type Platform, parsePlatform } from './pl
 export { type LayoutReference, parseReference, type Reference, type RegistryReference } from './reference.js';
 export type { LayerDescriptor, ResolvedImage, ResolveOptions } from './resolve.js';
 export type { RetryPolicy } from './retry.js';
-export type { ArchiveOrigin, BlobOptions, ByteRange, ImageSource } from './source.js';
+export type { ArchiveOrigin, BlobOptions, BlobTarget, ByteRange, ImageSource } from './source.js';
 export { preloadTransport } from './transport.js';

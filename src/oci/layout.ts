@@ -15,11 +15,11 @@ import {
 } from './manifest.js';
 import type { LayoutReference } from './reference.js';
 import { type ContentReader, type ResolvedImage, type ResolveOptions, resolveImage } from './resolve.js';
-import type { BlobOptions, ByteRange, FillOptions, ImageSource } from './source.js';
+import type { BlobOptions, BlobTarget, ByteRange, FillOptions, ImageSource } from './source.js';
 
 const CHUNK_BYTES = 256 * 1024;
-/** scanBlob's one buffer. */
-const SCAN_BYTES = 1024 * 1024;
+/** At once at most, into memory that is there. */
+const READ_BYTES = 1024 * 1024;
 /** image-spec annotations.md; what `oci:DIR:TAG` matches. */
 const REF_NAME = 'org.opencontainers.image.ref.name';
 
@@ -179,7 +179,7 @@ export class LayoutSource implements ImageSource {
     const { file, what } = await this.#bounds(digest, { start, end: start + target.length }, options);
     for (let filled = 0; filled < target.length; ) {
       if (signal?.aborted) throw aborted(what, signal.reason);
-      const length = Math.min(SCAN_BYTES, target.length - filled);
+      const length = Math.min(READ_BYTES, target.length - filled);
       const { bytesRead } = await file.read(target, filled, length, start + filled);
       if (bytesRead === 0)
         throw new ClipError('DIGEST_MISMATCH', `${what} ends at byte ${start + filled}: it was cut while in use`);
@@ -189,21 +189,22 @@ export class LayoutSource implements ImageSource {
     }
   }
 
-  async *scanBlob(
+  async scanBlob(
     digest: string,
     size: number,
+    target: BlobTarget,
     options: Pick<BlobOptions, 'signal'> = {},
-  ): AsyncGenerator<Uint8Array, void, undefined> {
+  ): Promise<void> {
     const { file, what } = await this.#bounds(digest, { start: 0, end: size }, { ...options, size });
-    const buffer = Buffer.allocUnsafeSlow(Math.min(SCAN_BYTES, Math.max(1, size)));
     for (let at = 0; at < size; ) {
       if (options.signal?.aborted) throw aborted(what, options.signal.reason);
-      const { bytesRead } = await file.read(buffer, 0, Math.min(buffer.length, size - at), at);
+      const room = target.room();
+      const { bytesRead } = await file.read(room, 0, Math.min(room.length, size - at), at);
       if (bytesRead === 0)
         throw new ClipError('DIGEST_MISMATCH', `${what} ends at byte ${at}: it was cut while in use`);
       at += bytesRead;
       this.counters.bytes += bytesRead;
-      yield buffer.subarray(0, bytesRead);
+      await target.filled(bytesRead);
     }
   }
 

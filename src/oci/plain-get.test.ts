@@ -1,5 +1,6 @@
 import { createServer, type Server } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
+import { SlottedTarget } from '../../test/support/blob-target.js';
 import { plainGet } from './plain-get.js';
 
 let server: Server | null = null;
@@ -26,10 +27,10 @@ async function serve(...pieces: (string | Buffer)[]): Promise<URL> {
 }
 
 async function get(url: URL, size: number, signal?: AbortSignal): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  for await (const chunk of plainGet(url, { 'accept-encoding': 'identity' }, size, signal))
-    chunks.push(Buffer.from(chunk));
-  return Buffer.concat(chunks);
+  const target = new SlottedTarget(100_000);
+  const length = await plainGet(url, { 'accept-encoding': 'identity' }, size, target, signal);
+  expect(target.bytes.length).toBe(length);
+  return target.bytes;
 }
 
 const BODY = Buffer.alloc(3_000_000, 'clip');

@@ -8,7 +8,7 @@ import { plainGet } from './plain-get.js';
 import { checkContentRange, checkRange, checkWhole, refuseEncoding, shortBody } from './ranges.js';
 import type { RegistryReference } from './reference.js';
 import { type ContentReader, type ResolvedImage, type ResolveOptions, resolveImage } from './resolve.js';
-import type { BlobOptions, ByteRange, FillOptions, ImageSource } from './source.js';
+import type { BlobOptions, BlobTarget, ByteRange, FillOptions, ImageSource } from './source.js';
 import type { Response } from './transport.js';
 
 const MAX_TAGS_SHOWN = 20;
@@ -262,24 +262,31 @@ export class RegistrySource implements ImageSource {
     }
   }
 
-  async *scanBlob(
+  async scanBlob(
     digest: string,
     size: number,
+    target: BlobTarget,
     options: Pick<BlobOptions, 'signal'> = {},
-  ): AsyncGenerator<Uint8Array, void, undefined> {
+  ): Promise<void> {
     const { counters } = this.#client;
     let done = 0;
     const direct = size === 0 ? null : await this.#client.direct(this.#blobPath(digest), options.signal);
     if (direct?.url.protocol === 'http:') {
       counters.requests++;
-      for await (const chunk of plainGet(direct.url, { ...IDENTITY, ...direct.headers }, size, options.signal)) {
-        done += chunk.length;
-        counters.bytes += chunk.length;
-        yield chunk;
-      }
+      done = await plainGet(direct.url, { ...IDENTITY, ...direct.headers }, size, target, options.signal);
+      counters.bytes += done;
       if (done > 0 && done < size) counters.retries++;
     }
-    if (done < size) yield* await this.fetchBlob(digest, { start: done, end: size }, { ...options, size });
+    if (done === size) return;
+    for await (const chunk of await this.fetchBlob(digest, { start: done, end: size }, { ...options, size })) {
+      for (let at = 0; at < chunk.length; ) {
+        const room = target.room();
+        const piece = chunk.subarray(at, at + room.length);
+        room.set(piece);
+        at += piece.length;
+        await target.filled(piece.length);
+      }
+    }
   }
 
   async #openRetrying(

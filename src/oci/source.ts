@@ -22,6 +22,14 @@ export interface FillOptions {
   readonly onBytes?: ((received: number) => Promise<void> | null) | undefined;
 }
 
+/** Memory that a blob's reader lends for it, a piece at a time. */
+export interface BlobTarget {
+  /** Where the next bytes go: never empty, and the same until {@link filled}. */
+  room(): Uint8Array;
+  /** So many bytes are there. What it returns, if anything, is to be awaited before it is called again. */
+  filled(bytes: number): Promise<void> | null;
+}
+
 /** Where an image's blobs come from. Nothing here checks a blob's digest: who reads it does, span by span. */
 export interface ImageSource {
   /** What has been fetched so far. Live. */
@@ -52,10 +60,11 @@ export interface ImageSource {
   fetchInto(digest: string, start: number, target: Uint8Array, options: FillOptions): Promise<void>;
 
   /**
-   * The whole blob, for one who reads it all once: like {@link fetchBlob}, but a chunk is only valid until the next is asked
-   * for.
+   * The whole blob, for one who reads it all once and has a place for it: like {@link fetchBlob}, but where it can be, bytes
+   * come off the socket or the disk to where they belong. Resolves when all of them are there; rejects with what `target`
+   * rejects with, too.
    */
-  scanBlob(digest: string, size: number, options?: Pick<BlobOptions, 'signal'>): AsyncIterable<Uint8Array>;
+  scanBlob(digest: string, size: number, target: BlobTarget, options?: Pick<BlobOptions, 'signal'>): Promise<void>;
 
   /** Ends what is under way. */
   close(): Promise<void>;

@@ -9,5 +9,5 @@
  *
  * Bytes behind the last span (a table of contents in skippable frames) belong to no span.
  */
-export { type ZstdCheckpoint, ZstdIndexer, type ZstdSummary } from './indexer.js';
+export { ZstdIndexer, type ZstdSummary } from './indexer.js';
 export { ZstdSpanInflater, ZstdStream } from './span.js';

@@ -1,20 +1,10 @@
-import { crc32, FormatError } from '../bytes/index.js';
+import { FormatError } from '../bytes/index.js';
 import { ZstdDecoder } from './decoder.js';
 import { FrameScanner } from './scanner.js';
 
-/** The end of one span and the start of the next. */
-export interface ZstdCheckpoint {
-  /** Offset in the uncompressed stream. */
-  readonly layerOffset: number;
-  /** Offset in the compressed stream, in bytes: that of a frame, or in a sequential layer, of what follows a block. */
-  readonly byteOffset: number;
-  /** CRC-32 of the output between the previous checkpoint (or the start) and this one. */
-  readonly crc32OfPreviousSpan: number;
-}
-
 export interface ZstdSummary {
   /**
-   * `zstd`: every checkpoint is at the start of a frame, so every span decodes on its own ({@link ZstdSpanInflater}).
+   * `zstd`: every boundary is at the start of a frame, so every span decodes on its own ({@link ZstdSpanInflater}).
    * `zstd-stream`: spans decode in order from the first ({@link ZstdStream}).
    */
   readonly kind: 'zstd' | 'zstd-stream';
@@ -46,16 +36,19 @@ const MAX_SKIPPABLE_IN_SPAN = 16 * 1024;
  *
  * @example
  * const indexer = new ZstdIndexer({ spanBytes: 2 << 20 });
- * indexer.onCheckpoint = (c) => { crcs.push(c.crc32OfPreviousSpan); boundaries.push(c.layerOffset, c.byteOffset * 8); };
+ * indexer.onBoundary = (layerOffset, byteOffset) => boundaries.push(layerOffset, byteOffset * 8);
  * for await (const chunk of blob) indexer.push(chunk, (view) => tar.push(view));
- * const { kind, layerSize } = indexer.finish(); // calls onCheckpoint for the end of the last span, unless that is known
+ * const { kind, layerSize } = indexer.finish(); // calls onBoundary for the end of the last span, unless that is known
  */
 export class ZstdIndexer {
   /**
    * Called once for the end of every span, the last one too, as soon as it is known: before the input goes more than
-   * 16 KiB beyond it. The first span starts at 0 and 0. No span is empty.
+   * 16 KiB beyond it, and between the span's output and the next one's. The first span starts at 0 and 0. No span is empty.
+   *
+   * @param layerOffset  in the uncompressed stream
+   * @param byteOffset   in the compressed stream: that of a frame, or in a sequential layer, of what follows a block
    */
-  onCheckpoint: (checkpoint: ZstdCheckpoint) => void = () => {};
+  onBoundary: (layerOffset: number, byteOffset: number) => void = () => {};
 
   readonly #spanBytes: number;
   readonly #cuts: Float64Array | null;
@@ -65,7 +58,6 @@ export class ZstdIndexer {
   #onOutput: (view: Uint8Array) => void = () => {};
 
   #produced = 0;
-  #crc = 0;
   /** Of the span at hand. */
   #spanStart = 0;
   #target: number;
@@ -145,7 +137,6 @@ export class ZstdIndexer {
   }
 
   readonly #output = (view: Uint8Array): void => {
-    this.#crc = crc32(view, this.#crc);
     this.#produced += view.length;
     this.#onOutput(view);
   };
@@ -171,9 +162,7 @@ export class ZstdIndexer {
     if (this.#produced === this.#spanStart) return;
     this.#spanStart = this.#produced;
     this.#target = this.#cutAfter(this.#produced);
-    const crc32OfPreviousSpan = this.#crc;
-    this.#crc = 0;
-    this.onCheckpoint({ layerOffset: this.#produced, byteOffset, crc32OfPreviousSpan });
+    this.onBoundary(this.#produced, byteOffset);
   }
 
   /** @throws FormatError when the input ended too early */

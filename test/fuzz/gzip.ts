@@ -1,7 +1,7 @@
 // Fuzz target: gzip streams of any kind, against zlib.
 import { constants, crc32, deflateRawSync, gunzipSync, gzipSync } from 'node:zlib';
 import { FormatError } from '../../src/bytes/index.js';
-import { checkSpans, type IndexedGzip, indexGzip } from '../support/gzip.js';
+import { checkSpans, type IndexedGzip, type IndexGzipOptions, indexGzip } from '../support/gzip.js';
 import type { Random } from './random.js';
 
 /** A bomb is cut here by both sides; it is enough for any structure that input of a few KiB can have. */
@@ -9,14 +9,17 @@ const MAX_OUTPUT = 4 << 20;
 
 class TooMuch extends Error {}
 
-function index(input: Uint8Array, spanBytes: number, step: number): IndexedGzip | FormatError | TooMuch {
+/** As a lane's memory, but every few bytes there is another slot, and every few KiB another buffer. */
+const SHAPE = { outBuffers: 3, outBytes: 5000, inSlots: 2, inBytes: 61 };
+
+function index(input: Uint8Array, options: IndexGzipOptions): IndexedGzip | FormatError | TooMuch {
   let produced = 0;
   const onView = (view: Uint8Array): void => {
     produced += view.length;
     if (produced > MAX_OUTPUT) throw new TooMuch();
   };
   try {
-    return indexGzip(input, { spanBytes, step, onView });
+    return indexGzip(input, { ...options, onView });
   } catch (error) {
     if (error instanceof FormatError || error instanceof TooMuch) return error;
     throw error;
@@ -26,8 +29,8 @@ function index(input: Uint8Array, spanBytes: number, step: number): IndexedGzip 
 export function execute(input: Uint8Array): string {
   // Sizes that follow from the input, so that a kept one fails again.
   const spanBytes = 1 + (crc32(input) % (input.length < 200 ? 50 : 5000));
-  const whole = index(input, spanBytes, Math.max(1, input.length));
-  const pieces = index(input, spanBytes, 1 + (input.length % 61));
+  const whole = index(input, { spanBytes });
+  const pieces = index(input, { spanBytes, step: 1 + (input.length % 61), shape: SHAPE });
   let reference: Buffer | null = null;
   let refusal = '';
   try {
@@ -108,11 +111,11 @@ function resealed(body: Uint8Array, random: Random): Uint8Array {
   // Our own decoder, told to stop nowhere, finds what the body inflates to; zlib judges afterwards.
   const trailer = Buffer.alloc(8);
   const header = Buffer.from([31, 139, 8, 0, 0, 0, 0, 0, 0, 3]);
-  const result = index(Buffer.concat([header, body, trailer]), 1 << 20, 1 << 20);
+  const result = index(Buffer.concat([header, body, trailer]), {});
   if (result instanceof FormatError) {
     const found = /CRC-32 \w+ recorded, (\w+) found/.exec(result.detail);
     if (found) trailer.writeUInt32LE(Number.parseInt(found[1]!, 16), 0);
-    const again = index(Buffer.concat([header, body, trailer]), 1 << 20, 1 << 20);
+    const again = index(Buffer.concat([header, body, trailer]), {});
     const length = again instanceof FormatError ? /length \d+ recorded, (\d+) found/.exec(again.detail) : null;
     if (length) trailer.writeUInt32LE(Number(length[1]), 4);
   }

@@ -19,16 +19,20 @@ interface Indexed {
 function index(input: Uint8Array, spanBytes: number, step: number): Indexed | ClipError | TooMuch {
   const indexer = new ZstdIndexer({ spanBytes });
   const bounds = [{ layerOffset: 0, byteOffset: 0, crc: 0 }];
-  indexer.onCheckpoint = (c) =>
-    bounds.push({ layerOffset: c.layerOffset, byteOffset: c.byteOffset, crc: c.crc32OfPreviousSpan });
   let produced = 0;
   let crc = 0;
+  let span = 0;
+  indexer.onBoundary = (layerOffset, byteOffset) => {
+    bounds.push({ layerOffset, byteOffset, crc: span });
+    span = 0;
+  };
   try {
     for (let at = 0; at < input.length; at += step) {
       indexer.push(input.subarray(at, at + step), (view) => {
         produced += view.length;
         if (produced > MAX_OUTPUT) throw new TooMuch();
         crc = crc32(view, crc);
+        span = crc32(view, span);
       });
     }
     return { summary: indexer.finish(), bounds, crc };

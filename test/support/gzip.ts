@@ -1,38 +1,70 @@
 import { crc32 } from 'node:zlib';
-import { encodeCheckpointState, type GzipCheckpoint, GzipIndexer, SpanInflater } from '../../src/gzip/index.js';
+import {
+  encodeCheckpointState,
+  type GzipCheckpoint,
+  GzipIndexer,
+  KernelMemory,
+  type KernelShape,
+  OutputSums,
+  SpanInflater,
+} from '../../src/gzip/index.js';
 
 export interface IndexedGzip {
   readonly output: Buffer;
   readonly checkpoints: readonly GzipCheckpoint[];
-  readonly lastSpanCrc32: number;
+  /** Of the span that ends at each boundary, then of what follows the last one. */
+  readonly crc32s: readonly number[];
   readonly warnings: readonly string[];
 }
 
+export interface IndexGzipOptions {
+  readonly spanBytes?: number;
+  readonly cuts?: Float64Array | undefined;
+  /** Bytes given at a time. */
+  readonly step?: number;
+  /** In shared memory of this shape, as a lane has it: the pieces lie in its slots, and are as long at most. */
+  readonly shape?: KernelShape;
+  readonly onView?: (view: Uint8Array) => void;
+}
+
 /**
- * Indexes `input`, given in pieces of `step` bytes.
- * @throws what the indexer throws, and what `onView` does
+ * Indexes `input`, given in pieces, and checks the trailers of its members.
+ * @throws what the indexer and the sums throw, and what `onView` does
  */
-export function indexGzip(
-  input: Uint8Array,
-  options: { spanBytes?: number; cuts?: Float64Array; step?: number; onView?: (view: Uint8Array) => void } = {},
-): IndexedGzip {
-  const step = Math.max(1, options.step ?? input.length);
+export function indexGzip(input: Uint8Array, options: IndexGzipOptions = {}): IndexedGzip {
+  const { shape, spanBytes = 1 << 20, cuts } = options;
+  const memory = shape === undefined ? undefined : KernelMemory.make(shape, true);
+  const step = Math.max(1, Math.min(options.step ?? input.length, shape?.inBytes ?? Number.POSITIVE_INFINITY));
   const checkpoints: GzipCheckpoint[] = [];
   const views: Uint8Array[] = [];
-  const spanBytes = options.spanBytes ?? 1 << 20;
-  const indexer = new GzipIndexer(options.cuts ? { spanBytes, cuts: options.cuts } : { spanBytes });
-  indexer.onCheckpoint = (checkpoint) => checkpoints.push(checkpoint);
-  for (let at = 0; at < input.length; at += step) {
-    indexer.push(input.subarray(at, at + step), (view) => {
-      options.onView?.(view);
-      views.push(view.slice());
-    });
+  const crc32s: number[] = [];
+  const sums = new OutputSums();
+  const indexer = new GzipIndexer(
+    { spanBytes, cuts, ...(memory && { memory }) },
+    {
+      output: (view) => {
+        options.onView?.(view);
+        sums.push(view);
+        views.push(view.slice());
+      },
+      boundary: () => void crc32s.push(sums.endSpan()),
+      checkpoint: (checkpoint) => void checkpoints.push(checkpoint),
+      member: (trailer) => sums.endMember(trailer),
+    },
+  );
+  for (let at = 0, piece = 0; at < input.length; at += step, piece++) {
+    const bytes = input.subarray(at, at + step);
+    const slot = memory?.slot(piece % memory.shape.inSlots, bytes.length);
+    slot?.set(bytes);
+    indexer.push(slot ?? bytes);
+    slot?.fill(0xff); // its owner may use it for something else at once
   }
-  const { compressedSize, layerSize, lastSpanCrc32, warnings } = indexer.finish();
+  const { compressedSize, layerSize, warnings } = indexer.finish();
+  crc32s.push(sums.endSpan());
   const output = Buffer.concat(views);
   if (compressedSize !== input.length) throw new Error(`compressedSize ${compressedSize} of ${input.length}`);
   if (layerSize !== output.length) throw new Error(`layerSize ${layerSize} of ${output.length}`);
-  return { output, checkpoints, lastSpanCrc32, warnings };
+  return { output, checkpoints, crc32s, warnings };
 }
 
 const inflater = new SpanInflater();
@@ -55,7 +87,7 @@ export function checkSpans(input: Uint8Array, indexed: IndexedGzip): void {
     );
     const want = output.subarray(layerOffset, end);
     if (!Buffer.concat(views).equals(want)) throw new Error(`span ${i} at ${layerOffset} differs from the stream`);
-    const recorded = next?.crc32OfPreviousSpan ?? indexed.lastSpanCrc32;
+    const recorded = indexed.crc32s[i];
     if (sum !== recorded || sum !== crc32(want)) throw new Error(`the CRC-32 of span ${i} at ${layerOffset}`);
   }
 }

@@ -65,13 +65,19 @@ export function gzipLayer(raw: Uint8Array, spanBytes: number, blob: Uint8Array =
   const layerOffset = [0];
   const bitOffset = [0];
   const states: Uint8Array[] = [new Uint8Array(0)];
-  const indexer = new GzipIndexer({ spanBytes });
-  indexer.onCheckpoint = (c) => {
-    layerOffset.push(c.layerOffset);
-    bitOffset.push(c.bitOffset);
-    states.push(encodeCheckpointState(c.header, c.window));
-  };
-  indexer.push(blob, () => {});
+  const indexer = new GzipIndexer(
+    { spanBytes },
+    {
+      output: () => {},
+      checkpoint: (c) => {
+        layerOffset.push(c.layerOffset);
+        bitOffset.push(c.bitOffset);
+        states.push(encodeCheckpointState(c.header, c.window));
+      },
+      member: () => {},
+    },
+  );
+  indexer.push(blob);
   const { compressedSize, layerSize } = indexer.finish();
   layerOffset.push(layerSize);
   bitOffset.push(compressedSize * 8);
@@ -96,9 +102,9 @@ export function zstdLayer(raw: Uint8Array, spanBytes: number, blob: Uint8Array):
   const layerOffset = [0];
   const bitOffset = [0];
   const indexer = new ZstdIndexer({ spanBytes });
-  indexer.onCheckpoint = (c) => {
-    layerOffset.push(c.layerOffset);
-    bitOffset.push(c.byteOffset * 8);
+  indexer.onBoundary = (offset, byteOffset) => {
+    layerOffset.push(offset);
+    bitOffset.push(byteOffset * 8);
   };
   indexer.push(blob, () => {});
   const { kind } = indexer.finish();

@@ -1,6 +1,6 @@
 // The fast loop: decodes symbols without a single check of bounds while both input and output have room for whatever one
 // round may use. Everything else is left to careful.ts.
-import { BIT_POS, DIST, HIST_LOW, IN, IN_END, LITLEN, MARKS, OUT_LIMIT, OUT_POS, PATTERNS, STRIDES, TRACK_POS } from './layout';
+import { BIT_POS, DIST, HIST_LOW, IN_END, LITLEN, MARKS, OUT_LIMIT, OUT_POS, PATTERNS, STRIDES, TRACK_POS } from './layout';
 import { CONTINUE, HISTORY, BAD_DIST_SYMBOL, BAD_LITLEN_SYMBOL, MODE, MODE_BOUNDARY, TOO_FAR_BACK } from './layout';
 import { DIST_BITS, EXCEPTION, FINAL, LITLEN_BITS } from './tables';
 
@@ -45,11 +45,11 @@ function mask(bits: u64, count: u64): u64 {
  * TRACK is u8 to mark what is referenced before the checkpoint, u16 not to: the compiler makes two loops of this one.
  */
 export function fast<TRACK>(): i32 {
-  const inLimit = IN + load<usize>(IN_END) - IN_MARGIN;
+  const inLimit = load<usize>(IN_END) - IN_MARGIN;
   const outLimit = load<usize>(OUT_LIMIT) - OUT_MARGIN;
   const low = load<usize>(HIST_LOW);
   const start = load<u32>(BIT_POS);
-  let input: usize = IN + (start >> 3);
+  let input: usize = start >> 3;
   let out = load<usize>(OUT_POS);
   // `bits` holds the bits to come from bit 2 on; the two below are spent ones. So the bits that index a table are the byte
   // offset of its entry once they are masked: the shift by two is saved on the path that everything waits for (load, mask,
@@ -176,7 +176,7 @@ export function fast<TRACK>(): i32 {
     out = end;
   } while (input <= inLimit && out <= outLimit);
 
-  store<u32>(BIT_POS, (<u32>(input - IN) << 3) - <u32>(left & 63) + 2);
+  store<u32>(BIT_POS, (<u32>input << 3) - <u32>(left & 63) + 2);
   store<usize>(OUT_POS, out);
   return status;
 }

@@ -1,7 +1,7 @@
 // Block headers (RFC 1951 §3.2.3 to §3.2.7). Reading one changes nothing until all of it is there.
 import {
   BAD_BLOCK_TYPE, BAD_DIST_CODE, BAD_LITLEN_CODE, BAD_PRECODE, BAD_REPEAT, BAD_STORED_LENGTH, BIT_POS, CONTINUE, DIST,
-  DIST_RESULTS, HEADER, HEADER_BITS, IN, IN_END, LAST, LENS, LITLEN, LITLEN_RESULTS, MODE, MODE_DYNAMIC, MODE_FIXED,
+  DIST_RESULTS, HEADER, HEADER_BITS, IN_END, LAST, LENS, LITLEN, LITLEN_RESULTS, MODE, MODE_DYNAMIC, MODE_FIXED,
   MODE_STORED, NEED_INPUT, NO_END_OF_BLOCK, PRECODE, PRECODE_RESULTS, STORED_LEFT, TABLES_FIXED, TOO_MANY_CODES,
 } from './layout';
 import { build, buildFixed, DIST_BITS, LITLEN_BITS } from './tables';
@@ -10,7 +10,7 @@ import { build, buildFixed, DIST_BITS, LITLEN_BITS } from './tables';
 // @ts-ignore: decorator
 @inline
 export function peek(pos: u32): u64 {
-  return load<u64>(IN + (pos >> 3)) >>> (<u64>(pos & 7));
+  return load<u64>(pos >> 3) >>> (<u64>(pos & 7));
 }
 
 /** An error, unless it was seen in bits that are not there yet. */
@@ -31,7 +31,7 @@ export function readBlockHeader(): i32 {
   if (type == 0) {
     pos = (pos + 7) & ~7;
     if (pos + 32 > end) return NEED_INPUT;
-    const lengths = load<u32>(IN + (pos >> 3));
+    const lengths = load<u32>(pos >> 3);
     if ((lengths & 0xffff) != (~lengths >> 16)) return BAD_STORED_LENGTH;
     store<u32>(STORED_LEFT, lengths & 0xffff);
     store<u32>(BIT_POS, pos + 32);

@@ -1,4 +1,4 @@
-// The inflate kernel (RFC 1951): raw deflate from IN to OUT, stopping and resuming at any byte of either.
+// The inflate kernel (RFC 1951): raw deflate from memory to memory, stopping and resuming at any byte of either.
 //
 // The state between two calls is one bit position, one output position and the block at hand (layout.ts), so that a
 // checkpoint is a copy of these, and resuming from one is writing them. src/gzip/kernel.ts is the only caller.
@@ -6,7 +6,7 @@ import { careful, copyPending, roomy } from './careful';
 import { fast } from './fast';
 import { readBlockHeader, readCodes } from './header';
 import {
-  BIT_POS, CONTINUE, DONE, HISTORY, IN, IN_END, LAST, MARKS, MODE, MODE_BOUNDARY, MODE_DYNAMIC, MODE_STORED, NEED_INPUT,
+  BIT_POS, CONTINUE, DONE, HISTORY, IN_END, LAST, MARKS, MODE, MODE_BOUNDARY, MODE_DYNAMIC, MODE_STORED, NEED_INPUT,
   OUT_FULL, OUT_LIMIT, OUT_POS, PENDING_LENGTH, STORED_LEFT, TRACKING, TRACK_POS, WINDOW,
 } from './layout';
 import { buildFixed, initialize } from './tables';
@@ -48,7 +48,7 @@ function copyStored(): i32 {
   const out = load<usize>(OUT_POS);
   const n = min<u32>(left, min<u32>(load<u32>(IN_END) - from, load<u32>(OUT_LIMIT) - <u32>out));
   if (n == 0) return NEED_INPUT;
-  memory.copy(out, IN + from, n);
+  memory.copy(out, from, n);
   store<u32>(BIT_POS, (from + n) << 3);
   store<usize>(OUT_POS, out + n);
   store<u32>(STORED_LEFT, left - n);
@@ -58,17 +58,22 @@ function copyStored(): i32 {
 
 /**
  * Enters a block at a checkpoint: `mode` is MODE_FIXED or MODE_DYNAMIC. A dynamic block's header bits, from HLIT on, must lie
- * at IN, `bytes` of them. CONTINUE, or what is wrong with them; BIT_POS is left undefined.
+ * at `from`, `bytes` of them. CONTINUE, or what is wrong with them; BIT_POS is left undefined.
  */
-export function enterBlock(mode: i32, bytes: u32): i32 {
+export function enterBlock(mode: i32, from: u32, bytes: u32): i32 {
   if (mode == MODE_DYNAMIC) {
-    const status = readCodes(0, bytes << 3);
+    const status = readCodes(from << 3, (from + bytes) << 3);
     if (status != CONTINUE) return status;
   } else {
     buildFixed();
   }
   store<i32>(MODE, mode);
   return CONTINUE;
+}
+
+/** Copies within memory; the stretches may overlap. JavaScript's own way is slow where the memory is shared. */
+export function move(to: usize, from: usize, bytes: usize): void {
+  memory.copy(to, from, bytes);
 }
 
 /** Keeps the window before OUT_POS, and starts to note which of its bytes are referenced. */

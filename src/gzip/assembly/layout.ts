@@ -1,5 +1,7 @@
-// Where everything lies in the kernel's one mebibyte of linear memory. src/gzip/kernel.ts repeats the addresses it needs.
+// Where everything of fixed place lies in the kernel's linear memory. src/gzip/kernel.ts repeats the addresses it needs.
 // Nothing is ever allocated; AssemblyScript's own static data (none of size) starts at 1024 (asconfig.json: memoryBase).
+// Output and input are above, wherever src/gzip/memory.ts puts them: 32 KiB of history before the room for output, at least
+// 64 bytes behind it that a fast copy may overshoot; at least 600 bytes behind the input that may be read (never used).
 
 /** i32 fields, see below. */
 export const STATE: usize = 0x100;
@@ -27,18 +29,12 @@ export const DIST: usize = 0xa000;
 export const MARKS: usize = 0x10000;
 /** The window as it was at the checkpoint being tracked. */
 export const WINDOW: usize = 0x18000;
-/** 32 KiB of history, then room for output, then what a fast copy may overshoot. */
-export const OUT: usize = 0x20040;
 export const HISTORY: usize = 32768;
-export const OUT_CAPACITY: usize = 0x40000;
-/** Input, then at least 600 bytes that may be read (never used) past its end. */
-export const IN: usize = 0x80000;
-export const IN_CAPACITY: usize = 0x40000;
 
 // Fields of STATE.
-/** Position of the next unread bit, in bits from IN. */
+/** Address of the next unread bit: a byte's, times eight, and 0 to 7. Memory ends below 512 MiB. */
 export const BIT_POS: usize = STATE;
-/** Bytes of input that are there. */
+/** Address behind the input that is there. */
 export const IN_END: usize = STATE + 4;
 /** Address of the next byte of output, and where to stop. */
 export const OUT_POS: usize = STATE + 8;

@@ -1,0 +1,106 @@
+import { WINDOW_BYTES } from './format.js';
+
+/** The part of the JavaScript API that is used here: neither lib.es2023 nor Node's types declare it. */
+declare namespace WebAssembly {
+  class Memory {
+    constructor(descriptor: { initial: number; maximum: number; shared: boolean });
+    readonly buffer: ArrayBufferLike;
+  }
+}
+
+/** Opaque: what a kernel is given as its memory, and what may be posted to a thread when it is shared. */
+export type LinearMemory = WebAssembly.Memory;
+
+/** How much room there is for output and input. */
+export interface KernelShape {
+  /** Filled in turn; one is enough for a reader that is done with the output when the kernel goes on. */
+  readonly outBuffers: number;
+  readonly outBytes: number;
+  readonly inSlots: number;
+  readonly inBytes: number;
+}
+
+const PAGE = 65536;
+/** Where output begins; everything below is the kernel's own (assembly/layout.ts). */
+const OUT = 0x20040;
+/** Behind each output buffer, for what a fast copy may overshoot. */
+const OVERSHOOT = 64;
+/** Before each input slot: what was left of the one before. No more than a block header (289 bytes) is ever unread. */
+export const CARRY_BYTES = 1024;
+/** Behind all input: may be read, is never used. */
+const OVERREAD = 1024;
+
+/** One buffer for each, in memory of the kernel's own. */
+export const PRIVATE_SHAPE: KernelShape = { outBuffers: 1, outBytes: 256 * 1024, inSlots: 1, inBytes: 256 * 1024 };
+
+/**
+ * The linear memory of a kernel, by its buffers. When it is shared, other threads put input into the slots and read the
+ * output where it is: a thread that is given `memory` and `shape` makes its own view of them.
+ */
+export class KernelMemory {
+  readonly shape: KernelShape;
+  readonly memory: LinearMemory;
+  readonly bytes: Uint8Array;
+
+  constructor(shape: KernelShape, memory: LinearMemory) {
+    this.shape = shape;
+    this.memory = memory;
+    this.bytes = new Uint8Array(memory.buffer);
+  }
+
+  static make(shape: KernelShape, shared: boolean): KernelMemory {
+    const pages = Math.ceil((slotsEnd(shape) + CARRY_BYTES + OVERREAD) / PAGE);
+    return new KernelMemory(shape, new WebAssembly.Memory({ initial: pages, maximum: pages, shared }));
+  }
+
+  get shared(): boolean {
+    return this.memory.buffer instanceof SharedArrayBuffer;
+  }
+
+  /** Address of the first byte of output in a buffer; the 32 KiB before it are its history. */
+  outStart(buffer: number): number {
+    return OUT + buffer * outStride(this.shape) + WINDOW_BYTES;
+  }
+
+  outEnd(buffer: number): number {
+    return this.outStart(buffer) + this.shape.outBytes;
+  }
+
+  slotStart(slot: number): number {
+    return slotsAt(this.shape) + slot * slotStride(this.shape) + CARRY_BYTES;
+  }
+
+  /** The room for input of a slot, or the first `length` bytes of it. */
+  slot(slot: number, length = this.shape.inBytes): Uint8Array {
+    return this.view(this.slotStart(slot), length);
+  }
+
+  /** What is unread of one slot waits before this address for the next: the slot itself may be filled again. */
+  get holdEnd(): number {
+    return slotsEnd(this.shape) + CARRY_BYTES;
+  }
+
+  view(address: number, length: number): Uint8Array {
+    return this.bytes.subarray(address, address + length);
+  }
+}
+
+function outStride(shape: KernelShape): number {
+  return WINDOW_BYTES + shape.outBytes + OVERSHOOT;
+}
+
+function slotsAt(shape: KernelShape): number {
+  return align(OUT + shape.outBuffers * outStride(shape));
+}
+
+function slotStride(shape: KernelShape): number {
+  return CARRY_BYTES + align(shape.inBytes);
+}
+
+function slotsEnd(shape: KernelShape): number {
+  return slotsAt(shape) + shape.inSlots * slotStride(shape);
+}
+
+function align(address: number): number {
+  return Math.ceil(address / 64) * 64;
+}

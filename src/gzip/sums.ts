@@ -1,0 +1,72 @@
+import { crc32, crc32Combine, FormatError } from '../bytes/index.js';
+
+/** What the trailer of a gzip member says of its output, and where in the compressed stream. */
+export interface MemberTrailer {
+  readonly crc32: number;
+  /** Modulo 2^32. */
+  readonly size: number;
+  readonly position: number;
+}
+
+/** CRC-32 of a stretch of output, grown piece by piece. */
+class Sum {
+  crc = 0;
+  length = 0;
+
+  add(crc: number, length: number): void {
+    if (length === 0) return;
+    this.crc = this.length === 0 ? crc : crc32Combine(this.crc, crc, length);
+    this.length += length;
+  }
+
+  reset(): void {
+    this.crc = 0;
+    this.length = 0;
+  }
+}
+
+/**
+ * CRC-32 of a layer's spans, and of gzip members to check their trailers. The output is summed once, in pieces that end where
+ * a span or a member does; both are put together from these.
+ */
+export class OutputSums {
+  #piece = 0;
+  #pieceLength = 0;
+  readonly #span = new Sum();
+  readonly #member = new Sum();
+
+  push(view: Uint8Array): void {
+    this.#piece = crc32(view, this.#piece);
+    this.#pieceLength += view.length;
+  }
+
+  #endPiece(): void {
+    this.#span.add(this.#piece, this.#pieceLength);
+    this.#member.add(this.#piece, this.#pieceLength);
+    this.#piece = 0;
+    this.#pieceLength = 0;
+  }
+
+  /** A span ends here: gives its CRC-32. */
+  endSpan(): number {
+    this.#endPiece();
+    const { crc } = this.#span;
+    this.#span.reset();
+    return crc;
+  }
+
+  /** A member ends here. @throws FormatError when its trailer says otherwise */
+  endMember({ crc32: crc, size, position }: MemberTrailer): void {
+    this.#endPiece();
+    const { crc: found, length } = this.#member;
+    this.#member.reset();
+    if (found !== crc)
+      throw new FormatError('gzip trailer', position, `CRC-32 ${hex(crc)} recorded, ${hex(found)} found`);
+    if (length % 2 ** 32 !== size)
+      throw new FormatError('gzip trailer', position, `length ${size} recorded, ${length % 2 ** 32} found`);
+  }
+}
+
+function hex(crc: number): string {
+  return crc.toString(16).padStart(8, '0');
+}

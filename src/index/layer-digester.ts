@@ -1,0 +1,93 @@
+import { createHash, type Hash } from 'node:crypto';
+import { encodeCheckpointState, type MemberTrailer, OutputSums } from '../gzip/index.js';
+import { EntryColumns, TarParser } from '../tar/index.js';
+import { FileHasher } from './file-hasher.js';
+import type { LayerResult } from './messages.js';
+import { SpanHasher } from './span-hasher.js';
+import type { DecodedLayer, DecodeSink, RawState } from './spans.js';
+
+/**
+ * All that an archive says of a layer, from its blob's bytes and from what a decoder made of them: digests, sums, and what the
+ * tar's headers say. Pure: no threads, no I/O.
+ */
+export class LayerDigester implements DecodeSink {
+  readonly #hasher = new SpanHasher();
+  readonly #sums = new OutputSums();
+  readonly #layerOffsets: number[] = [];
+  readonly #bitOffsets: number[] = [];
+  readonly #crc32s: number[] = [];
+  readonly #states: Uint8Array[] = [];
+  readonly #entries = new EntryColumns();
+  readonly #tar: TarParser;
+  readonly #files: FileHasher | null;
+  readonly #diff: Hash | null;
+
+  /** @param hashes  also take the digest of the tar and of each file */
+  constructor(hashes: boolean) {
+    const entries = this.#entries;
+    const files = hashes ? new FileHasher(entries) : null;
+    this.#files = files;
+    this.#diff = hashes ? createHash('sha256') : null;
+    this.#tar = new TarParser(
+      files === null ? { entries } : { entries, data: (entry, view) => files.data(entry, view) },
+    );
+  }
+
+  output(view: Uint8Array): void {
+    this.#sums.push(view);
+    this.#diff?.update(view);
+    this.#tar.push(view);
+  }
+
+  boundary(layerOffset: number, bitOffset: number): void {
+    if (this.#layerOffsets.length > 0) this.#crc32s.push(this.#sums.endSpan());
+    this.#layerOffsets.push(layerOffset);
+    this.#bitOffsets.push(bitOffset);
+    this.#hasher.boundary(bitOffset);
+  }
+
+  member(trailer: MemberTrailer): void {
+    this.#sums.endMember(trailer);
+  }
+
+  state({ header, window }: RawState): void {
+    // A copy of its own: what zlib returns may be part of a larger buffer.
+    this.#states.push(new Uint8Array(encodeCheckpointState(header, window)));
+  }
+
+  /** The next bytes of the blob, once what was decoded from them has been told. */
+  blob(bytes: Uint8Array): void {
+    this.#hasher.push(bytes);
+  }
+
+  /** Throws FormatError when the tar is not complete. */
+  finish({ kind, warnings }: DecodedLayer): { result: LayerResult; transfer: ArrayBuffer[] } {
+    this.#tar.finish();
+    const files = this.#files?.finish() ?? null;
+    const skipped = this.#files?.skipped ?? 0;
+    const digests = this.#hasher.finish();
+    const columns = {
+      layerOffset: Float64Array.from(this.#layerOffsets),
+      bitOffset: Float64Array.from(this.#bitOffsets),
+      crc32: Uint32Array.from(this.#crc32s),
+    };
+    const entries = this.#entries.toTransfer();
+    return {
+      result: {
+        type: 'result',
+        spans: { kind, count: columns.crc32.length, ...columns, sha256: digests.spans },
+        states: this.#states,
+        blobSha256: digests.blob,
+        entries: entries.message,
+        warnings: skipped > 0 ? [...warnings, `${skipped} sparse files are too large to be hashed`] : warnings,
+        diffSha256: this.#diff?.digest() ?? null,
+        files,
+      },
+      transfer: [
+        ...entries.transfer,
+        ...Object.values(columns).map((column) => column.buffer),
+        ...this.#states.map((state) => state.buffer as ArrayBuffer),
+      ],
+    };
+  }
+}
