@@ -22,6 +22,7 @@ export function lazyCounters(metrics: Metrics) {
       'Spans whose compressed bytes were not what the archive says',
     ),
     badContent: metrics.counter('badContent', 'Spans that did not inflate to what the archive says'),
+    failovers: metrics.counter('failovers', 'Spans that one source did not give and another was asked for'),
     failedSpans: metrics.counter('failedSpans', 'Spans given up after retries: their readers got an error'),
     abortedSpans: metrics.counter('abortedSpans', 'Spans given up because nobody waited any more'),
     skippedBackground: metrics.counter('skippedBackground', 'Spans fetched ahead and dropped for lack of room'),

@@ -20,6 +20,8 @@ export class SpanJob {
   fetchedAs: Priority = Priority.demand;
   /** Times its bytes turned out wrong. */
   mismatches = 0;
+  /** Times a source did not give them. */
+  failures = 0;
   /** What is being inflated came from the content cache, or it was found wrong there and must not be asked again. */
   content: 'untried' | 'used' | 'poisoned' = 'untried';
   /** The source that is asked, in the order of the layer's providers. */

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { compressibleBytes, FakeSource, gzipLayer, type TestLayer, tarLayer } from '../../test/support/span-layers.js';
+import { ClipError } from '../bytes/index.js';
 import { SpanCache, type SpanCacheOptions } from '../cache/index.js';
 import { Metrics } from '../metrics/index.js';
 import { InflatePool } from './inflate-pool.js';
@@ -146,6 +147,28 @@ describe('what is fetched', () => {
     await expect(read(raw.length, 1)).rejects.toThrow(RangeError);
     await expect(read(-1, 1)).rejects.toThrow(RangeError);
     expect(await read(raw.length, 0)).toHaveLength(0);
+  });
+
+  test('what one archive’s source does not give, another’s is asked for, once', async () => {
+    const { set, source, read, metrics, lazy } = await open();
+    const refuse = (from: FakeSource): void => {
+      from.gate = () => Promise.reject(new ClipError('NETWORK', 'half a blob'));
+    };
+    refuse(source);
+    await expect(read(lazy.table.layerOffset[3]!, 10)).rejects.toMatchObject({ message: 'half a blob' });
+    expect(source.requests.length).toBe(1);
+    const others = [new FakeSource(layer.blob), new FakeSource(layer.blob)];
+    for (const other of others) {
+      const second = set.open({ ...layer, readState: (span) => layer.readState(span), source: other });
+      cleanup.push(() => second.close());
+    }
+    const offset = lazy.table.layerOffset[5]!;
+    same(await read(offset, 2 * SPAN), offset);
+    expect(others.map(({ requests }) => requests.length)).toEqual([1, 0]);
+    expect(metrics.snapshot()).toMatchObject({ failovers: 2, failedSpans: 1 });
+    for (const other of others) refuse(other);
+    await expect(read(lazy.table.layerOffset[20]!, 10)).rejects.toMatchObject({ message: 'half a blob' });
+    expect(others.map(({ requests }) => requests.length)).toEqual([2, 0]);
   });
 
   test('two archives of one layer and table share spans; another table of the layer keeps its own', async () => {

@@ -1,12 +1,12 @@
 import type { LayerMeta, SpanTable } from '../archive/index.js';
 import { ClipError, toHex } from '../bytes/index.js';
 import { type CachedLayer, noteUse, type SharedLayer, spanAt } from '../cache/index.js';
-import { neighbours, type QueuedLayer } from './fetch-queue.js';
+import type { QueuedLayer } from './fetch-queue.js';
 import { abandoned, aborted, SpanJob, type SpanResult } from './job.js';
 import type { LayerContext } from './layer-set.js';
 import { Priority, type Target, type TaskResult } from './protocol.js';
-import { RangeRequest } from './range-request.js';
 import { Readahead } from './readahead.js';
+import { SpanFetcher } from './span-fetcher.js';
 import { SpanFile } from './span-file.js';
 import { StreamFetcher } from './stream-fetcher.js';
 import type { LayerProvider, ReadOptions } from './types.js';
@@ -23,6 +23,7 @@ export class LazyLayer implements QueuedLayer {
   readonly #cached: CachedLayer;
   readonly #jobs = new Map<number, SpanJob>();
   readonly #providers: LayerProvider[] = [];
+  readonly #fetcher: SpanFetcher;
   readonly #stream: StreamFetcher | null;
   readonly #readahead: Readahead;
   readonly #file: SpanFile;
@@ -38,6 +39,7 @@ export class LazyLayer implements QueuedLayer {
   ) {
     this.#context = context;
     this.#cached = cached;
+    this.#fetcher = new SpanFetcher(this, context);
     this.#stream = table.kind === 'zstd-stream' ? new StreamFetcher(this, context) : null;
     this.#readahead = new Readahead(this);
     this.#file = new SpanFile(cached, context.cache, context.memory);
@@ -179,8 +181,17 @@ export class LazyLayer implements QueuedLayer {
     return this.byteEnd(end - 1) - this.byteStart(first);
   }
 
+  get providers(): number {
+    return this.#providers.length;
+  }
+
   provider(index: number): LayerProvider | undefined {
     return this.#providers[index % Math.max(1, this.#providers.length)];
+  }
+
+  /** For errors. */
+  name(span: number): string {
+    return `layer ${this.meta.digest}, span ${span} (bytes ${this.byteStart(span)} to ${this.byteEnd(span)})`;
   }
 
   sha256(span: number): Uint8Array {
@@ -188,74 +199,7 @@ export class LazyLayer implements QueuedLayer {
   }
 
   fetch(jobs: readonly SpanJob[]): Promise<void> {
-    return this.track(this.#fetch(jobs));
-  }
-
-  async #fetch(jobs: readonly SpanJob[]): Promise<void> {
-    const missing = await this.#fromContentCache(jobs);
-    await Promise.all(neighbours(missing, this).map((run) => this.#request(run)));
-  }
-
-  /** Starts what the content cache has on its way; returns the rest that somebody still wants. */
-  async #fromContentCache(jobs: readonly SpanJob[]): Promise<readonly SpanJob[]> {
-    const { content, buffers } = this.#context;
-    if (content === null) return jobs;
-    // Those of one request wait for each other: a reader who comes to wait for one of them hurries all.
-    const hurries: ((() => void) | undefined)[] = [];
-    const found = await Promise.all(
-      jobs.map(async (job, i) => {
-        if (job.content === 'poisoned') return false;
-        const length = this.compressedBytes(job.span, job.span + 1);
-        const bytes = await content.get(toHex(this.sha256(job.span)), length, this.meta.digest, {
-          waiting: job.priority === Priority.demand,
-          onUrgent: (hurry) => {
-            hurries[i] = hurry;
-            job.onUrgent = () => {
-              for (const one of hurries) one?.();
-            };
-          },
-        });
-        if (bytes === null) return false;
-        job.content = 'used';
-        const buffer = buffers.acquire(length);
-        const compressed = new Uint8Array(buffer, 0, length);
-        compressed.set(bytes);
-        void this.track(this.#inflate(job, compressed)).finally(() => buffers.release(buffer));
-        return true;
-      }),
-    );
-    return jobs.filter((job, i) => {
-      if (found[i]) return false;
-      if (job.wanted) return true;
-      this.settle(job, abandoned(this.#name(job.span)));
-      return false;
-    });
-  }
-
-  async #request(jobs: readonly SpanJob[]): Promise<void> {
-    const { counters, buffers, activity } = this.#context;
-    const request = new RangeRequest({
-      digest: this.meta.digest,
-      blobSize: this.meta.size,
-      jobs,
-      start: (job) => this.byteStart(job.span),
-      end: (job) => this.byteEnd(job.span),
-      deliver: (job, compressed, done) => void this.track(this.#inflate(job, compressed)).finally(done),
-    });
-    try {
-      const provider = this.provider(jobs[0]!.provider);
-      if (provider === undefined) throw abandoned(`layer ${this.meta.digest}`);
-      counters.requests.add();
-      this.accountFetch(jobs);
-      await request.run(provider.source, buffers, activity);
-    } catch (error) {
-      for (const job of request.missing) {
-        job.carrier = null;
-        // Somebody may have joined after the request was given up.
-        if (request.aborted && job.wanted) this.#context.queue.add(this, job);
-        else this.settle(job, request.aborted ? abandoned(this.#name(job.span)) : error);
-      }
-    }
+    return this.track(this.#fetcher.fetch(jobs));
   }
 
   /** Neighbours share their boundary byte; it is counted once. */
@@ -309,7 +253,7 @@ export class LazyLayer implements QueuedLayer {
         // Memory is for what somebody reads soon: a fill asks again when the disk has recovered.
         if (job !== null && job.waiters === 0 && job.priority === Priority.fill) {
           this.#context.counters.skippedBackground.add();
-          this.settle(job, abandoned(this.#name(span)));
+          this.settle(job, abandoned(this.name(span)));
           return;
         }
       }
@@ -331,7 +275,7 @@ export class LazyLayer implements QueuedLayer {
       counters.badContent.add();
       this.#mismatch(job, result.detail);
     } else {
-      this.settle(job, new ClipError('SYSTEM', `${this.#name(job.span)}: ${result.detail ?? result.status}`));
+      this.settle(job, new ClipError('SYSTEM', `${this.name(job.span)}: ${result.detail ?? result.status}`));
     }
   }
 
@@ -370,10 +314,6 @@ export class LazyLayer implements QueuedLayer {
 
   // ---- inside
 
-  #name(span: number): string {
-    return `layer ${this.meta.digest}, span ${span} (bytes ${this.byteStart(span)} to ${this.byteEnd(span)})`;
-  }
-
   #await(span: number, signal: AbortSignal | undefined): Promise<SpanResult> {
     const { counters, memory } = this.#context;
     if (this.#cached.present(span)) {
@@ -401,7 +341,7 @@ export class LazyLayer implements QueuedLayer {
     activity.beginWait();
     let onAbort: (() => void) | undefined;
     const gone = new Promise<never>((_, reject) => {
-      onAbort = () => reject(aborted(this.#name(job.span), signal?.reason));
+      onAbort = () => reject(aborted(this.name(job.span), signal?.reason));
       signal?.addEventListener('abort', onAbort, { once: true });
     });
     try {
@@ -462,40 +402,7 @@ export class LazyLayer implements QueuedLayer {
         log.error({ layer: this.meta.digest, span, error: result.detail }, 'a cache file cannot be read');
       }
       if (job.wanted) this.#enqueue(job);
-      else this.settle(job, abandoned(this.#name(span)));
-    } catch (error) {
-      this.settle(job, error);
-    }
-  }
-
-  async #inflate(job: SpanJob, compressed: Uint8Array): Promise<void> {
-    job.phase = 'inflating';
-    const { span } = job;
-    const { table } = this;
-    if (table.kind === 'zstd-stream') throw new Error('sequential spans go through the stream fetcher');
-    try {
-      const target = this.target(span, job.priority);
-      if (target.fd < 0 && job.waiters === 0 && job.priority >= Priority.prefetch && this.#cached.attached) {
-        this.#context.counters.skippedBackground.add();
-        this.settle(job, abandoned(this.#name(span)));
-        return;
-      }
-      const state = this.provider(job.provider)?.readState(span) ?? null;
-      job.task = {
-        type: 'inflate',
-        kind: table.kind,
-        compressed,
-        sha256: this.sha256(span),
-        startBit: table.bitOffset[span]! % 8,
-        state,
-        outLength: this.#cached.length(span),
-        crc32: table.crc32[span]!,
-        target,
-      };
-      const result = await this.#context.pool.run(job.task, job.priority);
-      const good = result.status === 'stored' || result.status === 'bytes';
-      if (good && job.content !== 'used') this.share(span, compressed);
-      this.finish(job, target, result);
+      else this.settle(job, abandoned(this.name(span)));
     } catch (error) {
       this.settle(job, error);
     }
@@ -523,7 +430,7 @@ export class LazyLayer implements QueuedLayer {
     }
     this.settle(
       job,
-      new ClipError('DIGEST_MISMATCH', `${this.#name(job.span)}: ${detail}`, {
+      new ClipError('DIGEST_MISMATCH', `${this.name(job.span)}: ${detail}`, {
         hint: 'the registry serves other bytes than were indexed: check it, or index the image again',
       }),
     );
@@ -534,7 +441,7 @@ export class LazyLayer implements QueuedLayer {
     if (job.carrier !== null) job.carrier.reconsider();
     else if (job.phase === 'queued') {
       this.#context.queue.remove(job);
-      this.settle(job, abandoned(this.#name(job.span)));
+      this.settle(job, abandoned(this.name(job.span)));
     }
     // Being inflated: it is nearly there, and the next reader will want it.
   }

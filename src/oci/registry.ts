@@ -209,7 +209,9 @@ export class RegistrySource implements ImageSource {
     return (async function* () {
       let at = range.start;
       let opened = first;
+      const ends = new EmptyAnswers();
       for (;;) {
+        const before = at;
         const { response } = opened;
         let { skip } = opened;
         let left = opened.length ?? Number.POSITIVE_INFINITY;
@@ -239,6 +241,7 @@ export class RegistrySource implements ImageSource {
           if (missing === undefined || at >= missing) return;
           throw shortBody(response, what, at, missing);
         } catch (error) {
+          ends.check(at > before, error);
           await backoff.next(error, what, options.signal);
         } finally {
           body.cancel();
@@ -318,7 +321,9 @@ export class RegistrySource implements ImageSource {
     const backoff = this.#client.backoff();
     const { counters } = this.#client;
     let filled = 0;
+    const ends = new EmptyAnswers();
     while (filled < target.length) {
+      const before = filled;
       const { response, skip, length } = await this.#openRetrying(
         digest,
         { start: start + filled, end },
@@ -347,6 +352,7 @@ export class RegistrySource implements ImageSource {
         if (filled < target.length) throw shortBody(response, what, start + filled, end);
       } catch (error) {
         if (filled === target.length) break;
+        ends.check(filled > before, error);
         await backoff.next(error, what, options.signal);
       }
     }
@@ -355,6 +361,23 @@ export class RegistrySource implements ImageSource {
 
   async close(): Promise<void> {
     await this.#client.close();
+  }
+}
+
+/**
+ * A server in trouble refuses, resets or says 503, and is waited for. One that answers a range with success and then gives not
+ * a byte of it, time and again, does not have it: a blob that was cut, a cache that holds half of it. Its readers need
+ * another source, or the error.
+ */
+const MAX_EMPTY_ANSWERS = 3;
+
+class EmptyAnswers {
+  #count = 0;
+
+  /** @throws `error`, when it is not worth another try */
+  check(progress: boolean, error: unknown): void {
+    this.#count = progress ? 0 : this.#count + 1;
+    if (this.#count >= MAX_EMPTY_ANSWERS) throw error;
   }
 }
 
