@@ -7,7 +7,7 @@ export { type DaemonSettings, LISTEN_FD, SETTINGS_VARIABLE, SOCKET_NAME, type Un
 export { fromWireError, toWireError, type WireError } from './rpc.js';
 export type { MountedPlace, MountServer } from './server.js';
 export type { ServerProcessContext } from './server-process.js';
-export { DEFAULT_IMAGE_OPTIONS, forgetPlace, type ImageOptions } from './state.js';
+export { DEFAULT_IMAGE_OPTIONS, forgetPlace, type ImageOptions, listedPlaces } from './state.js';
 
 /** The engines, loaded by the process that runs them: a client that only wants the types stays small. */
 export const loadKeeper = () => import('./keeper.js');

@@ -95,6 +95,15 @@ export function loadState(root: string): readonly ConnectionState[] {
   return file.connections;
 }
 
+/** Where the clipd that had this root before had mounted something; empty when its list cannot be read. */
+export function listedPlaces(root: string): string[] {
+  try {
+    return loadState(root).flatMap((connection) => connection.places.map((place) => place.path));
+  } catch {
+    return [];
+  }
+}
+
 /** Takes a place off the list of a clipd that does not run. A list that cannot be read stays as it is. */
 export function forgetPlace(root: string, path: string): void {
   let connections: readonly ConnectionState[];

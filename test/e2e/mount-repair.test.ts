@@ -60,6 +60,8 @@ test('after kill -9 of everything, clipctl mount at the same place succeeds; ano
     await own.ok('mount', '--clip', image.archive, '--at', a);
     await own.ok('mount', '--clip', other.archive, '--at', b, '--suid');
     await killEverything(own, a, b);
+    const list = await own.ok('ps');
+    expect([list.stdout, list.stderr]).toEqual(['', expect.stringMatching(`is dead: ${a}, ${b}\n {2}\\S`)]);
     expect((await own.ok('mount', '--clip', image.archive, '--at', a)).stdout).toBe(`${a}\n`);
     expect([name(a), name(b)]).toEqual(['image 1\n', 'image 2\n']);
     expect(own.mounts().filter((place) => place === a).length).toBe(1);

@@ -9,13 +9,25 @@ function fetching({ what, bytes }: MountInfoReply['prefetches'][number]): string
   return `fetching ${NAMES[what]}: ${Math.floor((100 * bytes.done) / Math.max(1, bytes.total))} %`;
 }
 
+async function noteDead(root: string): Promise<void> {
+  const { listedPlaces } = await import('../../mount/index.js');
+  const dead = listedPlaces(root);
+  if (dead.length === 0) return;
+  process.stderr.write(
+    `clipctl: note: no clipd runs with root ${root}, and what it had mounted is dead: ${dead.join(', ')}\n` +
+      '  clipctl mount or clipctl daemon brings it back, clipctl umount DIR removes it\n',
+  );
+}
+
 async function ps(flags: RootFlags): Promise<void> {
   const { ClipdClient, NotRunningError } = await import('../../daemon/index.js');
-  const client = new ClipdClient((await locate(flags)).root);
-  // No clipd, no mounts: an empty list is the true answer.
-  const mounts = await client.mounts().catch((error: unknown) => {
-    if (error instanceof NotRunningError) return [];
-    throw error;
+  const { root } = await locate(flags);
+  const client = new ClipdClient(root);
+  // No clipd, no mounts: an empty list is the true answer. What it left dead is said beside it.
+  const mounts = await client.mounts().catch(async (error: unknown) => {
+    if (!(error instanceof NotRunningError)) throw error;
+    await noteDead(root);
+    return [];
   });
   printResult(mounts, flags.json === true, () =>
     mounts
