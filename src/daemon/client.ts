@@ -27,6 +27,8 @@ import {
 /** A server that is replaced is back in a fraction of a second; longer than this something else is wrong. */
 const RETRY_FOR_MS = 10_000;
 const PREFETCH_POLL_MS = 200;
+/** Connections wait in the backlog of the socket while a server is replaced, for less than this. */
+const LONG_REQUEST_MS = 2000;
 
 /** No clipd answers at this root. */
 export class NotRunningError extends ClipError {
@@ -165,8 +167,9 @@ export class ClipdClient {
     body?: unknown,
     afterRetry: (error: ClipError) => T | undefined = () => undefined,
   ): Promise<T> {
-    const end = performance.now() + RETRY_FOR_MS;
+    let end = 0;
     for (let attempt = 0; ; attempt++) {
+      const begun = performance.now();
       try {
         return await this.#once<T>(method, path, body);
       } catch (error) {
@@ -183,7 +186,9 @@ export class ClipdClient {
             hint: 'only the user that runs clipd (and root) may use it; --root names another',
           });
         }
-        // The server died or was replaced with our request in its hands: the socket stays, the next one takes it.
+        // The server died or was replaced with our request in its hands: the socket stays, the next one takes it. A request
+        // that ran for a while found a server: then it is tried for as long as at first.
+        if (attempt === 0 || performance.now() - begun > LONG_REQUEST_MS) end = performance.now() + RETRY_FOR_MS;
         if (performance.now() > end) {
           throw new ClipError('SYSTEM', `clipd at ${this.root} does not answer: ${code || String(error)}`, {
             cause: error,

@@ -7,6 +7,7 @@ import { ImageData } from './image-data.js';
 import { ImageMount } from './image-mount.js';
 import { lazyLogger } from './lazy-logger.js';
 import type { DaemonSettings } from './protocol.js';
+import { type JournaledRead, kernelResends, ReadJournal } from './read-journal.js';
 import { newReadCounters, type ReadCounters } from './reads.js';
 import type { ClientContext, ConnectionState, ImageOptions } from './state.js';
 
@@ -44,6 +45,9 @@ export class Engine {
   readonly #layers: LayerSet;
   readonly #log: Logger;
   readonly #profiles: string;
+  readonly #root: string;
+  /** By connection; null where the kernel sends requests again. */
+  readonly #journals: Map<number, ReadJournal> | null;
   #preload: NodeJS.Timeout | null = null;
   #collecting: NodeJS.Timeout | null = null;
   /** What unmounted images counted. */
@@ -55,7 +59,9 @@ export class Engine {
     this.#inflate = inflate;
     this.#log = options.log;
     this.#profiles = profilesDirectory(options.settings.cacheDir);
-    const { contentCache } = options.settings;
+    const { contentCache, resend, root } = options.settings;
+    this.#root = root;
+    this.#journals = (resend ?? kernelResends()) ? null : new Map();
     this.#layers = new LayerSet({
       cache,
       pool: inflate,
@@ -99,8 +105,15 @@ export class Engine {
   /** Serves a connection from now on. Takes `image` over. */
   async attach(state: ConnectionState, fuseFd: number, image: ImageData, resumed: boolean): Promise<void> {
     let mount: ImageMount;
+    let left: readonly JournaledRead[] = [];
     try {
-      mount = new ImageMount(state, image, fuseFd, this.#log, resumed ? null : this.#profiles);
+      if (this.#journals !== null) {
+        const opened = ReadJournal.open(this.#root, state.id);
+        this.#journals.set(state.id, opened.journal);
+        left = resumed ? opened.left : [];
+      }
+      const journal = this.#journals?.get(state.id) ?? null;
+      mount = new ImageMount(state, image, fuseFd, this.#log, resumed ? null : this.#profiles, journal);
     } catch (error) {
       await image.close();
       throw error;
@@ -116,9 +129,10 @@ export class Engine {
     this.resend = resent;
     if (!resent) {
       this.#log.warn(
-        { mount: state.id },
-        'this kernel cannot send requests again (Linux 6.9 and later can): reads that were under way stay unanswered until interrupted',
+        { mount: state.id, taken: left.length },
+        'this kernel cannot send requests again (Linux 6.9 and later can): what FUSE threads had in their hands stays unanswered until interrupted; reads that were being fetched are taken over',
       );
+      for (const read of left) mount.reads.start(read.unique, read.nid, read.offset, read.size);
     }
   }
 
@@ -131,6 +145,8 @@ export class Engine {
       this.#finished[key] += mount.reads.counters[key];
     }
     await mount.close();
+    this.#journals?.get(id)?.remove();
+    this.#journals?.delete(id);
     this.#collectSoon();
   }
 

@@ -6,6 +6,7 @@ import type { ArchiveFile } from './archive-file.js';
 import type { FetchAhead } from './fetch-ahead.js';
 import type { ImageData } from './image-data.js';
 import type { LazySource } from './lazy-source.js';
+import type { ReadJournal } from './read-journal.js';
 import { type Piece, Reads } from './reads.js';
 import { Recording } from './recording.js';
 import type { ConnectionState } from './state.js';
@@ -30,6 +31,7 @@ export class ImageMount {
     log: Logger,
     /** Where to keep a profile of this mount; null: none is recorded. */
     profiles: string | null,
+    journal: ReadJournal | null,
   ) {
     const { archive } = image.file;
     this.id = state.id;
@@ -49,6 +51,7 @@ export class ImageMount {
           }),
         replyData: (unique, pieces) => replyData(fuseFd, unique, pieces),
         replyError: (unique, errno) => replyError(fuseFd, unique, errno),
+        journal,
       },
       log.child({ mount: state.id, archive: state.archivePath }),
     );

@@ -6,6 +6,7 @@ import { type Connection, Connections } from './connections.js';
 import { logLine } from './log-line.js';
 import { rootless } from './mounter.js';
 import { type DaemonSettings, type HelloResult, KEEPER_PROTOCOL, type KeeperMethods, SOCKET_NAME } from './protocol.js';
+import { journalDirectory } from './read-journal.js';
 import { fromWireError } from './rpc.js';
 import { stateFilePath } from './state.js';
 import { type ServerProcess, Supervisor } from './supervisor.js';
@@ -232,6 +233,7 @@ export class Keeper {
     closeFd(this.#listenFd);
     // A list that was refused is somebody's: it stays.
     if (this.#listIsOurs) rmSync(stateFilePath(root), { force: true });
+    rmSync(journalDirectory(root), { recursive: true, force: true });
     try {
       rmdirSync(join(root, 'mnt'));
     } catch {

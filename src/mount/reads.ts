@@ -2,6 +2,7 @@ import { ClipError } from '../bytes/index.js';
 import type { FileHint } from '../lazy/index.js';
 import { Errno } from '../linux/index.js';
 import type { Logger } from '../metrics/index.js';
+import type { ReadJournal } from './read-journal.js';
 
 /** A piece of a file: bytes of a layer, or a hole (layer −1). */
 export interface Piece {
@@ -20,6 +21,8 @@ export interface ReadSource {
   read(piece: Piece, signal: AbortSignal): Promise<Uint8Array>;
   replyData(unique: bigint, pieces: Uint8Array[]): void;
   replyError(unique: bigint, errno: number): void;
+  /** Where the next server finds what this one has not answered; null where the kernel asks it again. */
+  readonly journal?: Pick<ReadJournal, 'begin' | 'end'> | null;
 }
 
 /**
@@ -79,6 +82,7 @@ export class Reads {
     const abort = new AbortController();
     const pending: Pending = { unique, nid, offset, size, abort, timer: null, answered: false };
     this.#pending.set(unique, pending);
+    this.#source.journal?.begin({ unique, nid, offset, size });
     this.counters.reads++;
     pending.timer = setTimeout(() => this.#timeOut(pending), this.#source.readTimeoutMs);
     if (this.#running < MAX_READS) void this.#run(pending);
@@ -103,7 +107,7 @@ export class Reads {
   /** Nobody waits any more: the mount has gone, or another server will be asked again. */
   abandon(): void {
     for (const pending of [...this.#pending.values()]) {
-      this.#settle(pending);
+      this.#forget(pending);
       pending.abort.abort();
     }
     this.#waiting.length = 0;
@@ -136,6 +140,11 @@ export class Reads {
   }
 
   #settle(pending: Pending): void {
+    this.#forget(pending);
+    this.#source.journal?.end(pending.unique);
+  }
+
+  #forget(pending: Pending): void {
     pending.answered = true;
     if (pending.timer !== null) clearTimeout(pending.timer);
     this.#pending.delete(pending.unique);

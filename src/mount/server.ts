@@ -352,7 +352,12 @@ function requireSameOptions(existing: ConnectionState, args: MountArguments): vo
     throw new ClipError(
       'CONFLICT',
       `${args.archivePath} is mounted already with ${name} ${String(has)}, not ${String(wanted)}`,
-      { hint: `use the same option, or unmount ${existing.places[0]?.path ?? 'it'} first` },
+      {
+        hint:
+          name === 'fill' && wanted === true
+            ? `clipctl prefetch ${existing.places[0]?.path ?? 'DIR'} fetches all of it now`
+            : `use the same option, or unmount ${existing.places[0]?.path ?? 'it'} first`,
+      },
     );
   }
 }

@@ -1,10 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { afterEach, expect, test } from 'vitest';
 import { startKeeper } from '../../src/daemon/index.js';
 import { check, flags, sys } from '../../src/linux/index.js';
-import { Clipctl } from '../support/clipctl.js';
+import { Clipctl, type Ran } from '../support/clipctl.js';
 import { layerLike } from '../support/gzip.js';
 import { writeImage } from '../support/images.js';
 import { alive, eventually, health, sha256Of } from '../support/mounted.js';
@@ -57,34 +57,90 @@ test('Type=notify: READY=1 comes when clipd serves, from the process that system
   expect((await ended).code).toBe(0);
 });
 
-test('a kernel that cannot send requests again: a lost read can be killed, all else goes on, and it is said', async () => {
+/** A mount whose registry can be made to hang, and the daemon that `start` starts. */
+async function mountBehindProxy(start: (clip: Clipctl) => Promise<unknown>) {
   const clip = await ownClip();
   const registry = await startRegistry();
   undo.push(() => registry.stop());
   const proxy = await startProxy({ upstream: registry.url });
   undo.push(() => proxy.stop());
-  const image = writeImage([tar(file('stuck', layerLike(2e6, 1)), file('other', layerLike(2e6, 2)))]);
+  const files = new Map([1, 2, 3].map((seed) => [`f${seed}`, layerLike(2e6, seed)]));
+  const image = writeImage([tar(...[...files].map(([name, bytes]) => file(name, bytes)))]);
   undo.push(() => image.remove());
   await registry.push(image.reference, 'edges:latest');
   const archive = clip.path('edges.clip');
   await clip.ok('index', '--image', `${proxy.host}/edges:latest`, '--out', archive, '--checkpoint', '1');
-  const { serving } = await startKeeper({ root: clip.path('root'), cacheDir: clip.path('cache'), resend: false });
-  await serving;
+  await start(clip);
   const place = await clip.place('mnt');
   await clip.ok('mount', '--clip', archive, '--at', place, '--no-readahead', '--no-prefetch');
-  proxy.fault = () => ({ stallAfter: 0 });
-  const reader = spawn('cat', [`${place}/stuck`], { stdio: 'ignore' });
-  undo.push(() => reader.kill('SIGKILL'));
-  await eventually(() => proxy.requests.some(({ path }) => path.includes('/blobs/')));
-  const before = await health(clip);
-  process.kill(before.serverPid, 'SIGKILL');
-  proxy.fault = null;
-  await eventually(async () => (await health(clip)).serverPid !== before.serverPid);
-  expect(sha256Of(await readFile(`${place}/other`))).toBe(sha256Of(layerLike(2e6, 2)));
+  const verify = async (name: string): Promise<void> => {
+    expect(sha256Of(await readFile(`${place}/${name}`))).toBe(sha256Of(files.get(name)!));
+  };
+  /** Resolves when somebody's fetch hangs. */
+  const hang = async (begin: () => void): Promise<void> => {
+    proxy.fault = () => ({ stallAfter: 0 });
+    const before = proxy.requests.length;
+    begin();
+    await eventually(() => proxy.requests.length > before);
+  };
+  return { clip, proxy, place, verify, hang };
+}
+
+test('a kernel that cannot send requests again: reads are taken over, one that is lost can be killed, and it is said', async () => {
+  const { clip, proxy, place, verify, hang } = await mountBehindProxy(async (own) => {
+    const { serving } = await startKeeper({ root: own.path('root'), cacheDir: own.path('cache'), resend: false });
+    await serving;
+  });
+  const replace = async (): Promise<void> => {
+    const before = await health(clip);
+    process.kill(before.serverPid, 'SIGKILL');
+    proxy.fault = null;
+    await eventually(async () => (await health(clip)).serverPid !== before.serverPid);
+  };
+  let reading: Promise<void> = Promise.resolve();
+  await hang(() => {
+    reading = verify('f1');
+  });
+  await replace();
+  await reading;
   expect((await clip.json<{ resend: boolean }>('stats')).resend).toBe(false);
-  expect(readFileSync(clip.path('root', 'clipd.log'), 'utf8')).toContain('cannot send requests again (Linux 6.9');
-  expect(alive(reader.pid!)).toBe(true);
-  reader.kill('SIGTERM');
-  await eventually(() => !alive(reader.pid!));
-  expect((await clip.run(['umount', place])).code).toBe(0);
+  expect(readFileSync(clip.path('root', 'clipd.log'), 'utf8')).toMatch(/"taken":[1-9].*cannot send requests again/);
+
+  // What no server knows of any more, as if a FUSE thread had had it in its hands.
+  let reader: ChildProcess | undefined;
+  await hang(() => {
+    reader = spawn('cat', [`${place}/f2`], { stdio: 'ignore' });
+    undo.push(() => reader!.kill('SIGKILL'));
+  });
+  rmSync(clip.path('root', 'reads', '1'));
+  await replace();
+  await verify('f3');
+  expect(alive(reader!.pid!)).toBe(true);
+  reader!.kill('SIGTERM');
+  await eventually(() => !alive(reader!.pid!));
+  await clip.ok('umount', place);
+  await clip.stop();
+  expect(readdirSync(clip.path('root'))).toEqual(['clipd.log']);
+});
+
+test('SIGTERM while a read waits for a registry that hangs: all is over, and nothing stays', async () => {
+  let daemon: ChildProcess | undefined;
+  let ended: Promise<Ran> | undefined;
+  const { clip, place, hang } = await mountBehindProxy(async (own) => {
+    ended = own.run(['daemon'], {
+      onStart: (child) => {
+        daemon = child;
+      },
+    });
+    await eventually(async () => (await own.run(['health'])).code === 0);
+  });
+  let reading: Promise<unknown> | undefined;
+  await hang(() => {
+    reading = readFile(`${place}/f1`);
+    reading.catch(() => {});
+  });
+  daemon!.kill('SIGTERM');
+  expect((await ended!).code).toBe(0);
+  await expect(reading).rejects.toThrow(/ENOTCONN|ECONNABORTED|EIO/);
+  expect(clip.mounts()).toEqual([]);
 });
