@@ -1,11 +1,13 @@
 import { createHash } from 'node:crypto';
+import { inflateRawSync } from 'node:zlib';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { bytesInput, imageMeta, layerContents, smallArchive } from '../../test/support/archives.js';
+import { layerLike } from '../../test/support/gzip.js';
 import { Cursor, FormatError } from '../bytes/index.js';
 import { ByteWriter, readVarint } from './encode.js';
 import { HEADER, SECTION_ENTRY_SIZE, SECTION_NAMES } from './format.js';
-import { type Archive, encodeSpanTable, openArchive, writeArchive } from './index.js';
+import { type Archive, deflateTree, encodeSpanTable, openArchive, writeArchive } from './index.js';
 
 function bytesOf(contents: Parameters<typeof writeArchive>[0]): Uint8Array {
   return new Uint8Array(Buffer.concat(writeArchive(contents)));
@@ -208,4 +210,19 @@ describe('altered archives', () => {
     const contents = smallArchive();
     expect(failure(bytesOf({ ...contents, ...change(contents) })).message).toMatch(message);
   });
+});
+
+describe('a tree deflated in stretches', () => {
+  test.each([0, 1, 3, 5, 4096, 300_001])(
+    'of %i bytes is one deflate stream, the same on other threads',
+    async (length) => {
+      const tree = layerLike(length);
+      const stored = Buffer.concat(await deflateTree(tree));
+      expect(inflateRawSync(stored).equals(tree)).toBe(true);
+      const contents = smallArchive();
+      const again = bytesOf({ ...contents, tree });
+      expect(Buffer.from(again).includes(stored)).toBe(true);
+      expect(bytesOf({ ...contents, tree, storedTree: [stored] })).toEqual(again);
+    },
+  );
 });

@@ -10,4 +10,4 @@ export type {
   Profile,
   SpanTable,
 } from './types.js';
-export { type ArchiveContents, buildArchive, type LayerContents, writeArchive } from './writer.js';
+export { type ArchiveContents, buildArchive, deflateTree, type LayerContents, writeArchive } from './writer.js';

@@ -1,4 +1,11 @@
-import { buildArchive, type ImageMeta, type LayerContents, type Placement, type Profile } from '../archive/index.js';
+import {
+  buildArchive,
+  deflateTree,
+  type ImageMeta,
+  type LayerContents,
+  type Placement,
+  type Profile,
+} from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import { treeWarnings, writeErofs } from '../erofs/index.js';
 import {
@@ -154,13 +161,13 @@ export async function indexImage(options: CreateFromOCIImageOptions, extras: Ind
   const { signal, imageRef, outputPath, platform, hashes = false } = options;
   const reference = parseReference(imageRef);
   await checkWritable(outputPath);
-  if (reference.kind === 'registry') void preloadTransport();
   const source = openImageSource(reference, {
     ...options.source,
     ...(options.credentials === undefined ? {} : { credentials: options.credentials }),
     ...(options.plainHttp === undefined ? {} : { plainHttp: options.plainHttp }),
   });
-  const lanes = [new Lane()]; // its threads start while the manifest is fetched
+  const lanes = [new Lane()]; // its threads start while the transport is loaded and the manifest fetched
+  if (reference.kind === 'registry') void preloadTransport();
   const warnings: string[] = [];
   const onWarning = (warning: string): void => {
     warnings.push(warning);
@@ -201,6 +208,7 @@ export async function indexImage(options: CreateFromOCIImageOptions, extras: Ind
       return { tag: digest.slice('sha256:'.length), blocks: Math.ceil(uncompressedSize / 512) };
     });
     const { image: tree, placement, stats } = writeErofs(builder.finish(), devices);
+    const deflating = deflateTree(tree); // beside what is left to do
     for (const warning of treeWarnings(stats)) onWarning(warning);
     const layers = indexed.map((layer) => layer.contents);
     const made = { image, tree, layers, placement };
@@ -213,7 +221,7 @@ export async function indexImage(options: CreateFromOCIImageOptions, extras: Ind
       : null;
     const profile =
       extras.profile === undefined ? await deriveProfile(made, source, signal, onWarning) : extras.profile(made);
-    const archive = buildArchive({ ...made, hashes: fileSums, profile });
+    const archive = buildArchive({ ...made, storedTree: await deflating, hashes: fileSums, profile });
     await writeFileByRename(outputPath, archive.parts, signal);
     return {
       outputPath,
