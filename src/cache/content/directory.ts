@@ -4,16 +4,71 @@ import { dirname, join } from 'node:path';
 import { type ContentCache, type ContentOptions, checkHash } from './types.js';
 
 /**
+ * Calls under way at once. A share whose server is gone holds each call for good, and with it one of Node's four file threads,
+ * which the rest of the process needs too (name lookups for the registry, say): the others must stay free.
+ */
+const MAX_CALLS = 2;
+
+/**
  * A directory that several machines share (NFS, a bind mount, a volume): one file per content, named by its hash, appearing
  * by rename. Pruning it is left to its owner: files may vanish at any time.
  */
 export class DirectoryContentCache implements ContentCache {
+  #calls = 0;
+  readonly #waiting = new Set<() => void>();
+
   constructor(readonly path: string) {}
 
-  async getContent(hash: string, offset: number, length: number, _options: ContentOptions): Promise<Uint8Array | null> {
+  async getContent(hash: string, offset: number, length: number, options: ContentOptions): Promise<Uint8Array | null> {
+    const path = this.#file(hash);
+    return this.#inTurn(options.signal, () => this.#get(path, offset, length));
+  }
+
+  async storeContent(chunks: AsyncIterable<Uint8Array>, hash: string, options: ContentOptions): Promise<string> {
+    const path = this.#file(hash);
+    await this.#inTurn(options.signal, () => this.#store(chunks, path));
+    return hash;
+  }
+
+  async has(hash: string, options: ContentOptions): Promise<boolean> {
+    const path = this.#file(hash);
+    return this.#inTurn(options.signal, () =>
+      access(path).then(
+        () => true,
+        () => false,
+      ),
+    );
+  }
+
+  /** One after the other where there are many; whoever gives up before its turn is gone. */
+  async #inTurn<T>(signal: AbortSignal | undefined, call: () => Promise<T>): Promise<T> {
+    while (this.#calls >= MAX_CALLS) {
+      signal?.throwIfAborted();
+      await new Promise<void>((resolve) => {
+        const go = (): void => {
+          this.#waiting.delete(go);
+          signal?.removeEventListener('abort', go);
+          resolve();
+        };
+        this.#waiting.add(go);
+        signal?.addEventListener('abort', go, { once: true });
+      });
+    }
+    signal?.throwIfAborted();
+    this.#calls++;
+    try {
+      return await call();
+    } finally {
+      this.#calls--;
+      const [next] = this.#waiting;
+      next?.();
+    }
+  }
+
+  async #get(path: string, offset: number, length: number): Promise<Uint8Array | null> {
     let file: Awaited<ReturnType<typeof open>>;
     try {
-      file = await open(this.#file(hash), 'r');
+      file = await open(path, 'r');
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') {
         await access(this.path); // a directory that is not there is not a miss but an unmounted share
@@ -34,8 +89,7 @@ export class DirectoryContentCache implements ContentCache {
     }
   }
 
-  async storeContent(chunks: AsyncIterable<Uint8Array>, hash: string, _options: ContentOptions): Promise<string> {
-    const path = this.#file(hash);
+  async #store(chunks: AsyncIterable<Uint8Array>, path: string): Promise<void> {
     await access(this.path);
     await mkdir(dirname(path), { recursive: true });
     const temporary = `${path}.${process.pid}.${randomBytes(6).toString('hex')}`;
@@ -51,14 +105,6 @@ export class DirectoryContentCache implements ContentCache {
       await rm(temporary, { force: true });
       throw error;
     }
-    return hash;
-  }
-
-  async has(hash: string): Promise<boolean> {
-    return access(this.#file(hash)).then(
-      () => true,
-      () => false,
-    );
   }
 
   #file(hash: string): string {

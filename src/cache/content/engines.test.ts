@@ -1,5 +1,7 @@
+import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { closeSync, constants, mkdirSync, mkdtempSync, openSync, readdirSync, rmSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -106,6 +108,32 @@ describe.each(Object.entries(engines))('%s', (name, make) => {
     expect(await cache.getContent('cd'.repeat(32), 0, 10, options)).toBeNull();
     await expect(cache.getContent('../../etc/passwd', 0, 10, options)).rejects.toThrow(RangeError);
     if (name === 'directory') expect(readdirSync(join(dir, 'cd'))).toEqual([]);
+  });
+});
+
+describe('a directory', () => {
+  test('whose server is gone holds two of Node’s four file threads, not all: the rest of the process goes on', async () => {
+    const cache = new DirectoryContentCache(dir);
+    const names = Array.from({ length: 8 }, (_, i) => i.toString(16).padStart(64, 'e'));
+    mkdirSync(join(dir, 'ee'));
+    // To open a FIFO waits for a writer, as any call waits for a dead NFS server.
+    for (const name of names) expect(spawnSync('mkfifo', [join(dir, 'ee', name)]).status).toBe(0);
+    const abort = new AbortController();
+    const calls = Promise.allSettled(
+      names.map((name) => cache.getContent(name, 0, 10, { ...options, signal: abort.signal })),
+    );
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    const late = new Promise((resolve) => setTimeout(() => resolve('late'), 5000).unref());
+    expect(await Promise.race([readFile('/proc/self/status'), late])).not.toBe('late');
+    abort.abort();
+    const writers = names.slice(0, 2).map((name) => openSync(join(dir, 'ee', name), constants.O_RDWR));
+    for (const fd of writers) closeSync(fd);
+    // Those two had begun, and cannot read a FIFO at an offset; the others were given up before their turn.
+    const reasons = (await calls).map(
+      (call) => (call.status === 'rejected' ? call.reason : null) as Error & { code: unknown },
+    );
+    expect(reasons.map((reason) => reason.code === 'ESPIPE')).toEqual(names.map((_, i) => i < 2));
+    expect(reasons.slice(2).map((reason) => reason.name)).toEqual(names.slice(2).map(() => 'AbortError'));
   });
 });
 

@@ -155,7 +155,7 @@ export class ContentTier {
     this.#counters.poisoned.add();
     this.#log.error({ hash }, 'the content cache holds other bytes than the hash says: ignored');
     this.#known.delete(hash);
-    this.#poisonedHashes.add(hash);
+    remember(this.#poisonedHashes, hash);
   }
 
   /** Whether `put` would queue it: spare yourself the copy otherwise. */
@@ -168,8 +168,7 @@ export class ContentTier {
 
   /** Queues verified content to be stored, unless the cache has it. Takes `bytes` over. */
   put(hash: string, bytes: Uint8Array, routingKey: string): void {
-    if (this.#known.size >= MAX_REMEMBERED) this.#known.delete(this.#known.keys().next().value!);
-    this.#known.add(hash);
+    remember(this.#known, hash);
     this.#queue.push({ hash, bytes, routingKey });
     this.#queuedBytes += bytes.length;
     this.#work();
@@ -233,6 +232,12 @@ export class ContentTier {
     this.#poisonedHashes.delete(hash);
     this.#counters.stored.add();
   }
+}
+
+/** The oldest make room. */
+function remember(hashes: Set<string>, hash: string): void {
+  if (hashes.size >= MAX_REMEMBERED) hashes.delete(hashes.keys().next().value!);
+  hashes.add(hash);
 }
 
 /** So many times a lookup is looked at before it is given up. */
