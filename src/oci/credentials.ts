@@ -165,9 +165,9 @@ function run(
       env,
       ...(other && { uid: user.uid, gid: user.gid }),
       stdio: ['pipe', 'pipe', 'pipe'],
-      timeout: HELPER_TIMEOUT_MS,
-      killSignal: 'SIGKILL',
     });
+    // Not spawn's own timeout: when the program cannot be started, that one keeps this process until it is over.
+    const timer = setTimeout(() => child.kill('SIGKILL'), HELPER_TIMEOUT_MS);
     let stdout = '';
     let stderr = '';
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
@@ -178,6 +178,7 @@ function run(
       if (stderr.length < 4096) stderr += text;
     });
     child.on('error', (cause) => {
+      clearTimeout(timer);
       reject(
         new ClipError(
           'UNAUTHORIZED',
@@ -190,6 +191,7 @@ function run(
       );
     });
     child.on('close', (code, signal) => {
+      clearTimeout(timer);
       if (signal === null) resolve({ status: code ?? 1, stdout, stderr });
       else
         reject(

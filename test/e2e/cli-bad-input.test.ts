@@ -104,7 +104,7 @@ describe('bad input to clipctl index (issue 3)', () => {
     ['no object', '[]'],
     ['a broken entry', '{"auths":{"HOST":{"auth":"!!!"}}}'],
     ['a helper that is not there', '{"credHelpers":{"HOST":"nosuch"}}'],
-  ])('a Docker config with %s', async (_name, text) => {
+  ])('a Docker config with %s: the error ends the program', { timeout: 20_000 }, async (_name, text) => {
     const secret = await startRegistry({ auth: 'basic' });
     const config = clipctl.path('docker');
     mkdirSync(config, { recursive: true });
