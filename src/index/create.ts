@@ -15,7 +15,6 @@ import {
   type Platform,
   parsePlatform,
   parseReference,
-  preloadTransport,
   type RegistryCredentialProvider,
   type ResolvedImage,
   type SourceOptions,
@@ -166,8 +165,7 @@ export async function indexImage(options: CreateFromOCIImageOptions, extras: Ind
     ...(options.credentials === undefined ? {} : { credentials: options.credentials }),
     ...(options.plainHttp === undefined ? {} : { plainHttp: options.plainHttp }),
   });
-  const lanes = [new Lane()]; // its threads start while the transport is loaded and the manifest fetched
-  if (reference.kind === 'registry') void preloadTransport();
+  const lanes = [new Lane()]; // its threads start while the manifest is fetched
   const warnings: string[] = [];
   const onWarning = (warning: string): void => {
     warnings.push(warning);

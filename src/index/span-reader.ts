@@ -18,13 +18,13 @@ export interface SpanLayers {
  */
 export class SpanReader {
   readonly #archive: SpanLayers;
-  readonly #source: Pick<ImageSource, 'fetchRange'>;
+  readonly #source: Pick<ImageSource, 'fetchInto'>;
   readonly #gzip = new SpanInflater();
   readonly #zstd = new ZstdSpanInflater();
   /** Of the sequential layer read last. */
   #stream: { layer: number; next: number; decoder: ZstdStream } | null = null;
 
-  constructor(archive: SpanLayers, source: Pick<ImageSource, 'fetchRange'>) {
+  constructor(archive: SpanLayers, source: Pick<ImageSource, 'fetchInto'>) {
     this.#archive = archive;
     this.#source = source;
   }
@@ -50,7 +50,8 @@ export class SpanReader {
     const what = `layer ${meta.digest}, span ${span}`;
     const startBit = table.bitOffset[span]!;
     const [start, end] = [Math.floor(startBit / 8), Math.ceil(table.bitOffset[span + 1]! / 8)];
-    const compressed = await this.#source.fetchRange(meta.digest, start, end, { signal, size: meta.size });
+    const compressed = new Uint8Array(end - start);
+    await this.#source.fetchInto(meta.digest, start, compressed, { signal, size: meta.size });
     const expected = table.sha256.subarray(32 * span, 32 * span + 32);
     if (Buffer.compare(createHash('sha256').update(compressed).digest(), expected) !== 0) {
       throw new ClipError(

@@ -55,7 +55,7 @@ class Tracer {
     tree: Uint8Array,
     placement: Placement | null,
     layers: SpanLayers,
-    source: Pick<ImageSource, 'fetchRange'>,
+    source: Pick<ImageSource, 'fetchInto'>,
     signal: AbortSignal | undefined,
   ) {
     this.#reader = new ErofsReader(tree);
@@ -206,7 +206,7 @@ export async function staticProfile(
   tree: Uint8Array,
   placement: Placement | null,
   layers: SpanLayers,
-  source: Pick<ImageSource, 'fetchRange'>,
+  source: Pick<ImageSource, 'fetchInto'>,
   signal?: AbortSignal,
 ): Promise<Profile | null> {
   if (layers.layers.some(({ table }) => table.kind === 'zstd-stream')) return null;

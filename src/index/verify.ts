@@ -147,7 +147,7 @@ class FileChecker {
  */
 export async function verifyArchive(
   archive: Archive,
-  source: Pick<ImageSource, 'fetchRange'> | SpanSource,
+  source: Pick<ImageSource, 'fetchInto'> | SpanSource,
   options: { signal?: AbortSignal; onProgress?: (progress: VerifyProgress) => void } = {},
 ): Promise<VerifyResult> {
   archive.verify();

@@ -1,7 +1,7 @@
 import { createServer, type Server } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
 import { SlottedTarget } from '../../test/support/blob-target.js';
-import { plainGet } from './plain-get.js';
+import { plainGet, plainGetSmall } from './plain-get.js';
 
 let server: Server | null = null;
 afterEach(() => {
@@ -72,5 +72,40 @@ describe('plainGet', () => {
     const url = await serve(head('Content-Length: 100'), 'abc', ...Array.from({ length: 90 }, () => 'x'));
     setTimeout(() => controller.abort(), 50);
     expect((await get(url, 100, controller.signal)).length).toBeLessThan(100);
+  });
+});
+
+describe('plainGetSmall', () => {
+  const answer = head('Content-Length: 4\r\nX-Name: value');
+
+  test('gives head and body, however they are cut up', async () => {
+    for (const pieces of [
+      [`${answer}body`],
+      [answer, 'bo', 'dy'],
+      [...answer, ...'body'],
+      [`${answer}body and more`],
+    ]) {
+      const got = await plainGetSmall(await serve(...pieces), {}, 4);
+      expect(got?.bytes.toString()).toBe('body');
+      expect(got?.head.values('x-name')).toEqual(['value']);
+    }
+  });
+
+  test.each([
+    ['another status', [head('Content-Length: 4', '401 Unauthorized'), 'body']],
+    ['more than the limit', [head('Content-Length: 5'), 'body!']],
+    ['no length', [head('Connection: close'), 'body']],
+    ['a body cut short', [answer, 'bod']],
+    ['an endless head', [`HTTP/1.1 200 OK\r\n${'a: b\r\n'.repeat(20_000)}`]],
+  ])('leaves %s to a real client', async (_, pieces) => {
+    expect(await plainGetSmall(await serve(...pieces), {}, 4)).toBeNull();
+  });
+
+  test('gives up when nothing listens, and when aborted', async () => {
+    expect(await plainGetSmall(new URL('http://127.0.0.1:1/x'), {}, 4)).toBeNull();
+    const controller = new AbortController();
+    const url = await serve(answer, ...Array.from({ length: 90 }, () => ''));
+    setTimeout(() => controller.abort(), 30);
+    expect(await plainGetSmall(url, {}, 4, controller.signal)).toBeNull();
   });
 });

@@ -77,3 +77,50 @@ export function plainGet(
     socket.write(request, 'latin1');
   });
 }
+
+export interface SmallAnswer {
+  readonly head: ResponseHead;
+  readonly bytes: Buffer;
+}
+
+/**
+ * GETs something small over plain HTTP: where a registry is asked for nothing else this way, an HTTP client takes longer to
+ * load than it to answer. Null when the answer is anything but 200 with at most `limit` bytes as they are: for a real client.
+ */
+export function plainGetSmall(
+  url: URL,
+  headers: Readonly<Record<string, string>>,
+  limit: number,
+  signal?: AbortSignal,
+): Promise<SmallAnswer | null> {
+  const request = requestHead(url, { ...headers, connection: 'close' });
+  if (request === null || signal?.aborted) return Promise.resolve(null);
+  return new Promise((resolve) => {
+    const socket = connect({ host: url.hostname.replace(/^\[|\]$/g, ''), port: Number(url.port || 80), noDelay: true });
+    let received = Buffer.alloc(0);
+    let head: ResponseHead | null = null;
+    let length = 0;
+    const finish = (answer: SmallAnswer | null): void => {
+      signal?.removeEventListener('abort', giveUp);
+      socket.destroy();
+      resolve(answer);
+    };
+    const giveUp = (): void => finish(null);
+    socket.on('data', (chunk) => {
+      received = Buffer.concat([received, chunk]);
+      if (head === null) {
+        const end = received.indexOf(HEAD_END);
+        if (end === -1) return received.length > MAX_HEAD_BYTES ? giveUp() : undefined;
+        head = new ResponseHead(received.toString('latin1', 0, end));
+        length = Number(head.values('content-length')[0]);
+        if (head.status !== 200 || !head.isPlain(length) || length > limit) return giveUp();
+        received = received.subarray(end + HEAD_END.length);
+      }
+      if (received.length >= length) finish({ head, bytes: received.subarray(0, length) });
+    });
+    socket.on('error', giveUp).on('close', giveUp).on('end', giveUp);
+    socket.setTimeout(IDLE_TIMEOUT_MS, giveUp);
+    signal?.addEventListener('abort', giveUp, { once: true });
+    socket.write(request, 'latin1');
+  });
+}

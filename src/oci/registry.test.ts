@@ -164,7 +164,7 @@ describe('a plain registry', () => {
     const endless = Buffer.alloc(17 << 20, 0x20);
     proxy.fault = (r) => (r.path.includes('/manifests/') ? { respond: { status: 200, body: endless } } : null);
     expect(await failure(through('big').resolve())).toMatchObject({ code: 'LIMIT' });
-    blobFaults({ respond: { status: 200, body: endless } });
+    proxy.fault = (r) => (r.path.includes('/blobs/') ? { respond: { status: 200, body: endless } } : null);
     expect(await failure(through('big').resolve())).toMatchObject({ code: 'LIMIT' });
   });
 

@@ -4,7 +4,7 @@ import { digestOf, verifyDigest } from './digest.js';
 import { aborted, networkError } from './errors.js';
 import { type Descriptor, MAX_MANIFEST_BYTES, parseJsonObject, parseManifest } from './manifest.js';
 import { ACCEPT_MANIFESTS } from './media-types.js';
-import { plainGet } from './plain-get.js';
+import { plainGet, plainGetSmall } from './plain-get.js';
 import { checkContentRange, checkRange, checkWhole, refuseEncoding, shortBody } from './ranges.js';
 import type { RegistryReference } from './reference.js';
 import { type ContentReader, type ResolvedImage, type ResolveOptions, resolveImage } from './resolve.js';
@@ -21,10 +21,20 @@ interface Opened {
   readonly length: number | null;
 }
 
+/** Something small, all of it. */
+interface Small {
+  readonly bytes: Uint8Array;
+  readonly url: URL;
+  /** By its name in lower case. */
+  header(name: string): string | undefined;
+}
+
 /** An image in a registry: distribution-spec v1.1, pull. */
 export class RegistrySource implements ImageSource {
   readonly reference: RegistryReference;
   readonly #client: RegistryClient;
+  /** Small things come by plain HTTP, as far as is known. */
+  #plain = true;
 
   constructor(reference: RegistryReference, options: ClientOptions) {
     this.reference = reference;
@@ -81,7 +91,7 @@ export class RegistrySource implements ImageSource {
     const byDigest = tagOrDigest.includes(':');
     const { repository, canonical } = this.reference;
     const what = byDigest ? `manifest ${tagOrDigest} of ${repository}` : `${repository}:${tagOrDigest}`;
-    const { bytes, response } = await this.#small(
+    const { bytes, url, header } = await this.#small(
       `/v2/${repository}/manifests/${tagOrDigest}`,
       what,
       MAX_MANIFEST_BYTES,
@@ -91,22 +101,22 @@ export class RegistrySource implements ImageSource {
     if (descriptor !== null && bytes.length !== descriptor.size) {
       throw new ClipError('DIGEST_MISMATCH', `${what} has ${bytes.length} bytes, its index says ${descriptor.size}`);
     }
-    const contentType = response.headers['content-type'] ?? '';
+    const contentType = header('content-type') ?? '';
     if (byDigest) {
       verifyDigest(bytes, tagOrDigest, what);
       return { bytes, contentType, digest: tagOrDigest };
     }
     if (/^text\/html\b/.test(contentType)) {
-      throw new ClipError('BAD_FORMAT', `${response.url.origin} answers ${canonical} with a web page, not a manifest`, {
+      throw new ClipError('BAD_FORMAT', `${url.origin} answers ${canonical} with a web page, not a manifest`, {
         hint: 'check the host and port of the registry',
       });
     }
     const digest = digestOf(bytes);
-    const claimed = response.headers['docker-content-digest'];
+    const claimed = header('docker-content-digest');
     if (claimed?.startsWith('sha256:') && claimed !== digest) {
       throw new ClipError(
         'DIGEST_MISMATCH',
-        `the manifest of ${what} has digest ${digest}, not ${claimed} as ${response.url.host} says`,
+        `the manifest of ${what} has digest ${digest}, not ${claimed} as ${url.host} says`,
       );
     }
     return { bytes, contentType, digest };
@@ -129,16 +139,12 @@ export class RegistrySource implements ImageSource {
   }
 
   /** A whole body of at most `limit` bytes; a connection lost on the way is tried again. */
-  async #small(
-    path: string,
-    what: string,
-    limit: number,
-    accept: string,
-    signal?: AbortSignal,
-  ): Promise<{ bytes: Uint8Array; response: Response }> {
+  async #small(path: string, what: string, limit: number, accept: string, signal?: AbortSignal): Promise<Small> {
     const backoff = this.#client.backoff();
     for (;;) {
       try {
+        const plain = await this.#plainSmall(path, limit, accept, signal);
+        if (plain !== null) return plain;
         const response = await this.#client.attempt(path, {
           what,
           headers: { ...IDENTITY, accept },
@@ -149,11 +155,25 @@ export class RegistrySource implements ImageSource {
         const bytes = await this.#read(response, what, signal, () => response.body.collect(limit));
         if (bytes === null) throw new ClipError('LIMIT', `${what} is longer than ${limit} bytes`);
         this.#client.counters.bytes += bytes.length;
-        return { bytes, response };
+        return { bytes, url: response.url, header: (name) => response.headers[name] };
       } catch (error) {
         await backoff.next(error, what, signal);
       }
     }
+  }
+
+  /** By plain HTTP, when that is all it takes. */
+  async #plainSmall(path: string, limit: number, accept: string, signal?: AbortSignal): Promise<Small | null> {
+    if (!this.#plain) return null;
+    const direct = await this.#client.direct(path, signal);
+    if (direct?.url.protocol !== 'http:') return null;
+    const { counters } = this.#client;
+    counters.requests++;
+    const got = await plainGetSmall(direct.url, { ...IDENTITY, accept, ...direct.headers }, limit, signal);
+    this.#plain = got !== null;
+    if (got === null) return null;
+    counters.bytes += got.bytes.length;
+    return { bytes: got.bytes, url: direct.url, header: (name) => got.head.values(name)[0] };
   }
 
   async #read<T>(

@@ -18,7 +18,7 @@ interface Flags extends RegistryFlags {
 async function openSource(
   archive: Archive,
   flags: Flags,
-): Promise<{ source: Pick<ImageSource, 'fetchRange'> | SpanSource; close: () => Promise<void> | void }> {
+): Promise<{ source: Pick<ImageSource, 'fetchInto'> | SpanSource; close: () => Promise<void> | void }> {
   if (flags.from === 'cache') {
     const { CachedSpans } = await import('../../cache/index.js');
     const { cacheDir } = await locate(flags);
