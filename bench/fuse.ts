@@ -95,7 +95,7 @@ async function clip(ctx: BenchContext, scratch: string, tar: string): Promise<Co
     onInterrupt: () => false,
     onGone: () => gone(),
   });
-  await pool.start();
+  await pool.complete();
   const target = path.join(scratch, 'clip');
   mkdirSync(target);
   let id = 0;

@@ -68,6 +68,7 @@ export class FusePool {
   readonly #pending = new Map<number, Acknowledgement>();
   readonly #leadership = new Int32Array(new SharedArrayBuffer(LEADERSHIP_WORDS * 4));
   #started: Promise<void> | null = null;
+  #completed: Promise<void> | null = null;
   #sequence = 0;
   #closing = false;
   #failed = false;
@@ -79,22 +80,24 @@ export class FusePool {
   }
 
   /**
-   * Starts the threads; resolves when the first waits for work. The others follow one by one: all at once they would only take
-   * the cores from each other, and from whoever waits for the first answer.
+   * Starts the first thread; resolves when it waits for work. Enough to answer whoever mounts: the others would only take the
+   * cores from it while they boot.
    */
   start(): Promise<void> {
-    this.#started ??= this.#start();
+    if (this.#started === null) {
+      process.on('exit', this.#onExit);
+      this.#started = this.#startWorker(1);
+    }
     return this.#started;
   }
 
-  async #start(): Promise<void> {
-    process.on('exit', this.#onExit);
-    await this.#startWorker(1);
-    void this.#startOthers().catch(() => {}); // reported by the worker's own events
-  }
-
-  async #startOthers(): Promise<void> {
-    for (let index = 2; index <= this.workerCount && !this.#closing; index++) await this.#startWorker(index);
+  /** Starts the rest; resolves when all wait for work. */
+  complete(): Promise<void> {
+    this.#completed ??= this.start().then(async () => {
+      const others = this.#closing ? [] : Array.from({ length: this.workerCount - 1 }, (_, i) => i + 2);
+      await Promise.all(others.map((index) => this.#startWorker(index)));
+    });
+    return this.#completed;
   }
 
   #startWorker(index: number): Promise<void> {

@@ -70,6 +70,11 @@ export class InflatePool {
     while (this.#members.length < this.size && !this.#closed) this.#members.push(this.#spawn());
   }
 
+  /** What the tasks that wait for a worker will make. */
+  get backlogBytes(): number {
+    return this.#queues.reduce((sum, queue) => queue.reduce((bytes, { task }) => bytes + outputBytes(task), sum), 0);
+  }
+
   /** Tasks that wait for a worker. */
   get backlog(): number {
     return this.#queues.reduce((sum, queue) => sum + queue.length, 0);

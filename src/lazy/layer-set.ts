@@ -53,6 +53,8 @@ export interface OpenLayer {
 const DEFAULT_MEMORY_BYTES = 64 * 1024 * 1024;
 /** Compressed bytes in flight or waiting for a worker, beyond which nothing is fetched that nobody waits for. */
 const MAX_BACKGROUND_BUFFERS = 64 * 1024 * 1024;
+/** Inflated bytes waiting for each worker, likewise: four spans of 2 MiB, or a profile's many small ones, which come all at once. */
+const MAX_BACKLOG_BYTES = 8 * 1024 * 1024;
 /** How often progress of sequential readers is looked at: they are answered by workers and do not tell. */
 const WATCH_MS = 5;
 
@@ -73,7 +75,9 @@ export class LayerSet {
       pool,
       buffers,
       counters,
-      queue: new FetchQueue(() => pool.backlog > 4 * pool.size || buffers.inUse > MAX_BACKGROUND_BUFFERS),
+      queue: new FetchQueue(
+        () => pool.backlogBytes > MAX_BACKLOG_BYTES * pool.size || buffers.inUse > MAX_BACKGROUND_BUFFERS,
+      ),
       memory: new MemoryLru(options.memoryBytes ?? DEFAULT_MEMORY_BYTES),
       log: options.log ?? silentLogger(),
       readahead: options.readahead ?? true,

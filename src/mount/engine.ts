@@ -29,7 +29,7 @@ const CACHE_WAIT_MS = 3000;
 const CONTENT_WAIT_MS = 500;
 
 /** Loading the HTTP client that redirects and renewed logins need keeps this thread from reads for 30 ms: when the first are over. */
-const PRELOAD_MS = 1000;
+const PRELOAD_MS = 3000;
 
 /** Garbage of mounting and unmounting may wait so long. */
 const COLLECT_MS = 1000;

@@ -15,8 +15,8 @@ import {
 import { Rpc, toWireError } from './rpc.js';
 import type { MountServer } from './server.js';
 
-/** A first mount may come so long after the start before what it does not need yet is loaded. */
-const FIRST_MOUNT_MS = 500;
+/** So long the cores are left to a first mount and the program that it is for. A server that waits in reserve has no hurry either. */
+const FIRST_USE_MS = 2000;
 
 export interface ServerProcessContext {
   readonly server: MountServer;
@@ -70,7 +70,9 @@ export async function startServerProcess(
     onFault: (id, cause) => log?.error({ mount: id, cause }, 'a request was answered with EIO'),
     onFailure: (error) => die(error, 'a FUSE worker died: this server process ends'),
   });
+  const completeFuse = (): void => void fuse.complete().catch(() => {}); // onFailure
   fuse.start().catch(() => {}); // onFailure; attach() waits for it
+  setTimeout(completeFuse, FIRST_USE_MS);
 
   const fds = new FdSocket(FDS_SOCKET_FD);
   const methods = {
@@ -95,14 +97,17 @@ export async function startServerProcess(
     const readyMs = Math.round(performance.now());
     const running = engine;
     const connections = hello.connections.length;
-    // Who started us is about to ask for a mount, which warms the engine, too.
-    setTimeout(
-      () => {
-        ownLog.info({ restarts: hello.restarts, connections, startMs, readyMs }, 'serving');
-        running.warm();
-      },
-      connections > 0 ? 0 : FIRST_MOUNT_MS,
-    );
+    const settle = (): void => {
+      completeFuse();
+      running.warm();
+      ownLog.info({ restarts: hello.restarts, connections, startMs, readyMs }, 'serving');
+    };
+    if (connections > 0) setTimeout(settle, 0);
+    else {
+      // Who started us is about to ask for a mount, and then for what is in it: that comes first.
+      setTimeout(() => void import('../oci/index.js'), 0);
+      setTimeout(settle, FIRST_USE_MS);
+    }
     return { server, settings, log, metrics };
   } catch (error) {
     // Before anything was served the keeper passes this on to who started it; later it tries again, with back-off.

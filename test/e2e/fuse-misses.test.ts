@@ -241,7 +241,7 @@ describe.skipIf(!root)('a server that is killed', () => {
     const index = fileURLToPath(new URL('../../src/fuse/index.js', import.meta.url));
     const script = `const { FusePool } = await import(${JSON.stringify(index)});
       const pool = new FusePool({ workers: 3, onMiss() {}, onInterrupt() { return false; }, onGone() {} });
-      await pool.start(); process.exit(7);`;
+      await pool.complete(); process.exit(7);`;
     const start = performance.now();
     expect(() => execFileSync(process.execPath, ['--input-type=module', '-e', script], { timeout: 10_000 })).toThrow(
       expect.objectContaining({ status: 7 }),

@@ -32,7 +32,7 @@ const pool = new FusePool({
   onInterrupt: () => false,
   onGone: () => void pool.close().then(() => process.exit(0)),
 });
-await pool.start();
+await pool.complete();
 const { resent } = await pool.attach({
   id: 1,
   fd: FUSE,

@@ -66,7 +66,7 @@ export class FusePlane {
 
   async mount(): Promise<this> {
     try {
-      await this.pool.start();
+      await this.pool.complete();
       mountFuse({ fd: this.fd, target: this.mountPoint, source: 'clip-test', subtype: 'clip', suid: true, dev: true });
       await this.pool.attach(this.spec());
       return this;

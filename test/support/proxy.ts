@@ -21,6 +21,9 @@ export interface ProxiedRequest {
   bytes: number;
   /** False while it runs, and for ever if it was cut off. */
   complete: boolean;
+  /** When it came, and when the last byte of the answer so far was sent: milliseconds since 1970. */
+  readonly startedAt: number;
+  sentAt: number;
 }
 
 /** What to do to a request instead of, or on, its way. */
@@ -133,6 +136,8 @@ class ReverseProxy implements RegistryProxy {
       status: 0,
       bytes: 0,
       complete: false,
+      startedAt: performance.timeOrigin + performance.now(),
+      sentAt: 0,
     };
     this.requests.push(entry);
     const fault = this.fault?.(entry, this.#index++) ?? {};
@@ -197,6 +202,7 @@ class ReverseProxy implements RegistryProxy {
         if (cut <= chunk.length) chunk = chunk.subarray(0, cut);
         if (this.#link !== null) await this.#link.send(chunk.length);
         entry.bytes += chunk.length;
+        entry.sentAt = performance.timeOrigin + performance.now();
         if (!response.write(chunk) && !response.destroyed) {
           await drained(response);
         }
