@@ -45,7 +45,18 @@ async function indexOnce(
   // The process says its own peak as it ends: nobody outside can know it without asking along the way.
   const say = 'process.on("exit",()=>process.stderr.write("peak "+process.resourceUsage().maxRSS))';
   const clipctl = ['--import', `data:text/javascript,${encodeURIComponent(say)}`, CLIPCTL];
-  const args = [...clipctl, 'index', '--json', '--plain-http', '--image', image.reference, '--out', out];
+  const args = [
+    ...clipctl,
+    'index',
+    '--json',
+    '--plain-http',
+    '--checkpoint',
+    '2',
+    '--image',
+    image.reference,
+    '--out',
+    out,
+  ];
   const { stdout, stderr } = await runProgram(process.execPath, args);
   const seconds = (performance.now() - started) / 1000;
   return { seconds, peak: Number(/peak (\d+)/.exec(stderr)?.[1]) * 1024, output: JSON.parse(stdout) as IndexOutput };

@@ -65,6 +65,7 @@ describe('archive round trip', () => {
     });
     expect(archive.hashes()).toEqual(contents.hashes);
     expect(archive.profile).toEqual(contents.profile);
+    expect(archive.references).toEqual(contents.references);
     expect([...archive.placement!.fileOffset]).toEqual([...contents.placement!.fileOffset]);
     expect([...archive.placement!.layerOffset]).toEqual([...contents.placement!.layerOffset]);
     expect(() => archive.verify()).not.toThrow();
@@ -204,6 +205,11 @@ describe('altered archives', () => {
       'a profile of spans there are not',
       /span 3 of 3/,
       (c) => ({ profile: { ...c.profile, span: Uint32Array.of(3, 0, 1) } }),
+    ],
+    [
+      'a reference to a file there is not',
+      /reference to file 3 of 3/,
+      (c) => ({ references: { ...c.references, target: Uint32Array.of(2, 1, 0, 3) } }),
     ],
     ['a digest that is none', /manifestDigest/, (c) => ({ image: { ...c.image, manifestDigest: 'md5:1' } })],
   ])('well-sealed contradictions: %s', (_, message, change) => {

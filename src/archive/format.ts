@@ -30,6 +30,7 @@ export const SectionKind = {
   hashes: 6,
   placement: 7,
   profile: 8,
+  references: 9,
 } as const;
 export type SectionName = keyof typeof SectionKind;
 export const SECTION_NAMES = Object.keys(SectionKind) as readonly SectionName[];
@@ -55,6 +56,7 @@ export const MAX_RAW_LENGTH: Readonly<Record<SectionName, number>> = {
   hashes: 1024 * 1024 * 1024, // 34 bytes a file
   placement: 512 * 1024 * 1024, // 10 bytes an extent
   profile: 64 * 1024 * 1024, // 3 bytes a span
+  references: 64 * 1024 * 1024, // 12 bytes for each file that has any
 };
 
 /** Docker and containerd stop at 127; overlayfs at 500. Device ids in the tree are 16 bits. */

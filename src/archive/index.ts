@@ -1,5 +1,6 @@
 export { SectionKind, type SectionName } from './format.js';
 export { type Archive, type ArchiveInput, openArchive, readImageMeta, type SectionInfo } from './reader.js';
+export { decodeReferences, encodeReferences, REFERENCE_PAGE } from './references.js';
 export { decodeSpanTable, encodeSpanTable, type SpanColumns } from './span-table.js';
 export type {
   FileHashes,
@@ -8,6 +9,7 @@ export type {
   LayerMeta,
   Placement,
   Profile,
+  References,
   SpanTable,
 } from './types.js';
 export { type ArchiveContents, buildArchive, deflateTree, type LayerContents, writeArchive } from './writer.js';

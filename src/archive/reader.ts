@@ -17,8 +17,9 @@ import {
   VERSION,
 } from './format.js';
 import { decodeImageMeta } from './image-meta.js';
+import { decodeReferences } from './references.js';
 import { decodeSpans, decodeWindowIndex } from './span-table.js';
-import type { FileHashes, ImageMeta, Placement, Profile, SpanTable } from './types.js';
+import type { FileHashes, ImageMeta, Placement, Profile, References, SpanTable } from './types.js';
 import { archiveIdentity } from './writer.js';
 
 /** Where an archive's bytes come from. */
@@ -49,6 +50,8 @@ export interface Archive {
   readonly layers: readonly { readonly table: SpanTable }[];
   readonly placement: Placement | null;
   readonly profile: Profile | null;
+  /** Which files lead to which; null when none do. */
+  readonly references: References | null;
   /** "sha256:…"; two archives with the same identity show the same files (docs/format.md, "Identity"). */
   readonly identity: string;
   readonly sections: readonly SectionInfo[];
@@ -232,6 +235,7 @@ function open(input: ArchiveInput): Archive {
     layers,
     placement: optional('placement', (bytes, w) => decodePlacement(bytes, w, sizes)),
     profile: optional('profile', (bytes, w) => decodeProfile(bytes, w, counts)),
+    references: optional('references', decodeReferences),
     identity: archiveIdentity(sections),
     sections,
     checkpointState(layer, span) {

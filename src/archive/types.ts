@@ -77,6 +77,22 @@ export interface FileHashes {
   readonly sha256: Uint8Array;
 }
 
+/**
+ * Which files lead to which: whoever runs or loads the one will read the others (shared libraries, imported modules). A hint.
+ * The parts of file i are [first…[i], first…[i + 1]) of `target` and `range`.
+ */
+export interface References {
+  readonly count: number;
+  /** Strictly increasing. */
+  readonly nid: Float64Array;
+  readonly firstTarget: Uint32Array;
+  /** Positions in `nid`, in the order in which they will be read. */
+  readonly target: Uint32Array;
+  readonly firstRange: Uint32Array;
+  /** (first page, pages) of 4 KiB, for a file of which only these are read at once. */
+  readonly range: Uint32Array;
+}
+
 /** Spans in the order in which a run first touches them. */
 export interface Profile {
   /** Seen in a run, or derived from the image's entrypoint. */

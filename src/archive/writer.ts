@@ -17,8 +17,9 @@ import {
   VERSION,
 } from './format.js';
 import { encodeImageMeta } from './image-meta.js';
+import { encodeReferences } from './references.js';
 import { encodeSpans, encodeSpanTable, encodeWindowIndex, type SpanColumns } from './span-table.js';
-import type { FileHashes, ImageMeta, Placement, Profile } from './types.js';
+import type { FileHashes, ImageMeta, Placement, Profile, References } from './types.js';
 
 export interface LayerContents {
   readonly spans: SpanColumns;
@@ -37,6 +38,7 @@ export interface ArchiveContents {
   readonly hashes?: FileHashes | null;
   readonly placement?: Placement | null;
   readonly profile?: Profile | null;
+  readonly references?: References | null;
 }
 
 interface Section {
@@ -140,6 +142,7 @@ function sectionsOf(contents: ArchiveContents): Section[] {
   }
   if (contents.placement) sections.push(deflated('placement', encodePlacement(contents.placement)));
   if (contents.profile) sections.push(deflated('profile', encodeProfile(contents.profile)));
+  if (contents.references) sections.push(deflated('references', encodeReferences(contents.references)));
   return sections;
 }
 

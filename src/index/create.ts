@@ -24,19 +24,21 @@ import { fileHashes } from './file-hashes.js';
 import { type IndexedLayer, indexLayers, type LayerProgress } from './image-layers.js';
 import { Lane } from './lane.js';
 import { checkWritable, writeFileByRename } from './output-file.js';
+import { linkReferences } from './references.js';
 import { staticProfile } from './static-profile.js';
 
 /** `--checkpoint`, in MiB of uncompressed output (DESIGN §4.2). */
 export const MIN_CHECKPOINT_MIB = 1;
 export const MAX_CHECKPOINT_MIB = 64;
-export const DEFAULT_CHECKPOINT_MIB = 2;
+/** docs/operations.md, "Spans": what 1 MiB costs in the archive a single start saves several times in what it fetches. */
+export const DEFAULT_CHECKPOINT_MIB = 1;
 
 export interface CreateFromOCIImageOptions {
   /** "registry/repository:tag", "…@sha256:…", or "oci:DIRECTORY[:TAG]" for an image layout. */
   readonly imageRef: string;
   /** Appears, or is replaced, by rename once it is complete. */
   readonly outputPath: string;
-  /** MiB of uncompressed layer between checkpoints, 1 to 64. Default 2. */
+  /** MiB of uncompressed layer between checkpoints, 1 to 64. Default 1. */
   readonly checkpointMiB?: number | undefined;
   /** Where mounts will fetch the layers from, when that is not `imageRef`: a copy of the image in another registry. */
   readonly storageImageRef?: string | undefined;
@@ -219,7 +221,9 @@ export async function indexImage(options: CreateFromOCIImageOptions, extras: Ind
       : null;
     const profile =
       extras.profile === undefined ? await deriveProfile(made, source, signal, onWarning) : extras.profile(made);
-    const archive = buildArchive({ ...made, storedTree: await deflating, hashes: fileSums, profile });
+    // Beside a recorded profile nothing is followed.
+    const references = profile?.source === 'recorded' ? null : linkReferences(image, tree, placement, indexed);
+    const archive = buildArchive({ ...made, storedTree: await deflating, hashes: fileSums, profile, references });
     await writeFileByRename(outputPath, archive.parts, signal);
     return {
       outputPath,

@@ -47,7 +47,7 @@ function digest({ journal, states, slot }: DecodedMessage): void {
 function take(message: ToDigest): void {
   switch (message.type) {
     case 'layer':
-      digester = new LayerDigester(message.hashes);
+      digester = new LayerDigester(message.hashes, (batch) => post(batch, [batch.bytes.buffer]));
       break;
     case 'decoded':
       digest(message);

@@ -6,14 +6,34 @@ export interface ElfNeeds {
   readonly needed: readonly string[];
   /** DT_RUNPATH, else DT_RPATH; split, $ORIGIN not yet replaced. */
   readonly searchPath: readonly string[];
+  /** PT_LOAD: what is mapped. */
+  readonly segments: readonly ElfSegment[];
+}
+
+export interface ElfSegment {
+  readonly offset: number;
+  readonly fileSize: number;
+  readonly writable: boolean;
 }
 
 /** Up to `length` bytes of a file at `offset`. */
 export type ReadFile = (offset: number, length: number) => Promise<Uint8Array>;
 
+/** A part of the file that is needed next; to be answered with up to so many bytes. */
+export interface ElfPart {
+  readonly offset: number;
+  readonly length: number;
+  /** What is asked for later, and is not beyond this part, lies before this offset. */
+  readonly keep: number;
+}
+
+/** Program headers lie here in every file that a linker wrote. */
+export const ELF_HEAD_BYTES = 4096;
+
 const PT_LOAD = 1;
 const PT_DYNAMIC = 2;
 const PT_INTERP = 3;
+const PF_W = 2;
 const [DT_NULL, DT_NEEDED, DT_STRTAB, DT_STRSZ, DT_RPATH, DT_RUNPATH] = [0, 1, 5, 10, 15, 29];
 /** More program headers, dynamic entries or string table than any real file has: then it is not one. */
 const MAX_PROGRAM_HEADERS = 128;
@@ -23,6 +43,7 @@ const MAX_PATH = 4096;
 
 interface Segment {
   readonly type: number;
+  readonly flags: number;
   readonly offset: number;
   readonly address: number;
   readonly fileSize: number;
@@ -33,63 +54,91 @@ function cString(bytes: Uint8Array, at: number): string {
   return Buffer.from(bytes.subarray(at, Math.min(end === -1 ? bytes.length : end, at + MAX_PATH))).toString('latin1');
 }
 
-/** Little-endian ELF of either width; null for anything else, and for what makes no sense. */
-export async function readElf(read: ReadFile): Promise<ElfNeeds | null> {
-  const head = await read(0, 64);
+/** The program headers of a little-endian ELF of either width; null for anything else, and for what makes no sense. */
+function* programHeaders(): Generator<ElfPart, { segments: Segment[]; wide: boolean } | null, Uint8Array> {
+  const head = yield { offset: 0, length: 64, keep: ELF_HEAD_BYTES };
   if (head.length < 52 || head[0] !== 0x7f || head[1] !== 0x45 || head[2] !== 0x4c || head[3] !== 0x46) return null;
   if (head[5] !== 1) return null;
   const wide = head[4] === 2;
   if (wide && head.length < 64) return null;
-  const word = (view: DataView, at: number): number =>
-    wide ? Number(view.getBigUint64(at, true)) : view.getUint32(at, true);
   const header = new DataView(head.buffer, head.byteOffset, head.length);
-  const tableOffset = word(header, wide ? 32 : 28);
   const entrySize = header.getUint16(wide ? 54 : 42, true);
   const count = header.getUint16(wide ? 56 : 44, true);
   if (count > MAX_PROGRAM_HEADERS || entrySize < (wide ? 56 : 32) || entrySize > 256) return null;
-  const bytes = await read(tableOffset, entrySize * count);
+  const bytes = yield { offset: wordAt(header, wide ? 32 : 28, wide), length: entrySize * count, keep: ELF_HEAD_BYTES };
   if (bytes.length < entrySize * count) return null;
   const table = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const segments = Array.from({ length: count }, (_, i): Segment => {
     const at = i * entrySize;
     return {
       type: table.getUint32(at, true),
-      offset: word(table, at + (wide ? 8 : 4)),
-      address: word(table, at + (wide ? 16 : 8)),
-      fileSize: word(table, at + (wide ? 32 : 16)),
+      flags: table.getUint32(at + (wide ? 4 : 24), true),
+      offset: wordAt(table, at + (wide ? 8 : 4), wide),
+      address: wordAt(table, at + (wide ? 16 : 8), wide),
+      fileSize: wordAt(table, at + (wide ? 32 : 16), wide),
     };
   });
-  const interp = segments.find((s) => s.type === PT_INTERP);
-  const interpreter =
-    interp === undefined ? null : cString(await read(interp.offset, Math.min(interp.fileSize, MAX_PATH)), 0);
-  const dynamic = segments.find((s) => s.type === PT_DYNAMIC);
-  if (dynamic === undefined) return { interpreter, needed: [], searchPath: [] };
+  return { segments, wide };
+}
 
-  const entries = await read(dynamic.offset, Math.min(dynamic.fileSize, MAX_DYNAMIC_BYTES));
+function wordAt(view: DataView, at: number, wide: boolean): number {
+  return wide ? Number(view.getBigUint64(at, true)) : view.getUint32(at, true);
+}
+
+/** readElf as a generator: it yields the parts of the file that it wants, whoever can give them when. */
+export function* elfNeeds(): Generator<ElfPart, ElfNeeds | null, Uint8Array> {
+  const headers = yield* programHeaders();
+  if (headers === null) return null;
+  const { wide } = headers;
+  const loaded = headers.segments.filter((s) => s.type === PT_LOAD);
+  const segments = loaded.map(({ offset, fileSize, flags }) => ({ offset, fileSize, writable: (flags & PF_W) !== 0 }));
+  // The linkers put the names before the code: in the first thing that is mapped.
+  const keep = loaded[0] === undefined ? 0 : loaded[0].offset + loaded[0].fileSize;
+  const interp = headers.segments.find((s) => s.type === PT_INTERP);
+  const interpreter =
+    interp === undefined
+      ? null
+      : cString(yield { offset: interp.offset, length: Math.min(interp.fileSize, MAX_PATH), keep }, 0);
+  const without: ElfNeeds = { interpreter, needed: [], searchPath: [], segments };
+  const dynamic = headers.segments.find((s) => s.type === PT_DYNAMIC);
+  if (dynamic === undefined) return without;
+
+  const entries = yield { offset: dynamic.offset, length: Math.min(dynamic.fileSize, MAX_DYNAMIC_BYTES), keep };
   const view = new DataView(entries.buffer, entries.byteOffset, entries.length);
   const step = wide ? 16 : 8;
   const found: (readonly [number, number])[] = [];
   for (let at = 0; at + step <= entries.length; at += step) {
-    const tag = word(view, at);
+    const tag = wordAt(view, at, wide);
     if (tag === DT_NULL) break;
-    found.push([tag, word(view, at + step / 2)]);
+    found.push([tag, wordAt(view, at + step / 2, wide)]);
   }
   const value = (tag: number): number | undefined => found.find(([t]) => t === tag)?.[1];
   const [address, size] = [value(DT_STRTAB), value(DT_STRSZ)];
-  if (address === undefined || size === undefined || size > MAX_STRINGS)
-    return { interpreter, needed: [], searchPath: [] };
-  const home = segments.find((s) => s.type === PT_LOAD && address >= s.address && address - s.address < s.fileSize);
-  if (home === undefined) return { interpreter, needed: [], searchPath: [] };
-  const strings = await read(home.offset + (address - home.address), size);
+  if (address === undefined || size === undefined || size > MAX_STRINGS) return without;
+  const home = loaded.find((s) => address >= s.address && address - s.address < s.fileSize);
+  if (home === undefined) return without;
+  const strings = yield { offset: home.offset + (address - home.address), length: size, keep: 0 };
   const run = value(DT_RUNPATH) ?? value(DT_RPATH);
   return {
     interpreter,
-    needed: found.filter(([tag]) => tag === DT_NEEDED).map(([, at]) => cString(strings, at)),
+    needed: found
+      .filter(([tag]) => tag === DT_NEEDED)
+      .map(([, at]) => cString(strings, at))
+      .filter((name) => name !== ''),
     searchPath:
       run === undefined
         ? []
         : cString(strings, run)
             .split(':')
             .filter((part) => part !== ''),
+    segments,
   };
+}
+
+/** Little-endian ELF of either width; null for anything else, and for what makes no sense. */
+export async function readElf(read: ReadFile): Promise<ElfNeeds | null> {
+  const parse = elfNeeds();
+  let next = parse.next();
+  while (!next.done) next = parse.next(await read(next.value.offset, next.value.length));
+  return next.value;
 }

@@ -3,8 +3,9 @@ import type { LayerContents } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import type { ImageSource, LayerDescriptor } from '../oci/index.js';
 import { EntryColumns } from '../tar/index.js';
-import { digestText, Lane } from './lane.js';
-import type { FileDigests, LayerResult } from './messages.js';
+import type { LayerReferences } from './file-references.js';
+import { digestText, Lane, type LaneResult, type ModuleImports } from './lane.js';
+import type { FileDigests } from './messages.js';
 
 /**
  * Layers indexed at once. Each has two threads and 12 MiB of buffers, some 45 MB together: four keep the whole below the
@@ -28,6 +29,8 @@ export interface IndexedLayer {
   readonly entries: EntryColumns;
   readonly uncompressedSize: number;
   readonly files: FileDigests | null;
+  readonly references: LayerReferences;
+  readonly imports: readonly ModuleImports[];
 }
 
 export interface LayerIndexing {
@@ -64,7 +67,7 @@ function indexLayer(
 }
 
 /** The result, once its digests are those that manifest and config name. */
-function checked(layer: LayerDescriptor, result: LayerResult, onWarning: (warning: string) => void): IndexedLayer {
+function checked(layer: LayerDescriptor, result: LaneResult, onWarning: (warning: string) => void): IndexedLayer {
   const { digest } = layer;
   const found = digestText(result.blobSha256);
   if (found !== digest) {
@@ -97,6 +100,8 @@ function checked(layer: LayerDescriptor, result: LayerResult, onWarning: (warnin
     entries: EntryColumns.fromTransfer(result.entries),
     uncompressedSize: layerOffset[count]!,
     files: result.files,
+    references: result.references,
+    imports: result.imports,
   };
 }
 

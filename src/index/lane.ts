@@ -3,6 +3,7 @@ import { ClipError, toHex } from '../bytes/index.js';
 import { KernelMemory } from '../gzip/index.js';
 import type { BlobTarget } from '../oci/index.js';
 import { DETECT_BYTES } from './detect.js';
+import type { SourceBatch } from './file-references.js';
 import {
   type ChunkMessage,
   type FromDigest,
@@ -12,12 +13,25 @@ import {
   type LayerJob,
   type LayerResult,
 } from './messages.js';
+import { pythonImports } from './python-imports.js';
+
+/** What a Python module imports, as `pythonImports` gives it. */
+export interface ModuleImports {
+  /** Of the layer's tar. */
+  readonly entry: number;
+  readonly imports: readonly string[];
+}
+
+export interface LaneResult extends LayerResult {
+  readonly imports: readonly ModuleImports[];
+}
 
 /** A layer under way in a lane. */
 interface Active {
   readonly name: string;
   readonly onDone: (bytes: number) => void;
-  readonly resolve: (result: LayerResult) => void;
+  readonly resolve: (result: LaneResult) => void;
+  readonly imports: ModuleImports[];
 }
 
 /**
@@ -83,9 +97,12 @@ export class Lane {
         } else this.#free.push(message.slot);
         active?.onDone(message.length);
         break;
+      case 'sources':
+        if (active !== undefined) readImports(message, active.imports);
+        break;
       case 'result':
         this.#active.shift();
-        active?.resolve(message);
+        active?.resolve({ ...message, imports: active.imports });
         break;
       case 'failed':
         this.#fail(fromPlainError(message.error, active?.name ?? 'layer'));
@@ -129,9 +146,9 @@ export class Lane {
     job: LayerJob,
     read: (target: BlobTarget) => Promise<void>,
     onDone: (bytes: number) => void,
-  ): { fed: Promise<void>; result: Promise<LayerResult> } {
-    const result = new Promise<LayerResult>((resolve) => {
-      this.#active.push({ name: `layer ${job.digest}`, onDone, resolve });
+  ): { fed: Promise<void>; result: Promise<LaneResult> } {
+    const result = new Promise<LaneResult>((resolve) => {
+      this.#active.push({ name: `layer ${job.digest}`, onDone, resolve, imports: [] });
     });
     this.#decode.postMessage(job);
     const feed = async (): Promise<void> => {
@@ -144,6 +161,14 @@ export class Lane {
   async close(): Promise<void> {
     this.#fail(new ClipError('ABORTED', 'indexing was ended'));
     await Promise.all([this.#decode.terminate(), this.#digest.terminate()]);
+  }
+}
+
+/** Here, because this thread mostly waits, and those of the lane never do. */
+function readImports({ entries, ends, bytes }: SourceBatch, into: ModuleImports[]): void {
+  for (const [i, entry] of entries.entries()) {
+    const start = ends[i - 1] ?? 0;
+    into.push({ entry, imports: pythonImports(Buffer.from(bytes.buffer, start, ends[i]! - start)) });
   }
 }
 

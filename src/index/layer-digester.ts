@@ -2,6 +2,7 @@ import { createHash, type Hash } from 'node:crypto';
 import { encodeCheckpointState, type MemberTrailer, OutputSums } from '../gzip/index.js';
 import { EntryColumns, TarParser } from '../tar/index.js';
 import { FileHasher } from './file-hasher.js';
+import { ReferenceScanner, type SourceBatch } from './file-references.js';
 import type { LayerResult } from './messages.js';
 import { SpanHasher } from './span-hasher.js';
 import type { DecodedLayer, DecodeSink, RawState } from './spans.js';
@@ -20,17 +21,27 @@ export class LayerDigester implements DecodeSink {
   readonly #entries = new EntryColumns();
   readonly #tar: TarParser;
   readonly #files: FileHasher | null;
+  readonly #references: ReferenceScanner;
   readonly #diff: Hash | null;
 
-  /** @param hashes  also take the digest of the tar and of each file */
-  constructor(hashes: boolean) {
+  /**
+   * @param hashes     also take the digest of the tar and of each file
+   * @param onSources  is given the text of Python modules as they pass
+   */
+  constructor(hashes: boolean, onSources: (batch: SourceBatch) => void) {
     const entries = this.#entries;
     const files = hashes ? new FileHasher(entries) : null;
     this.#files = files;
     this.#diff = hashes ? createHash('sha256') : null;
-    this.#tar = new TarParser(
-      files === null ? { entries } : { entries, data: (entry, view) => files.data(entry, view) },
-    );
+    const references = new ReferenceScanner(entries, onSources);
+    this.#references = references;
+    this.#tar = new TarParser({
+      entries,
+      data: (entry, view) => {
+        files?.data(entry, view);
+        references.data(entry, view);
+      },
+    });
   }
 
   output(view: Uint8Array): void {
@@ -65,6 +76,7 @@ export class LayerDigester implements DecodeSink {
     this.#tar.finish();
     const files = this.#files?.finish() ?? null;
     const skipped = this.#files?.skipped ?? 0;
+    const references = this.#references.finish();
     const digests = this.#hasher.finish();
     const columns = {
       layerOffset: Float64Array.from(this.#layerOffsets),
@@ -82,6 +94,7 @@ export class LayerDigester implements DecodeSink {
         warnings: skipped > 0 ? [...warnings, `${skipped} sparse files are too large to be hashed`] : warnings,
         diffSha256: this.#diff?.digest() ?? null,
         files,
+        references,
       },
       transfer: [
         ...entries.transfer,

@@ -2,6 +2,7 @@ import type { SpanColumns } from '../archive/index.js';
 import { ClipError, type ErrorCode, FormatError } from '../bytes/index.js';
 import type { KernelShape, LinearMemory } from '../gzip/index.js';
 import type { EntryTransfer } from '../tar/index.js';
+import type { LayerReferences, SourceBatch } from './file-references.js';
 import type { Journal } from './journal.js';
 import type { DecodedLayer, RawState } from './spans.js';
 
@@ -75,6 +76,7 @@ export interface LayerResult {
   /** With hashes. */
   readonly diffSha256: Uint8Array | null;
   readonly files: FileDigests | null;
+  readonly references: LayerReferences;
 }
 
 export interface SlotFree {
@@ -89,7 +91,7 @@ export interface Failure {
 }
 
 /** Digest worker → main thread. */
-export type FromDigest = LayerResult | SlotFree | Failure;
+export type FromDigest = LayerResult | SourceBatch | SlotFree | Failure;
 
 /** An error that survives postMessage. */
 export interface PlainError {

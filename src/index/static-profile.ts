@@ -3,6 +3,7 @@ import { ErofsReader, InodeView, resolvePath } from '../erofs/index.js';
 import type { ImageSource } from '../oci/index.js';
 import { readElf } from './elf.js';
 import { lowerBound } from './file-hashes.js';
+import { libraryCandidates, libraryDirectories } from './library-path.js';
 import { type SpanLayers, SpanReader } from './span-reader.js';
 
 /** Files that one command leads to, at most: a loop in it ends, and so does somebody's joke. */
@@ -15,14 +16,6 @@ const SHEBANG_BYTES = 256;
 const KEPT_SPANS = 16;
 /** Of the Docker runtime, for an image that sets none. */
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
-const TRIPLETS: Readonly<Record<string, string>> = {
-  amd64: 'x86_64-linux-gnu',
-  arm64: 'aarch64-linux-gnu',
-  arm: 'arm-linux-gnueabihf',
-  '386': 'i386-linux-gnu',
-  ppc64le: 'powerpc64le-linux-gnu',
-  riscv64: 'riscv64-linux-gnu',
-};
 
 interface Extent {
   readonly fileOffset: number;
@@ -63,9 +56,7 @@ class Tracer {
     this.#layers = layers;
     this.#spans = new SpanReader(layers, source);
     this.#signal = signal;
-    const triplet = TRIPLETS[image.platform.architecture];
-    const multiarch = triplet === undefined ? [] : [`/lib/${triplet}`, `/usr/lib/${triplet}`];
-    this.#libraryPath = [...multiarch, '/lib64', '/usr/lib64', '/lib', '/usr/lib', '/usr/local/lib'];
+    this.#libraryPath = libraryDirectories(image.platform.architecture);
   }
 
   resolve(path: string): number {
@@ -174,11 +165,7 @@ class Tracer {
     if (elf?.interpreter) await this.visit(elf.interpreter, search);
     const origin = path.slice(0, Math.max(1, path.lastIndexOf('/')));
     for (const name of elf?.needed ?? []) {
-      const directories = [
-        ...elf!.searchPath.map((d) => d.replaceAll(/\$(ORIGIN|\{ORIGIN\})/g, origin)),
-        ...this.#libraryPath,
-      ];
-      const candidates = name.includes('/') ? [name] : directories.map((directory) => `${directory}/${name}`);
+      const candidates = libraryCandidates(name, elf!.searchPath, origin, this.#libraryPath);
       const library = candidates.find((candidate) => this.resolve(candidate) >= 0);
       if (library !== undefined) await this.visit(library, search);
     }

@@ -1,4 +1,5 @@
 export type { AheadProgress, FillOptions } from './ahead.js';
+export type { FollowedImage, Follower } from './follower.js';
 export { InflatePool, type InflatePoolOptions } from './inflate-pool.js';
 export { LayerSet, type LayerSetOptions, type OpenLayer, type OpenLayerOptions } from './layer-set.js';
 export type { LazyLayer } from './lazy-layer.js';

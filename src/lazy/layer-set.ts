@@ -6,6 +6,7 @@ import { type AheadContext, type AheadProgress, type FillOptions, fill, newProgr
 import { BufferPool } from './buffers.js';
 import { type LazyCounters, lazyCounters } from './counters.js';
 import { FetchQueue } from './fetch-queue.js';
+import { type FollowedImage, Follower } from './follower.js';
 import type { InflatePool } from './inflate-pool.js';
 import { LazyLayer } from './lazy-layer.js';
 import { MemoryLru } from './memory-lru.js';
@@ -153,6 +154,13 @@ export class LayerSet {
     }
     const progress = newProgress(spans, bytes);
     return { progress, finished: fill(lazy, this.#ahead, progress, options) };
+  }
+
+  /** Fetches ahead what the files that are read lead to. The caller closes it before the layers. */
+  follow(layers: readonly OpenLayer[], image: Omit<FollowedImage, 'layers' | 'hasRoom'>): Follower {
+    const { cache } = this.#context;
+    const lazy = layers.map((open) => open.layer);
+    return new Follower({ ...image, layers: lazy, hasRoom: (bytes) => cache.hasRoom(bytes) });
   }
 
   get #ahead(): AheadContext {

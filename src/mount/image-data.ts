@@ -1,4 +1,6 @@
-import type { LayerSet, OpenLayer } from '../lazy/index.js';
+import { ErofsReader, InodeView } from '../erofs/index.js';
+import { mapFileRange } from '../fuse/index.js';
+import type { Follower, LayerSet, OpenLayer } from '../lazy/index.js';
 import type { Logger } from '../metrics/index.js';
 import type { ArchiveFile } from './archive-file.js';
 import { FetchAhead } from './fetch-ahead.js';
@@ -11,6 +13,8 @@ export class ImageData {
   readonly source: LazySource;
   readonly layers: readonly OpenLayer[];
   readonly ahead: FetchAhead;
+  /** Fetches what the files that are read lead to; null where that is off, or nothing is known. */
+  readonly follower: Follower | null;
   readonly #options: ImageOptions;
   #begun = false;
   #closed = false;
@@ -31,6 +35,24 @@ export class ImageData {
       }),
     );
     this.ahead = new FetchAhead(archive, this.layers, set, log);
+    this.follower = this.#follow(set, log);
+  }
+
+  #follow(set: LayerSet, log: Logger): Follower | null {
+    const { references, profile, tree, placement } = this.file.archive;
+    const { readahead, prefetch } = this.#options;
+    // A recorded profile knows better what is read.
+    if (references === null || !readahead || !prefetch || profile?.source === 'recorded') return null;
+    const reader = new ErofsReader(tree);
+    const scratch = new InodeView();
+    return set.follow(this.layers, {
+      references,
+      map: (nid, offset, length, visit) =>
+        mapFileRange(reader, placement, scratch, nid, offset, length, (layer, at, bytes) => {
+          if (layer >= 0) visit(layer, at, bytes);
+        }),
+      onFault: (error) => log.warn({ error: String(error) }, 'references cannot be followed'),
+    });
   }
 
   /** Begins to fetch what nobody has asked for yet: the archive's profile, then, if wanted, everything. Once. */
@@ -46,6 +68,7 @@ export class ImageData {
   async close(): Promise<void> {
     this.#closed = true;
     this.ahead.cancel();
+    this.follower?.close();
     for (const open of this.layers) open.close();
     await this.source.close();
     this.file.close();

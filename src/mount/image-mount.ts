@@ -83,6 +83,8 @@ export class ImageMount {
 
   miss(miss: ReadMiss): void {
     this.reads.start(miss.unique, miss.nid, miss.offset, miss.size);
+    // After it: what a reader waits for is asked for first.
+    this.#image.follower?.onMiss(miss.nid, miss.offset, miss.size);
   }
 
   #map(nid: number, offset: number, size: number): Piece[] {

@@ -69,5 +69,13 @@ export function smallArchive(): ArchiveContents {
       layerOffset: Float64Array.of(513, 10_000),
     },
     profile: { source: 'recorded', layer: Uint32Array.of(0, 1, 0), span: Uint32Array.of(2, 0, 1) },
+    references: {
+      count: 3,
+      nid: Float64Array.of(36, 40, 4_000_000),
+      firstTarget: Uint32Array.of(0, 2, 2, 4),
+      target: Uint32Array.of(2, 1, 0, 1),
+      firstRange: Uint32Array.of(0, 0, 4, 4),
+      range: Uint32Array.of(0, 3, 900, 1),
+    },
   };
 }

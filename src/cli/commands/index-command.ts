@@ -123,7 +123,7 @@ export function registerIndex(program: Command): void {
     .description('index an image: write the .clip archive that mounts need')
     .requiredOption('--image <ref>', 'image in a registry, or oci:DIR[:TAG] for an image layout')
     .requiredOption('--out <file>', 'the archive to write')
-    .option('--checkpoint <MiB>', 'uncompressed MiB between checkpoints, 1 to 64 (default 2)', wholeNumber)
+    .option('--checkpoint <MiB>', 'uncompressed MiB between checkpoints, 1 to 64 (default 1)', wholeNumber)
     .option('--storage-image <ref>', 'where mounts shall fetch the layers, if not from --image')
     .option('--platform <os/arch>', "platform of a multi-platform image (default: this machine's)")
     .option('--hashes', 'record the SHA-256 of every file, and check diff IDs');

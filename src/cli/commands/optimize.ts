@@ -192,7 +192,7 @@ export function registerOptimize(program: Command): void {
     .option('--out <file>', 'where to write the new archive (default: replaces --clip)')
     .option('--storage-image <ref>', 'where mounts shall fetch the layers, if not from where they were indexed')
     .option('--platform <os/arch>', 'with --image: platform of a multi-platform image')
-    .option('--checkpoint <MiB>', 'uncompressed MiB between checkpoints elsewhere, 1 to 64 (default 2)', wholeNumber)
+    .option('--checkpoint <MiB>', 'uncompressed MiB between checkpoints elsewhere, 1 to 64 (default 1)', wholeNumber)
     .option(
       '--no-shape',
       'keep spans of equal length, and with them the cache entries of other archives of these layers',

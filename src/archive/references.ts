@@ -1,0 +1,69 @@
+import { Cursor } from '../bytes/index.js';
+import { ByteWriter, readCount, readDeltas, readVarint, writeDeltas } from './encode.js';
+import type { References } from './types.js';
+
+/** Pages of a hot range are of this size, whatever the machine's. */
+export const REFERENCE_PAGE = 4096;
+
+/**
+ * The references section: the files by nid, how many others each leads to, which (as differences of their positions in the
+ * list), how many ranges each has, and those in pages: varints throughout.
+ */
+export function encodeReferences(references: References): Uint8Array {
+  const { count, nid, firstTarget, target, firstRange, range } = references;
+  const out = new ByteWriter(64 + 4 * count + 2 * target.length);
+  out.varint(count);
+  writeDeltas(out, nid, 0, 0);
+  for (let i = 0; i < count; i++) out.varint(firstTarget[i + 1]! - firstTarget[i]!);
+  for (let i = 0; i < count; i++) {
+    let last = i;
+    for (let at = firstTarget[i]!; at < firstTarget[i + 1]!; at++) {
+      const step = target[at]! - last;
+      out.varint(step < 0 ? -2 * step - 1 : 2 * step);
+      last = target[at]!;
+    }
+  }
+  for (let i = 0; i < count; i++) out.varint((firstRange[i + 1]! - firstRange[i]!) / 2);
+  for (const value of range) out.varint(value);
+  return out.finish();
+}
+
+/** Counts as the positions at which each file's part begins. */
+function readPositions(cursor: Cursor, count: number, each: number, what: string): Uint32Array {
+  const first = new Uint32Array(count + 1);
+  let sum = 0;
+  for (let i = 0; i < count; i++) {
+    sum += each * readVarint(cursor);
+    // Each is at least a byte that is yet to come.
+    if (sum > cursor.remaining) cursor.fail(`more ${what} than bytes left`);
+    first[i + 1] = sum;
+  }
+  return first;
+}
+
+export function decodeReferences(raw: Uint8Array, what: string): References {
+  const cursor = new Cursor(raw, what);
+  const count = readCount(cursor, 3, 'files with references');
+  const nid = new Float64Array(count);
+  readDeltas(cursor, nid, 0, 0, 1);
+  const firstTarget = readPositions(cursor, count, 1, 'references');
+  const target = new Uint32Array(firstTarget[count]!);
+  for (let i = 0; i < count; i++) {
+    let last = i;
+    for (let at = firstTarget[i]!; at < firstTarget[i + 1]!; at++) {
+      const step = readVarint(cursor);
+      last += step % 2 === 1 ? -(step + 1) / 2 : step / 2;
+      if (last < 0 || last >= count) cursor.fail(`reference to file ${last} of ${count}`);
+      target[at] = last;
+    }
+  }
+  const firstRange = readPositions(cursor, count, 2, 'ranges');
+  const range = new Uint32Array(firstRange[count]!);
+  for (let i = 0; i < range.length; i++) {
+    const value = readVarint(cursor);
+    if (value > 0xffff_ffff) cursor.fail(`page ${value}`);
+    range[i] = value;
+  }
+  if (cursor.remaining > 0) cursor.fail(`${cursor.remaining} bytes too many`);
+  return { count, nid, firstTarget, target, firstRange, range };
+}

@@ -1,0 +1,238 @@
+import type { EntryColumns } from '../tar/index.js';
+import { ELF_HEAD_BYTES, type ElfNeeds, type ElfPart, elfNeeds } from './elf.js';
+
+/** The text of Python modules, one after the other: this thread has enough to do, another looks for their imports. */
+export interface SourceBatch {
+  readonly type: 'sources';
+  readonly entries: readonly number[];
+  /** Where each ends. */
+  readonly ends: readonly number[];
+  readonly bytes: Uint8Array<ArrayBuffer>;
+}
+
+/** What the files of one layer say of the files that they will want, by their place among the layer's entries. */
+export interface LayerReferences {
+  readonly elf: readonly { readonly entry: number; readonly needs: ElfNeeds }[];
+  /** Whether Python's bytecode, for the most part, is compared with its source when it is loaded (PEP 552). */
+  readonly checked: boolean;
+}
+
+/** Of a module this much is looked at: its imports come first. */
+const MAX_SOURCE = 32 * 1024;
+/** A module's tests are not loaded with it, and as long as all of it. */
+const TESTS = [Buffer.from('/tests/'), Buffer.from('/test/')];
+/** Of a library's names this much is kept while it streams by: beyond, its libraries are not known. */
+const MAX_KEPT = 4 * 1024 * 1024;
+/** Parts of a file beyond what is kept are of this length at most: a dynamic section. */
+const MAX_PART = 64 * 1024;
+const PYC_FLAGS_END = 8;
+const ELF_MAGIC_BYTES = 4;
+/** Of each kind of file so much is kept, to begin with. */
+const LIMITS = { unknown: ELF_MAGIC_BYTES, source: MAX_SOURCE, bytecode: PYC_FLAGS_END, elf: ELF_HEAD_BYTES, other: 0 };
+const PYC_CHECKED = 3;
+
+/** Looks at the files of a layer while its tar streams by. What it finds does not depend on how the stream is cut. */
+export class ReferenceScanner {
+  readonly #entries: EntryColumns;
+  readonly #elf: { entry: number; needs: ElfNeeds }[] = [];
+  readonly #onSources: (batch: SourceBatch) => void;
+  #sources = new Sources();
+  /** Files of bytecode, and those that are compared with their source. */
+  #bytecode = 0;
+  #checked = 0;
+  #entry = -1;
+  #kind: 'unknown' | 'source' | 'bytecode' | 'elf' | 'other' = 'other';
+  /** Bytes of the file that have passed. */
+  #position = 0;
+  /** The first of them, up to `#limit`. */
+  #kept = Buffer.allocUnsafeSlow(MAX_SOURCE);
+  #limit = 0;
+  #parse: Generator<ElfPart, ElfNeeds | null, Uint8Array> | null = null;
+  #want: ElfPart | null = null;
+  /** What is wanted and lies beyond `#limit`. */
+  #part: Buffer | null = null;
+
+  /** @param onSources  is given Python modules as they have passed, the last at `finish` */
+  constructor(entries: EntryColumns, onSources: (batch: SourceBatch) => void) {
+    this.#entries = entries;
+    this.#onSources = onSources;
+  }
+
+  /** TarSink.data: the next stored bytes of a file. */
+  data(entry: number, view: Uint8Array): void {
+    if (entry !== this.#entry) this.#start(entry);
+    if (this.#done) return;
+    for (let at = 0; at < view.length; ) {
+      // Not beyond the place at which it is known what else must be kept.
+      const ahead = this.#stop() - this.#position;
+      const piece = view.subarray(at, ahead > 0 ? at + ahead : view.length);
+      this.#take(piece);
+      at += piece.length;
+      if (this.#done) return;
+    }
+  }
+
+  #stop(): number {
+    const { offset, length } = this.#want ?? { offset: 0, length: 0 };
+    return this.#kind === 'elf' ? offset + length : this.#limit;
+  }
+
+  get #done(): boolean {
+    return this.#kind === 'other';
+  }
+
+  #start(entry: number): void {
+    this.#end();
+    this.#entry = entry;
+    this.#position = 0;
+    const entries = this.#entries;
+    const end = entries.pathEnd(entry);
+    const { arena } = entries;
+    const suffix = (text: string): boolean => {
+      for (let i = 1; i <= text.length; i++) if (arena[end - i] !== text.charCodeAt(text.length - i)) return false;
+      return true;
+    };
+    if (entries.extents(entry) !== null) this.#kind = 'other';
+    else if (suffix('.py')) this.#kind = this.#isTest(entry) ? 'other' : 'source';
+    else if (suffix('.pyc')) this.#kind = 'bytecode';
+    else this.#kind = entries.size(entry) >= 64 ? 'unknown' : 'other';
+    this.#limit = LIMITS[this.#kind];
+  }
+
+  #take(piece: Uint8Array): void {
+    const from = this.#position;
+    this.#position += piece.length;
+    if (from < this.#limit) this.#kept.set(piece.subarray(0, this.#limit - from), from);
+    switch (this.#kind) {
+      case 'unknown':
+        if (this.#position < ELF_MAGIC_BYTES) return;
+        this.#kind = this.#kept.readUInt32BE(0) === 0x7f454c46 ? 'elf' : 'other';
+        if (this.#kind === 'elf') this.#begin();
+        return;
+      case 'bytecode':
+        if (this.#position < PYC_FLAGS_END) return;
+        this.#bytecode++;
+        if (this.#kept.readUInt32LE(4) === PYC_CHECKED) this.#checked++;
+        this.#kind = 'other';
+        return;
+      case 'elf':
+        if (this.#part !== null) this.#fill(this.#part, this.#want!, from, piece);
+        this.#advance(false);
+        return;
+    }
+  }
+
+  #begin(): void {
+    this.#limit = LIMITS.elf;
+    this.#parse = elfNeeds();
+    this.#next(this.#parse.next());
+    this.#advance(false);
+  }
+
+  #fill(part: Buffer, want: ElfPart, from: number, piece: Uint8Array): void {
+    const start = Math.max(from, want.offset);
+    const end = Math.min(from + piece.length, want.offset + part.length);
+    if (end > start) part.set(piece.subarray(start - from, end - from), start - want.offset);
+  }
+
+  /** Answers what has passed; at the file's end, whatever there is. */
+  #advance(ended: boolean): void {
+    while (this.#want !== null) {
+      const { offset, length } = this.#want;
+      const end = offset + length;
+      if (end > this.#position && !ended) return;
+      const parse = this.#parse!;
+      const answer =
+        this.#part !== null
+          ? this.#part.subarray(0, Math.max(0, this.#position - offset))
+          : this.#kept.subarray(offset, Math.min(end, this.#position, this.#limit));
+      this.#next(parse.next(answer));
+    }
+  }
+
+  #next(step: IteratorResult<ElfPart, ElfNeeds | null>): void {
+    this.#part = null;
+    this.#want = null;
+    if (step.done) {
+      if (step.value !== null) this.#elf.push({ entry: this.#entry, needs: step.value });
+      this.#kind = 'other';
+      return;
+    }
+    const { offset, length, keep } = step.value;
+    this.#want = step.value;
+    if (this.#position <= this.#limit) this.#limit = Math.min(MAX_KEPT, Math.max(this.#limit, keep));
+    const kept = offset + length <= this.#limit;
+    if (!kept && offset < this.#position) {
+      this.#want = null;
+      this.#kind = 'other'; // it has passed
+      return;
+    }
+    if (this.#limit > this.#kept.length) {
+      const larger = Buffer.allocUnsafeSlow(MAX_KEPT);
+      larger.set(this.#kept);
+      this.#kept = larger;
+    }
+    if (!kept) this.#part = Buffer.alloc(Math.min(length, MAX_PART));
+  }
+
+  #end(): void {
+    if (this.#kind === 'source') {
+      this.#sources.add(this.#entry, this.#kept.subarray(0, Math.min(this.#position, this.#limit)));
+      if (this.#sources.full) this.#post();
+    } else if (this.#kind === 'elf') this.#advance(true);
+    this.#kind = 'other';
+  }
+
+  #isTest(entry: number): boolean {
+    const path = Buffer.from(
+      this.#entries.arena.buffer,
+      this.#entries.pathStart(entry),
+      this.#entries.pathEnd(entry) - this.#entries.pathStart(entry),
+    );
+    return TESTS.some((directory) => path.includes(directory));
+  }
+
+  #post(): void {
+    const batch = this.#sources.finish();
+    if (batch !== null) this.#onSources(batch);
+  }
+
+  finish(): LayerReferences {
+    this.#end();
+    this.#post();
+    return { elf: this.#elf, checked: 2 * this.#checked > this.#bytecode };
+  }
+}
+
+/** Bytes of modules that are passed on together. */
+const BATCH_BYTES = 512 * 1024;
+
+class Sources {
+  #entries: number[] = [];
+  #ends: number[] = [];
+  #bytes = new Uint8Array(0);
+  #length = 0;
+
+  get full(): boolean {
+    return this.#length > BATCH_BYTES - MAX_SOURCE;
+  }
+
+  add(entry: number, text: Uint8Array): void {
+    if (this.#bytes.length === 0) this.#bytes = new Uint8Array(BATCH_BYTES);
+    this.#bytes.set(text, this.#length);
+    this.#length += text.length;
+    this.#entries.push(entry);
+    this.#ends.push(this.#length);
+  }
+
+  /** Null when there are none. */
+  finish(): SourceBatch | null {
+    if (this.#entries.length === 0) return null;
+    const batch: SourceBatch = { type: 'sources', entries: this.#entries, ends: this.#ends, bytes: this.#bytes };
+    this.#entries = [];
+    this.#ends = [];
+    this.#bytes = new Uint8Array(0);
+    this.#length = 0;
+    return batch;
+  }
+}

@@ -1,0 +1,158 @@
+import { mkdtempSync, readFileSync, realpathSync, rmSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, expect, test } from 'vitest';
+import { ErofsReader, resolvePath } from '../../src/erofs/index.js';
+import { createFromOCIImage, openArchiveFile } from '../../src/index/index.js';
+import { Clipctl } from '../support/clipctl.js';
+import { layerLike } from '../support/gzip.js';
+import { writeImage } from '../support/images.js';
+import { eventually } from '../support/mounted.js';
+import { startRegistry } from '../support/registry.js';
+import { file, symlink, tar, whiteout } from '../support/tar.js';
+
+const directory = mkdtempSync(join(tmpdir(), 'clip-references-'));
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+/** The files that each of `paths` leads to; null for an archive without references. */
+async function referencesOf(layers: Uint8Array[], paths: readonly string[]): Promise<Record<string, string[]> | null> {
+  const image = writeImage(layers);
+  const out = join(directory, 'out.clip');
+  const { warnings } = await createFromOCIImage({ imageRef: image.reference, outputPath: out });
+  expect(warnings).toEqual([]);
+  const opened = openArchiveFile(out);
+  const { references, tree } = opened.archive;
+  opened.close();
+  image.remove();
+  if (references === null) return null;
+  const reader = new ErofsReader(tree);
+  const pathOf = new Map(paths.map((path) => [resolvePath(reader, Buffer.from(path), true), path]));
+  const found: Record<string, string[]> = {};
+  for (let i = 0; i < references.count; i++) {
+    const targets = references.target.subarray(references.firstTarget[i], references.firstTarget[i + 1]);
+    const from = pathOf.get(references.nid[i]!);
+    if (from !== undefined && targets.length > 0)
+      found[from] = Array.from(targets, (target) => pathOf.get(references.nid[target]!) ?? '?');
+  }
+  return found;
+}
+
+const LIB = '/usr/lib/python3.9';
+const SITE = `${LIB}/site-packages`;
+const EXTENSION = readFileSync(realpathSync('/bin/ls'));
+
+test('Python modules lead to what they import: packages, siblings, extensions, the library, bytecode where there is any', async () => {
+  const pyc = (name: string): Uint8Array => file(name, Buffer.alloc(64));
+  const base = tar(
+    file(`.${LIB}/encodings/__init__.py`, 'import codecs\n'),
+    file(`.${LIB}/codecs.py`, ''),
+    file(`.${LIB}/json/__init__.py`, 'from .decoder import JSONDecoder\n'),
+    file(`.${LIB}/json/decoder.py`, 'import codecs\n'),
+    file(`.${LIB}/lib-dynload/_fast.cpython-39-x86_64-linux-gnu.so`, EXTENSION),
+  );
+  const packages = tar(
+    file(
+      `.${SITE}/pkg/__init__.py`,
+      'from . import core\nimport pkg.util.deep, json, _fast, nowhere\nfrom pkg import lost\n',
+    ),
+    pyc(`.${SITE}/pkg/__pycache__/__init__.cpython-39.pyc`),
+    pyc(`.${SITE}/pkg/__pycache__/__init__.cpython-39.opt-1.pyc`),
+    file(`.${SITE}/pkg/core.py`, 'from .util import deep as d\nfrom .. import outside\nimport pkg\n'),
+    file(`.${SITE}/pkg/util/__init__.py`, ''),
+    file(`.${SITE}/pkg/util/deep.py`, 'import plain\n'),
+    pyc(`.${SITE}/plain.pyc`),
+    file(`.${SITE}/pkg/gone.py`, 'import json\n'),
+  );
+  const changes = tar(
+    file(`.${SITE}/pkg/util/__init__.py`, 'import codecs\n'),
+    file(`.${SITE}/later.py`, 'from pkg.util import deep\n'),
+    whiteout(`.${SITE}/pkg/gone.py`),
+  );
+  const init = `${SITE}/pkg/__pycache__/__init__.cpython-39.pyc`;
+  const paths = [
+    ...['encodings/__init__.py', 'codecs.py', 'json/__init__.py', 'json/decoder.py'].map((name) => `${LIB}/${name}`),
+    `${LIB}/lib-dynload/_fast.cpython-39-x86_64-linux-gnu.so`,
+    ...['pkg/__init__.py', 'pkg/core.py', 'pkg/util/__init__.py', 'pkg/util/deep.py', 'plain.pyc', 'later.py'].map(
+      (name) => `${SITE}/${name}`,
+    ),
+    init,
+  ];
+  const deep = `${SITE}/pkg/util/deep.py`;
+  const util = `${SITE}/pkg/util/__init__.py`;
+  expect(await referencesOf([base, packages, changes], paths)).toEqual({
+    [`${LIB}/encodings/__init__.py`]: [`${LIB}/codecs.py`],
+    [`${LIB}/json/__init__.py`]: [`${LIB}/json/decoder.py`],
+    [`${LIB}/json/decoder.py`]: [`${LIB}/codecs.py`],
+    [init]: [
+      `${SITE}/pkg/core.py`,
+      util,
+      deep,
+      `${LIB}/json/__init__.py`,
+      `${LIB}/lib-dynload/_fast.cpython-39-x86_64-linux-gnu.so`,
+    ],
+    [`${SITE}/pkg/core.py`]: [util, deep, init],
+    [util]: [`${LIB}/codecs.py`],
+    [deep]: [`${SITE}/plain.pyc`],
+    [`${SITE}/later.py`]: [init, util, deep],
+  });
+});
+
+test('a program leads to its loader, the loader’s cache, and its libraries through links', async () => {
+  const program = realpathSync('/bin/ls');
+  const loader = realpathSync('/lib64/ld-linux-x86-64.so.2');
+  const libc = '/lib/x86_64-linux-gnu/libc.so.6';
+  const layer = tar(
+    file('opt/program', readFileSync(program)),
+    file('usr/lib64/loader', readFileSync(loader)),
+    symlink('lib64/ld-linux-x86-64.so.2', '../usr/lib64/loader'),
+    file('etc/ld.so.cache', 'cache'),
+    file('usr/lib/real-libc', readFileSync(realpathSync(libc))),
+    symlink(libc.slice(1), '/usr/lib/real-libc'),
+  );
+  const found = await referencesOf(
+    [layer],
+    ['/opt/program', '/usr/lib64/loader', '/etc/ld.so.cache', '/usr/lib/real-libc'],
+  );
+  expect(found!['/opt/program']).toEqual(['/usr/lib64/loader', '/usr/lib/real-libc']);
+  expect(found!['/usr/lib64/loader']).toEqual(['/etc/ld.so.cache']);
+});
+
+test('an image of which no file leads to another has no such section', async () => {
+  expect(await referencesOf([tar(file('a', layerLike(100_000)), file('b.txt', 'import b'))], [])).toBeNull();
+});
+
+// Real registry, real mounts: needs root and /dev/fuse.
+test('a mount fetches what a file leads to while that is read, unless it is told to read nothing ahead', async () => {
+  const registry = await startRegistry();
+  try {
+    const pad = layerLike(5_000_000);
+    const modules = [file('app/x/__init__.py', 'from . import far\n'), file('app/x/far.py', 'pass\n')] as const;
+    const image = writeImage([tar(modules[0], file('app/a', pad), modules[1], file('app/b', pad))]);
+    await registry.push(image.reference, 'app:one');
+    image.remove();
+    for (const option of [null, '--no-prefetch', '--no-readahead']) {
+      const clip = await Clipctl.create();
+      try {
+        const archive = clip.path('app.clip');
+        await clip.ok('index', '--image', `${registry.host}/app:one`, '--out', archive, '--checkpoint', '1');
+        const place = await clip.place('mnt');
+        await clip.ok('mount', '--clip', archive, '--at', place, ...(option === null ? [] : [option]));
+        await readFile(join(place, 'app/x/__init__.py'));
+        const counters = async () => (await clip.stats()).counters;
+        if (option === null) await eventually(async () => (await counters()).readaheadBytes! > 0);
+        else await new Promise((resolve) => setTimeout(resolve, 200));
+        // A span for the module that was read and one for the other, and not what lies between.
+        expect((await counters()).spansFetched).toBe(option === null ? 2 : 1);
+        await readFile(join(place, 'app/x/far.py'));
+        const { spansFetched, readaheadBytes, readaheadUsefulBytes } = await counters();
+        expect(spansFetched).toBe(2);
+        expect(readaheadUsefulBytes).toBe(readaheadBytes);
+      } finally {
+        await clip.close();
+      }
+    }
+  } finally {
+    await registry.stop();
+  }
+}, 60_000);
