@@ -3,11 +3,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { compressibleBytes, FakeSource, gzipLayer } from '../../test/support/span-layers.js';
-import { newTouchRecords, noteTouch, noteUse, SpanCache, stopRecording } from '../cache/index.js';
-import { Metrics } from '../metrics/index.js';
+import { type LazyTestLayer, openLazyLayer } from '../../test/support/lazy-layers.js';
+import { compressibleBytes, gzipLayer } from '../../test/support/span-layers.js';
+import { newTouchRecords, noteTouch, noteUse, stopRecording } from '../cache/index.js';
 import { InflatePool } from './inflate-pool.js';
-import { LayerSet, type OpenLayer } from './layer-set.js';
 import { parseProfile, profileSpans, shapedCuts, touchedRanges } from './profile.js';
 
 const SPAN = 32 * 1024;
@@ -30,31 +29,20 @@ afterEach(() => {
   rmSync(dir, { recursive: true, force: true });
 });
 
-interface Opened {
-  opened: OpenLayer;
-  source: FakeSource;
-  metrics: Metrics;
-  cache: SpanCache;
-  set: LayerSet;
+interface Opened extends LazyTestLayer {
   read(offset: number, length: number, sequential?: boolean): Promise<void>;
 }
 
 async function open(maxBytes = 1 << 30, readahead = true): Promise<Opened> {
-  const metrics = new Metrics();
-  const cache = await SpanCache.open(join(dir, 'cache'), { metrics, maxBytes });
-  const set = new LayerSet({ cache, pool, metrics, readahead });
-  const source = new FakeSource(layer.blob);
-  const opened = set.open({ ...layer, source });
-  cleanup.push(() => {
-    opened.close();
-    cache.close();
-  });
+  const made = await openLazyLayer(layer, join(dir, 'cache'), { pool, readahead }, { maxBytes });
+  const { opened } = made;
+  cleanup.push(made.close);
   const read = async (offset: number, length: number, sequential = false): Promise<void> => {
     const hint = sequential ? { file: { key: 'f', end: raw.length } } : {};
     const got = await opened.layer.read(offset, length, hint);
     expect(Buffer.compare(got, raw.subarray(offset, offset + length))).toBe(0);
   };
-  return { opened, source, metrics, cache, set, read };
+  return { ...made, read };
 }
 
 const settle = (ms = 50): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));

@@ -15,9 +15,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { type LazyTestLayer, openLazyLayer } from '../../test/support/lazy-layers.js';
 import { compressibleBytes, FakeSource, gzipLayer, type TestLayer, tarLayer } from '../../test/support/span-layers.js';
 import { SpanCache } from '../cache/index.js';
-import { Metrics } from '../metrics/index.js';
 import { InflatePool } from './inflate-pool.js';
 import { LayerSet, type OpenLayer } from './layer-set.js';
 
@@ -77,20 +77,10 @@ function dropCaches(): void {
   writeFileSync('/proc/sys/vm/drop_caches', '1');
 }
 
-async function open(
-  memoryBytes = 1 << 20,
-  which: TestLayer = layer,
-): Promise<{ opened: OpenLayer; source: FakeSource; metrics: Metrics; cache: SpanCache; set: LayerSet }> {
-  const metrics = new Metrics();
-  const cache = await SpanCache.open(join(disk, 'cache'), { metrics, maxBytes: 1 << 30 });
-  const set = new LayerSet({ cache, pool, metrics, readahead: false, memoryBytes });
-  const source = new FakeSource(which.blob);
-  const opened = set.open({ ...which, source });
-  cleanup.push(() => {
-    opened.close();
-    cache.close();
-  });
-  return { opened, source, metrics, cache, set };
+async function open(memoryBytes = 1 << 20, which: TestLayer = layer): Promise<LazyTestLayer> {
+  const made = await openLazyLayer(which, join(disk, 'cache'), { pool, memoryBytes });
+  cleanup.push(made.close);
+  return made;
 }
 
 async function readAll(opened: OpenLayer, expected = raw): Promise<void> {

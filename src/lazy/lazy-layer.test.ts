@@ -3,12 +3,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { type LazyTestLayer, openLazyLayer } from '../../test/support/lazy-layers.js';
 import { compressibleBytes, FakeSource, gzipLayer, type TestLayer, tarLayer } from '../../test/support/span-layers.js';
 import { ClipError } from '../bytes/index.js';
-import { SpanCache, type SpanCacheOptions } from '../cache/index.js';
-import { Metrics } from '../metrics/index.js';
+import type { SpanCacheOptions } from '../cache/index.js';
 import { InflatePool } from './inflate-pool.js';
-import { LayerSet, type LayerSetOptions } from './layer-set.js';
+import type { LayerSetOptions, OpenLayer } from './layer-set.js';
 
 const SPAN = 64 * 1024;
 const raw = compressibleBytes(40 * SPAN + 1234);
@@ -29,18 +29,9 @@ afterEach(() => {
   rmSync(dir, { recursive: true, force: true });
 });
 
-interface Opened {
-  source: FakeSource;
-  set: LayerSet;
-  cache: SpanCache;
-  metrics: Metrics;
-  read(
-    offset: number,
-    length: number,
-    options?: Parameters<ReturnType<LayerSet['open']>['layer']['read']>[2],
-  ): Promise<Uint8Array>;
-  lazy: ReturnType<LayerSet['open']>['layer'];
-  close(): void;
+interface Opened extends LazyTestLayer {
+  read: OpenLayer['layer']['read'];
+  lazy: OpenLayer['layer'];
 }
 
 async function open(
@@ -49,21 +40,10 @@ async function open(
   cacheOptions: SpanCacheOptions = {},
   directory = join(dir, 'cache'),
 ): Promise<Opened> {
-  const metrics = new Metrics();
-  const cache = await SpanCache.open(directory, { metrics, maxBytes: 1 << 30, ...cacheOptions });
-  const set = new LayerSet({ cache, pool, metrics, readahead: false, ...options });
-  const source = new FakeSource(what.blob);
-  const opened = set.open({ ...what, readState: (span) => what.readState(span), source });
-  let closed = false;
-  const close = (): void => {
-    if (closed) return;
-    closed = true;
-    opened.close();
-    cache.close();
-  };
-  cleanup.push(close);
-  const read: Opened['read'] = (offset, length, readOptions) => opened.layer.read(offset, length, readOptions);
-  return { source, set, cache, metrics, read, lazy: opened.layer, close };
+  const made = await openLazyLayer(what, directory, { pool, ...options }, cacheOptions);
+  cleanup.push(made.close);
+  const { layer: lazy } = made.opened;
+  return { ...made, lazy, read: (...args) => lazy.read(...args) };
 }
 
 const same = (got: Uint8Array, offset: number): void => {

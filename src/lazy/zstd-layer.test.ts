@@ -2,17 +2,11 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import {
-  compressibleBytes,
-  FakeSource,
-  type TestLayer,
-  zstdFrames,
-  zstdLayer,
-} from '../../test/support/span-layers.js';
-import { type ContentCache, MemoryContentCache, SpanCache } from '../cache/index.js';
-import { Metrics } from '../metrics/index.js';
+import { type LazyTestLayer, openLazyLayer } from '../../test/support/lazy-layers.js';
+import { compressibleBytes, type TestLayer, zstdFrames, zstdLayer } from '../../test/support/span-layers.js';
+import { type ContentCache, MemoryContentCache } from '../cache/index.js';
 import { InflatePool } from './inflate-pool.js';
-import { LayerSet, type OpenLayer } from './layer-set.js';
+import type { OpenLayer } from './layer-set.js';
 
 const SPAN = 256 * 1024;
 const raw = compressibleBytes(20 * SPAN + 777);
@@ -38,21 +32,11 @@ afterEach(() => {
   rmSync(dir, { recursive: true, force: true });
 });
 
-async function open(
-  layer: TestLayer,
-  maxBytes = 1 << 30,
-  contentCache?: ContentCache,
-): Promise<{ opened: OpenLayer; source: FakeSource; metrics: Metrics; cache: SpanCache; set: LayerSet }> {
-  const metrics = new Metrics();
-  const cache = await SpanCache.open(mkdtempSync(join(dir, 'cache-')), { metrics, maxBytes });
-  const set = new LayerSet({ cache, pool, metrics, readahead: false, memoryBytes: 2 * SPAN, contentCache });
-  const source = new FakeSource(layer.blob);
-  const opened = set.open({ ...layer, source });
-  cleanup.push(() => {
-    opened.close();
-    cache.close();
-  });
-  return { opened, source, metrics, cache, set };
+async function open(layer: TestLayer, maxBytes = 1 << 30, contentCache?: ContentCache): Promise<LazyTestLayer> {
+  const options = { pool, memoryBytes: 2 * SPAN, contentCache };
+  const made = await openLazyLayer(layer, mkdtempSync(join(dir, 'cache-')), options, { maxBytes });
+  cleanup.push(made.close);
+  return made;
 }
 
 async function check(opened: OpenLayer, offset: number, length: number): Promise<void> {
