@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import { tmpdir } from 'node:os';
@@ -230,6 +231,29 @@ describe('credentials that end', () => {
       }
     },
   );
+});
+
+test('a registry that asked for a login it had not wanted before is asked again, and heard when it wants none', async () => {
+  const body = Buffer.from('0123456789');
+  const digest = `sha256:${createHash('sha256').update(body).digest('hex')}`;
+  let refuse = false;
+  const server = createServer((_, response) => {
+    if (refuse) response.writeHead(401, { 'www-authenticate': 'Basic realm="x"' }).end();
+    else response.writeHead(206, { 'content-range': 'bytes 2-3/10' }).end(body.subarray(2, 4));
+  });
+  const { host } = new URL(await listen(server));
+  try {
+    const source = open(`${host}/a/b`, { credentials: null });
+    expect(Buffer.from(await source.fetchRange(digest, 2, 4)).toString()).toBe('23');
+    refuse = true;
+    expect((await failure(source.fetchRange(digest, 2, 4))).code).toBe('UNAUTHORIZED');
+    expect((await failure(source.fetchRange(digest, 2, 4))).code).toBe('UNAUTHORIZED');
+    refuse = false;
+    expect(Buffer.from(await source.fetchRange(digest, 2, 4)).toString()).toBe('23');
+  } finally {
+    server.close();
+    server.closeAllConnections();
+  }
 });
 
 describe('addresses', () => {

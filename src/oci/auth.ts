@@ -125,9 +125,19 @@ export class Authenticator {
   }
 
   async #renew(signal?: AbortSignal): Promise<void> {
-    this.#renewing ??= this.#fetch().finally(() => {
-      this.#renewing = null;
-    });
+    this.#renewing ??= this.#fetch()
+      .catch((error: unknown) => {
+        // Without a login nothing would be sent any more: the next request goes as the first did, for the registry may
+        // have changed its mind (a proxy in front of it that was misconfigured for a minute is enough).
+        if (error instanceof ClipError && error.code === 'UNAUTHORIZED') {
+          this.#challenge = null;
+          this.#token = null;
+        }
+        throw error;
+      })
+      .finally(() => {
+        this.#renewing = null;
+      });
     // One caller's abort must not take the token from the others: the request itself is not tied to any signal.
     const renewing = this.#renewing;
     this.#token = await (signal === undefined ? renewing : raceAbort(renewing, signal));
