@@ -156,6 +156,33 @@ describe('a shared content cache', () => {
     expect(stores).toBe(10);
   });
 
+  test('what was stored and has gone since is stored again, once it was missed', async () => {
+    const shared = new MemoryContentCache(1 << 20);
+    const metrics = new Metrics();
+    let lost = false;
+    const tier = new ContentTier(
+      {
+        getContent: async (...args) => (lost ? null : shared.getContent(...args)),
+        storeContent: (...args) => shared.storeContent(...args),
+      },
+      { metrics },
+    );
+    const name = '7'.repeat(64);
+    const fetched = async (): Promise<void> => {
+      if ((await tier.get(name, 10, 'x', { waiting: true })) !== null) return;
+      if (tier.wants(name, 10)) tier.put(name, new Uint8Array(10), 'x');
+      expect(tier.wants(name, 10)).toBe(false);
+      await tier.idle();
+    };
+    await fetched();
+    await fetched();
+    expect(metrics.snapshot()).toMatchObject({ contentHits: 1, contentMisses: 1, contentStored: 1 });
+    lost = true;
+    await fetched();
+    expect(metrics.snapshot()).toMatchObject({ contentHits: 1, contentMisses: 2, contentStored: 2 });
+    await tier.close();
+  });
+
   test('a store that hangs is given up, and the cache is filled again when it works', async () => {
     const inner = new MemoryContentCache(1 << 20);
     let hang = true;

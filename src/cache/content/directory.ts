@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { access, mkdir, open, rename, rm } from 'node:fs/promises';
+import { access, mkdir, open, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { type ContentCache, type ContentOptions, checkHash } from './types.js';
 
@@ -30,11 +30,12 @@ export class DirectoryContentCache implements ContentCache {
     return hash;
   }
 
-  async has(hash: string, options: ContentOptions): Promise<boolean> {
+  /** A file of another length is not it: a machine that lost its power may have left an empty one. */
+  async has(hash: string, options: ContentOptions & { length: number }): Promise<boolean> {
     const path = this.#file(hash);
     return this.#inTurn(options.signal, () =>
-      access(path).then(
-        () => true,
+      stat(path).then(
+        (found) => found.size === options.length,
         () => false,
       ),
     );

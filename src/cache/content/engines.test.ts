@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { closeSync, constants, mkdirSync, mkdtempSync, openSync, readdirSync, rmSync } from 'node:fs';
+import { closeSync, constants, mkdirSync, mkdtempSync, openSync, readdirSync, rmSync, truncateSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -112,6 +112,16 @@ describe.each(Object.entries(engines))('%s', (name, make) => {
 });
 
 describe('a directory', () => {
+  test('has no content whose file is of another length, as a machine that lost its power leaves it: it is replaced', async () => {
+    const cache = new DirectoryContentCache(dir);
+    await cache.storeContent(pieces(Buffer.alloc(10)), hash, options);
+    truncateSync(join(dir, hash.slice(0, 2), hash), 0);
+    expect(await cache.getContent(hash, 0, 10, options)).toBeNull();
+    expect(await cache.has(hash, { ...options, length: 10 })).toBe(false);
+    await cache.storeContent(pieces(Buffer.alloc(10)), hash, options);
+    expect(await cache.has(hash, { ...options, length: 10 })).toBe(true);
+  });
+
   test('whose server is gone holds two of Node’s four file threads, not all: the rest of the process goes on', async () => {
     const cache = new DirectoryContentCache(dir);
     const names = Array.from({ length: 8 }, (_, i) => i.toString(16).padStart(64, 'e'));

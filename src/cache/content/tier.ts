@@ -54,7 +54,9 @@ export class ContentTier {
   /** Calls off what is under way. */
   readonly #closing = new AbortController();
   readonly #queue: Store[] = [];
-  /** Hashes queued, under way or stored. */
+  /** Hashes queued or under way. */
+  readonly #pending = new Set<string>();
+  /** Hashes stored, as far as we know. */
   readonly #known = new Set<string>();
   /** Known to be wrong in the cache: to be stored over. */
   readonly #poisonedHashes = new Set<string>();
@@ -135,6 +137,8 @@ export class ContentTier {
       breaker.succeeded();
       if (found === null || found.length !== length) {
         this.#counters.misses.add();
+        // What we stored has gone: evicted, expired, or the server was restarted without it.
+        this.#known.delete(hash);
         return null;
       }
       this.#counters.hits.add();
@@ -160,7 +164,7 @@ export class ContentTier {
 
   /** Whether `put` would queue it: spare yourself the copy otherwise. */
   wants(hash: string, length: number): boolean {
-    if (this.#known.has(hash)) return false;
+    if (this.#pending.has(hash) || this.#known.has(hash)) return false;
     if (this.#queuedBytes + length <= this.#maxQueue && !this.#whole.open) return true;
     this.#counters.dropped.add();
     return false;
@@ -168,7 +172,7 @@ export class ContentTier {
 
   /** Queues verified content to be stored, unless the cache has it. Takes `bytes` over. */
   put(hash: string, bytes: Uint8Array, routingKey: string): void {
-    remember(this.#known, hash);
+    this.#pending.add(hash);
     this.#queue.push({ hash, bytes, routingKey });
     this.#queuedBytes += bytes.length;
     this.#work();
@@ -181,6 +185,7 @@ export class ContentTier {
 
   async close(): Promise<void> {
     this.#queue.length = 0;
+    this.#pending.clear();
     this.#queuedBytes = 0;
     this.#closing.abort();
     await this.#cache.close?.();
@@ -191,6 +196,7 @@ export class ContentTier {
       const store = this.#queue.shift()!;
       this.#storing++;
       void this.#store(store).finally(() => {
+        this.#pending.delete(store.hash);
         this.#storing--;
         this.#queuedBytes = Math.max(0, this.#queuedBytes - store.bytes.length);
         this.#work();
@@ -200,7 +206,6 @@ export class ContentTier {
 
   async #store({ hash, bytes, routingKey }: Store): Promise<void> {
     if (!this.#whole.admit()) {
-      this.#known.delete(hash);
       this.#counters.dropped.add();
       return;
     }
@@ -214,9 +219,9 @@ export class ContentTier {
       await withTimeout(call, this.#storeBudget, () => {
         throw new Error('a store did not end in time');
       });
+      remember(this.#known, hash);
       this.#whole.succeeded();
     } catch (error) {
-      this.#known.delete(hash);
       this.#counters.errors.add();
       if (!this.#closing.signal.aborted) this.#whole.failed(String(error));
       abort.abort();
