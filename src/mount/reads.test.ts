@@ -81,6 +81,30 @@ test('after the read timeout it is EIO, and the bytes that come later are nobody
   expect(reads.counters.timedOut).toBe(1);
 });
 
+test('the page that the kernel asks for again when its read-ahead timed out is not waited for a second time', async () => {
+  const { source, reads } = make();
+  source.readTimeoutMs = 10;
+  reads.start(1n, 40, 8192, 131_072);
+  await tick(30);
+  reads.start(2n, 40, 12_288, 4096);
+  expect(source.replies).toEqual([
+    [1n, Errno.EIO],
+    [2n, Errno.EIO],
+  ]);
+  // The reader has its error now; a read of its own, of another file or beyond is tried.
+  source.readTimeoutMs = 60_000;
+  reads.start(3n, 40, 12_288, 4096);
+  reads.start(4n, 41, 8192, 4096);
+  reads.start(5n, 40, 8192 + 131_072, 4096);
+  for (const fetch of source.fetches.slice(1)) fetch.resolve(Buffer.from('x'));
+  await tick();
+  expect(source.replies.slice(2).map(([unique, reply]) => [unique, reply])).toEqual([
+    [3n, 'x'],
+    [4n, 'x'],
+    [5n, 'x'],
+  ]);
+});
+
 test('errors of the source, of the tree and of nobody we know are EIO', async () => {
   const { source, reads } = make();
   reads.start(1n, 40, 0, 10);

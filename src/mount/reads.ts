@@ -42,6 +42,21 @@ interface Pending {
   answered: boolean;
 }
 
+/** A read that timed out, and which of its pages the kernel has asked for again since. */
+interface Expired {
+  readonly nid: number;
+  readonly offset: number;
+  readonly end: number;
+  readonly until: number;
+  readonly repeated: Set<number>;
+}
+
+/**
+ * The kernel reads ahead, and when that fails asks once more for the page that its reader waits for: the same read(2), whose
+ * time is over. That comes within a moment; what comes later is another read, and tries again.
+ */
+const REPEAT_MS = 100;
+
 export interface ReadCounters {
   reads: number;
   errors: number;
@@ -65,6 +80,7 @@ export class Reads {
   readonly #log: Logger;
   readonly #pending = new Map<bigint, Pending>();
   readonly #waiting: Pending[] = [];
+  #expired: Expired[] = [];
   #running = 0;
   /** When each cause was last logged: a dead registry would otherwise write a line a read. */
   readonly #logged = new Map<string, number>();
@@ -79,6 +95,11 @@ export class Reads {
   }
 
   start(unique: bigint, nid: number, offset: number, size: number): void {
+    if (this.#expired.length > 0 && this.#repeats(nid, offset, size)) {
+      this.counters.reads++;
+      this.#source.replyError(unique, Errno.EIO);
+      return;
+    }
     const abort = new AbortController();
     const pending: Pending = { unique, nid, offset, size, abort, timer: null, answered: false };
     this.#pending.set(unique, pending);
@@ -126,8 +147,20 @@ export class Reads {
     }
   }
 
+  #repeats(nid: number, offset: number, size: number): boolean {
+    const now = performance.now();
+    this.#expired = this.#expired.filter((read) => read.until > now);
+    const read = this.#expired.find(
+      (read) => read.nid === nid && offset >= read.offset && offset + size <= read.end && !read.repeated.has(offset),
+    );
+    read?.repeated.add(offset);
+    return read !== undefined;
+  }
+
   #timeOut(pending: Pending): void {
     this.counters.timedOut++;
+    const { nid, offset, size } = pending;
+    this.#expired.push({ nid, offset, end: offset + size, until: performance.now() + REPEAT_MS, repeated: new Set() });
     this.#logOnce('a read timed out', '', { nid: pending.nid, seconds: this.#source.readTimeoutMs / 1000 });
     this.#fail(pending, Errno.EIO);
   }
