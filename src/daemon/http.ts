@@ -19,6 +19,13 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
 /** Handles one route: gets the parsed body (undefined for GET) and the query, gives what is sent as JSON. */
 export type Route = (body: unknown, query: URLSearchParams, signal: AbortSignal) => unknown;
 
+/** The one parameter that some requests have. @throws ClipError USAGE */
+export function mountPointOf(query: URLSearchParams): string {
+  const mountPoint = query.get('mountPoint') ?? '';
+  if (mountPoint.startsWith('/') && [...query.keys()].length === 1) return mountPoint;
+  throw new ClipError('USAGE', 'request: ?mountPoint= must be an absolute path, and the only parameter');
+}
+
 async function readBody(request: IncomingMessage): Promise<unknown> {
   if (request.method === 'GET') return undefined;
   const chunks: Buffer[] = [];
@@ -58,6 +65,8 @@ export function createApiServer(routes: Readonly<Record<string, Route>>, onFault
         send(response, 200, await route(await readBody(request), url.searchParams, gone.signal));
       } catch (error) {
         const known = error instanceof ClipError;
+        // Who has hung up in the middle of a request is nobody's fault, and not there to be told.
+        if (response.destroyed) return;
         if (!known) onFault(error);
         const reply: ErrorReply = { error: toWireError(error) };
         if (!response.headersSent) send(response, (known && STATUS[error.code]) || 500, reply);

@@ -57,6 +57,8 @@ export function resolveDirectory(path: string): string {
  * must not keep us from unmounting it. readlink(2) of a directory fails in the kernel without a request.
  */
 export function resolvePlace(path: string): string {
+  // An unset variable in a script, most likely, and not meant to be the current directory.
+  if (path === '') throw new ClipError('USAGE', 'the path of a directory is empty', { hint: 'give a directory' });
   let place = resolve(path);
   // As many links as the kernel follows (path_resolution(7)).
   for (let links = 0; links < 40; links++) {

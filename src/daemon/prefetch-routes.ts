@@ -1,6 +1,6 @@
 import type { MountServer, PrefetchState, PrefetchWish } from '../mount/index.js';
 import { API, type PrefetchReply, type PrefetchRequest } from './api.js';
-import type { Route } from './http.js';
+import { mountPointOf, type Route } from './http.js';
 import { prefetchCancelRequest, prefetchRequest } from './schema.js';
 
 function wishOf({ profile, paths, bytesPerSecond }: PrefetchRequest): PrefetchWish {
@@ -22,7 +22,7 @@ export function prefetchRoutes(server: MountServer): Record<string, Route> {
       return { mountPoint, ...(await mount.ahead.start(wishOf(request))) };
     },
     [`GET ${API.prefetch}`]: async (_body, query) => {
-      const mountPoint = query.get('mountPoint') ?? '';
+      const mountPoint = mountPointOf(query);
       return replies(mountPoint, (await server.mountOf(mountPoint)).ahead.list());
     },
     [`POST ${API.prefetchCancel}`]: async (body) => {

@@ -13,7 +13,7 @@ import {
   type UnmountReply,
 } from './api.js';
 import { cacheRoutes } from './cache-routes.js';
-import type { Route } from './http.js';
+import { mountPointOf, type Route } from './http.js';
 import { prefetchRoutes } from './prefetch-routes.js';
 import { mountRequest, profileStopRequest, stopRequest, unmountRequest, upgradeRequest } from './schema.js';
 
@@ -107,7 +107,7 @@ export function routesOf(context: ServerProcessContext, version: string): Record
 
   /** Answers when nothing is mounted at the place any more. */
   const wait = async (query: URLSearchParams, signal: AbortSignal): Promise<{ mountPoint: string }> => {
-    const mountPoint = query.get('mountPoint') ?? '';
+    const mountPoint = mountPointOf(query);
     while (!signal.aborted && (await list()).some((mount) => mount.mountPoint === mountPoint)) {
       await new Promise((resolve) => setTimeout(resolve, WAIT_POLL_MS));
     }

@@ -118,6 +118,13 @@ export class Connections {
     const connection = [...this.#byId.values()].find((c) => c.state.places.some((place) => place.path === path));
     if (connection === undefined) throw new ClipError('NOT_FOUND', `${path} is not mounted by this clipd`);
     const last = connection.state.places.length === 1;
+    // umount(2) takes what is on top, whoever's it is.
+    const above = this.#coveredBy(readMountInfo(), path, connection.state.id);
+    if (above !== undefined) {
+      throw new ClipError('CONFLICT', `${path} is covered by another mount (${above.type}, ${above.source})`, {
+        hint: `umount ${path} removes that one; then again`,
+      });
+    }
     try {
       // Cutting its users off is for the last place only: the connection is shared.
       if (mode === 'force' && last && !rootless) await unmountPlace(connection.state.anchor, 'force');
@@ -156,6 +163,12 @@ export class Connections {
     this.#save();
   }
 
+  /** Another's mount on top of one of ours: to unmount the place would be to unmount that. */
+  #coveredBy(mounts: readonly MountInfo[], path: string, id: number): MountInfo | undefined {
+    const top = mountAt(mounts, path);
+    return top === undefined || this.#isOurs(top, id) ? undefined : top;
+  }
+
   #isOurs(mount: MountInfo | undefined, id: number): boolean {
     return mount?.type === CLIP_FS_TYPE && mount.source === mountSource(this.#root, id);
   }
@@ -187,10 +200,14 @@ export class Connections {
     }
   }
 
-  /** All places out of the tree, busy ones lazily. */
+  /** All places out of the tree, busy ones lazily. One that another's mount covers stays, dead, until that has gone. */
   async unmountAll(): Promise<void> {
     for (const { state } of this.#byId.values()) {
-      for (const place of state.places) await this.#unmountQuietly(place.path);
+      for (const { path } of state.places) {
+        const above = this.#coveredBy(readMountInfo(), path, state.id);
+        if (above === undefined) await this.#unmountQuietly(path);
+        else logLine('warn', 'covered by another mount: left', { place: path, by: above.source });
+      }
       if (!rootless && !state.detached) await this.#unmountQuietly(state.anchor);
       removeAnchorOf(state);
     }
@@ -213,6 +230,10 @@ export class Connections {
     const old = loadState(this.#root);
     for (const mount of readMountInfo().reverse()) {
       if (mount.type !== CLIP_FS_TYPE || parseSource(mount.source)?.root !== this.#root) continue;
+      if (mountAt(readMountInfo(), mount.mountPoint)?.source !== mount.source) {
+        logLine('warn', 'a dead mount is covered by another: left', { place: mount.mountPoint });
+        continue;
+      }
       logLine('warn', 'removing a dead mount', { place: mount.mountPoint });
       await unmountPlace(mount.mountPoint, 'lazy').catch((error: unknown) => {
         logLine('warn', 'cannot unmount', { path: mount.mountPoint, error: String(error) });

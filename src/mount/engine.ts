@@ -39,6 +39,8 @@ export class Engine {
   readonly mounts = new Map<number, ImageMount>();
   readonly fuse: FusePool;
   readonly cache: SpanCache;
+  /** What this process needs to find under its path as long as it runs. */
+  readonly directories: readonly string[];
   /** Whether the kernel can send requests again; null until a take-over has asked. */
   resend: boolean | null = null;
   readonly #inflate: InflatePool;
@@ -59,8 +61,9 @@ export class Engine {
     this.#inflate = inflate;
     this.#log = options.log;
     this.#profiles = profilesDirectory(options.settings.cacheDir);
-    const { contentCache, resend, root } = options.settings;
+    const { cacheDir, contentCache, resend, root } = options.settings;
     this.#root = root;
+    this.directories = [root, cacheDir];
     this.#journals = (resend ?? kernelResends()) ? null : new Map();
     this.#layers = new LayerSet({
       cache,

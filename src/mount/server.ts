@@ -134,6 +134,7 @@ export class MountServer {
       }
     }
     this.#refuseForeignMount(args.mountPoint);
+    this.#refuseHiding(args.mountPoint);
     const fd = openArchiveFd(args.archivePath);
     // A file that is mounted already need not be read again to know what it is.
     const key = fileKey(fd);
@@ -249,6 +250,16 @@ export class MountServer {
     if (isWithin(args.archivePath, place)) {
       throw new ClipError('CONFLICT', `archive ${args.archivePath} is inside the clip mount ${place}`, {
         hint: 'copy it out first',
+      });
+    }
+  }
+
+  /** Behind a mount on top of them nobody would find our socket, and we not our state. */
+  #refuseHiding(mountPoint: string): void {
+    for (const own of this.engine.directories) {
+      if (!isWithin(own, mountPoint)) continue;
+      throw new ClipError('CONFLICT', `a mount on ${mountPoint} would hide ${own}, which clipd uses`, {
+        hint: 'give another directory, or clipd other places: --root DIR --cache-dir DIR',
       });
     }
   }

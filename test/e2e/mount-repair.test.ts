@@ -1,4 +1,5 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { mountArchive } from '../../src/index.js';
@@ -78,6 +79,37 @@ test('after kill -9 of everything, clipctl mount at the same place succeeds; ano
     await own.ok('mount', '--clip', other.archive, '--at', b, '--suid');
     await own.ok('umount', b);
     expect(readdirSync(b)).toEqual([]);
+  });
+});
+
+test('what somebody mounted on top of a place is not unmounted with it: not by umount, not at the end, not by a repair', async () => {
+  await withOwn(async (own) => {
+    const place = await own.place('a');
+    const system = (...command: [string, ...string[]]): void => {
+      expect(spawnSync(command[0], command.slice(1)).status).toBe(0);
+    };
+    const stacked = (): number => own.mounts().filter((mount) => mount === place).length;
+    await own.ok('mount', '--clip', image.archive, '--at', place);
+    system('mount', '-t', 'tmpfs', 'above', place);
+    try {
+      writeFileSync(`${place}/precious`, 'x');
+      for (const how of [[], ['--lazy'], ['--force']]) {
+        const ran = await own.run(['umount', ...how, place]);
+        expect([ran.code, ran.stderr]).toEqual([
+          1,
+          expect.stringContaining(`${place} is covered by another mount (tmpfs, above)`),
+        ]);
+      }
+      await own.ok('daemon', '--stop');
+      expect(readdirSync(place)).toEqual(['precious']);
+      await own.ok('mount', '--clip', other.archive, '--at', await own.place('b'));
+      expect(readdirSync(place)).toEqual(['precious']);
+    } finally {
+      system('umount', place);
+    }
+    expect(stacked()).toBe(1);
+    await own.ok('umount', place);
+    expect(stacked()).toBe(0);
   });
 });
 

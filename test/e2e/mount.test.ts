@@ -233,6 +233,16 @@ describe('what is refused, in one line, leaving nothing', () => {
     expect([into.code, into.stderr]).toEqual([1, expect.stringContaining('inside the clip mount')]);
   });
 
+  test('an empty path is no directory, and clipd’s own directories are not hidden behind a mount', async () => {
+    const empty = await clip.run(['mount', '--clip', image.archive, '--at', '']);
+    expect([empty.code, empty.stderr]).toEqual([2, expect.stringContaining('the path of a directory is empty')]);
+    await mount(image, 'p');
+    for (const own of ['root', 'cache']) {
+      const hides = await clip.run(['mount', '--clip', image.archive, '--at', clip.path(own)]);
+      expect([hides.code, hides.stderr]).toEqual([1, expect.stringContaining(`would hide ${clip.path(own)}`)]);
+    }
+  });
+
   test('options that conflict with what runs are named with both values', async () => {
     await mount(image, 'n', '--read-timeout', '20');
     const place = await clip.place('o');
