@@ -1,7 +1,8 @@
 import { Command, CommanderError } from 'commander';
+import { ClipError } from '../bytes/index.js';
 import { registerCommands } from './commands/index.js';
 import { packageVersion } from './commands/version.js';
-import { EXIT_USAGE, exitCodeOf, printError } from './output.js';
+import { EXIT_FAILED, EXIT_USAGE, exitCodeOf, printError } from './output.js';
 
 const program = new Command('clipctl')
   .description('Run container images without pulling them.')
@@ -15,7 +16,8 @@ const program = new Command('clipctl')
 // Whoever reads us has seen enough (`clipctl ls -R | head`): as other programs do, end quietly.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(0);
-  throw error;
+  printError(new ClipError('SYSTEM', `cannot write the result to stdout: ${error.message}`, { cause: error }), false);
+  process.exit(EXIT_FAILED);
 });
 
 async function main(): Promise<void> {

@@ -6,16 +6,17 @@ import { ClipError } from '../bytes/index.js';
 
 /** What keeps a file from being written, and what to do about it. */
 const REASONS: Readonly<Record<string, readonly [why: string, hint?: string]>> = {
-  ENOENT: ['its directory does not exist', 'make it first: mkdir -p'],
-  ENOTDIR: ['what should be its directory is a file'],
-  ENOSPC: ['the disk is full'],
-  EROFS: ['the file system is read-only'],
+  ENOENT: ['its directory does not exist'],
+  ENOTDIR: ['what should be its directory is a file', 'give a path in a directory'],
+  ENOSPC: ['the disk is full', 'free some of it, or give a path on another disk'],
+  EROFS: ['the file system is read-only', 'give a path on another one'],
   EACCES: ['permission denied', 'give a path in a directory that you may write to'],
 };
 
 function systemError(path: string, cause: unknown): ClipError {
   const { code = '', message } = cause as NodeJS.ErrnoException;
-  const [why, hint] = REASONS[code] ?? [code || message];
+  const [why, general] = REASONS[code] ?? [code || message];
+  const hint = code === 'ENOENT' ? `mkdir -p ${dirname(path)}` : general;
   const kind = code === 'EACCES' || code === 'EPERM' ? 'PERMISSION' : 'SYSTEM';
   return new ClipError(kind, `cannot write ${path}: ${why}`, { cause, hint });
 }
@@ -30,7 +31,9 @@ export async function checkWritable(path: string): Promise<void> {
   }
   const existing = await stat(path).catch(() => null);
   if (existing !== null && !existing.isFile()) {
-    throw new ClipError('SYSTEM', `cannot write ${path}: it exists and is not a regular file`);
+    throw new ClipError('SYSTEM', `cannot write ${path}: it exists and is not a regular file`, {
+      hint: 'give the path of a file',
+    });
   }
 }
 

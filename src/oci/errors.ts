@@ -100,6 +100,7 @@ export function networkError(url: URL, error: unknown, reachedBefore = true): Cl
     return fail(`the proxy for ${url.host} failed: ${detail}`, 'check HTTPS_PROXY, HTTP_PROXY and NO_PROXY');
   return fail(
     `the connection to ${url.host} failed: ${code === '' || detail.includes(code) ? detail : `${detail} (${code})`}`,
+    'try again; if it stays so, ask who runs the registry, or a proxy on the way',
   );
 }
 

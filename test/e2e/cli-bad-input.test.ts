@@ -336,4 +336,12 @@ describe('bad input to clipctl mount (issue 3)', () => {
     };
     expectError(await runProgram('setpriv', [...who, ...command], { env, cwd: root }), 1, 'others');
   });
+
+  it('a result that cannot be written: one line, and exit code 1', async () => {
+    for (const what of [['ls', '-R', '--clip', clip, '--json'], ['inspect', '--clip', clip], ['help']]) {
+      const command = ['-c', 'exec "$@" >/dev/full', 'sh', process.execPath, 'bin/clipctl.js', ...what];
+      const root = new URL('../../..', import.meta.url).pathname;
+      expectError(await runProgram('sh', command, { env: clipctl.env, cwd: root }), 1, 'stdout', 'ENOSPC');
+    }
+  });
 });

@@ -269,9 +269,10 @@ describe('what is wrong with a layer is said of that layer, and nothing is writt
     const ref = image([gzipped(BIG)]);
     for (const checkpointMiB of [0, 65, 1.5])
       expect(await failure(index(ref, { checkpointMiB }))).toMatchObject({ code: 'USAGE' });
-    expect((await failure(index(ref, { outputPath: join(directory, 'no/such/x.clip') }))).message).toMatch(
-      /directory does not exist/,
-    );
+    expect(await failure(index(ref, { outputPath: join(directory, 'no/such/x.clip') }))).toMatchObject({
+      message: expect.stringContaining('directory does not exist'),
+      hint: `mkdir -p ${join(directory, 'no/such')}`,
+    });
     expect((await failure(index(ref, { outputPath: directory }))).message).toMatch(/not a regular file/);
     expect(await failure(index(`oci:${layout.directory}:other`))).toMatchObject({ code: 'NOT_FOUND' });
   });
