@@ -33,14 +33,16 @@ export function byteSize(text: string): number {
   return Math.floor(Number(match[1]) * UNITS[match[2]!.toLowerCase()]!);
 }
 
-export function positiveInteger(text: string): number {
-  if (!/^[1-9]\d{0,5}$/.test(text)) throw new InvalidArgumentError('a whole number above 0 expected');
-  return Number(text);
+export function workerCount(text: string): number {
+  const value = Number(text);
+  if (!/^[1-9]\d?$/.test(text) || value > 64) throw new InvalidArgumentError('a whole number from 1 to 64 expected');
+  return value;
 }
 
 export function seconds(text: string): number {
   const value = Number(text);
-  if (!/^\d{1,6}(\.\d+)?$/.test(text) || value <= 0) throw new InvalidArgumentError('seconds above 0 expected');
+  if (!/^\d{1,6}(\.\d+)?$/.test(text) || value < 0.001 || value > 86_400)
+    throw new InvalidArgumentError('seconds from 0.001 to 86400 (a day) expected');
   return value;
 }
 
@@ -51,7 +53,7 @@ export function addDaemonFlags(command: Command): Command {
       '--content-cache <url>',
       'a cache shared with other machines: redis://HOST:PORT, s3://BUCKET/PREFIX, dir:/PATH (default $CLIP_CONTENT_CACHE)',
     )
-    .option('--workers <n>', 'FUSE threads (default: one per core, at most 4)', positiveInteger);
+    .option('--workers <n>', 'FUSE threads (default: one per core, at most 4)', workerCount);
 }
 
 export interface Location {

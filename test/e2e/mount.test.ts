@@ -223,6 +223,14 @@ describe('what is refused, in one line, leaving nothing', () => {
   test('usage errors are 2', async () => {
     expect((await clip.run(['mount', '--clip', image.archive])).code).toBe(2);
     expect((await clip.run(['mount', '--at', '/mnt', '--clip', 'x', '--read-timeout', 'soon'])).code).toBe(2);
+    // Said in the words of the command line, not of the request that it would have made.
+    for (const [flag, value, expected] of [
+      ['--read-timeout', '86401', 'seconds from 0.001 to 86400'],
+      ['--workers', '65', 'a whole number from 1 to 64'],
+    ] as const) {
+      const ran = await clip.run(['mount', '--at', '/mnt', '--clip', 'x', flag, value]);
+      expect([ran.code, ran.stderr]).toEqual([2, expect.stringContaining(expected)]);
+    }
   });
 
   test('mounting over, into, or from within a clip mount', async () => {
