@@ -90,7 +90,12 @@ const deflateInPool = promisify<Uint8Array, ZlibOptions, Uint8Array>(deflateRaw)
 
 /** Deflates a tree as it is stored, on other threads. */
 export function deflateTree(tree: Uint8Array): Promise<Uint8Array[]> {
-  return Promise.all(stretchesOf(tree).map(([bytes, options]) => deflateInPool(bytes, options)));
+  return Promise.all(
+    stretchesOf(tree).map(([bytes, options]) => {
+      // Room for all that comes of it: to be given more, each stretch would wait for this thread, which is busy meanwhile.
+      return deflateInPool(bytes, { ...options, chunkSize: 4096 + Math.ceil(bytes.length / 2) });
+    }),
+  );
 }
 
 function sectionsOf(contents: ArchiveContents): Section[] {

@@ -45,9 +45,13 @@ export function firstByte(reader: ErofsReader, placement: Placement | null, nid:
     if (placement.nid[i] === nid) return { layer: placement.layer[i]!, layerOffset: placement.layerOffset[i]! };
   }
   let found: FirstByte = null;
-  reader.mapRange(nid, 0, size, (layer, layerOffset) => {
+  const take = (layer: number, layerOffset: number): void => {
     if (layer >= 0) found ??= { layer, layerOffset };
-  });
+  };
+  // Few files begin with a hole: only for those is all of the file looked through.
+  const head = Math.min(size, reader.blockSize);
+  reader.mapRange(nid, 0, head, take);
+  if (found === null && size > head) reader.mapRange(nid, head, size - head, take);
   return found;
 }
 

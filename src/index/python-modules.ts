@@ -2,6 +2,7 @@ import { posix } from 'node:path';
 import type { TreeListing } from './tree-listing.js';
 
 const { dirname } = posix;
+const PACKAGES = ['/site-packages/', '/dist-packages/'];
 
 /** What a module's name stands for in a directory. */
 interface Found {
@@ -19,7 +20,8 @@ export class PythonModules {
   /** What statements lead to, by where they are looked up. */
   readonly #siblings = new Map<string, Map<string, readonly number[]>>();
   readonly #absolutes = new Map<string, Map<string, readonly number[]>>();
-  readonly #found = new Map<string, Found | null>();
+  /** By directory and name. */
+  readonly #found = new Map<string, Map<string, Found | null>>();
   readonly #bytecode = new Map<string, ReadonlyMap<string, number[]>>();
   readonly #extensions = new Map<string, ReadonlyMap<string, number>>();
   readonly #searched = new Map<string, readonly string[]>();
@@ -33,8 +35,12 @@ export class PythonModules {
   /** `imports` as `pythonImports` gives them. */
   add(path: string, imports: readonly string[]): void {
     this.#sources.set(path, imports);
-    const site = /^.*?\/(?:site|dist)-packages(?=\/)/.exec(path);
-    if (site !== null) this.#libraries.add(site[0]);
+    let end = -1;
+    for (const name of PACKAGES) {
+      const at = path.indexOf(name);
+      if (at >= 0 && (end < 0 || at + name.length - 1 < end)) end = at + name.length - 1;
+    }
+    if (end >= 0) this.#libraries.add(path.slice(0, end));
     if (path.endsWith('/encodings/__init__.py')) {
       const library = dirname(dirname(path));
       this.#libraries.add(library);
@@ -45,12 +51,12 @@ export class PythonModules {
   /** Calls `link` for each file and each that loading it leads to. `checked`: bytecode is loaded together with its source. */
   link(link: (from: number, to: number) => void, checked: boolean): void {
     for (const [path, imports] of this.#sources) {
-      const directory = dirname(path);
-      const stem = posix.basename(path, '.py');
-      const source = this.#listing.list(directory)?.get(`${stem}.py`);
+      const slash = path.lastIndexOf('/');
+      const directory = slash === 0 ? '/' : path.slice(0, slash);
+      const source = this.#listing.list(directory)?.get(path.slice(slash + 1));
       if (source === undefined) continue;
       // Where there is bytecode, that is what is read: whoever reads the source instead is not importing it.
-      const compiled = this.#compiled(directory).get(stem) ?? [];
+      const compiled = this.#compiled(directory).get(path.slice(slash + 1, -'.py'.length)) ?? [];
       const files = compiled.length > 0 ? compiled : [source];
       if (checked) for (const file of compiled) link(file, source);
       for (const statement of imports) {
@@ -84,7 +90,8 @@ export class PythonModules {
   }
 
   #relative(from: string, module: string, names: readonly string[]): readonly number[] {
-    const dots = /^\.*/.exec(module)![0].length;
+    let dots = 0;
+    while (module[dots] === '.') dots++;
     let directory = from;
     for (let i = 1; i < dots; i++) directory = dirname(directory);
     return this.#walk(directory, module.slice(dots), names)?.files ?? [];
@@ -113,11 +120,15 @@ export class PythonModules {
   }
 
   #module(directory: string, name: string): Found | null {
-    const key = `${directory}/${name}`;
-    let found = this.#found.get(key);
+    let known = this.#found.get(directory);
+    if (known === undefined) {
+      known = new Map();
+      this.#found.set(directory, known);
+    }
+    let found = known.get(name);
     if (found === undefined) {
       found = this.#look(directory, name);
-      this.#found.set(key, found);
+      known.set(name, found);
     }
     return found;
   }

@@ -48,9 +48,11 @@ export function linkReferences(
   const elf: Elf[] = [];
   const python = new PythonModules(listing);
   for (const [layer, { entries, references, imports }] of layers.entries()) {
+    const paths = new Paths(entries);
     for (const { entry, needs } of references.elf) {
-      const path = pathOf(entries, entry);
-      const nid = listing.list(posix.dirname(path))?.get(posix.basename(path)) ?? -1;
+      const path = paths.of(entry);
+      const slash = path.lastIndexOf('/');
+      const nid = listing.list(slash === 0 ? '/' : path.slice(0, slash))?.get(path.slice(slash + 1)) ?? -1;
       if (nid < 0) continue;
       reader.inode(nid, inode);
       if (!inode.isFile) continue;
@@ -59,7 +61,7 @@ export function linkReferences(
       if (place?.layer !== layer || place.layerOffset !== entries.dataOffset(entry)) continue;
       elf.push({ nid, path, size: inode.size, needs });
     }
-    for (const module of imports) python.add(pathOf(entries, module.entry), module.imports);
+    for (const module of imports) python.add(paths.of(module.entry), module.imports);
   }
   const links = new Links();
   linkLibraries(links, elf, listing, libraryDirectories(image.platform.architecture));
@@ -70,17 +72,42 @@ export function linkReferences(
   return links.finish();
 }
 
-function pathOf(entries: EntryColumns, entry: number): string {
-  const start = entries.pathStart(entry);
-  const raw = Buffer.from(entries.arena.buffer, start, entries.pathEnd(entry) - start).toString('latin1');
-  const plain = raw.startsWith('./') ? raw.slice(1) : `/${raw}`;
-  return /\/\.{0,2}(?:\/|$)/.test(plain) ? posix.normalize(plain) : plain;
+/** Absolute paths of a layer's entries. */
+class Paths {
+  readonly #entries: EntryColumns;
+  readonly #arena: Buffer;
+
+  constructor(entries: EntryColumns) {
+    this.#entries = entries;
+    const { arena } = entries;
+    this.#arena = Buffer.from(arena.buffer, arena.byteOffset, arena.length);
+  }
+
+  of(entry: number): string {
+    const raw = this.#arena.toString('latin1', this.#entries.pathStart(entry), this.#entries.pathEnd(entry));
+    const plain = raw.startsWith('./') ? raw.slice(1) : `/${raw}`;
+    const odd = plain.includes('/.') || plain.includes('//') || plain.endsWith('/');
+    return odd ? posix.normalize(plain) : plain;
+  }
 }
 
 /** Shared libraries, the loader, and what the loader looks them up in. */
 function linkLibraries(links: Links, elf: readonly Elf[], listing: TreeListing, directories: readonly string[]): void {
   const byName = new Map<string, number>();
-  for (const { path, nid } of elf) if (!byName.has(posix.basename(path))) byName.set(posix.basename(path), nid);
+  for (const { path, nid } of elf) {
+    const name = path.slice(path.lastIndexOf('/') + 1);
+    if (!byName.has(name)) byName.set(name, nid);
+  }
+  /** Of names that are looked for in the same places on behalf of any file. */
+  const common = new Map<string, number>();
+  const lookFor = (name: string, searchPath: readonly string[], path: string): number => {
+    for (const candidate of libraryCandidates(name, searchPath, posix.dirname(path), directories)) {
+      const found = listing.resolve(candidate);
+      if (found >= 0) return found;
+    }
+    // Elsewhere by /etc/ld.so.conf: then by its name alone.
+    return byName.get(posix.basename(name)) ?? -1;
+  };
   const cache = listing.resolve('/etc/ld.so.cache');
   for (const { nid, path, needs } of elf) {
     const loader = needs.interpreter === null ? -1 : listing.resolve(needs.interpreter);
@@ -89,11 +116,10 @@ function linkLibraries(links: Links, elf: readonly Elf[], listing: TreeListing, 
       if (cache >= 0) links.add(loader, cache);
     }
     for (const name of needs.needed) {
-      const candidates = libraryCandidates(name, needs.searchPath, posix.dirname(path), directories);
-      const found = candidates.map((candidate) => listing.resolve(candidate)).find((candidate) => candidate >= 0);
-      // Elsewhere by /etc/ld.so.conf: then by its name alone.
-      const library = found ?? byName.get(posix.basename(name));
-      if (library !== undefined) links.add(nid, library);
+      const alike = needs.searchPath.length === 0;
+      const library = (alike ? common.get(name) : undefined) ?? lookFor(name, needs.searchPath, path);
+      if (alike) common.set(name, library);
+      if (library >= 0) links.add(nid, library);
     }
   }
 }
@@ -107,7 +133,7 @@ function linkPrograms(
   triplet: string | null,
 ): void {
   for (const { nid, path } of elf) {
-    const version = /^python(\d+)\.(\d+)$/.exec(posix.basename(path));
+    const version = path.includes('/python') ? /^python(\d+)\.(\d+)$/.exec(posix.basename(path)) : null;
     if (version === null) continue;
     const files = [
       '/usr/lib/locale/C.utf8/LC_CTYPE',
