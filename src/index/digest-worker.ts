@@ -39,7 +39,7 @@ function digest({ journal, states, slot }: DecodedMessage): void {
   Atomics.notify(done, 0);
   if (slot !== null) {
     digester.blob(buffers.slot(slot.index, slot.length));
-    post({ type: 'slot-free', slot: slot.index, length: slot.length });
+    post({ type: 'slot-free', slot: slot.index, length: slot.length, imports: digester.takeImports() });
   }
   for (const state of states) digester.state(state);
 }
@@ -47,7 +47,7 @@ function digest({ journal, states, slot }: DecodedMessage): void {
 function take(message: ToDigest): void {
   switch (message.type) {
     case 'layer':
-      digester = new LayerDigester(message.hashes, (batch) => post(batch, [batch.bytes.buffer]));
+      digester = new LayerDigester(message.hashes);
       break;
     case 'decoded':
       digest(message);

@@ -1,15 +1,6 @@
 import type { EntryColumns } from '../tar/index.js';
 import { ELF_HEAD_BYTES, type ElfNeeds, type ElfPart, elfNeeds } from './elf.js';
 
-/** The text of Python modules, one after the other: this thread has enough to do, another looks for their imports. */
-export interface SourceBatch {
-  readonly type: 'sources';
-  readonly entries: readonly number[];
-  /** Where each ends. */
-  readonly ends: readonly number[];
-  readonly bytes: Uint8Array<ArrayBuffer>;
-}
-
 /** What the files of one layer say of the files that they will want, by their place among the layer's entries. */
 export interface LayerReferences {
   readonly elf: readonly { readonly entry: number; readonly needs: ElfNeeds }[];
@@ -35,8 +26,7 @@ const PYC_CHECKED = 3;
 export class ReferenceScanner {
   readonly #entries: EntryColumns;
   readonly #elf: { entry: number; needs: ElfNeeds }[] = [];
-  readonly #onSources: (batch: SourceBatch) => void;
-  #sources = new Sources();
+  readonly #onSource: (entry: number, text: Buffer) => void;
   /** Files of bytecode, and those that are compared with their source. */
   #bytecode = 0;
   #checked = 0;
@@ -52,15 +42,21 @@ export class ReferenceScanner {
   /** What is wanted and lies beyond `#limit`. */
   #part: Buffer | null = null;
 
-  /** @param onSources  is given Python modules as they have passed, the last at `finish` */
-  constructor(entries: EntryColumns, onSources: (batch: SourceBatch) => void) {
+  /** @param onSource  is given each Python module's text, which is good until it returns, the last at `finish` */
+  constructor(entries: EntryColumns, onSource: (entry: number, text: Buffer) => void) {
     this.#entries = entries;
-    this.#onSources = onSources;
+    this.#onSource = onSource;
   }
 
   /** TarSink.data: the next stored bytes of a file. */
   data(entry: number, view: Uint8Array): void {
-    if (entry !== this.#entry) this.#start(entry);
+    if (entry !== this.#entry) {
+      this.#start(entry);
+      if (this.#kind === 'source' && view.length >= Math.min(this.#entries.size(entry), MAX_SOURCE)) {
+        this.#onSource(entry, Buffer.from(view.buffer, view.byteOffset, Math.min(view.length, MAX_SOURCE)));
+        this.#kind = 'other';
+      }
+    }
     if (this.#done) return;
     for (let at = 0; at < view.length; ) {
       // Not beyond the place at which it is known what else must be kept.
@@ -177,8 +173,7 @@ export class ReferenceScanner {
 
   #end(): void {
     if (this.#kind === 'source') {
-      this.#sources.add(this.#entry, this.#kept.subarray(0, Math.min(this.#position, this.#limit)));
-      if (this.#sources.full) this.#post();
+      this.#onSource(this.#entry, this.#kept.subarray(0, Math.min(this.#position, this.#limit)));
     } else if (this.#kind === 'elf') this.#advance(true);
     this.#kind = 'other';
   }
@@ -192,47 +187,8 @@ export class ReferenceScanner {
     return TESTS.some((directory) => path.includes(directory));
   }
 
-  #post(): void {
-    const batch = this.#sources.finish();
-    if (batch !== null) this.#onSources(batch);
-  }
-
   finish(): LayerReferences {
     this.#end();
-    this.#post();
     return { elf: this.#elf, checked: 2 * this.#checked > this.#bytecode };
-  }
-}
-
-/** Bytes of modules that are passed on together. */
-const BATCH_BYTES = 512 * 1024;
-
-class Sources {
-  #entries: number[] = [];
-  #ends: number[] = [];
-  #bytes = new Uint8Array(0);
-  #length = 0;
-
-  get full(): boolean {
-    return this.#length > BATCH_BYTES - MAX_SOURCE;
-  }
-
-  add(entry: number, text: Uint8Array): void {
-    if (this.#bytes.length === 0) this.#bytes = new Uint8Array(BATCH_BYTES);
-    this.#bytes.set(text, this.#length);
-    this.#length += text.length;
-    this.#entries.push(entry);
-    this.#ends.push(this.#length);
-  }
-
-  /** Null when there are none. */
-  finish(): SourceBatch | null {
-    if (this.#entries.length === 0) return null;
-    const batch: SourceBatch = { type: 'sources', entries: this.#entries, ends: this.#ends, bytes: this.#bytes };
-    this.#entries = [];
-    this.#ends = [];
-    this.#bytes = new Uint8Array(0);
-    this.#length = 0;
-    return batch;
   }
 }

@@ -4,8 +4,9 @@ import { ClipError } from '../bytes/index.js';
 import type { ImageSource, LayerDescriptor } from '../oci/index.js';
 import { EntryColumns } from '../tar/index.js';
 import type { LayerReferences } from './file-references.js';
-import { digestText, Lane, type LaneResult, type ModuleImports } from './lane.js';
+import { digestText, Lane, type LaneResult } from './lane.js';
 import type { FileDigests } from './messages.js';
+import type { ModuleImports } from './python-imports.js';
 
 /**
  * Layers indexed at once. Each has two threads and 12 MiB of buffers, some 45 MB together: four keep the whole below the

@@ -3,7 +3,6 @@ import { ClipError, toHex } from '../bytes/index.js';
 import { KernelMemory } from '../gzip/index.js';
 import type { BlobTarget } from '../oci/index.js';
 import { DETECT_BYTES } from './detect.js';
-import type { SourceBatch } from './file-references.js';
 import {
   type ChunkMessage,
   type FromDigest,
@@ -13,16 +12,9 @@ import {
   type LayerJob,
   type LayerResult,
 } from './messages.js';
-import { pythonImports } from './python-imports.js';
+import { type ModuleImports, readImports } from './python-imports.js';
 
-/** What a Python module imports, as `pythonImports` gives it. */
-export interface ModuleImports {
-  /** Of the layer's tar. */
-  readonly entry: number;
-  readonly imports: readonly string[];
-}
-
-export interface LaneResult extends LayerResult {
+export interface LaneResult extends Omit<LayerResult, 'imports'> {
   readonly imports: readonly ModuleImports[];
 }
 
@@ -95,14 +87,15 @@ export class Lane {
           this.#spare = message.slot;
           this.#wake?.();
         } else this.#free.push(message.slot);
-        active?.onDone(message.length);
-        break;
-      case 'sources':
-        if (active !== undefined) readImports(message, active.imports);
+        if (active === undefined) break;
+        readImports(message.imports, active.imports);
+        active.onDone(message.length);
         break;
       case 'result':
         this.#active.shift();
-        active?.resolve({ ...message, imports: active.imports });
+        if (active === undefined) break;
+        readImports(message.imports, active.imports);
+        active.resolve({ ...message, imports: active.imports });
         break;
       case 'failed':
         this.#fail(fromPlainError(message.error, active?.name ?? 'layer'));
@@ -161,14 +154,6 @@ export class Lane {
   async close(): Promise<void> {
     this.#fail(new ClipError('ABORTED', 'indexing was ended'));
     await Promise.all([this.#decode.terminate(), this.#digest.terminate()]);
-  }
-}
-
-/** Here, because this thread mostly waits, and those of the lane never do. */
-function readImports({ entries, ends, bytes }: SourceBatch, into: ModuleImports[]): void {
-  for (const [i, entry] of entries.entries()) {
-    const start = ends[i - 1] ?? 0;
-    into.push({ entry, imports: pythonImports(Buffer.from(bytes.buffer, start, ends[i]! - start)) });
   }
 }
 

@@ -2,8 +2,9 @@ import { createHash, type Hash } from 'node:crypto';
 import { encodeCheckpointState, type MemberTrailer, OutputSums } from '../gzip/index.js';
 import { EntryColumns, TarParser } from '../tar/index.js';
 import { FileHasher } from './file-hasher.js';
-import { ReferenceScanner, type SourceBatch } from './file-references.js';
+import { ReferenceScanner } from './file-references.js';
 import type { LayerResult } from './messages.js';
+import { ImportLog } from './python-imports.js';
 import { SpanHasher } from './span-hasher.js';
 import type { DecodedLayer, DecodeSink, RawState } from './spans.js';
 
@@ -22,18 +23,16 @@ export class LayerDigester implements DecodeSink {
   readonly #tar: TarParser;
   readonly #files: FileHasher | null;
   readonly #references: ReferenceScanner;
+  readonly #imports = new ImportLog();
   readonly #diff: Hash | null;
 
-  /**
-   * @param hashes     also take the digest of the tar and of each file
-   * @param onSources  is given the text of Python modules as they pass
-   */
-  constructor(hashes: boolean, onSources: (batch: SourceBatch) => void) {
+  /** @param hashes  also take the digest of the tar and of each file */
+  constructor(hashes: boolean) {
     const entries = this.#entries;
     const files = hashes ? new FileHasher(entries) : null;
     this.#files = files;
     this.#diff = hashes ? createHash('sha256') : null;
-    const references = new ReferenceScanner(entries, onSources);
+    const references = new ReferenceScanner(entries, (entry, text) => this.#imports.add(entry, text));
     this.#references = references;
     this.#tar = new TarParser({
       entries,
@@ -71,6 +70,11 @@ export class LayerDigester implements DecodeSink {
     this.#hasher.push(bytes);
   }
 
+  /** What the Python modules since the last call import: for `readImports`. */
+  takeImports(): string {
+    return this.#imports.take();
+  }
+
   /** Throws FormatError when the tar is not complete. */
   finish({ kind, warnings }: DecodedLayer): { result: LayerResult; transfer: ArrayBuffer[] } {
     this.#tar.finish();
@@ -95,6 +99,7 @@ export class LayerDigester implements DecodeSink {
         diffSha256: this.#diff?.digest() ?? null,
         files,
         references,
+        imports: this.takeImports(),
       },
       transfer: [
         ...entries.transfer,

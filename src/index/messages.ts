@@ -2,7 +2,7 @@ import type { SpanColumns } from '../archive/index.js';
 import { ClipError, type ErrorCode, FormatError } from '../bytes/index.js';
 import type { KernelShape, LinearMemory } from '../gzip/index.js';
 import type { EntryTransfer } from '../tar/index.js';
-import type { LayerReferences, SourceBatch } from './file-references.js';
+import type { LayerReferences } from './file-references.js';
 import type { Journal } from './journal.js';
 import type { DecodedLayer, RawState } from './spans.js';
 
@@ -77,12 +77,16 @@ export interface LayerResult {
   readonly diffSha256: Uint8Array | null;
   readonly files: FileDigests | null;
   readonly references: LayerReferences;
+  /** The rest of them. */
+  readonly imports: string;
 }
 
 export interface SlotFree {
   readonly type: 'slot-free';
   readonly slot: number;
   readonly length: number;
+  /** What has been found since the last one, for `readImports`: a message of its own would wake the main thread once more. */
+  readonly imports: string;
 }
 
 export interface Failure {
@@ -91,7 +95,7 @@ export interface Failure {
 }
 
 /** Digest worker → main thread. */
-export type FromDigest = LayerResult | SourceBatch | SlotFree | Failure;
+export type FromDigest = LayerResult | SlotFree | Failure;
 
 /** An error that survives postMessage. */
 export interface PlainError {

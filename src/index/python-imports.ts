@@ -11,6 +11,37 @@ const IMPORT = Buffer.from('import');
 /** What does not run when the module is loaded, or never does. */
 const NOT_AT_LOAD = /^(?:def|class|async|@|if\s+(?:\w+\.)?TYPE_CHECKING|if\s+__name__)\b|^@/;
 
+/** What a Python module imports, as `pythonImports` gives it. */
+export interface ModuleImports {
+  /** Of the layer's tar. */
+  readonly entry: number;
+  readonly imports: readonly string[];
+}
+
+/** What modules import on its way between threads: a string is copied as it is, arrays of strings piece by piece. */
+export class ImportLog {
+  #lines: string[] = [];
+
+  add(entry: number, source: Buffer): void {
+    this.#lines.push([entry, ...pythonImports(source)].join('\t'));
+  }
+
+  /** What was added since the last call. */
+  take(): string {
+    const text = this.#lines.join('\n');
+    this.#lines = [];
+    return text;
+  }
+}
+
+export function readImports(log: string, into: ModuleImports[]): void {
+  if (log === '') return;
+  for (const line of log.split('\n')) {
+    const [entry, ...imports] = line.split('\t');
+    into.push({ entry: Number(entry), imports });
+  }
+}
+
 /**
  * The imports that run when a Python module is loaded: those at its outermost level, and in blocks (`try`, `if`, `else`, `with`)
  * there, in the order of the text. Each is the module as written, with its leading dots, and the names taken out of it, which

@@ -5,8 +5,8 @@ import type { EntryColumns } from '../tar/index.js';
 import type { ElfNeeds } from './elf.js';
 import { firstByte } from './file-hashes.js';
 import type { LayerReferences } from './file-references.js';
-import type { ModuleImports } from './lane.js';
 import { libraryCandidates, libraryDirectories, tripletOf } from './library-path.js';
+import type { ModuleImports } from './python-imports.js';
 import { PythonModules } from './python-modules.js';
 import { TreeListing } from './tree-listing.js';
 
