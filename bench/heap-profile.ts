@@ -48,6 +48,7 @@ export function measureHits(): HitAllocations {
     );
     const length = IN_HEADER + READ_IN_SIZE;
     const request = new DataView(memory.request.buffer, memory.request.byteOffset);
+    memory.request.fill(0, 0, length); // the memory is not cleared, and an offset has 64 bits
     request.setUint32(IN.len, length, true);
     request.setUint32(IN.opcode, Op.READ, true);
     request.setBigUint64(IN.nodeid, BigInt(reader.lookupPath(Buffer.from('file'))), true);
@@ -56,7 +57,9 @@ export function measureHits(): HitAllocations {
       request.setUint32(IN.unique, i, true);
       request.setUint32(IN_HEADER + READ_IN.offset, ((i * 7919) % (FILE_BYTES / PAGE)) * PAGE, true);
       const reply = dispatcher.handle(served, length);
-      if (reply <= PAGE || sys.write(sink, memory.replyAddress, reply) !== reply) throw new Error('not a hit');
+      const written = reply > PAGE ? sys.write(sink, memory.replyAddress, reply) : 0;
+      if (reply <= PAGE || written !== reply)
+        throw new Error(`hit ${i}: a reply of ${reply} bytes, ${written} written`);
     };
     for (let i = 0; i < WARM_UP; i++) hit(i);
     const profile = sampled(() => {
