@@ -12,7 +12,7 @@ import type { DecodedLayer, RawState } from './spans.js';
  * inflated: enough of it that the reading thread is never waited for while it does something else for a moment.
  */
 export const LANE_SHAPE: KernelShape = {
-  outBuffers: 4,
+  outBuffers: 8,
   outBytes: 1024 * 1024,
   inSlots: 8,
   inBytes: 1024 * 1024,
