@@ -7,6 +7,7 @@ import { ClipError } from '../bytes/index.js';
 import { mountArchive } from '../daemon/index.js';
 import { createFromOCIImage, openArchiveFile } from '../index/index.js';
 import type { RecordedProfile } from '../lazy/index.js';
+import { hostProgram } from './host-program.js';
 
 export interface RecordRunOptions {
   readonly imageRef: string;
@@ -74,7 +75,7 @@ function environmentOf(archive: Archive): NodeJS.ProcessEnv {
 }
 
 async function runInside(root: string, archive: Archive, { command, signal }: RecordRunOptions): Promise<void> {
-  const child = spawn('chroot', [root, ...command], {
+  const child = spawn(hostProgram('chroot'), [root, ...command], {
     env: environmentOf(archive),
     stdio: ['ignore', process.stderr.fd, process.stderr.fd],
     signal,

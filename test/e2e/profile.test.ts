@@ -120,7 +120,9 @@ test('optimize --image: what the command reads becomes the profile', async () =>
   );
   const program = (path: string, from = path): Uint8Array => file(path.slice(1), readFileSync(from), { mode: 0o755 });
   const needed = [program('/tool', '/bin/true'), ...libraries.map((path) => program(path))];
-  const image = writeImage([tar(file('pad', PAD), ...needed, file('after', PAD))]);
+  // Regression: chroot(8) was looked for along the image's PATH.
+  const config = { Env: ['PATH=/nowhere'] };
+  const image = writeImage([tar(file('pad', PAD), ...needed, file('after', PAD))], { config });
   await registry.push(image.reference, 'tool:one');
   image.remove();
   const out = clip.path('tool.clip');
