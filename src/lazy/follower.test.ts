@@ -89,7 +89,13 @@ async function open(refs: References, maxBytes = 1 << 30): Promise<Opened> {
   return { opened, source, metrics, follower, faults, miss };
 }
 
-const quiet = (ms = 60): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+/** Until no span has been under way for a while, however long a loaded machine takes for them. */
+async function quiet({ opened: { layer } }: Opened): Promise<void> {
+  for (let idle = 0; idle < 6; idle++) {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    for (let span = 0; span < layer.count; span++) if (layer.job(span) !== undefined) idle = -1;
+  }
+}
 
 function present({ opened }: Opened): number[] {
   const found: number[] = [];
@@ -104,11 +110,11 @@ function present({ opened }: Opened): number[] {
 test('a miss fetches the file and all that it leads to, once, however the links run', async () => {
   const o = await open(references({ 1: [5, 7], 5: [9, 1], 9: [5] }));
   await o.miss(1);
-  await quiet();
+  await quiet(o);
   expect(present(o)).toEqual([1, 5, 7, 9]);
   expect((await o.metrics.snapshot()).spansFetched).toBe(16);
   await o.miss(5, 8192);
-  await quiet();
+  await quiet(o);
   expect((await o.metrics.snapshot()).spansFetched).toBe(16);
   expect(o.faults).toEqual([]);
 });
@@ -117,14 +123,14 @@ test('a file with ranges is fetched only there', async () => {
   const page = SPAN / 4096;
   const o = await open(references({ 0: [3] }, { 3: [0, 1, 3 * page, page] }));
   await o.miss(0);
-  await quiet();
+  await quiet(o);
   expect([12, 13, 14, 15].map((span) => o.opened.layer.has(span))).toEqual([true, false, false, true]);
 });
 
 test('a file that leads nowhere is fetched whole, and nothing else', async () => {
   const o = await open(references({ 1: [2] }));
   await o.miss(3);
-  await quiet();
+  await quiet(o);
   expect(present(o)).toEqual([3]);
 });
 
@@ -132,7 +138,7 @@ test('no more lies unread than may, whatever is linked; readers that come nearer
   const everything = references({ 0: Array.from({ length: FILES - 1 }, (_, i) => i + 1) });
   const o = await open(everything);
   await o.miss(0);
-  await quiet(200);
+  await quiet(o);
   const { shared } = o.opened.layer;
   const fetched = async (): Promise<number> => {
     const { readaheadBytes, demandBytes } = await o.metrics.snapshot();
@@ -143,7 +149,7 @@ test('no more lies unread than may, whatever is linked; readers that come nearer
   expect(first).toBeLessThan(6_500_000);
   // As workers do it: they read what is there, and only note the use.
   for (let span = 0; span < o.opened.layer.count; span++) if (o.opened.layer.has(span)) noteUse(shared, span);
-  await quiet(200);
+  await quiet(o);
   const second = await fetched();
   expect(second).toBeGreaterThan(first + 6_000_000);
   expect(second).toBeLessThan(first + 9_000_000);
@@ -153,10 +159,10 @@ test('closing calls off what is under way', async () => {
   const o = await open(references({ 0: [1, 2, 3, 4] }));
   o.follower.onMiss(100, 0, 4096);
   o.follower.close();
-  await quiet();
+  await quiet(o);
   expect(present(o)).toEqual([]);
   o.follower.onMiss(100, 0, 4096);
-  await quiet();
+  await quiet(o);
   expect(present(o)).toEqual([]);
 });
 
@@ -168,13 +174,13 @@ test('a tree that makes no sense ends it, and is told once', async () => {
   const broken = await open(other);
   await broken.miss(0);
   await broken.miss(2);
-  await quiet();
+  await quiet(broken);
   expect(broken.faults.map(String)).toEqual(['Error: no file 5000']);
 });
 
 test('a full cache is not pushed out', async () => {
   const o = await open(references({ 0: [1, 2, 3, 4, 5] }), 8 * SPAN);
   await o.miss(0);
-  await quiet();
+  await quiet(o);
   expect(present(o).length).toBeLessThanOrEqual(2);
 });
