@@ -1,27 +1,12 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import type { DaemonSettings } from '../mount/index.js';
-
-/** The flags of every command that talks to clipd. */
-export interface RootFlags {
-  readonly root?: string;
-  readonly cacheDir?: string;
-  readonly json?: boolean;
-  readonly verbose?: boolean;
-}
+import type { CommonFlags } from './common-flags.js';
 
 /** The flags that say how a clipd runs: for `daemon`, and for `mount`, which may start one. */
-export interface DaemonFlags extends RootFlags {
+export interface DaemonFlags extends CommonFlags {
   readonly cacheSize?: number;
   readonly workers?: number;
   readonly contentCache?: string;
-}
-
-export function addRootFlags(command: Command): Command {
-  return command
-    .option('--root <dir>', "clipd's socket and state (default $CLIP_ROOT, /run/clip, or $XDG_RUNTIME_DIR/clip)")
-    .option('--cache-dir <dir>', 'the span cache (default $CLIP_CACHE_DIR, /var/cache/clip, or $XDG_CACHE_HOME/clip)')
-    .option('--json', 'print JSON')
-    .option('--verbose', 'say more, and log more');
 }
 
 const UNITS: Readonly<Record<string, number>> = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 };
@@ -47,7 +32,7 @@ export function seconds(text: string): number {
 }
 
 export function addDaemonFlags(command: Command): Command {
-  return addRootFlags(command)
+  return command
     .option('--cache-size <size>', 'cap of the span cache, 20G (default: 20 GB or 20 % of the disk)', byteSize)
     .option(
       '--content-cache <url>',
@@ -64,7 +49,7 @@ export interface Location {
 }
 
 /** Flag, environment, default: in this order. */
-export async function locate(flags: RootFlags): Promise<Location> {
+export async function locate(flags: CommonFlags): Promise<Location> {
   const { defaultCacheDir, defaultRoot, resolvePlace } = await import('../daemon/index.js');
   const asked = flags.cacheDir ?? (process.env.CLIP_CACHE_DIR || undefined);
   const askedCacheDir = asked === undefined ? undefined : resolvePlace(asked);

@@ -35,8 +35,20 @@ describe('clipctl help', () => {
     expect(b.stdout).toBe(a.stdout);
   });
 
-  it.each(leaves)('$words takes --json and --verbose', ({ command }) => {
-    expect(command.options.map((option) => option.long)).toEqual(expect.arrayContaining(['--json', '--verbose']));
+  it.each(leaves)('$words takes the common flags', ({ command }) => {
+    const common = ['--root', '--cache-dir', '--json', '--verbose'];
+    expect(command.options.map((option) => option.long)).toEqual(expect.arrayContaining(common));
+  });
+
+  it('common flags may stand before the command; what stands after it counts more', async () => {
+    const [before, between, after] = await Promise.all([
+      clipctl.run(['--json', '--root', '/nowhere/a', 'version']),
+      clipctl.run(['cache', '--cache-dir', '/nowhere/b', 'stat']),
+      clipctl.run(['--root', '/nowhere/a', 'health', '--root', '/nowhere/c']),
+    ]);
+    expect(JSON.parse(before.stdout)).toMatchObject({ node: process.versions.node });
+    expect(between.stdout + between.stderr).toContain('/nowhere/b');
+    expect(after.stderr).toContain('/nowhere/c');
   });
 
   it('docs/cli.md describes every command and every flag', () => {

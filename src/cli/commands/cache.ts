@@ -1,9 +1,10 @@
 import type { Command } from 'commander';
 import type { ClipdClient } from '../../daemon/index.js';
-import { addRootFlags, byteSize, locate, type RootFlags } from '../daemon-flags.js';
+import type { CommonFlags } from '../common-flags.js';
+import { byteSize, locate } from '../daemon-flags.js';
 import { printResult } from '../output.js';
 
-interface Flags extends RootFlags {
+interface Flags extends CommonFlags {
   readonly to?: number;
   readonly mounted?: boolean;
 }
@@ -119,7 +120,7 @@ async function verifyDirectory(directory: string) {
 export function registerCache(program: Command): void {
   const cache = program.command('cache').description('the disk cache of inflated spans, through the clipd that has it');
   const add = (name: string, description: string, action: (flags: Flags) => Promise<void>): Command =>
-    addRootFlags(cache.command(name).description(description)).action(action);
+    cache.command(name).description(description).action(action);
   add('ls', 'list the cached layers, the last used first', list);
   add('stat', 'how much there is, and who has it open', stat);
   add('prune', 'free what nobody has mounted, the longest unused first', prune)

@@ -1,8 +1,9 @@
 import type { Command } from 'commander';
-import { addRootFlags, locate, type RootFlags } from '../daemon-flags.js';
+import type { CommonFlags } from '../common-flags.js';
+import { locate } from '../daemon-flags.js';
 import { printResult } from '../output.js';
 
-async function health(flags: RootFlags): Promise<void> {
+async function health(flags: CommonFlags): Promise<void> {
   const { ClipdClient } = await import('../../daemon/index.js');
   const value = await new ClipdClient((await locate(flags)).root).health();
   printResult(
@@ -13,5 +14,5 @@ async function health(flags: RootFlags): Promise<void> {
 }
 
 export function registerHealth(program: Command): void {
-  addRootFlags(program.command('health').description('whether clipd answers; exit code 1 if not')).action(health);
+  program.command('health').description('whether clipd answers; exit code 1 if not').action(health);
 }

@@ -2,6 +2,7 @@ import { constants } from 'node:os';
 import { type Command, InvalidArgumentError } from 'commander';
 import { ClipError } from '../../bytes/index.js';
 import type { IndexResult } from '../../index/index.js';
+import type { CommonFlags } from '../common-flags.js';
 import { printResult } from '../output.js';
 
 export interface RegistryFlags {
@@ -29,15 +30,13 @@ export function wholeNumber(text: string): number {
   return Number(text);
 }
 
-interface Flags extends RegistryFlags {
+interface Flags extends RegistryFlags, CommonFlags {
   readonly image: string;
   readonly out: string;
   readonly checkpoint?: number;
   readonly storageImage?: string;
   readonly platform?: string;
   readonly hashes?: boolean;
-  readonly json?: boolean;
-  readonly verbose?: boolean;
 }
 
 /** Runs `work` with a signal that Ctrl-C (or SIGTERM) aborts; then the exit code is 128 + the signal's number, and all is cleaned up. */
@@ -127,8 +126,5 @@ export function registerIndex(program: Command): void {
     .option('--storage-image <ref>', 'where mounts shall fetch the layers, if not from --image')
     .option('--platform <os/arch>', "platform of a multi-platform image (default: this machine's)")
     .option('--hashes', 'record the SHA-256 of every file, and check diff IDs');
-  addRegistryFlags(command)
-    .option('--json', 'print the result as JSON')
-    .option('--verbose', 'say more')
-    .action((flags: Flags) => run(flags));
+  addRegistryFlags(command).action((flags: Flags) => run(flags));
 }

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { addCommonFlags } from '../common-flags.js';
 
 type Register = (program: Command) => void;
 
@@ -26,4 +27,5 @@ export async function registerCommands(program: Command, args: readonly string[]
   const asked = args[0] ?? '';
   const load = Object.hasOwn(commands, asked) ? [commands[asked]!] : Object.values(commands);
   for (const register of await Promise.all(load.map((each) => each()))) register(program);
+  addCommonFlags(program);
 }

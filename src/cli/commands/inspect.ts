@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import type { Archive } from '../../archive/index.js';
+import type { CommonFlags } from '../common-flags.js';
 import { printResult } from '../output.js';
 
 function describe(archive: Archive, path: string, size: number, inodes: number): object {
@@ -46,7 +47,11 @@ function describe(archive: Archive, path: string, size: number, inodes: number):
   };
 }
 
-async function run(flags: { clip: string; json?: boolean }): Promise<void> {
+interface Flags extends CommonFlags {
+  readonly clip: string;
+}
+
+async function run(flags: Flags): Promise<void> {
   const [{ openArchiveFile }, { ErofsReader }, { formatBytes, formatTable, shortDigest }] = await Promise.all([
     import('../../index/index.js'),
     import('../../erofs/index.js'),
@@ -107,7 +112,5 @@ export function registerInspect(program: Command): void {
     .command('inspect')
     .description('show what an archive holds')
     .requiredOption('--clip <file>', 'the archive')
-    .option('--json', 'print JSON')
-    .option('--verbose', 'say more')
-    .action((flags: { clip: string; json?: boolean }) => run(flags));
+    .action((flags: Flags) => run(flags));
 }

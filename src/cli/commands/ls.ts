@@ -12,12 +12,12 @@ import {
   S_IFREG,
   S_IFSOCK,
 } from '../../erofs/index.js';
+import type { CommonFlags } from '../common-flags.js';
 
-interface Flags {
+interface Flags extends CommonFlags {
   readonly clip: string;
   readonly long?: boolean;
   readonly recursive?: boolean;
-  readonly json?: boolean;
 }
 
 interface Entry {
@@ -249,7 +249,5 @@ export function registerLs(program: Command): void {
     .requiredOption('--clip <file>', 'the archive')
     .option('-l, --long', 'mode, links, owner, group, size, time (UTC) and link target too')
     .option('-R, --recursive', 'directories below, too')
-    .option('--json', 'print a JSON array')
-    .option('--verbose', 'say more')
     .action((path: string | undefined, flags: Flags) => run(path, flags));
 }

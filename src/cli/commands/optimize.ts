@@ -3,10 +3,11 @@ import type { Command } from 'commander';
 import type { Archive } from '../../archive/index.js';
 import { ClipError } from '../../bytes/index.js';
 import type { RecordedProfile, TouchedRange } from '../../lazy/index.js';
+import type { CommonFlags } from '../common-flags.js';
 import { printResult } from '../output.js';
 import { addRegistryFlags, credentialsFrom, interruptible, type RegistryFlags, wholeNumber } from './index-command.js';
 
-interface Flags extends RegistryFlags {
+interface Flags extends RegistryFlags, CommonFlags {
   readonly clip?: string;
   readonly image?: string;
   readonly profile?: string;
@@ -15,7 +16,6 @@ interface Flags extends RegistryFlags {
   readonly platform?: string;
   readonly checkpoint?: number;
   readonly shape: boolean;
-  readonly json?: boolean;
 }
 
 function readProfile(path: string): string {
@@ -198,8 +198,6 @@ export function registerOptimize(program: Command): void {
       'keep spans of equal length, and with them the cache entries of other archives of these layers',
     );
   addRegistryFlags(command)
-    .option('--json', 'print the result as JSON')
-    .option('--verbose', 'say more')
     .addHelpText('after', '\nShaped spans share no cache entries with those of other archives of the same layers.')
     .action((command: string[], flags: Flags) => run(flags, command));
 }

@@ -1,11 +1,12 @@
 import type { Command } from 'commander';
 import { ClipError } from '../../bytes/index.js';
 import type { ClipdClient, PrefetchReply } from '../../daemon/index.js';
-import { addRootFlags, byteSize, locate, type RootFlags } from '../daemon-flags.js';
+import type { CommonFlags } from '../common-flags.js';
+import { byteSize, locate } from '../daemon-flags.js';
 import { printResult } from '../output.js';
 import { interruptible } from './index-command.js';
 
-interface Flags extends RootFlags {
+interface Flags extends CommonFlags {
   readonly profile?: boolean;
   readonly rate?: number;
   readonly wait?: boolean;
@@ -98,5 +99,5 @@ export function registerPrefetch(program: Command): void {
     .option('--wait', 'stay until it is there, and show how far it is; exit code 1 if not all came')
     .option('--status', 'how far the prefetches of this mount are')
     .option('--cancel', 'call off those that run');
-  addRootFlags(command).action(prefetch);
+  command.action(prefetch);
 }

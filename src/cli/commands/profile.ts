@@ -2,10 +2,11 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { ClipError } from '../../bytes/index.js';
-import { addRootFlags, locate, type RootFlags } from '../daemon-flags.js';
+import type { CommonFlags } from '../common-flags.js';
+import { locate } from '../daemon-flags.js';
 import { printResult } from '../output.js';
 
-interface StopFlags extends RootFlags {
+interface StopFlags extends CommonFlags {
   readonly out?: string;
 }
 
@@ -36,7 +37,7 @@ function summary(ranges: readonly { start: number; end: number }[]): { ranges: n
   return { ranges: ranges.length, touchedBytes: ranges.reduce((sum, range) => sum + range.end - range.start, 0) };
 }
 
-async function list(flags: RootFlags): Promise<void> {
+async function list(flags: CommonFlags): Promise<void> {
   const { parseProfile, profilesDirectory } = await import('../../lazy/index.js');
   const directory = profilesDirectory((await locate(flags)).cacheDir);
   let names: string[] = [];
@@ -59,14 +60,11 @@ async function list(flags: RootFlags): Promise<void> {
 
 export function registerProfile(program: Command): void {
   const profile = program.command('profile').description('what a mount read first: recorded for 60 s after each mount');
-  addRootFlags(
-    profile
-      .command('stop')
-      .description('end the recording of a mount; prints where its profile is')
-      .argument('<dir>', 'the mount point')
-      .option('--out <file>', 'write the profile here, too'),
-  ).action(stop);
-  addRootFlags(profile.command('ls').description('the profiles that were kept, one per image and entrypoint')).action(
-    list,
-  );
+  profile
+    .command('stop')
+    .description('end the recording of a mount; prints where its profile is')
+    .argument('<dir>', 'the mount point')
+    .option('--out <file>', 'write the profile here, too')
+    .action(stop);
+  profile.command('ls').description('the profiles that were kept, one per image and entrypoint').action(list);
 }

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import type { MountInfoReply } from '../../daemon/index.js';
-import { addRootFlags, locate, type RootFlags } from '../daemon-flags.js';
+import type { CommonFlags } from '../common-flags.js';
+import { locate } from '../daemon-flags.js';
 import { printResult } from '../output.js';
 
 const NAMES = { image: 'the image', profile: 'its profile', paths: 'files' } as const;
@@ -19,7 +20,7 @@ async function noteDead(root: string): Promise<void> {
   );
 }
 
-async function ps(flags: RootFlags): Promise<void> {
+async function ps(flags: CommonFlags): Promise<void> {
   const { ClipdClient, NotRunningError } = await import('../../daemon/index.js');
   const { root } = await locate(flags);
   const client = new ClipdClient(root);
@@ -41,5 +42,5 @@ async function ps(flags: RootFlags): Promise<void> {
 
 export function registerPs(program: Command): void {
   const command = program.command('ps').alias('list').description('list mounts: place, image, archive');
-  addRootFlags(command).action(ps);
+  command.action(ps);
 }

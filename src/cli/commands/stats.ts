@@ -1,9 +1,10 @@
 import type { Command } from 'commander';
-import { addRootFlags, locate, type RootFlags } from '../daemon-flags.js';
+import type { CommonFlags } from '../common-flags.js';
+import { locate } from '../daemon-flags.js';
 import { printResult } from '../output.js';
 import { describePrefetch } from './prefetch.js';
 
-async function stats(flags: RootFlags): Promise<void> {
+async function stats(flags: CommonFlags): Promise<void> {
   const { ClipdClient } = await import('../../daemon/index.js');
   const value = await new ClipdClient((await locate(flags)).root).stats();
   printResult(value, flags.json === true, () => {
@@ -26,5 +27,5 @@ async function stats(flags: RootFlags): Promise<void> {
 }
 
 export function registerStats(program: Command): void {
-  addRootFlags(program.command('stats').description('what clipd has fetched and served')).action(stats);
+  program.command('stats').description('what clipd has fetched and served').action(stats);
 }

@@ -2,10 +2,11 @@ import { readlinkSync } from 'node:fs';
 import type { Command } from 'commander';
 import { ClipError } from '../../bytes/index.js';
 import type { ClipdClient } from '../../daemon/index.js';
-import { addRootFlags, locate, type RootFlags } from '../daemon-flags.js';
+import type { CommonFlags } from '../common-flags.js';
+import { locate } from '../daemon-flags.js';
 import { printResult } from '../output.js';
 
-interface Flags extends RootFlags {
+interface Flags extends CommonFlags {
   readonly force?: boolean;
   readonly lazy?: boolean;
 }
@@ -49,5 +50,5 @@ export function registerUmount(program: Command): void {
     .argument('<dir>', 'the mount point')
     .option('--lazy', 'take it out of the tree now; who has files open keeps them until done')
     .option('--force', 'also when busy; who has files open gets errors');
-  addRootFlags(command).action(umount);
+  command.action(umount);
 }

@@ -3,15 +3,14 @@ import type { Archive } from '../../archive/index.js';
 import { ClipError } from '../../bytes/index.js';
 import type { SpanSource } from '../../index/index.js';
 import type { ImageSource } from '../../oci/index.js';
+import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
 import { printResult } from '../output.js';
 import { addRegistryFlags, credentialsFrom, interruptible, type RegistryFlags } from './index-command.js';
 
-interface Flags extends RegistryFlags {
+interface Flags extends RegistryFlags, CommonFlags {
   readonly clip: string;
   readonly from: 'registry' | 'cache';
-  readonly cacheDir?: string;
-  readonly json?: boolean;
 }
 
 /** Where the spans come from; `close` when done. */
@@ -36,9 +35,6 @@ async function openSource(
 }
 
 async function run(flags: Flags): Promise<void> {
-  if (flags.from === 'registry' && flags.cacheDir !== undefined) {
-    throw new ClipError('USAGE', '--cache-dir goes with --from cache');
-  }
   const [{ openArchiveFile, verifyArchive }, { createProgress }, { formatBytes, shortDigest }] = await Promise.all([
     import('../../index/index.js'),
     import('../progress.js'),
@@ -99,13 +95,6 @@ export function registerVerify(program: Command): void {
       new Option('--from <where>', 'what to check: what the registry serves, or what the span cache holds')
         .choices(['registry', 'cache'])
         .default('registry'),
-    )
-    .option(
-      '--cache-dir <dir>',
-      'with --from cache (default $CLIP_CACHE_DIR, /var/cache/clip, or $XDG_CACHE_HOME/clip)',
     );
-  addRegistryFlags(command)
-    .option('--json', 'print the result as JSON')
-    .option('--verbose', 'say more')
-    .action((flags: Flags) => run(flags));
+  addRegistryFlags(command).action((flags: Flags) => run(flags));
 }

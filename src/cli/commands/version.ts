@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
+import type { CommonFlags } from '../common-flags.js';
 import { printResult } from '../output.js';
 
 /** Put in by scripts/bundle.mjs. */
@@ -16,11 +17,9 @@ export function registerVersion(program: Command): void {
   program
     .command('version')
     .description('print the versions of clip, Node and the kernel')
-    .option('--json', 'print JSON')
-    .option('--verbose', 'say more')
-    .action(async (options: { json?: boolean }) => {
+    .action(async (flags: CommonFlags) => {
       const { release } = await import('node:os');
       const value = { clip: packageVersion(), node: process.versions.node, kernel: release() };
-      printResult(value, options.json === true, () => `clip ${value.clip} (node ${value.node}, linux ${value.kernel})`);
+      printResult(value, flags.json === true, () => `clip ${value.clip} (node ${value.node}, linux ${value.kernel})`);
     });
 }

@@ -1,0 +1,31 @@
+import type { Command } from 'commander';
+
+/** The flags of every command (DESIGN §8). A command that neither talks to clipd nor looks at its cache has no use for the first two. */
+export interface CommonFlags {
+  readonly root?: string;
+  readonly cacheDir?: string;
+  readonly json?: boolean;
+  readonly verbose?: boolean;
+}
+
+/** Adds them to `program` and everything below it: they may stand before the command's name, or after it, which counts more. */
+export function addCommonFlags(program: Command): void {
+  addTo(program);
+  program.hook('preAction', (_, action) => {
+    const own = (name: string): boolean => action.getOptionValueSource(name) !== undefined;
+    for (let above = action.parent; above !== null; above = above.parent) {
+      for (const [name, value] of Object.entries(above.opts())) {
+        if (!own(name)) action.setOptionValueWithSource(name, value, 'cli');
+      }
+    }
+  });
+}
+
+function addTo(command: Command): void {
+  command
+    .option('--root <dir>', "clipd's socket and state (default $CLIP_ROOT, /run/clip, or $XDG_RUNTIME_DIR/clip)")
+    .option('--cache-dir <dir>', 'the span cache (default $CLIP_CACHE_DIR, /var/cache/clip, or $XDG_CACHE_HOME/clip)')
+    .option('--json', 'print JSON')
+    .option('--verbose', 'say more, and log more');
+  for (const below of command.commands) addTo(below);
+}
