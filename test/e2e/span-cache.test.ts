@@ -6,6 +6,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Clipctl } from '../support/clipctl.js';
 import { layerLike } from '../support/gzip.js';
 import { type TestImage, writeImage } from '../support/images.js';
+import { readDirect } from '../support/mounted.js';
 import { file, tar } from '../support/tar.js';
 
 // One layer under two archives that cut it differently, both mounted, in a cache a quarter of what they need: needs root.
@@ -57,8 +58,9 @@ test('readers of two mounts under a small cap get every byte, before and after a
   expect(new Set(layers.map(({ layer }) => layer)).size).toBe(1);
   expect(new Set(layers.map(({ table }) => table)).size).toBe(2);
 
+  // Were the first answered by the page cache, its spans might have been evicted before the restart.
   const readOne = async (): Promise<void> => {
-    expect(digestOf(await readFile(join(places[1]!, 'file-7')))).toBe(digestOf(files[7]!.content));
+    expect(digestOf(await readDirect(join(places[1]!, 'file-7')))).toBe(digestOf(files[7]!.content));
   };
   await readOne();
   await clip.ok('daemon', '--stop');
@@ -67,6 +69,7 @@ test('readers of two mounts under a small cap get every byte, before and after a
   // What was left was checked against the archive before it was used, and needed no registry.
   const after = (await clip.stats()).counters;
   expect(after.spansChecked).toBeGreaterThan(0);
+  expect(after.demandBytes).toBe(0);
   await Promise.all([4, 5].map(readAround));
   expect((await clip.stats()).counters.failedSpans).toBe(0);
 }, 60_000);

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
-import { chmodSync, readFileSync } from 'node:fs';
+import { chmodSync, constants, readFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import type { Health, MountInfoReply } from '../../src/daemon/index.js';
 import type { Clipctl } from './clipctl.js';
 import { layerLike } from './gzip.js';
@@ -37,6 +38,11 @@ export async function indexedImage(clip: Clipctl, name: string, seed = 1, largeB
   await clip.ok('index', '--image', image.reference, '--out', archive, '--checkpoint', '1');
   const hashes = new Map([...files].map(([path, content]) => [path, sha256Of(content)]));
   return { archive, hashes, remove: () => image.remove() };
+}
+
+/** A file's bytes as the server has them now: O_DIRECT passes by the kernel's page cache, which may know them from before. */
+export async function readDirect(path: string): Promise<Buffer> {
+  return await readFile(path, { flag: constants.O_RDONLY | constants.O_DIRECT });
 }
 
 export async function health(clip: Clipctl): Promise<Health> {
