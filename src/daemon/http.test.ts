@@ -11,6 +11,7 @@ beforeEach(async () => {
   server = createApiServer(
     {
       'GET /wait': (_body, query) => ({ mountPoint: mountPointOf(query) }),
+      'GET /echo': () => null,
       'POST /echo': (body) => body,
       'POST /fault': () => {
         throw new TypeError('a bug');
@@ -43,6 +44,18 @@ test.each([
 
 test('one parameter, with what a URL escapes', async () => {
   expect(await ask('/wait?mountPoint=%2Fm%20n%0A')).toEqual([200, { mountPoint: '/m n\n' }]);
+});
+
+test('a method that the path does not take is told which it takes; a path that nobody knows is not there', async () => {
+  const response = await fetch(`http://127.0.0.1:${port}/echo?a=1`, { method: 'DELETE' });
+  expect([response.status, response.headers.get('allow')]).toEqual([405, 'GET, POST']);
+  expect(await response.json()).toEqual({
+    error: expect.objectContaining({ code: 'USAGE', message: 'DELETE /echo: this path takes GET, POST' }),
+  });
+  expect(await ask('/wait', { method: 'PUT' })).toEqual([405, expect.anything()]);
+  expect(await ask('/nothing')).toEqual([404, { error: expect.objectContaining({ code: 'NOT_FOUND' }) }]);
+  const head = await fetch(`http://127.0.0.1:${port}/echo`, { method: 'HEAD' });
+  expect([head.status, await head.text()]).toEqual([405, '']);
 });
 
 test('a client that hangs up in the middle of its request is no fault of ours; a bug is', async () => {

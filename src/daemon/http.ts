@@ -42,10 +42,40 @@ async function readBody(request: IncomingMessage): Promise<unknown> {
   }
 }
 
-function send(response: ServerResponse, status: number, value: unknown): void {
+/** A path of the API, asked for with a method that it does not take. */
+class MethodNotAllowed extends ClipError {
+  constructor(
+    asked: string,
+    readonly allow: string,
+  ) {
+    super('USAGE', `${asked}: this path takes ${allow}`);
+  }
+}
+
+function routeFor(routes: Readonly<Record<string, Route>>, method: string, path: string): Route {
+  const asked = `${method} ${path}`;
+  const route = routes[asked];
+  if (route !== undefined) return route;
+  const takes = Object.keys(routes)
+    .map((key) => key.split(' ') as [string, string])
+    .flatMap(([takenMethod, takenPath]) => (takenPath === path ? [takenMethod] : []));
+  if (takes.length > 0) throw new MethodNotAllowed(asked, takes.sort().join(', '));
+  throw new ClipError('NOT_FOUND', `no ${asked} in this clipd's API`, {
+    hint: 'client and clipd are of different versions: clipctl daemon --upgrade',
+  });
+}
+
+function send(response: ServerResponse, status: number, value: unknown, headers: Record<string, string> = {}): void {
   const text = `${JSON.stringify(value)}\n`;
-  response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) });
+  const length = Buffer.byteLength(text);
+  response.writeHead(status, { 'content-type': 'application/json', 'content-length': length, ...headers });
   response.end(text);
+}
+
+function sendError(response: ServerResponse, error: unknown): void {
+  const reply: ErrorReply = { error: toWireError(error) };
+  if (error instanceof MethodNotAllowed) send(response, 405, reply, { allow: error.allow });
+  else send(response, (error instanceof ClipError && STATUS[error.code]) || 500, reply);
 }
 
 /** JSON over HTTP; `routes` by "METHOD /path". */
@@ -56,20 +86,13 @@ export function createApiServer(routes: Readonly<Record<string, Route>>, onFault
     void (async () => {
       try {
         const url = new URL(request.url ?? '/', 'http://clipd');
-        const route = routes[`${request.method} ${url.pathname}`];
-        if (route === undefined) {
-          throw new ClipError('NOT_FOUND', `no ${request.method} ${url.pathname} in this clipd's API`, {
-            hint: 'client and clipd are of different versions: clipctl daemon --upgrade',
-          });
-        }
+        const route = routeFor(routes, request.method ?? 'GET', url.pathname);
         send(response, 200, await route(await readBody(request), url.searchParams, gone.signal));
       } catch (error) {
-        const known = error instanceof ClipError;
         // Who has hung up in the middle of a request is nobody's fault, and not there to be told.
         if (response.destroyed) return;
-        if (!known) onFault(error);
-        const reply: ErrorReply = { error: toWireError(error) };
-        if (!response.headersSent) send(response, (known && STATUS[error.code]) || 500, reply);
+        if (!(error instanceof ClipError)) onFault(error);
+        if (!response.headersSent) sendError(response, error);
       }
     })();
   });
