@@ -1,7 +1,7 @@
 import { Command, CommanderError } from 'commander';
 import { ClipError } from '../bytes/index.js';
+import { packageVersion } from '../metrics/index.js';
 import { registerCommands } from './commands/index.js';
-import { packageVersion } from './commands/version.js';
 import { EXIT_FAILED, EXIT_USAGE, exitCodeOf, printError } from './output.js';
 
 const program = new Command('clipctl')

@@ -1,6 +1,6 @@
 import type { Server } from 'node:http';
+import { packageVersion } from '../metrics/index.js';
 import { type DaemonSettings, LISTEN_FD, loadServer, SETTINGS_VARIABLE } from '../mount/index.js';
-import { packageVersion } from './version.js';
 
 /** The server process of clipd, spawned by the keeper. */
 const settings = JSON.parse(process.env[SETTINGS_VARIABLE] ?? '{}') as DaemonSettings;
