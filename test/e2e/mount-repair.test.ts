@@ -6,7 +6,16 @@ import { mountArchive } from '../../src/index.js';
 import { Clipctl } from '../support/clipctl.js';
 import { layerLike } from '../support/gzip.js';
 import { writeImage } from '../support/images.js';
-import { alive, eventually, health, type IndexedImage, indexedImage, listed, sha256Of } from '../support/mounted.js';
+import {
+  alive,
+  eventually,
+  health,
+  type IndexedImage,
+  indexedImage,
+  isDead,
+  listed,
+  sha256Of,
+} from '../support/mounted.js';
 import { startProxy } from '../support/proxy.js';
 import { LOGIN, startRegistry } from '../support/registry.js';
 import { file, tar } from '../support/tar.js';
@@ -34,15 +43,6 @@ async function withOwn(use: (own: Clipctl) => Promise<void>): Promise<void> {
     await use(own);
   } finally {
     await own.close();
-  }
-}
-
-function isDead(place: string): boolean {
-  try {
-    readdirSync(place);
-    return false;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'ENOTCONN';
   }
 }
 

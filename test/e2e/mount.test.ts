@@ -19,7 +19,16 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { openArchive } from '../../src/archive/index.js';
 import { bytesInput } from '../support/archives.js';
 import { Clipctl, runProgram } from '../support/clipctl.js';
-import { alive, eventually, health, type IndexedImage, indexedImage, listed, sha256Of } from '../support/mounted.js';
+import {
+  alive,
+  eventually,
+  health,
+  type IndexedImage,
+  indexedImage,
+  isDead,
+  listed,
+  sha256Of,
+} from '../support/mounted.js';
 
 // clipctl mount as a user meets it: real mounts, real processes, no mocks. Needs root and /dev/fuse.
 
@@ -52,15 +61,6 @@ async function mount(of: IndexedImage, name: string, ...args: string[]): Promise
   const ran = await clip.ok('mount', '--clip', of.archive, '--at', place, ...args);
   expect(ran.stdout).toBe(`${place}\n`);
   return place;
-}
-
-function errorOf(action: () => unknown): string | undefined {
-  try {
-    action();
-    return undefined;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code;
-  }
 }
 
 describe('mount and umount', () => {
@@ -369,7 +369,7 @@ describe('processes', () => {
       process.kill(keeperPid, 'SIGKILL');
       await eventually(() => !alive(serverPid) && !alive(keeperPid));
       // A zombie's other threads may still be letting go of /dev/fuse.
-      await eventually(() => errorOf(() => readdirSync(a)) === 'ENOTCONN');
+      await eventually(() => isDead(a));
       const c = await own.place('c');
       await own.ok('mount', '--clip', other.archive, '--at', c);
       for (const place of [a, b]) verify(place, image);

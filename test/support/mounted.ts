@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { chmodSync, constants, readFileSync } from 'node:fs';
+import { chmodSync, constants, readFileSync, statfsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import type { Health, MountInfoReply } from '../../src/daemon/index.js';
 import type { Clipctl } from './clipctl.js';
@@ -68,5 +68,15 @@ export function alive(pid: number): boolean {
     return !/^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
   } catch {
     return false;
+  }
+}
+
+/** Whether a mount's server has gone. Of a directory that was listed before, the kernel may go on telling what it was told. */
+export function isDead(place: string): boolean {
+  try {
+    statfsSync(place);
+    return false;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'ENOTCONN';
   }
 }
