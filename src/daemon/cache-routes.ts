@@ -19,12 +19,12 @@ export function cacheRoutes(engine: Engine, { cacheDir }: DaemonSettings): Recor
       })),
     }),
     [`POST ${API.cachePrune}`]: (body): CachePruneReply => {
-      const { to = 0, mounted = false } = cachePruneRequest(body, 'body');
+      const { to = 0, mounted = false } = cachePruneRequest(body, 'request: body');
       const freedBytes = cache.prune(to, mounted ? 'anything' : 'unmounted');
       return { freedBytes, usedBytes: cache.usedBytes };
     },
     [`POST ${API.cacheVerify}`]: async (body, _query, signal): Promise<CacheVerifyReply> => {
-      cacheVerifyRequest(body, 'body');
+      cacheVerifyRequest(body, 'request: body');
       const files = await engine.verifyCache(signal);
       return { files, damaged: files.reduce((sum, file) => sum + file.damaged, 0) };
     },

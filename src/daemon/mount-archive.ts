@@ -88,17 +88,6 @@ function idOf(cache: ContentCache): number {
   return id;
 }
 
-/** @throws ClipError USAGE */
-function checkContentCache(cache: string | ContentCache | undefined): void {
-  if (cache === undefined || typeof cache === 'string') return;
-  for (const method of ['getContent', 'storeContent'] as const) {
-    if (typeof cache?.[method] === 'function') continue;
-    throw new ClipError('USAGE', `contentCache has no ${method}()`, {
-      hint: 'give a URL such as redis://HOST:PORT, or an object with getContent() and storeContent()',
-    });
-  }
-}
-
 async function startEngine(key: string, options: MountArchiveOptions): Promise<Engine> {
   await null; // so that the caller has noted us
   const self = engines.get(key);
@@ -189,7 +178,8 @@ export function mountArchive(options: MountArchiveOptions): MountedArchive {
   };
 
   const start = async (): Promise<void> => {
-    checkContentCache(options.contentCache);
+    // The registry client comes with it, which a `clipctl` that only loads this file does without.
+    (await import('./mount-options.js')).checkMountOptions(options);
     const { readahead, readTimeout, plainHttp, prefetch, fill } = options;
     // What only this process can find out is found out while the engine starts.
     const preparing = prepareMount(

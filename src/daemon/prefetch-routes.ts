@@ -16,7 +16,7 @@ export function prefetchRoutes(server: MountServer): Record<string, Route> {
   });
   return {
     [`POST ${API.prefetch}`]: async (body): Promise<PrefetchReply> => {
-      const request = prefetchRequest(body, 'body');
+      const request = prefetchRequest(body, 'request: body');
       const { mountPoint } = request;
       const mount = await server.mountOf(mountPoint);
       return { mountPoint, ...(await mount.ahead.start(wishOf(request))) };
@@ -26,7 +26,7 @@ export function prefetchRoutes(server: MountServer): Record<string, Route> {
       return replies(mountPoint, (await server.mountOf(mountPoint)).ahead.list());
     },
     [`POST ${API.prefetchCancel}`]: async (body) => {
-      const { mountPoint, id } = prefetchCancelRequest(body, 'body');
+      const { mountPoint, id } = prefetchCancelRequest(body, 'request: body');
       return replies(mountPoint, (await server.mountOf(mountPoint)).ahead.cancel(id));
     },
   };

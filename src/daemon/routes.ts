@@ -128,7 +128,7 @@ export function routesOf(context: ServerProcessContext, version: string): Record
     [`GET ${API.health}`]: health,
     [`GET ${API.mounts}`]: async () => ({ mounts: await list() }),
     [`POST ${API.mounts}`]: async (body) => {
-      const request = mountRequest(body, 'body');
+      const request = mountRequest(body, 'request: body');
       requireSameDaemon(request, context);
       return describe(
         await server.mount({
@@ -144,16 +144,16 @@ export function routesOf(context: ServerProcessContext, version: string): Record
       );
     },
     [`POST ${API.unmount}`]: async (body): Promise<UnmountReply> => {
-      const { mountPoint, mode } = unmountRequest(body, 'body');
+      const { mountPoint, mode } = unmountRequest(body, 'request: body');
       return { mountPoint, ...(await server.unmount(mountPoint, mode)) };
     },
-    [`POST ${API.profileStop}`]: (body) => stopProfile(profileStopRequest(body, 'body').mountPoint),
+    [`POST ${API.profileStop}`]: (body) => stopProfile(profileStopRequest(body, 'request: body').mountPoint),
     ...prefetchRoutes(server),
     ...cacheRoutes(engine, settings),
     [`GET ${API.wait}`]: (_body, query, signal) => wait(query, signal),
     [`GET ${API.stats}`]: stats,
-    [`POST ${API.stop}`]: (body) => server.stop(stopRequest(body, 'body').onlyIfIdle ?? false),
-    [`POST ${API.upgrade}`]: (body) => server.upgrade(upgradeRequest(body, 'body').serverModule),
+    [`POST ${API.stop}`]: (body) => server.stop(stopRequest(body, 'request: body').onlyIfIdle ?? false),
+    [`POST ${API.upgrade}`]: (body) => server.upgrade(upgradeRequest(body, 'request: body').serverModule),
   };
 }
 

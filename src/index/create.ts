@@ -6,10 +6,11 @@ import {
   type Placement,
   type Profile,
 } from '../archive/index.js';
-import { ClipError } from '../bytes/index.js';
+import { anyFunction, anyObject, boolean, ClipError, checked, fields, shown, string } from '../bytes/index.js';
 import { treeWarnings, writeErofs } from '../erofs/index.js';
 import {
   type Credentials,
+  credentialsOption,
   type ImageSource,
   openImageSource,
   type Platform,
@@ -56,6 +57,24 @@ export interface CreateFromOCIImageOptions {
   readonly onWarning?: ((warning: string) => void) | undefined;
 }
 
+const checkOptions = fields(
+  { imageRef: string, outputPath: string },
+  {
+    storageImageRef: string,
+    platform: checked('a string such as "linux/amd64", or { os, architecture }', (value) => {
+      const { os, architecture } = Object(value) as Partial<Platform>;
+      return typeof value === 'string' || (typeof os === 'string' && typeof architecture === 'string');
+    }),
+    credentials: credentialsOption,
+    plainHttp: boolean,
+    hashes: boolean,
+    source: anyObject,
+    signal: checked('an AbortSignal', (value) => value instanceof AbortSignal),
+    onProgress: anyFunction,
+    onWarning: anyFunction,
+  },
+);
+
 export interface IndexResult {
   readonly outputPath: string;
   /** "sha256:…" of the raw sections. */
@@ -98,7 +117,7 @@ function spanBytesOf(options: CreateFromOCIImageOptions): number {
   const mib = options.checkpointMiB ?? DEFAULT_CHECKPOINT_MIB;
   if (!Number.isInteger(mib) || mib < MIN_CHECKPOINT_MIB || mib > MAX_CHECKPOINT_MIB) {
     const range = `${MIN_CHECKPOINT_MIB} to ${MAX_CHECKPOINT_MIB}`;
-    throw new ClipError('USAGE', `a checkpoint every ${mib} MiB: a whole number from ${range} expected`, {
+    throw new ClipError('USAGE', `a checkpoint every ${shown(mib)} MiB: a whole number from ${range} expected`, {
       hint: 'leave --checkpoint (checkpointMiB) out for the default, which suits most images',
     });
   }
@@ -130,7 +149,8 @@ function imageMetaOf(
  * @example
  * const { size } = await createFromOCIImage({ imageRef: '127.0.0.1:5000/py:latest', outputPath: 'py.clip' });
  */
-export function createFromOCIImage(options: CreateFromOCIImageOptions): Promise<IndexResult> {
+export async function createFromOCIImage(options: CreateFromOCIImageOptions): Promise<IndexResult> {
+  checkOptions(options, 'createFromOCIImage: options');
   return indexImage(options, {});
 }
 

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { ClipError } from '../bytes/index.js';
+import { type Check, ClipError, checked } from '../bytes/index.js';
 import { type Json, parseJsonObject } from './manifest.js';
 
 /** How to log in to a registry. Plain data: a client resolves it and a daemon uses it. */
@@ -21,6 +21,20 @@ export interface RegistryCredentialProvider {
   /** @returns null to go on anonymously; a rejection fails the request. */
   getCredentials(registry: string, repository: string): Promise<Credentials | null>;
 }
+
+/** As an option of ours. What is in it is never shown. */
+export const credentialsOption: Check<Credentials | RegistryCredentialProvider | null> = checked(
+  'null, { username, password }, or an object with getCredentials()',
+  (value) => {
+    if (value === null) return true;
+    if (typeof value !== 'object' || Array.isArray(value)) return false;
+    const { getCredentials, username, password, identityToken, registryToken } = value as Record<string, unknown>;
+    const texts = [username, password, identityToken, registryToken];
+    return getCredentials === undefined
+      ? texts.every((text) => text === undefined || typeof text === 'string')
+      : typeof getCredentials === 'function';
+  },
+);
 
 interface HelperUser {
   readonly uid: number;

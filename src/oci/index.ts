@@ -2,6 +2,7 @@ export type { SourceCounters } from './client.js';
 export {
   type CredentialLookup,
   type Credentials,
+  credentialsOption,
   DockerCredentials,
   type RegistryCredentialProvider,
 } from './credentials.js';

@@ -1,0 +1,92 @@
+import { ClipError } from './errors.js';
+
+/** Gives a value with its type, or throws a ClipError USAGE that says where it stands, what was expected and what was found. */
+export type Check<T> = (value: unknown, where: string) => T;
+
+/** Of a string no more is shown: it may be a file that somebody has read. */
+const SHOWN_CHARACTERS = 60;
+
+/** A value as an error may name it: what is simple as it is, else what kind it is. */
+export function shown(value: unknown): string {
+  if (typeof value === 'string') {
+    const text = JSON.stringify(value.slice(0, SHOWN_CHARACTERS));
+    return value.length > SHOWN_CHARACTERS ? `${text}… (${value.length} characters)` : text;
+  }
+  if (Array.isArray(value)) return 'a list';
+  if (typeof value === 'object' && value !== null) return 'an object';
+  return typeof value === 'function' || typeof value === 'symbol' ? `a ${typeof value}` : String(value);
+}
+
+export function reject(value: unknown, where: string, expected: string): never {
+  const found = value === undefined ? 'but is missing' : `not ${shown(value)}`;
+  throw new ClipError('USAGE', `${where} must be ${expected}, ${found}`);
+}
+
+/** What `accepts` takes, which `expected` names. */
+export function checked<T>(expected: string, accepts: (value: unknown) => boolean): Check<T> {
+  return (value, where) => (accepts(value) ? (value as T) : reject(value, where, expected));
+}
+
+export const string: Check<string> = checked('a string', (value) => typeof value === 'string');
+
+export const text = (max: number): Check<string> =>
+  checked(
+    `a string of 1 to ${max} characters`,
+    (value) => typeof value === 'string' && value.length > 0 && value.length <= max,
+  );
+
+export const boolean: Check<boolean> = checked('true or false', (value) => typeof value === 'boolean');
+
+export const number = (min: number, max: number): Check<number> =>
+  checked(
+    `a number from ${min} to ${max}`,
+    (value) => typeof value === 'number' && value >= min && value <= max, // NaN is neither
+  );
+
+export const oneOf = <T extends string>(...values: readonly T[]): Check<T> =>
+  checked(`one of ${values.join(', ')}`, (value) => values.includes(value as T));
+
+export const listOf =
+  <T>(check: Check<T>, max: number): Check<readonly T[]> =>
+  (value, where) =>
+    Array.isArray(value) && value.length > 0 && value.length <= max
+      ? value.map((item, i) => check(item, `${where}[${i}]`))
+      : reject(value, where, `a list of 1 to ${max}`);
+
+export const anyObject: Check<Record<string, unknown>> = checked(
+  'an object',
+  (value) => typeof value === 'object' && value !== null && !Array.isArray(value),
+);
+
+export const anyFunction: Check<(...args: never[]) => unknown> = checked(
+  'a function',
+  (value) => typeof value === 'function',
+);
+
+type Shape = Readonly<Record<string, Check<unknown>>>;
+type Of<S extends Shape> = { [K in keyof S]: ReturnType<S[K]> };
+
+/** The fields of an object that are named here, of which those in `optional` may be absent; what others it has does not matter. */
+export function fields<R extends Shape, O extends Shape>(required: R, optional: O): Check<Of<R> & Partial<Of<O>>> {
+  return (value, where) => {
+    const found = anyObject(value, where);
+    const result: Record<string, unknown> = {};
+    for (const [name, check] of Object.entries(required)) result[name] = check(found[name], `${where}.${name}`);
+    for (const [name, check] of Object.entries(optional)) {
+      if (found[name] !== undefined) result[name] = check(found[name], `${where}.${name}`);
+    }
+    return result as Of<R> & Partial<Of<O>>;
+  };
+}
+
+/** An object with these fields and no others: one that nobody knows is an error, not ignored. */
+export function object<R extends Shape, O extends Shape>(required: R, optional: O): Check<Of<R> & Partial<Of<O>>> {
+  const known = fields(required, optional);
+  return (value, where) => {
+    const result = known(value, where);
+    for (const [name, found] of Object.entries(anyObject(value, where))) {
+      if (!Object.hasOwn(required, name) && !Object.hasOwn(optional, name)) reject(found, `${where}.${name}`, 'absent');
+    }
+    return result;
+  };
+}
