@@ -4,7 +4,16 @@ import { KernelMemory, type MemberTrailer } from '../gzip/index.js';
 import { detectEncoding } from './detect.js';
 import { GzipDecoder } from './gzip-decoder.js';
 import { JournalWriter } from './journal.js';
-import { LANE_SHAPE, type LaneShared, type LayerJob, type ToDecode, type ToDigest, toPlainError } from './messages.js';
+import {
+  type ChunkMessage,
+  isClosed,
+  LANE_SHAPE,
+  type LaneShared,
+  type LayerJob,
+  type ToDecode,
+  type ToDigest,
+  toPlainError,
+} from './messages.js';
 import { type DecodeSink, type LayerDecoder, PlainDecoder, type RawState } from './spans.js';
 import { ZstdDecoder } from './zstd-decoder.js';
 
@@ -95,6 +104,7 @@ function post(message: ToDigest, transfer: ArrayBuffer[] = []): void {
 function waitFor(message: number): void {
   for (;;) {
     const now = Atomics.load(done, 0);
+    if (isClosed({ memory, done })) throw new Error('the lane is closed');
     if (now >= message) return;
     Atomics.wait(done, 0, now);
   }
@@ -119,7 +129,7 @@ function newDecoder(head: Uint8Array): LayerDecoder {
   }
 }
 
-function take(message: ToDecode): void {
+function take(message: LayerJob | ChunkMessage): void {
   if (message.type === 'layer') {
     output.restart();
     job = message;
@@ -137,6 +147,11 @@ function take(message: ToDecode): void {
 }
 
 parentPort!.on('message', (message: ToDecode) => {
+  if (message.type === 'close' || isClosed({ memory, done })) {
+    parentPort!.close();
+    digests.close(); // with which the digest worker ends, too
+    return;
+  }
   try {
     take(message);
   } catch (error) {

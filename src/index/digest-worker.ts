@@ -6,6 +6,7 @@ import { LayerDigester } from './layer-digester.js';
 import {
   type DecodedMessage,
   type FromDigest,
+  isClosed,
   LANE_SHAPE,
   type LaneShared,
   type ToDigest,
@@ -64,7 +65,7 @@ function take(message: ToDigest): void {
 }
 
 decoded.on('message', (message: ToDigest) => {
-  if (failed) return;
+  if (failed || isClosed({ memory, done })) return;
   try {
     take(message);
   } catch (error) {

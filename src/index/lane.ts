@@ -5,12 +5,14 @@ import type { BlobTarget } from '../oci/index.js';
 import { DETECT_BYTES } from './detect.js';
 import {
   type ChunkMessage,
+  closeLane,
   type FromDigest,
   fromPlainError,
   LANE_SHAPE,
   type LaneShared,
   type LayerJob,
   type LayerResult,
+  type ToDecode,
 } from './messages.js';
 import { type ModuleImports, readImports } from './python-imports.js';
 
@@ -37,6 +39,8 @@ export class Lane {
   readonly #free: number[] = Array.from({ length: LANE_SHAPE.inSlots }, (_, i) => i);
   /** Layers whose results are to come, in their order. */
   readonly #active: Active[] = [];
+  readonly #shared: LaneShared;
+  readonly #ended: Promise<unknown>;
   readonly #failed: Promise<never>;
   #fail!: (error: Error) => void;
   #failure: Error | null = null;
@@ -56,25 +60,27 @@ export class Lane {
     });
     this.#failed.catch(() => {}); // told by feed() and index()
     const { port1, port2 } = new MessageChannel();
-    const shared: LaneShared = {
+    this.#shared = {
       memory: this.#buffers.memory,
       done: new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT)),
     };
     this.#decode = new Worker(new URL('./decode-worker.js', import.meta.url), {
-      workerData: { ...shared, digests: port1 },
+      workerData: { ...this.#shared, digests: port1 },
       transferList: [port1],
       name: 'clip-decode',
     });
     this.#digest = new Worker(new URL('./digest-worker.js', import.meta.url), {
-      workerData: { ...shared, decoded: port2 },
+      workerData: { ...this.#shared, decoded: port2 },
       transferList: [port2],
       name: 'clip-digest',
     });
     this.#digest.on('message', (message: FromDigest) => this.#receive(message));
-    for (const worker of [this.#decode, this.#digest]) {
+    const ends = [this.#decode, this.#digest].map((worker) => {
       worker.on('error', (error) => this.#fail(error instanceof Error ? error : new Error(String(error))));
       worker.on('exit', (code) => this.#fail(new Error(`an indexing thread ended with code ${code}`)));
-    }
+      return new Promise((resolve) => worker.once('exit', resolve));
+    });
+    this.#ended = Promise.all(ends);
     this.#slot = this.#free.pop()!;
     this.#spare = this.#free.pop()!;
   }
@@ -113,7 +119,7 @@ export class Lane {
   /** Gives the slot at hand to the decoder. Returns when there will be a spare one again, unless there is. */
   #send(last: boolean): Promise<void> | null {
     const message: ChunkMessage = { type: 'chunk', slot: this.#slot, length: this.#fill, last };
-    this.#decode.postMessage(message);
+    this.#tell(message);
     this.#slot = this.#spare!;
     this.#fill = 0;
     this.#spare = this.#free.pop() ?? null;
@@ -143,7 +149,7 @@ export class Lane {
     const result = new Promise<LaneResult>((resolve) => {
       this.#active.push({ name: `layer ${job.digest}`, onDone, resolve, imports: [] });
     });
-    this.#decode.postMessage(job);
+    this.#tell(job);
     const feed = async (): Promise<void> => {
       await read(this.#target);
       await this.#send(true);
@@ -151,9 +157,19 @@ export class Lane {
     return { fed: Promise.race([feed(), this.#failed]), result: Promise.race([result, this.#failed]) };
   }
 
+  #tell(message: ToDecode): void {
+    this.#decode.postMessage(message);
+  }
+
+  /**
+   * The threads end by themselves, with the buffer they are at. Node 20 aborts the whole process when `terminate()` meets a
+   * thread between the making of a zlib stream and its set-up (node_zlib.cc: "close before init").
+   */
   async close(): Promise<void> {
     this.#fail(new ClipError('ABORTED', 'indexing was ended'));
-    await Promise.all([this.#decode.terminate(), this.#digest.terminate()]);
+    closeLane(this.#shared);
+    this.#tell({ type: 'close' });
+    await this.#ended;
   }
 }
 

@@ -24,6 +24,18 @@ export interface LaneShared {
   readonly done: Int32Array<SharedArrayBuffer>;
 }
 
+/** More messages than there ever are. Added to `done` when the lane is closed: whatever is waited for has then been done. */
+const CLOSED = 2 ** 30;
+
+export function closeLane({ done }: LaneShared): void {
+  Atomics.add(done, 0, CLOSED);
+  Atomics.notify(done, 0);
+}
+
+export function isClosed({ done }: LaneShared): boolean {
+  return Atomics.load(done, 0) >= CLOSED;
+}
+
 export interface LayerJob {
   readonly type: 'layer';
   readonly digest: string;
@@ -40,8 +52,13 @@ export interface ChunkMessage {
   readonly last: boolean;
 }
 
+/** Says no more than that the lane is closed, which `isClosed` says to who is at work: for who waits for a message. */
+export interface CloseMessage {
+  readonly type: 'close';
+}
+
 /** Main thread → decode worker. */
-export type ToDecode = LayerJob | ChunkMessage;
+export type ToDecode = LayerJob | ChunkMessage | CloseMessage;
 
 /** What has been decoded since the last one. */
 export interface DecodedMessage {

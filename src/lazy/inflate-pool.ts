@@ -9,6 +9,7 @@ import {
   type Task,
   type TaskMessage,
   type TaskResult,
+  type ToInflate,
 } from './protocol.js';
 
 interface Pending {
@@ -105,6 +106,7 @@ export class InflatePool {
     }
   }
 
+  /** The threads end by themselves, for the reason that index/lane.ts gives. */
   async close(): Promise<void> {
     this.#closed = true;
     const error = closedError();
@@ -114,7 +116,12 @@ export class InflatePool {
       for (const pending of member.running.values()) pending.reject(error);
       member.running.clear();
     }
-    await Promise.all(members.map((member) => member.worker.terminate()));
+    const ends = members.map(({ worker }) => new Promise((resolve) => worker.once('exit', resolve)));
+    for (const { worker } of members) {
+      worker.ref();
+      worker.postMessage(null satisfies ToInflate);
+    }
+    await Promise.all(ends);
   }
 
   #spawn(): Member {

@@ -1,5 +1,5 @@
 import { parentPort } from 'node:worker_threads';
-import type { ResultMessage, Task, TaskMessage, TaskResult } from './protocol.js';
+import type { ResultMessage, Task, TaskMessage, TaskResult, ToInflate } from './protocol.js';
 import {
   checkSpan,
   decodeGzip,
@@ -68,7 +68,11 @@ function answer({ id, task }: TaskMessage): void {
   port.postMessage(message, result.status === 'bytes' ? [result.bytes.buffer as ArrayBuffer] : []);
 }
 
-port.on('message', (message: TaskMessage) => {
+port.on('message', (message: ToInflate) => {
+  if (message === null) {
+    port.close();
+    return;
+  }
   const { task } = message;
   const needsZstd = task.type === 'stream' || (task.type === 'inflate' && task.kind === 'zstd');
   if (loading === null && (zstd !== null || !needsZstd)) {

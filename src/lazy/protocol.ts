@@ -83,6 +83,9 @@ export interface TaskMessage {
   readonly task: Task;
 }
 
+/** Main thread → worker. null: the thread ends by itself, after what it was given before. */
+export type ToInflate = TaskMessage | null;
+
 export interface ResultMessage {
   readonly id: number;
   readonly result: TaskResult;
