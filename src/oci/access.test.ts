@@ -268,6 +268,29 @@ describe('addresses', () => {
   });
 });
 
+describe('a loopback registry', () => {
+  test('is asked once what it speaks, whoever gives up waiting for it', async () => {
+    let hellos = 0;
+    const server = createServer((_, response) => response.writeHead(206, { 'content-range': 'bytes 0-1/9' }).end('ab'));
+    // What is no HTTP: a ClientHello.
+    server.on('clientError', (_, socket) => {
+      hellos++;
+      socket.end('HTTP/1.1 400 Bad Request\r\n\r\n');
+    });
+    const source = open((await listen(server)).replace('http://', '').concat('/a/b'));
+    const digest = `sha256:${'0'.repeat(64)}`;
+    const abort = new AbortController();
+    const given = failure(source.fetchRange(digest, 0, 2, { signal: abort.signal }));
+    const others = Array.from({ length: 5 }, () => source.fetchRange(digest, 0, 2));
+    abort.abort();
+    expect(await given).toMatchObject({ code: 'ABORTED' });
+    for (const bytes of await Promise.all(others)) expect(Buffer.from(bytes).toString()).toBe('ab');
+    expect(hellos).toBe(1);
+    server.close();
+    server.closeAllConnections();
+  });
+});
+
 describe('proxies', () => {
   test('requests go through HTTP_PROXY by absolute URL, and what it refuses is said', async () => {
     const seen: string[] = [];

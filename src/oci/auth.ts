@@ -3,6 +3,7 @@ import type { Credentials, RegistryCredentialProvider } from './credentials.js';
 import { loginHint, networkError, readErrorBody, statusError } from './errors.js';
 import { parseJsonObject } from './manifest.js';
 import { isLoopback } from './probe.js';
+import { raceAbort } from './race-abort.js';
 import type { Response, Transport } from './transport.js';
 
 /** distribution, docs/spec/auth/token.md: a token without expires_in lasts 60 s. */
@@ -139,8 +140,7 @@ export class Authenticator {
         this.#renewing = null;
       });
     // One caller's abort must not take the token from the others: the request itself is not tied to any signal.
-    const renewing = this.#renewing;
-    this.#token = await (signal === undefined ? renewing : raceAbort(renewing, signal));
+    this.#token = await raceAbort(this.#renewing, signal);
   }
 
   async #fetch(): Promise<Token> {
@@ -265,13 +265,4 @@ export class Authenticator {
 function basicHeader(credentials: Credentials | null): string | null {
   if (credentials?.username === undefined || credentials.password === undefined) return null;
   return `Basic ${Buffer.from(`${credentials.username}:${credentials.password}`).toString('base64')}`;
-}
-
-function raceAbort<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(signal.reason);
-    if (signal.aborted) onAbort();
-    signal.addEventListener('abort', onAbort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
 }

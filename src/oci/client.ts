@@ -4,6 +4,7 @@ import type { Credentials, RegistryCredentialProvider } from './credentials.js';
 import { aborted, networkError, readErrorBody, statusError } from './errors.js';
 import { isLoopback, speaksTls } from './probe.js';
 import { proxyFor } from './proxy.js';
+import { raceAbort } from './race-abort.js';
 import { RangeConnections, type RangeGet } from './range-get.js';
 import { apiHost } from './reference.js';
 import { Backoff, DEFAULT_RETRY, type RetryPolicy } from './retry.js';
@@ -56,6 +57,7 @@ export class RegistryClient {
   readonly #policy: RetryPolicy;
   readonly #redirected = new Map<string, URL>();
   #base: URL | null = null;
+  #probe: Promise<boolean> | null = null;
   readonly #ranges: RangeConnections;
   /** What answered to ranges so far did so as RangeConnections wants it. */
   #fit = true;
@@ -91,8 +93,12 @@ export class RegistryClient {
     if (this.#options.plainHttp) base = new URL(`http://${host}/`);
     else if (isLoopback(https.hostname)) {
       const hostname = https.hostname.replace(/^\[|\]$/g, '');
+      // One for all that ask at the same time, whoever of them gives up meanwhile.
+      this.#probe ??= speaksTls(hostname, Number(https.port || 443)).finally(() => {
+        this.#probe = null;
+      });
       try {
-        if (!(await speaksTls(hostname, Number(https.port || 443), signal))) base = new URL(`http://${host}/`);
+        if (!(await raceAbort(this.#probe, signal))) base = new URL(`http://${host}/`);
       } catch (error) {
         if (signal?.aborted) throw aborted(`connecting to ${host}`, signal.reason);
         throw networkError(https, error, this.#reached);

@@ -24,20 +24,14 @@ const CLIENT_HELLO = (() => {
  * Whether whatever listens at host:port speaks TLS, told by the first byte of its answer to a ClientHello. Rejects with the
  * socket's error when nothing can be reached.
  */
-export function speaksTls(host: string, port: number, signal?: AbortSignal): Promise<boolean> {
+export function speaksTls(host: string, port: number): Promise<boolean> {
   return new Promise((resolve, reject) => {
     const socket = connect({ host, port });
     let connected = false;
     const finish = (answer: boolean): void => {
       socket.destroy();
-      signal?.removeEventListener('abort', onAbort);
       resolve(answer);
     };
-    const onAbort = (): void => {
-      socket.destroy();
-      reject(signal?.reason);
-    };
-    signal?.addEventListener('abort', onAbort, { once: true });
     socket.setTimeout(SILENCE_MS, () => {
       if (connected) finish(false);
       else socket.destroy(Object.assign(new Error('connect ETIMEDOUT'), { code: 'ETIMEDOUT' }));
@@ -49,7 +43,6 @@ export function speaksTls(host: string, port: number, signal?: AbortSignal): Pro
     socket.once('data', (data) => finish(data[0]! >= 20 && data[0]! <= 24));
     socket.once('end', () => finish(false));
     socket.once('error', (error) => {
-      signal?.removeEventListener('abort', onAbort);
       // Hung up on us for the ClientHello: no TLS server does that without an alert.
       if (connected) resolve(false);
       else reject(error);
