@@ -110,9 +110,10 @@ describe('prefetch', () => {
     expect(progress).toMatchObject({ done: 7, failed: 0, total: 7 });
     expect(progress.doneBytes).toBe(progress.totalBytes);
     expect(progress.totalBytes).toBeGreaterThan(0);
-    expect(source.requests).toHaveLength(3);
+    // 2 and 3 with 5 to 7, from which a small gap parts them, though they were wished for later.
+    expect(source.requests).toHaveLength(2);
     await read(layerOffset[40]!, 10);
-    expect(source.requests).toHaveLength(3);
+    expect(source.requests).toHaveLength(2);
     const { prefetchBytes, prefetchUsefulBytes, demandBytes } = metrics.snapshot();
     expect(demandBytes).toBe(0);
     expect(prefetchUsefulBytes).toBeGreaterThan(0);

@@ -16,28 +16,27 @@ export interface QueuedLayer {
   fetch(jobs: readonly SpanJob[]): Promise<void>;
 }
 
-// The numbers below were tried on a profile's cold start through 20 ms (py, 128 requests, 24.8 MB; docs/benchmarks.md): 8 to 30 requests,
-// 4 to 48 MiB of them, and requests of 1 to 16 MiB make no difference beyond noise; the gaps do.
-
 /** Requests in flight over all layers. Readers that wait are what counts: they may use them all (oci/ keeps as many connections). */
 const MAX_REQUESTS = 32;
 /**
- * Of these, requests nobody waits for. A profile of shaped spans is many small ones, some 100 KB each: a link of 1 Gbit/s and
- * 20 ms has 2.5 MB on its way, so that eight of them would leave most of it empty.
+ * Of these, requests nobody waits for: what is wanted first shall come first, and not share the link with all that is wanted later. With
+ * requests of 350 KB, which a profile's are on average, they are 3 MB, as much as 1 Gbit/s and 20 ms have on their way. (py's cold
+ * start with its profile, docs/benchmarks.md, from the mount to the workload's output: 0.95 s with 20, 0.85 s with 8.)
  */
-const MAX_BACKGROUND_REQUESTS = 20;
+const MAX_BACKGROUND_REQUESTS = 8;
 /** Compressed bytes that these may have asked for: with large requests a few fill any link we know, and more are in readers' way. */
 const MAX_BACKGROUND_BYTES = 16 * 1024 * 1024;
 /** Fill is in no hurry. */
 const MAX_FILL_REQUESTS = 2;
 /**
- * What is fetched ahead goes out together across gaps of so many compressed bytes, 0.5 ms of 1 Gbit/s: they are less than
- * another request's share of a round trip. (A profile of 205 spans, 23.3 MB: 113 requests across gaps of 32 KiB take 340 ms of such
- * a link with 20 ms, 88 across 64 KiB 290 ms for 5 % more bytes, 67 across 128 KiB 270 ms for 13 %.) What readers wait for is exact.
+ * What is fetched ahead goes out together across gaps of so many compressed bytes, 1 ms of 1 Gbit/s: they cost less than another
+ * request, of which the registry and we have that much CPU time each. (The same profile, 189 spans of 20.2 MB: 106 requests for
+ * 22.1 MB with gaps of 64 KiB and only forwards, 65 for 24.7 MB with 128 KiB both ways, 47 for 28.1 MB with 256 KiB.) What readers
+ * wait for is exact.
  */
-const JOIN_GAP_BYTES = 64 * 1024;
+const JOIN_GAP_BYTES = 128 * 1024;
 /** Spans that may lie in such a gap: shaped ones can be of a page. */
-const JOIN_GAP_SPANS = 8;
+const JOIN_GAP_SPANS = 32;
 /** A request's size: several of them in parallel fill a link better than one, and the inflate workers get work early. */
 const MAX_REQUEST_BYTES = 4 * 1024 * 1024;
 
@@ -126,19 +125,23 @@ export class FetchQueue {
       other.provider === job.provider &&
       other.priority <= limit &&
       this.#waiting[other.priority]!.has(other);
+    /** The next one from `span` on, in steps of 1 or -1: the neighbour, or what lies across a small gap. */
+    const next = (span: number, step: 1 | -1): SpanJob | undefined => {
+      if (priority !== Priority.prefetch) return layer.job(span);
+      for (let at = span; at >= 0 && at < layer.count && Math.abs(at - span) <= JOIN_GAP_SPANS; at += step) {
+        const gap = step > 0 ? layer.byteStart(at) - layer.byteStart(span) : layer.byteEnd(span) - layer.byteEnd(at);
+        if (gap > JOIN_GAP_BYTES) return undefined;
+        const other = layer.job(at);
+        if (joins(other)) return other;
+      }
+      return undefined;
+    };
+    const fits = (from: number, end: number): boolean => layer.compressedBytes(from, end) <= MAX_REQUEST_BYTES;
     for (;;) {
       const [first, last] = [run[0]!.span, run.at(-1)!.span];
-      const before = layer.job(first - 1);
-      let after = layer.job(last + 1);
-      if (priority === Priority.prefetch) {
-        for (let span = last + 2; !joins(after) && span <= last + 1 + JOIN_GAP_SPANS && span < layer.count; span++) {
-          if (layer.byteStart(span) - layer.byteEnd(last) > JOIN_GAP_BYTES) break;
-          after = layer.job(span);
-        }
-      }
-      const fits = (from: number, end: number): boolean => layer.compressedBytes(from, end) <= MAX_REQUEST_BYTES;
+      const [before, after] = [next(first - 1, -1), next(last + 1, 1)];
       if (joins(after) && fits(first, after.span + 1)) run.push(after);
-      else if (joins(before) && before.priority <= priority && fits(first - 1, last + 1)) run.unshift(before);
+      else if (joins(before) && before.priority <= priority && fits(before.span, last + 1)) run.unshift(before);
       else return run;
     }
   }
