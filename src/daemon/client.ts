@@ -1,6 +1,4 @@
 import { existsSync } from 'node:fs';
-import { request } from 'node:http';
-import { connect } from 'node:net';
 import { join } from 'node:path';
 import { ClipError } from '../bytes/index.js';
 import { fromWireError, SOCKET_NAME } from '../mount/index.js';
@@ -40,7 +38,7 @@ export class NotRunningError extends ClipError {
   }
 }
 
-/** The typed client of clipd's control API. One request per connection: nothing keeps the caller's process alive. */
+/** The typed client of clipd's control API. */
 export class ClipdClient {
   readonly root: string;
   readonly #socketPath: string;
@@ -200,34 +198,17 @@ export class ClipdClient {
     }
   }
 
-  #once<T>(method: string, path: string, body: unknown): Promise<T> {
-    return new Promise((resolve, reject) => {
-      const payload = body === undefined ? undefined : JSON.stringify(body);
-      const outgoing = request(
-        {
-          // Not by socketPath: an agent would look for a TLS server name first, which takes 3 ms.
-          createConnection: () => connect(this.#socketPath),
-          method,
-          path,
-          headers: payload === undefined ? {} : { 'content-type': 'application/json' },
-        },
-        (response) => {
-          const chunks: Buffer[] = [];
-          response.on('data', (chunk: Buffer) => chunks.push(chunk));
-          response.on('error', reject);
-          response.on('end', () => {
-            try {
-              const value = JSON.parse(Buffer.concat(chunks).toString('utf8')) as T | ErrorReply;
-              if (response.statusCode === 200) resolve(value as T);
-              else reject(fromWireError((value as ErrorReply).error));
-            } catch (cause) {
-              reject(new ClipError('BAD_FORMAT', `clipd at ${this.root} gave an answer that is not JSON`, { cause }));
-            }
-          });
-        },
-      );
-      outgoing.on('error', reject);
-      outgoing.end(payload);
-    });
+  async #once<T>(method: string, path: string, body: unknown): Promise<T> {
+    // Loaded while a clipd that had to be started boots: Node's HTTP takes a while.
+    const { exchange } = await import('./exchange.js');
+    const { status, text } = await exchange(this.#socketPath, method, path, body);
+    let value: T | ErrorReply;
+    try {
+      value = JSON.parse(text) as T | ErrorReply;
+    } catch (cause) {
+      throw new ClipError('BAD_FORMAT', `clipd at ${this.root} gave an answer that is not JSON`, { cause });
+    }
+    if (status === 200) return value as T;
+    throw fromWireError((value as ErrorReply).error);
   }
 }

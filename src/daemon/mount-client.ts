@@ -1,7 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
-import { readImageMeta } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import type { DaemonSettings, ImageOptions } from '../mount/index.js';
 import type { Credentials, RegistryCredentialProvider } from '../oci/index.js';
@@ -25,6 +24,8 @@ export interface MountOptions {
 async function captureAccessFor(archivePath: string, options: MountOptions): Promise<Record<string, unknown>> {
   const fd = openArchive(archivePath);
   try {
+    // Loaded while a clipd that had to be started boots.
+    const { readImageMeta } = await import('../archive/index.js');
     const image = readImageMeta({
       name: archivePath,
       size: fstatSync(fd).size,
