@@ -125,10 +125,7 @@ export class Engine {
     this.#collectSoon();
     if (!resumed) await this.#layers.contentReady(CONTENT_WAIT_MS);
     const { resent } = await this.fuse.attach(mount.spec(resumed));
-    if (!resumed) {
-      this.warm();
-      return;
-    }
+    if (!resumed) return;
     this.resend = resent;
     if (!resent) {
       this.#log.warn(

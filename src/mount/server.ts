@@ -195,8 +195,10 @@ export class MountServer {
     const options = { ...DEFAULT_IMAGE_OPTIONS, ...args.options };
     const client = LazySource.contextOf(args.access);
     const image = this.engine.open(file, options, client);
-    // The link has nothing to do until the first reader comes: what he will want can be on its way before he can.
+    // The link has nothing to do until the first reader comes: what he will want can be on its way before he can, and what
+    // inflates it can boot meanwhile.
     this.engine.fetchAhead(image);
+    this.engine.warm();
     const fdToken = this.#fds.send([file.fd]);
     const place = placeRequest(args);
     let reply: Awaited<ReturnType<KeeperMethods['connect']>>;
