@@ -1,6 +1,6 @@
 import type { MessagePort } from 'node:worker_threads';
 import { parentPort, workerData } from 'node:worker_threads';
-import { KernelMemory, type MemberTrailer } from '../gzip/index.js';
+import { KernelMemory } from '../gzip/index.js';
 import { type JournalReader, replay } from './journal.js';
 import { LayerDigester } from './layer-digester.js';
 import {
@@ -26,8 +26,7 @@ let failed = false;
 
 const reader: JournalReader = {
   output: (address, length) => digester.output(buffers.view(address, length)),
-  boundary: (layerOffset, bitOffset) => digester.boundary(layerOffset, bitOffset),
-  member: (trailer: MemberTrailer) => digester.member(trailer),
+  boundary: (layerOffset, bitOffset, crc32) => digester.boundary(layerOffset, bitOffset, crc32),
 };
 
 function post(message: FromDigest, transfer: ArrayBuffer[] = []): void {

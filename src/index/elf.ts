@@ -82,7 +82,8 @@ function* programHeaders(): Generator<ElfPart, { segments: Segment[]; wide: bool
 }
 
 function wordAt(view: DataView, at: number, wide: boolean): number {
-  return wide ? Number(view.getBigUint64(at, true)) : view.getUint32(at, true);
+  const low = view.getUint32(at, true);
+  return wide ? view.getUint32(at + 4, true) * 2 ** 32 + low : low;
 }
 
 /** readElf as a generator: it yields the parts of the file that it wants, whoever can give them when. */
@@ -104,35 +105,45 @@ export function* elfNeeds(): Generator<ElfPart, ElfNeeds | null, Uint8Array> {
   if (dynamic === undefined) return without;
 
   const entries = yield { offset: dynamic.offset, length: Math.min(dynamic.fileSize, MAX_DYNAMIC_BYTES), keep };
-  const view = new DataView(entries.buffer, entries.byteOffset, entries.length);
-  const step = wide ? 16 : 8;
-  const found: (readonly [number, number])[] = [];
-  for (let at = 0; at + step <= entries.length; at += step) {
-    const tag = wordAt(view, at, wide);
-    if (tag === DT_NULL) break;
-    found.push([tag, wordAt(view, at + step / 2, wide)]);
-  }
-  const value = (tag: number): number | undefined => found.find(([t]) => t === tag)?.[1];
-  const [address, size] = [value(DT_STRTAB), value(DT_STRSZ)];
-  if (address === undefined || size === undefined || size > MAX_STRINGS) return without;
+  const { address, size, runPath, needed } = dynamicSection(entries, wide);
+  if (address < 0 || size < 0 || size > MAX_STRINGS) return without;
   const home = loaded.find((s) => address >= s.address && address - s.address < s.fileSize);
   if (home === undefined) return without;
   const strings = yield { offset: home.offset + (address - home.address), length: size, keep: 0 };
-  const run = value(DT_RUNPATH) ?? value(DT_RPATH);
+  const searchPath = runPath < 0 ? [] : cString(strings, runPath).split(':');
   return {
     interpreter,
-    needed: found
-      .filter(([tag]) => tag === DT_NEEDED)
-      .map(([, at]) => cString(strings, at))
-      .filter((name) => name !== ''),
-    searchPath:
-      run === undefined
-        ? []
-        : cString(strings, run)
-            .split(':')
-            .filter((part) => part !== ''),
+    needed: needed.map((at) => cString(strings, at)).filter((name) => name !== ''),
+    searchPath: searchPath.filter((part) => part !== ''),
     segments,
   };
+}
+
+interface DynamicSection {
+  /** Of the string table; -1 where the section does not say. */
+  readonly address: number;
+  readonly size: number;
+  /** Offsets in the string table: DT_RUNPATH or else DT_RPATH (-1: neither), and each DT_NEEDED. */
+  readonly runPath: number;
+  readonly needed: readonly number[];
+}
+
+function dynamicSection(entries: Uint8Array, wide: boolean): DynamicSection {
+  const view = new DataView(entries.buffer, entries.byteOffset, entries.length);
+  const step = wide ? 16 : 8;
+  let [address, size, rpath, runpath] = [-1, -1, -1, -1];
+  const needed: number[] = [];
+  for (let at = 0; at + step <= entries.length; at += step) {
+    const tag = wordAt(view, at, wide);
+    if (tag === DT_NULL) break;
+    const value = wordAt(view, at + step / 2, wide);
+    if (tag === DT_NEEDED) needed.push(value);
+    else if (tag === DT_STRTAB && address < 0) address = value;
+    else if (tag === DT_STRSZ && size < 0) size = value;
+    else if (tag === DT_RPATH && rpath < 0) rpath = value;
+    else if (tag === DT_RUNPATH && runpath < 0) runpath = value;
+  }
+  return { address, size, runPath: runpath < 0 ? rpath : runpath, needed };
 }
 
 /** Little-endian ELF of either width; null for anything else, and for what makes no sense. */

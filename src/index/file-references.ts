@@ -10,6 +10,7 @@ export interface LayerReferences {
 
 /** Of a module this much is looked at: its imports come first. */
 const MAX_SOURCE = 32 * 1024;
+const [PY, PYC] = [Buffer.from('.py'), Buffer.from('.pyc')];
 /** A module's tests are not loaded with it, and as long as all of it. */
 const TESTS = [Buffer.from('/tests/'), Buffer.from('/test/')];
 /** Of a library's names this much is kept while it streams by: beyond, its libraries are not known. */
@@ -17,10 +18,17 @@ const MAX_KEPT = 4 * 1024 * 1024;
 /** Parts of a file beyond what is kept are of this length at most: a dynamic section. */
 const MAX_PART = 64 * 1024;
 const PYC_FLAGS_END = 8;
+const ELF_MAGIC = 0x7f454c46;
 const ELF_MAGIC_BYTES = 4;
 /** Of each kind of file so much is kept, to begin with. */
 const LIMITS = { unknown: ELF_MAGIC_BYTES, source: MAX_SOURCE, bytecode: PYC_FLAGS_END, elf: ELF_HEAD_BYTES, other: 0 };
 const PYC_CHECKED = 3;
+
+function endsWith(bytes: Uint8Array, end: number, suffix: Uint8Array): boolean {
+  const start = end - suffix.length;
+  for (let i = 0; i < suffix.length; i++) if (bytes[start + i] !== suffix[i]) return false;
+  return true;
+}
 
 /** Looks at the files of a layer while its tar streams by. What it finds does not depend on how the stream is cut. */
 export class ReferenceScanner {
@@ -56,6 +64,8 @@ export class ReferenceScanner {
         this.#onSource(entry, Buffer.from(view.buffer, view.byteOffset, Math.min(view.length, MAX_SOURCE)));
         this.#kind = 'other';
       }
+      // Nearly all the others, by their first byte.
+      if (this.#kind === 'unknown' && view[0] !== ELF_MAGIC >>> 24) this.#kind = 'other';
     }
     if (this.#done) return;
     for (let at = 0; at < view.length; ) {
@@ -84,13 +94,9 @@ export class ReferenceScanner {
     const entries = this.#entries;
     const end = entries.pathEnd(entry);
     const { arena } = entries;
-    const suffix = (text: string): boolean => {
-      for (let i = 1; i <= text.length; i++) if (arena[end - i] !== text.charCodeAt(text.length - i)) return false;
-      return true;
-    };
     if (entries.extents(entry) !== null) this.#kind = 'other';
-    else if (suffix('.py')) this.#kind = this.#isTest(entry) ? 'other' : 'source';
-    else if (suffix('.pyc')) this.#kind = 'bytecode';
+    else if (endsWith(arena, end, PY)) this.#kind = this.#isTest(entry) ? 'other' : 'source';
+    else if (endsWith(arena, end, PYC)) this.#kind = 'bytecode';
     else this.#kind = entries.size(entry) >= 64 ? 'unknown' : 'other';
     this.#limit = LIMITS[this.#kind];
   }
@@ -102,7 +108,7 @@ export class ReferenceScanner {
     switch (this.#kind) {
       case 'unknown':
         if (this.#position < ELF_MAGIC_BYTES) return;
-        this.#kind = this.#kept.readUInt32BE(0) === 0x7f454c46 ? 'elf' : 'other';
+        this.#kind = this.#kept.readUInt32BE(0) === ELF_MAGIC ? 'elf' : 'other';
         if (this.#kind === 'elf') this.#begin();
         return;
       case 'bytecode':

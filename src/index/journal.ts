@@ -1,5 +1,3 @@
-import type { MemberTrailer } from '../gzip/index.js';
-
 /**
  * What one thread tells the other of a stretch of a layer, in the order in which it happened: a flat list of numbers, each
  * kind followed by its own. Plain numbers are what postMessage copies fastest.
@@ -9,10 +7,8 @@ export type Journal = readonly number[];
 enum Kind {
   /** Address and length of bytes of the tar in shared memory. */
   Output,
-  /** Layer offset, and bit offset in the blob. */
+  /** Layer offset, bit offset in the blob, and CRC-32 of the span that ends here. */
   Boundary,
-  /** CRC-32, size, and position in the blob. */
-  Member,
 }
 
 export class JournalWriter {
@@ -31,13 +27,8 @@ export class JournalWriter {
     this.#outputEnd = address + length;
   }
 
-  boundary(layerOffset: number, bitOffset: number): void {
-    this.#records.push(Kind.Boundary, layerOffset, bitOffset);
-    this.#outputEnd = -1;
-  }
-
-  member({ crc32, size, position }: MemberTrailer): void {
-    this.#records.push(Kind.Member, crc32, size, position);
+  boundary(layerOffset: number, bitOffset: number, crc32: number): void {
+    this.#records.push(Kind.Boundary, layerOffset, bitOffset, crc32);
     this.#outputEnd = -1;
   }
 
@@ -51,25 +42,18 @@ export class JournalWriter {
 
 export interface JournalReader {
   output(address: number, length: number): void;
-  boundary(layerOffset: number, bitOffset: number): void;
-  member(trailer: MemberTrailer): void;
+  boundary(layerOffset: number, bitOffset: number, crc32: number): void;
 }
 
 export function replay(journal: Journal, reader: JournalReader): void {
   for (let i = 0; i < journal.length; ) {
     const [a, b] = [journal[i + 1]!, journal[i + 2]!];
-    switch (journal[i]) {
-      case Kind.Output:
-        reader.output(a, b);
-        i += 3;
-        break;
-      case Kind.Boundary:
-        reader.boundary(a, b);
-        i += 3;
-        break;
-      default:
-        reader.member({ crc32: a, size: b, position: journal[i + 3]! });
-        i += 4;
+    if (journal[i] === Kind.Output) {
+      reader.output(a, b);
+      i += 3;
+    } else {
+      reader.boundary(a, b, journal[i + 3]!);
+      i += 4;
     }
   }
 }

@@ -1,20 +1,19 @@
 import { createHash, type Hash } from 'node:crypto';
-import { encodeCheckpointState, type MemberTrailer, OutputSums } from '../gzip/index.js';
+import { encodeCheckpointState } from '../gzip/index.js';
 import { EntryColumns, TarParser } from '../tar/index.js';
 import { FileHasher } from './file-hasher.js';
 import { ReferenceScanner } from './file-references.js';
 import type { LayerResult } from './messages.js';
 import { ImportLog } from './python-imports.js';
 import { SpanHasher } from './span-hasher.js';
-import type { DecodedLayer, DecodeSink, RawState } from './spans.js';
+import type { DecodedLayer, RawState } from './spans.js';
 
 /**
- * All that an archive says of a layer, from its blob's bytes and from what a decoder made of them: digests, sums, and what the
- * tar's headers say. Pure: no threads, no I/O.
+ * All that an archive says of a layer, from its blob's bytes and from what a decoder made of them: digests, and what the tar's
+ * headers say. Pure: no threads, no I/O.
  */
-export class LayerDigester implements DecodeSink {
+export class LayerDigester {
   readonly #hasher = new SpanHasher();
-  readonly #sums = new OutputSums();
   readonly #layerOffsets: number[] = [];
   readonly #bitOffsets: number[] = [];
   readonly #crc32s: number[] = [];
@@ -44,20 +43,16 @@ export class LayerDigester implements DecodeSink {
   }
 
   output(view: Uint8Array): void {
-    this.#sums.push(view);
     this.#diff?.update(view);
     this.#tar.push(view);
   }
 
-  boundary(layerOffset: number, bitOffset: number): void {
-    if (this.#layerOffsets.length > 0) this.#crc32s.push(this.#sums.endSpan());
+  /** Where a span begins; `crc32` is of the one that ends here, and means nothing at the first. */
+  boundary(layerOffset: number, bitOffset: number, crc32: number): void {
+    if (this.#layerOffsets.length > 0) this.#crc32s.push(crc32);
     this.#layerOffsets.push(layerOffset);
     this.#bitOffsets.push(bitOffset);
     this.#hasher.boundary(bitOffset);
-  }
-
-  member(trailer: MemberTrailer): void {
-    this.#sums.endMember(trailer);
   }
 
   state({ header, window }: RawState): void {

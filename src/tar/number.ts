@@ -69,17 +69,33 @@ export function parseDecimal(text: string): number | null {
   return Number.isSafeInteger(value) ? value : null;
 }
 
+function isDigit(byte: number): boolean {
+  return byte >= 0x30 && byte <= 0x39;
+}
+
 /**
  * A pax time: decimal seconds with any number of fraction digits. Split so that 0 ≤ nsec < 10^9, as timespec wants it;
  * digits beyond nanoseconds are cut off.
  */
-export function parsePaxTime(text: string): { sec: number; nsec: number } | null {
-  const match = /^(-?)([0-9]{1,16})(?:\.([0-9]*))?$/.exec(text);
-  if (match === null) return null;
-  let sec = Number(match[2]);
-  let nsec = Number((match[3] ?? '').slice(0, 9).padEnd(9, '0'));
-  if (!Number.isSafeInteger(sec)) return null;
-  if (match[1] === '-') {
+export function parsePaxTime(text: Uint8Array): { sec: number; nsec: number } | null {
+  const negative = text[0] === 0x2d;
+  const start = negative ? 1 : 0;
+  let at = start;
+  let sec = 0;
+  for (; at < text.length && isDigit(text[at]!); at++) sec = sec * 10 + text[at]! - 0x30;
+  if (at === start || at - start > 16 || !Number.isSafeInteger(sec)) return null;
+  let nsec = 0;
+  if (at < text.length) {
+    if (text[at++] !== 0x2e) return null;
+    let unit = 1_000_000_000;
+    for (; at < text.length && isDigit(text[at]!); at++) {
+      if (unit === 1) continue;
+      unit /= 10;
+      nsec += (text[at]! - 0x30) * unit;
+    }
+    if (at < text.length) return null;
+  }
+  if (negative) {
     sec = -sec;
     if (nsec > 0) {
       sec -= 1;

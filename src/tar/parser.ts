@@ -273,7 +273,7 @@ export class TarParser {
     };
     const mtime = this.#pax('mtime');
     if (mtime !== undefined) {
-      const time = parsePaxTime(latin1(mtime));
+      const time = parsePaxTime(mtime);
       if (time === null)
         throw new FormatError('pax header', at, `mtime is ${printable(mtime)}, expected decimal seconds`);
       entry.mtime = time.sec;

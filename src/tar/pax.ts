@@ -4,6 +4,7 @@ import { parseDecimal, printable } from './number.js';
 
 const EQUALS = 0x3d;
 const NEWLINE = 0x0a;
+const TIME = Buffer.from('time');
 
 /** Besides xattrs. The others (atime, ctime, uname, comment …) say nothing that a tree holds. */
 const USED_KEYS = new Set(
@@ -52,17 +53,21 @@ export class PaxRecords {
       if (end > payload.length || end <= key + 1)
         fail(start, `record of ${length} bytes, ${payload.length - start} left`);
       if (payload[end - 1] !== NEWLINE) fail(end - 1, 'record does not end with a newline');
-      const equals = payload.indexOf(EQUALS, key);
-      if (equals <= key || equals >= end - 1) fail(key, 'record has no key');
-      this.#set(latin1(payload.subarray(key, equals)), payload.subarray(equals + 1, end - 1), fail, key);
+      let equals = key;
+      let nul = false;
+      for (; equals < end - 1 && payload[equals] !== EQUALS; equals++) if (payload[equals] === 0) nul = true;
+      if (equals === key || equals === end - 1) fail(key, 'record has no key');
+      // A NUL could end a name early for whoever reads it as a C string: two readers, two names.
+      if (nul) fail(key, 'key contains a NUL');
+      // Writers that keep nanoseconds keep them of all three times: a million files have two million records of no use.
+      if (!isUnused(payload, key, equals))
+        this.#set(latin1(payload.subarray(key, equals)), payload.subarray(equals + 1, end - 1), fail, key);
       start = end;
     }
     if (this.sparse.length % 2 !== 0) fail(0, 'GNU.sparse.offset without GNU.sparse.numbytes');
   }
 
   #set(key: string, value: Uint8Array, fail: (offset: number, detail: string) => never, at: number): void {
-    // A NUL could end a name early for whoever reads it as a C string: two readers, two names.
-    if (key.includes('\0')) fail(at, 'key contains a NUL');
     if ((key === 'path' || key === 'linkpath' || key === 'GNU.sparse.name') && value.includes(0))
       fail(at, `${key} contains a NUL`);
     if (key === 'GNU.sparse.offset' || key === 'GNU.sparse.numbytes') {
@@ -76,6 +81,14 @@ export class PaxRecords {
     else if (!USED_KEYS.has(key)) return;
     this.values.set(key, value);
   }
+}
+
+/** Whether a key is `atime` or `ctime`. */
+function isUnused(payload: Uint8Array, start: number, end: number): boolean {
+  const first = payload[start]!;
+  if (end - start !== 5 || (first !== 0x61 && first !== 0x63)) return false;
+  for (let i = 1; i < 5; i++) if (payload[start + i] !== TIME[i - 1]) return false;
+  return true;
 }
 
 export function latin1(bytes: Uint8Array): string {
