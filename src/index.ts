@@ -6,6 +6,7 @@ export {
   mountArchive,
   type PrefetchOptions,
   type PrefetchReply,
+  type ProfileReply,
   type Stats,
 } from './daemon/index.js';
 export {
