@@ -169,6 +169,7 @@ describe('altered archives', () => {
     ['impossible ratio', /cannot come from/, (v, e) => v.setBigUint64(e('tree') + 24, 1n << 32n, true)],
     ['wrong raw length', /inflate/, (v, e) => v.setBigUint64(e('tree') + 24, 4095n, true)],
     ['wrong raw digest', /raw bytes differs/, (v, e) => v.setUint8(e('tree') + 64, 0)],
+    ['two digests of an uncompressed section', /its two digests differ/, (v, e) => v.setUint8(e('windows') + 64, 0)],
     ['too many sections', /255 sections/, (v) => v.setUint32(HEADER.sectionCount, 255, true)],
   ])('forged table: %s', (_, message, change) => {
     expect(forge(change).message).toMatch(message);

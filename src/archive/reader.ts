@@ -140,14 +140,18 @@ function readTable(bytes: Uint8Array, count: number, fileSize: number, what: str
     }
     if (name === 'windows' && compression !== Compression.none)
       table.fail('section windows must not be compressed', at + 4);
+    const [sha256, rawSha256] = [new Uint8Array(table.bytes(32)), new Uint8Array(table.bytes(32))];
+    if (compression === Compression.none && !sameBytes(sha256, rawSha256)) {
+      table.fail(`section ${name} is stored as it is, but its two digests differ`, at + 32);
+    }
     sections.push({
       name,
       offset,
       storedLength,
       rawLength,
       compression: compression === Compression.none ? 'none' : 'deflate',
-      sha256: new Uint8Array(table.bytes(32)),
-      rawSha256: new Uint8Array(table.bytes(32)),
+      sha256,
+      rawSha256,
     });
   }
   if (end !== fileSize) table.fail(`${fileSize - end} bytes after the last section`, end);

@@ -1,6 +1,6 @@
 import type { CachedFile, CacheSummary, VerifiedFile } from '../cache/index.js';
 import type { RecordedProfile } from '../lazy/index.js';
-import type { Holder, ImageOptions, PrefetchState, UnmountMode, WireError } from '../mount/index.js';
+import type { ImageOptions, PrefetchState, UnmountMode, WireError } from '../mount/index.js';
 
 /** The control API (docs/api.md): HTTP + JSON over a unix socket. Paths start with the version. */
 export const API = {
@@ -146,7 +146,7 @@ export interface CacheVerifyReply {
 }
 
 export interface ErrorReply {
-  readonly error: WireError & { readonly holders?: readonly Holder[] };
+  readonly error: WireError;
 }
 
 export interface ConnectionStats {

@@ -6,7 +6,7 @@ import {
   type Placement,
   type Profile,
 } from '../archive/index.js';
-import { anyFunction, anyObject, boolean, ClipError, checked, fields, shown, string } from '../bytes/index.js';
+import { anyFunction, boolean, ClipError, checked, fields, shown, string } from '../bytes/index.js';
 import { treeWarnings, writeErofs } from '../erofs/index.js';
 import {
   type Credentials,
@@ -18,7 +18,6 @@ import {
   parseReference,
   type RegistryCredentialProvider,
   type ResolvedImage,
-  type SourceOptions,
 } from '../oci/index.js';
 import { TreeBuilder } from '../tree/index.js';
 import { fileHashes } from './file-hashes.js';
@@ -50,8 +49,6 @@ export interface CreateFromOCIImageOptions {
   readonly plainHttp?: boolean | undefined;
   /** Also check diff IDs and record the SHA-256 of every regular file. */
   readonly hashes?: boolean | undefined;
-  /** Further ways to reach the registry. */
-  readonly source?: SourceOptions | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: LayerProgress) => void) | undefined;
   readonly onWarning?: ((warning: string) => void) | undefined;
@@ -68,7 +65,6 @@ const checkOptions = fields(
     credentials: credentialsOption,
     plainHttp: boolean,
     hashes: boolean,
-    source: anyObject,
     signal: checked('an AbortSignal', (value) => value instanceof AbortSignal),
     onProgress: anyFunction,
     onWarning: anyFunction,
@@ -183,7 +179,6 @@ export async function indexImage(options: CreateFromOCIImageOptions, extras: Ind
   const reference = parseReference(imageRef);
   await checkWritable(outputPath);
   const source = openImageSource(reference, {
-    ...options.source,
     ...(options.credentials === undefined ? {} : { credentials: options.credentials }),
     ...(options.plainHttp === undefined ? {} : { plainHttp: options.plainHttp }),
   });

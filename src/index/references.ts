@@ -145,7 +145,7 @@ function linkPrograms(
       if (found >= 0) links.add(nid, found);
     }
     const library = `${posix.dirname(posix.dirname(path))}/lib/${version[0]}`;
-    // Since 3.11 the others are part of the program (PEP 683's "frozen" modules).
+    // Since 3.11 the others are part of the program ("frozen": bpo-45020).
     const more =
       Number(version[2]) >= 11 ? [] : ['codecs', 'io', 'abc', 'site', 'os', 'stat', 'posixpath', 'genericpath'];
     for (const module of ['encodings', 'encodings.aliases', 'encodings.utf_8', ...more, 'sitecustomize']) {

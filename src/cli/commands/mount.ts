@@ -137,7 +137,10 @@ export function registerMount(program: Command): void {
     .requiredOption('--at <dir>', 'an existing directory')
     .option('--foreground', 'stay, and unmount on Ctrl-C')
     .option('--no-readahead', 'fetch the spans that are read and nothing else')
-    .option('--no-prefetch', 'do not fetch by the profile that the archive may hold')
+    .option(
+      '--no-prefetch',
+      'do not fetch by what the archive says is read together: its profile, and which files lead to which',
+    )
     .option('--fill', 'fetch the rest of the image while nothing else is read')
     .option('--read-timeout <seconds>', 'after which a read without bytes fails (default 300)', seconds)
     .option('--suid', 'honour set-uid bits')
