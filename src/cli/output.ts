@@ -1,4 +1,5 @@
 import { ClipError } from '../bytes/index.js';
+import { printable } from './printable.js';
 
 /** Exit codes: 0, 1 (failed), 2 (usage). DESIGN §8. */
 export const EXIT_FAILED = 1;
@@ -14,8 +15,8 @@ export function printResult(value: unknown, json: boolean, text: () => string): 
 export function printError(error: unknown, verbose: boolean): void {
   const known = error instanceof ClipError;
   const message = error instanceof Error ? error.message : String(error);
-  process.stderr.write(`clipctl: ${message.replaceAll('\n', ' ')}\n`);
-  if (known && error.hint) process.stderr.write(`  ${error.hint}\n`);
+  process.stderr.write(`clipctl: ${printable(message.replaceAll('\n', ' '))}\n`);
+  if (known && error.hint) process.stderr.write(`  ${printable(error.hint)}\n`);
   if (verbose || !known) {
     for (let e: unknown = error; e instanceof Error; e = e.cause) process.stderr.write(`${e.stack ?? e.message}\n`);
   }

@@ -13,6 +13,7 @@ import {
   S_IFSOCK,
 } from '../../erofs/index.js';
 import type { CommonFlags } from '../common-flags.js';
+import { printable } from '../printable.js';
 
 interface Flags extends CommonFlags {
   readonly clip: string;
@@ -54,32 +55,6 @@ export function permissions(mode: number): string {
   const user = triple((mode >> 6) & 7, (mode & 0o4000) !== 0, 's');
   const group = triple((mode >> 3) & 7, (mode & 0o2000) !== 0, 's');
   return user + group + triple(mode & 7, (mode & 0o1000) !== 0, 't');
-}
-
-/** For a terminal: control characters and what is not UTF-8 as \ooo, since a name must not steer the screen. */
-export function escapeName(name: Uint8Array): string {
-  const octal = (byte: number): string => `\\${byte.toString(8).padStart(3, '0')}`;
-  const decoder = new TextDecoder('utf-8', { fatal: true });
-  let out = '';
-  for (let i = 0; i < name.length; ) {
-    const first = name[i]!;
-    const length = first < 0x80 ? 1 : first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
-    let character: string | null = null;
-    try {
-      character = decoder.decode(name.subarray(i, i + length));
-    } catch {
-      // not UTF-8: escaped below
-    }
-    // Cc and Cf: controls, and format characters such as those that turn the writing direction.
-    if (character === null || /[\p{Cc}\p{Cf}]/u.test(character)) {
-      out += octal(first);
-      i += 1;
-    } else {
-      out += character;
-      i += length;
-    }
-  }
-  return out;
 }
 
 function time(seconds: number): string {
@@ -154,7 +129,7 @@ class Lister {
   }
 
   #name(name: Uint8Array): Uint8Array {
-    return this.#raw ? name : text(escapeName(name));
+    return this.#raw ? name : text(printable(name));
   }
 
   #print(entries: readonly Entry[], directory: Uint8Array): void {

@@ -5,6 +5,7 @@ import { ClipError } from '../../bytes/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
 import { printResult } from '../output.js';
+import { printable } from '../printable.js';
 
 interface StopFlags extends CommonFlags {
   readonly out?: string;
@@ -53,7 +54,10 @@ async function list(flags: CommonFlags): Promise<void> {
   });
   printResult(profiles, flags.json === true, () =>
     profiles
-      .map((p) => `${p.path}\t${p.manifestDigest}\t${(p.touchedBytes / 1e6).toFixed(1)} MB in ${p.ranges} ranges`)
+      .map(
+        (p) =>
+          `${printable(p.path)}\t${p.manifestDigest}\t${(p.touchedBytes / 1e6).toFixed(1)} MB in ${p.ranges} ranges`,
+      )
       .join('\n'),
   );
 }

@@ -3,6 +3,7 @@ import type { MountInfoReply } from '../../daemon/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
 import { printResult } from '../output.js';
+import { printable } from '../printable.js';
 
 const NAMES = { image: 'the image', profile: 'its profile', paths: 'files' } as const;
 
@@ -15,7 +16,7 @@ async function noteDead(root: string): Promise<void> {
   const dead = listedPlaces(root);
   if (dead.length === 0) return;
   process.stderr.write(
-    `clipctl: note: no clipd runs with root ${root}, and what it had mounted is dead: ${dead.join(', ')}\n` +
+    `clipctl: note: no clipd runs with root ${root}, and what it had mounted is dead: ${dead.map(printable).join(', ')}\n` +
       '  clipctl mount or clipctl daemon brings it back, clipctl umount DIR removes it\n',
   );
 }
@@ -34,7 +35,7 @@ async function ps(flags: CommonFlags): Promise<void> {
     mounts
       .map(({ mountPoint, reference, archivePath, prefetches }) => {
         const running = prefetches.filter((one) => one.state === 'running').map(fetching);
-        return [mountPoint, reference, archivePath, ...running].join('\t');
+        return [mountPoint, reference, archivePath].map(printable).concat(running).join('\t');
       })
       .join('\n'),
   );
