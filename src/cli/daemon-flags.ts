@@ -1,34 +1,13 @@
-import { type Command, InvalidArgumentError } from 'commander';
+import type { Command } from 'commander';
 import type { DaemonSettings } from '../mount/index.js';
 import type { CommonFlags } from './common-flags.js';
+import { byteSize, workerCount } from './numbers.js';
 
 /** The flags that say how a clipd runs: for `daemon`, and for `mount`, which may start one. */
 export interface DaemonFlags extends CommonFlags {
   readonly cacheSize?: number;
   readonly workers?: number;
   readonly contentCache?: string;
-}
-
-const UNITS: Readonly<Record<string, number>> = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 };
-
-/** "20G" → bytes. */
-export function byteSize(text: string): number {
-  const match = /^(\d{1,12}(?:\.\d+)?)([kmgt]?)(?:i?b)?$/i.exec(text);
-  if (match === null) throw new InvalidArgumentError('a size such as 500M or 20G expected');
-  return Math.floor(Number(match[1]) * UNITS[match[2]!.toLowerCase()]!);
-}
-
-export function workerCount(text: string): number {
-  const value = Number(text);
-  if (!/^[1-9]\d?$/.test(text) || value > 64) throw new InvalidArgumentError('a whole number from 1 to 64 expected');
-  return value;
-}
-
-export function seconds(text: string): number {
-  const value = Number(text);
-  if (!/^\d{1,6}(\.\d+)?$/.test(text) || value < 0.001 || value > 86_400)
-    throw new InvalidArgumentError('seconds from 0.001 to 86400 (a day) expected');
-  return value;
 }
 
 export function addDaemonFlags(command: Command): Command {

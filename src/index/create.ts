@@ -28,10 +28,10 @@ import { linkReferences } from './references.js';
 import { staticProfile } from './static-profile.js';
 
 /** `--checkpoint`, in MiB of uncompressed output (DESIGN §4.2). */
-export const MIN_CHECKPOINT_MIB = 1;
-export const MAX_CHECKPOINT_MIB = 64;
+const MIN_CHECKPOINT_MIB = 1;
+const MAX_CHECKPOINT_MIB = 64;
 /** docs/operations.md, "Spans": what 1 MiB costs in the archive a single start saves several times in what it fetches. */
-export const DEFAULT_CHECKPOINT_MIB = 1;
+const DEFAULT_CHECKPOINT_MIB = 1;
 
 export interface CreateFromOCIImageOptions {
   /** "registry/repository:tag", "…@sha256:…", or "oci:DIRECTORY[:TAG]" for an image layout. */
@@ -109,8 +109,8 @@ export interface MadeArchive {
   readonly placement: Placement | null;
 }
 
-function spanBytesOf(options: CreateFromOCIImageOptions): number {
-  const mib = options.checkpointMiB ?? DEFAULT_CHECKPOINT_MIB;
+/** Of `checkpointMiB`, in bytes. @throws ClipError USAGE */
+export function checkpointBytes(mib: number = DEFAULT_CHECKPOINT_MIB): number {
   if (!Number.isInteger(mib) || mib < MIN_CHECKPOINT_MIB || mib > MAX_CHECKPOINT_MIB) {
     const range = `${MIN_CHECKPOINT_MIB} to ${MAX_CHECKPOINT_MIB}`;
     throw new ClipError('USAGE', `a checkpoint every ${shown(mib)} MiB: a whole number from ${range} expected`, {
@@ -174,7 +174,7 @@ async function deriveProfile(
 /** createFromOCIImage, with what only `clipctl optimize` has to add. */
 export async function indexImage(options: CreateFromOCIImageOptions, extras: IndexExtras): Promise<IndexResult> {
   const started = performance.now();
-  const spanBytes = spanBytesOf(options);
+  const spanBytes = checkpointBytes(options.checkpointMiB);
   const { signal, imageRef, outputPath, platform, hashes = false } = options;
   const reference = parseReference(imageRef);
   await checkWritable(outputPath);

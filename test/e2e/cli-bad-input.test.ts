@@ -323,6 +323,24 @@ describe('bad input to clipctl mount (issue 3)', () => {
     }
   });
 
+  it.each([
+    ['--rate', 'prefetch', '/mnt', '--rate', '0'],
+    ['--to', 'cache', 'prune', '--to', '9000T'],
+    ['--cache-size', 'mount', '--clip', 'x', '--at', '/mnt', '--cache-size', '9000T'],
+  ])('a number out of range: a usage error that names %s, before anything is done', async (option, ...args) => {
+    const ran = await clipctl.run(args);
+    expectError(ran, 2, `option '${option} `, args[args.indexOf(option) + 1]!, 'expected');
+  });
+
+  it('optimize with checkpoints out of range: said before anything is run or read', async () => {
+    for (const what of [
+      ['--image', 'oci:/nonexistent', '--out', 'x', '--checkpoint', '0', '--', 'true'],
+      ['--clip', 'x', '--profile', 'x', '--checkpoint', '65'],
+    ]) {
+      expectError(await clipctl.run(['optimize', ...what]), 2, `${what[5]} MiB: a whole number from 1 to 64`);
+    }
+  });
+
   it('no permission to write where clipd keeps its state: names the directory', async () => {
     const command = ['bin/clipctl.js', 'mount', '--clip', clip, '--at', await clipctl.place('denied')];
     const root = new URL('../../..', import.meta.url).pathname;

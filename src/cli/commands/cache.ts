@@ -1,7 +1,8 @@
 import type { Command } from 'commander';
 import type { ClipdClient } from '../../daemon/index.js';
 import type { CommonFlags } from '../common-flags.js';
-import { byteSize, locate } from '../daemon-flags.js';
+import { locate } from '../daemon-flags.js';
+import { byteSize } from '../numbers.js';
 import { printResult } from '../output.js';
 
 interface Flags extends CommonFlags {

@@ -1,8 +1,9 @@
 import { constants } from 'node:os';
-import { type Command, InvalidArgumentError } from 'commander';
+import type { Command } from 'commander';
 import { ClipError } from '../../bytes/index.js';
 import type { IndexResult } from '../../index/index.js';
 import type { CommonFlags } from '../common-flags.js';
+import { wholeNumber } from '../numbers.js';
 import { printResult } from '../output.js';
 
 export interface RegistryFlags {
@@ -23,11 +24,6 @@ export function credentialsFrom(flags: RegistryFlags): { username: string; passw
   const colon = creds.indexOf(':');
   if (colon <= 0) throw new ClipError('USAGE', '--creds takes USER:PASSWORD');
   return { username: creds.slice(0, colon), password: creds.slice(colon + 1) };
-}
-
-export function wholeNumber(text: string): number {
-  if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('a whole number expected');
-  return Number(text);
 }
 
 interface Flags extends RegistryFlags, CommonFlags {

@@ -9,8 +9,8 @@ import {
   type DaemonFlags,
   daemonSettings,
   locate,
-  seconds,
 } from '../daemon-flags.js';
+import { seconds } from '../numbers.js';
 import { printResult } from '../output.js';
 import { addRegistryFlags, credentialsFrom, type RegistryFlags } from './index-command.js';
 

@@ -4,8 +4,9 @@ import type { Archive } from '../../archive/index.js';
 import { ClipError } from '../../bytes/index.js';
 import type { RecordedProfile, TouchedRange } from '../../lazy/index.js';
 import type { CommonFlags } from '../common-flags.js';
+import { wholeNumber } from '../numbers.js';
 import { printResult } from '../output.js';
-import { addRegistryFlags, credentialsFrom, interruptible, type RegistryFlags, wholeNumber } from './index-command.js';
+import { addRegistryFlags, credentialsFrom, interruptible, type RegistryFlags } from './index-command.js';
 
 interface Flags extends RegistryFlags, CommonFlags {
   readonly clip?: string;
@@ -49,28 +50,36 @@ function rangesByFirstUse(ranges: readonly TouchedRange[], archive: Archive): To
 
 async function run(flags: Flags, command: readonly string[]): Promise<void> {
   const { clip, image, profile, out } = flags;
+  const { checkpointBytes } = await import('../../index/index.js');
+  const spanBytes = checkpointBytes(flags.checkpoint);
   if (image !== undefined && out !== undefined && clip === undefined && profile === undefined && command.length > 0) {
-    await optimizeImage(flags, image, out, command);
+    await optimizeImage(flags, image, out, spanBytes, command);
   } else if (clip !== undefined && profile !== undefined && image === undefined && command.length === 0) {
     const { parseProfile } = await import('../../lazy/index.js');
     const recorded = parseProfile(readProfile(profile), profile);
     const archive = await archiveOf(clip);
     checkBelongs(recorded, archive, { profile, clip });
-    const result = await interruptible((signal) => rewrite(flags, archive, recorded, out ?? clip, signal));
+    const result = await interruptible((signal) => rewrite(flags, archive, recorded, out ?? clip, spanBytes, signal));
     if (result !== undefined) report(result, flags, clip);
   } else {
     throw new ClipError('USAGE', 'optimize takes --clip FILE --profile P [--out F2], or --image REF --out F -- CMD…');
   }
 }
 
-async function optimizeImage(flags: Flags, image: string, out: string, command: readonly string[]): Promise<void> {
+async function optimizeImage(
+  flags: Flags,
+  image: string,
+  out: string,
+  spanBytes: number,
+  command: readonly string[],
+): Promise<void> {
   const { recordRun } = await import('../record-run.js');
   const credentials = credentialsFrom(flags);
   const { plainHttp, platform } = flags;
   const result = await interruptible(async (signal) => {
     const options = { imageRef: image, credentials, plainHttp, platform, command, signal };
     const recorded = await recordRun(options);
-    return rewrite(flags, recorded.archive, recorded.profile, out, signal);
+    return rewrite(flags, recorded.archive, recorded.profile, out, spanBytes, signal);
   });
   if (result !== undefined) report(result, flags, 'equal length');
 }
@@ -98,15 +107,15 @@ async function rewrite(
   archive: Archive,
   profile: RecordedProfile,
   out: string,
+  spanBytes: number,
   signal: AbortSignal,
 ): Promise<Rewritten> {
-  const [{ DEFAULT_CHECKPOINT_MIB, indexImage }, { profileSpans, shapedCuts }] = await Promise.all([
+  const [{ indexImage }, { profileSpans, shapedCuts }] = await Promise.all([
     import('../../index/index.js'),
     import('../../lazy/index.js'),
   ]);
   const [{ createProgress }, { shortDigest }] = await Promise.all([import('../progress.js'), import('../units.js')]);
   const { image } = archive;
-  const spanBytes = (flags.checkpoint ?? DEFAULT_CHECKPOINT_MIB) * 1024 * 1024;
   const ranges = rangesByFirstUse(profile.ranges, archive);
   const cuts = new Map(
     image.layers.map(({ digest, uncompressedSize }) => {

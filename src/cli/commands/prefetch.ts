@@ -2,8 +2,10 @@ import type { Command } from 'commander';
 import { ClipError } from '../../bytes/index.js';
 import type { ClipdClient, PrefetchReply } from '../../daemon/index.js';
 import type { CommonFlags } from '../common-flags.js';
-import { byteSize, locate } from '../daemon-flags.js';
+import { locate } from '../daemon-flags.js';
+import { byteRate } from '../numbers.js';
 import { printResult } from '../output.js';
+import { printable } from '../printable.js';
 import { interruptible } from './index-command.js';
 
 interface Flags extends CommonFlags {
@@ -25,7 +27,7 @@ export function describePrefetch({
   spans,
   bytes,
 }: Omit<PrefetchReply, 'mountPoint'>): string {
-  const of = what === 'paths' ? (paths ?? []).join(' ') : what === 'profile' ? 'the profile' : 'the image';
+  const of = what === 'paths' ? printable((paths ?? []).join(' ')) : what === 'profile' ? 'the profile' : 'the image';
   const why = reason === undefined ? '' : `: ${reason}`;
   return `${state}\t${megabytes(bytes.done)} of ${megabytes(bytes.total)}, ${spans.done} of ${spans.total} spans\t${of}${why}`;
 }
@@ -95,7 +97,7 @@ export function registerPrefetch(program: Command): void {
       'files of the image, directories with all below them, or globs (quoted): /usr/lib /app/**/*.so',
     )
     .option('--profile', 'what the profile in the archive names')
-    .option('--rate <size>', 'with neither: at most so much a second (default: as fast as it goes)', byteSize)
+    .option('--rate <size>', 'with neither: at most so much a second (default: as fast as it goes)', byteRate)
     .option('--wait', 'stay until it is there, and show how far it is; exit code 1 if not all came')
     .option('--status', 'how far the prefetches of this mount are')
     .option('--cancel', 'call off those that run');

@@ -1,0 +1,39 @@
+import { InvalidArgumentError } from 'commander';
+
+/** What options take. A value that is refused is a usage error, in which commander names the option. */
+
+const UNITS: Readonly<Record<string, number>> = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 };
+
+/** "20G" → bytes. */
+export function byteSize(text: string): number {
+  const match = /^(\d{1,12}(?:\.\d+)?)([kmgt]?)(?:i?b)?$/i.exec(text);
+  if (match === null) throw new InvalidArgumentError('a size such as 500M or 20G expected');
+  const bytes = Math.floor(Number(match[1]) * UNITS[match[2]!.toLowerCase()]!);
+  if (!Number.isSafeInteger(bytes)) throw new InvalidArgumentError('a size of at most 8191T expected');
+  return bytes;
+}
+
+/** "20M" → bytes a second. */
+export function byteRate(text: string): number {
+  const bytes = byteSize(text);
+  if (bytes === 0) throw new InvalidArgumentError('at least 1 byte a second expected; without it there is no limit');
+  return bytes;
+}
+
+export function wholeNumber(text: string): number {
+  if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('a whole number expected');
+  return Number(text);
+}
+
+export function workerCount(text: string): number {
+  const value = Number(text);
+  if (!/^[1-9]\d?$/.test(text) || value > 64) throw new InvalidArgumentError('a whole number from 1 to 64 expected');
+  return value;
+}
+
+export function seconds(text: string): number {
+  const value = Number(text);
+  if (!/^\d{1,6}(\.\d+)?$/.test(text) || value < 0.001 || value > 86_400)
+    throw new InvalidArgumentError('seconds from 0.001 to 86400 (a day) expected');
+  return value;
+}
