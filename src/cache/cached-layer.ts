@@ -25,7 +25,7 @@ export class CachedLayer {
   /** Sum of the lengths of all spans that are not `Occupied.no`. */
   bytes = 0;
   mounts = 0;
-  /** `shared.fd` is the layer's file, and not what stands for it while the disk refuses. */
+  /** `shared.fd` is the layer's file, to be written. Not: the disk refuses, and at most what an earlier run left is there to read. */
   attached = false;
   /** Opening the file. */
   readonly opening = new Backoff();

@@ -43,50 +43,94 @@ export function isDiskTrouble(error: unknown): boolean {
  */
 export class CacheDirectory {
   readonly spans: string;
-  /** An unknown format was found and thrown away. */
-  readonly discarded: boolean;
-  readonly #lock: number;
+  #writable = false;
+  #discarded = false;
+  #trouble: unknown = null;
 
   private constructor(
     readonly path: string,
-    lock: number,
-    discarded: boolean,
+    readonly lock: number,
+    readonly owner: CacheOwner,
   ) {
     this.spans = join(path, 'spans');
-    this.#lock = lock;
-    this.discarded = discarded;
   }
 
   /**
-   * Makes the directory if need be, takes its lock and checks its format.
+   * Makes the directory if need be, takes its lock and checks its format. On a disk that takes no writes what an earlier run
+   * left there is to be read, if there is any: then it is not `writable`.
    * @throws ClipError BUSY naming the owner; the disk's own error when `isDiskTrouble`; ClipError SYSTEM otherwise.
    */
   static open(path: string, name = 'clipd', root?: string): CacheDirectory {
-    let lock: number;
+    const owner: CacheOwner = { pid: process.pid, name, ...(root === undefined ? {} : { root }) };
     try {
       makeDirectory(path);
       // Not O_TRUNC: until the lock is ours the text in it is the owner's.
-      lock = openSync(join(path, 'lock'), constants.O_RDWR | constants.O_CREAT, 0o600);
+      const directory = CacheDirectory.#locked(path, constants.O_RDWR | constants.O_CREAT, owner);
+      try {
+        directory.makeWritable();
+        return directory;
+      } catch (error) {
+        directory.release();
+        throw error;
+      }
     } catch (cause) {
-      if (isDiskTrouble(cause)) throw cause;
-      throw unusable(path, cause);
+      if (cause instanceof ClipError) throw cause;
+      if (!isDiskTrouble(cause)) throw unusable(path, cause);
+      const readable = CacheDirectory.#asItLies(path, owner);
+      if (readable === null) throw cause;
+      readable.#trouble = cause;
+      return readable;
     }
+  }
+
+  static #locked(path: string, flags: number, owner: CacheOwner): CacheDirectory {
+    const lock = openSync(join(path, 'lock'), flags, 0o600);
+    if (tryLock(lock)) return new CacheDirectory(path, lock, owner);
+    closeSync(lock);
+    throw busy(path);
+  }
+
+  static #asItLies(path: string, owner: CacheOwner): CacheDirectory | null {
     try {
-      if (!tryLock(lock)) throw busy(path);
-      const owner: CacheOwner = { pid: process.pid, name, ...(root === undefined ? {} : { root }) };
-      ftruncateSync(lock, 0);
-      writeSync(lock, `${JSON.stringify(owner)}\n`, 0);
-      return new CacheDirectory(path, lock, prepare(path));
-    } catch (cause) {
-      closeSync(lock);
-      if (cause instanceof ClipError || isDiskTrouble(cause)) throw cause;
-      throw unusable(path, cause);
+      if (formatOf(path) === CACHE_FORMAT) return CacheDirectory.#locked(path, constants.O_RDONLY, owner);
+    } catch (error) {
+      if (error instanceof ClipError) throw error;
     }
+    return null;
+  }
+
+  /** False: the disk took no writes when it was opened, and nobody has called `makeWritable` with success since. */
+  get writable(): boolean {
+    return this.#writable;
+  }
+
+  /** Why it was not. */
+  get trouble(): unknown {
+    return this.#trouble;
+  }
+
+  /** An unknown format was found and thrown away. */
+  get discarded(): boolean {
+    return this.#discarded;
+  }
+
+  /** Tries again what `open` could not do. The lock is ours all the while. @throws the disk's error */
+  makeWritable(): void {
+    if (this.#writable) return;
+    const text = openSync(join(this.path, 'lock'), constants.O_RDWR);
+    try {
+      ftruncateSync(text, 0);
+      writeSync(text, `${JSON.stringify(this.owner)}\n`, 0);
+    } finally {
+      closeSync(text);
+    }
+    this.#discarded = prepare(this.path);
+    this.#writable = true;
   }
 
   /** The lock goes with its descriptor. The files stay: they are checked at their next use. */
   release(): void {
-    closeSync(this.#lock);
+    closeSync(this.lock);
   }
 }
 
@@ -116,18 +160,22 @@ export function readTable(path: string): SpanColumns | null {
   }
 }
 
+/** What the directory says it holds; null when it says nothing. */
+function formatOf(path: string): string | null {
+  try {
+    return readFileSync(join(path, 'version'), 'utf8').trim();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    return null;
+  }
+}
+
 /** Discards what another format left. True when there was something to discard. */
 function prepare(path: string): boolean {
   const version = join(path, 'version');
   const spans = join(path, 'spans');
-  let found: string | null = null;
-  try {
-    found = readFileSync(version, 'utf8').trim();
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-  }
   let discarded = false;
-  if (found !== CACHE_FORMAT) {
+  if (formatOf(path) !== CACHE_FORMAT) {
     discarded = listDirectory(spans).length > 0;
     rmSync(spans, { recursive: true, force: true });
     const fd = openSync(version, 'w', 0o600);
@@ -175,4 +223,9 @@ function unusable(path: string, cause: unknown): ClipError {
     hint: 'choose another with --cache-dir or CLIP_CACHE_DIR',
     cause,
   });
+}
+
+/** The layer files of a cache directory, by name. */
+export function spanFiles(spans: string): string[] {
+  return listDirectory(spans).filter((name) => SPAN_FILE.test(name));
 }

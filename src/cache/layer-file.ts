@@ -53,7 +53,7 @@ export function dropWhole(layer: CachedLayer): void {
   emptyFile(layer.shared.fd, layer.shared.offsets[layer.count]!);
 }
 
-export function emptyFile(fd: number, size: number): void {
+function emptyFile(fd: number, size: number): void {
   ftruncateSync(fd, 0);
   ftruncateSync(fd, size);
 }

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { closeSync, fstatSync, statfsSync, statSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, statfsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { encodeSpanTable, type SpanColumns } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
@@ -7,9 +7,9 @@ import { punchHole, replaceDescriptor, writebackError } from '../linux/index.js'
 import { type Logger, Metrics, silentLogger } from '../metrics/index.js';
 import { Backoff } from './backoff.js';
 import { CachedLayer, Occupied } from './cached-layer.js';
-import { CacheDirectory, listDirectory, readTable, SPAN_FILE } from './directory.js';
+import { CacheDirectory, readTable, spanFiles } from './directory.js';
 import { dataExtents } from './extents.js';
-import { dropWhole, emptyFile, openPlaceholder, openSpanFile, touch } from './layer-file.js';
+import { dropWhole, openPlaceholder, openSpanFile, touch } from './layer-file.js';
 import { leastRecentlyUsed } from './lru.js';
 import type { SharedLayer } from './types.js';
 import { UnmountedFiles } from './unmounted.js';
@@ -96,12 +96,13 @@ export class SpanCache {
     metrics.gauge('cacheUsedBytes', 'Span bytes in the disk cache', () => this.usedBytes);
     metrics.gauge('cacheMaxBytes', 'Cap of the disk cache', () => this.maxBytes);
     metrics.gauge('cacheWritable', '1 unless the disk refuses writes', () => (this.writable ? 1 : 0));
-    this.#unmounted = new UnmountedFiles(directory?.spans ?? null);
+    this.#unmounted = new UnmountedFiles(directory?.writable ? directory.spans : null);
     Atomics.store(this.#clock, 0, 1);
   }
 
   /**
-   * Opens and locks the cache in `path`. A disk that is full or read-only gives a cache that stores nothing until it recovers.
+   * Opens and locks the cache in `path`. A disk that is full or read-only gives a cache that stores nothing until it recovers,
+   * and of which what an earlier run left is read.
    * @throws ClipError BUSY when another process owns it, PERMISSION or SYSTEM when it cannot be used at all.
    */
   static async open(path: string, options: SpanCacheOptions = {}): Promise<SpanCache> {
@@ -109,18 +110,17 @@ export class SpanCache {
     let trouble: unknown;
     try {
       directory = CacheDirectory.open(path, options.owner, options.root);
+      trouble = directory.trouble;
     } catch (error) {
       if (error instanceof ClipError) throw error;
       trouble = error;
     }
     const cache = new SpanCache(path, directory, options.maxBytes ?? defaultMaxBytes(path), options);
-    if (directory === null) {
+    if (directory === null || !directory.writable) {
       cache.#counters.writeErrors.add();
       cache.#opens.failed();
-      cache.#log.error(
-        { path, error: String(trouble) },
-        'the cache directory cannot be written: serving without a disk cache for now',
-      );
+      const what = directory === null ? 'serving without a disk cache' : 'serving what it holds, caching nothing more';
+      cache.#log.error({ path, error: String(trouble) }, `the cache directory cannot be written: ${what} for now`);
     } else if (directory.discarded) {
       cache.#log.warn({ path }, 'a cache of another format was discarded');
     }
@@ -134,7 +134,7 @@ export class SpanCache {
 
   /** False while the disk refuses writes. */
   get writable(): boolean {
-    return this.#directory !== null && this.#writes.due;
+    return this.#directory?.writable === true && this.#writes.due;
   }
 
   /** Whether it is worth asking `reserve` for a span of this layer: the disk takes writes, or may be tried again. */
@@ -311,8 +311,30 @@ export class SpanCache {
       clock: this.#clock,
     };
     const layer = new CachedLayer(key, join(this.#path, 'spans', key), view, table);
-    this.#attach(layer);
+    if (!this.#attach(layer)) this.#lend(layer);
     return layer;
+  }
+
+  /** Gives a layer what an earlier run left of it on a disk that takes no writes: to read, each span once it is checked. */
+  #lend(layer: CachedLayer): void {
+    if (layer.count === 0 || this.#directory === null || this.#directory.writable) return;
+    try {
+      const fd = openSync(layer.path, constants.O_RDONLY | constants.O_NOFOLLOW);
+      try {
+        replaceDescriptor(layer.shared.fd, fd);
+      } finally {
+        closeSync(fd);
+      }
+    } catch (error) {
+      if ((error as { code?: unknown }).code !== 'ENOENT') this.#counters.readErrors.add();
+      return;
+    }
+    this.#takeStock(layer);
+  }
+
+  #takeStock(layer: CachedLayer): void {
+    const { fd, offsets } = layer.shared;
+    dataExtents(fd, offsets[layer.count]!, (start, end) => layer.occupyRange(start, end));
   }
 
   /** Gives a layer its file, if it has none and the disk lets us. True when it has one. */
@@ -320,11 +342,11 @@ export class SpanCache {
     if (layer.attached) return true;
     if (layer.count === 0 || !layer.opening.due || !this.#openDirectory()) return false;
     const { path, shared: view } = layer;
+    let lost: boolean;
     try {
       const fd = openSpanFile(path, layer.table);
       try {
-        // Lost pages that nobody has heard of: what the page cache shows is not what the disk has.
-        if (writebackError(fd) !== null) emptyFile(fd, view.offsets[layer.count]!);
+        lost = writebackError(fd) !== null;
         replaceDescriptor(view.fd, fd);
       } finally {
         closeSync(fd);
@@ -342,17 +364,20 @@ export class SpanCache {
     }
     layer.attached = true;
     this.#unmounted.remove(path);
-    dataExtents(view.fd, view.offsets[layer.count]!, (start, end) => layer.occupyRange(start, end));
+    this.#takeStock(layer);
+    // Pages that nobody has heard of: what the page cache shows is not what the disk has.
+    if (lost) this.#drop(layer);
     if (layer.opening.succeeded()) this.#log.info({ path }, 'a cache file can be opened again');
     return true;
   }
 
   /** Opens the directory if that failed before. True when it is open. */
   #openDirectory(): boolean {
-    if (this.#directory !== null) return true;
+    if (this.#directory?.writable) return true;
     if (!this.#opens.due) return false;
     try {
-      this.#directory = CacheDirectory.open(this.#path, this.#options.owner, this.#options.root);
+      this.#directory ??= CacheDirectory.open(this.#path, this.#options.owner, this.#options.root);
+      this.#directory.makeWritable();
     } catch {
       // What refuses is known already, or somebody else has taken the directory meanwhile: both may pass.
       this.#counters.writeErrors.add();
@@ -361,6 +386,8 @@ export class SpanCache {
     }
     this.#opens.succeeded();
     this.#unmounted = new UnmountedFiles(this.#directory.spans);
+    // Those that are read already are not to be cut; each gets its file to write with its next fill.
+    for (const layer of this.#layers.values()) this.#unmounted.remove(layer.path);
     this.#log.info({ path: this.#path }, 'the cache directory can be written again');
     this.prune(this.maxBytes);
     return true;
@@ -389,9 +416,13 @@ export class SpanCache {
 
   /** Which pages of the file were lost the kernel does not say: it is given up as a whole. */
   #lost(layer: CachedLayer, code: string): void {
+    this.#drop(layer);
+    this.#refused(layer.path, code);
+  }
+
+  #drop(layer: CachedLayer): void {
     for (let span = 0; span < layer.count; span++) if (layer.occupied[span] !== Occupied.no) layer.doubt(span);
     this.#dropDoubtful(layer);
-    this.#refused(layer.path, code);
   }
 
   /** What is being filled or copied out is dropped at the next look. */
@@ -417,7 +448,8 @@ export class SpanCache {
   #free(bytes: number, right: EvictionRight): void {
     let left = bytes - this.#count(this.#unmounted.shrink(bytes, this.#log));
     if (right === 'unmounted' || left <= 0) return;
-    for (const { layer, first, end } of leastRecentlyUsed(this.#layers.values(), left)) {
+    const writable = [...this.#layers.values()].filter((layer) => layer.attached);
+    for (const { layer, first, end } of leastRecentlyUsed(writable, left)) {
       left -= this.#evict(layer, first, end);
     }
   }
@@ -426,6 +458,7 @@ export class SpanCache {
     const before = layer.bytes;
     const hole = layer.vacate(first, end);
     this.#counters.evictedSpans.add(end - first);
+    if (!layer.attached) return this.#count(before - layer.bytes); // read-only: it is not looked for again
     try {
       if (!this.#holePunching) dropWhole(layer);
       else if (hole.end > hole.start) punchHole(layer.shared.fd, hole.start, hole.end - hole.start);
@@ -461,9 +494,4 @@ function defaultMaxBytes(path: string): number {
       at = parent;
     }
   }
-}
-
-/** The layer files of a cache directory, by name. */
-export function spanFiles(spans: string): string[] {
-  return listDirectory(spans).filter((name) => SPAN_FILE.test(name));
 }

@@ -1,20 +1,23 @@
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import {
+  closeSync,
   existsSync,
   ftruncateSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readSync,
   rmSync,
   statfsSync,
   truncateSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest';
 import { type LazyTestLayer, openLazyLayer } from '../../test/support/lazy-layers.js';
 import { compressibleBytes, FakeSource, gzipLayer, type TestLayer, tarLayer } from '../../test/support/span-layers.js';
 import { SpanCache } from '../cache/index.js';
@@ -95,6 +98,11 @@ function present(opened: OpenLayer): number {
   return opened.layer.shared.generations.reduce((sum, generation) => sum + (generation & 1), 0);
 }
 
+/** What memory had moves to disk behind the reads. */
+async function allPresent(opened: OpenLayer): Promise<void> {
+  await vi.waitUntil(() => present(opened) === layer.table.count, { timeout: 10_000 });
+}
+
 test.runIf(mayMount)(
   'a full disk: every byte is served, what does not fit is not cached, and it recovers by itself',
   async () => {
@@ -140,12 +148,56 @@ test.runIf(mayMount)(
       await opened.layer.read(0, 100);
     }
     await readAll(opened);
-    await sleep(100); // what memory had moves to disk behind the reads
-    expect(present(opened)).toBe(layer.table.count);
+    await allPresent(opened);
     expect(cache.stats()).toMatchObject({ writable: true, mountedLayers: 1 });
     const { fd } = opened.layer.shared;
     // The descriptor that FUSE threads were given is the file now.
     expect(Buffer.compare(readSpan(fd, 3), raw.subarray(3 * SPAN, 4 * SPAN))).toBe(0);
+  },
+);
+
+test.runIf(mayMount)(
+  'a disk that is read-only at open: what an earlier run left is served once it is checked, and written again when it can be',
+  async () => {
+    mountSmallDisk();
+    const first = await open();
+    await first.opened.layer.read(0, 5 * SPAN);
+    const { path } = first.opened.layer.cached;
+    for (const undo of cleanup.splice(1)) undo();
+    const file = openSync(path, 'r+');
+    writeSync(file, 'damage', 2 * SPAN);
+    closeSync(file);
+    run('mount', '-o', 'remount,ro', disk);
+
+    const { opened, metrics, source, cache } = await open();
+    for (const span of [0, 1, 3, 4]) {
+      const got = await opened.layer.read(span * SPAN, SPAN);
+      expect(Buffer.compare(got, raw.subarray(span * SPAN, (span + 1) * SPAN))).toBe(0);
+    }
+    expect(source.requests).toEqual([]);
+    await readAll(opened);
+    const readOnly = metrics.snapshot();
+    expect(readOnly).toMatchObject({ spansChecked: 4, spansDamaged: 1, failedSpans: 0, cacheWritable: 0 });
+    expect(readOnly.cacheWriteErrors).toBeGreaterThan(0);
+    expect(readOnly.cacheUsedBytes).toBe(5 * SPAN); // what is damaged cannot be freed
+    expect(cache.prune(0)).toBe(0); // nothing can be freed there
+    expect(present(opened)).toBe(4);
+    await expect(SpanCache.open(join(disk, 'cache'))).rejects.toMatchObject({ code: 'BUSY' });
+
+    run('mount', '-o', 'remount,rw,size=16m', disk);
+    for (let i = 0; i < 40 && !cache.stats().writable; i++) {
+      await sleep(100);
+      await opened.layer.read(2 * SPAN, 100);
+    }
+    await readAll(opened);
+    await allPresent(opened);
+    expect(cache.usedBytes).toBe(layer.table.count * SPAN);
+    expect(cache.stats()).toMatchObject({ writable: true, mountedLayers: 1, unmountedLayers: 0 });
+    expect(metrics.snapshot().failedSpans).toBe(0);
+    const { fd } = opened.layer.shared;
+    for (const span of [0, 2, 4]) {
+      expect(Buffer.compare(readSpan(fd, span), raw.subarray(span * SPAN, (span + 1) * SPAN))).toBe(0);
+    }
   },
 );
 
