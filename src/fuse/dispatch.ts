@@ -86,6 +86,11 @@ export class Dispatcher {
     return this.#request.getBigUint64(IN.unique, true);
   }
 
+  /** The thread it comes from; 0: none, or one that the mount's process id namespace does not know. */
+  get thread(): number {
+    return this.#request.getUint32(IN.pid, true);
+  }
+
   /** Of an INTERRUPT: the request it is about. */
   get interrupted(): bigint {
     return this.#request.getBigUint64(abi.IN_HEADER + abi.INTERRUPT_IN.unique, true);

@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { closeFd, createEventFd, Errno, errnoName, signalEventFd } from '../linux/index.js';
+import { COMPANION_WORDS } from './companion.js';
 import { LEADERSHIP_WORDS, Leadership } from './leadership.js';
 import {
   COUNTERS,
@@ -67,6 +68,7 @@ export class FusePool {
   readonly #unsent = new Map<number, Map<bigint, number>>();
   readonly #pending = new Map<number, Acknowledgement>();
   readonly #leadership = new Int32Array(new SharedArrayBuffer(LEADERSHIP_WORDS * 4));
+  readonly #companion = new Int32Array(new SharedArrayBuffer(COMPANION_WORDS * 4));
   #started: Promise<void> | null = null;
   #completed: Promise<void> | null = null;
   #sequence = 0;
@@ -105,6 +107,7 @@ export class FusePool {
     const setup: WorkerSetup = {
       index,
       leadership: this.#leadership,
+      companion: this.#companion,
       spin: availableParallelism() > 1,
       stop: new Int32Array(new SharedArrayBuffer(4)),
       eventFd: createEventFd(),

@@ -43,6 +43,8 @@ export interface WorkerSetup {
   readonly index: number;
   /** Shared by all workers of a pool: see Leadership. */
   readonly leadership: Int32Array;
+  /** Likewise: see Companion. */
+  readonly companion: Int32Array;
   /** Whether to poll for a moment before sleeping; not on a single core, where it would only keep the reader from running. */
   readonly spin: boolean;
   /** One Int32: 1 = leave. Set before the eventfd is written. */

@@ -5,6 +5,7 @@
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { ErofsReader } from '../erofs/index.js';
 import { Epoll, Errno, sys } from '../linux/index.js';
+import { Companion } from './companion.js';
 import { Dispatcher, Outcome, type ServedImage } from './dispatch.js';
 import { Leadership } from './leadership.js';
 import { Counter, type FromWorker, type FuseMountSpec, type ToWorker, type WorkerSetup } from './protocol.js';
@@ -26,6 +27,7 @@ const setup = workerData as WorkerSetup;
 const { counters, stop } = setup;
 const epoll = new Epoll(MAX_EVENTS);
 const leadership = new Leadership(setup.leadership, setup.index);
+const companion = new Companion(setup.companion);
 const memory = new WorkerMemory();
 const mounts = new Map<number, Mount>();
 let current: Mount;
@@ -90,7 +92,7 @@ function takeMessages(): void {
   if (detached) globalThis.gc?.();
 }
 
-function serve(mount: Mount): void {
+function serve(mount: Mount, leads: boolean): void {
   current = mount;
   for (let i = 0; i < BURST; i++) {
     const length = sys.read(mount.fd, memory.requestAddress, REQUEST_SIZE);
@@ -102,6 +104,7 @@ function serve(mount: Mount): void {
       return;
     }
     if (i > 0) leadership.callHelper(); // a queue has formed
+    companion.taken(dispatcher.thread, i > 0 || !leads);
     counters[Counter.requests]!++;
     answer(mount, dispatcher.handle(mount, length));
   }
@@ -126,6 +129,8 @@ function answer(mount: Mount, outcome: number): void {
 
 /** Waits for events as the leader. */
 function wait(): number {
+  // Polling there would keep the CPU from the very thread that is to ask.
+  if (companion.join()) return epoll.wait(-1);
   for (let i = policy.spins; i > 0; i--) {
     const count = epoll.wait(0);
     if (count > 0) {
@@ -156,7 +161,10 @@ for (;;) {
   const leads = leadership.lead();
   const count = leads ? wait() : epoll.wait(0);
   if (count === 0) {
-    if (!leads) leadership.park(ticket);
+    if (!leads) {
+      companion.leave();
+      leadership.park(ticket);
+    }
     continue;
   }
   for (let i = 0; i < count; i++) {
@@ -166,7 +174,7 @@ for (;;) {
       continue;
     }
     const mount = mounts.get(token); // none: detached by an earlier event of this round
-    if (mount !== undefined) serve(mount);
+    if (mount !== undefined) serve(mount, leads);
   }
   publishCounters();
 }

@@ -1,3 +1,4 @@
+export { lastCpuOf, ThreadAffinity } from './affinity.js';
 export {
   closeFd,
   createEventFd,

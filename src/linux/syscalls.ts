@@ -35,6 +35,7 @@ const c = {
     'int',
   ]),
   writev: bind<[number, Memory, number]>('writev', 'int64_t', ['int', 'void *', 'int']),
+  open: bind<[Memory, number]>('open', 'int', ['void *', 'int']),
   close: bind<[number]>('close', 'int', ['int']),
   fcntl: bind<[number, number, number]>('fcntl', 'int', ['int', 'int', 'int64_t']),
   ioctl: bind<[number, number, Memory]>('ioctl', 'int', ['int', 'uint64_t', 'void *']),
@@ -80,6 +81,8 @@ const c = {
     'uint64_t',
     'uint64_t',
   ]),
+  sched_getaffinity: bind<[number, number, Memory]>('sched_getaffinity', 'int', ['int', 'size_t', 'void *']),
+  sched_setaffinity: bind<[number, number, Memory]>('sched_setaffinity', 'int', ['int', 'size_t', 'void *']),
   mknod: bind<[Memory, number, number]>('mknod', 'int', ['void *', 'uint32_t', 'uint64_t']),
   lgetxattr: bind<[Memory, Memory, Memory, number]>('lgetxattr', 'int64_t', ['void *', 'void *', 'void *', 'size_t']),
   llistxattr: bind<[Memory, Memory, number]>('llistxattr', 'int64_t', ['void *', 'void *', 'size_t']),
@@ -122,6 +125,8 @@ export const preadv2 = (fd: number, vector: Memory, count: number, offset: numbe
   outcome(c.preadv2(fd, vector, count, offset, flags));
 /** `vector` holds `count` struct iovec: address and length, 8 bytes each. */
 export const writev = (fd: number, vector: Memory, count: number): number => outcome(c.writev(fd, vector, count));
+/** Without O_CREAT. `path` ends in NUL. */
+export const open = (path: Memory, flags: number): number => outcome(c.open(path, flags));
 export const close = (fd: number): number => outcome(c.close(fd));
 export const fcntl = (fd: number, command: number, argument: number): number => outcome(c.fcntl(fd, command, argument));
 export const ioctl = (fd: number, request: number, memory: Memory): number => outcome(c.ioctl(fd, request, memory));
@@ -163,6 +168,9 @@ export const recvmsg = (fd: number, header: Memory, flags: number): number => ou
 /** `vector`: addresses of NUL-terminated strings, 8 bytes each, the last 0. Returns only when it failed. */
 export const execv = (path: Path, vector: Memory): number => outcome(c.execv(cString(path), vector));
 export const prctl = (option: number, a = 0, b = 0, c2 = 0, d = 0): number => outcome(c.prctl(option, a, b, c2, d));
+/** Of the calling thread; `mask` holds one bit a CPU. */
+export const getAffinity = (length: number, mask: Memory): number => outcome(c.sched_getaffinity(0, length, mask));
+export const setAffinity = (length: number, mask: Memory): number => outcome(c.sched_setaffinity(0, length, mask));
 export const mknod = (path: Path, mode: number, device: number): number =>
   outcome(c.mknod(cString(path), mode, device));
 export const lgetxattr = (path: Path, name: Path, value: Memory, size: number): number =>
