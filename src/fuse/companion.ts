@@ -1,48 +1,89 @@
-import { lastCpuOf, ThreadAffinity } from '../linux/index.js';
+import { lastCpuOf, ThreadPins, threadId } from '../linux/index.js';
 
-/** Indexes of the words all workers share. CPU holds one more than the number: 0 is "none". */
-const THREAD = 0;
+/** Indexes of the words all workers share, then for each worker its thread id and where it is. CPUs are counted from 1 here; 0 is "none". */
+const CLIENT = 0;
 const STREAK = 1;
 const CPU = 2;
-export const COMPANION_WORDS = 3;
-/** Requests in a row from one thread before it counts as the only one. */
-const ALONE = 16;
-/** Requests after which it is looked up again: the scheduler may have moved it. */
-const LOOK_AGAIN = 64;
+const DUE = 3;
+const PATIENCE = 4;
+const WORKERS = 5;
+/** Requests in a row from one thread before it counts as the only one that asks. */
+const ALONE = 4;
+/** The most requests until it is looked for again. A look costs 4 µs, a request from another CPU 40 or more. */
+const MAX_PATIENCE = 32;
 
 /**
- * Lets the worker that waits run on the CPU of the thread it answers, as long as that is the only one that asks. The kernel
- * wakes a sleeper on an idle CPU if there is one; that one has halted, and on a virtual machine it takes 20 to 30 µs to get it
- * going, there and back. While a thread waits for its answer its own CPU has nothing better to do than to give it: 6 µs.
+ * Lets the worker that waits run on the CPU of the thread that asks, as long as only one does. The kernel wakes a sleeper on
+ * an idle CPU if there is one; that has halted, and on a virtual machine it takes 20 to 30 µs to get it going, there and
+ * back. While a thread waits for its answer its own CPU has nothing better to do than to give it: 6 µs.
  */
 export class Companion {
-  readonly #affinity = new ThreadAffinity();
+  readonly #pins = new ThreadPins();
 
-  constructor(private readonly words: Int32Array) {}
-
-  /** A request of `thread` (0: in another process id namespace) was taken. `queued`: others wait, too. */
-  taken(thread: number, queued: boolean): void {
-    const { words } = this;
-    if (queued || thread === 0 || thread !== words[THREAD]) {
-      words[THREAD] = thread;
-      words[STREAK] = 0;
-      words[CPU] = 0;
-      return;
-    }
-    const streak = ++words[STREAK]!;
-    if (streak % LOOK_AGAIN === ALONE) words[CPU] = lastCpuOf(thread) + 1;
+  static words(workers: number): number {
+    return WORKERS + 2 * workers;
   }
 
-  /** Before waiting for the next request. @returns whether the worker is where that is likely to come from */
+  constructor(
+    private readonly words: Int32Array,
+    /** 1-based, as all workers here. */
+    private readonly self: number,
+  ) {
+    words[WORKERS + 2 * (self - 1)] = threadId();
+  }
+
+  /** A request of `thread` was taken; 0: of none, or of another process id namespace. */
+  taken(thread: number): void {
+    const { words } = this;
+    if (thread !== 0 && thread === words[CLIENT]) words[STREAK]!++;
+    else {
+      words[CLIENT] = thread;
+      words[STREAK] = 0;
+      words[CPU] = 0;
+      words[DUE] = 0;
+      words[PATIENCE] = 1;
+    }
+  }
+
+  /**
+   * It was answered, and `leader` waits, or will, for the next. Looks where the scheduler has put the thread: more often while it
+   * moves. One that waited for the disk mostly has: it is woken on an idle CPU, not on the one that its answer comes from.
+   */
+  answered(leader: number): void {
+    const { words } = this;
+    if (words[STREAK]! < ALONE || leader === 0) return;
+    if (--words[DUE]! > 0 && leader === this.self) return;
+    const cpu = lastCpuOf(words[CLIENT]!) + 1;
+    words[PATIENCE] = cpu === words[CPU] ? Math.min(words[PATIENCE]! * 2, MAX_PATIENCE) : 1;
+    words[DUE] = words[PATIENCE]!;
+    words[CPU] = cpu;
+    // To move a worker that sleeps costs next to nothing.
+    this.#move(leader, cpu);
+  }
+
+  /** Before waiting for the next request. @returns whether this worker is where that is likely to come from */
   join(): boolean {
-    const cpu = this.words[CPU]! - 1;
-    if (cpu < 0) this.#affinity.release();
-    else this.#affinity.pin(cpu);
-    return this.#affinity.pinned >= 0;
+    this.#move(this.self, this.words[CPU]!);
+    return this.words[WORKERS + 2 * this.self - 1] !== 0;
   }
 
   /** Before waiting for anything else. */
   leave(): void {
-    this.#affinity.release();
+    this.#move(this.self, 0);
+  }
+
+  /** Before an answer that takes long: where the thread goes on is not known until it has it. */
+  delay(): void {
+    this.words[CPU] = 0;
+    this.leave();
+  }
+
+  #move(worker: number, cpu: number): void {
+    const { words } = this;
+    const thread = WORKERS + 2 * (worker - 1);
+    if (words[thread + 1] === cpu) return;
+    if (cpu === 0) this.#pins.release(words[thread]!);
+    else if (!this.#pins.pin(words[thread]!, cpu - 1)) return;
+    words[thread + 1] = cpu;
   }
 }

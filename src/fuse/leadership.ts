@@ -23,6 +23,11 @@ export class Leadership {
     return leader === 0 || leader === this.self;
   }
 
+  /** Who has the lead; 0: nobody at the moment. */
+  get leader(): number {
+    return Atomics.load(this.words, LEADER);
+  }
+
   /** Gives the lead away, if it is ours, before something that may take long. */
   abdicate(): void {
     if (Atomics.load(this.words, LEADER) !== this.self) return;

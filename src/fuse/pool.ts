@@ -1,7 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { closeFd, createEventFd, Errno, errnoName, signalEventFd } from '../linux/index.js';
-import { COMPANION_WORDS } from './companion.js';
+import { Companion } from './companion.js';
 import { LEADERSHIP_WORDS, Leadership } from './leadership.js';
 import {
   COUNTERS,
@@ -68,7 +68,7 @@ export class FusePool {
   readonly #unsent = new Map<number, Map<bigint, number>>();
   readonly #pending = new Map<number, Acknowledgement>();
   readonly #leadership = new Int32Array(new SharedArrayBuffer(LEADERSHIP_WORDS * 4));
-  readonly #companion = new Int32Array(new SharedArrayBuffer(COMPANION_WORDS * 4));
+  readonly #companion: Int32Array;
   #started: Promise<void> | null = null;
   #completed: Promise<void> | null = null;
   #sequence = 0;
@@ -79,6 +79,7 @@ export class FusePool {
 
   constructor(options: FusePoolOptions) {
     this.#options = options;
+    this.#companion = new Int32Array(new SharedArrayBuffer(Companion.words(this.workerCount) * 4));
   }
 
   /**

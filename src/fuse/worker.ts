@@ -27,13 +27,16 @@ const setup = workerData as WorkerSetup;
 const { counters, stop } = setup;
 const epoll = new Epoll(MAX_EVENTS);
 const leadership = new Leadership(setup.leadership, setup.index);
-const companion = new Companion(setup.companion);
+const companion = new Companion(setup.companion, setup.index);
 const memory = new WorkerMemory();
 const mounts = new Map<number, Mount>();
 let current: Mount;
 const policy = new SpinPolicy(setup.spin);
 
-const abdicate = (): void => leadership.abdicate();
+const abdicate = (): void => {
+  companion.delay();
+  leadership.abdicate();
+};
 const dispatcher = new Dispatcher(memory.request, memory.reply, (fd, position, length, offset) =>
   memory.readFile(fd, position, length, offset, abdicate),
 );
@@ -92,7 +95,7 @@ function takeMessages(): void {
   if (detached) globalThis.gc?.();
 }
 
-function serve(mount: Mount, leads: boolean): void {
+function serve(mount: Mount): void {
   current = mount;
   for (let i = 0; i < BURST; i++) {
     const length = sys.read(mount.fd, memory.requestAddress, REQUEST_SIZE);
@@ -104,9 +107,10 @@ function serve(mount: Mount, leads: boolean): void {
       return;
     }
     if (i > 0) leadership.callHelper(); // a queue has formed
-    companion.taken(dispatcher.thread, i > 0 || !leads);
+    companion.taken(dispatcher.thread);
     counters[Counter.requests]!++;
     answer(mount, dispatcher.handle(mount, length));
+    companion.answered(leadership.leader);
   }
 }
 
@@ -174,7 +178,7 @@ for (;;) {
       continue;
     }
     const mount = mounts.get(token); // none: detached by an earlier event of this round
-    if (mount !== undefined) serve(mount, leads);
+    if (mount !== undefined) serve(mount);
   }
   publishCounters();
 }

@@ -5,32 +5,38 @@ import * as sys from './syscalls.js';
 /** Room for 8192 CPUs, the kernel's own limit (NR_CPUS). */
 const MASK_BYTES = 1024;
 
-/** On which CPUs the calling thread may run. Nothing here throws or allocates: it is for threads that answer requests. */
-export class ThreadAffinity {
-  /** The only CPU the thread may run on; −1: it may run where it could before. */
-  pinned = -1;
-  readonly #before = Buffer.allocUnsafeSlow(MASK_BYTES);
+/** The calling thread's id, as the kernel and /proc know it. */
+export function threadId(): number {
+  return sys.syscall(flags.SYS_gettid);
+}
+
+/**
+ * Keeps threads of this process on one CPU and lets them go again: to where the thread that made this object was allowed to
+ * run at the time. Nothing here throws or allocates: it is for threads that answer requests.
+ */
+export class ThreadPins {
+  readonly #all = Buffer.allocUnsafeSlow(MASK_BYTES).fill(0);
   readonly #one = Buffer.allocUnsafeSlow(MASK_BYTES).fill(0);
-  readonly #beforeAddress = sys.addressOf(this.#before);
+  readonly #allAddress = sys.addressOf(this.#all);
   readonly #oneAddress = sys.addressOf(this.#one);
 
-  /** Moves the thread to one CPU, if it may run there. */
-  pin(cpu: number): void {
-    if (this.pinned === cpu) return;
-    if (this.pinned < 0 && sys.getAffinity(MASK_BYTES, this.#beforeAddress) < 0) return;
-    const byte = cpu >> 3;
-    const bit = 1 << (cpu & 7);
-    if (byte >= MASK_BYTES || (this.#before[byte]! & bit) === 0) return;
-    this.#one[byte] = bit;
-    if (sys.setAffinity(MASK_BYTES, this.#oneAddress) >= 0) this.pinned = cpu;
-    this.#one[byte] = 0;
+  constructor() {
+    sys.getAffinity(0, MASK_BYTES, this.#allAddress);
   }
 
-  /** Lets it run where it could before {@link pin}. */
-  release(): void {
-    if (this.pinned < 0) return;
-    this.pinned = -1;
-    sys.setAffinity(MASK_BYTES, this.#beforeAddress);
+  /** @returns false when threads of this process may not run there */
+  pin(thread: number, cpu: number): boolean {
+    const byte = cpu >> 3;
+    const bit = 1 << (cpu & 7);
+    if (byte >= MASK_BYTES || (this.#all[byte]! & bit) === 0) return false;
+    this.#one[byte] = bit;
+    const result = sys.setAffinity(thread, MASK_BYTES, this.#oneAddress);
+    this.#one[byte] = 0;
+    return result >= 0;
+  }
+
+  release(thread: number): void {
+    sys.setAffinity(thread, MASK_BYTES, this.#allAddress);
   }
 }
 
@@ -42,7 +48,7 @@ const pathAddress = sys.addressOf(path);
 /** proc_pid_stat(5): "processor" is the 39th field; the 2nd is a name in parentheses that may hold anything. */
 const FIELDS_AFTER_NAME = 37;
 
-/** The CPU a thread (any of this process id namespace) runs on or ran on last; −1: not known. Neither throws. */
+/** The CPU a thread of any process runs on or ran on last; −1: not known. */
 export function lastCpuOf(thread: number): number {
   // /proc/T/stat adds up the times of all threads of T's process; this one does not.
   path.write(`/proc/${thread}/task/${thread}/stat\0`, 'latin1');

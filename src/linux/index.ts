@@ -1,4 +1,4 @@
-export { lastCpuOf, ThreadAffinity } from './affinity.js';
+export { lastCpuOf, ThreadPins, threadId } from './affinity.js';
 export {
   closeFd,
   createEventFd,

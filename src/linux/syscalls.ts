@@ -168,9 +168,11 @@ export const recvmsg = (fd: number, header: Memory, flags: number): number => ou
 /** `vector`: addresses of NUL-terminated strings, 8 bytes each, the last 0. Returns only when it failed. */
 export const execv = (path: Path, vector: Memory): number => outcome(c.execv(cString(path), vector));
 export const prctl = (option: number, a = 0, b = 0, c2 = 0, d = 0): number => outcome(c.prctl(option, a, b, c2, d));
-/** Of the calling thread; `mask` holds one bit a CPU. */
-export const getAffinity = (length: number, mask: Memory): number => outcome(c.sched_getaffinity(0, length, mask));
-export const setAffinity = (length: number, mask: Memory): number => outcome(c.sched_setaffinity(0, length, mask));
+/** Of a thread of this process; 0: the calling one. `mask` holds one bit a CPU. */
+export const getAffinity = (thread: number, length: number, mask: Memory): number =>
+  outcome(c.sched_getaffinity(thread, length, mask));
+export const setAffinity = (thread: number, length: number, mask: Memory): number =>
+  outcome(c.sched_setaffinity(thread, length, mask));
 export const mknod = (path: Path, mode: number, device: number): number =>
   outcome(c.mknod(cString(path), mode, device));
 export const lgetxattr = (path: Path, name: Path, value: Memory, size: number): number =>
