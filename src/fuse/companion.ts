@@ -1,5 +1,23 @@
 import { lastCpuOf, ThreadPins, threadId } from '../linux/index.js';
 
+/** What is asked of the kernel. */
+export interface CompanionKernel {
+  threadId(): number;
+  lastCpuOf(thread: number): number;
+  pin(thread: number, cpu: number): boolean;
+  release(thread: number): void;
+}
+
+function linux(): CompanionKernel {
+  const pins = new ThreadPins();
+  return {
+    threadId,
+    lastCpuOf,
+    pin: (thread, cpu) => pins.pin(thread, cpu),
+    release: (thread) => pins.release(thread),
+  };
+}
+
 /** Indexes of the words all workers share, then for each worker its thread id and where it is. CPUs are counted from 1 here; 0 is "none". */
 const CLIENT = 0;
 const STREAK = 1;
@@ -18,8 +36,6 @@ const MAX_PATIENCE = 32;
  * back. While a thread waits for its answer its own CPU has nothing better to do than to give it: 6 µs.
  */
 export class Companion {
-  readonly #pins = new ThreadPins();
-
   static words(workers: number): number {
     return WORKERS + 2 * workers;
   }
@@ -28,8 +44,9 @@ export class Companion {
     private readonly words: Int32Array,
     /** 1-based, as all workers here. */
     private readonly self: number,
+    private readonly kernel: CompanionKernel = linux(),
   ) {
-    words[WORKERS + 2 * (self - 1)] = threadId();
+    words[WORKERS + 2 * (self - 1)] = kernel.threadId();
   }
 
   /** A request of `thread` was taken; 0: of none, or of another process id namespace. */
@@ -53,7 +70,7 @@ export class Companion {
     const { words } = this;
     if (words[STREAK]! < ALONE || leader === 0) return;
     if (--words[DUE]! > 0 && leader === this.self) return;
-    const cpu = lastCpuOf(words[CLIENT]!) + 1;
+    const cpu = this.kernel.lastCpuOf(words[CLIENT]!) + 1;
     words[PATIENCE] = cpu === words[CPU] ? Math.min(words[PATIENCE]! * 2, MAX_PATIENCE) : 1;
     words[DUE] = words[PATIENCE]!;
     words[CPU] = cpu;
@@ -67,9 +84,10 @@ export class Companion {
     return this.words[WORKERS + 2 * this.self - 1] !== 0;
   }
 
-  /** Before waiting for anything else. */
+  /** Before waiting for anything else. In any case: another worker may have moved this one just now, as the leader. */
   leave(): void {
-    this.#move(this.self, 0);
+    this.words[WORKERS + 2 * this.self - 1] = 0;
+    this.kernel.release(this.words[WORKERS + 2 * (this.self - 1)]!);
   }
 
   /** Before an answer that takes long: where the thread goes on is not known until it has it. */
@@ -82,8 +100,8 @@ export class Companion {
     const { words } = this;
     const thread = WORKERS + 2 * (worker - 1);
     if (words[thread + 1] === cpu) return;
-    if (cpu === 0) this.#pins.release(words[thread]!);
-    else if (!this.#pins.pin(words[thread]!, cpu - 1)) return;
+    if (cpu === 0) this.kernel.release(words[thread]!);
+    else if (!this.kernel.pin(words[thread]!, cpu - 1)) return;
     words[thread + 1] = cpu;
   }
 }

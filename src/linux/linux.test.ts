@@ -12,6 +12,7 @@ import {
   Errno,
   flags,
   getXattr,
+  lastCpuOf,
   listenUnix,
   listXattr,
   mountErofs,
@@ -28,6 +29,8 @@ import {
   signalEventFd,
   socketPair,
   sys,
+  ThreadPins,
+  threadId,
   tryLock,
   unmount,
 } from './index.js';
@@ -72,6 +75,24 @@ describe('raw calls', () => {
     sys.pread(fd, address, 5, 2 ** 40 + 3);
     closeSync(fd);
     expect(small.toString('latin1', 0, 5)).toBe('hello');
+  });
+});
+
+describe('CPUs', () => {
+  it('keeps a thread on one, sees it there, and lets it go', () => {
+    const self = threadId();
+    const allowed = (): string =>
+      /Cpus_allowed_list:\t(.*)/.exec(readFileSync(`/proc/thread-self/status`, 'utf8'))![1]!;
+    const before = allowed();
+    const pins = new ThreadPins();
+    const cpu = Number(/\d+$/.exec(before)![0]);
+    expect(pins.pin(self, cpu)).toBe(true);
+    expect([allowed(), lastCpuOf(self)]).toEqual([String(cpu), cpu]);
+    expect(pins.pin(self, 8191)).toBe(false);
+    expect(pins.pin(self, 1 << 20)).toBe(false);
+    pins.release(self);
+    expect(allowed()).toBe(before);
+    expect(lastCpuOf(2 ** 30)).toBe(-1);
   });
 });
 

@@ -234,6 +234,28 @@ describe.skipIf(!root)('a mount through FusePool', () => {
     expect(plane.pool.stats().misses).toBe(0);
   });
 
+  it('answers a thread that is the only one to ask on its CPU, and lets its worker go when another asks', async () => {
+    const names = Array.from({ length: 200 }, (_, i) => `f${i}`);
+    plane = await new FusePlane([tar(...names.map((name) => file(name, name)))]).mount();
+    const allowed = (): string[] =>
+      readdirSync('/proc/self/task').map(
+        (task) => /Cpus_allowed_list:\t(.*)/.exec(readFileSync(`/proc/self/task/${task}/status`, 'utf8'))![1]!,
+      );
+    const before = allowed();
+    const cpu = /\d+$/.exec(before[0]!)![0];
+    const pinned = (list: readonly string[]): number => list.filter((each) => each === cpu).length;
+    // One thread of its own, so that this one may look meanwhile.
+    const paths = names.slice(1).map((name) => join(plane!.mountPoint, name));
+    const child = spawn('taskset', ['-c', cpu, 'stat', '-c', '%s', ...paths], {
+      stdio: ['ignore', 'ignore', 'inherit'],
+    });
+    expect(await new Promise((resolve) => child.on('close', resolve))).toBe(0);
+    if (pinned(before) === 0) expect(pinned(allowed())).toBe(1);
+    statSync(join(plane.mountPoint, 'f0'));
+    // The answer comes before the worker goes back to wait.
+    while (pinned(allowed()) !== pinned(before)) await new Promise((resolve) => setTimeout(resolve, 1));
+  });
+
   it.each(['', ',xino=on', ',index=on'])('carries an overlay (%s) whose files outlive inodes', async (options) => {
     plane = await new FusePlane(richLayers).mount();
     const merged = join(plane.directory, 'merged');
