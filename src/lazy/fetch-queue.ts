@@ -37,8 +37,11 @@ const MAX_FILL_REQUESTS = 2;
 const JOIN_GAP_BYTES = 128 * 1024;
 /** Spans that may lie in such a gap: shaped ones can be of a page. */
 const JOIN_GAP_SPANS = 32;
-/** A request's size: several of them in parallel fill a link better than one, and the inflate workers get work early. */
-const MAX_REQUEST_BYTES = 4 * 1024 * 1024;
+/**
+ * A request's size: several of them in parallel fill a link better than one, and the inflate workers get work early. Yet each costs
+ * a registry something, Debian's 4 ms of CPU time, however small it is.
+ */
+const MAX_REQUEST_BYTES = 8 * 1024 * 1024;
 
 /**
  * Spans that wait for a request. Neighbours of one layer go out together; more urgent ones first. A burst of misses is

@@ -194,8 +194,9 @@ export class LazyLayer implements QueuedLayer {
     return `layer ${this.meta.digest}, span ${span} (bytes ${this.byteStart(span)} to ${this.byteEnd(span)})`;
   }
 
+  /** A copy: a view in a message to a worker would take the whole table along. */
   sha256(span: number): Uint8Array {
-    return this.table.sha256.subarray(32 * span, 32 * span + 32);
+    return this.table.sha256.slice(32 * span, 32 * span + 32);
   }
 
   fetch(jobs: readonly SpanJob[]): Promise<void> {

@@ -9,7 +9,9 @@ import type { FileHint } from './types.js';
 const SEQUENTIAL_STEPS = 2;
 /** A sequential reader's first miss in a span lies within the kernel's own read-ahead from its start. */
 const START_SLACK = 256 * 1024;
-const MAX_WINDOW = 16 * 1024 * 1024;
+/** How far ahead a reader is followed at first, and, when it has read more than that, at the most. */
+const FIRST_WINDOW = 16 * 1024 * 1024;
+const MAX_WINDOW = 64 * 1024 * 1024;
 const MAX_STREAMS = 128;
 /** A reader that has not moved for so long is not watched any more. */
 const IDLE_MS = 2000;
@@ -22,6 +24,8 @@ export interface SequentialLayer extends Pick<LazyLayer, 'ahead' | 'cancelAhead'
 
 interface Stream {
   readonly end: number;
+  /** The span in which it began to be sequential. */
+  first: number;
   /** The furthest span it was seen in. */
   last: number;
   steps: number;
@@ -31,7 +35,7 @@ interface Stream {
   moved: number;
 }
 
-/** Adaptive read-ahead of one layer's files: nothing for random readers, up to 16 MiB for sequential ones. */
+/** Adaptive read-ahead of one layer's files: nothing for random readers, up to 16 MiB for sequential ones, or as much as they have read. */
 export class Readahead {
   readonly #layer: SequentialLayer;
   readonly #streams = new Map<string | number, Stream>();
@@ -47,7 +51,8 @@ export class Readahead {
     if (stream === undefined) {
       if (this.#streams.size >= MAX_STREAMS) this.#streams.delete(this.#streams.keys().next().value!);
       const now = performance.now();
-      this.#streams.set(file.key, { end: file.end, last, steps: last - first, window: 0, ahead: 0, moved: now });
+      const steps = last - first;
+      this.#streams.set(file.key, { end: file.end, first, last, steps, window: 0, ahead: 0, moved: now });
       return;
     }
     if (last <= stream.last) {
@@ -88,8 +93,8 @@ export class Readahead {
     if (stream.steps < SEQUENTIAL_STEPS) return;
     const { layerOffset, count } = this.#layer.table;
     const here = layerOffset[last + 1]!;
-    stream.window =
-      stream.window === 0 ? layerOffset[last + 1]! - layerOffset[last]! : Math.min(MAX_WINDOW, stream.window * 2);
+    const most = Math.min(MAX_WINDOW, Math.max(FIRST_WINDOW, here - layerOffset[stream.first]!));
+    stream.window = stream.window === 0 ? here - layerOffset[last]! : Math.min(most, stream.window * 2);
     const until = Math.min(stream.end, here + stream.window);
     const asked = layerOffset[Math.max(stream.ahead, last + 1)]!;
     // In halves: each request costs the registry and us something, however small it is.
@@ -107,6 +112,7 @@ export class Readahead {
   /** Not sequential after all: what was asked for and has not come is called off. */
   #restart(stream: Stream, last: number): void {
     for (let span = stream.last + 1; span < stream.ahead; span++) this.#layer.cancelAhead(span);
+    stream.first = last;
     stream.last = last;
     stream.steps = 0;
     stream.window = 0;
