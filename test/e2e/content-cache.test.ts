@@ -2,11 +2,13 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { makeCertificates } from '../support/certificates.js';
 import { Clipctl } from '../support/clipctl.js';
 import { type ServerProcess, startRedis } from '../support/content-servers.js';
 import { layerLike } from '../support/gzip.js';
 import { writeImage } from '../support/images.js';
 import { eventually } from '../support/mounted.js';
+import { freePort } from '../support/processes.js';
 import { type RegistryProxy, startProxy } from '../support/proxy.js';
 import { startRegistry, type TestRegistry } from '../support/registry.js';
 import { file, tar } from '../support/tar.js';
@@ -80,6 +82,37 @@ test('a second machine with a cold disk and a warm Redis asks the registry for n
     contentStored: 0,
     requests: 0,
   });
+}, 60_000);
+
+test('a Redis behind TLS with a certificate of one’s own: NODE_EXTRA_CA_CERTS says whom to trust', async () => {
+  const { caCert, serverCert, serverKey } = await makeCertificates(indexer.path('certificates'));
+  const port = await freePort();
+  const tls = ['--tls-port', String(port), '--tls-auth-clients', 'no', '--tls-ca-cert-file', caCert];
+  const own = ['--tls-cert-file', serverCert, '--tls-key-file', serverKey];
+  const secure = await startRedis(port, '--port', '0', ...tls, ...own);
+  try {
+    const url = `rediss://127.0.0.1:${port}`;
+    const trusting = { NODE_EXTRA_CA_CERTS: caCert };
+    const first = await machine(trusting, '--content-cache', url);
+    await readAll(first.place);
+    await eventually(async () => {
+      const { contentStored = 0, spansFetched = -1 } = await first.counters();
+      return contentStored === spansFetched;
+    });
+    proxy.reset();
+    const second = await machine(trusting, '--content-cache', url);
+    await readAll(second.place);
+    expect(proxy.blobTraffic().requests).toBe(0);
+    // Who does not trust it does without, and the log says why.
+    const third = await machine({}, '--content-cache', url);
+    await readAll(third.place);
+    expect(await third.counters()).toMatchObject({ contentAvailable: 0, contentHits: 0, contentStored: 0 });
+    expect(await readFile(third.clip.path('root', 'clipd.log'), 'utf8')).toMatch(
+      /content cache.*certificate|certificate.*content cache/,
+    );
+  } finally {
+    await secure.stop();
+  }
 }, 60_000);
 
 test('a Redis that is not there costs neither the mount nor a read', async () => {

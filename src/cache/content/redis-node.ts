@@ -34,6 +34,8 @@ export class RedisNode {
   /** Settles with the first attempt to connect: until then nobody can say that the server is away. */
   readonly #attempted: Promise<void>;
   #closed = false;
+  /** Why there is no connection, as far as the client says: a certificate that nobody trusts, say. */
+  #trouble: Error | null = null;
 
   constructor(
     readonly address: RedisAddress,
@@ -68,8 +70,14 @@ export class RedisNode {
       pingInterval: PING_MS,
       commandOptions: { typeMapping: { [RESP_TYPES.BLOB_STRING]: Buffer } },
     }) as unknown as RedisClientType;
-    client.on('error', settle); // commands reject by themselves
-    client.on('ready', settle);
+    client.on('error', (error: Error) => {
+      this.#trouble = error;
+      settle(); // commands reject by themselves
+    });
+    client.on('ready', () => {
+      this.#trouble = null;
+      settle();
+    });
     setTimeout(settle, CONNECT_TIMEOUT_MS).unref(); // it accepts connections and says nothing
     if (!this.#closed) client.connect().catch(settle);
     return client;
@@ -83,6 +91,8 @@ export class RedisNode {
   async send(args: RedisArguments, signal?: AbortSignal): Promise<RedisReply> {
     await this.#attempted;
     const client = await this.#client;
+    // The client would only say that it is offline.
+    if (this.#trouble !== null && !client.isReady) throw this.#trouble;
     return client.sendCommand<RedisReply>(
       args as (string | Buffer)[],
       signal === undefined ? {} : { abortSignal: signal },
