@@ -16,6 +16,11 @@ export class Breaker {
   /** @param onChange told when it opens, with the cause, and when it closes again */
   constructor(readonly onChange: (open: boolean, cause: string) => void) {}
 
+  /** Given up on: since it opened no call has succeeded, whether or not one may try by now. */
+  get tripped(): boolean {
+    return this.#pause > 0;
+  }
+
   /** Calls are not to be made. */
   get open(): boolean {
     return this.#pause > 0 && performance.now() < this.#closedUntil;

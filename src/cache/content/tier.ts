@@ -92,7 +92,7 @@ export class ContentTier {
     };
     metrics.gauge('contentQueueBytes', 'Bytes waiting to be stored in the content cache', () => this.#queuedBytes);
     metrics.gauge('contentAvailable', '1 unless the content cache is given up on for now', () =>
-      this.#quick.open || this.#whole.open ? 0 : 1,
+      this.#quick.tripped || this.#whole.tripped ? 0 : 1,
     );
     const logged = (open: string, closed: string) => (isOpen: boolean, cause: string) => {
       if (isOpen) this.#log.error({ cause }, open);
