@@ -52,8 +52,9 @@ export class Companion {
   /** A request of `thread` was taken; 0: of none, or of another process id namespace. */
   taken(thread: number): void {
     const { words } = this;
-    if (thread !== 0 && thread === words[CLIENT]) words[STREAK]!++;
-    else {
+    if (thread !== 0 && thread === words[CLIENT]) {
+      if (words[STREAK]! < ALONE) words[STREAK]!++; // further it need not count
+    } else {
       words[CLIENT] = thread;
       words[STREAK] = 0;
       words[CPU] = 0;
