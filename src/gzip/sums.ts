@@ -40,6 +40,13 @@ export class OutputSums {
     this.#pieceLength += view.length;
   }
 
+  /** As push(), of bytes that somebody else has summed. */
+  add(crc: number, length: number): void {
+    this.#endPiece();
+    this.#span.add(crc, length);
+    this.#member.add(crc, length);
+  }
+
   #endPiece(): void {
     this.#span.add(this.#piece, this.#pieceLength);
     this.#member.add(this.#piece, this.#pieceLength);

@@ -1,9 +1,10 @@
 import type { MessagePort } from 'node:worker_threads';
 import { parentPort, workerData } from 'node:worker_threads';
-import { KernelMemory, type MemberTrailer, OutputSums } from '../gzip/index.js';
+import { crc32 } from '../bytes/index.js';
+import { KernelMemory, type MemberTrailer } from '../gzip/index.js';
 import { detectEncoding } from './detect.js';
 import { GzipDecoder } from './gzip-decoder.js';
-import { JournalWriter } from './journal.js';
+import { JournalWriter, NOT_SUMMED } from './journal.js';
 import {
   type ChunkMessage,
   isClosed,
@@ -18,9 +19,8 @@ import { type DecodeSink, type LayerDecoder, PlainDecoder, type RawState } from 
 import { ZstdDecoder } from './zstd-decoder.js';
 
 /**
- * Decoding: slots in, the tar out into buffers that the digest worker reads where they are, with a journal of what there is to
- * know of it. This is the longest job in an index build, so whatever another thread can do, it does; but for the output's CRCs,
- * which take less than half as long where the output still lies in this core's cache.
+ * Nothing but decoding: slots in, the tar out into buffers that the digest worker reads where they are, with a journal of what
+ * there is to know of it. This is the longest job in an index build, so whatever another thread can do, it does.
  */
 export interface DecodeWorkerData extends LaneShared {
   readonly digests: MessagePort;
@@ -29,10 +29,14 @@ export interface DecodeWorkerData extends LaneShared {
 const { memory, done, digests } = workerData as DecodeWorkerData;
 const buffers = new KernelMemory(LANE_SHAPE, memory);
 const { outBuffers } = LANE_SHAPE;
+/**
+ * The digest worker is behind when it has so many messages before it: then this one takes the CRC of what it has just decoded,
+ * for less than half of what it takes where the bytes must come from another core's cache.
+ */
+const BEHIND = 5;
 
 class Output implements DecodeSink {
   readonly #journal = new JournalWriter();
-  #sums = new OutputSums();
   #states: RawState[] = [];
   #posted = 0;
   /** The buffer being filled; of each, the message that told of its last bytes. */
@@ -46,8 +50,8 @@ class Output implements DecodeSink {
       this.#copy(view);
       return;
     }
-    this.#sums.push(view);
-    this.#journal.output(view.byteOffset, view.length);
+    const behind = this.#posted - Atomics.load(done, 0) >= BEHIND;
+    this.#journal.output(view.byteOffset, view.length, behind ? crc32(view) : NOT_SUMMED);
     if (view.byteOffset + view.length === buffers.outEnd(this.#buffer)) this.#nextBuffer();
   }
 
@@ -71,11 +75,11 @@ class Output implements DecodeSink {
   }
 
   boundary(layerOffset: number, bitOffset: number): void {
-    this.#journal.boundary(layerOffset, bitOffset, this.#sums.endSpan());
+    this.#journal.boundary(layerOffset, bitOffset);
   }
 
   member(trailer: MemberTrailer): void {
-    this.#sums.endMember(trailer);
+    this.#journal.member(trailer);
   }
 
   state(state: RawState): void {
@@ -95,7 +99,6 @@ class Output implements DecodeSink {
   /** For a new layer: waits until all has been read. */
   restart(): void {
     waitFor(this.#posted);
-    this.#sums = new OutputSums();
     this.#buffer = 0;
     this.#copied = buffers.outStart(0);
   }

@@ -1,6 +1,6 @@
 import type { MessagePort } from 'node:worker_threads';
 import { parentPort, workerData } from 'node:worker_threads';
-import { KernelMemory } from '../gzip/index.js';
+import { KernelMemory, type MemberTrailer } from '../gzip/index.js';
 import { type JournalReader, replay } from './journal.js';
 import { LayerDigester } from './layer-digester.js';
 import {
@@ -25,8 +25,9 @@ let digester!: LayerDigester;
 let failed = false;
 
 const reader: JournalReader = {
-  output: (address, length) => digester.output(buffers.view(address, length)),
-  boundary: (layerOffset, bitOffset, crc32) => digester.boundary(layerOffset, bitOffset, crc32),
+  output: (address, length, crc32) => digester.output(buffers.view(address, length), crc32),
+  boundary: (layerOffset, bitOffset) => digester.boundary(layerOffset, bitOffset),
+  member: (trailer: MemberTrailer) => digester.member(trailer),
 };
 
 function post(message: FromDigest, transfer: ArrayBuffer[] = []): void {

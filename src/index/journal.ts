@@ -1,3 +1,5 @@
+import type { MemberTrailer } from '../gzip/index.js';
+
 /**
  * What one thread tells the other of a stretch of a layer, in the order in which it happened: a flat list of numbers, each
  * kind followed by its own. Plain numbers are what postMessage copies fastest.
@@ -5,15 +7,20 @@
 export type Journal = readonly number[];
 
 enum Kind {
-  /** Address and length of bytes of the tar in shared memory. */
+  /** Address and length of bytes of the tar in shared memory, and their CRC-32 or NOT_SUMMED. */
   Output,
-  /** Layer offset, bit offset in the blob, and CRC-32 of the span that ends here. */
+  /** Layer offset, and bit offset in the blob. */
   Boundary,
+  /** CRC-32, size, and position in the blob. */
+  Member,
 }
+
+/** In the place of a CRC-32: whoever reads the bytes is to take it. */
+export const NOT_SUMMED = -1;
 
 export class JournalWriter {
   #records: number[] = [];
-  /** Where the last record may grow: the end of its bytes, and the index of its length. */
+  /** Where the last record may grow, if its bytes are not summed: their end, and the index of their length. */
   #outputEnd = -1;
   #lengthAt = 0;
 
@@ -21,14 +28,19 @@ export class JournalWriter {
     return this.#records.length === 0;
   }
 
-  output(address: number, length: number): void {
-    if (address === this.#outputEnd) this.#records[this.#lengthAt]! += length;
-    else this.#lengthAt = this.#records.push(Kind.Output, address, length) - 1;
-    this.#outputEnd = address + length;
+  output(address: number, length: number, crc32: number): void {
+    if (crc32 === NOT_SUMMED && address === this.#outputEnd) this.#records[this.#lengthAt]! += length;
+    else this.#lengthAt = this.#records.push(Kind.Output, address, length, crc32) - 2;
+    this.#outputEnd = crc32 === NOT_SUMMED ? address + length : -1;
   }
 
-  boundary(layerOffset: number, bitOffset: number, crc32: number): void {
-    this.#records.push(Kind.Boundary, layerOffset, bitOffset, crc32);
+  boundary(layerOffset: number, bitOffset: number): void {
+    this.#records.push(Kind.Boundary, layerOffset, bitOffset);
+    this.#outputEnd = -1;
+  }
+
+  member({ crc32, size, position }: MemberTrailer): void {
+    this.#records.push(Kind.Member, crc32, size, position);
     this.#outputEnd = -1;
   }
 
@@ -41,19 +53,26 @@ export class JournalWriter {
 }
 
 export interface JournalReader {
-  output(address: number, length: number): void;
-  boundary(layerOffset: number, bitOffset: number, crc32: number): void;
+  output(address: number, length: number, crc32: number): void;
+  boundary(layerOffset: number, bitOffset: number): void;
+  member(trailer: MemberTrailer): void;
 }
 
 export function replay(journal: Journal, reader: JournalReader): void {
   for (let i = 0; i < journal.length; ) {
-    const [a, b] = [journal[i + 1]!, journal[i + 2]!];
-    if (journal[i] === Kind.Output) {
-      reader.output(a, b);
-      i += 3;
-    } else {
-      reader.boundary(a, b, journal[i + 3]!);
-      i += 4;
+    const [a, b, c] = [journal[i + 1]!, journal[i + 2]!, journal[i + 3]!];
+    switch (journal[i]) {
+      case Kind.Output:
+        reader.output(a, b, c);
+        i += 4;
+        break;
+      case Kind.Boundary:
+        reader.boundary(a, b);
+        i += 3;
+        break;
+      default:
+        reader.member({ crc32: a, size: b, position: c });
+        i += 4;
     }
   }
 }

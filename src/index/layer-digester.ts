@@ -1,19 +1,21 @@
 import { createHash, type Hash } from 'node:crypto';
-import { encodeCheckpointState } from '../gzip/index.js';
+import { encodeCheckpointState, type MemberTrailer, OutputSums } from '../gzip/index.js';
 import { EntryColumns, TarParser } from '../tar/index.js';
 import { FileHasher } from './file-hasher.js';
 import { ReferenceScanner } from './file-references.js';
+import { NOT_SUMMED } from './journal.js';
 import type { LayerResult } from './messages.js';
 import { ImportLog } from './python-imports.js';
 import { SpanHasher } from './span-hasher.js';
 import type { DecodedLayer, RawState } from './spans.js';
 
 /**
- * All that an archive says of a layer, from its blob's bytes and from what a decoder made of them: digests, and what the tar's
- * headers say. Pure: no threads, no I/O.
+ * All that an archive says of a layer, from its blob's bytes and from what a decoder made of them: digests, sums, and what the
+ * tar's headers say. Pure: no threads, no I/O.
  */
 export class LayerDigester {
   readonly #hasher = new SpanHasher();
+  readonly #sums = new OutputSums();
   readonly #layerOffsets: number[] = [];
   readonly #bitOffsets: number[] = [];
   readonly #crc32s: number[] = [];
@@ -42,17 +44,23 @@ export class LayerDigester {
     });
   }
 
-  output(view: Uint8Array): void {
+  /** The next bytes of the tar, and their CRC-32 or NOT_SUMMED. */
+  output(view: Uint8Array, crc32: number): void {
+    if (crc32 === NOT_SUMMED) this.#sums.push(view);
+    else this.#sums.add(crc32, view.length);
     this.#diff?.update(view);
     this.#tar.push(view);
   }
 
-  /** Where a span begins; `crc32` is of the one that ends here, and means nothing at the first. */
-  boundary(layerOffset: number, bitOffset: number, crc32: number): void {
-    if (this.#layerOffsets.length > 0) this.#crc32s.push(crc32);
+  boundary(layerOffset: number, bitOffset: number): void {
+    if (this.#layerOffsets.length > 0) this.#crc32s.push(this.#sums.endSpan());
     this.#layerOffsets.push(layerOffset);
     this.#bitOffsets.push(bitOffset);
     this.#hasher.boundary(bitOffset);
+  }
+
+  member(trailer: MemberTrailer): void {
+    this.#sums.endMember(trailer);
   }
 
   state({ header, window }: RawState): void {
