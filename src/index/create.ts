@@ -7,7 +7,7 @@ import {
   type Profile,
 } from '../archive/index.js';
 import { anyFunction, boolean, ClipError, checked, fields, shown, string } from '../bytes/index.js';
-import { treeWarnings, writeErofs } from '../erofs/index.js';
+import { ErofsReader, treeWarnings, writeErofs } from '../erofs/index.js';
 import {
   type Credentials,
   credentialsOption,
@@ -24,8 +24,9 @@ import { fileHashes } from './file-hashes.js';
 import { type IndexedLayer, indexLayers, type LayerProgress } from './image-layers.js';
 import { Lane } from './lane.js';
 import { checkWritable, writeFileByRename } from './output-file.js';
-import { linkReferences } from './references.js';
+import { type ElfFile, elfFiles, linkReferences } from './references.js';
 import { staticProfile } from './static-profile.js';
+import { TreeListing } from './tree-listing.js';
 
 /** `--checkpoint`, in MiB of uncompressed output (DESIGN §4.2). */
 const MIN_CHECKPOINT_MIB = 1;
@@ -153,6 +154,8 @@ export async function createFromOCIImage(options: CreateFromOCIImageOptions): Pr
 /** A profile is a hint: an image is indexed without one rather than not at all. */
 async function deriveProfile(
   made: MadeArchive,
+  reader: ErofsReader,
+  elf: readonly ElfFile[],
   source: ImageSource,
   signal: AbortSignal | undefined,
   onWarning: (warning: string) => void,
@@ -163,7 +166,7 @@ async function deriveProfile(
     checkpointState: (layer: number, span: number) => made.layers[layer]!.states[span]!,
   };
   try {
-    return await staticProfile(made.image, made.tree, made.placement, layers, source, signal);
+    return await staticProfile(made.image, reader, made.placement, elf, layers, source, signal);
   } catch (error) {
     signal?.throwIfAborted();
     onWarning(`no start-up profile could be derived: ${error instanceof Error ? error.message : String(error)}`);
@@ -234,10 +237,15 @@ export async function indexImage(options: CreateFromOCIImageOptions, extras: Ind
           indexed.map((layer) => layer.files),
         )
       : null;
+    const reader = new ErofsReader(tree);
+    const listing = new TreeListing(reader);
+    const elf = elfFiles(reader, listing, placement, indexed);
     const profile =
-      extras.profile === undefined ? await deriveProfile(made, source, signal, onWarning) : extras.profile(made);
+      extras.profile === undefined
+        ? await deriveProfile(made, reader, elf, source, signal, onWarning)
+        : extras.profile(made);
     // Beside a recorded profile nothing is followed.
-    const references = profile?.source === 'recorded' ? null : linkReferences(image, tree, placement, indexed);
+    const references = profile?.source === 'recorded' ? null : linkReferences(image, listing, elf, indexed);
     const archive = buildArchive({ ...made, storedTree: await deflating, hashes: fileSums, profile, references });
     await writeFileByRename(outputPath, archive.parts, signal);
     return {

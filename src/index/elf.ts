@@ -8,6 +8,10 @@ export interface ElfNeeds {
   readonly searchPath: readonly string[];
   /** PT_LOAD: what is mapped. */
   readonly segments: readonly ElfSegment[];
+  /** Offset and length of each part of the file that was asked for to know this, in that order. */
+  readonly parts: readonly number[];
+  /** All of them were given: whoever reads the whole file finds the same. */
+  readonly complete: boolean;
 }
 
 export interface ElfSegment {
@@ -54,9 +58,22 @@ function cString(bytes: Uint8Array, at: number): string {
   return Buffer.from(bytes.subarray(at, Math.min(end === -1 ? bytes.length : end, at + MAX_PATH))).toString('latin1');
 }
 
+/** What has been asked for, and whether all of it was there. */
+interface Asked {
+  readonly parts: number[];
+  complete: boolean;
+}
+
+function* ask(asked: Asked, part: ElfPart): Generator<ElfPart, Uint8Array, Uint8Array> {
+  asked.parts.push(part.offset, part.length);
+  const bytes = yield part;
+  if (bytes.length < part.length) asked.complete = false;
+  return bytes;
+}
+
 /** The program headers of a little-endian ELF of either width; null for anything else, and for what makes no sense. */
-function* programHeaders(): Generator<ElfPart, { segments: Segment[]; wide: boolean } | null, Uint8Array> {
-  const head = yield { offset: 0, length: 64, keep: ELF_HEAD_BYTES };
+function* programHeaders(asked: Asked): Generator<ElfPart, { segments: Segment[]; wide: boolean } | null, Uint8Array> {
+  const head = yield* ask(asked, { offset: 0, length: 64, keep: ELF_HEAD_BYTES });
   if (head.length < 52 || head[0] !== 0x7f || head[1] !== 0x45 || head[2] !== 0x4c || head[3] !== 0x46) return null;
   if (head[5] !== 1) return null;
   const wide = head[4] === 2;
@@ -65,7 +82,8 @@ function* programHeaders(): Generator<ElfPart, { segments: Segment[]; wide: bool
   const entrySize = header.getUint16(wide ? 54 : 42, true);
   const count = header.getUint16(wide ? 56 : 44, true);
   if (count > MAX_PROGRAM_HEADERS || entrySize < (wide ? 56 : 32) || entrySize > 256) return null;
-  const bytes = yield { offset: wordAt(header, wide ? 32 : 28, wide), length: entrySize * count, keep: ELF_HEAD_BYTES };
+  const at = wordAt(header, wide ? 32 : 28, wide);
+  const bytes = yield* ask(asked, { offset: at, length: entrySize * count, keep: ELF_HEAD_BYTES });
   if (bytes.length < entrySize * count) return null;
   const table = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const segments = Array.from({ length: count }, (_, i): Segment => {
@@ -88,7 +106,8 @@ function wordAt(view: DataView, at: number, wide: boolean): number {
 
 /** readElf as a generator: it yields the parts of the file that it wants, whoever can give them when. */
 export function* elfNeeds(): Generator<ElfPart, ElfNeeds | null, Uint8Array> {
-  const headers = yield* programHeaders();
+  const asked: Asked = { parts: [], complete: true };
+  const headers = yield* programHeaders(asked);
   if (headers === null) return null;
   const { wide } = headers;
   const loaded = headers.segments.filter((s) => s.type === PT_LOAD);
@@ -99,23 +118,25 @@ export function* elfNeeds(): Generator<ElfPart, ElfNeeds | null, Uint8Array> {
   const interpreter =
     interp === undefined
       ? null
-      : cString(yield { offset: interp.offset, length: Math.min(interp.fileSize, MAX_PATH), keep }, 0);
-  const without: ElfNeeds = { interpreter, needed: [], searchPath: [], segments };
+      : cString(yield* ask(asked, { offset: interp.offset, length: Math.min(interp.fileSize, MAX_PATH), keep }), 0);
+  const without = (): ElfNeeds => ({ interpreter, needed: [], searchPath: [], segments, ...asked });
   const dynamic = headers.segments.find((s) => s.type === PT_DYNAMIC);
-  if (dynamic === undefined) return without;
+  if (dynamic === undefined) return without();
 
-  const entries = yield { offset: dynamic.offset, length: Math.min(dynamic.fileSize, MAX_DYNAMIC_BYTES), keep };
+  const length = Math.min(dynamic.fileSize, MAX_DYNAMIC_BYTES);
+  const entries = yield* ask(asked, { offset: dynamic.offset, length, keep });
   const { address, size, runPath, needed } = dynamicSection(entries, wide);
-  if (address < 0 || size < 0 || size > MAX_STRINGS) return without;
+  if (address < 0 || size < 0 || size > MAX_STRINGS) return without();
   const home = loaded.find((s) => address >= s.address && address - s.address < s.fileSize);
-  if (home === undefined) return without;
-  const strings = yield { offset: home.offset + (address - home.address), length: size, keep: 0 };
+  if (home === undefined) return without();
+  const strings = yield* ask(asked, { offset: home.offset + (address - home.address), length: size, keep: 0 });
   const searchPath = runPath < 0 ? [] : cString(strings, runPath).split(':');
   return {
     interpreter,
     needed: needed.map((at) => cString(strings, at)).filter((name) => name !== ''),
     searchPath: searchPath.filter((part) => part !== ''),
     segments,
+    ...asked,
   };
 }
 

@@ -1,6 +1,6 @@
 import { posix } from 'node:path';
 import { type ImageMeta, type Placement, REFERENCE_PAGE, type References } from '../archive/index.js';
-import { ErofsReader, InodeView } from '../erofs/index.js';
+import { type ErofsReader, InodeView } from '../erofs/index.js';
 import type { EntryColumns } from '../tar/index.js';
 import type { ElfNeeds } from './elf.js';
 import { firstByte } from './file-hashes.js';
@@ -8,7 +8,7 @@ import type { LayerReferences } from './file-references.js';
 import { libraryCandidates, libraryDirectories, tripletOf } from './library-path.js';
 import type { ModuleImports } from './python-imports.js';
 import { PythonModules } from './python-modules.js';
-import { TreeListing } from './tree-listing.js';
+import type { TreeListing } from './tree-listing.js';
 
 /**
  * A library up to this size is read whole when it is loaded: relocations touch all of its data, and its constructors and the
@@ -28,26 +28,23 @@ export interface ScannedLayer {
   readonly imports: readonly ModuleImports[];
 }
 
-interface Elf {
+export interface ElfFile {
   readonly nid: number;
   readonly path: string;
   readonly size: number;
   readonly needs: ElfNeeds;
 }
 
-/** Which files lead to which others, from what their layers' files say: the archive's `references`. Null when none do. */
-export function linkReferences(
-  image: ImageMeta,
-  tree: Uint8Array,
+/** The programs and libraries of the merged tree, as their layers' scans found them. */
+export function elfFiles(
+  reader: ErofsReader,
+  listing: TreeListing,
   placement: Placement | null,
   layers: readonly ScannedLayer[],
-): References | null {
-  const reader = new ErofsReader(tree);
-  const listing = new TreeListing(reader);
+): ElfFile[] {
   const inode = new InodeView();
-  const elf: Elf[] = [];
-  const python = new PythonModules(listing);
-  for (const [layer, { entries, references, imports }] of layers.entries()) {
+  const elf: ElfFile[] = [];
+  for (const [layer, { entries, references }] of layers.entries()) {
     const paths = new Paths(entries);
     for (const { entry, needs } of references.elf) {
       const path = paths.of(entry);
@@ -61,6 +58,20 @@ export function linkReferences(
       if (place?.layer !== layer || place.layerOffset !== entries.dataOffset(entry)) continue;
       elf.push({ nid, path, size: inode.size, needs });
     }
+  }
+  return elf;
+}
+
+/** Which files lead to which others, from what their layers' files say: the archive's `references`. Null when none do. */
+export function linkReferences(
+  image: ImageMeta,
+  listing: TreeListing,
+  elf: readonly ElfFile[],
+  layers: readonly ScannedLayer[],
+): References | null {
+  const python = new PythonModules(listing);
+  for (const { entries, imports } of layers) {
+    const paths = new Paths(entries);
     for (const module of imports) python.add(paths.of(module.entry), module.imports);
   }
   const links = new Links();
@@ -92,7 +103,12 @@ class Paths {
 }
 
 /** Shared libraries, the loader, and what the loader looks them up in. */
-function linkLibraries(links: Links, elf: readonly Elf[], listing: TreeListing, directories: readonly string[]): void {
+function linkLibraries(
+  links: Links,
+  elf: readonly ElfFile[],
+  listing: TreeListing,
+  directories: readonly string[],
+): void {
   const byName = new Map<string, number>();
   for (const { path, nid } of elf) {
     const name = path.slice(path.lastIndexOf('/') + 1);
@@ -127,7 +143,7 @@ function linkLibraries(links: Links, elf: readonly Elf[], listing: TreeListing, 
 /** What a Python interpreter opens before it runs anything. */
 function linkPrograms(
   links: Links,
-  elf: readonly Elf[],
+  elf: readonly ElfFile[],
   listing: TreeListing,
   python: PythonModules,
   triplet: string | null,
@@ -155,7 +171,7 @@ function linkPrograms(
 }
 
 /** Ranges in pages; none for a file that is read whole. */
-function rangesOf({ size, needs }: Elf): number[] {
+function rangesOf({ size, needs }: ElfFile): number[] {
   if (size <= (needs.interpreter === null ? WHOLE_LIBRARY : WHOLE_PROGRAM)) return [];
   const ranges: number[] = [];
   const add = (offset: number, length: number): void => {

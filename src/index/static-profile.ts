@@ -1,9 +1,10 @@
 import type { ImageMeta, Placement, Profile } from '../archive/index.js';
-import { ErofsReader, InodeView, resolvePath } from '../erofs/index.js';
+import { type ErofsReader, InodeView, resolvePath } from '../erofs/index.js';
 import type { ImageSource } from '../oci/index.js';
-import { readElf } from './elf.js';
+import { type ElfNeeds, readElf } from './elf.js';
 import { lowerBound } from './file-hashes.js';
 import { libraryCandidates, libraryDirectories } from './library-path.js';
+import type { ElfFile } from './references.js';
 import { type SpanLayers, SpanReader } from './span-reader.js';
 
 /** Files that one command leads to, at most: a loop in it ends, and so does somebody's joke. */
@@ -33,6 +34,7 @@ function strings(value: unknown): string[] {
 class Tracer {
   readonly #reader: ErofsReader;
   readonly #placement: Placement | null;
+  readonly #elf: ReadonlyMap<number, ElfNeeds>;
   readonly #layers: SpanLayers;
   readonly #spans: SpanReader;
   readonly #signal: AbortSignal | undefined;
@@ -45,14 +47,16 @@ class Tracer {
 
   constructor(
     image: ImageMeta,
-    tree: Uint8Array,
+    reader: ErofsReader,
     placement: Placement | null,
+    elf: readonly ElfFile[],
     layers: SpanLayers,
     source: Pick<ImageSource, 'fetchInto'>,
     signal: AbortSignal | undefined,
   ) {
-    this.#reader = new ErofsReader(tree);
+    this.#reader = reader;
     this.#placement = placement;
+    this.#elf = new Map(elf.map(({ nid, needs }) => [nid, needs]));
     this.#layers = layers;
     this.#spans = new SpanReader(layers, source);
     this.#signal = signal;
@@ -137,15 +141,30 @@ class Tracer {
     return out;
   }
 
+  /** What was seen of a program or library while its layer was indexed: it need not be fetched, but all that is read is touched. */
+  #known(nid: number, size: number): ElfNeeds | null {
+    const needs = this.#elf.get(nid);
+    if (needs === undefined || !needs.complete) return null;
+    this.#touch(nid, 0, Math.min(SHEBANG_BYTES, size));
+    for (let i = 0; i < needs.parts.length; i += 2) {
+      if (needs.parts[i + 1]! > 0) this.#touch(nid, needs.parts[i]!, needs.parts[i + 1]!);
+    }
+    return needs;
+  }
+
   /** A program, script or library, and whatever it needs to start. */
   async visit(path: string, search: (name: string) => string | null): Promise<void> {
     const nid = this.resolve(path);
     if (nid < 0 || this.#visited.has(nid) || this.#visited.size >= MAX_FILES) return;
     this.#visited.add(nid);
     const { size } = this.#inode;
-    const line = Buffer.from(await this.#read(nid, 0, SHEBANG_BYTES))
-      .toString('latin1')
-      .split('\n')[0]!;
+    const known = this.#known(nid, size);
+    const line =
+      known !== null
+        ? ''
+        : Buffer.from(await this.#read(nid, 0, SHEBANG_BYTES))
+            .toString('latin1')
+            .split('\n')[0]!;
     if (line.startsWith('#!')) {
       const [interpreter = '', ...words] = line
         .slice(2)
@@ -161,7 +180,7 @@ class Tracer {
       this.#touch(nid, 0, size);
       return;
     }
-    const elf = await readElf((offset, length) => this.#read(nid, offset, length));
+    const elf = known ?? (await readElf((offset, length) => this.#read(nid, offset, length)));
     if (elf?.interpreter) await this.visit(elf.interpreter, search);
     const origin = path.slice(0, Math.max(1, path.lastIndexOf('/')));
     for (const name of elf?.needed ?? []) {
@@ -186,12 +205,13 @@ class Tracer {
 /**
  * Spans that starting the image's entrypoint and command reads, derived from the files themselves: the program found through
  * PATH, symlinks, `#!` lines, the ELF interpreter and all libraries. Null for an image without a command, or one whose program
- * lies in a layer that can only be read from its start.
+ * lies in a layer that can only be read from its start. What is not among the `elf` files is fetched and looked at.
  */
 export async function staticProfile(
   image: ImageMeta,
-  tree: Uint8Array,
+  reader: ErofsReader,
   placement: Placement | null,
+  elf: readonly ElfFile[],
   layers: SpanLayers,
   source: Pick<ImageSource, 'fetchInto'>,
   signal?: AbortSignal,
@@ -203,7 +223,7 @@ export async function staticProfile(
   const environment = strings(config.Env);
   const searchPath = environment.find((v) => v.startsWith('PATH='))?.slice('PATH='.length) ?? DEFAULT_PATH;
   const directory = typeof config.WorkingDir === 'string' && config.WorkingDir !== '' ? config.WorkingDir : '/';
-  const tracer = new Tracer(image, tree, placement, layers, source, signal);
+  const tracer = new Tracer(image, reader, placement, elf, layers, source, signal);
   const absolute = (path: string): string => (path.startsWith('/') ? path : `${directory}/${path}`);
   const search = (name: string): string | null => {
     if (name.includes('/')) return absolute(name);
