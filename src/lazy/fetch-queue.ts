@@ -29,12 +29,12 @@ const MAX_BACKGROUND_BYTES = 16 * 1024 * 1024;
 /** Fill is in no hurry. */
 const MAX_FILL_REQUESTS = 2;
 /**
- * What is fetched ahead goes out together across gaps of so many compressed bytes, 1 ms of 1 Gbit/s: they cost less than another
- * request, of which the registry and we have that much CPU time each. (The same profile, 189 spans of 20.2 MB: 106 requests for
- * 22.1 MB with gaps of 64 KiB and only forwards, 65 for 24.7 MB with 128 KiB both ways, 47 for 28.1 MB with 256 KiB.) What readers
- * wait for is exact.
+ * What is fetched ahead goes out together across gaps of so many compressed bytes, 1.5 ms of 1 Gbit/s: they cost less than another
+ * request, for which the registry and we take more CPU time than that. (The same profile, 189 spans of 20.2 MB: 106 requests for
+ * 22.1 MB with gaps of 64 KiB and only forwards, 65 for 24.7 MB with 128 KiB both ways, 53 for 26.6 MB with 192 KiB, 47 for 28.1 MB
+ * with 256 KiB; each step is 30 ms of a cold start at 1 Gbit/s, and at 200 Mbit/s costs 60.) What readers wait for is exact.
  */
-const JOIN_GAP_BYTES = 128 * 1024;
+const JOIN_GAP_BYTES = 192 * 1024;
 /** Spans that may lie in such a gap: shaped ones can be of a page. */
 const JOIN_GAP_SPANS = 32;
 /**
