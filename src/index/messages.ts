@@ -134,14 +134,17 @@ export function toPlainError(error: unknown): PlainError {
   };
 }
 
+/** Codecs know what is wrong with the bytes, not where they come from. */
+const BAD_LAYER_HINT = 'the layer is damaged or was written wrongly: push the image again, or build it again';
+
 /** The error again, with the layer it is about named first. */
 export function fromPlainError(plain: PlainError, layer: string): Error {
-  const hint = plain.hint === undefined ? {} : { hint: plain.hint };
+  const { hint } = plain;
   if (plain.format !== null) {
     const { what, offset, detail } = plain.format;
-    return new FormatError(`${layer}: ${what}`, offset, detail, hint);
+    return new FormatError(`${layer}: ${what}`, offset, detail, { hint: hint ?? BAD_LAYER_HINT });
   }
-  if (plain.code !== null) return new ClipError(plain.code, `${layer}: ${plain.message}`, hint);
+  if (plain.code !== null) return new ClipError(plain.code, `${layer}: ${plain.message}`, { hint });
   const error = new Error(`${layer}: ${plain.message}`);
   if (plain.stack !== undefined) error.stack = plain.stack;
   return error;

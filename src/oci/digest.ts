@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { ClipError } from '../bytes/index.js';
+import { malformed } from './errors.js';
 
 /** OCI image-spec, descriptor.md "Digests": the two registered algorithms and their exact lengths in hex. */
 const HEX_LENGTH: Readonly<Record<string, number>> = { sha256: 64, sha512: 128 };
@@ -13,7 +14,7 @@ export function isDigest(text: string): boolean {
 /** @throws ClipError BAD_FORMAT that names `where` unless `value` is a digest. */
 export function expectDigest(value: unknown, where: string): string {
   if (typeof value === 'string' && isDigest(value)) return value;
-  throw new ClipError('BAD_FORMAT', `${where} is not a digest: ${JSON.stringify(value)?.slice(0, 100) ?? 'missing'}`);
+  throw malformed(`${where} is not a digest: ${JSON.stringify(value)?.slice(0, 100) ?? 'missing'}`);
 }
 
 export function digestOf(bytes: Uint8Array, algorithm = 'sha256'): string {

@@ -16,6 +16,11 @@ export class TransientError extends ClipError {
   }
 }
 
+/** Manifests, indexes and configs that no client could use. */
+export function malformed(message: string, cause?: unknown): ClipError {
+  return new ClipError('BAD_FORMAT', message, { cause, hint: 'the image is malformed: push it again (skopeo copy)' });
+}
+
 function codeOf(error: unknown): string {
   if (error instanceof AggregateError) {
     for (const inner of error.errors) if (codeOf(inner) !== '') return codeOf(inner);

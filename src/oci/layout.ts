@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { ClipError } from '../bytes/index.js';
 import type { SourceCounters } from './client.js';
 import { expectDigest, verifyDigest } from './digest.js';
-import { aborted } from './errors.js';
+import { aborted, malformed } from './errors.js';
 import {
   type Descriptor,
   type Index,
@@ -22,6 +22,12 @@ const CHUNK_BYTES = 256 * 1024;
 const READ_BYTES = 1024 * 1024;
 /** image-spec annotations.md; what `oci:DIR:TAG` matches. */
 const REF_NAME = 'org.opencontainers.image.ref.name';
+
+const COPY_AGAIN = 'copy the image into it again (skopeo copy)';
+
+function damaged(message: string): ClipError {
+  return new ClipError('DIGEST_MISMATCH', message, { hint: COPY_AGAIN });
+}
 
 /** An OCI image layout on disk (image-spec image-layout.md). */
 export class LayoutSource implements ImageSource {
@@ -47,7 +53,7 @@ export class LayoutSource implements ImageSource {
       '',
       join(directory, 'index.json'),
     );
-    if (index.kind !== 'index') throw new ClipError('BAD_FORMAT', `${join(directory, 'index.json')} is not an index`);
+    if (index.kind !== 'index') throw malformed(`${join(directory, 'index.json')} is not an index`);
     const reader: ContentReader = {
       name: canonical,
       manifest: async (descriptor) => ({
@@ -118,7 +124,7 @@ export class LayoutSource implements ImageSource {
       opened = openRegular(this.#blobPath(digest), (code) =>
         code === 'ENOENT'
           ? new ClipError('NOT_FOUND', `the image layout ${this.reference.directory} lacks blob ${digest}`, {
-              hint: 'copy the image into it again (skopeo copy)',
+              hint: COPY_AGAIN,
             })
           : undefined,
       );
@@ -133,7 +139,7 @@ export class LayoutSource implements ImageSource {
     const { file, size } = await this.#blob(descriptor.digest);
     if (size > limit) throw new ClipError('LIMIT', `${what} has ${size} bytes; clip takes up to ${limit}`);
     if (size !== descriptor.size) {
-      throw new ClipError('DIGEST_MISMATCH', `${what} has ${size} bytes, its descriptor says ${descriptor.size}`);
+      throw damaged(`${what} has ${size} bytes, its descriptor says ${descriptor.size}`);
     }
     const bytes = await readExactly(file, what, 0, size);
     this.counters.requests++;
@@ -151,7 +157,7 @@ export class LayoutSource implements ImageSource {
     if (options.signal?.aborted) throw aborted(what, options.signal.reason);
     const { file, size } = await this.#blob(digest);
     if (options.size !== undefined && size !== options.size) {
-      throw new ClipError('DIGEST_MISMATCH', `${what} has ${size} bytes, the manifest says ${options.size}`);
+      throw damaged(`${what} has ${size} bytes, the manifest says ${options.size}`);
     }
     const last = end ?? size;
     if (!(start >= 0 && start <= last && last <= size))
@@ -181,8 +187,7 @@ export class LayoutSource implements ImageSource {
       if (signal?.aborted) throw aborted(what, signal.reason);
       const length = Math.min(READ_BYTES, target.length - filled);
       const { bytesRead } = await file.read(target, filled, length, start + filled);
-      if (bytesRead === 0)
-        throw new ClipError('DIGEST_MISMATCH', `${what} ends at byte ${start + filled}: it was cut while in use`);
+      if (bytesRead === 0) throw damaged(`${what} ends at byte ${start + filled}: it was cut while in use`);
       filled += bytesRead;
       this.counters.bytes += bytesRead;
       await onBytes?.(filled);
@@ -200,8 +205,7 @@ export class LayoutSource implements ImageSource {
       if (options.signal?.aborted) throw aborted(what, options.signal.reason);
       const room = target.room();
       const { bytesRead } = await file.read(room, 0, Math.min(room.length, size - at), at);
-      if (bytesRead === 0)
-        throw new ClipError('DIGEST_MISMATCH', `${what} ends at byte ${at}: it was cut while in use`);
+      if (bytesRead === 0) throw damaged(`${what} ends at byte ${at}: it was cut while in use`);
       at += bytesRead;
       this.counters.bytes += bytesRead;
       await target.filled(bytesRead);
@@ -237,12 +241,15 @@ async function openRegular(
     file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (cause) {
     const code = (cause as NodeJS.ErrnoException).code ?? '';
-    throw explain(code) ?? new ClipError('PERMISSION', `cannot open ${path}: ${code}`, { cause });
+    throw (
+      explain(code) ??
+      new ClipError('PERMISSION', `cannot open ${path}: ${code}`, { cause, hint: 'name a layout that you may read' })
+    );
   }
   const stat = await file.stat();
   if (stat.isFile()) return { file, size: stat.size };
   await file.close();
-  throw new ClipError('BAD_FORMAT', `${path} is not a regular file`);
+  throw new ClipError('BAD_FORMAT', `${path} is not a regular file`, { hint: COPY_AGAIN });
 }
 
 async function readExactly(
@@ -254,8 +261,7 @@ async function readExactly(
   const bytes = new Uint8Array(length);
   for (let filled = 0; filled < length; ) {
     const { bytesRead } = await file.read(bytes, filled, length - filled, position + filled);
-    if (bytesRead === 0)
-      throw new ClipError('DIGEST_MISMATCH', `${what} ends at byte ${position + filled}: it was cut while in use`);
+    if (bytesRead === 0) throw damaged(`${what} ends at byte ${position + filled}: it was cut while in use`);
     filled += bytesRead;
   }
   return bytes;

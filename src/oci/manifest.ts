@@ -1,5 +1,6 @@
 import { ClipError } from '../bytes/index.js';
 import { expectDigest } from './digest.js';
+import { malformed } from './errors.js';
 import { DOCKER_LIST, DOCKER_MANIFEST, isSchema1, OCI_INDEX, OCI_MANIFEST } from './media-types.js';
 import type { Platform } from './platform.js';
 
@@ -42,9 +43,9 @@ export function parseJsonObject(bytes: Uint8Array, what: string): Json {
     value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
   } catch (cause) {
     const detail = cause instanceof Error ? cause.message.replace(/\s+/g, ' ').slice(0, 120) : String(cause);
-    throw new ClipError('BAD_FORMAT', `${what} is not JSON: ${detail}`, { cause });
+    throw malformed(`${what} is not JSON: ${detail}`, cause);
   }
-  if (!isObject(value)) throw new ClipError('BAD_FORMAT', `${what} is not a JSON object`);
+  if (!isObject(value)) throw malformed(`${what} is not a JSON object`);
   return value;
 }
 
@@ -63,11 +64,11 @@ function parseAnnotations(value: unknown): Record<string, string> {
 }
 
 export function parseDescriptor(value: unknown, where: string): Descriptor {
-  if (!isObject(value)) throw new ClipError('BAD_FORMAT', `${where} is not an object`);
+  if (!isObject(value)) throw malformed(`${where} is not an object`);
   const digest = expectDigest(value.digest, `${where}.digest`);
   const size = value.size;
   if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0) {
-    throw new ClipError('BAD_FORMAT', `${where}.size is not a byte count: ${JSON.stringify(size) ?? 'missing'}`);
+    throw malformed(`${where}.size is not a byte count: ${JSON.stringify(size) ?? 'missing'}`);
   }
   return {
     mediaType: typeof value.mediaType === 'string' ? value.mediaType : '',
@@ -93,12 +94,12 @@ export function parseManifest(bytes: Uint8Array, contentType: string, what: stri
     });
   }
   if (json.schemaVersion !== 2) {
-    throw new ClipError('BAD_FORMAT', `${what} has schemaVersion ${JSON.stringify(json.schemaVersion)}, not 2`);
+    throw malformed(`${what} has schemaVersion ${JSON.stringify(json.schemaVersion)}, not 2`);
   }
   const hasManifests = json.manifests !== undefined;
   const hasLayers = json.layers !== undefined || json.config !== undefined;
   if (hasManifests && hasLayers) {
-    throw new ClipError('BAD_FORMAT', `${what} claims to be a manifest and an index at once`);
+    throw malformed(`${what} claims to be a manifest and an index at once`);
   }
   if (
     declared === OCI_INDEX ||
@@ -106,14 +107,14 @@ export function parseManifest(bytes: Uint8Array, contentType: string, what: stri
     (hasManifests && declared !== OCI_MANIFEST && declared !== DOCKER_MANIFEST)
   ) {
     const manifests = json.manifests;
-    if (!Array.isArray(manifests)) throw new ClipError('BAD_FORMAT', `${what} is an index without a list of manifests`);
+    if (!Array.isArray(manifests)) throw malformed(`${what} is an index without a list of manifests`);
     return {
       kind: 'index',
       manifests: manifests.map((entry, i) => parseDescriptor(entry, `${what}: manifests[${i}]`)),
     };
   }
   const layers = json.layers;
-  if (!Array.isArray(layers)) throw new ClipError('BAD_FORMAT', `${what} has no list of layers`);
+  if (!Array.isArray(layers)) throw malformed(`${what} has no list of layers`);
   if (layers.length > MAX_LAYERS) {
     throw new ClipError('LIMIT', `${what} has ${layers.length} layers; clip takes up to ${MAX_LAYERS}`);
   }

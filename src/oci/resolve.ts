@@ -1,5 +1,6 @@
 import { ClipError } from '../bytes/index.js';
 import { expectDigest } from './digest.js';
+import { malformed } from './errors.js';
 import {
   type Descriptor,
   type Index,
@@ -138,7 +139,7 @@ function layersOf(manifest: Manifest, config: Json, name: string): LayerDescript
   const rootfs = config.rootfs;
   const diffIds = typeof rootfs === 'object' && rootfs !== null ? (rootfs as Json).diff_ids : undefined;
   if (!Array.isArray(diffIds)) {
-    throw new ClipError('BAD_FORMAT', `the config ${manifest.config.digest} of ${name} lists no diff IDs`);
+    throw malformed(`the config ${manifest.config.digest} of ${name} lists no diff IDs`);
   }
   if (diffIds.length !== manifest.layers.length) {
     throw new ClipError(

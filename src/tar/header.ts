@@ -34,14 +34,8 @@ export function checkChecksum(block: Uint8Array, sum: number, at: number): void 
     // Not a number is as wrong as another number.
   }
   if (stated !== unsigned && stated !== signedSum(block)) {
-    throw new FormatError(
-      'tar header',
-      at,
-      `bad checksum: ${stated < 0 ? 'not a number' : stated}, expected ${unsigned}`,
-      {
-        hint: at === 0 ? 'The layer is not a tar archive.' : 'The layer is damaged or not a tar archive.',
-      },
-    );
+    const found = `bad checksum: ${stated < 0 ? 'not a number' : stated}, expected ${unsigned}`;
+    throw new FormatError('tar header', at, at === 0 ? `${found}: not a tar archive` : found);
   }
 }
 

@@ -135,9 +135,7 @@ export class TarParser {
    */
   finish(): void {
     const fail = (what: string): never => {
-      throw new FormatError('tar', this.#position, `the archive ends inside ${what}`, {
-        hint: 'The layer is truncated.',
-      });
+      throw new FormatError('tar', this.#position, `truncated: the archive ends inside ${what}`);
     };
     if (this.#state === 'data') fail(`file data, ${this.#left} bytes are missing`);
     if (this.#state === 'special') fail(`a '${this.#specialType}' header's data`);
