@@ -1,7 +1,8 @@
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { ClipError } from '../bytes/index.js';
 import { Errno } from '../linux/index.js';
 import { silentLogger } from '../metrics/index.js';
+import { TransientError } from '../oci/index.js';
 import { MAX_READS, type Piece, type ReadSource, Reads } from './reads.js';
 
 /** A mount whose fetches end when the test says so. */
@@ -103,6 +104,26 @@ test('the page that the kernel asks for again when its read-ahead timed out is n
     [4n, 'x'],
     [5n, 'x'],
   ]);
+});
+
+test('a registry that is away is asked again until the read timeout', async () => {
+  const { source, reads } = make();
+  reads.start(1n, 40, 0, 10);
+  source.fetches[0]!.reject(new TransientError('503', {}));
+  await vi.waitUntil(() => source.fetches.length === 2);
+  expect(source.replies).toEqual([]);
+  source.fetches[1]!.resolve(Buffer.from('x'));
+  await vi.waitUntil(() => source.replies.length === 1);
+  expect(source.replies).toEqual([[1n, 'x']]);
+
+  source.readTimeoutMs = 10;
+  reads.start(2n, 40, 0, 10);
+  source.fetches[2]!.reject(new TransientError('503', {}));
+  await vi.waitUntil(() => source.replies.length === 2);
+  expect(source.replies[1]).toEqual([2n, Errno.EIO]);
+  await reads.stopped();
+  expect(source.fetches).toHaveLength(3);
+  expect(reads.counters).toMatchObject({ errors: 0, timedOut: 1 });
 });
 
 test('errors of the source, of the tree and of nobody we know are EIO', async () => {

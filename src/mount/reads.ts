@@ -1,7 +1,9 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ClipError } from '../bytes/index.js';
 import type { FileHint } from '../lazy/index.js';
 import { Errno } from '../linux/index.js';
 import type { Logger } from '../metrics/index.js';
+import { mayPass } from '../oci/index.js';
 import type { ReadJournal } from './read-journal.js';
 
 /** A piece of a file: bytes of a layer, or a hole (layer −1). */
@@ -56,6 +58,10 @@ interface Expired {
  * time is over. That comes within a moment; what comes later is another read, and tries again.
  */
 const REPEAT_MS = 100;
+
+/** Between tries of a read whose registry is away: doubled from the one to the other. */
+const FIRST_PAUSE_MS = 100;
+const MAX_PAUSE_MS = 5_000;
 
 export interface ReadCounters {
   reads: number;
@@ -190,7 +196,7 @@ export class Reads {
       const parts = await Promise.all(
         source
           .map(pending.nid, pending.offset, pending.size)
-          .map((piece) => (piece.layer < 0 ? zeros(piece.length) : source.read(piece, pending.abort.signal))),
+          .map((piece) => (piece.layer < 0 ? zeros(piece.length) : this.#bytes(piece, pending))),
       );
       if (!pending.answered) {
         this.#settle(pending);
@@ -206,6 +212,19 @@ export class Reads {
     } finally {
       this.#running--;
       this.#next();
+    }
+  }
+
+  /** The archive is here, so there was a registry. While it cannot be reached a read waits, as long as the read timeout lets it. */
+  async #bytes(piece: Piece, { nid, abort }: Pending): Promise<Uint8Array> {
+    for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(2 * pause, MAX_PAUSE_MS)) {
+      try {
+        return await this.#source.read(piece, abort.signal);
+      } catch (error) {
+        if (!mayPass(error)) throw error;
+        this.#logOnce('a read waits for its registry', String(error), { nid, error: String(error) });
+      }
+      await sleep(pause, undefined, { signal: abort.signal });
     }
   }
 

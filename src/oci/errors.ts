@@ -21,6 +21,18 @@ export function malformed(message: string, cause?: unknown): ClipError {
   return new ClipError('BAD_FORMAT', message, { cause, hint: 'the image is malformed: push it again (skopeo copy)' });
 }
 
+/** No connection was made, and none has been before. Who knows that the registry exists may wait for it. */
+export class UnreachableError extends ClipError {
+  constructor(message: string, options: { hint?: string | undefined; cause?: unknown }) {
+    super('NETWORK', message, options);
+  }
+}
+
+/** Whether the same request may succeed later, without anybody doing anything about the image or the logins. */
+export function mayPass(error: unknown): boolean {
+  return error instanceof TransientError || error instanceof UnreachableError;
+}
+
 function codeOf(error: unknown): string {
   if (error instanceof AggregateError) {
     for (const inner of error.errors) if (codeOf(inner) !== '') return codeOf(inner);
@@ -31,7 +43,14 @@ function codeOf(error: unknown): string {
 }
 
 /** No connection was made. Worth another try only where there has been one before: most often it is a wrong address. */
-const UNREACHABLE = new Set(['ECONNREFUSED', 'ETIMEDOUT', 'ENETUNREACH', 'EHOSTUNREACH', 'UND_ERR_CONNECT_TIMEOUT']);
+const UNREACHABLE = new Set([
+  'ECONNREFUSED',
+  'ETIMEDOUT',
+  'ENETUNREACH',
+  'EHOSTUNREACH',
+  'ENOTFOUND',
+  'UND_ERR_CONNECT_TIMEOUT',
+]);
 
 /** Failures of a connection that a new one may not have. */
 const TRANSIENT = new Set([
@@ -62,10 +81,12 @@ export function networkError(url: URL, error: unknown, reachedBefore = true): Cl
   if (error instanceof ClipError) return error;
   const code = codeOf(error);
   const detail = (error instanceof Error ? error.message : String(error)).split('\n')[0]!.slice(0, MAX_ERROR_TEXT);
-  const fail = (message: string, hint?: string): ClipError =>
-    TRANSIENT.has(code) || (reachedBefore && UNREACHABLE.has(code))
-      ? new TransientError(message, { hint, cause: error })
-      : new ClipError('NETWORK', message, { hint, cause: error });
+  const fail = (message: string, hint?: string): ClipError => {
+    const options = { hint, cause: error };
+    if (TRANSIENT.has(code) || (reachedBefore && UNREACHABLE.has(code))) return new TransientError(message, options);
+    if (UNREACHABLE.has(code)) return new UnreachableError(message, options);
+    return new ClipError('NETWORK', message, options);
+  };
   if (code === 'ECONNREFUSED') {
     return fail(`${url.host} refuses connections`, 'check the host and port, and that the registry is running');
   }

@@ -7,7 +7,7 @@ export {
   type RegistryCredentialProvider,
 } from './credentials.js';
 export { digestOf, expectDigest, isDigest, verifyDigest } from './digest.js';
-export { TransientError } from './errors.js';
+export { mayPass, TransientError } from './errors.js';
 export { captureAccess, openImageSource, type RegistryAccess, type SourceOptions, sourceForArchive } from './open.js';
 export { formatPlatform, hostPlatform, type Platform, parsePlatform } from './platform.js';
 export { type LayoutReference, parseReference, type Reference, type RegistryReference } from './reference.js';

@@ -96,6 +96,27 @@ describe('a registry that does not answer', () => {
     }
   });
 
+  test('a read waits for a registry that refuses connections, even one that this clipd has never reached', async () => {
+    const upstream = await startProxy({ upstream: registry.url });
+    const archive = clip.path('away.clip');
+    await clip.ok('index', '--image', `${upstream.host}/reads:latest`, '--out', archive);
+    const { port } = upstream;
+    await upstream.stop();
+    const own = await Clipctl.create();
+    let back: RegistryProxy | undefined;
+    try {
+      const at = await own.place('away');
+      await own.ok('mount', '--clip', archive, '--at', at);
+      const content = readFile(`${at}/f0`);
+      await eventually(() => readFileSync(own.path('root', 'clipd.log'), 'utf8').includes('waits for its registry'));
+      back = await startProxy({ upstream: registry.url, port });
+      expect(sha256Of(await content)).toBe(sha256Of(contents[0]!));
+    } finally {
+      await own.close();
+      await back?.stop();
+    }
+  });
+
   test('a waiting reader dies at once on kill -9, and on SIGINT', async () => {
     proxy.fault = () => ({ delayMs: 60_000 });
     const own = await cold('b');

@@ -60,6 +60,8 @@ export interface ProxyOptions {
   readonly latencyMs?: number;
   /** The link's rate, shared by all connections. */
   readonly bytesPerSecond?: number;
+  /** To come back where another was. */
+  readonly port?: number;
 }
 
 export interface RegistryProxy {
@@ -111,7 +113,7 @@ class ReverseProxy implements RegistryProxy {
   }
 
   async listen(): Promise<void> {
-    await new Promise<void>((resolve) => this.#server.listen(0, '127.0.0.1', resolve));
+    await new Promise<void>((resolve) => this.#server.listen(this.#options.port ?? 0, '127.0.0.1', resolve));
     this.port = (this.#server.address() as AddressInfo).port;
     this.host = `127.0.0.1:${this.port}`;
     this.url = `http://${this.host}`;
