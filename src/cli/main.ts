@@ -25,7 +25,18 @@ async function main(): Promise<void> {
   await program.parseAsync(process.argv);
 }
 
-main().catch((error: unknown) => {
+/** What Node throws for any relative path when the current directory has been removed. */
+function explained(error: unknown): unknown {
+  if ((error as NodeJS.ErrnoException | null)?.syscall !== 'uv_cwd') return error;
+  return new ClipError('NOT_FOUND', 'the current directory has been removed, and relative paths with it', {
+    cause: error,
+    hint: 'cd elsewhere first, or give absolute paths',
+  });
+}
+
+main().catch((thrown: unknown) => {
+  const error = explained(thrown);
+
   if (error instanceof CommanderError) {
     process.exitCode = error.exitCode === 0 ? 0 : EXIT_USAGE;
   } else {

@@ -75,7 +75,9 @@ export function resolvePlace(path: string): string {
     }
     place = resolve(dirname(place), target);
   }
-  throw new ClipError('USAGE', `${path}: too many symbolic links`);
+  throw new ClipError('NOT_FOUND', `${path} is a symbolic link that leads round and round`, {
+    hint: 'give a directory',
+  });
 }
 
 /**

@@ -23,6 +23,8 @@ function systemError(path: string, cause: unknown): ClipError {
 
 /** Says at once what would otherwise be found out after minutes of work. */
 export async function checkWritable(path: string): Promise<void> {
+  // An unset variable in a script, most likely.
+  if (path === '') throw new ClipError('USAGE', 'the path of the archive to write is empty', { hint: 'give a file' });
   try {
     // The slash: a file in the directory's place is ENOTDIR.
     await access(`${dirname(path)}/`, constants.W_OK);

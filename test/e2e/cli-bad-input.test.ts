@@ -4,7 +4,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { Clipctl, type Ran, runProgram } from '../support/clipctl.js';
+import { Clipctl, PROGRAM, type Ran, runProgram } from '../support/clipctl.js';
 import { LayoutBuilder, MEDIA, sha256 } from '../support/layout.js';
 import { startProxy } from '../support/proxy.js';
 import { startRegistry, type TestRegistry } from '../support/registry.js';
@@ -193,6 +193,7 @@ describe('bad input to clipctl index (issue 3)', () => {
     writeFileSync(clipctl.path('plain'), '');
     expectError(await run(clipctl.path('plain', 'x.clip')), 1, clipctl.path('plain', 'x.clip'));
     expectError(await run('/proc/x.clip'), 1, '/proc/x.clip');
+    expectError(await run(''), 2, 'the path of the archive to write is empty');
     mkdirSync(clipctl.path('directory.clip'));
     expectError(await run(clipctl.path('directory.clip')), 1, clipctl.path('directory.clip'));
   });
@@ -279,10 +280,21 @@ describe('bad input to clipctl mount (issue 3)', () => {
     expectError(await mount(clip, clipctl.path('nowhere')), 1, 'nowhere');
     writeFileSync(clipctl.path('plain'), '');
     expectError(await mount(clip, clipctl.path('plain')), 1, 'plain');
+    symlinkSync('round', clipctl.path('round'));
+    expectError(await mount(clip, clipctl.path('round')), 1, /round is a symbolic link/);
     const at = await clipctl.place('at');
     await clipctl.ok('mount', '--clip', clip, '--at', at);
     expectError(await mount(clip, at), 1, at);
     await clipctl.ok('umount', at);
+  });
+
+  it('relative paths in a directory that has been removed', async () => {
+    for (const command of ['umount at', 'index --image oci:layout --out x']) {
+      mkdirSync(clipctl.path('removed'));
+      const script = `cd "$1"; rmdir "$1"; exec "$2" "$3" ${command}`;
+      const ran = await runProgram('sh', ['-c', script, 'sh', clipctl.path('removed'), process.execPath, PROGRAM]);
+      expectError(ran, 1, /the current directory has been removed/);
+    }
   });
 
   it('umount of what is not mounted, and of a mount that is not ours', async () => {

@@ -5,7 +5,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const program = fileURLToPath(new URL('../../../bin/clipctl.js', import.meta.url));
+export const PROGRAM = fileURLToPath(new URL('../../../bin/clipctl.js', import.meta.url));
 
 export interface ProgramOptions {
   readonly env?: NodeJS.ProcessEnv;
@@ -93,7 +93,7 @@ export class Clipctl {
   }
 
   async run(args: readonly string[], options: ProgramOptions = {}): Promise<Ran> {
-    return await runProgram(process.execPath, [program, ...args], { ...options, env: { ...this.env, ...options.env } });
+    return await runProgram(process.execPath, [PROGRAM, ...args], { ...options, env: { ...this.env, ...options.env } });
   }
 
   /** Like run, but anything except exit code 0 is an error that shows what was printed. */
