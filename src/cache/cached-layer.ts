@@ -29,7 +29,7 @@ export class CachedLayer {
   attached = false;
   /** Opening the file. */
   readonly opening = new Backoff();
-  /** Spans that the disk may have lost and that were in use when that was heard of: to be dropped. */
+  /** Spans that the disk may have lost or has taken in part, and that were in use when that was heard of: to be dropped. */
   readonly doubtful = new Set<number>();
   /** zstd-stream: the spans of the layer come and go together. */
   readonly whole: boolean;
@@ -109,7 +109,7 @@ export class CachedLayer {
     if (this.present(span)) Atomics.add(this.shared.generations, span, 1);
   }
 
-  /** Hides a span that the disk may have lost. */
+  /** Hides a span that the disk may have lost, or has not taken, until it is dropped. */
   doubt(span: number): void {
     this.hide(span);
     this.doubtful.add(span);

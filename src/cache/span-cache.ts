@@ -214,7 +214,8 @@ export class SpanCache {
 
   /** A write of a reserved span failed: nothing is cached for a while, longer each time. */
   writeFailed(layer: CachedLayer, span: number, code: string): void {
-    layer.forget(span);
+    // What was written of it takes room, and is nobody's: freed as soon as nobody holds the span.
+    layer.doubt(span);
     this.#refused(layer.path, code);
   }
 
