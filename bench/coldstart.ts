@@ -1,28 +1,16 @@
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
-import { Clipctl, runProgram } from '../test/support/clipctl.js';
+import { Clipctl } from '../test/support/clipctl.js';
 import { spawnProxy } from '../test/support/proxy-process.js';
 import { compressedBytes, localRun } from './floor.js';
 import { warmSharedCache } from './shared-cache.js';
-import {
-  type BenchContext,
-  type BenchImage,
-  bounded,
-  dropCaches,
-  median,
-  type Row,
-  rated,
-  run as runOk,
-  type SuiteResult,
-} from './support.js';
+import { measureStarts, ROUNDS, RTT_MS, WORKLOAD } from './starts.js';
+import { type BenchContext, bounded, median, type Row, rated, run as runOk, type SuiteResult } from './support.js';
 
-const WORKLOAD = ['python3', '-c', 'import numpy, scipy, pandas; print("ready")'];
-const RTT_MS = 20;
 const LINKS = [
   { name: '1 Gbit/s', bytesPerSecond: 125e6 },
   { name: '200 Mbit/s', bytesPerSecond: 25e6 },
 ] as const;
-const ROUNDS = 3;
 
 /** From `clipctl mount` to the workload's own output, cold caches everywhere, through a link of 20 ms and a given rate (issue 6). */
 export async function run(ctx: BenchContext): Promise<SuiteResult> {
@@ -61,7 +49,7 @@ export async function run(ctx: BenchContext): Promise<SuiteResult> {
       '--out',
       clip,
     );
-    const plain = await measure(ctx, image, scratch, clip, proxy);
+    const plain = await measureStarts(ctx, image, scratch, clip, proxy);
     const ready = median(plain.map((r) => r.ready));
     const bytes = median(plain.map((r) => r.bytes)) / 1e6;
     const name = `${link.name}, no profile`;
@@ -90,7 +78,7 @@ export async function run(ctx: BenchContext): Promise<SuiteResult> {
       });
       continue;
     }
-    const shaped = await measure(ctx, image, scratch, optimized, proxy);
+    const shaped = await measureStarts(ctx, image, scratch, optimized, proxy);
     const best = median(shaped.map((r) => r.ready));
     const fetched = median(shaped.map((r) => r.bytes));
     rows.push(
@@ -106,71 +94,13 @@ export async function run(ctx: BenchContext): Promise<SuiteResult> {
       { metric: `${link.name}, profile: requests`, value: median(shaped.map((r) => r.requests)), unit: '' },
     );
     // As daemons are measured that run before the first image is mounted.
-    const running = median((await measure(ctx, image, scratch, optimized, proxy, clip)).map((r) => r.ready));
+    const running = median(
+      (await measureStarts(ctx, image, scratch, optimized, proxy, { other: clip })).map((r) => r.ready),
+    );
     const metric = `${link.name}, profile, clipd running: ready`;
     rows.push({ metric, value: running, unit: 's', ratio: { value: running / floor, to: 'floor' } });
   }
   rows.push(...(await warmSharedCache(ctx, image, scratch, WORKLOAD, RTT_MS)));
   const title = `py, ${(image.compressedBytes / 1e6).toFixed(0)} MB, import numpy, scipy, pandas; ${RTT_MS} ms round trip`;
   return { title, rows };
-}
-
-interface Start {
-  readonly mounted: number;
-  readonly ready: number;
-  readonly bytes: number;
-  readonly requests: number;
-}
-
-/** With all of clipd loaded, the server in reserve too. */
-const SETTLED_MS = 3000;
-
-/**
- * What is dropped is the cache of the machine that mounts. The registry's is somebody else's, and would otherwise read its disk, and
- * its program, in competition with us.
- */
-async function warmRegistry(image: BenchImage): Promise<void> {
-  const [host, name] = image.reference.split(/\/(.*)/);
-  for (const layer of image.layers) {
-    const answer = await fetch(`http://${host}/v2/${name!.replace(/:.*/, '')}/blobs/sha256:${path.basename(layer)}`);
-    if (!answer.ok) throw new Error(`the registry answers ${answer.status}`);
-    for await (const _ of answer.body!);
-  }
-}
-
-/** @param other mounted before: a clipd runs already. Without it, the mount starts one */
-async function measure(
-  ctx: BenchContext,
-  image: BenchImage,
-  scratch: string,
-  clip: string,
-  proxy: Awaited<ReturnType<typeof spawnProxy>>,
-  other?: string,
-): Promise<Start[]> {
-  const starts: Start[] = [];
-  for (let round = 0; round < ROUNDS; round++) {
-    const host = await Clipctl.create({ parent: scratch });
-    ctx.defer(() => host.close());
-    const mountPoint = await host.place('mnt');
-    if (other !== undefined) {
-      await host.ok('mount', '--clip', other, '--at', await host.place('other'), '--no-prefetch');
-      await new Promise((resolve) => setTimeout(resolve, SETTLED_MS));
-    }
-    await proxy.reset();
-    await runOk('sync', []);
-    dropCaches();
-    await warmRegistry(image);
-    const mount = await host.ok('mount', '--clip', clip, '--at', mountPoint);
-    const workload = await runProgram('chroot', [mountPoint, ...WORKLOAD]);
-    if (workload.stdout !== 'ready\n') throw new Error(`the workload failed: ${workload.stderr.trim().slice(-300)}`);
-    const blobs = (await proxy.requests()).filter((r) => r.path.includes('/blobs/'));
-    starts.push({
-      mounted: mount.seconds,
-      ready: mount.seconds + workload.firstOutput,
-      bytes: blobs.reduce((sum, r) => sum + r.bytes, 0),
-      requests: blobs.length,
-    });
-    await host.close();
-  }
-  return starts;
 }

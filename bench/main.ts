@@ -17,6 +17,7 @@ const SUITES: Readonly<Record<string, () => Promise<{ run: Suite }>>> = {
   mount: () => import('./mount.js'),
   lazy: () => import('./lazy.js'),
   coldstart: () => import('./coldstart.js'),
+  checkpoints: () => import('./checkpoints.js'),
 };
 
 const { values, positionals } = parseArgs({

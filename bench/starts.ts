@@ -1,0 +1,76 @@
+import path from 'node:path';
+import { Clipctl, runProgram } from '../test/support/clipctl.js';
+import type { spawnProxy } from '../test/support/proxy-process.js';
+import { type BenchContext, type BenchImage, dropCaches, run as runOk } from './support.js';
+
+export const WORKLOAD = ['python3', '-c', 'import numpy, scipy, pandas; print("ready")'];
+export const RTT_MS = 20;
+export const ROUNDS = 3;
+
+/** One cold start, from `clipctl mount` on. */
+export interface Start {
+  readonly mounted: number;
+  readonly ready: number;
+  readonly bytes: number;
+  readonly requests: number;
+}
+
+/** With all of clipd loaded, the server in reserve too. */
+const SETTLED_MS = 3000;
+
+/**
+ * What is dropped is the cache of the machine that mounts. The registry's is somebody else's, and would otherwise read its disk, and
+ * its program, in competition with us.
+ */
+async function warmRegistry(image: BenchImage): Promise<void> {
+  const [host, name] = image.reference.split(/\/(.*)/);
+  for (const layer of image.layers) {
+    const answer = await fetch(`http://${host}/v2/${name!.replace(/:.*/, '')}/blobs/sha256:${path.basename(layer)}`);
+    if (!answer.ok) throw new Error(`the registry answers ${answer.status}`);
+    for await (const _ of answer.body!);
+  }
+}
+
+export interface StartOptions {
+  /** An archive mounted before: a clipd runs already. Without it, the mount starts one. */
+  readonly other?: string;
+  /** More flags of `clipctl mount`. */
+  readonly flags?: readonly string[];
+}
+
+/** Cold caches everywhere: mounts `clip` through `proxy` on a machine that knows nothing, and runs the workload. */
+export async function measureStarts(
+  ctx: BenchContext,
+  image: BenchImage,
+  scratch: string,
+  clip: string,
+  proxy: Awaited<ReturnType<typeof spawnProxy>>,
+  { other, flags = [] }: StartOptions = {},
+): Promise<Start[]> {
+  const starts: Start[] = [];
+  for (let round = 0; round < ROUNDS; round++) {
+    const host = await Clipctl.create({ parent: scratch });
+    ctx.defer(() => host.close());
+    const mountPoint = await host.place('mnt');
+    if (other !== undefined) {
+      await host.ok('mount', '--clip', other, '--at', await host.place('other'), '--no-prefetch');
+      await new Promise((resolve) => setTimeout(resolve, SETTLED_MS));
+    }
+    await proxy.reset();
+    await runOk('sync', []);
+    dropCaches();
+    await warmRegistry(image);
+    const mount = await host.ok('mount', '--clip', clip, '--at', mountPoint, ...flags);
+    const workload = await runProgram('chroot', [mountPoint, ...WORKLOAD]);
+    if (workload.stdout !== 'ready\n') throw new Error(`the workload failed: ${workload.stderr.trim().slice(-300)}`);
+    const blobs = (await proxy.requests()).filter((r) => r.path.includes('/blobs/'));
+    starts.push({
+      mounted: mount.seconds,
+      ready: mount.seconds + workload.firstOutput,
+      bytes: blobs.reduce((sum, r) => sum + r.bytes, 0),
+      requests: blobs.length,
+    });
+    await host.close();
+  }
+  return starts;
+}
