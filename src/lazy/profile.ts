@@ -109,15 +109,17 @@ export function shapedCuts(
   return Float64Array.from(new Set(cuts.filter((cut) => cut > 0 && cut < size)));
 }
 
+const HINT = 'record one: run the program in a mount, then clipctl profile stop DIR --out FILE';
+
 /** Reads a profile file's text. @throws ClipError BAD_FORMAT naming `name` */
 export function parseProfile(text: string, name: string): RecordedProfile {
-  const bad = (detail: string): ClipError =>
-    new ClipError('BAD_FORMAT', `${name}: ${detail}`, { hint: 'record one with: clipctl profile' });
+  const bad = (detail: string, cause?: unknown): ClipError =>
+    new ClipError('BAD_FORMAT', `${name}: ${detail}`, { cause, hint: HINT });
   let value: Partial<RecordedProfile>;
   try {
     value = JSON.parse(text) as Partial<RecordedProfile>;
   } catch (cause) {
-    throw new ClipError('BAD_FORMAT', `${name}: not JSON`, { cause });
+    throw bad('not JSON', cause);
   }
   if (value?.format !== PROFILE_FORMAT) throw bad(`not a profile ("format": "${PROFILE_FORMAT}" expected)`);
   const { manifestDigest, layers, ranges } = value;

@@ -59,6 +59,13 @@ test.each<Compression>(['gzip', 'none', 'zstd'])(
     before.close();
     after.close();
 
+    writeFileSync(profile, '{');
+    const broken = await runProgram(process.execPath, args);
+    expect([broken.code, broken.stderr.split('\n')]).toEqual([
+      1,
+      [expect.stringMatching(/profile\.json: not JSON$/), expect.stringMatching(/^ {2}record one: /), ''],
+    ]);
+    writeFileSync(profile, JSON.stringify({ format: 'clip profile 1', manifestDigest, layers, ranges: RANGES }));
     const other = readFileSync(profile, 'utf8').replaceAll(/"sha256:[0-9a-f]{8}/g, '"sha256:00000000');
     writeFileSync(profile, other);
     const refused = await runProgram(process.execPath, args);

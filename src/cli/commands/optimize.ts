@@ -25,6 +25,7 @@ function readProfile(path: string): string {
   } catch (cause) {
     throw new ClipError('NOT_FOUND', `cannot read profile ${path}: ${(cause as NodeJS.ErrnoException).code}`, {
       cause,
+      hint: 'clipctl profile ls shows those that were kept',
     });
   }
 }
@@ -62,7 +63,9 @@ async function run(flags: Flags, command: readonly string[]): Promise<void> {
     const result = await interruptible((signal) => rewrite(flags, archive, recorded, out ?? clip, spanBytes, signal));
     if (result !== undefined) report(result, flags, clip);
   } else {
-    throw new ClipError('USAGE', 'optimize takes --clip FILE --profile P [--out F2], or --image REF --out F -- CMD…');
+    throw new ClipError('USAGE', 'optimize takes --clip FILE --profile P [--out F2], or --image REF --out F -- CMD…', {
+      hint: 'clipctl help optimize shows what each is',
+    });
   }
 }
 
