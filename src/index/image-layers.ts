@@ -1,7 +1,7 @@
 import { availableParallelism } from 'node:os';
 import type { LayerContents } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
-import type { ImageSource, LayerDescriptor } from '../oci/index.js';
+import { type BlobTarget, type ImageSource, isForeignLayer, type LayerDescriptor } from '../oci/index.js';
 import { EntryColumns } from '../tar/index.js';
 import type { LayerReferences } from './file-references.js';
 import { digestText, Lane, type LaneResult } from './lane.js';
@@ -44,6 +44,24 @@ export interface LayerIndexing {
   readonly onWarning: (warning: string) => void;
 }
 
+/** Reads a layer's blob. A foreign one is read like any other where the registry has it. */
+async function scan(
+  source: ImageSource,
+  { digest, size, mediaType }: LayerDescriptor,
+  target: BlobTarget,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  try {
+    await source.scanBlob(digest, size, target, { signal });
+  } catch (error) {
+    if (!(error instanceof ClipError) || error.code !== 'NOT_FOUND' || !isForeignLayer(mediaType)) throw error;
+    throw new ClipError('NOT_FOUND', `layer ${digest} is a foreign one (${mediaType}), and not kept with the image`, {
+      cause: error,
+      hint: 'push the image with its base in full (Docker: allow-nondistributable-artifacts)',
+    });
+  }
+}
+
 /** Sends one layer through a lane: `fed` as Lane.index has it. */
 function indexLayer(
   lane: Lane,
@@ -63,7 +81,7 @@ function indexLayer(
   report(0);
   const cuts = options.cuts?.get(digest) ?? null;
   const job = { type: 'layer', digest, spanBytes: options.spanBytes, cuts, hashes } as const;
-  const { fed, result } = lane.index(job, (target) => source.scanBlob(digest, size, target, { signal }), report);
+  const { fed, result } = lane.index(job, (target) => scan(source, layer, target, signal), report);
   return { fed, indexed: result.then((found) => checked(layer, found, options.onWarning)) };
 }
 

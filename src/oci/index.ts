@@ -8,6 +8,7 @@ export {
 } from './credentials.js';
 export { digestOf, expectDigest, isDigest, verifyDigest } from './digest.js';
 export { mayPass, TransientError } from './errors.js';
+export { isForeignLayer } from './media-types.js';
 export { captureAccess, openImageSource, type RegistryAccess, type SourceOptions, sourceForArchive } from './open.js';
 export { formatPlatform, hostPlatform, type Platform, parsePlatform } from './platform.js';
 export { type LayoutReference, parseReference, type Reference, type RegistryReference } from './reference.js';

@@ -18,7 +18,7 @@ export function isImageConfig(mediaType: string): boolean {
   return CONFIGS.has(mediaType) || mediaType === '' || mediaType === 'application/json';
 }
 
-/** Layers that a registry need not hold: Windows base layers and the like (image-spec layer.md, "Non-Distributable Layers"). */
+/** Layers that a registry may hold, but need not: Windows base layers and the like (image-spec layer.md, "Non-Distributable Layers"). */
 export function isForeignLayer(mediaType: string): boolean {
   return /\.image\.rootfs\.foreign\.|\.layer\.nondistributable\./.test(mediaType);
 }

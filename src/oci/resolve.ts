@@ -10,7 +10,7 @@ import {
   parseJsonObject,
   parseManifest,
 } from './manifest.js';
-import { DOCKER_LIST, isEncryptedLayer, isForeignLayer, isImageConfig, OCI_INDEX } from './media-types.js';
+import { DOCKER_LIST, isEncryptedLayer, isImageConfig, OCI_INDEX } from './media-types.js';
 import { formatPlatform, hostPlatform, type Platform, platformScore } from './platform.js';
 
 /** Indexes may hold indexes. Nobody nests more than twice; a chain of ever new ones must end. */
@@ -150,15 +150,6 @@ function layersOf(manifest: Manifest, config: Json, name: string): LayerDescript
   }
   return manifest.layers.map((layer, i) => {
     const which = `layer ${i + 1} of ${manifest.layers.length} (${layer.digest}) of ${name}`;
-    if (isForeignLayer(layer.mediaType)) {
-      throw new ClipError(
-        'UNSUPPORTED',
-        `${which} is a foreign layer (${layer.mediaType}), which registries do not hold`,
-        {
-          hint: 'rebuild the image with its base pushed in full (Docker: allow-nondistributable-artifacts)',
-        },
-      );
-    }
     if (isEncryptedLayer(layer.mediaType)) {
       throw new ClipError('UNSUPPORTED', `${which} is encrypted (${layer.mediaType})`, {
         hint: 'decrypt the image first (skopeo copy --decryption-key …)',

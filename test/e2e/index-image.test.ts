@@ -67,6 +67,19 @@ async function failure(work: Promise<unknown>): Promise<ClipError> {
   return error as ClipError;
 }
 
+test.each([
+  'application/vnd.docker.image.rootfs.foreign.diff.tar.gzip',
+  'application/vnd.oci.image.layer.nondistributable.v1.tar+gzip',
+])('%s: indexed where it is kept with the image; where not, the error says why', async (mediaType) => {
+  const layer = gzipped(tar(file('a', 'b')), mediaType);
+  const reference = image([layer]);
+  expect(await index(reference)).toMatchObject({ inodes: 2 });
+  rmSync(layout.blobPath(sha256(layer.blob)));
+  const error = await failure(index(reference));
+  expect(error).toMatchObject({ code: 'NOT_FOUND', hint: expect.stringMatching(/push the image with its base/) });
+  expect(error.message).toContain(`${sha256(layer.blob)} is a foreign one (${mediaType})`);
+});
+
 const BIG = tar(
   dir('usr'),
   file('usr/big', layerLike(9_000_000)),
