@@ -42,6 +42,11 @@ const FIRST_STANDBY_MS = 2000;
  * a process which moves buffers owned elsewhere has no use for. And it is told when a tree in shared memory has gone.
  */
 const NODE_FLAGS = ['--max-semi-space-size=1', '--expose-gc'];
+/**
+ * glibc gives each thread a heap of its own, which grows and is never given back: 132 MB in place of 142 after a million
+ * requests. What answers readers allocates nothing, so there is nothing to contend for.
+ */
+const MALLOC = { MALLOC_ARENA_MAX: '1' };
 
 export interface SupervisorOptions {
   readonly serverModule: string;
@@ -170,7 +175,7 @@ export class Supervisor {
   #spawn(serverModule: string): ServerProcess {
     const [ours, theirs] = socketPair('seqpacket', true);
     // Descriptors 4 and 5 of the child: LISTEN_FD and FDS_SOCKET_FD.
-    const env = { ...process.env, [SETTINGS_VARIABLE]: this.#options.settings };
+    const env = { ...process.env, ...MALLOC, [SETTINGS_VARIABLE]: this.#options.settings };
     if (this.#options.nodeTls) restoreExtraCertificates(env);
     const child = spawn(process.execPath, [...NODE_FLAGS, serverModule], {
       env,
