@@ -12,7 +12,7 @@ const LINKS = [
   { name: '200 Mbit/s', bytesPerSecond: 25e6 },
 ] as const;
 
-/** From `clipctl mount` to the workload's own output, cold caches everywhere, through a link of 20 ms and a given rate (issue 6). */
+/** From `clipctl mount` to the workload's own output, cold caches everywhere, through a link of 20 ms and a given rate. */
 export async function run(ctx: BenchContext): Promise<SuiteResult> {
   const image = await ctx.python();
   const scratch = await ctx.scratch();

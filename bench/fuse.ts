@@ -34,7 +34,7 @@ const SPAN = 2 << 20;
 const SUBTREE = 'usr/lib';
 const LARGE = 4 << 20;
 const READERS = 16;
-/** As many as issue 6 asks for. */
+/** Readers that all miss at once. */
 const CROWD = 64;
 const READS = 20_000;
 const WORKLOAD = ['python3', '-c', 'import numpy, scipy, pandas'];

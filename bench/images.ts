@@ -45,7 +45,7 @@ async function pythonRootfs(host: Host): Promise<string> {
   });
 }
 
-/** Bookworm's Python with numpy, scipy and pandas: one gzip layer of about 304 MB and 39,500 entries (issue 3). */
+/** Bookworm's Python with numpy, scipy and pandas: one gzip layer of about 304 MB and 39,500 entries. */
 export async function pythonImage(host: Host): Promise<BenchImage> {
   const layout = path.join(cacheDir, 'oci');
   const tar = await pythonRootfs(host);

@@ -22,12 +22,12 @@ import {
 
 const ROUNDS = 5;
 const CLIPCTL = path.join(import.meta.dirname, '../../bin/clipctl.js');
-/** DESIGN §4.2 and §5. */
+/** docs/architecture.md, "What an index build goes through". */
 const BYTES_PER_FILE = 32;
 const SHARE_OF_COMPRESSED = 0.0035;
 const PEAK_BYTES = 300e6;
 const PEAK_PER_FILE = 400;
-/** DESIGN §4.2: the mean window, for text-heavy layers too. */
+/** The mean window, for text-heavy layers too. */
 const MAX_MEAN_WINDOW = 4000;
 
 interface IndexOutput {

@@ -77,7 +77,7 @@ export async function run(ctx: BenchContext): Promise<SuiteResult> {
   return { title: `py, ${(image.compressedBytes / 1e6).toFixed(0)} MB, ${spans} spans`, rows };
 }
 
-/** A cold `cat` of a 500 MB file, against what one core inflates: all cores on one file (issue 6). */
+/** A cold `cat` of a 500 MB file, against what one core inflates: all cores on one file. */
 async function sequential(ctx: BenchContext, scratch: string): Promise<Row[]> {
   const image = await ctx.big();
   const clip = path.join(scratch, 'big.clip');

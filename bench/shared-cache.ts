@@ -8,7 +8,7 @@ const ROUNDS = 3;
 
 /**
  * A second machine: its disk is cold, a Redis on loopback has what a first one stored there, and the registry is behind a link
- * of 1 Gbit/s (issue 6). It must not be asked for any blob.
+ * of 1 Gbit/s. It must not be asked for any blob.
  */
 export async function warmSharedCache(
   ctx: BenchContext,

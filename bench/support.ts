@@ -36,7 +36,7 @@ export interface BenchImage {
 }
 
 export interface BenchContext {
-  /** Python with numpy, scipy and pandas in one gzip layer (issue 3). Made on first use, which takes minutes the first time. */
+  /** Python with numpy, scipy and pandas in one gzip layer. Made on first use, which takes minutes the first time. */
   python(): Promise<BenchImage>;
   /** A large node_modules tree in several layers. */
   node(): Promise<BenchImage>;

@@ -6,7 +6,7 @@ import { describe, expect, it } from 'vitest';
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const src = path.join(root, 'src');
 
-/** DESIGN §7, top to bottom: a folder may import only folders above it. */
+/** docs/architecture.md, "Folders", top to bottom: a folder may import only folders above it. */
 const ORDER = [
   'bytes',
   'linux',
@@ -65,7 +65,7 @@ function broken({ file, specifier }: Import): string | null {
   if (!specifier.startsWith('.')) {
     if (specifier === 'koffi' && folder !== 'linux') return 'koffi belongs to linux/';
     if (!CODECS.has(folder)) return null;
-    if (!specifier.startsWith('node:')) return null; // a library: its own I/O is not ours to see, named in DESIGN §9
+    if (!specifier.startsWith('node:')) return null; // a library: its own I/O is not ours to see
     if (READ_THEIR_OWN_CODE.has(file) && specifier === 'node:fs') return null;
     // The legacy and gzip readers are handed bytes; whoever opens the file lives elsewhere.
     return PURE_BUILTINS.has(specifier) ? null : `codecs do no I/O: ${specifier}`;
@@ -76,8 +76,8 @@ function broken({ file, specifier }: Import): string | null {
   if (to === folder) return null;
   if (to === '') return 'src/index.ts is for users of the package';
   if (folder === '') return target === `${to}/index.js` ? null : `only through ${to}/index.js`;
-  if (!ORDER.includes(folder)) return `folder ${folder}/ is not in DESIGN §7`;
-  if (!ORDER.includes(to)) return `folder ${to}/ is not in DESIGN §7`;
+  if (!ORDER.includes(folder)) return `folder ${folder}/ is not in docs/architecture.md`;
+  if (!ORDER.includes(to)) return `folder ${to}/ is not in docs/architecture.md`;
   if (IMPORT_NOTHING.has(folder)) return `${folder}/ imports nothing`;
   if (CODECS.has(folder) && to === 'linux') return 'codecs do no I/O: linux/';
   if (ORDER.indexOf(to) > ORDER.indexOf(folder)) return `${to}/ is below ${folder}/`;
@@ -90,7 +90,7 @@ const files = readdirSync(src, { recursive: true, encoding: 'utf8' })
   .map((f) => ({ file: f, text: readFileSync(path.join(src, f), 'utf8') }));
 const shipped = files.filter(({ file }) => !file.endsWith('.test.ts'));
 
-describe('the import graph (DESIGN §7)', () => {
+describe('the import graph', () => {
   it('has no arrow that the design forbids', () => {
     const wrong = shipped
       .flatMap(({ file, text }) => importsOf(file, text))

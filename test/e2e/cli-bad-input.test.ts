@@ -20,7 +20,7 @@ function expectError(ran: Ran, code: number, ...names: readonly (string | RegExp
   expect(ran.code).toBe(code);
 }
 
-describe('bad input to clipctl index (issue 3)', () => {
+describe('bad input to clipctl index', () => {
   let clipctl: Clipctl;
   let layout: LayoutBuilder;
   let registry: TestRegistry;
@@ -225,7 +225,7 @@ describe('bad input to clipctl index (issue 3)', () => {
   });
 });
 
-describe('bad input to clipctl mount (issue 3)', () => {
+describe('bad input to clipctl mount', () => {
   let clipctl: Clipctl;
   let layout: LayoutBuilder;
   let clip: string;

@@ -10,7 +10,7 @@ import { type RegistryProxy, startProxy } from '../support/proxy.js';
 import { LOGIN, startRegistry, type TestRegistry } from '../support/registry.js';
 import { file, tar } from '../support/tar.js';
 
-// What a reader sees when the registry is slow, dead or lying, and what it never sees (DESIGN §3).
+// What a reader sees when the registry is slow, dead or lying, and what it never sees (docs/architecture.md, "Invariants").
 
 const FILES = 40;
 const SIZE = 300_000;

@@ -21,7 +21,7 @@ const ACL = Buffer.from(
 const CAPABILITY = Buffer.from('0100000200200000000000000000000000000000', 'hex');
 const AGREES = { differs: [] } as const;
 const MADE =
-  'a directory that no layer names has no times; DESIGN §4.1 gives it mtime 0 so that the same image gives the same tree';
+  'a directory that no layer names has no times; docs/architecture.md, "The tree is an EROFS image", gives it mtime 0 so that the same image gives the same tree';
 const skip = (why: string): { differs: 'skip'; why: string } => ({ differs: 'skip', why });
 const WHITEOUT_ORDER = skip('a directory and its whiteout cannot both stand in one extracted layer');
 
@@ -115,7 +115,7 @@ export const CASES: readonly OracleCase[] = [
     ],
     umoci: {
       differs: ['f: xattrs', 'gone: missing'],
-      why: 'they would steer an overlayfs on top of ours (DESIGN §4.1)',
+      why: 'they would steer an overlayfs on top of ours (docs/architecture.md, "The tree is an EROFS image")',
     },
     overlay: skip('it is steered by them'),
   },
@@ -325,7 +325,7 @@ export const CASES: readonly OracleCase[] = [
         'lnk: type',
         'real/f: missing',
       ],
-      why: 'umoci follows it; a layer that overlayfs stacks is extracted on its own, where "lnk" can only be a directory (DESIGN §4.1: there overlayfs is the oracle)',
+      why: 'umoci follows it; a layer that overlayfs stacks is extracted on its own, where "lnk" can only be a directory: here overlayfs is the oracle',
     },
     overlay: { differs: ['lnk: mtime'], why: MADE },
   },
