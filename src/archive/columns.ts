@@ -1,7 +1,8 @@
 import { Cursor } from '../bytes/index.js';
+import type { Placement } from '../erofs/index.js';
 import { ByteWriter, readCount, readDeltas, readVarint, sharedFloat64, sharedUint32, writeDeltas } from './encode.js';
 import { PROFILE_SOURCE_CODE } from './format.js';
-import type { FileHashes, Placement, Profile } from './types.js';
+import type { FileHashes, Profile } from './types.js';
 
 /** The hashes section: count, nid deltas (varints), then 32 bytes a file. */
 export function encodeHashes(hashes: FileHashes): Uint8Array {

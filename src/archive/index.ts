@@ -7,7 +7,6 @@ export type {
   ImageMeta,
   LayerKind,
   LayerMeta,
-  Placement,
   Profile,
   References,
   SpanTable,

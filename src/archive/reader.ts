@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { inflateRawSync } from 'node:zlib';
 import { Cursor, crc32, FormatError } from '../bytes/index.js';
+import type { Placement } from '../erofs/index.js';
 import { decodeHashes, decodePlacement, decodeProfile } from './columns.js';
 import {
   Compression,
@@ -19,7 +20,7 @@ import {
 import { decodeImageMeta } from './image-meta.js';
 import { decodeReferences } from './references.js';
 import { decodeSpans, decodeWindowIndex } from './span-table.js';
-import type { FileHashes, ImageMeta, Placement, Profile, References, SpanTable } from './types.js';
+import type { FileHashes, ImageMeta, Profile, References, SpanTable } from './types.js';
 import { archiveIdentity } from './writer.js';
 
 /** Where an archive's bytes come from. */

@@ -57,17 +57,6 @@ export interface ImageMeta {
   readonly layers: readonly LayerMeta[];
 }
 
-/** Extents of files that the EROFS tree cannot place (DESIGN §4.1), sorted by (nid, fileOffset). Unlisted ranges are holes. */
-export interface Placement {
-  readonly count: number;
-  readonly nid: Float64Array;
-  readonly fileOffset: Float64Array;
-  readonly length: Float64Array;
-  /** Index into ImageMeta.layers. */
-  readonly layer: Uint32Array;
-  readonly layerOffset: Float64Array;
-}
-
 /** With `--hashes`: SHA-256 of the content of regular files. */
 export interface FileHashes {
   readonly count: number;

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { promisify } from 'node:util';
 import { constants, deflateRaw, deflateRawSync, type ZlibOptions } from 'node:zlib';
 import { crc32 } from '../bytes/index.js';
+import type { Placement } from '../erofs/index.js';
 import { encodeHashes, encodePlacement, encodeProfile } from './columns.js';
 import { ByteWriter } from './encode.js';
 import {
@@ -19,7 +20,7 @@ import {
 import { encodeImageMeta } from './image-meta.js';
 import { encodeReferences } from './references.js';
 import { encodeSpans, encodeSpanTable, encodeWindowIndex, type SpanColumns } from './span-table.js';
-import type { FileHashes, ImageMeta, Placement, Profile, References } from './types.js';
+import type { FileHashes, ImageMeta, Profile, References } from './types.js';
 
 export interface LayerContents {
   readonly spans: SpanColumns;

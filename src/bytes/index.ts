@@ -1,3 +1,4 @@
+export { lowerBound } from './binary-search.js';
 export {
   anyFunction,
   anyObject,

@@ -4,44 +4,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ClipError } from '../bytes/index.js';
 import type { ContentCache } from '../cache/index.js';
-import type { Credentials, RegistryCredentialProvider } from '../oci/index.js';
 import type { PrefetchReply, PrefetchRequest, ProfileReply, Stats } from './api.js';
 import { ClipdClient, NotRunningError } from './client.js';
 import { PRIVATE_ROOT_PREFIX, resolveDirectory } from './locations.js';
 import { firstLookup, prepareMount } from './mount-client.js';
+import type { MountArchiveOptions } from './mount-options.js';
 import { startKeeper } from './start.js';
-
-export interface MountArchiveOptions {
-  /** A .clip file. */
-  readonly archivePath: string;
-  /** An existing directory. */
-  readonly mountPoint: string;
-  /** Where spans are cached. Default: a directory of this process's own, removed when its last mount ends. */
-  readonly cachePath?: string;
-  /** Cap of the cache in bytes; default the smaller of 20 GB and 20 % of the disk. */
-  readonly cacheSize?: number;
-  /** For the registry; null: anonymous. Default: the Docker config of this process's user. */
-  readonly credentials?: Credentials | RegistryCredentialProvider | null;
-  /** Talk HTTP to a registry that is not on this machine. */
-  readonly plainHttp?: boolean;
-  /** Default true. False: a read fetches the spans it touches and nothing else. */
-  readonly readahead?: boolean;
-  /** Fetch by the profile that the archive may hold. Default true. */
-  readonly prefetch?: boolean;
-  /** Fetch the rest of the image while readers are quiet. Default false. */
-  readonly fill?: boolean;
-  /**
-   * A cache shared with other machines: redis://…, s3://bucket/prefix, dir:/path, unix:/socket, or an object of your own. An
-   * object is asked over a socket, because the engine is another process: while this process is blocked (by a synchronous
-   * read of the mount, say) it cannot answer, and the registry is asked instead.
-   */
-  readonly contentCache?: string | ContentCache;
-  /** Seconds after which a read that gets no bytes ends with EIO. Default 300. */
-  readonly readTimeout?: number;
-  /** Honour set-uid bits, device nodes. Default false. */
-  readonly suid?: boolean;
-  readonly dev?: boolean;
-}
 
 export interface MountedArchive {
   /** Mounts; resolves when the mount answers. @throws ClipError naming the archive, the mount point or what is missing */

@@ -8,7 +8,7 @@ import {
   SETTINGS_VARIABLE,
   toWireError,
 } from '../mount/index.js';
-import { KEEPER_FLAGS, KEEPER_MAIN, type KeeperReport, SERVER_MAIN } from './start.js';
+import { KEEPER_FLAGS, KEEPER_MAIN, type KeeperReport, SERVER_MAIN } from './programs.js';
 
 /**
  * Runs a clipd in this process, which becomes its keeper, until it is told to stop.

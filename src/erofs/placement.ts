@@ -2,11 +2,12 @@ import type { Tree } from '../tree/index.js';
 import { CHUNK_BITS_MASK, CHUNK_INDEXES } from './format.js';
 
 /** Extents of files that EROFS cannot place (DESIGN §4.1), sorted by (nid, fileOffset). Ranges that are not listed are holes. */
-export interface PlacementColumns {
+export interface Placement {
   readonly count: number;
   readonly nid: Float64Array;
   readonly fileOffset: Float64Array;
   readonly length: Float64Array;
+  /** Index into the image's layers. */
   readonly layer: Uint32Array;
   readonly layerOffset: Float64Array;
 }
@@ -70,7 +71,7 @@ export class PlacementBuilder {
     this.#files.push({ nid, layer: tree.layer(inode), position: tree.dataOffset(inode), extents });
   }
 
-  finish(): PlacementColumns | null {
+  finish(): Placement | null {
     if (this.#files.length === 0) return null;
     this.#files.sort((a, b) => a.nid - b.nid);
     const count = this.#files.reduce((sum, file) => sum + file.extents.length / 2, 0);

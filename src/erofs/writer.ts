@@ -30,7 +30,7 @@ import {
   SUPER_SIZE,
   XATTR_HEADER_SIZE,
 } from './format.js';
-import { type ChunkPlan, FILE_SIZE_MAX, PlacementBuilder, type PlacementColumns, planChunks } from './placement.js';
+import { type ChunkPlan, FILE_SIZE_MAX, type Placement, PlacementBuilder, planChunks } from './placement.js';
 import { XattrWriter } from './xattr-writer.js';
 
 /** The reader computes offsets as int32. 2 GiB of tree is some 20 million files. */
@@ -70,7 +70,7 @@ export interface ErofsStats {
 
 export interface ErofsImage {
   readonly image: Uint8Array<ArrayBuffer>;
-  readonly placement: PlacementColumns | null;
+  readonly placement: Placement | null;
   /** nid by tree inode; 0 for inodes that are not in the tree. */
   readonly nids: Uint32Array;
   readonly stats: ErofsStats;

@@ -1,6 +1,5 @@
-import type { Placement } from '../archive/index.js';
 import type { SharedLayer } from '../cache/index.js';
-import { type ErofsReader, InodeView } from '../erofs/index.js';
+import { type ErofsReader, InodeView, type Placement } from '../erofs/index.js';
 import { Errno } from '../linux/index.js';
 import * as abi from './abi.js';
 import { IN, Op, OUT, OUT_HEADER } from './abi.js';

@@ -1,17 +1,5 @@
-import type { Placement } from '../archive/index.js';
-import type { ErofsReader, InodeView, RangeCallback } from '../erofs/index.js';
-
-/** First index of `nid` in the placement, or the index where it would be. */
-function firstExtent(placement: Placement, nid: number): number {
-  let low = 0;
-  let high = placement.count;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (placement.nid[middle]! < nid) low = middle + 1;
-    else high = middle;
-  }
-  return low;
-}
+import { lowerBound } from '../bytes/index.js';
+import type { ErofsReader, InodeView, Placement, RangeCallback } from '../erofs/index.js';
 
 /**
  * Where the bytes [offset, offset + length) of a regular file lie, its end respected: calls `cb` for each piece in order;
@@ -27,7 +15,7 @@ export function mapFileRange(
   length: number,
   cb: RangeCallback,
 ): void {
-  const first = placement === null ? 0 : firstExtent(placement, nid);
+  const first = placement === null ? 0 : lowerBound(placement.nid, nid);
   if (placement === null || first === placement.count || placement.nid[first] !== nid) {
     reader.mapRange(nid, offset, length, cb);
     return;

@@ -1,5 +1,5 @@
-import type { Placement } from '../archive/index.js';
 import type { SharedLayer } from '../cache/index.js';
+import type { Placement } from '../erofs/index.js';
 
 /** A mounted image to serve. Everything in it is shared memory or plain data, so that it can be posted to the workers. */
 export interface FuseMountSpec {

@@ -1,6 +1,5 @@
-import type { Placement } from '../archive/index.js';
 import type { SharedLayer, TouchRecord } from '../cache/index.js';
-import { type ErofsReader, InodeView } from '../erofs/index.js';
+import { type ErofsReader, InodeView, type Placement } from '../erofs/index.js';
 import { mapFileRange } from './mapping.js';
 
 /** Reads bytes of a layer's cache file to `position` of the reply buffer; the count, or −errno. */

@@ -1,13 +1,6 @@
-import {
-  buildArchive,
-  deflateTree,
-  type ImageMeta,
-  type LayerContents,
-  type Placement,
-  type Profile,
-} from '../archive/index.js';
+import { buildArchive, deflateTree, type ImageMeta, type LayerContents, type Profile } from '../archive/index.js';
 import { anyFunction, boolean, ClipError, checked, fields, shown, string } from '../bytes/index.js';
-import { ErofsReader, treeWarnings, writeErofs } from '../erofs/index.js';
+import { ErofsReader, type Placement, treeWarnings, writeErofs } from '../erofs/index.js';
 import {
   type Credentials,
   credentialsOption,

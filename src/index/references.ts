@@ -1,9 +1,9 @@
 import { posix } from 'node:path';
-import { type ImageMeta, type Placement, REFERENCE_PAGE, type References } from '../archive/index.js';
-import { type ErofsReader, InodeView } from '../erofs/index.js';
+import { type ImageMeta, REFERENCE_PAGE, type References } from '../archive/index.js';
+import { type ErofsReader, InodeView, type Placement } from '../erofs/index.js';
 import type { EntryColumns } from '../tar/index.js';
 import type { ElfNeeds } from './elf.js';
-import { firstByte } from './file-hashes.js';
+import { firstByte } from './file-places.js';
 import type { LayerReferences } from './file-references.js';
 import { libraryCandidates, libraryDirectories, tripletOf } from './library-path.js';
 import type { ModuleImports } from './python-imports.js';

@@ -1,8 +1,8 @@
-import type { ImageMeta, Placement, Profile } from '../archive/index.js';
-import { type ErofsReader, InodeView, resolvePath } from '../erofs/index.js';
+import type { ImageMeta, Profile } from '../archive/index.js';
+import { lowerBound } from '../bytes/index.js';
+import { type ErofsReader, InodeView, type Placement, resolvePath } from '../erofs/index.js';
 import type { ImageSource } from '../oci/index.js';
 import { type ElfNeeds, readElf } from './elf.js';
-import { lowerBound } from './file-hashes.js';
 import { libraryCandidates, libraryDirectories } from './library-path.js';
 import type { ElfFile } from './references.js';
 import { type SpanLayers, SpanReader } from './span-reader.js';

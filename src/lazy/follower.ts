@@ -1,4 +1,5 @@
 import { REFERENCE_PAGE, type References } from '../archive/index.js';
+import { lowerBound } from '../bytes/index.js';
 import { spanAt } from '../cache/index.js';
 import type { LazyLayer } from './lazy-layer.js';
 import { Priority } from './protocol.js';
@@ -107,15 +108,9 @@ export class Follower {
 
   /** Position of a file among the references; −1 when it has none. */
   #position(nid: number): number {
-    const { nid: nids, count } = this.#image.references;
-    let low = 0;
-    let high = count;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if (nids[middle]! < nid) low = middle + 1;
-      else high = middle;
-    }
-    return nids[low] === nid ? low : -1;
+    const nids = this.#image.references.nid;
+    const position = lowerBound(nids, nid);
+    return nids[position] === nid ? position : -1;
   }
 
   #eachSpan(nid: number, offset: number, length: number, visit: (layer: number, span: number) => void): void {

@@ -1,7 +1,7 @@
 export type { Engine } from './engine.js';
 export { holdBackExtraCertificates } from './extra-certificates.js';
-export type { PrefetchState, PrefetchWish } from './fetch-ahead.js';
 export { CLIP_FS_TYPE, isWithin, mountAt, mountOf, parseSource } from './paths.js';
+export type { PrefetchState, PrefetchWish } from './prefetch-state.js';
 export { type DaemonSettings, LISTEN_FD, SETTINGS_VARIABLE, SOCKET_NAME, type UnmountMode } from './protocol.js';
 export { fromWireError, toWireError, type WireError } from './rpc.js';
 export type { MountedPlace, MountServer } from './server.js';

@@ -1,0 +1,31 @@
+/** What is to be fetched before anybody reads it. */
+export type PrefetchWish =
+  /** What the archive's profile names, in its order. */
+  | { readonly what: 'profile' }
+  /** Files of the image: paths, directories with all below them, globs. */
+  | { readonly what: 'paths'; readonly paths: readonly string[] }
+  /** Everything. */
+  | {
+      readonly what: 'image';
+      /** Compressed bytes a second; undefined: as fast as it goes. */
+      readonly bytesPerSecond?: number | undefined;
+      /** Only while no reader waits, at a rate that leaves the link usable. */
+      readonly background?: boolean;
+    };
+
+/** One such wish and how far it is. */
+export interface PrefetchState {
+  /** Unique over all servers of a clipd. */
+  readonly id: string;
+  readonly what: PrefetchWish['what'];
+  readonly paths?: readonly string[];
+  /** `incomplete`: `reason` says why it stopped, or what it did without. */
+  readonly state: 'running' | 'done' | 'incomplete' | 'cancelled';
+  readonly reason?: string;
+  /** Spans that are to be there, are there, and were given up. */
+  readonly spans: { readonly total: number; readonly done: number; readonly failed: number };
+  /** Their compressed bytes. */
+  readonly bytes: { readonly total: number; readonly done: number };
+  /** ISO 8601. */
+  readonly startedAt: string;
+}
