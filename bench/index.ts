@@ -4,9 +4,9 @@ import { closeSync, openSync, readSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { crc32 } from 'node:zlib';
 import { deflateTree } from '../src/archive/index.js';
+import { ArchiveFile } from '../src/check/index.js';
 import { ErofsReader, writeErofs } from '../src/erofs/index.js';
 import { GzipIndexer } from '../src/gzip/index.js';
-import { openArchiveFile } from '../src/index/index.js';
 import { EntryColumns, TarParser } from '../src/tar/index.js';
 import { TreeBuilder } from '../src/tree/index.js';
 import {
@@ -81,7 +81,7 @@ async function measure(
     log(`${name}: index ${once.seconds.toFixed(2)} s, gzip -dc ${gzip.at(-1)!.toFixed(2)} s`);
   }
   const { inodes, size } = output!;
-  const file = openArchiveFile(out);
+  const file = ArchiveFile.open(out);
   const windows = file.archive.layers.flatMap(({ table }) => [...table.windowLength].filter((length) => length > 0));
   const mean = windows.length === 0 ? 0 : windows.reduce((a, b) => a + b, 0) / windows.length;
   const tree = file.archive.sections.find((section) => section.name === 'tree')!;
@@ -89,7 +89,7 @@ async function measure(
   const opens: number[] = [];
   for (let i = 0; i < 2 * ROUNDS; i++) {
     const started = performance.now();
-    const opened = openArchiveFile(out);
+    const opened = ArchiveFile.open(out);
     new ErofsReader(opened.archive.tree);
     opens.push(performance.now() - started);
     opened.close();

@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import path from 'node:path';
-import { ClipdClient, type MountOptions, mountArchive, prepareMount } from '../src/daemon/index.js';
+import { ClipdClient, type MountOptions, mountArchive, prepareMount } from '../src/client/index.js';
 import { Clipctl } from '../test/support/clipctl.js';
 import { writeImage } from '../test/support/images.js';
 import { file, tar } from '../test/support/tar.js';

@@ -1,7 +1,8 @@
 // npm run torture -- --requests N: so many requests to one server, and what they leave of memory.
 import { Worker } from 'node:worker_threads';
-import { ClipdClient, type Stats } from '../src/daemon/index.js';
+import { ClipdClient } from '../src/client/index.js';
 import { flags, mountFileSystem } from '../src/linux/index.js';
+import type { Stats } from '../src/wire/index.js';
 import { Clipctl } from '../test/support/clipctl.js';
 import { layerLike } from '../test/support/gzip.js';
 import { writeImage } from '../test/support/images.js';

@@ -3,7 +3,7 @@
 import { readFileSync, statSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { Worker } from 'node:worker_threads';
-import { ClipdClient } from '../src/daemon/index.js';
+import { ClipdClient } from '../src/client/index.js';
 import { Clipctl } from '../test/support/clipctl.js';
 import { layerLike } from '../test/support/gzip.js';
 import { writeImage } from '../test/support/images.js';

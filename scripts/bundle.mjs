@@ -1,6 +1,6 @@
 // Makes dist/lib/, what the package ships and bin/clipctl.js runs: each program in few files, because loading a hundred small ones
 // takes Node longer than mounting an image. CommonJS, because Node 20 starts its loader for ES modules only when it meets one.
-// Files lie side by side, so that new URL('./worker.js', import.meta.url) means here what it means in the sources.
+// Files lie side by side: a program of another folder, new URL('../server/server-main.js', import.meta.url), is ./server-main.js here.
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { rolldown } from 'rolldown';
@@ -12,8 +12,8 @@ const out = 'dist/lib';
 const programs = {
   index: 'src/index.ts',
   clipctl: 'src/cli/main.ts',
-  'keeper-main': 'src/daemon/keeper-main.ts',
-  'server-main': 'src/daemon/server-main.ts',
+  'keeper-main': 'src/keeper/keeper-main.ts',
+  'server-main': 'src/server/server-main.ts',
   worker: 'src/fuse/worker.ts',
   'inflate-worker': 'src/lazy/inflate-worker.ts',
   'decode-worker': 'src/index/decode-worker.ts',
@@ -30,6 +30,14 @@ const bundle = await rolldown({
   platform: 'node',
   external: Object.keys(dependencies).filter((name) => name !== bundled),
   transform: { define: { CLIP_VERSION: JSON.stringify(version) } },
+  // A folder's index.ts brings only what is used of it: clipctl must not load koffi because wire/ also passes descriptors.
+  treeshake: { moduleSideEffects: false },
+  plugins: [
+    {
+      name: 'programs-side-by-side',
+      transform: (code) => code.replaceAll(/(\bnew URL\(\s*['"])\.\.\/[\w/-]+\/([\w-]+\.js['"])/g, '$1./$2'),
+    },
+  ],
 });
 const { output } = await bundle.generate({ format: 'cjs', chunkFileNames: '[name].js', minify: false });
 

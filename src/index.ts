@@ -1,14 +1,6 @@
 export { ClipError, type ErrorCode, FormatError } from './bytes/index.js';
 export type { ContentCache, ContentOptions } from './cache/index.js';
-export {
-  type MountArchiveOptions,
-  type MountedArchive,
-  mountArchive,
-  type PrefetchOptions,
-  type PrefetchReply,
-  type ProfileReply,
-  type Stats,
-} from './daemon/index.js';
+export { type MountArchiveOptions, type MountedArchive, mountArchive, type PrefetchOptions } from './client/index.js';
 export {
   type CreateFromOCIImageOptions,
   createFromOCIImage,
@@ -16,3 +8,4 @@ export {
   type LayerProgress,
 } from './index/index.js';
 export type { Credentials, RegistryCredentialProvider } from './oci/index.js';
+export type { PrefetchReply, ProfileReply, Stats } from './wire/index.js';

@@ -1,6 +1,6 @@
 import type { SpanColumns } from '../archive/index.js';
+import { type SharedLayer, spanAt } from '../spans/index.js';
 import { Backoff } from './backoff.js';
-import { type SharedLayer, spanAt } from './types.js';
 
 /** What lies in a span's place in the file, as far as the I/O thread knows. */
 export const Occupied = {

@@ -1,6 +1,6 @@
 import { readSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
-import { noteUse, type SharedLayer } from './types.js';
+import { noteUse, type SharedLayer } from '../spans/index.js';
 
 /**
  * Reads random stretches by the hit protocol, as a FUSE worker does, until told to stop, and compares every byte that the

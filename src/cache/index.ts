@@ -23,5 +23,3 @@ export {
   verifyCache,
 } from './inspect.js';
 export { type EvictionRight, SpanCache, type SpanCacheOptions, type SpanCacheStats } from './span-cache.js';
-export { newTouchRecords, noteTouch, recording, stopRecording, TOUCH_PAGE, type TouchRecord } from './touch.js';
-export { noteUse, type SharedLayer, spanAt } from './types.js';

@@ -3,9 +3,9 @@ import { join } from 'node:path';
 import type { SpanColumns } from '../archive/index.js';
 import { crc32 } from '../bytes/index.js';
 import { punchHole, tryLock } from '../linux/index.js';
+import { spanAt } from '../spans/index.js';
 import { CacheDirectory, type CacheOwner, listDirectory, readOwner, readTable, SPAN_FILE } from './directory.js';
 import { dataExtents } from './extents.js';
-import { spanAt } from './types.js';
 
 /** A cache directory as it lies on disk: what `clipctl cache` shows. None of this needs its owner. */
 export interface CachedFile {

@@ -6,9 +6,9 @@ import { Worker } from 'node:worker_threads';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { compressibleBytes, tarLayer } from '../../test/support/span-layers.js';
 import { Metrics } from '../metrics/index.js';
+import type { SharedLayer } from '../spans/shared-layer.js';
 import type { CachedLayer } from './cached-layer.js';
 import { SpanCache } from './span-cache.js';
-import type { SharedLayer } from './types.js';
 
 const SPAN = 32 * 1024;
 const small = tarLayer(compressibleBytes(16 * SPAN), SPAN);

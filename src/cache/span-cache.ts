@@ -5,13 +5,13 @@ import { encodeSpanTable, type SpanColumns } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import { punchHole, replaceDescriptor, writebackError } from '../linux/index.js';
 import { type Logger, Metrics, silentLogger } from '../metrics/index.js';
+import type { SharedLayer } from '../spans/index.js';
 import { Backoff } from './backoff.js';
 import { CachedLayer, Occupied } from './cached-layer.js';
 import { CacheDirectory, readTable, spanFiles } from './directory.js';
 import { dataExtents } from './extents.js';
 import { dropWhole, openPlaceholder, openSpanFile, touch } from './layer-file.js';
 import { leastRecentlyUsed } from './lru.js';
-import type { SharedLayer } from './types.js';
 import { UnmountedFiles } from './unmounted.js';
 
 export interface SpanCacheOptions {

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { DaemonSettings } from '../mount/index.js';
+import { type DaemonSettings, defaultCacheDir, defaultRoot, resolvePlace } from '../wire/index.js';
 import type { CommonFlags } from './common-flags.js';
 import { byteSize, workerCount } from './numbers.js';
 
@@ -29,7 +29,6 @@ export interface Location {
 
 /** Flag, environment, default: in this order. */
 export async function locate(flags: CommonFlags): Promise<Location> {
-  const { defaultCacheDir, defaultRoot, resolvePlace } = await import('../daemon/index.js');
   const asked = flags.cacheDir ?? (process.env.CLIP_CACHE_DIR || undefined);
   const askedCacheDir = asked === undefined ? undefined : resolvePlace(asked);
   return {

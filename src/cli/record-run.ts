@@ -4,8 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Archive } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
-import { mountArchive } from '../daemon/index.js';
-import { createFromOCIImage, openArchiveFile } from '../index/index.js';
+import { ArchiveFile } from '../check/index.js';
+import { mountArchive } from '../client/index.js';
+import { createFromOCIImage } from '../index/index.js';
 import type { RecordedProfile } from '../lazy/index.js';
 import { hostProgram } from './host-program.js';
 
@@ -40,8 +41,9 @@ export async function recordRun(options: RecordRunOptions): Promise<{ archive: A
   try {
     const archivePath = join(directory, 'plain.clip');
     await createFromOCIImage({ imageRef, outputPath: archivePath, credentials, plainHttp, platform, signal });
-    const { archive, close } = openArchiveFile(archivePath);
-    close();
+    const file = ArchiveFile.open(archivePath);
+    const { archive } = file;
+    file.close();
     const mountPoint = join(directory, 'rootfs');
     await mkdir(mountPoint);
     const mount = mountArchive({

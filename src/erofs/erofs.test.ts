@@ -7,7 +7,10 @@ import { ClipError, crc32c, FormatError } from '../bytes/index.js';
 import { EntryColumns, type EntryFields } from '../tar/index.js';
 import { TreeBuilder } from '../tree/index.js';
 import { EXTENDED_SIZE, LAYOUT_CHUNK_BASED, LAYOUT_FLAT_INLINE, LAYOUT_FLAT_PLAIN } from './format.js';
-import { type ErofsImage, ErofsReader, InodeView, treeWarnings, writeErofs } from './index.js';
+import { InodeView } from './inode.js';
+import { ErofsReader } from './reader.js';
+import { treeWarnings } from './warnings.js';
+import { type ErofsImage, writeErofs } from './writer.js';
 
 const latin1 = (bytes: Uint8Array): string => Buffer.from(bytes).toString('latin1');
 const at = (reader: ErofsReader, path: string): number => reader.lookupPath(Buffer.from(path));

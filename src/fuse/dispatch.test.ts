@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { buildErofs } from '../../test/support/planes.js';
 import { dir, file, gnuSparse, symlink, tar } from '../../test/support/tar.js';
-import type { SharedLayer } from '../cache/index.js';
 import { ErofsReader } from '../erofs/index.js';
+import type { SharedLayer } from '../spans/index.js';
 import { MAX_READ, Op, OUT_HEADER } from './abi.js';
 import { Dispatcher, Outcome, type ServedImage } from './dispatch.js';
 

@@ -1,11 +1,10 @@
-import type { SharedLayer } from '../cache/index.js';
-import { type ErofsReader, InodeView, type Placement } from '../erofs/index.js';
+import { type ErofsReader, InodeView, mapFileRange, type Placement } from '../erofs/index.js';
 import { Errno } from '../linux/index.js';
+import type { SharedLayer } from '../spans/index.js';
 import * as abi from './abi.js';
 import { IN, Op, OUT, OUT_HEADER } from './abi.js';
 import { Encoder } from './encode.js';
 import { Listing } from './listing.js';
-import { mapFileRange } from './mapping.js';
 import { MISS, type ReadCacheFile, ReadPath } from './read-path.js';
 
 /** One mounted image, as a worker sees it. */

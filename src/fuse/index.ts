@@ -1,4 +1,3 @@
-export { mapFileRange } from './mapping.js';
 export { FusePool, type FusePoolOptions } from './pool.js';
-export type { FuseCounters, FuseMountSpec, ReadMiss } from './protocol.js';
 export { replyData, replyError, requestResend } from './replies.js';
+export type { FuseCounters, FuseMountSpec, ReadMiss } from './worker-protocol.js';

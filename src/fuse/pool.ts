@@ -3,6 +3,7 @@ import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { closeFd, createEventFd, Errno, errnoName, signalEventFd } from '../linux/index.js';
 import { Companion } from './companion.js';
 import { LEADERSHIP_WORDS, Leadership } from './leadership.js';
+import { replyError, requestResend } from './replies.js';
 import {
   COUNTERS,
   Counter,
@@ -12,8 +13,7 @@ import {
   type ReadMiss,
   type ToWorker,
   type WorkerSetup,
-} from './protocol.js';
-import { replyError, requestResend } from './replies.js';
+} from './worker-protocol.js';
 
 export interface FusePoolOptions {
   /** Default: one per core, at most 4. */

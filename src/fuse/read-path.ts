@@ -1,6 +1,5 @@
-import type { SharedLayer, TouchRecord } from '../cache/index.js';
-import { type ErofsReader, InodeView, type Placement } from '../erofs/index.js';
-import { mapFileRange } from './mapping.js';
+import { type ErofsReader, InodeView, mapFileRange, type Placement } from '../erofs/index.js';
+import type { SharedLayer, TouchRecord } from '../spans/index.js';
 
 /** Reads bytes of a layer's cache file to `position` of the reply buffer; the count, or −errno. */
 export type ReadCacheFile = (fd: number, position: number, length: number, offset: number) => number;

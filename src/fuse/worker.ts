@@ -8,9 +8,9 @@ import { Epoll, Errno, sys } from '../linux/index.js';
 import { Companion } from './companion.js';
 import { Dispatcher, Outcome, type ServedImage } from './dispatch.js';
 import { Leadership } from './leadership.js';
-import { Counter, type FromWorker, type FuseMountSpec, type ToWorker, type WorkerSetup } from './protocol.js';
 import { SpinPolicy } from './spin-policy.js';
 import { REQUEST_SIZE, WorkerMemory } from './worker-memory.js';
+import { Counter, type FromWorker, type FuseMountSpec, type ToWorker, type WorkerSetup } from './worker-protocol.js';
 
 const WAKE = 0xffff_ffff;
 const MAX_EVENTS = 64;

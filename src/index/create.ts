@@ -1,6 +1,6 @@
 import { buildArchive, deflateTree, type ImageMeta, type LayerContents, type Profile } from '../archive/index.js';
 import { anyFunction, boolean, ClipError, checked, fields, shown, string } from '../bytes/index.js';
-import { ErofsReader, type Placement, treeWarnings, writeErofs } from '../erofs/index.js';
+import { ErofsReader, type Placement, TreeListing, treeWarnings, writeErofs } from '../erofs/index.js';
 import {
   type Credentials,
   credentialsOption,
@@ -12,14 +12,12 @@ import {
   type RegistryCredentialProvider,
   type ResolvedImage,
 } from '../oci/index.js';
+import { type ElfFile, elfFiles, linkReferences, staticProfile } from '../startup/index.js';
 import { TreeBuilder } from '../tree/index.js';
 import { fileHashes } from './file-hashes.js';
 import { type IndexedLayer, indexLayers, type LayerProgress } from './image-layers.js';
 import { Lane } from './lane.js';
 import { checkWritable, writeFileByRename } from './output-file.js';
-import { type ElfFile, elfFiles, linkReferences } from './references.js';
-import { staticProfile } from './static-profile.js';
-import { TreeListing } from './tree-listing.js';
 
 /** `--checkpoint`, in MiB of uncompressed output (DESIGN §4.2). */
 const MIN_CHECKPOINT_MIB = 1;

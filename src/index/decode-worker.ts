@@ -2,9 +2,9 @@ import type { MessagePort } from 'node:worker_threads';
 import { parentPort, workerData } from 'node:worker_threads';
 import { crc32 } from '../bytes/index.js';
 import { KernelMemory, type MemberTrailer } from '../gzip/index.js';
+import { JournalWriter, NOT_SUMMED } from './decode-journal.js';
 import { detectEncoding } from './detect.js';
 import { GzipDecoder } from './gzip-decoder.js';
-import { JournalWriter, NOT_SUMMED } from './journal.js';
 import {
   type ChunkMessage,
   isClosed,
@@ -14,8 +14,8 @@ import {
   type ToDecode,
   type ToDigest,
   toPlainError,
-} from './messages.js';
-import { type DecodeSink, type LayerDecoder, PlainDecoder, type RawState } from './spans.js';
+} from './lane-protocol.js';
+import { type DecodeSink, type LayerDecoder, PlainDecoder, type RawState } from './layer-decoder.js';
 import { ZstdDecoder } from './zstd-decoder.js';
 
 /**

@@ -1,8 +1,7 @@
 import type { MessagePort } from 'node:worker_threads';
 import { parentPort, workerData } from 'node:worker_threads';
 import { KernelMemory, type MemberTrailer } from '../gzip/index.js';
-import { type JournalReader, replay } from './journal.js';
-import { LayerDigester } from './layer-digester.js';
+import { type JournalReader, replay } from './decode-journal.js';
 import {
   type DecodedMessage,
   type FromDigest,
@@ -11,7 +10,8 @@ import {
   type LaneShared,
   type ToDigest,
   toPlainError,
-} from './messages.js';
+} from './lane-protocol.js';
+import { LayerDigester } from './layer-digester.js';
 
 /** Beside each decode worker: everything that takes reading the bytes, compressed or not, but not decoding them. */
 export interface DigestWorkerData extends LaneShared {

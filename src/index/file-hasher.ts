@@ -1,6 +1,6 @@
 import { createHash, type Hash } from 'node:crypto';
 import type { EntryColumns } from '../tar/index.js';
-import type { FileDigests } from './messages.js';
+import type { FileDigests } from './lane-protocol.js';
 
 /**
  * Zeros that are hashed for the holes of all sparse files of a layer. A header of 512 bytes can claim terabytes (DESIGN §4.1):

@@ -1,10 +1,9 @@
 import { createHash } from 'node:crypto';
 import type { FileHashes } from '../archive/index.js';
 import { lowerBound } from '../bytes/index.js';
-import { ErofsReader, type Placement } from '../erofs/index.js';
+import { ErofsReader, firstByte, type Placement, visitInodes } from '../erofs/index.js';
 import { HoleBudget, updateZeros } from './file-hasher.js';
-import { firstByte, visitInodes } from './file-places.js';
-import type { FileDigests } from './messages.js';
+import type { FileDigests } from './lane-protocol.js';
 
 /**
  * From digests by place in a layer to digests by nid. The tree says where each file begins, and no two files that store

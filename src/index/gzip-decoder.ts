@@ -1,5 +1,5 @@
 import { GzipIndexer, type KernelMemory } from '../gzip/index.js';
-import type { DecodedLayer, DecodeSink, LayerDecoder } from './spans.js';
+import type { DecodedLayer, DecodeSink, LayerDecoder } from './layer-decoder.js';
 
 /** A gzip layer: checkpoints as the indexer finds them. */
 export class GzipDecoder implements LayerDecoder {

@@ -2,11 +2,10 @@ import { availableParallelism } from 'node:os';
 import type { LayerContents } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import { type BlobTarget, type ImageSource, isForeignLayer, type LayerDescriptor } from '../oci/index.js';
+import type { LayerReferences, ModuleImports } from '../startup/index.js';
 import { EntryColumns } from '../tar/index.js';
-import type { LayerReferences } from './file-references.js';
 import { digestText, Lane, type LaneResult } from './lane.js';
-import type { FileDigests } from './messages.js';
-import type { ModuleImports } from './python-imports.js';
+import type { FileDigests } from './lane-protocol.js';
 
 /**
  * Layers indexed at once. Each has two threads and 12 MiB of buffers, some 45 MB together: four keep the whole below the

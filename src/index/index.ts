@@ -1,4 +1,3 @@
-export { type ArchiveFile, openArchiveFile } from './archive-file.js';
 export {
   type CreateFromOCIImageOptions,
   checkpointBytes,
@@ -8,5 +7,3 @@ export {
   indexImage,
 } from './create.js';
 export type { LayerProgress } from './image-layers.js';
-export { SpanReader } from './span-reader.js';
-export { type SpanSource, type VerifyProgress, type VerifyResult, verifyArchive } from './verify.js';

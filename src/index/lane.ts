@@ -2,6 +2,7 @@ import { MessageChannel, Worker } from 'node:worker_threads';
 import { ClipError, toHex } from '../bytes/index.js';
 import { KernelMemory } from '../gzip/index.js';
 import type { BlobTarget } from '../oci/index.js';
+import { type ModuleImports, readImports } from '../startup/index.js';
 import { DETECT_BYTES } from './detect.js';
 import {
   type ChunkMessage,
@@ -13,8 +14,7 @@ import {
   type LayerJob,
   type LayerResult,
   type ToDecode,
-} from './messages.js';
-import { type ModuleImports, readImports } from './python-imports.js';
+} from './lane-protocol.js';
 
 export interface LaneResult extends Omit<LayerResult, 'imports'> {
   readonly imports: readonly ModuleImports[];

@@ -1,13 +1,12 @@
 import { createHash, type Hash } from 'node:crypto';
 import { encodeCheckpointState, type MemberTrailer, OutputSums } from '../gzip/index.js';
+import { ImportLog, ReferenceScanner } from '../startup/index.js';
 import { EntryColumns, TarParser } from '../tar/index.js';
+import { NOT_SUMMED } from './decode-journal.js';
 import { FileHasher } from './file-hasher.js';
-import { ReferenceScanner } from './file-references.js';
-import { NOT_SUMMED } from './journal.js';
-import type { LayerResult } from './messages.js';
-import { ImportLog } from './python-imports.js';
+import type { LayerResult } from './lane-protocol.js';
+import type { DecodedLayer, RawState } from './layer-decoder.js';
 import { SpanHasher } from './span-hasher.js';
-import type { DecodedLayer, RawState } from './spans.js';
 
 /**
  * All that an archive says of a layer, from its blob's bytes and from what a decoder made of them: digests, sums, and what the

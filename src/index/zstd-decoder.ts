@@ -1,5 +1,5 @@
 import { ZstdIndexer } from '../zstd/index.js';
-import type { DecodedLayer, DecodeSink, LayerDecoder } from './spans.js';
+import type { DecodedLayer, DecodeSink, LayerDecoder } from './layer-decoder.js';
 
 /** A Zstandard layer: spans at frame ends, or at block ends of a layer that can only be read in order. No checkpoint states. */
 export class ZstdDecoder implements LayerDecoder {

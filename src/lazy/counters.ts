@@ -1,5 +1,5 @@
 import type { Metrics } from '../metrics/index.js';
-import { Priority } from './protocol.js';
+import { Priority } from './inflate-tasks.js';
 
 /** Everything a LayerSet counts, under the names that `clipctl stats --json` shows. */
 export function lazyCounters(metrics: Metrics) {

@@ -1,5 +1,5 @@
+import { PRIORITIES, Priority } from './inflate-tasks.js';
 import type { SpanJob } from './job.js';
-import { PRIORITIES, Priority } from './protocol.js';
 
 /** What the queue asks of a layer. */
 export interface QueuedLayer {

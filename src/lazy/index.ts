@@ -1,6 +1,7 @@
-export type { AheadProgress, FillOptions } from './ahead.js';
-export type { FollowedImage, Follower } from './follower.js';
+export type { AheadProgress, FillOptions } from './ahead/by-profile.js';
+export type { FollowedImage, Follower } from './ahead/by-reference.js';
 export { InflatePool, type InflatePoolOptions } from './inflate-pool.js';
+export { Priority } from './inflate-tasks.js';
 export { LayerSet, type LayerSetOptions, type OpenLayer, type OpenLayerOptions } from './layer-set.js';
 export type { LazyLayer } from './lazy-layer.js';
 export {
@@ -13,7 +14,7 @@ export {
   type TouchedRange,
   touchedRanges,
 } from './profile.js';
-export { Priority } from './protocol.js';
 export type { BlobSource } from './range-request.js';
+export { type SpanLayers, SpanReader } from './span-reader.js';
 export type { FileHint, LayerProvider, ReadOptions } from './types.js';
 export { verifySpans } from './verify-cache.js';

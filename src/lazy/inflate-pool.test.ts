@@ -2,7 +2,7 @@ import { Worker } from 'node:worker_threads';
 import { expect, test, vi } from 'vitest';
 import { compressibleBytes, tarLayer } from '../../test/support/span-layers.js';
 import { InflatePool } from './inflate-pool.js';
-import { type InflateTask, Priority } from './protocol.js';
+import { type InflateTask, Priority } from './inflate-tasks.js';
 
 test('a pool that is closed ends its threads without terminating them, which Node 20 may abort over', async () => {
   const terminate = vi.spyOn(Worker.prototype, 'terminate');

@@ -10,7 +10,7 @@ import {
   type TaskMessage,
   type TaskResult,
   type ToInflate,
-} from './protocol.js';
+} from './inflate-tasks.js';
 
 interface Pending {
   readonly id: number;

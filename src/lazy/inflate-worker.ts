@@ -1,5 +1,5 @@
 import { parentPort } from 'node:worker_threads';
-import type { ResultMessage, Task, TaskMessage, TaskResult, ToInflate } from './protocol.js';
+import type { ResultMessage, Task, TaskMessage, TaskResult, ToInflate } from './inflate-tasks.js';
 import {
   checkSpan,
   decodeGzip,

@@ -1,5 +1,5 @@
 import { ClipError } from '../bytes/index.js';
-import { Priority, type Task } from './protocol.js';
+import { Priority, type Task } from './inflate-tasks.js';
 
 /** A verified span: its bytes, or null when they are in the layer's cache file (its generation was odd at that moment). */
 export type SpanResult = Uint8Array | null;

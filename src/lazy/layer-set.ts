@@ -2,11 +2,18 @@ import type { LayerMeta, SpanTable } from '../archive/index.js';
 import { type ContentCache, ContentTier, type SpanCache } from '../cache/index.js';
 import { type Logger, Metrics, silentLogger } from '../metrics/index.js';
 import { Activity } from './activity.js';
-import { type AheadContext, type AheadProgress, type FillOptions, fill, newProgress, prefetch } from './ahead.js';
+import {
+  type AheadContext,
+  type AheadProgress,
+  type FillOptions,
+  fill,
+  newProgress,
+  prefetch,
+} from './ahead/by-profile.js';
+import { type FollowedImage, Follower } from './ahead/by-reference.js';
 import { BufferPool } from './buffers.js';
 import { type LazyCounters, lazyCounters } from './counters.js';
 import { FetchQueue } from './fetch-queue.js';
-import { type FollowedImage, Follower } from './follower.js';
 import type { InflatePool } from './inflate-pool.js';
 import { LazyLayer } from './lazy-layer.js';
 import { MemoryLru } from './memory-lru.js';

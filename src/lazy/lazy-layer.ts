@@ -1,16 +1,17 @@
 import type { LayerMeta, SpanTable } from '../archive/index.js';
 import { ClipError, toHex } from '../bytes/index.js';
-import { type CachedLayer, noteUse, type SharedLayer, spanAt } from '../cache/index.js';
+import type { CachedLayer } from '../cache/index.js';
+import { noteUse, type SharedLayer, spanAt } from '../spans/index.js';
+import { Readahead } from './ahead/sequential.js';
+import { UnreadAccount } from './ahead/unread.js';
 import type { QueuedLayer } from './fetch-queue.js';
+import { Priority, type Target, type TaskResult } from './inflate-tasks.js';
 import { abandoned, aborted, SpanJob, type SpanResult } from './job.js';
 import type { LayerContext } from './layer-set.js';
-import { Priority, type Target, type TaskResult } from './protocol.js';
-import { Readahead } from './readahead.js';
 import { SpanFetcher } from './span-fetcher.js';
 import { SpanFile } from './span-file.js';
 import { StreamFetcher } from './stream-fetcher.js';
 import type { LayerProvider, ReadOptions } from './types.js';
-import { UnreadAccount } from './unread.js';
 
 /** A wrong span is asked for again once per source before its readers get an error (DESIGN §3.1). */
 const MAX_MISMATCHES = 2;

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { SpanTable } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
-import { spanAt, TOUCH_PAGE, type TouchRecord } from '../cache/index.js';
+import { spanAt, TOUCH_PAGE, type TouchRecord } from '../spans/index.js';
 
 /** A stretch of a layer's uncompressed bytes that a run has read. */
 export interface TouchedRange {

@@ -1,9 +1,9 @@
 import { toHex } from '../bytes/index.js';
 import { neighbours } from './fetch-queue.js';
+import { Priority } from './inflate-tasks.js';
 import { abandoned, type SpanJob } from './job.js';
 import type { LayerContext } from './layer-set.js';
 import type { LazyLayer } from './lazy-layer.js';
-import { Priority } from './protocol.js';
 import { RangeRequest } from './range-request.js';
 
 /**

@@ -1,9 +1,9 @@
 import { readSync, write } from 'node:fs';
 import { promisify } from 'node:util';
 import type { CachedLayer, SpanCache } from '../cache/index.js';
+import { publish } from './inflate-tasks.js';
 import type { SpanResult } from './job.js';
 import type { MemoryLru } from './memory-lru.js';
-import { publish } from './protocol.js';
 
 /** A span that the disk could not read back is kept in memory for so long; then the disk gets another chance. */
 const UNREADABLE_MS = 30_000;

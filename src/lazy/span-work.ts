@@ -9,7 +9,7 @@ import {
   type StreamTask,
   type Target,
   type TaskResult,
-} from './protocol.js';
+} from './inflate-tasks.js';
 
 /** A span is held in memory as a whole only without a disk cache; then a table must not make us allocate what it likes. */
 const MAX_SPAN_IN_MEMORY = 1 << 30;

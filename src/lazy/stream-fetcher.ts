@@ -1,8 +1,8 @@
 import { toHex } from '../bytes/index.js';
+import { Priority, type StreamTask, type Target, type TaskResult } from './inflate-tasks.js';
 import { abandoned, type JobCarrier, type SpanJob } from './job.js';
 import type { LayerContext } from './layer-set.js';
 import type { LazyLayer } from './lazy-layer.js';
-import { Priority, type StreamTask, type Target, type TaskResult } from './protocol.js';
 
 /** One request of a stream; the next leaves when its bytes are in, so the link is never idle for more than a round trip. */
 const MAX_REQUEST_BYTES = 8 * 1024 * 1024;

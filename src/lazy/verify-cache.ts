@@ -1,7 +1,7 @@
 import type { SpanColumns } from '../archive/index.js';
 import { type CachedLayer, SPAN_FILE, type SpanCache, type VerifiedFile } from '../cache/index.js';
 import type { InflatePool } from './inflate-pool.js';
-import { Priority } from './protocol.js';
+import { Priority } from './inflate-tasks.js';
 
 /** Spans being checked at once for each thread: none waits for a message, and a reader waits for a small one at most. */
 const CHECKS_PER_THREAD = 2;

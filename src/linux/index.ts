@@ -17,12 +17,7 @@ export { bindMount, type MountOptions, mountErofs, mountFileSystem, unmount } fr
 export { type MountInfo, mountNamespace, parseMountInfo, readMountInfo } from './mountinfo.js';
 export { notifySystemd } from './notify.js';
 export { dieWithParent, replaceProcess } from './process.js';
-export {
-  listenUnix,
-  receiveDescriptors,
-  sendDescriptors,
-  socketPair,
-} from './sockets.js';
+export { listenUnix, receiveDescriptors, sendDescriptors, socketPair } from './sockets.js';
 /** Raw calls: results or −errno, no exceptions. */
 export * as sys from './syscalls.js';
 export { getXattr, listXattr, setXattr } from './xattr.js';

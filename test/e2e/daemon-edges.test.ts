@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { afterEach, expect, test } from 'vitest';
-import { startKeeper } from '../../src/daemon/index.js';
+import { startKeeper } from '../../src/client/index.js';
 import { check, flags, sys } from '../../src/linux/index.js';
 import { Clipctl, type Ran } from '../support/clipctl.js';
 import { layerLike } from '../support/gzip.js';

@@ -5,8 +5,9 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import { ClipError, FormatError } from '../../src/bytes/index.js';
+import { ArchiveFile } from '../../src/check/index.js';
 import { ErofsReader, InodeView } from '../../src/erofs/index.js';
-import { type CreateFromOCIImageOptions, createFromOCIImage, openArchiveFile } from '../../src/index/index.js';
+import { type CreateFromOCIImageOptions, createFromOCIImage } from '../../src/index/index.js';
 import { checkLayer } from '../support/check-archive.js';
 import { layerLike } from '../support/gzip.js';
 import { compressLayer } from '../support/images.js';
@@ -100,7 +101,7 @@ describe('what is indexed can be read', () => {
       gzipped(new Uint8Array(0)),
     ];
     const result = await index(image(layers), { checkpointMiB: 1 });
-    const opened = openArchiveFile(out);
+    const opened = ArchiveFile.open(out);
     expect(result.layers.map((layer) => layer.kind)).toEqual(['gzip', 'gzip', 'tar', 'gzip', 'tar', 'gzip', 'gzip']);
     expect(opened.archive.layers.map(({ table }) => table.count)).toEqual([9, 1, 9, 1, 0, 1, 0]);
     expect(opened.archive.identity).toBe(result.identity);
@@ -129,7 +130,7 @@ describe('what is indexed can be read', () => {
     ];
     const { layers: kinds } = await index(image(layers), { checkpointMiB: 1 });
     expect(kinds.map((layer) => layer.kind)).toEqual(['zstd', 'zstd-stream', 'zstd', 'zstd']);
-    const opened = openArchiveFile(out);
+    const opened = ArchiveFile.open(out);
     layers.forEach((layer, i) => {
       checkLayer(opened.archive, i, layer.blob, layer.tar);
     });
@@ -144,7 +145,7 @@ describe('what is indexed can be read', () => {
     expect(seen.length).toBe(64);
     expect(new Set(seen).size).toBe(64);
     expect(result.image.layers.length).toBe(127);
-    const opened = openArchiveFile(out);
+    const opened = ArchiveFile.open(out);
     expect(opened.archive.layers[126]!.table).toBe(opened.archive.layers[0]!.table);
     expect(result.inodes).toBe(1 + 1 + 63);
     opened.close();
@@ -174,7 +175,7 @@ describe('what is indexed can be read', () => {
     ]);
     const base = tar(file('a', data), file('empty', ''), sparse, file('gone', 'gone'));
     await index(image([gzipped(base), gzipped(tar(whiteout('gone'), file('b', 'b')))]), { hashes: true });
-    const opened = openArchiveFile(out);
+    const opened = ArchiveFile.open(out);
     const hashes = opened.archive.hashes()!;
     const reader = new ErofsReader(opened.archive.tree);
     const of = (path: string): string => {
@@ -203,7 +204,7 @@ describe('what is indexed can be read', () => {
     const blob = Buffer.concat([gzipSync(content), Buffer.from('garbage')]);
     const { warnings } = await index(image([{ blob, tar: content }]));
     expect(warnings.join()).toMatch(/layer sha256:.*trailing garbage/);
-    const opened = openArchiveFile(out);
+    const opened = ArchiveFile.open(out);
     checkLayer(opened.archive, 0, blob, content);
     opened.close();
   });

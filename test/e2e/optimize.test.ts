@@ -2,7 +2,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
-import { createFromOCIImage, openArchiveFile } from '../../src/index/index.js';
+import { ArchiveFile } from '../../src/check/index.js';
+import { createFromOCIImage } from '../../src/index/index.js';
 import { checkLayer } from '../support/check-archive.js';
 import { runProgram } from '../support/clipctl.js';
 import { layerLike } from '../support/gzip.js';
@@ -28,7 +29,7 @@ test.each<Compression>(['gzip', 'none', 'zstd'])(
     const clip = join(directory, `${compression}.clip`);
     const out = join(directory, `${compression}-shaped.clip`);
     await createFromOCIImage({ imageRef: image.reference, outputPath: clip, checkpointMiB: 1, hashes: true });
-    const before = openArchiveFile(clip);
+    const before = ArchiveFile.open(clip);
     const profile = join(directory, 'profile.json');
     const layers = before.archive.image.layers.map((layer) => layer.digest);
     const { manifestDigest } = before.archive.image;
@@ -38,7 +39,7 @@ test.each<Compression>(['gzip', 'none', 'zstd'])(
     expect(ran.stderr).toBe('');
     expect(ran.code).toBe(0);
 
-    const after = openArchiveFile(out);
+    const after = ArchiveFile.open(out);
     const { archive } = after;
     expect(archive.image).toEqual(before.archive.image);
     expect(Buffer.compare(archive.tree, before.archive.tree)).toBe(0);

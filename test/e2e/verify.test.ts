@@ -2,7 +2,8 @@ import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, wr
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
-import { createFromOCIImage, openArchiveFile, verifyArchive } from '../../src/index/index.js';
+import { ArchiveFile, verifyArchive } from '../../src/check/index.js';
+import { createFromOCIImage } from '../../src/index/index.js';
 import { sourceForArchive } from '../../src/oci/index.js';
 import { Clipctl } from '../support/clipctl.js';
 import { layerLike } from '../support/gzip.js';
@@ -34,7 +35,7 @@ test.each<Compression>(['gzip', 'zstd', 'none'])(
     const image = writeImage([TAR, tar(whiteout('gone'), file('c', 'c')), TAR], { compression });
     const out = join(directory, `${compression}.clip`);
     await createFromOCIImage({ imageRef: image.reference, outputPath: out, checkpointMiB: 1, hashes: true });
-    const opened = openArchiveFile(out);
+    const opened = ArchiveFile.open(out);
     const { archive } = opened;
     const source = sourceForArchive(archive.image);
     const seen = new Map<string, number>();
@@ -68,7 +69,7 @@ test('a file hash that is not the file’s', async () => {
   const image = writeImage([tar(file('x', 'x'))]);
   const out = join(directory, 'hash.clip');
   await createFromOCIImage({ imageRef: image.reference, outputPath: out, hashes: true });
-  const opened = openArchiveFile(out);
+  const opened = ArchiveFile.open(out);
   const source = sourceForArchive(opened.archive.image);
   const hashes = opened.archive.hashes()!;
   const wrong = { ...opened.archive, hashes: () => ({ ...hashes, sha256: new Uint8Array(32) }) };
@@ -77,7 +78,7 @@ test('a file hash that is not the file’s', async () => {
   opened.close();
   image.remove();
   writeFileSync(out, sha256('')); // the archive itself is not trusted either
-  expect(() => openArchiveFile(out)).toThrow(/not a .clip archive/);
+  expect(() => ArchiveFile.open(out)).toThrow(/not a .clip archive/);
 });
 
 test('--from cache checks what is cached, beside the clipd that uses it, and needs no registry', async () => {

@@ -1,9 +1,9 @@
 import { closeSync, mkdirSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { SharedLayer } from '../../src/cache/index.js';
 import { type FuseMountSpec, FusePool, type FusePoolOptions, replyError } from '../../src/fuse/index.js';
 import { closeFd, mountFuse, openFuseDevice, readMountInfo, unmount } from '../../src/linux/index.js';
+import type { SharedLayer } from '../../src/spans/index.js';
 import { buildErofs } from './planes.js';
 
 /** A copy in shared memory, as the workers take it. */

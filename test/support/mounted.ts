@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { chmodSync, constants, readFileSync, statfsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import type { Health, MountInfoReply } from '../../src/daemon/index.js';
+import type { Health, MountInfoReply } from '../../src/wire/index.js';
 import type { Clipctl } from './clipctl.js';
 import { layerLike } from './gzip.js';
 import { writeImage } from './images.js';

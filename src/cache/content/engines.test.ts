@@ -13,16 +13,14 @@ import {
   startRedisCluster,
   startS3,
 } from '../../../test/support/content-servers.js';
-import {
-  type ContentCache,
-  DirectoryContentCache,
-  MemoryContentCache,
-  openContentCache,
-  RedisContentCache,
-  S3ContentCache,
-  serveContentCache,
-} from './index.js';
+import { DirectoryContentCache } from './directory.js';
+import { MemoryContentCache } from './memory.js';
+import { openContentCache } from './open.js';
+import { RedisContentCache } from './redis.js';
 import { slotOf } from './redis-cluster.js';
+import { S3ContentCache } from './s3.js';
+import { serveContentCache } from './socket.js';
+import type { ContentCache } from './types.js';
 
 const hash = 'ab'.repeat(32);
 const options = { routingKey: 'sha256:layer' };

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
-import type { ClipdClient } from '../../daemon/index.js';
+import type { ClipdClient } from '../../client/index.js';
+import { defaultCacheDir, resolvePlace } from '../../wire/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
 import { byteSize } from '../numbers.js';
@@ -18,7 +19,7 @@ interface Cache {
 
 /** The cache that is meant: the directory asked for, or else that of the clipd that runs, or else the one it would have. */
 async function find(flags: Flags): Promise<Cache> {
-  const { ClipdClient, defaultCacheDir, NotRunningError, resolvePlace } = await import('../../daemon/index.js');
+  const { ClipdClient, NotRunningError } = await import('../../client/index.js');
   const asked = flags.cacheDir ?? (process.env.CLIP_CACHE_DIR || undefined);
   const directory = resolvePlace(asked ?? defaultCacheDir());
   const root = asked === undefined ? await rootOf(flags) : await ownerRoot(directory);

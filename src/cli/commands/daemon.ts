@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import { ClipError } from '../../bytes/index.js';
+import { SERVER_MAIN } from '../../wire/index.js';
 import { addDaemonFlags, checkContentCache, type DaemonFlags, daemonSettings, locate } from '../daemon-flags.js';
 import { printResult } from '../output.js';
 
@@ -13,8 +14,7 @@ interface Flags extends DaemonFlags {
 const STOP_MS = 10_000;
 
 async function run(flags: Flags): Promise<void> {
-  const { loadDaemon } = await import('../../daemon/index.js');
-  const { becomeKeeper } = await loadDaemon();
+  const { becomeKeeper } = await import('../../keeper/index.js');
   const location = await locate(flags);
   await checkContentCache(flags);
   // This process goes on as the keeper, without what clipctl has loaded: systemd knows it by its process id.
@@ -31,7 +31,7 @@ function hasEnded(pid: number): boolean {
 }
 
 async function stop(flags: Flags): Promise<void> {
-  const { ClipdClient } = await import('../../daemon/index.js');
+  const { ClipdClient } = await import('../../client/index.js');
   const { root } = await locate(flags);
   const client = new ClipdClient(root);
   const { keeperPid } = await client.health();
@@ -47,7 +47,7 @@ async function stop(flags: Flags): Promise<void> {
 }
 
 async function upgrade(flags: Flags): Promise<void> {
-  const { ClipdClient, SERVER_MAIN } = await import('../../daemon/index.js');
+  const { ClipdClient } = await import('../../client/index.js');
   const client = new ClipdClient((await locate(flags)).root);
   const before = await client.health();
   await client.upgrade(SERVER_MAIN);

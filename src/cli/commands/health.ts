@@ -4,7 +4,7 @@ import { locate } from '../daemon-flags.js';
 import { printResult } from '../output.js';
 
 async function health(flags: CommonFlags): Promise<void> {
-  const { ClipdClient } = await import('../../daemon/index.js');
+  const { ClipdClient } = await import('../../client/index.js');
   const value = await new ClipdClient((await locate(flags)).root).health();
   printResult(
     value,

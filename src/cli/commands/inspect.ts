@@ -52,12 +52,12 @@ interface Flags extends CommonFlags {
 }
 
 async function run(flags: Flags): Promise<void> {
-  const [{ openArchiveFile }, { ErofsReader }, { formatBytes, formatTable, shortDigest }] = await Promise.all([
-    import('../../index/index.js'),
+  const [{ ArchiveFile }, { ErofsReader }, { formatBytes, formatTable, shortDigest }] = await Promise.all([
+    import('../../check/index.js'),
     import('../../erofs/index.js'),
     import('../units.js'),
   ]);
-  const file = openArchiveFile(flags.clip);
+  const file = ArchiveFile.open(flags.clip);
   try {
     const { archive } = file;
     const { inodeCount } = new ErofsReader(archive.tree);

@@ -196,11 +196,11 @@ function join(directory: Uint8Array, name: Uint8Array): Uint8Array {
 }
 
 async function run(pathText: string | undefined, flags: Flags): Promise<void> {
-  const [{ openArchiveFile }, { ErofsReader, resolvePath }] = await Promise.all([
-    import('../../index/index.js'),
+  const [{ ArchiveFile }, { ErofsReader, resolvePath }] = await Promise.all([
+    import('../../check/index.js'),
     import('../../erofs/index.js'),
   ]);
-  const file = openArchiveFile(flags.clip);
+  const file = ArchiveFile.open(flags.clip);
   try {
     const reader = new ErofsReader(file.archive.tree);
     const path = text(pathText ?? '/');

@@ -1,7 +1,7 @@
 import { constants } from 'node:os';
 import type { Command } from 'commander';
-import type { ClipdClient, MountInfoReply } from '../../daemon/index.js';
-import type { ImageOptions } from '../../mount/index.js';
+import type { ClipdClient } from '../../client/index.js';
+import { DEFAULT_IMAGE_OPTIONS, IDLE_EXIT_SECONDS, type ImageOptions, type MountInfoReply } from '../../wire/index.js';
 import {
   addDaemonFlags,
   checkContentCache,
@@ -66,7 +66,7 @@ async function undo(client: ClipdClient, mountPoint: string, started: boolean): 
 
 async function mount(flags: Flags): Promise<void> {
   const interrupted = interruption();
-  const { ClipdClient, IDLE_EXIT_SECONDS, mountStarting } = await import('../../daemon/index.js');
+  const { ClipdClient, mountStarting } = await import('../../client/index.js');
   const location = await locate(flags);
   await checkContentCache(flags);
   const contentCache = contentCacheUrl(flags);
@@ -122,7 +122,6 @@ function inherited(mounted: MountInfoReply, asked: Partial<ImageOptions>, defaul
 }
 
 async function print(mounted: MountInfoReply, flags: Flags): Promise<void> {
-  const { DEFAULT_IMAGE_OPTIONS } = await import('../../mount/index.js');
   printResult(mounted, flags.json === true, () => mounted.mountPoint);
   const also = inherited(mounted, imageOptions(flags), DEFAULT_IMAGE_OPTIONS);
   if (also !== '') process.stderr.write(`clipctl: note: the image is mounted already with ${also}: so it is here\n`);

@@ -88,8 +88,8 @@ async function optimizeImage(
 }
 
 async function archiveOf(path: string): Promise<Archive> {
-  const { openArchiveFile } = await import('../../index/index.js');
-  const opened = openArchiveFile(path);
+  const { ArchiveFile } = await import('../../check/index.js');
+  const opened = ArchiveFile.open(path);
   opened.close();
   return opened.archive;
 }

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { ClipError } from '../../bytes/index.js';
-import type { ClipdClient, PrefetchReply } from '../../daemon/index.js';
+import type { ClipdClient } from '../../client/index.js';
+import { type PrefetchReply, resolvePlace } from '../../wire/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
 import { byteRate } from '../numbers.js';
@@ -66,7 +67,7 @@ async function wait(
 
 async function prefetch(place: string, paths: readonly string[], flags: Flags): Promise<void> {
   exclusive(paths, flags);
-  const { ClipdClient, resolvePlace } = await import('../../daemon/index.js');
+  const { ClipdClient } = await import('../../client/index.js');
   const client = new ClipdClient((await locate(flags)).root);
   const mountPoint = resolvePlace(place);
   if (flags.status) return print(await client.prefetches(mountPoint), flags);

@@ -2,6 +2,7 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { ClipError } from '../../bytes/index.js';
+import { resolvePlace } from '../../wire/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
 import { printResult } from '../output.js';
@@ -12,7 +13,7 @@ interface StopFlags extends CommonFlags {
 }
 
 async function stop(place: string, flags: StopFlags): Promise<void> {
-  const { ClipdClient, resolvePlace } = await import('../../daemon/index.js');
+  const { ClipdClient } = await import('../../client/index.js');
   const client = new ClipdClient((await locate(flags)).root);
   const { mountPoint, path, profile } = await client.stopProfile(resolvePlace(place));
   if (profile.ranges.length === 0) {

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { MountInfoReply } from '../../daemon/index.js';
+import { listedPlaces, type MountInfoReply } from '../../wire/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
 import { printResult } from '../output.js';
@@ -12,7 +12,6 @@ function fetching({ what, bytes }: MountInfoReply['prefetches'][number]): string
 }
 
 async function noteDead(root: string): Promise<void> {
-  const { listedPlaces } = await import('../../mount/index.js');
   const dead = listedPlaces(root);
   if (dead.length === 0) return;
   process.stderr.write(
@@ -22,7 +21,7 @@ async function noteDead(root: string): Promise<void> {
 }
 
 async function ps(flags: CommonFlags): Promise<void> {
-  const { ClipdClient, NotRunningError } = await import('../../daemon/index.js');
+  const { ClipdClient, NotRunningError } = await import('../../client/index.js');
   const { root } = await locate(flags);
   const client = new ClipdClient(root);
   // No clipd, no mounts: an empty list is the true answer. What it left dead is said beside it.

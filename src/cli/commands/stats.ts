@@ -5,7 +5,7 @@ import { printResult } from '../output.js';
 import { describePrefetch } from './prefetch.js';
 
 async function stats(flags: CommonFlags): Promise<void> {
-  const { ClipdClient } = await import('../../daemon/index.js');
+  const { ClipdClient } = await import('../../client/index.js');
   const value = await new ClipdClient((await locate(flags)).root).stats();
   printResult(value, flags.json === true, () => {
     const lines = [

@@ -1,7 +1,8 @@
 import { readlinkSync } from 'node:fs';
 import type { Command } from 'commander';
 import { ClipError } from '../../bytes/index.js';
-import type { ClipdClient } from '../../daemon/index.js';
+import type { ClipdClient } from '../../client/index.js';
+import { resolvePlace } from '../../wire/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
 import { printResult } from '../output.js';
@@ -26,7 +27,7 @@ async function requireSameNamespace(client: ClipdClient): Promise<void> {
 
 async function umount(directory: string, flags: Flags): Promise<void> {
   if (flags.force && flags.lazy) throw new ClipError('USAGE', '--force and --lazy exclude each other');
-  const { ClipdClient, loadOrphans, NotRunningError, resolvePlace } = await import('../../daemon/index.js');
+  const { ClipdClient, loadOrphans, NotRunningError } = await import('../../client/index.js');
   const mountPoint = resolvePlace(directory);
   const client = new ClipdClient((await locate(flags)).root);
   const mode = flags.force ? 'force' : flags.lazy ? 'lazy' : 'normal';

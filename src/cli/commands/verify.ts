@@ -1,7 +1,7 @@
 import { type Command, Option } from 'commander';
 import type { Archive } from '../../archive/index.js';
 import { ClipError } from '../../bytes/index.js';
-import type { SpanSource } from '../../index/index.js';
+import type { SpanSource } from '../../check/index.js';
 import type { ImageSource } from '../../oci/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
@@ -35,12 +35,12 @@ async function openSource(
 }
 
 async function run(flags: Flags): Promise<void> {
-  const [{ openArchiveFile, verifyArchive }, { createProgress }, { formatBytes, shortDigest }] = await Promise.all([
-    import('../../index/index.js'),
+  const [{ ArchiveFile, verifyArchive }, { createProgress }, { formatBytes, shortDigest }] = await Promise.all([
+    import('../../check/index.js'),
     import('../progress.js'),
     import('../units.js'),
   ]);
-  const file = openArchiveFile(flags.clip);
+  const file = ArchiveFile.open(flags.clip);
   const { archive } = file;
   const { source, close } = await openSource(archive, flags);
   const progress = await createProgress();

@@ -1,0 +1,2 @@
+export { ArchiveFile, fileKey } from './archive-file.js';
+export { type SpanSource, type VerifyProgress, type VerifyResult, verifyArchive } from './verify.js';

@@ -1,0 +1,215 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { ClipError } from '../bytes/index.js';
+import {
+  API,
+  type CachedLayerReply,
+  type CachePruneReply,
+  type CachePruneRequest,
+  type CacheReply,
+  type CacheVerifyReply,
+  type ErrorReply,
+  fromWireError,
+  type Health,
+  type MountInfoReply,
+  type MountRequest,
+  type PrefetchCancelRequest,
+  type PrefetchReply,
+  type PrefetchRequest,
+  type ProfileReply,
+  SOCKET_NAME,
+  type Stats,
+  type UnmountReply,
+  type UnmountRequest,
+} from '../wire/index.js';
+
+/** A server that is replaced is back in a fraction of a second; longer than this something else is wrong. */
+const RETRY_FOR_MS = 10_000;
+const PREFETCH_POLL_MS = 200;
+/** Connections wait in the backlog of the socket while a server is replaced, for less than this. */
+const LONG_REQUEST_MS = 2000;
+
+/** No clipd answers at this root. */
+export class NotRunningError extends ClipError {
+  constructor(root: string, cause?: unknown) {
+    super('NOT_FOUND', `no clipd runs with root ${root}`, {
+      cause,
+      hint: 'clipctl mount starts one, or: clipctl daemon; --root names another',
+    });
+  }
+}
+
+/** The typed client of clipd's control API. */
+export class ClipdClient {
+  readonly root: string;
+  readonly #socketPath: string;
+
+  constructor(root: string) {
+    this.root = root;
+    this.#socketPath = join(root, SOCKET_NAME);
+  }
+
+  /** False: there is no clipd. True: there is one, or was. */
+  mayRun(): boolean {
+    return existsSync(this.#socketPath);
+  }
+
+  health(): Promise<Health> {
+    return this.#call('GET', API.health);
+  }
+
+  /** Repeated with the same requestId when the server is replaced meanwhile: it mounts once. */
+  mount(body: MountRequest): Promise<MountInfoReply> {
+    return this.#call('POST', API.mounts, body);
+  }
+
+  async unmount(body: UnmountRequest): Promise<UnmountReply> {
+    return this.#call('POST', API.unmount, body, (error) =>
+      // The first attempt did it, and its answer was lost with the server.
+      error.code === 'NOT_FOUND' ? { mountPoint: body.mountPoint, closed: true } : undefined,
+    );
+  }
+
+  async mounts(): Promise<readonly MountInfoReply[]> {
+    return (await this.#call<{ mounts: MountInfoReply[] }>('GET', API.mounts)).mounts;
+  }
+
+  stats(): Promise<Stats> {
+    return this.#call('GET', API.stats);
+  }
+
+  /** Resolves when nothing is mounted there any more, or clipd has ended. */
+  async waitUnmounted(mountPoint: string): Promise<void> {
+    try {
+      await this.#call('GET', `${API.wait}?mountPoint=${encodeURIComponent(mountPoint)}`);
+    } catch (error) {
+      if (!(error instanceof NotRunningError)) throw error;
+    }
+  }
+
+  /** Ends the recording of what is read first there, if it still runs, and gives what was recorded. */
+  stopProfile(mountPoint: string): Promise<ProfileReply> {
+    return this.#call('POST', API.profileStop, { mountPoint });
+  }
+
+  /** Begins to fetch what nobody has read yet. Repeated when the server is replaced meanwhile: it fetches nothing twice. */
+  prefetch(body: PrefetchRequest): Promise<PrefetchReply> {
+    return this.#call('POST', API.prefetch, body);
+  }
+
+  /** Those of one mount that run, and the last that have ended. */
+  async prefetches(mountPoint: string): Promise<readonly PrefetchReply[]> {
+    const path = `${API.prefetch}?mountPoint=${encodeURIComponent(mountPoint)}`;
+    return (await this.#call<{ prefetches: PrefetchReply[] }>('GET', path)).prefetches;
+  }
+
+  /** @returns those that were running */
+  async cancelPrefetch(body: PrefetchCancelRequest): Promise<readonly PrefetchReply[]> {
+    return (await this.#call<{ prefetches: PrefetchReply[] }>('POST', API.prefetchCancel, body)).prefetches;
+  }
+
+  /**
+   * Resolves when a prefetch has ended, however it did. One that was lost with its server begins anew.
+   * @param options.signal calls it off
+   * @throws ClipError ABORTED by the signal
+   */
+  async waitPrefetched(
+    request: PrefetchRequest,
+    started: PrefetchReply,
+    options: { onProgress?: (state: PrefetchReply) => void; signal?: AbortSignal } = {},
+  ): Promise<PrefetchReply> {
+    const { onProgress = () => {}, signal } = options;
+    let state = started;
+    while (state.state === 'running') {
+      onProgress(state);
+      await new Promise((resolve) => setTimeout(resolve, PREFETCH_POLL_MS));
+      if (signal?.aborted) {
+        await this.cancelPrefetch({ mountPoint: request.mountPoint, id: state.id });
+        throw new ClipError('ABORTED', `the prefetch of ${request.mountPoint} was called off`);
+      }
+      const { id } = state;
+      const states = await this.prefetches(request.mountPoint);
+      state = states.find((other) => other.id === id) ?? (await this.prefetch(request));
+    }
+    onProgress(state);
+    return state;
+  }
+
+  cache(): Promise<CacheReply> {
+    return this.#call('GET', API.cache);
+  }
+
+  async cachedLayers(): Promise<readonly CachedLayerReply[]> {
+    return (await this.#call<{ layers: CachedLayerReply[] }>('GET', API.cacheLayers)).layers;
+  }
+
+  pruneCache(body: CachePruneRequest): Promise<CachePruneReply> {
+    return this.#call('POST', API.cachePrune, body);
+  }
+
+  verifyCache(): Promise<CacheVerifyReply> {
+    return this.#call('POST', API.cacheVerify, {});
+  }
+
+  stop(onlyIfIdle: boolean): Promise<{ stopping: boolean }> {
+    return this.#call('POST', API.stop, { onlyIfIdle });
+  }
+
+  upgrade(serverModule: string): Promise<{ version: string }> {
+    return this.#call('POST', API.upgrade, { serverModule });
+  }
+
+  /** @param afterRetry what an error of a repeated request means, if it is none */
+  async #call<T>(
+    method: string,
+    path: string,
+    body?: unknown,
+    afterRetry: (error: ClipError) => T | undefined = () => undefined,
+  ): Promise<T> {
+    let end = 0;
+    for (let attempt = 0; ; attempt++) {
+      const begun = performance.now();
+      try {
+        return await this.#once<T>(method, path, body);
+      } catch (error) {
+        if (error instanceof ClipError) {
+          const meant = attempt > 0 ? afterRetry(error) : undefined;
+          if (meant !== undefined) return meant;
+          throw error;
+        }
+        const code = (error as NodeJS.ErrnoException).code ?? '';
+        if (code === 'ENOENT' || code === 'ECONNREFUSED') throw new NotRunningError(this.root, error);
+        if (code === 'EACCES') {
+          throw new ClipError('PERMISSION', `${this.#socketPath}: permission denied`, {
+            cause: error,
+            hint: 'only the user that runs clipd (and root) may use it; --root names another',
+          });
+        }
+        // The server died or was replaced with our request in its hands: the socket stays, the next one takes it. A request
+        // that ran for a while found a server: then it is tried for as long as at first.
+        if (attempt === 0 || performance.now() - begun > LONG_REQUEST_MS) end = performance.now() + RETRY_FOR_MS;
+        if (performance.now() > end) {
+          throw new ClipError('SYSTEM', `clipd at ${this.root} does not answer: ${code || String(error)}`, {
+            cause: error,
+            hint: `its log is ${join(this.root, 'clipd.log')}`,
+          });
+        }
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    }
+  }
+
+  async #once<T>(method: string, path: string, body: unknown): Promise<T> {
+    // Loaded while a clipd that had to be started boots: Node's HTTP takes a while.
+    const { exchange } = await import('./exchange.js');
+    const { status, text } = await exchange(this.#socketPath, method, path, body);
+    let value: T | ErrorReply;
+    try {
+      value = JSON.parse(text) as T | ErrorReply;
+    } catch (cause) {
+      throw new ClipError('BAD_FORMAT', `clipd at ${this.root} gave an answer that is not JSON`, { cause });
+    }
+    if (status === 200) return value as T;
+    throw fromWireError((value as ErrorReply).error);
+  }
+}

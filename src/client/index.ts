@@ -1,0 +1,8 @@
+export { ClipdClient, NotRunningError } from './clipd-client.js';
+export { type MountedArchive, mountArchive, type PrefetchOptions } from './mount-archive.js';
+export { type MountOptions, mountStarting, prepareMount } from './mount-client.js';
+export type { MountArchiveOptions } from './mount-options.js';
+export { startKeeper } from './start-clipd.js';
+
+/** Unmounting without a clipd: loaded only when it is needed. */
+export const loadOrphans = () => import('./orphans.js');

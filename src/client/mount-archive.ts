@@ -1,0 +1,216 @@
+import type { ChildProcess } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { ClipError } from '../bytes/index.js';
+import type { ContentCache } from '../cache/index.js';
+import type { PrefetchReply, PrefetchRequest, ProfileReply, Stats } from '../wire/index.js';
+import { PRIVATE_ROOT_PREFIX, resolveDirectory } from '../wire/index.js';
+import { ClipdClient, NotRunningError } from './clipd-client.js';
+import { firstLookup, prepareMount } from './mount-client.js';
+import type { MountArchiveOptions } from './mount-options.js';
+import { startKeeper } from './start-clipd.js';
+
+export interface MountedArchive {
+  /** Mounts; resolves when the mount answers. @throws ClipError naming the archive, the mount point or what is missing */
+  start(): Promise<void>;
+  /** Resolves when it is not mounted any more, whoever unmounted it. Pending until `start` has succeeded. */
+  readonly closed: Promise<void>;
+  /** @throws ClipError BUSY, naming the processes that hold it */
+  unmount(options?: { mode?: 'normal' | 'lazy' | 'force' }): Promise<void>;
+  /** What was read first since the mount, in that order; ends its recording, which otherwise takes 60 s. */
+  profile(): Promise<ProfileReply>;
+  /**
+   * Fetches what nobody has read yet: the whole image, or what is wished. Resolves when it has ended; its `state` is `done`, or
+   * `incomplete` with a reason. @throws ClipError NOT_FOUND when nothing is called so; ABORTED by the signal
+   */
+  prefetch(wish?: PrefetchOptions): Promise<PrefetchReply>;
+  /** What was fetched and served, of all mounts that share this one's engine. */
+  stats(): Promise<Stats>;
+}
+
+/** One of `profile` and `paths`, or neither: the whole image. */
+export interface PrefetchOptions extends Omit<PrefetchRequest, 'mountPoint'> {
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (state: PrefetchReply) => void;
+}
+
+/** The keeper and server that this process's mounts with one cache directory share. */
+interface Engine {
+  readonly key: string;
+  readonly client: ClipdClient;
+  readonly child: ChildProcess;
+  readonly exited: Promise<void>;
+  users: number;
+}
+
+const engines = new Map<string, Promise<Engine>>();
+
+/** Objects that have been given as content caches: mounts with the same one may share an engine. */
+const objectIds = new WeakMap<ContentCache, number>();
+let nextObjectId = 1;
+
+function idOf(cache: ContentCache): number {
+  const id = objectIds.get(cache) ?? nextObjectId++;
+  objectIds.set(cache, id);
+  return id;
+}
+
+async function startEngine(key: string, options: MountArchiveOptions): Promise<Engine> {
+  await null; // so that the caller has noted us
+  const self = engines.get(key);
+  const root = mkdtempSync(join(process.env.XDG_RUNTIME_DIR || tmpdir(), PRIVATE_ROOT_PREFIX));
+  let endService = (): void => {};
+  try {
+    const content = options.contentCache;
+    const contentCache = typeof content === 'object' ? `unix:${join(root, 'content.sock')}` : content;
+    if (typeof content === 'object') {
+      const { serveContentCache } = await import('../cache/index.js');
+      endService = await serveContentCache(content, join(root, 'content.sock'));
+    }
+    const { child, serving } = await startKeeper({
+      root,
+      cacheDir: options.cachePath === undefined ? join(root, 'cache') : resolveDirectory(options.cachePath),
+      ...(options.cacheSize === undefined ? {} : { cacheSize: options.cacheSize }),
+      ...(contentCache === undefined ? {} : { contentCache }),
+      private: true,
+    });
+    const exited = new Promise<void>((resolve) => {
+      child.once('exit', () => {
+        if (engines.get(key) === self) engines.delete(key);
+        endService();
+        resolve();
+      });
+    });
+    // What keeps it from serving is better told than the broken connection of whoever asked it first.
+    child.ref(); // nothing else keeps the caller's event loop waiting with us
+    await serving.finally(() => child.unref());
+    return { key, client: new ClipdClient(root), child, exited, users: 0 };
+  } catch (error) {
+    endService();
+    rmSync(root, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+async function acquire(options: MountArchiveOptions): Promise<Engine> {
+  const { cachePath, cacheSize, contentCache } = options;
+  const content = typeof contentCache === 'object' ? idOf(contentCache) : contentCache;
+  const key = JSON.stringify([cachePath ?? null, cacheSize ?? null, content ?? null]);
+  let starting = engines.get(key);
+  if (starting === undefined) {
+    starting = startEngine(key, options);
+    engines.set(key, starting);
+    starting.catch(() => engines.delete(key));
+  }
+  const engine = await starting;
+  engine.users++;
+  return engine;
+}
+
+async function release(engine: Engine): Promise<void> {
+  if (--engine.users > 0) return;
+  engines.delete(engine.key);
+  // The end of its standard input ends it.
+  engine.child.ref();
+  engine.child.stdin?.end();
+  await engine.exited;
+}
+
+/**
+ * Mounts an archive for as long as this process lives. The engine is a child process (DESIGN §6): reading the mount
+ * synchronously, or from all of libuv's threads, does not deadlock; when this process ends, however it ends, the mount goes.
+ *
+ * @example
+ * ```ts
+ * const mount = mountArchive({ archivePath: 'py.clip', mountPoint: '/mnt/py' });
+ * await mount.start();
+ * console.log(readFileSync('/mnt/py/etc/os-release', 'utf8'));
+ * await mount.unmount();
+ * ```
+ */
+export function mountArchive(options: MountArchiveOptions): MountedArchive {
+  let engine: Engine | null = null;
+  let mountPoint = '';
+  let started: Promise<void> | null = null;
+  let close: () => void = () => {};
+  const closed = new Promise<void>((resolve) => {
+    close = resolve;
+  });
+
+  const watch = async (own: Engine): Promise<void> => {
+    await Promise.race([own.client.waitUnmounted(mountPoint).catch(() => {}), own.exited]);
+    engine = null;
+    await release(own);
+    close();
+  };
+
+  const start = async (): Promise<void> => {
+    // The registry client comes with it, which a `clipctl` that only loads this file does without.
+    (await import('./mount-options.js')).checkMountOptions(options);
+    const { readahead, readTimeout, plainHttp, prefetch, fill } = options;
+    // What only this process can find out is found out while the engine starts.
+    const preparing = prepareMount(
+      {
+        archivePath: options.archivePath,
+        mountPoint: options.mountPoint,
+        suid: options.suid ?? false,
+        dev: options.dev ?? false,
+        ...(options.credentials === undefined ? {} : { credentials: options.credentials }),
+        options: {
+          ...(readahead === undefined ? {} : { readahead }),
+          ...(readTimeout === undefined ? {} : { readTimeout }),
+          ...(plainHttp === undefined ? {} : { plainHttp }),
+          ...(prefetch === undefined ? {} : { prefetch }),
+          ...(fill === undefined ? {} : { fill }),
+        },
+      },
+      {},
+    );
+    preparing.catch(() => {}); // awaited below, after the engine, which must be released
+    const own = await acquire(options);
+    try {
+      const request = await preparing;
+      const mounted = await own.client.mount(request);
+      mountPoint = mounted.mountPoint;
+      await firstLookup(mountPoint);
+    } catch (error) {
+      await release(own);
+      throw error;
+    }
+    engine = own;
+    void watch(own);
+  };
+
+  const running = (): Engine => {
+    if (engine === null) throw new ClipError('USAGE', `${options.mountPoint} is not mounted: call start() first`);
+    return engine;
+  };
+
+  return {
+    closed,
+    start() {
+      started ??= start();
+      return started;
+    },
+    async unmount({ mode = 'normal' } = {}) {
+      try {
+        await running().client.unmount({ mountPoint, mode });
+      } catch (error) {
+        if (!(error instanceof NotRunningError)) throw error;
+      }
+      await closed;
+    },
+    async prefetch({ signal, onProgress, ...wish } = {}) {
+      const { client } = running();
+      const request = { ...wish, mountPoint };
+      const waiting = {
+        ...(signal === undefined ? {} : { signal }),
+        ...(onProgress === undefined ? {} : { onProgress }),
+      };
+      return client.waitPrefetched(request, await client.prefetch(request), waiting);
+    },
+    profile: () => running().client.stopProfile(mountPoint),
+    stats: () => running().client.stats(),
+  };
+}

@@ -1,0 +1,168 @@
+import { randomUUID } from 'node:crypto';
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { ClipError } from '../bytes/index.js';
+import type { Credentials, RegistryCredentialProvider } from '../oci/index.js';
+import type { DaemonSettings, ImageOptions, MountInfoReply, MountRequest } from '../wire/index.js';
+import { ownMountNamespace, resolveArchive, resolveMountPoint } from '../wire/index.js';
+import { type ClipdClient, NotRunningError } from './clipd-client.js';
+import { startKeeper } from './start-clipd.js';
+
+export interface MountOptions {
+  readonly archivePath: string;
+  /** An existing directory. */
+  readonly mountPoint: string;
+  readonly options?: Partial<ImageOptions>;
+  readonly suid?: boolean;
+  readonly dev?: boolean;
+  /** For the registry; null: anonymous. Default: the Docker config of this process's user. */
+  readonly credentials?: Credentials | RegistryCredentialProvider | null;
+}
+
+/** How the registry is reached from here: credentials, proxies, certificates. Resolved now, because clipd cannot. */
+async function captureAccessFor(archivePath: string, options: MountOptions): Promise<Record<string, unknown>> {
+  const fd = openArchive(archivePath);
+  try {
+    // Loaded while a clipd that had to be started boots.
+    const { readImageMeta } = await import('../archive/index.js');
+    const image = readImageMeta({
+      name: archivePath,
+      size: fstatSync(fd).size,
+      readAt: (offset, length) => {
+        const buffer = Buffer.alloc(length);
+        return buffer.subarray(0, readSync(fd, buffer, 0, length, offset));
+      },
+    });
+    if (image.registry === '') return {};
+    const { captureAccess, parseReference } = await import('../oci/index.js');
+    const reference = parseReference(`${image.registry}/${image.repository}@${image.manifestDigest}`);
+    const { credentials } = options;
+    const plainHttp = options.options?.plainHttp ?? false;
+    return {
+      ...(await captureAccess(reference, { plainHttp, ...(credentials === undefined ? {} : { credentials }) })),
+    };
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function openArchive(path: string): number {
+  let fd: number;
+  try {
+    fd = openSync(path, 'r');
+  } catch (cause) {
+    throw new ClipError('PERMISSION', `archive ${path}: ${(cause as NodeJS.ErrnoException).code}`, { cause });
+  }
+  if (fstatSync(fd).isFile()) return fd;
+  closeSync(fd);
+  throw new ClipError('BAD_FORMAT', `${path} is not a file`, { hint: 'give a .clip archive: clipctl index makes one' });
+}
+
+interface Located {
+  readonly mountPoint: string;
+  readonly archivePath: string;
+}
+
+async function locateMount(options: MountOptions, root: string | null): Promise<Located> {
+  const { place: mountPoint, dead } = resolveMountPoint(options.mountPoint);
+  if (dead) await (await import('./orphans.js')).clearDeadMounts(mountPoint, root);
+  const archivePath = resolveArchive(options.archivePath);
+  closeSync(openArchive(archivePath));
+  return { mountPoint, archivePath };
+}
+
+async function requestFor(
+  { mountPoint, archivePath }: Located,
+  options: MountOptions,
+  daemon: NonNullable<MountRequest['daemon']>,
+): Promise<MountRequest> {
+  return {
+    archivePath,
+    mountPoint,
+    mountNamespace: ownMountNamespace(),
+    requestId: randomUUID(),
+    options: options.options ?? {},
+    suid: options.suid ?? false,
+    dev: options.dev ?? false,
+    access: await captureAccessFor(archivePath, options),
+    daemon,
+  };
+}
+
+/**
+ * Everything a mount request needs from this process.
+ * @param root whose clipd it goes to: dead mounts of that one are left to it
+ * @throws ClipError naming the archive or the mount point
+ */
+export async function prepareMount(
+  options: MountOptions,
+  daemon: NonNullable<MountRequest['daemon']>,
+  root: string | null = null,
+): Promise<MountRequest> {
+  return requestFor(await locateMount(options, root), options, daemon);
+}
+
+/** Starting takes one attempt; others may be starting or leaving at the same time. */
+const START_FOR_MS = 15_000;
+
+/**
+ * Mounts through the clipd at `settings.root`, starting one when none runs: at once, when there is something to mount, and
+ * while the request is put together.
+ * @returns what was mounted, and whether a clipd was started for it
+ */
+export async function mountStarting(
+  client: ClipdClient,
+  settings: DaemonSettings,
+  options: MountOptions,
+  daemon: NonNullable<MountRequest['daemon']>,
+): Promise<{ mounted: MountInfoReply; started: boolean }> {
+  const end = performance.now() + START_FOR_MS;
+  const located = await locateMount(options, settings.root);
+  let keeper = client.mayRun() ? null : startKeeper(settings);
+  keeper?.catch(() => {}); // awaited below
+  try {
+    const request = await requestFor(located, options, daemon);
+    for (;;) {
+      if (keeper === null) {
+        try {
+          const mounted = await client.mount(request);
+          await firstLookup(mounted.mountPoint);
+          return { mounted, started: false };
+        } catch (error) {
+          if (!(error instanceof NotRunningError) || performance.now() > end) throw error;
+        }
+        keeper = startKeeper(settings);
+      }
+      const started = await keeper.catch((error: unknown) => {
+        // Another client was quicker, or the clipd that leaves has the root still: ask again.
+        if (error instanceof ClipError && error.code === 'BUSY') return null;
+        throw error;
+      });
+      if (started === null) {
+        keeper = null;
+        await new Promise((resolve) => setTimeout(resolve, 30));
+        continue;
+      }
+      // A clipd that fails to serve closes its socket, which says less than the reason it gives.
+      const failed = started.serving.then(
+        () => new Promise<never>(() => {}),
+        (error: unknown) => Promise.reject(error),
+      );
+      const attempt = client.mount(request);
+      attempt.catch(() => {});
+      const mounted = await Promise.race([attempt, failed]);
+      await firstLookup(mounted.mountPoint);
+      return { mounted, started: true };
+    }
+  } catch (error) {
+    // Nobody asked for a clipd without mounts.
+    const started = await keeper?.catch(() => null);
+    if (started) await client.stop(true).catch(() => {});
+    throw error;
+  }
+}
+
+/** Resolves when the mount has answered us. */
+export async function firstLookup(mountPoint: string): Promise<void> {
+  await stat(mountPoint);
+}

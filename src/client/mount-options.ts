@@ -1,0 +1,57 @@
+import { boolean, ClipError, fields, string } from '../bytes/index.js';
+import type { ContentCache } from '../cache/index.js';
+import { type Credentials, credentialsOption, type RegistryCredentialProvider } from '../oci/index.js';
+import { cacheSize, imageOptionChecks } from '../wire/index.js';
+
+export interface MountArchiveOptions {
+  /** A .clip file. */
+  readonly archivePath: string;
+  /** An existing directory. */
+  readonly mountPoint: string;
+  /** Where spans are cached. Default: a directory of this process's own, removed when its last mount ends. */
+  readonly cachePath?: string;
+  /** Cap of the cache in bytes; default the smaller of 20 GB and 20 % of the disk. */
+  readonly cacheSize?: number;
+  /** For the registry; null: anonymous. Default: the Docker config of this process's user. */
+  readonly credentials?: Credentials | RegistryCredentialProvider | null;
+  /** Talk HTTP to a registry that is not on this machine. */
+  readonly plainHttp?: boolean;
+  /** Default true. False: a read fetches the spans it touches and nothing else. */
+  readonly readahead?: boolean;
+  /** Fetch by the profile that the archive may hold. Default true. */
+  readonly prefetch?: boolean;
+  /** Fetch the rest of the image while readers are quiet. Default false. */
+  readonly fill?: boolean;
+  /**
+   * A cache shared with other machines: redis://…, s3://bucket/prefix, dir:/path, unix:/socket, or an object of your own. An
+   * object is asked over a socket, because the engine is another process: while this process is blocked (by a synchronous
+   * read of the mount, say) it cannot answer, and the registry is asked instead.
+   */
+  readonly contentCache?: string | ContentCache;
+  /** Seconds after which a read that gets no bytes ends with EIO. Default 300. */
+  readonly readTimeout?: number;
+  /** Honour set-uid bits, device nodes. Default false. */
+  readonly suid?: boolean;
+  readonly dev?: boolean;
+}
+
+const checkFields = fields(
+  { archivePath: string, mountPoint: string },
+  { ...imageOptionChecks, cachePath: string, cacheSize, credentials: credentialsOption, suid: boolean, dev: boolean },
+);
+
+function checkContentCache(cache: string | ContentCache | undefined): void {
+  if (cache === undefined || typeof cache === 'string') return;
+  for (const method of ['getContent', 'storeContent'] as const) {
+    if (typeof cache?.[method] === 'function') continue;
+    throw new ClipError('USAGE', `contentCache has no ${method}()`, {
+      hint: 'give a URL such as redis://HOST:PORT, or an object with getContent() and storeContent()',
+    });
+  }
+}
+
+/** @throws ClipError USAGE naming the option, what was expected and what was found */
+export function checkMountOptions(options: MountArchiveOptions): void {
+  checkFields(options, 'mountArchive: options');
+  checkContentCache(options.contentCache);
+}

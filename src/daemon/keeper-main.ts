@@ -1,3 +1,0 @@
-import { keeperMain } from './run-daemon.js';
-
-void keeperMain(process.argv[2]);

@@ -1,0 +1,43 @@
+import { lowerBound } from '../bytes/index.js';
+import { InodeView } from './inode.js';
+import type { Placement } from './placement.js';
+import type { ErofsReader } from './reader.js';
+
+/** Where a file's first stored byte lies; null when it stores none. */
+export type FirstByte = { readonly layer: number; readonly layerOffset: number } | null;
+
+/** Calls `visit` once for each inode below the root, the root included. */
+export function visitInodes(reader: ErofsReader, visit: (nid: number, inode: InodeView) => void): void {
+  const seen = new Set<number>([reader.rootNid]);
+  const pending = [reader.rootNid];
+  const inode = new InodeView();
+  for (let nid = pending.pop(); nid !== undefined; nid = pending.pop()) {
+    reader.inode(nid, inode);
+    const directory = inode.isDirectory;
+    visit(nid, inode);
+    if (!directory) continue;
+    reader.readdir(nid, 0, (child) => {
+      if (!seen.has(child)) {
+        seen.add(child);
+        pending.push(child);
+      }
+      return true;
+    });
+  }
+}
+
+export function firstByte(reader: ErofsReader, placement: Placement | null, nid: number, size: number): FirstByte {
+  if (placement !== null) {
+    const i = lowerBound(placement.nid, nid);
+    if (placement.nid[i] === nid) return { layer: placement.layer[i]!, layerOffset: placement.layerOffset[i]! };
+  }
+  let found: FirstByte = null;
+  const take = (layer: number, layerOffset: number): void => {
+    if (layer >= 0) found ??= { layer, layerOffset };
+  };
+  // Few files begin with a hole: only for those is all of the file looked through.
+  const head = Math.min(size, reader.blockSize);
+  reader.mapRange(nid, 0, head, take);
+  if (found === null && size > head) reader.mapRange(nid, head, size - head, take);
+  return found;
+}

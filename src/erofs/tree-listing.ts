@@ -1,0 +1,67 @@
+import { InodeView } from './inode.js';
+import type { ErofsReader } from './reader.js';
+import { resolvePath } from './tree-path.js';
+
+/** Longer ones exist in a tar only; those are not looked for directory by directory, each from within the last. */
+const MAX_PATH = 4096;
+
+/** The directories of a tree by path, listed once. Names are latin1: whatever bytes they are. */
+export class TreeListing {
+  readonly #reader: ErofsReader;
+  readonly #bytes: Buffer;
+  readonly #inode = new InodeView();
+  readonly #directories = new Map<string, ReadonlyMap<string, number> | null>();
+  readonly #resolved = new Map<string, number>();
+
+  constructor(reader: ErofsReader) {
+    this.#reader = reader;
+    const { image } = reader;
+    this.#bytes = Buffer.from(image.buffer, image.byteOffset, image.length);
+  }
+
+  /** The names in a directory and their nids; null for what is none. Symlinks on the way are followed. */
+  list(path: string): ReadonlyMap<string, number> | null {
+    const known = this.#directories.get(path);
+    if (known !== undefined) return known;
+    const nid = this.#find(path);
+    let found: Map<string, number> | null = null;
+    if (nid >= 0) {
+      this.#reader.inode(nid, this.#inode);
+      if (this.#inode.isDirectory) {
+        const names = new Map<string, number>();
+        this.#reader.readdir(nid, 0, (child, _type, start, end) => {
+          names.set(this.#bytes.toString('latin1', start, end), child);
+          return true;
+        });
+        found = names;
+      }
+    }
+    this.#directories.set(path, found);
+    return found;
+  }
+
+  /** The regular file at a path, symlinks followed; -1 when there is none. */
+  resolve(path: string): number {
+    const known = this.#resolved.get(path);
+    if (known !== undefined) return known;
+    let nid = this.#find(path);
+    if (nid >= 0) {
+      this.#reader.inode(nid, this.#inode);
+      if (!this.#inode.isFile) nid = -1;
+    }
+    this.#resolved.set(path, nid);
+    return nid;
+  }
+
+  /** What is at a path, symlinks followed: by the names of the directory that it is in, as long as it is none itself. */
+  #find(path: string): number {
+    const slash = path.lastIndexOf('/');
+    if (slash >= 0 && slash < path.length - 1 && path.length <= MAX_PATH) {
+      const nid = this.list(slash === 0 ? '/' : path.slice(0, slash))?.get(path.slice(slash + 1)) ?? -1;
+      if (nid < 0) return -1;
+      this.#reader.inode(nid, this.#inode);
+      if (!this.#inode.isSymlink) return nid;
+    }
+    return resolvePath(this.#reader, Buffer.from(path, 'latin1'), true);
+  }
+}

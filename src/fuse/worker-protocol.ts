@@ -1,0 +1,73 @@
+import type { Placement } from '../erofs/index.js';
+import type { SharedLayer } from '../spans/index.js';
+
+/** A mounted image to serve. Everything in it is shared memory or plain data, so that it can be posted to the workers. */
+export interface FuseMountSpec {
+  /** Unique among the mounts attached at a time; below 2^32 − 1. */
+  readonly id: number;
+  /** /dev/fuse, non-blocking. The caller closes it, after detach(). */
+  readonly fd: number;
+  /** The EROFS image. */
+  readonly tree: SharedArrayBuffer;
+  /** By layer index. */
+  readonly layers: readonly SharedLayer[];
+  readonly placement: Placement | null;
+  /** Taken over from a server that died: INIT is long answered, and what that one left unanswered is asked for again. */
+  readonly resumed: boolean;
+}
+
+/** A read of which not all bytes are in the span cache. Whoever gets it must answer it: replyData() or replyError(). */
+export interface ReadMiss {
+  readonly mountId: number;
+  readonly unique: bigint;
+  readonly nid: number;
+  readonly offset: number;
+  /** As asked for; the file may end before. */
+  readonly size: number;
+}
+
+export type ToWorker =
+  | { readonly type: 'attach'; readonly sequence: number; readonly mount: FuseMountSpec }
+  | { readonly type: 'detach'; readonly sequence: number; readonly id: number };
+
+export type FromWorker =
+  | { readonly type: 'ready' }
+  | { readonly type: 'done'; readonly sequence: number; readonly error: string | null }
+  | { readonly type: 'miss'; readonly miss: ReadMiss }
+  | { readonly type: 'interrupt'; readonly mountId: number; readonly own: bigint; readonly unique: bigint }
+  | { readonly type: 'gone'; readonly mountId: number; readonly errno: number }
+  | { readonly type: 'fault'; readonly mountId: number; readonly cause: string };
+
+export interface WorkerSetup {
+  /** 1-based. */
+  readonly index: number;
+  /** Shared by all workers of a pool: see Leadership. */
+  readonly leadership: Int32Array;
+  /** Likewise: see Companion. */
+  readonly companion: Int32Array;
+  /** Whether to poll for a moment before sleeping; not on a single core, where it would only keep the reader from running. */
+  readonly spin: boolean;
+  /** One Int32: 1 = leave. Set before the eventfd is written. */
+  readonly stop: Int32Array;
+  readonly eventFd: number;
+  /** By {@link Counter}. Only the worker writes. */
+  readonly counters: Float64Array;
+  readonly control: import('node:worker_threads').MessagePort;
+}
+
+export const Counter = {
+  requests: 0,
+  /** READ requests answered from the span cache, their bytes, and the spans they touched. */
+  hits: 1,
+  hitBytes: 2,
+  spanHits: 3,
+  misses: 4,
+  /** Hits undone because a span was evicted under them. */
+  changed: 5,
+  interrupts: 6,
+  /** Requests answered with EIO because the tree is damaged. */
+  faults: 7,
+} as const;
+export const COUNTERS = 8;
+
+export type FuseCounters = Record<keyof typeof Counter, number>;

@@ -1,0 +1,151 @@
+import type { SpanColumns } from '../archive/index.js';
+import { ClipError, type ErrorCode, FormatError } from '../bytes/index.js';
+import type { KernelShape, LinearMemory } from '../gzip/index.js';
+import type { LayerReferences } from '../startup/index.js';
+import type { EntryTransfer } from '../tar/index.js';
+import type { Journal } from './decode-journal.js';
+import type { DecodedLayer, RawState } from './layer-decoder.js';
+
+/**
+ * What the threads of a lane share. Compressed bytes come off the socket into slots, and are decoded and hashed where they
+ * are: eight, so that neither the network nor the decoder waits for the other's scheduling. The tar is read where it was
+ * inflated: enough of it that the reading thread is never waited for while it does something else for a moment.
+ */
+export const LANE_SHAPE: KernelShape = {
+  outBuffers: 8,
+  outBytes: 1024 * 1024,
+  inSlots: 8,
+  inBytes: 1024 * 1024,
+};
+
+export interface LaneShared {
+  readonly memory: LinearMemory;
+  /** One counter: `decoded` messages that the digest worker has done with, so that their output may be written over. */
+  readonly done: Int32Array<SharedArrayBuffer>;
+}
+
+/** More messages than there ever are. Added to `done` when the lane is closed: whatever is waited for has then been done. */
+const CLOSED = 2 ** 30;
+
+export function closeLane({ done }: LaneShared): void {
+  Atomics.add(done, 0, CLOSED);
+  Atomics.notify(done, 0);
+}
+
+export function isClosed({ done }: LaneShared): boolean {
+  return Atomics.load(done, 0) >= CLOSED;
+}
+
+export interface LayerJob {
+  readonly type: 'layer';
+  readonly digest: string;
+  readonly spanBytes: number;
+  readonly cuts: Float64Array | null;
+  /** Also take the digest of the tar and of each file. */
+  readonly hashes: boolean;
+}
+
+export interface ChunkMessage {
+  readonly type: 'chunk';
+  readonly slot: number;
+  readonly length: number;
+  readonly last: boolean;
+}
+
+/** Says no more than that the lane is closed, which `isClosed` says to who is at work: for who waits for a message. */
+export interface CloseMessage {
+  readonly type: 'close';
+}
+
+/** Main thread → decode worker. */
+export type ToDecode = LayerJob | ChunkMessage | CloseMessage;
+
+/** What has been decoded since the last one. */
+export interface DecodedMessage {
+  readonly type: 'decoded';
+  readonly journal: Journal;
+  readonly states: readonly RawState[];
+  /** A slot that is decoded to its end, with its length, or null. */
+  readonly slot: { readonly index: number; readonly length: number } | null;
+}
+
+export interface EndMessage extends DecodedLayer {
+  readonly type: 'end';
+}
+
+/** Decode worker → digest worker, in the order of the stream: so the first error of a layer is the one that is told. */
+export type ToDigest = LayerJob | DecodedMessage | EndMessage | Failure;
+
+/** SHA-256 of regular files, by the layer offset at which each file's data begins. */
+export interface FileDigests {
+  readonly dataOffset: Float64Array;
+  readonly sha256: Uint8Array;
+}
+
+export interface LayerResult {
+  readonly type: 'result';
+  readonly spans: SpanColumns;
+  /** Deflated checkpoint states of spans 1, 2, 3 …; an empty last span has none. */
+  readonly states: readonly Uint8Array[];
+  readonly blobSha256: Uint8Array;
+  readonly entries: EntryTransfer;
+  readonly warnings: readonly string[];
+  /** With hashes. */
+  readonly diffSha256: Uint8Array | null;
+  readonly files: FileDigests | null;
+  readonly references: LayerReferences;
+  /** The rest of them. */
+  readonly imports: string;
+}
+
+export interface SlotFree {
+  readonly type: 'slot-free';
+  readonly slot: number;
+  readonly length: number;
+  /** What has been found since the last one, for `readImports`: a message of its own would wake the main thread once more. */
+  readonly imports: string;
+}
+
+export interface Failure {
+  readonly type: 'failed';
+  readonly error: PlainError;
+}
+
+/** Digest worker → main thread. */
+export type FromDigest = LayerResult | SlotFree | Failure;
+
+/** An error that survives postMessage. */
+export interface PlainError {
+  readonly message: string;
+  readonly code: ErrorCode | null;
+  readonly hint: string | undefined;
+  readonly format: { readonly what: string; readonly offset: number; readonly detail: string } | null;
+  readonly stack: string | undefined;
+}
+
+export function toPlainError(error: unknown): PlainError {
+  const known = error instanceof ClipError;
+  return {
+    message: error instanceof Error ? error.message : String(error),
+    code: known ? error.code : null,
+    hint: known ? error.hint : undefined,
+    format: error instanceof FormatError ? { what: error.what, offset: error.offset, detail: error.detail } : null,
+    stack: error instanceof Error ? error.stack : undefined,
+  };
+}
+
+/** Codecs know what is wrong with the bytes, not where they come from. */
+const BAD_LAYER_HINT = 'the layer is damaged or was written wrongly: push the image again, or build it again';
+
+/** The error again, with the layer it is about named first. */
+export function fromPlainError(plain: PlainError, layer: string): Error {
+  const { hint } = plain;
+  if (plain.format !== null) {
+    const { what, offset, detail } = plain.format;
+    return new FormatError(`${layer}: ${what}`, offset, detail, { hint: hint ?? BAD_LAYER_HINT });
+  }
+  if (plain.code !== null) return new ClipError(plain.code, `${layer}: ${plain.message}`, { hint });
+  const error = new Error(`${layer}: ${plain.message}`);
+  if (plain.stack !== undefined) error.stack = plain.stack;
+  return error;
+}

@@ -1,0 +1,1 @@
+export { becomeKeeper } from './run-keeper.js';

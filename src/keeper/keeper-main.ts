@@ -1,0 +1,3 @@
+import { keeperMain } from './run-keeper.js';
+
+void keeperMain(process.argv[2]);

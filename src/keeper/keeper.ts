@@ -1,0 +1,267 @@
+import { closeSync, constants, fstatSync, mkdirSync, openSync, rmdirSync, rmSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { ClipError } from '../bytes/index.js';
+import { closeFd, listenUnix, tryLock } from '../linux/index.js';
+import {
+  type DaemonSettings,
+  fromWireError,
+  type HelloResult,
+  journalDirectory,
+  KEEPER_PROTOCOL,
+  type KeeperMethods,
+  SOCKET_NAME,
+  stateFilePath,
+} from '../wire/index.js';
+import { type Connection, Connections } from './connections.js';
+import { logLine } from './log-line.js';
+import { rootless } from './mounter.js';
+import { type ServerProcess, Supervisor } from './supervisor.js';
+
+/** Whether places still exist is looked up this often; nothing tells us. */
+const RECONCILE_MS = 5000;
+/** Within 5 s of SIGTERM everything is gone: what the server may take, and then it is killed. */
+const DRAIN_MS = 1500;
+const KILL_MS = 3000;
+/** A new version that is not up after this long is given up, and the old one goes on. */
+const UPGRADE_MS = 20_000;
+
+/**
+ * The process that owns the mounts: it opens /dev/fuse, mounts, holds the descriptors and the list, and starts a server
+ * process again when one dies. It never reads from a mount or looks up a path on one: it would wait for a server that it
+ * has itself to start.
+ */
+export class Keeper {
+  readonly #settings: DaemonSettings;
+  readonly #lockFd: number;
+  readonly #listenFd: number;
+  readonly #connections: Connections;
+  readonly #supervisor: Supervisor;
+  readonly #startedAt = Date.now();
+  readonly #reconcileTimer: NodeJS.Timeout;
+  #idleTimer: NodeJS.Timeout | null = null;
+  /** What an earlier clipd left behind has been dealt with. */
+  #repaired: Promise<void> = Promise.resolve();
+  #stopping: Promise<void> | null = null;
+  #served = false;
+  #listIsOurs = false;
+  readonly #serving: Promise<void>;
+  #onServing: () => void = () => {};
+  #onCannotServe: (error: Error) => void = () => {};
+  readonly #ended: Promise<void>;
+  #end: () => void = () => {};
+
+  private constructor(settings: DaemonSettings, serverModule: string, lockFd: number, listenFd: number) {
+    this.#settings = settings;
+    this.#lockFd = lockFd;
+    this.#listenFd = listenFd;
+    this.#connections = new Connections(settings.root);
+    this.#supervisor = new Supervisor({
+      serverModule,
+      settings: JSON.stringify(settings),
+      listenFd,
+      nodeTls: settings.contentCache !== undefined,
+      standby: settings.standby ?? true,
+      handlers: (server) => this.#handlers(server),
+    });
+    this.#serving = new Promise((resolve, reject) => {
+      this.#onServing = resolve;
+      this.#onCannotServe = reject;
+    });
+    this.#serving.catch(() => {}); // nobody may be asking
+    this.#reconcileTimer = setInterval(() => void this.#reconcile(), RECONCILE_MS).unref();
+    this.#ended = new Promise((resolve) => {
+      this.#end = resolve;
+    });
+  }
+
+  /**
+   * Takes the root, brings back its mounts, listens and starts a server.
+   * @throws BUSY when another clipd has this root
+   */
+  static async start(settings: DaemonSettings, serverModule: string): Promise<Keeper> {
+    mkdirSync(settings.root, { recursive: true, mode: 0o700 });
+    const lockFd = takeLock(join(settings.root, 'clipd.lock'));
+    if (lockFd === null) {
+      throw new ClipError('BUSY', `a clipd runs with root ${settings.root} already`, {
+        hint: 'clipctl daemon --stop ends it; another --root runs beside it',
+      });
+    }
+    const socket = join(settings.root, SOCKET_NAME);
+    rmSync(socket, { force: true });
+    const keeper = new Keeper(settings, serverModule, lockFd, listenUnix(socket));
+    // The server starts while we repair; it is told the connections when both are ready.
+    keeper.#supervisor.start();
+    keeper.#repaired = keeper.#connections.repair();
+    try {
+      await keeper.#repaired;
+    } catch (error) {
+      await keeper.stop();
+      throw error;
+    }
+    keeper.#listIsOurs = true;
+    keeper.#checkIdle();
+    return keeper;
+  }
+
+  /** Resolves when everything is unmounted and the server gone. */
+  get ended(): Promise<void> {
+    return this.#ended;
+  }
+
+  /** Resolves when the first server serves; rejects when it cannot, and then everything ends. */
+  serving(): Promise<void> {
+    return this.#serving;
+  }
+
+  #handlers(server: ServerProcess): KeeperMethods {
+    const table = this.#connections;
+    return {
+      hello: async ({ protocol, version }): Promise<HelloResult> => {
+        if (protocol !== KEEPER_PROTOCOL) {
+          throw new ClipError(
+            'CONFLICT',
+            `server ${version} speaks keeper protocol ${protocol}, not ${KEEPER_PROTOCOL}`,
+            {
+              hint: 'end this clipd and start the new one: clipctl daemon --stop',
+            },
+          );
+        }
+        server.onHello(version);
+        await server.admitted;
+        await this.#repaired;
+        return {
+          connections: table.states,
+          keeperPid: process.pid,
+          restarts: this.#supervisor.restarts,
+          startedAt: this.#startedAt,
+          rootless,
+        };
+      },
+      serving: () => {
+        this.#supervisor.onServing(server);
+        this.#served = true;
+        this.#onServing();
+      },
+      cannotServe: ({ error }) => {
+        if (this.#served) return;
+        this.#onCannotServe(fromWireError(error));
+        void this.stop();
+      },
+      list: async () => {
+        await this.#reconcile();
+        return table.states;
+      },
+      take: ({ id }) => {
+        const connection = table.get(id);
+        const fdToken = server.fds.send([connection.fuseFd, connection.archiveFd]);
+        const resumed = connection.resumed;
+        connection.resumed = true;
+        return { client: connection.client, resumed, fdToken };
+      },
+      connect: async (request) => {
+        const [archiveFd] = server.fds.take(request.fdToken) as [number];
+        const connection: Connection = await table.connect(request, archiveFd);
+        connection.resumed = true;
+        this.#checkIdle();
+        return { connection: connection.state, fdToken: server.fds.send([connection.fuseFd]) };
+      },
+      bind: ({ id, place, client }) => table.bind(id, place, client),
+      adopt: ({ id, place, client }) => table.adopt(id, place, client),
+      unbind: async ({ path, mode }) => table.unbind(path, mode),
+      drop: async ({ id, reason }) => {
+        if (reason !== null) logLine('error', 'a connection cannot be served and is unmounted', { id, reason });
+        await table.drop(id);
+        this.#checkIdle();
+      },
+      stop: ({ onlyIfIdle }) => {
+        if (onlyIfIdle && table.size > 0) return { stopping: false };
+        // The answer goes out first.
+        setImmediate(() => void this.stop());
+        return { stopping: true };
+      },
+      upgrade: ({ serverModule }) => this.#upgrade(serverModule),
+      standby: () => ({ pid: this.#supervisor.standbyPid }),
+    };
+  }
+
+  async #reconcile(): Promise<void> {
+    if (this.#stopping === null) await this.#connections.reconcile();
+  }
+
+  #checkIdle(): void {
+    const { idleExit } = this.#settings;
+    if (idleExit === undefined || this.#stopping !== null) return;
+    if (this.#idleTimer !== null) clearTimeout(this.#idleTimer);
+    this.#idleTimer = null;
+    if (this.#connections.size > 0) return;
+    this.#idleTimer = setTimeout(() => {
+      if (this.#connections.size === 0) void this.stop();
+    }, idleExit * 1000);
+  }
+
+  /**
+   * A server of another version beside the old one: when it has loaded, the old one drains and exits, and only then does
+   * the new one hear of the connections. Until that moment the old one serves; a new one that does not come up is given up.
+   */
+  async #upgrade(serverModule: string): Promise<{ version: string }> {
+    const { version, finished } = await this.#supervisor.replace(serverModule, UPGRADE_MS, (old) =>
+      this.#endServer(old),
+    );
+    // The old one passes this answer on to its client before it drains: its HTTP server is what the client talks to.
+    setImmediate(finished);
+    return { version };
+  }
+
+  async #endServer(server: ServerProcess): Promise<void> {
+    const timer = setTimeout(() => server.child.kill('SIGKILL'), KILL_MS);
+    void server.rpc.call('drain', { milliseconds: DRAIN_MS }).catch(() => {});
+    await server.exited;
+    clearTimeout(timer);
+  }
+
+  /** Unmounts everything, ends the server, removes what is on disk. Idempotent. */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    return this.#stopping;
+  }
+
+  async #stop(): Promise<void> {
+    const { root } = this.#settings;
+    this.#supervisor.halt();
+    clearInterval(this.#reconcileTimer);
+    if (this.#idleTimer !== null) clearTimeout(this.#idleTimer);
+    // No new clients. The next clipd may start as soon as the lock is free.
+    rmSync(join(root, SOCKET_NAME), { force: true });
+    const server = this.#supervisor.current;
+    await this.#connections.unmountAll();
+    if (server !== null) await this.#endServer(server);
+    this.#connections.closeAll();
+    closeFd(this.#listenFd);
+    // A list that was refused is somebody's: it stays.
+    if (this.#listIsOurs) rmSync(stateFilePath(root), { force: true });
+    rmSync(journalDirectory(root), { recursive: true, force: true });
+    try {
+      rmdirSync(join(root, 'mnt'));
+    } catch {
+      // never made, or an anchor is still used by a detached mount
+    }
+    rmSync(join(root, 'clipd.lock'), { force: true });
+    closeSync(this.#lockFd);
+    if (this.#settings.private) rmSync(root, { recursive: true, force: true });
+    this.#end();
+  }
+}
+
+/** The lock file's descriptor, locked; null when another process has it. */
+function takeLock(path: string): number | null {
+  for (;;) {
+    const fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
+    if (!tryLock(fd)) {
+      closeSync(fd);
+      return null;
+    }
+    // The owner before us removes the file as it leaves: what we have locked may no longer be what others will find.
+    if (statSync(path, { throwIfNoEntry: false })?.ino === fstatSync(fd).ino) return fd;
+    closeSync(fd);
+  }
+}

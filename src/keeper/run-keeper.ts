@@ -1,0 +1,80 @@
+import { writeSync } from 'node:fs';
+import { ClipError } from '../bytes/index.js';
+import { notifySystemd, replaceProcess } from '../linux/index.js';
+import {
+  type DaemonSettings,
+  holdBackExtraCertificates,
+  KEEPER_FLAGS,
+  KEEPER_MAIN,
+  type KeeperReport,
+  SERVER_MAIN,
+  SETTINGS_VARIABLE,
+  toWireError,
+} from '../wire/index.js';
+
+/**
+ * Runs a clipd in this process, which becomes its keeper, until it is told to stop.
+ * @param report gets each change of state
+ * @throws ClipError when it cannot start or serve
+ */
+async function runDaemon(settings: DaemonSettings, report: (report: KeeperReport) => void): Promise<void> {
+  process.title = 'clipd keeper';
+  const { Keeper } = await import('./keeper.js');
+  const keeper = await Keeper.start(settings, SERVER_MAIN);
+  const stop = (): void => {
+    notifySystemd('STOPPING=1');
+    void keeper.stop();
+  };
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, stop);
+  if (settings.private) {
+    // Its owner holds the other end of our standard input, and closes it by ending, however it ends.
+    process.stdin.on('end', stop).on('error', stop).resume();
+  }
+  report({ state: 'listening' });
+  try {
+    await keeper.serving();
+    report({ state: 'serving' });
+    notifySystemd('READY=1');
+  } finally {
+    await keeper.ended;
+    process.stdin.destroy();
+  }
+}
+
+/** Turns this process into a keeper that reports to people: `clipctl daemon`. Returns only by throwing. */
+export function becomeKeeper(settings: DaemonSettings): never {
+  process.env[SETTINGS_VARIABLE] = JSON.stringify(settings); // which the program inherits
+  holdBackExtraCertificates(process.env);
+  replaceProcess(process.execPath, [...KEEPER_FLAGS, KEEPER_MAIN, FOREGROUND]);
+}
+
+const FOREGROUND = 'foreground';
+
+/** As JSON lines, for startKeeper. */
+function reportToStarter(report: KeeperReport): void {
+  try {
+    writeSync(1, `${JSON.stringify(report)}\n`);
+  } catch {
+    // Whoever started us has gone.
+  }
+}
+
+function reportToPeople(root: string, report: KeeperReport): void {
+  if (report.state === 'serving') process.stderr.write(`clipctl: clipd serves at ${root}\n`);
+  if (report.state !== 'failed') return;
+  process.stderr.write(`clipctl: ${report.error.message}\n`);
+  if (report.error.hint !== undefined) process.stderr.write(`  ${report.error.hint}\n`);
+}
+
+/** The keeper as a program of its own. */
+export async function keeperMain(mode: string | undefined): Promise<void> {
+  const settings = JSON.parse(process.env[SETTINGS_VARIABLE] ?? '') as DaemonSettings;
+  const report = mode === FOREGROUND ? (value: KeeperReport) => reportToPeople(settings.root, value) : reportToStarter;
+  try {
+    await runDaemon(settings, report);
+  } catch (error) {
+    if (!(error instanceof ClipError)) process.stderr.write(`${String((error as Error).stack ?? error)}\n`);
+    report({ state: 'failed', error: toWireError(error) });
+    process.exitCode = 1;
+  }
+}

@@ -1,0 +1,187 @@
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { FakeSource, gzipLayer } from '../../../test/support/span-layers.js';
+import type { References } from '../../archive/index.js';
+import { SpanCache } from '../../cache/index.js';
+import { Metrics } from '../../metrics/index.js';
+import { noteUse } from '../../spans/index.js';
+import { InflatePool } from '../inflate-pool.js';
+import { LayerSet, type OpenLayer } from '../layer-set.js';
+import type { Follower } from './by-reference.js';
+
+const SPAN = 128 * 1024;
+const raw = randomBytes(160 * SPAN);
+const layer = gzipLayer(raw, SPAN);
+/** Files lie one after the other, each of this length; its nid is 100 and its place among them. */
+const FILE = 4 * SPAN;
+const FILES = raw.length / FILE;
+let pool: InflatePool;
+let dir: string;
+const cleanup: (() => void)[] = [];
+
+beforeAll(() => {
+  pool = new InflatePool({ workers: 2 });
+});
+afterAll(() => pool.close());
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'clip-follow-'));
+});
+afterEach(() => {
+  for (const undo of cleanup.splice(0).reverse()) undo();
+  rmSync(dir, { recursive: true, force: true });
+});
+
+/** References of files to others; `pages` for those that are not read whole. */
+function references(links: Record<number, number[]>, pages: Record<number, number[]> = {}): References {
+  const [firstTarget, firstRange] = [new Uint32Array(FILES + 1), new Uint32Array(FILES + 1)];
+  const [target, range]: [number[], number[]] = [[], []];
+  for (let i = 0; i < FILES; i++) {
+    target.push(...(links[i] ?? []));
+    range.push(...(pages[i] ?? []));
+    firstTarget[i + 1] = target.length;
+    firstRange[i + 1] = range.length;
+  }
+  const nid = Float64Array.from({ length: FILES }, (_, i) => 100 + i);
+  return {
+    ...{ count: FILES, nid, firstTarget, target: Uint32Array.from(target) },
+    ...{ firstRange, range: Uint32Array.from(range) },
+  };
+}
+
+interface Opened {
+  opened: OpenLayer;
+  source: FakeSource;
+  metrics: Metrics;
+  follower: Follower;
+  faults: unknown[];
+  /** As ImageMount does it: the read first. */
+  miss(file: number, offset?: number): Promise<void>;
+}
+
+async function open(refs: References, maxBytes = 1 << 30): Promise<Opened> {
+  const metrics = new Metrics();
+  const cache = await SpanCache.open(join(dir, 'cache'), { metrics, maxBytes });
+  const set = new LayerSet({ cache, pool, metrics });
+  const source = new FakeSource(layer.blob);
+  const opened = set.open({ ...layer, source });
+  const faults: unknown[] = [];
+  const follower = set.follow([opened], {
+    references: refs,
+    map: (nid, offset, length, visit) => {
+      if (nid < 100 || nid >= 100 + FILES) throw new Error(`no file ${nid}`);
+      const bytes = Math.min(length, FILE - offset);
+      if (bytes > 0) visit(0, (nid - 100) * FILE + offset, bytes);
+    },
+    onFault: (error) => faults.push(error),
+  });
+  cleanup.push(() => {
+    follower.close();
+    opened.close();
+    cache.close();
+  });
+  const miss = async (file: number, offset = 0): Promise<void> => {
+    const read = opened.layer.read(file * FILE + offset, 4096);
+    follower.onMiss(100 + file, offset, 4096);
+    await read;
+  };
+  return { opened, source, metrics, follower, faults, miss };
+}
+
+/** Until no span has been under way for a while, however long a loaded machine takes for them. */
+async function quiet({ opened: { layer } }: Opened): Promise<void> {
+  for (let idle = 0; idle < 6; idle++) {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    for (let span = 0; span < layer.count; span++) if (layer.job(span) !== undefined) idle = -1;
+  }
+}
+
+function present({ opened }: Opened): number[] {
+  const found: number[] = [];
+  for (let file = 0; file < FILES; file++) {
+    let whole = true;
+    for (let span = 4 * file; span < 4 * file + 4; span++) whole &&= opened.layer.has(span);
+    if (whole) found.push(file);
+  }
+  return found;
+}
+
+test('a miss fetches the file and all that it leads to, once, however the links run', async () => {
+  const o = await open(references({ 1: [5, 7], 5: [9, 1], 9: [5] }));
+  await o.miss(1);
+  await quiet(o);
+  expect(present(o)).toEqual([1, 5, 7, 9]);
+  expect((await o.metrics.snapshot()).spansFetched).toBe(16);
+  await o.miss(5, 8192);
+  await quiet(o);
+  expect((await o.metrics.snapshot()).spansFetched).toBe(16);
+  expect(o.faults).toEqual([]);
+});
+
+test('a file with ranges is fetched only there', async () => {
+  const page = SPAN / 4096;
+  const o = await open(references({ 0: [3] }, { 3: [0, 1, 3 * page, page] }));
+  await o.miss(0);
+  await quiet(o);
+  expect([12, 13, 14, 15].map((span) => o.opened.layer.has(span))).toEqual([true, false, false, true]);
+});
+
+test('a file that leads nowhere is fetched whole, and nothing else', async () => {
+  const o = await open(references({ 1: [2] }));
+  await o.miss(3);
+  await quiet(o);
+  expect(present(o)).toEqual([3]);
+});
+
+test('no more lies unread than may, whatever is linked; readers that come nearer pull the rest along', async () => {
+  const everything = references({ 0: Array.from({ length: FILES - 1 }, (_, i) => i + 1) });
+  const o = await open(everything);
+  await o.miss(0);
+  await quiet(o);
+  const { shared } = o.opened.layer;
+  const fetched = async (): Promise<number> => {
+    const { readaheadBytes, demandBytes } = await o.metrics.snapshot();
+    return readaheadBytes! + demandBytes!;
+  };
+  const first = await fetched();
+  expect(first).toBeGreaterThan(5_500_000);
+  expect(first).toBeLessThan(6_500_000);
+  // As workers do it: they read what is there, and only note the use.
+  for (let span = 0; span < o.opened.layer.count; span++) if (o.opened.layer.has(span)) noteUse(shared, span);
+  await quiet(o);
+  const second = await fetched();
+  expect(second).toBeGreaterThan(first + 6_000_000);
+  expect(second).toBeLessThan(first + 9_000_000);
+});
+
+test('closing calls off what is under way', async () => {
+  const o = await open(references({ 0: [1, 2, 3, 4] }));
+  o.follower.onMiss(100, 0, 4096);
+  o.follower.close();
+  await quiet(o);
+  expect(present(o)).toEqual([]);
+  o.follower.onMiss(100, 0, 4096);
+  await quiet(o);
+  expect(present(o)).toEqual([]);
+});
+
+test('a tree that makes no sense ends it, and is told once', async () => {
+  const other = {
+    ...references({ 0: [1] }),
+    nid: Float64Array.from({ length: FILES }, (_, i) => (i === 1 ? 5000 : 100 + i)),
+  };
+  const broken = await open(other);
+  await broken.miss(0);
+  await broken.miss(2);
+  await quiet(broken);
+  expect(broken.faults.map(String)).toEqual(['Error: no file 5000']);
+});
+
+test('a full cache is not pushed out', async () => {
+  const o = await open(references({ 0: [1, 2, 3, 4, 5] }), 8 * SPAN);
+  await o.miss(0);
+  await quiet(o);
+  expect(present(o).length).toBeLessThanOrEqual(2);
+});

@@ -1,0 +1,208 @@
+import { REFERENCE_PAGE, type References } from '../../archive/index.js';
+import { lowerBound } from '../../bytes/index.js';
+import { spanAt } from '../../spans/index.js';
+import { Priority } from '../inflate-tasks.js';
+import type { LazyLayer } from '../lazy-layer.js';
+
+/** What following needs of a mount. */
+export interface FollowedImage {
+  readonly references: References;
+  /** By layer index. */
+  readonly layers: readonly LazyLayer[];
+  /** Where bytes of a file lie, its end respected: calls `visit` for each piece in a layer, not for holes. @throws FormatError */
+  map(
+    nid: number,
+    offset: number,
+    length: number,
+    visit: (layer: number, offset: number, length: number) => void,
+  ): void;
+  /** Bytes that fit without pushing out what mounts use. */
+  hasRoom(bytes: number): boolean;
+  /** The archive's tree makes no sense: nothing is followed any more. */
+  onFault(error: unknown): void;
+}
+
+/**
+ * Compressed bytes that may lie unread at a time: so much, and a share of all that was read. That is what following costs at
+ * the most, whatever is read and however wrong the references are. The first is two round trips of 20 ms at 1 Gbit/s.
+ */
+const UNREAD_BYTES = 6_000_000;
+const UNREAD_SHARE = 0.3;
+/** Of a file without ranges this much: what is larger is nothing that is loaded whole. */
+const MAX_WHOLE_FILE = 8 * 1024 * 1024;
+/** How often it is looked how far readers have got: workers answer hits by themselves and do not tell. */
+const POLL_MS = 4;
+/** Readers that have read nothing of what was fetched for so long have gone another way. */
+const STALE_MS = 2000;
+/** When nothing was missed for so long and then something is, it may have been evicted, and what it leads to as well. */
+const AGAIN_MS = 30_000;
+
+interface SpanOf {
+  readonly layer: number;
+  readonly span: number;
+}
+
+/**
+ * Fetches what a file leads to when a reader waits for that file: the libraries of a program, the modules that a module imports,
+ * and so on from each, in the order in which they will be read. One per mount, on the I/O thread.
+ */
+export class Follower {
+  readonly #image: FollowedImage;
+  /** Files that were followed. */
+  readonly #known: Uint8Array;
+  /** Per layer: spans that were counted as read. */
+  readonly #counted: readonly Uint8Array[];
+  /** What is to be done, the last first: files to follow (positions among the references), and spans to ask for. */
+  readonly #todo: (number | SpanOf)[] = [];
+  /** What was asked for and not read yet, per layer: span → compressed bytes. */
+  readonly #unread: readonly Map<number, number>[];
+  #unreadBytes = 0;
+  /** Inflated bytes that are on their way, and not in the cache yet. */
+  #coming = 0;
+  #readBytes = 0;
+  #lastMiss = Number.NEGATIVE_INFINITY;
+  #lastRead = 0;
+  #timer: NodeJS.Timeout | null = null;
+  #closed = false;
+
+  constructor(image: FollowedImage) {
+    this.#image = image;
+    this.#known = new Uint8Array(image.references.count);
+    this.#counted = image.layers.map((layer) => new Uint8Array(layer.table.count));
+    this.#unread = image.layers.map(() => new Map<number, number>());
+  }
+
+  /** A reader waits for bytes of a file. */
+  onMiss(nid: number, offset: number, length: number): void {
+    if (this.#closed) return;
+    const now = performance.now();
+    if (now - this.#lastMiss > AGAIN_MS) this.#known.fill(0);
+    this.#lastMiss = now;
+    this.#lastRead = now;
+    try {
+      this.#eachSpan(nid, offset, length, (layer, span) => this.#countRead(layer, span));
+      const file = this.#position(nid);
+      if (file >= 0) this.#todo.push(file);
+      this.#advance();
+    } catch (error) {
+      this.close();
+      this.#image.onFault(error);
+    }
+  }
+
+  /** Calls off what nobody has read; what readers wait for they still get. */
+  close(): void {
+    this.#closed = true;
+    this.#stop();
+    for (const [layer, spans] of this.#unread.entries()) {
+      for (const span of spans.keys()) this.#image.layers[layer]!.cancelAhead(span);
+      spans.clear();
+    }
+  }
+
+  #stop(): void {
+    this.#todo.length = 0;
+    if (this.#timer !== null) clearInterval(this.#timer);
+    this.#timer = null;
+  }
+
+  /** Position of a file among the references; −1 when it has none. */
+  #position(nid: number): number {
+    const nids = this.#image.references.nid;
+    const position = lowerBound(nids, nid);
+    return nids[position] === nid ? position : -1;
+  }
+
+  #eachSpan(nid: number, offset: number, length: number, visit: (layer: number, span: number) => void): void {
+    this.#image.map(nid, offset, length, (layer, at, bytes) => {
+      const { layerOffset } = this.#image.layers[layer]!.table;
+      const last = spanAt(layerOffset, at + bytes - 1);
+      for (let span = spanAt(layerOffset, at); span <= last; span++) visit(layer, span);
+    });
+  }
+
+  #countRead(layer: number, span: number): void {
+    const unread = this.#unread[layer]!.get(span);
+    if (unread !== undefined) {
+      this.#unread[layer]!.delete(span);
+      this.#unreadBytes -= unread;
+    }
+    if (this.#counted[layer]![span] === 1) return;
+    this.#counted[layer]![span] = 1;
+    this.#readBytes += this.#image.layers[layer]!.compressedBytes(span, span + 1);
+  }
+
+  /** Asks for as much as may lie unread. */
+  #advance(): void {
+    for (let next = this.#todo.at(-1); next !== undefined; next = this.#todo.at(-1)) {
+      if (typeof next === 'number') {
+        this.#todo.pop();
+        this.#follow(next);
+      } else if (this.#ask(next)) this.#todo.pop();
+      else break;
+    }
+    if (this.#todo.length > 0) this.#timer ??= setInterval(() => this.#poll(), POLL_MS).unref();
+    else this.#stop();
+  }
+
+  /** A file's own spans come first, then what it leads to. */
+  #follow(file: number): void {
+    if (this.#known[file] === 1) return;
+    this.#known[file] = 1;
+    const { nid, firstTarget, target, firstRange, range } = this.#image.references;
+    for (let i = firstTarget[file + 1]! - 1; i >= firstTarget[file]!; i--) {
+      if (this.#known[target[i]!] === 0) this.#todo.push(target[i]!);
+    }
+    const spans: SpanOf[] = [];
+    const add = (layer: number, span: number): void => {
+      if (this.#counted[layer]![span] === 0) spans.push({ layer, span });
+    };
+    const [first, end] = [firstRange[file]!, firstRange[file + 1]!];
+    if (first === end) this.#eachSpan(nid[file]!, 0, MAX_WHOLE_FILE, add);
+    for (let i = first; i < end; i += 2) {
+      this.#eachSpan(nid[file]!, range[i]! * REFERENCE_PAGE, range[i + 1]! * REFERENCE_PAGE, add);
+    }
+    this.#todo.push(...spans.reverse());
+  }
+
+  /** False when it must wait. */
+  #ask({ layer, span }: SpanOf): boolean {
+    const lazy = this.#image.layers[layer]!;
+    const unread = this.#unread[layer]!;
+    if (this.#counted[layer]![span] === 1 || unread.has(span) || lazy.has(span)) return true;
+    const bytes = lazy.compressedBytes(span, span + 1);
+    if (this.#unreadBytes + bytes > UNREAD_BYTES + UNREAD_SHARE * this.#readBytes) return false;
+    const length = lazy.cached.length(span);
+    if (!this.#image.hasRoom(this.#coming + length)) return false;
+    const wait = lazy.ahead(span, Priority.readahead);
+    if (wait === null) return true;
+    unread.set(span, bytes);
+    this.#unreadBytes += bytes;
+    this.#coming += length;
+    wait
+      .catch(() => {
+        // Given up, or not to be had: counted and logged there. It does not lie unread.
+        if (!unread.delete(span)) return;
+        this.#unreadBytes -= bytes;
+      })
+      .finally(() => {
+        this.#coming -= length;
+      });
+    return true;
+  }
+
+  /** Looks what workers have answered by themselves, and goes on where readers have come nearer. */
+  #poll(): void {
+    const now = performance.now();
+    for (const [layer, spans] of this.#unread.entries()) {
+      const { lastUse } = this.#image.layers[layer]!.shared;
+      for (const span of spans.keys()) {
+        if (lastUse[span]! <= 0) continue;
+        this.#countRead(layer, span);
+        this.#lastRead = now;
+      }
+    }
+    if (now - this.#lastRead > STALE_MS) this.#stop();
+    else this.#advance();
+  }
+}

@@ -1,0 +1,99 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { ClipError, type ErrorCode } from '../../bytes/index.js';
+import type { ErrorReply } from '../../wire/index.js';
+import { toWireError } from '../../wire/index.js';
+
+/** A request body: a mount with credentials and CA certificates is some hundred KiB at most. */
+const MAX_BODY = 4 * 1024 * 1024;
+
+const STATUS: Partial<Record<ErrorCode, number>> = {
+  USAGE: 400,
+  UNAUTHORIZED: 401,
+  PERMISSION: 403,
+  NOT_FOUND: 404,
+  BUSY: 409,
+  CONFLICT: 409,
+  BAD_FORMAT: 422,
+};
+
+/** Handles one route: gets the parsed body (undefined for GET) and the query, gives what is sent as JSON. */
+export type Route = (body: unknown, query: URLSearchParams, signal: AbortSignal) => unknown;
+
+/** The one parameter that some requests have. @throws ClipError USAGE */
+export function mountPointOf(query: URLSearchParams): string {
+  const mountPoint = query.get('mountPoint') ?? '';
+  if (mountPoint.startsWith('/') && [...query.keys()].length === 1) return mountPoint;
+  throw new ClipError('USAGE', 'request: ?mountPoint= must be an absolute path, and the only parameter');
+}
+
+async function readBody(request: IncomingMessage): Promise<unknown> {
+  if (request.method === 'GET') return undefined;
+  const chunks: Buffer[] = [];
+  let length = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    length += chunk.length;
+    if (length > MAX_BODY) throw new ClipError('LIMIT', `request body of more than ${MAX_BODY} bytes`);
+    chunks.push(chunk);
+  }
+  try {
+    return length === 0 ? {} : JSON.parse(Buffer.concat(chunks).toString('utf8'));
+  } catch (cause) {
+    throw new ClipError('USAGE', 'request body is not JSON', { cause });
+  }
+}
+
+/** A path of the API, asked for with a method that it does not take. */
+class MethodNotAllowed extends ClipError {
+  constructor(
+    asked: string,
+    readonly allow: string,
+  ) {
+    super('USAGE', `${asked}: this path takes ${allow}`);
+  }
+}
+
+function routeFor(routes: Readonly<Record<string, Route>>, method: string, path: string): Route {
+  const asked = `${method} ${path}`;
+  const route = routes[asked];
+  if (route !== undefined) return route;
+  const takes = Object.keys(routes)
+    .map((key) => key.split(' ') as [string, string])
+    .flatMap(([takenMethod, takenPath]) => (takenPath === path ? [takenMethod] : []));
+  if (takes.length > 0) throw new MethodNotAllowed(asked, takes.sort().join(', '));
+  throw new ClipError('NOT_FOUND', `no ${asked} in this clipd's API`, {
+    hint: 'client and clipd are of different versions: clipctl daemon --upgrade',
+  });
+}
+
+function send(response: ServerResponse, status: number, value: unknown, headers: Record<string, string> = {}): void {
+  const text = `${JSON.stringify(value)}\n`;
+  const length = Buffer.byteLength(text);
+  response.writeHead(status, { 'content-type': 'application/json', 'content-length': length, ...headers });
+  response.end(text);
+}
+
+function sendError(response: ServerResponse, error: unknown): void {
+  const reply: ErrorReply = { error: toWireError(error) };
+  if (error instanceof MethodNotAllowed) send(response, 405, reply, { allow: error.allow });
+  else send(response, (error instanceof ClipError && STATUS[error.code]) || 500, reply);
+}
+
+/** JSON over HTTP; `routes` by "METHOD /path". */
+export function createApiServer(routes: Readonly<Record<string, Route>>, onFault: (error: unknown) => void): Server {
+  return createServer((request, response) => {
+    const gone = new AbortController();
+    response.on('close', () => gone.abort());
+    void (async () => {
+      try {
+        const url = new URL(request.url ?? '/', 'http://clipd');
+        const route = routeFor(routes, request.method ?? 'GET', url.pathname);
+        send(response, 200, await route(await readBody(request), url.searchParams, gone.signal));
+      } catch (error) {
+        // Who has hung up in the middle of a request is nobody's fault, and not there to be told.
+        if (response.destroyed) return;
+        if (!(error instanceof ClipError)) onFault(error);
+        if (!response.headersSent) sendError(response, error);
+      }
+    })();
+  });
+}

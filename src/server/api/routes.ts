@@ -1,0 +1,200 @@
+import { readFileSync } from 'node:fs';
+import { ClipError } from '../../bytes/index.js';
+import { mountNamespace } from '../../linux/index.js';
+import {
+  API,
+  type ConnectionStats,
+  type Health,
+  type MountInfoReply,
+  type MountRequest,
+  mountRequest,
+  type ProfileReply,
+  profileStopRequest,
+  type Stats,
+  stopRequest,
+  type UnmountReply,
+  unmountRequest,
+  upgradeRequest,
+} from '../../wire/index.js';
+import type { MountedPlace } from '../mount-list.js';
+import type { ServerProcessContext } from '../run-server.js';
+import { cacheRoutes } from './cache-routes.js';
+import { mountPointOf, type Route } from './http.js';
+import { prefetchRoutes } from './prefetch-routes.js';
+
+/** How often a waiting client's place is looked up. */
+const WAIT_POLL_MS = 250;
+
+/** 0 for a process that has just ended. */
+function rssOf(pid: number): number {
+  try {
+    const match = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
+    return Number(match?.[1] ?? 0) * 1024;
+  } catch {
+    return 0;
+  }
+}
+
+/** What each request does. */
+export function routesOf(context: ServerProcessContext, version: string): Record<string, Route> {
+  const { server, settings, metrics } = context;
+  const { hello, engine } = server;
+
+  const health = async (): Promise<Health> => ({
+    status: 'ok',
+    version,
+    node: process.versions.node,
+    root: settings.root,
+    cacheDir: settings.cacheDir,
+    mountNamespace: mountNamespace(),
+    keeperPid: hello.keeperPid,
+    serverPid: process.pid,
+    uptime: Math.round((Date.now() - hello.startedAt) / 100) / 10,
+    restarts: hello.restarts,
+    mounts: (await server.list()).reduce((sum, connection) => sum + connection.places.length, 0),
+  });
+
+  const describe = ({ connection, place, reference }: MountedPlace): MountInfoReply => ({
+    mountPoint: place.path,
+    archivePath: connection.archivePath,
+    identity: connection.identity,
+    reference,
+    connection: connection.id,
+    suid: place.suid,
+    dev: place.dev,
+    options: connection.options,
+    mountedAt: new Date(place.mountedAt).toISOString(),
+    prefetches: engine.mounts.get(connection.id)?.ahead.list() ?? [],
+  });
+
+  const list = async (): Promise<MountInfoReply[]> => {
+    const replies: MountInfoReply[] = [];
+    for (const connection of await server.list()) {
+      const reference = server.archiveOf(connection.id)?.image.reference ?? '';
+      for (const place of connection.places) replies.push(describe({ connection, place, reference }));
+    }
+    return replies;
+  };
+
+  const stats = async (): Promise<Stats> => {
+    const connections: ConnectionStats[] = [];
+    for (const state of await server.list()) {
+      const mount = engine.mounts.get(state.id);
+      if (mount === undefined) continue;
+      connections.push({
+        id: state.id,
+        identity: state.identity,
+        reference: mount.file.archive.image.reference,
+        places: state.places.map((place) => place.path),
+        detached: state.detached,
+        treeBytes: mount.file.archive.tree.length,
+        layers: mount.file.archive.image.layers.length,
+        reads: { ...mount.reads.counters },
+        inFlight: mount.reads.inFlight,
+        prefetches: mount.ahead.list(),
+      });
+    }
+    const standby = await server.standby();
+    return {
+      health: await health(),
+      resend: engine.resend,
+      cache: { ...engine.cache.stats() },
+      counters: { ...metrics.snapshot(), ...prefixed('miss', engine.readCounters()) },
+      fuse: engine.fuse.stats(),
+      connections,
+      memory: {
+        serverRss: rssOf(process.pid),
+        keeperRss: rssOf(hello.keeperPid),
+        standbyRss: standby.pid === null ? 0 : rssOf(standby.pid),
+      },
+    };
+  };
+
+  /** Answers when nothing is mounted at the place any more. */
+  const wait = async (query: URLSearchParams, signal: AbortSignal): Promise<{ mountPoint: string }> => {
+    const mountPoint = mountPointOf(query);
+    while (!signal.aborted && (await list()).some((mount) => mount.mountPoint === mountPoint)) {
+      await new Promise((resolve) => setTimeout(resolve, WAIT_POLL_MS));
+    }
+    return { mountPoint };
+  };
+
+  const stopProfile = async (mountPoint: string): Promise<ProfileReply> => {
+    const { recording } = await server.mountOf(mountPoint);
+    if (recording === null) {
+      throw new ClipError('NOT_FOUND', `nothing was recorded of ${mountPoint}`, {
+        hint: 'clipd was restarted after it was mounted, or the image is too large: mount it again',
+      });
+    }
+    return { mountPoint, path: recording.path, profile: recording.stop() };
+  };
+
+  return {
+    [`GET ${API.health}`]: health,
+    [`GET ${API.mounts}`]: async () => ({ mounts: await list() }),
+    [`POST ${API.mounts}`]: async (body) => {
+      const request = mountRequest(body, 'request: body');
+      requireSameDaemon(request, context);
+      return describe(
+        await server.mount({
+          archivePath: request.archivePath,
+          mountPoint: request.mountPoint,
+          mountNamespace: request.mountNamespace,
+          requestId: request.requestId,
+          options: request.options ?? {},
+          suid: request.suid ?? false,
+          dev: request.dev ?? false,
+          access: request.access ?? {},
+        }),
+      );
+    },
+    [`POST ${API.unmount}`]: async (body): Promise<UnmountReply> => {
+      const { mountPoint, mode } = unmountRequest(body, 'request: body');
+      return { mountPoint, ...(await server.unmount(mountPoint, mode)) };
+    },
+    [`POST ${API.profileStop}`]: (body) => stopProfile(profileStopRequest(body, 'request: body').mountPoint),
+    ...prefetchRoutes(server),
+    ...cacheRoutes(engine, settings),
+    [`GET ${API.wait}`]: (_body, query, signal) => wait(query, signal),
+    [`GET ${API.stats}`]: stats,
+    [`POST ${API.stop}`]: (body) => server.stop(stopRequest(body, 'request: body').onlyIfIdle ?? false),
+    [`POST ${API.upgrade}`]: (body) => server.upgrade(upgradeRequest(body, 'request: body').serverModule),
+  };
+}
+
+function prefixed(prefix: string, values: object): Record<string, number> {
+  return Object.fromEntries(
+    Object.entries(values as Record<string, number>).map(([name, value]) => [
+      `${prefix}${name[0]!.toUpperCase()}${name.slice(1)}`,
+      value,
+    ]),
+  );
+}
+
+/** Of a URL what a screen or a log may show. */
+function withoutPassword(value: string | number): string {
+  return String(value).replace(/(?<=^[\w+]+:\/\/).*@/, '…@');
+}
+
+/**
+ * What the caller said about the clipd it wants must be what runs: silently using another cache would look like success.
+ * A default that it was started with counts as the value it came to.
+ */
+function requireSameDaemon(request: MountRequest, { settings, server }: ServerProcessContext): void {
+  const { cache, fuse } = server.engine;
+  const runs = {
+    cacheDir: ['--cache-dir', settings.cacheDir],
+    cacheSize: ['--cache-size', settings.cacheSize ?? cache.stats().maxBytes],
+    workers: ['--workers', settings.workers ?? fuse.workerCount],
+    contentCache: ['--content-cache', settings.contentCache],
+  } as const;
+  for (const key of Object.keys(runs) as (keyof typeof runs)[]) {
+    const wanted = request.daemon?.[key];
+    const [flag, has] = runs[key];
+    if (wanted === undefined || wanted === has) continue;
+    const found = has === undefined ? `without ${flag}` : `with ${flag} ${withoutPassword(has)}`;
+    throw new ClipError('CONFLICT', `clipd at ${settings.root} runs ${found}, not with ${withoutPassword(wanted)}`, {
+      hint: 'leave the option out, or use another --root for a second clipd',
+    });
+  }
+}

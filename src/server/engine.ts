@@ -1,0 +1,205 @@
+import { openContentCache, SpanCache, type VerifiedFile } from '../cache/index.js';
+import type { ArchiveFile } from '../check/index.js';
+import type { FusePool } from '../fuse/index.js';
+import { InflatePool, LayerSet, profilesDirectory, verifySpans } from '../lazy/index.js';
+import { type Logger, Metrics } from '../metrics/index.js';
+import type { ClientContext, ConnectionState, DaemonSettings, ImageOptions } from '../wire/index.js';
+import { type JournaledRead, kernelResends, ReadJournal } from '../wire/index.js';
+import { lazyLogger } from './deferred-logger.js';
+import { ImageData } from './image-data.js';
+import { ImageMount } from './image-mount.js';
+import { newReadCounters, type ReadCounters } from './reads.js';
+
+export { lazyLogger, Metrics };
+
+export interface EngineOptions {
+  readonly settings: DaemonSettings;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+}
+
+/** A clipd before us may be about to let go of the cache directory: it is asked again for this long. */
+const CACHE_WAIT_MS = 3000;
+
+/**
+ * Loading a content cache's client and connecting takes longer than the 50 ms a read may wait for it: a mount does that
+ * waiting, once, so that its first reads find the cache there.
+ */
+const CONTENT_WAIT_MS = 500;
+
+/** Loading the HTTP client that redirects and renewed logins need keeps this thread from reads for 30 ms: when the first are over. */
+const PRELOAD_MS = 3000;
+
+/** Garbage of mounting and unmounting may wait so long. */
+const COLLECT_MS = 1000;
+
+/** The data path of one server process: FUSE workers, inflate workers, the span cache and the images they serve. */
+export class Engine {
+  readonly mounts = new Map<number, ImageMount>();
+  readonly fuse: FusePool;
+  readonly cache: SpanCache;
+  /** What this process needs to find under its path as long as it runs. */
+  readonly directories: readonly string[];
+  /** Whether the kernel can send requests again; null until a take-over has asked. */
+  resend: boolean | null = null;
+  readonly #inflate: InflatePool;
+  readonly #layers: LayerSet;
+  readonly #log: Logger;
+  readonly #profiles: string;
+  readonly #root: string;
+  /** By connection; null where the kernel sends requests again. */
+  readonly #journals: Map<number, ReadJournal> | null;
+  #preload: NodeJS.Timeout | null = null;
+  #collecting: NodeJS.Timeout | null = null;
+  /** What unmounted images counted. */
+  readonly #finished: ReadCounters = newReadCounters();
+
+  private constructor(options: EngineOptions, fuse: FusePool, inflate: InflatePool, cache: SpanCache) {
+    this.fuse = fuse;
+    this.cache = cache;
+    this.#inflate = inflate;
+    this.#log = options.log;
+    this.#profiles = profilesDirectory(options.settings.cacheDir);
+    const { cacheDir, contentCache, resend, root } = options.settings;
+    this.#root = root;
+    this.directories = [root, cacheDir];
+    this.#journals = (resend ?? kernelResends()) ? null : new Map();
+    this.#layers = new LayerSet({
+      cache,
+      pool: inflate,
+      log: options.log,
+      metrics: options.metrics,
+      contentCache: contentCache === undefined ? undefined : openContentCache(contentCache),
+    });
+  }
+
+  static async start(options: EngineOptions, fuse: FusePool): Promise<Engine> {
+    const { settings, log, metrics } = options;
+    const inflate = new InflatePool({ log, metrics });
+    const cache = await openCache(settings, log, metrics);
+    return new Engine(options, fuse, inflate, cache);
+  }
+
+  /** Starts what misses would have to wait for. */
+  warm(): void {
+    this.#inflate.warm();
+    this.#preload ??= setTimeout(() => {
+      void import('../oci/index.js').then((oci) => oci.preloadTransport());
+    }, PRELOAD_MS).unref();
+  }
+
+  /** An image that is about to be mounted. Takes `file` over. @throws FormatError */
+  open(file: ArchiveFile, options: ImageOptions, client: ClientContext): ImageData {
+    try {
+      const log = this.#log.child({ image: file.archive.image.reference });
+      return new ImageData(file, options, client, this.#layers, log);
+    } catch (error) {
+      file.close();
+      throw error;
+    }
+  }
+
+  /** As soon as what is fetched may come from the content cache. */
+  fetchAhead(image: ImageData): void {
+    void this.#layers.contentReady(CONTENT_WAIT_MS).then(() => image.fetchAhead());
+  }
+
+  /** Serves a connection from now on. Takes `image` over. */
+  async attach(state: ConnectionState, fuseFd: number, image: ImageData, resumed: boolean): Promise<void> {
+    let mount: ImageMount;
+    let left: readonly JournaledRead[] = [];
+    try {
+      if (this.#journals !== null) {
+        const opened = ReadJournal.open(this.#root, state.id);
+        this.#journals.set(state.id, opened.journal);
+        left = resumed ? opened.left : [];
+      }
+      const journal = this.#journals?.get(state.id) ?? null;
+      mount = new ImageMount(state, image, fuseFd, this.#log, resumed ? null : this.#profiles, journal);
+    } catch (error) {
+      await image.close();
+      throw error;
+    }
+    this.mounts.set(state.id, mount);
+    this.#collectSoon();
+    if (!resumed) await this.#layers.contentReady(CONTENT_WAIT_MS);
+    const { resent } = await this.fuse.attach(mount.spec(resumed));
+    if (!resumed) return;
+    this.resend = resent;
+    if (!resent) {
+      this.#log.warn(
+        { mount: state.id, taken: left.length },
+        'this kernel cannot send requests again (Linux 6.9 and later can): what FUSE threads had in their hands stays unanswered until interrupted; reads that were being fetched are taken over',
+      );
+      for (const read of left) mount.reads.start(read.unique, read.nid, read.offset, read.size);
+    }
+  }
+
+  async detach(id: number): Promise<void> {
+    const mount = this.mounts.get(id);
+    if (mount === undefined) return;
+    this.mounts.delete(id);
+    await this.fuse.detach(id);
+    for (const key of Object.keys(this.#finished) as (keyof ReadCounters)[]) {
+      this.#finished[key] += mount.reads.counters[key];
+    }
+    await mount.close();
+    this.#journals?.get(id)?.remove();
+    this.#journals?.delete(id);
+    this.#collectSoon();
+  }
+
+  /**
+   * Trees are shared memory, which V8 does not count as garbage to hurry for: 200 mounts and unmounts held 900 MB. So it is
+   * told, at most once a second; FUSE workers do the same when they detach.
+   */
+  #collectSoon(): void {
+    this.#collecting ??= setTimeout(() => {
+      this.#collecting = null;
+      globalThis.gc?.();
+    }, COLLECT_MS).unref();
+  }
+
+  /** Checks all that is cached, and frees what is damaged. */
+  async verifyCache(signal: AbortSignal): Promise<VerifiedFile[]> {
+    const files: VerifiedFile[] = [];
+    await verifySpans(this.cache, this.#inflate, (file) => files.push(file), signal);
+    return files;
+  }
+
+  readCounters(): ReadCounters {
+    const sum = { ...this.#finished };
+    for (const mount of this.mounts.values()) {
+      for (const key of Object.keys(sum) as (keyof ReadCounters)[]) sum[key] += mount.reads.counters[key];
+    }
+    return sum;
+  }
+
+  /** Stops taking requests, gives those under way `milliseconds`, and lets go of the cache. What is left the kernel asks again. */
+  async drain(milliseconds: number): Promise<void> {
+    await this.fuse.close();
+    await Promise.all([...this.mounts.values()].map((mount) => mount.reads.idle(milliseconds)));
+    for (const mount of this.mounts.values()) await mount.close();
+    this.mounts.clear();
+    await this.#inflate.close();
+    await this.#layers.close();
+    await this.cache.close();
+  }
+}
+
+async function openCache(settings: DaemonSettings, log: Logger, metrics: Metrics): Promise<SpanCache> {
+  const end = performance.now() + CACHE_WAIT_MS;
+  for (;;) {
+    try {
+      return await SpanCache.open(settings.cacheDir, {
+        maxBytes: settings.cacheSize,
+        root: settings.root,
+        log,
+        metrics,
+      });
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'BUSY' || performance.now() > end) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+}

@@ -1,0 +1,75 @@
+import type { ArchiveFile } from '../check/index.js';
+import { ErofsReader, InodeView, mapFileRange } from '../erofs/index.js';
+import type { Follower, LayerSet, OpenLayer } from '../lazy/index.js';
+import type { Logger } from '../metrics/index.js';
+import type { ClientContext, ImageOptions } from '../wire/index.js';
+import { FetchAhead } from './prefetch.js';
+import { LazySource } from './registry-source.js';
+
+/** An image's bytes: there, and being fetched ahead, before the image has a FUSE connection. */
+export class ImageData {
+  readonly file: ArchiveFile;
+  readonly source: LazySource;
+  readonly layers: readonly OpenLayer[];
+  readonly ahead: FetchAhead;
+  /** Fetches what the files that are read lead to; null where that is off, or nothing is known. */
+  readonly follower: Follower | null;
+  readonly #options: ImageOptions;
+  #begun = false;
+  #closed = false;
+
+  /** Takes `file` over; `close` gives it back. @throws FormatError */
+  constructor(file: ArchiveFile, options: ImageOptions, client: ClientContext, set: LayerSet, log: Logger) {
+    const { archive } = file;
+    this.file = file;
+    this.#options = options;
+    // Opening fetches nothing: a node that boots without its registry mounts all the same.
+    this.source = new LazySource(archive.image, client, options.plainHttp);
+    this.layers = archive.image.layers.map((meta, index) =>
+      set.open({
+        meta,
+        table: archive.layers[index]!.table,
+        source: this.source,
+        readState: (span) => archive.checkpointState(index, span),
+      }),
+    );
+    this.ahead = new FetchAhead(archive, this.layers, set, log);
+    this.follower = this.#follow(set, log);
+  }
+
+  #follow(set: LayerSet, log: Logger): Follower | null {
+    const { references, profile, tree, placement } = this.file.archive;
+    const { readahead, prefetch } = this.#options;
+    // A recorded profile knows better what is read.
+    if (references === null || !readahead || !prefetch || profile?.source === 'recorded') return null;
+    const reader = new ErofsReader(tree);
+    const scratch = new InodeView();
+    return set.follow(this.layers, {
+      references,
+      map: (nid, offset, length, visit) =>
+        mapFileRange(reader, placement, scratch, nid, offset, length, (layer, at, bytes) => {
+          if (layer >= 0) visit(layer, at, bytes);
+        }),
+      onFault: (error) => log.warn({ error: String(error) }, 'references cannot be followed'),
+    });
+  }
+
+  /** Begins to fetch what nobody has asked for yet: the archive's profile, then, if wanted, everything. Once. */
+  fetchAhead(): void {
+    if (this.#begun || this.#closed) return;
+    this.#begun = true;
+    const { prefetch, readahead, fill } = this.#options;
+    // Without read-ahead only what is read shall be fetched: a profile is read-ahead, too.
+    this.ahead.begin({ profile: prefetch && readahead, fill });
+  }
+
+  /** When no read is under way any more. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.ahead.cancel();
+    this.follower?.close();
+    for (const open of this.layers) open.close();
+    await this.source.close();
+    this.file.close();
+  }
+}

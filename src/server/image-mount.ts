@@ -1,0 +1,118 @@
+import type { ArchiveFile } from '../check/index.js';
+import { ErofsReader, InodeView, mapFileRange } from '../erofs/index.js';
+import { type FuseMountSpec, type ReadMiss, replyData, replyError } from '../fuse/index.js';
+import type { Logger } from '../metrics/index.js';
+import { noteTouch } from '../spans/index.js';
+import type { ConnectionState, ReadJournal } from '../wire/index.js';
+import type { ImageData } from './image-data.js';
+import type { FetchAhead } from './prefetch.js';
+import { type Piece, Reads } from './reads.js';
+import { Recording } from './recording.js';
+import type { LazySource } from './registry-source.js';
+
+/** One image served through one FUSE connection: the I/O thread's side of it. */
+export class ImageMount {
+  readonly id: number;
+  readonly reads: Reads;
+  readonly fuseFd: number;
+  /** What is read first, for a profile; null after a take-over, which has missed the beginning. */
+  readonly recording: Recording | null;
+  readonly #image: ImageData;
+  readonly #reader: ErofsReader;
+  readonly #scratch = new InodeView();
+  readonly #readahead: boolean;
+
+  /** Takes `image` over; `close` closes it. @throws FormatError */
+  constructor(
+    state: ConnectionState,
+    image: ImageData,
+    fuseFd: number,
+    log: Logger,
+    /** Where to keep a profile of this mount; null: none is recorded. */
+    profiles: string | null,
+    journal: ReadJournal | null,
+  ) {
+    const { archive } = image.file;
+    this.id = state.id;
+    this.#image = image;
+    this.fuseFd = fuseFd;
+    this.#readahead = state.options.readahead;
+    this.#reader = new ErofsReader(archive.tree);
+    this.recording = profiles === null ? null : Recording.begin(archive.image, profiles, log);
+    this.reads = new Reads(
+      {
+        readTimeoutMs: state.options.readTimeout * 1000,
+        map: (nid, offset, size) => this.#map(nid, offset, size),
+        read: (piece, signal) =>
+          image.layers[piece.layer]!.layer.read(piece.layerOffset, piece.length, {
+            signal,
+            ...(piece.file === undefined ? {} : { file: piece.file }),
+          }),
+        replyData: (unique, pieces) => replyData(fuseFd, unique, pieces),
+        replyError: (unique, errno) => replyError(fuseFd, unique, errno),
+        journal,
+      },
+      log.child({ mount: state.id, archive: state.archivePath }),
+    );
+  }
+
+  get file(): ArchiveFile {
+    return this.#image.file;
+  }
+
+  get source(): LazySource {
+    return this.#image.source;
+  }
+
+  get ahead(): FetchAhead {
+    return this.#image.ahead;
+  }
+
+  /** What the FUSE workers are given. */
+  spec(resumed: boolean): FuseMountSpec {
+    return {
+      id: this.id,
+      fd: this.fuseFd,
+      tree: this.file.archive.tree.buffer as SharedArrayBuffer,
+      layers: this.#image.layers.map(({ layer }, i) => ({ ...layer.shared, touch: this.recording?.touch[i] })),
+      placement: this.file.archive.placement,
+      resumed,
+    };
+  }
+
+  miss(miss: ReadMiss): void {
+    this.reads.start(miss.unique, miss.nid, miss.offset, miss.size);
+    // After it: what a reader waits for is asked for first.
+    this.#image.follower?.onMiss(miss.nid, miss.offset, miss.size);
+  }
+
+  #map(nid: number, offset: number, size: number): Piece[] {
+    const pieces: Piece[] = [];
+    let position = offset;
+    mapFileRange(this.#reader, this.file.archive.placement, this.#scratch, nid, offset, size, (layer, at, length) => {
+      pieces.push({ layer, layerOffset: at, length, file: undefined });
+      // The worker noted only the piece that it missed.
+      if (layer >= 0 && this.recording !== null) noteTouch(this.recording.touch[layer]!, at, length);
+      position += length;
+    });
+    if (!this.#readahead || position === offset) return pieces;
+    // A tar holds a file's data in one stretch: what is left of the file follows the last piece.
+    const last = pieces.at(-1)!;
+    if (last.layer < 0) return pieces;
+    this.#reader.inode(nid, this.#scratch);
+    const layerSize = this.#image.layers[last.layer]!.layer.size;
+    const end = Math.min(layerSize, last.layerOffset + last.length + Math.max(0, this.#scratch.size - position));
+    pieces[pieces.length - 1] = { ...last, file: { key: this.id * 2 ** 32 + nid, end } };
+    return pieces;
+  }
+
+  /** After the FUSE workers have let go of it. */
+  async close(): Promise<void> {
+    this.ahead.cancel();
+    this.recording?.stop();
+    this.reads.abandon();
+    // Reads that were given up still hold their layers until they have noticed.
+    await this.reads.stopped();
+    await this.#image.close();
+  }
+}

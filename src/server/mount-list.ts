@@ -1,0 +1,374 @@
+import { closeSync, openSync } from 'node:fs';
+import type { Archive } from '../archive/index.js';
+import { ClipError } from '../bytes/index.js';
+import { ArchiveFile, fileKey } from '../check/index.js';
+import { mountNamespace, readMountInfo } from '../linux/index.js';
+import type { Logger } from '../metrics/index.js';
+import type { SourceOptions } from '../oci/index.js';
+import type { FdSocket, HelloResult, KeeperMethods, Rpc, UnmountMode } from '../wire/index.js';
+import {
+  type ClientContext,
+  type ConnectionState,
+  DEFAULT_IMAGE_OPTIONS,
+  type ImageOptions,
+  isWithin,
+  type PlaceState,
+} from '../wire/index.js';
+import type { Engine } from './engine.js';
+import { describeHolders, findHolders } from './holders.js';
+import type { ImageMount } from './image-mount.js';
+import { LazySource } from './registry-source.js';
+
+export interface MountArguments {
+  readonly archivePath: string;
+  readonly mountPoint: string;
+  readonly mountNamespace: string;
+  readonly requestId: string;
+  readonly options: Partial<ImageOptions>;
+  readonly suid: boolean;
+  readonly dev: boolean;
+  readonly access: SourceOptions;
+}
+
+export interface MountedPlace {
+  readonly connection: ConnectionState;
+  readonly place: PlaceState;
+  readonly reference: string;
+}
+
+/** How long an unmount waits for the kernel to let go of a connection nobody uses. */
+const GONE_WAIT_MS = 1000;
+
+/**
+ * Connections taken over side by side, so that one's round trips to the keeper and the FUSE threads overlap another's parsing.
+ * The socket that brings descriptors holds ten messages (net.unix.max_dgram_qlen).
+ */
+const RESTORED_AT_ONCE = 8;
+
+/** A server process: restores what the keeper holds, then mounts and unmounts as asked. */
+export class MountServer {
+  readonly hello: HelloResult;
+  readonly engine: Engine;
+  readonly #keeper: Rpc<KeeperMethods>;
+  readonly #fds: FdSocket;
+  readonly #log: Logger;
+  readonly #goneWaiters = new Map<number, () => void>();
+  /** Mounts and unmounts happen one after the other: each looks at the list and then changes it. */
+  #queue: Promise<unknown> = Promise.resolve();
+
+  constructor(hello: HelloResult, engine: Engine, keeper: Rpc<KeeperMethods>, fds: FdSocket, log: Logger) {
+    this.hello = hello;
+    this.engine = engine;
+    this.#keeper = keeper;
+    this.#fds = fds;
+    this.#log = log;
+  }
+
+  /** Takes over what the keeper holds. */
+  async restore(): Promise<void> {
+    const waiting = [...this.hello.connections];
+    const takeTurns = async (): Promise<void> => {
+      for (let state = waiting.shift(); state !== undefined; state = waiting.shift()) await this.#restore(state);
+    };
+    await Promise.all(Array.from({ length: RESTORED_AT_ONCE }, takeTurns));
+    await this.#keeper.call('serving', null);
+  }
+
+  /** Takes over a connection that another server (or an earlier clipd) mounted. */
+  async #restore(state: ConnectionState): Promise<void> {
+    const { client, resumed, fdToken } = await this.#keeper.call('take', { id: state.id });
+    const [fuseFd, archiveFd] = this.#fds.take(fdToken) as [number, number];
+    try {
+      const file = new ArchiveFile(archiveFd, state.archivePath);
+      if (file.archive.identity !== state.identity) {
+        file.close();
+        throw new ClipError('CONFLICT', `${state.archivePath} is another archive than the one that was mounted`);
+      }
+      const image = this.engine.open(file, state.options, client);
+      await this.engine.attach(state, fuseFd, image, resumed);
+      this.engine.fetchAhead(image);
+    } catch (error) {
+      await this.engine.detach(state.id);
+      closeSync(fuseFd);
+      const reason = error instanceof Error ? error.message : String(error);
+      this.#log.error(
+        { archive: state.archivePath, places: state.places.map((p) => p.path), reason },
+        'cannot restore',
+      );
+      await this.#keeper.call('drop', { id: state.id, reason });
+    }
+  }
+
+  #serialized<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#queue.then(work);
+    this.#queue = result.catch(() => {});
+    return result;
+  }
+
+  mount(args: MountArguments): Promise<MountedPlace> {
+    return this.#serialized(() => this.#mount(args));
+  }
+
+  async #mount(args: MountArguments): Promise<MountedPlace> {
+    if (args.mountNamespace !== mountNamespace()) {
+      const pid = this.hello.keeperPid;
+      throw new ClipError('CONFLICT', `clipd (pid ${pid}) is in another mount namespace: you would not see the mount`, {
+        hint: `nsenter --mount=/proc/${pid}/ns/mnt clipctl mount …, or start a clipd of your own with another --root`,
+      });
+    }
+    if (this.hello.rootless && (args.suid || args.dev)) {
+      throw new ClipError('PERMISSION', 'only root can mount with --suid or --dev', {
+        hint: 'run as root, or without',
+      });
+    }
+    const connections = await this.#keeper.call('list', null);
+    for (const connection of connections) {
+      for (const place of connection.places) {
+        if (place.path === args.mountPoint) {
+          if (place.requestId === args.requestId) return this.#mounted(connection, place);
+          if (place.restored) return this.#adopt(connection, place, args);
+        }
+        this.#refuseInside(place.path, args);
+      }
+    }
+    this.#refuseForeignMount(args.mountPoint);
+    this.#refuseHiding(args.mountPoint);
+    const fd = openArchiveFd(args.archivePath);
+    // A file that is mounted already need not be read again to know what it is.
+    const key = fileKey(fd);
+    const same = [...this.engine.mounts.values()].find((mount) => mount.file.key === key);
+    let existing = connections.find((c) => c.id === same?.id && !c.detached);
+    let file: ArchiveFile | null = null;
+    if (existing === undefined || this.hello.rootless) {
+      const opened = new ArchiveFile(fd, args.archivePath);
+      file = opened;
+      existing = connections.find((c) => c.identity === opened.archive.identity && !c.detached);
+    } else {
+      closeSync(fd);
+    }
+    if (existing !== undefined && !this.hello.rootless) {
+      file?.close();
+      requireSameOptions(existing, args);
+      const client = this.#preferAccess(existing.id, args);
+      const place = await this.#keeper.call('bind', { id: existing.id, place: placeRequest(args), client });
+      return this.#mounted(existing, place);
+    }
+    return this.#connect(args, file!);
+  }
+
+  /** Whoever mounts is the last to know how the registry is reached. @returns what the keeper is to remember */
+  #preferAccess(id: number, args: MountArguments): ClientContext {
+    const { source } = this.engine.mounts.get(id)!;
+    source.prefer(args.access);
+    return source.context;
+  }
+
+  /**
+   * Everything was killed, and the first mount after that is at a place that was brought back with the others: if it is what
+   * the client asks for, it has it.
+   */
+  async #adopt(connection: ConnectionState, place: PlaceState, args: MountArguments): Promise<MountedPlace> {
+    const file = new ArchiveFile(openArchiveFd(args.archivePath), args.archivePath);
+    file.close();
+    const hint = `clipctl umount ${place.path}`;
+    if (file.archive.identity !== connection.identity || !this.engine.mounts.has(connection.id)) {
+      const message = `${place.path} was mounted again, with ${connection.archivePath}, after clipd was killed`;
+      throw new ClipError('BUSY', message, { hint });
+    }
+    requireSameOptions(connection, args);
+    for (const flag of ['suid', 'dev'] as const) {
+      if (place[flag] === args[flag]) continue;
+      const message = `${place.path} was mounted again after clipd was killed, with ${flag} ${place[flag]}, not ${args[flag]}`;
+      throw new ClipError('CONFLICT', message, { hint });
+    }
+    const client = this.#preferAccess(connection.id, args);
+    return this.#mounted(
+      connection,
+      await this.#keeper.call('adopt', { id: connection.id, place: placeRequest(args), client }),
+    );
+  }
+
+  async #connect(args: MountArguments, file: ArchiveFile): Promise<MountedPlace> {
+    const identity = file.archive.identity;
+    const options = { ...DEFAULT_IMAGE_OPTIONS, ...args.options };
+    const client = LazySource.contextOf(args.access);
+    const image = this.engine.open(file, options, client);
+    // The link has nothing to do until the first reader comes: what he will want can be on its way before he can, and what
+    // inflates it can boot meanwhile.
+    this.engine.fetchAhead(image);
+    this.engine.warm();
+    const fdToken = this.#fds.send([file.fd]);
+    const place = placeRequest(args);
+    let reply: Awaited<ReturnType<KeeperMethods['connect']>>;
+    try {
+      reply = await this.#keeper.call('connect', {
+        identity,
+        archivePath: args.archivePath,
+        options,
+        client,
+        fdToken,
+        place,
+      });
+    } catch (error) {
+      await image.close();
+      throw error;
+    }
+    const { connection } = reply;
+    const [fuseFd] = this.#fds.take(reply.fdToken) as [number];
+    try {
+      await this.engine.attach(connection, fuseFd, image, false);
+      const bound = this.hello.rootless
+        ? connection.places[0]!
+        : await this.#keeper.call('bind', { id: connection.id, place });
+      return this.#mounted(connection, bound);
+    } catch (error) {
+      await this.#keeper.call('drop', { id: connection.id, reason: null });
+      await this.engine.detach(connection.id);
+      closeSync(fuseFd);
+      throw error;
+    }
+  }
+
+  #mounted(connection: ConnectionState, place: PlaceState): MountedPlace {
+    return { connection, place, reference: this.archiveOf(connection.id)?.image.reference ?? '' };
+  }
+
+  archiveOf(id: number): Archive | undefined {
+    return this.engine.mounts.get(id)?.file.archive;
+  }
+
+  #refuseInside(place: string, args: MountArguments): void {
+    if (args.mountPoint === place) {
+      throw new ClipError('BUSY', `${place} is a clip mount already`, { hint: `clipctl umount ${place}` });
+    }
+    if (isWithin(args.mountPoint, place)) {
+      throw new ClipError('CONFLICT', `mount point ${args.mountPoint} is inside the clip mount ${place}`, {
+        hint: 'give a directory outside of it',
+      });
+    }
+    // Reading the archive would wait for the mount, and the mount for the archive.
+    if (isWithin(args.archivePath, place)) {
+      throw new ClipError('CONFLICT', `archive ${args.archivePath} is inside the clip mount ${place}`, {
+        hint: 'copy it out first',
+      });
+    }
+  }
+
+  /** Behind a mount on top of them nobody would find our socket, and we not our state. */
+  #refuseHiding(mountPoint: string): void {
+    for (const own of this.engine.directories) {
+      if (!isWithin(own, mountPoint)) continue;
+      throw new ClipError('CONFLICT', `a mount on ${mountPoint} would hide ${own}, which clipd uses`, {
+        hint: 'give another directory, or clipd other places: --root DIR --cache-dir DIR',
+      });
+    }
+  }
+
+  #refuseForeignMount(mountPoint: string): void {
+    const top = readMountInfo().findLast((mount) => mount.mountPoint === mountPoint);
+    if (top?.type !== 'fuse.clip') return;
+    throw new ClipError('BUSY', `${mountPoint} is a clip mount of another clipd, or a dead one (${top.source})`, {
+      hint: `clipctl umount --lazy ${mountPoint}`,
+    });
+  }
+
+  unmount(path: string, mode: UnmountMode): Promise<{ closed: boolean }> {
+    return this.#serialized(() => this.#unmount(path, mode));
+  }
+
+  async #unmount(path: string, mode: UnmountMode): Promise<{ closed: boolean }> {
+    await this.#keeper.call('list', null); // takes note of places that somebody else unmounted
+    let result: { id: number; closed: boolean };
+    try {
+      result = await this.#keeper.call('unbind', { path, mode });
+    } catch (error) {
+      if (!(error instanceof ClipError) || error.code !== 'BUSY') throw error;
+      const holders = findHolders(path, readMountInfo());
+      throw new ClipError('BUSY', `${path} is busy: ${describeHolders(holders)}`, {
+        hint: 'end them, or: clipctl umount --lazy (they keep what they have open) or --force (they get errors)',
+      });
+    }
+    if (result.closed) await this.#waitGone(result.id);
+    return { closed: result.closed };
+  }
+
+  /** After its last place the kernel ends the connection, at once unless somebody still holds a file of it. */
+  async #waitGone(id: number): Promise<void> {
+    if (!this.engine.mounts.has(id)) return;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, GONE_WAIT_MS);
+      this.#goneWaiters.set(id, () => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
+    this.#goneWaiters.delete(id);
+  }
+
+  async gone(id: number): Promise<void> {
+    const mount = this.engine.mounts.get(id);
+    if (mount === undefined) return;
+    await this.engine.detach(id);
+    closeSync(mount.fuseFd);
+    await this.#keeper.call('drop', { id, reason: null });
+    this.#goneWaiters.get(id)?.();
+  }
+
+  /** The image that is mounted at a place. @throws ClipError NOT_FOUND */
+  async mountOf(place: string): Promise<ImageMount> {
+    const connection = (await this.list()).find(({ places }) => places.some(({ path }) => path === place));
+    const mount = connection === undefined ? undefined : this.engine.mounts.get(connection.id);
+    if (mount !== undefined) return mount;
+    throw new ClipError('NOT_FOUND', `${place} is not a clip mount of this clipd`, { hint: 'clipctl ps lists them' });
+  }
+
+  list(): Promise<readonly ConnectionState[]> {
+    return this.#keeper.call('list', null);
+  }
+
+  standby(): Promise<{ pid: number | null }> {
+    return this.#keeper.call('standby', null);
+  }
+
+  stop(onlyIfIdle: boolean): Promise<{ stopping: boolean }> {
+    return this.#keeper.call('stop', { onlyIfIdle });
+  }
+
+  upgrade(serverModule: string): Promise<{ version: string }> {
+    return this.#keeper.call('upgrade', { serverModule });
+  }
+}
+
+function placeRequest(args: MountArguments): { path: string; suid: boolean; dev: boolean; requestId: string } {
+  return { path: args.mountPoint, suid: args.suid, dev: args.dev, requestId: args.requestId };
+}
+
+function openArchiveFd(path: string): number {
+  try {
+    return openSync(path, 'r');
+  } catch (cause) {
+    const code = (cause as NodeJS.ErrnoException).code;
+    if (code === 'ENOENT') {
+      throw new ClipError('NOT_FOUND', `archive ${path} does not exist`, { cause, hint: 'clipctl index makes one' });
+    }
+    throw new ClipError('PERMISSION', `archive ${path} cannot be opened: ${code}`, { cause });
+  }
+}
+
+/** One connection serves all places of an image, so what decides how it is served cannot differ. */
+function requireSameOptions(existing: ConnectionState, args: MountArguments): void {
+  for (const [name, wanted] of Object.entries(args.options)) {
+    const has = existing.options[name as keyof ImageOptions];
+    if (wanted === undefined || wanted === has) continue;
+    throw new ClipError(
+      'CONFLICT',
+      `${args.archivePath} is mounted already with ${name} ${String(has)}, not ${String(wanted)}`,
+      {
+        hint:
+          name === 'fill' && wanted === true
+            ? `clipctl prefetch ${existing.places[0]?.path ?? 'DIR'} fetches all of it now`
+            : `use the same option, or unmount ${existing.places[0]?.path ?? 'it'} first`,
+      },
+    );
+  }
+}

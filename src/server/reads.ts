@@ -1,0 +1,262 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ClipError } from '../bytes/index.js';
+import type { FileHint } from '../lazy/index.js';
+import { Errno } from '../linux/index.js';
+import type { Logger } from '../metrics/index.js';
+import { mayPass } from '../oci/index.js';
+import type { ReadJournal } from '../wire/index.js';
+
+/** A piece of a file: bytes of a layer, or a hole (layer −1). */
+export interface Piece {
+  readonly layer: number;
+  readonly layerOffset: number;
+  readonly length: number;
+  /** For read-ahead; absent where it is off. */
+  readonly file: FileHint | undefined;
+}
+
+/** What a miss needs of a mount, and where its answer goes. */
+export interface ReadSource {
+  readonly readTimeoutMs: number;
+  /** Where file bytes lie. @throws FormatError */
+  map(nid: number, offset: number, size: number): Piece[];
+  read(piece: Piece, signal: AbortSignal): Promise<Uint8Array>;
+  replyData(unique: bigint, pieces: Uint8Array[]): void;
+  replyError(unique: bigint, errno: number): void;
+  /** Where the next server finds what this one has not answered; null where the kernel asks it again. */
+  readonly journal?: Pick<ReadJournal, 'begin' | 'end'> | null;
+}
+
+/**
+ * Reads of one mount that are fetched at once. The kernel asks for at most 128 KiB at a time, so this many hold 64 MiB
+ * of replies; what comes beyond waits as three numbers each, and the kernel bounds that (max_background, and one per
+ * blocked thread). Per mount, so that one dead registry does not use up what the others need.
+ */
+export const MAX_READS = 512;
+
+interface Pending {
+  readonly unique: bigint;
+  readonly nid: number;
+  readonly offset: number;
+  readonly size: number;
+  readonly abort: AbortController;
+  timer: NodeJS.Timeout | null;
+  answered: boolean;
+}
+
+/** A read that timed out, and which of its pages the kernel has asked for again since. */
+interface Expired {
+  readonly nid: number;
+  readonly offset: number;
+  readonly end: number;
+  readonly until: number;
+  readonly repeated: Set<number>;
+}
+
+/**
+ * The kernel reads ahead, and when that fails asks once more for the page that its reader waits for: the same read(2), whose
+ * time is over. That comes within a moment; what comes later is another read, and tries again.
+ */
+const REPEAT_MS = 100;
+
+/** Between tries of a read whose registry is away: doubled from the one to the other. */
+const FIRST_PAUSE_MS = 100;
+const MAX_PAUSE_MS = 5_000;
+
+export interface ReadCounters {
+  reads: number;
+  errors: number;
+  interrupted: number;
+  timedOut: number;
+  /** Had to wait for one of MAX_READS. */
+  queued: number;
+}
+
+export function newReadCounters(): ReadCounters {
+  return { reads: 0, errors: 0, interrupted: 0, timedOut: 0, queued: 0 };
+}
+
+/**
+ * The reads of a mount that FUSE workers could not answer. Each ends in exactly one reply: its bytes, EINTR when its
+ * reader was interrupted, EIO after the read timeout or when the bytes cannot be had (DESIGN §3.5).
+ */
+export class Reads {
+  readonly counters = newReadCounters();
+  readonly #source: ReadSource;
+  readonly #log: Logger;
+  readonly #pending = new Map<bigint, Pending>();
+  readonly #waiting: Pending[] = [];
+  #expired: Expired[] = [];
+  #running = 0;
+  /** When each cause was last logged: a dead registry would otherwise write a line a read. */
+  readonly #logged = new Map<string, number>();
+
+  constructor(source: ReadSource, log: Logger) {
+    this.#source = source;
+    this.#log = log;
+  }
+
+  get inFlight(): number {
+    return this.#pending.size;
+  }
+
+  start(unique: bigint, nid: number, offset: number, size: number): void {
+    if (this.#expired.length > 0 && this.#repeats(nid, offset, size)) {
+      this.counters.reads++;
+      this.#source.replyError(unique, Errno.EIO);
+      return;
+    }
+    const abort = new AbortController();
+    const pending: Pending = { unique, nid, offset, size, abort, timer: null, answered: false };
+    this.#pending.set(unique, pending);
+    this.#source.journal?.begin({ unique, nid, offset, size });
+    this.counters.reads++;
+    pending.timer = setTimeout(() => this.#timeOut(pending), this.#source.readTimeoutMs);
+    if (this.#running < MAX_READS) void this.#run(pending);
+    else {
+      this.counters.queued++;
+      this.#waiting.push(pending);
+    }
+  }
+
+  /**
+   * The reader of this request got a signal: it is answered at once, and its fetch given up unless others wait for it.
+   * @returns false when no such read is pending
+   */
+  interrupt(unique: bigint): boolean {
+    const pending = this.#pending.get(unique);
+    if (pending === undefined) return false;
+    this.counters.interrupted++;
+    this.#fail(pending, Errno.EINTR);
+    return true;
+  }
+
+  /** Nobody waits any more: the mount has gone, or another server will be asked again. */
+  abandon(): void {
+    for (const pending of [...this.#pending.values()]) {
+      this.#forget(pending);
+      pending.abort.abort();
+    }
+    this.#waiting.length = 0;
+  }
+
+  /** Resolves when no fetch is running, which after `abandon` is at once or nearly so. */
+  async stopped(): Promise<void> {
+    while (this.#running > 0) await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+
+  /** Resolves when nothing is under way, or after `milliseconds`. */
+  async idle(milliseconds: number): Promise<void> {
+    const end = performance.now() + milliseconds;
+    while (this.#pending.size > 0 && performance.now() < end) {
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  }
+
+  #repeats(nid: number, offset: number, size: number): boolean {
+    const now = performance.now();
+    this.#expired = this.#expired.filter((read) => read.until > now);
+    const read = this.#expired.find(
+      (read) => read.nid === nid && offset >= read.offset && offset + size <= read.end && !read.repeated.has(offset),
+    );
+    read?.repeated.add(offset);
+    return read !== undefined;
+  }
+
+  #timeOut(pending: Pending): void {
+    this.counters.timedOut++;
+    const { nid, offset, size } = pending;
+    this.#expired.push({ nid, offset, end: offset + size, until: performance.now() + REPEAT_MS, repeated: new Set() });
+    this.#logOnce('a read timed out', '', { nid: pending.nid, seconds: this.#source.readTimeoutMs / 1000 });
+    this.#fail(pending, Errno.EIO);
+  }
+
+  #fail(pending: Pending, errno: number): void {
+    if (pending.answered) return;
+    this.#settle(pending);
+    this.#source.replyError(pending.unique, errno);
+    pending.abort.abort();
+  }
+
+  #settle(pending: Pending): void {
+    this.#forget(pending);
+    this.#source.journal?.end(pending.unique);
+  }
+
+  #forget(pending: Pending): void {
+    pending.answered = true;
+    if (pending.timer !== null) clearTimeout(pending.timer);
+    this.#pending.delete(pending.unique);
+  }
+
+  async #run(pending: Pending): Promise<void> {
+    this.#running++;
+    const source = this.#source;
+    try {
+      const parts = await Promise.all(
+        source
+          .map(pending.nid, pending.offset, pending.size)
+          .map((piece) => (piece.layer < 0 ? zeros(piece.length) : this.#bytes(piece, pending))),
+      );
+      if (!pending.answered) {
+        this.#settle(pending);
+        source.replyData(pending.unique, parts);
+      }
+    } catch (error) {
+      if (!pending.answered) {
+        this.counters.errors++;
+        const cause = error instanceof ClipError ? { code: error.code, error: error.message } : { err: error };
+        this.#logOnce('a read failed', String(error), { nid: pending.nid, ...cause });
+        this.#fail(pending, Errno.EIO);
+      }
+    } finally {
+      this.#running--;
+      this.#next();
+    }
+  }
+
+  /** The archive is here, so there was a registry. While it cannot be reached a read waits, as long as the read timeout lets it. */
+  async #bytes(piece: Piece, { nid, abort }: Pending): Promise<Uint8Array> {
+    for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(2 * pause, MAX_PAUSE_MS)) {
+      try {
+        return await this.#source.read(piece, abort.signal);
+      } catch (error) {
+        if (!mayPass(error)) throw error;
+        this.#logOnce('a read waits for its registry', String(error), { nid, error: String(error) });
+      }
+      await sleep(pause, undefined, { signal: abort.signal });
+    }
+  }
+
+  #next(): void {
+    for (;;) {
+      const pending = this.#waiting.shift();
+      if (pending === undefined) return;
+      if (pending.answered) continue;
+      void this.#run(pending);
+      return;
+    }
+  }
+
+  #logOnce(message: string, cause: string, fields: Record<string, unknown>): void {
+    const key = `${message} ${cause}`;
+    const now = performance.now();
+    const last = this.#logged.get(key);
+    if (last !== undefined && now - last < LOG_INTERVAL_MS) return;
+    if (this.#logged.size >= MAX_LOGGED) this.#logged.clear();
+    this.#logged.set(key, now);
+    this.#log.error(fields, message);
+  }
+}
+
+/** The same cause is logged once in this time. */
+const LOG_INTERVAL_MS = 60_000;
+/** Causes remembered; beyond it we forget them all and log anew. */
+const MAX_LOGGED = 256;
+
+/** The kernel never asks for more than this in one read. */
+const ZEROS = new Uint8Array(128 * 1024);
+
+function zeros(length: number): Uint8Array {
+  return length <= ZEROS.length ? ZEROS.subarray(0, length) : new Uint8Array(length);
+}

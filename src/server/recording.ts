@@ -1,0 +1,78 @@
+import { createHash } from 'node:crypto';
+import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { ImageMeta } from '../archive/index.js';
+import { PROFILE_FORMAT, type RecordedProfile, touchedRanges } from '../lazy/index.js';
+import type { Logger } from '../metrics/index.js';
+import { newTouchRecords, recording, stopRecording, type TouchRecord } from '../spans/index.js';
+
+/** A start is over by then; what is read later is work, and no profile can foresee it (issue 6). */
+const RECORD_MS = 60_000;
+
+/** One file per image and entrypoint: the same layers start differently under another command. */
+export function profileName(image: Pick<ImageMeta, 'manifestDigest' | 'config'>): string {
+  const { Entrypoint, Cmd } = (image.config.config ?? {}) as Record<string, unknown>;
+  const command = createHash('sha256')
+    .update(JSON.stringify([Entrypoint ?? [], Cmd ?? []]))
+    .digest('hex');
+  return `${image.manifestDigest.replace(/^\w+:/, '')}-${command.slice(0, 12)}.json`;
+}
+
+/** What the readers of one mount touch first, from its start until it is stopped or its time is up. */
+export class Recording {
+  readonly touch: readonly TouchRecord[];
+  readonly #image: ImageMeta;
+  readonly #path: string;
+  readonly #log: Logger;
+  readonly #timer: NodeJS.Timeout;
+  #profile: RecordedProfile | null = null;
+
+  private constructor(touch: readonly TouchRecord[], image: ImageMeta, directory: string, log: Logger) {
+    this.touch = touch;
+    this.#image = image;
+    this.#path = join(directory, profileName(image));
+    this.#log = log;
+    this.#timer = setTimeout(() => this.stop(), RECORD_MS).unref();
+  }
+
+  /** Null when the image is too large to be recorded. */
+  static begin(image: ImageMeta, directory: string, log: Logger): Recording | null {
+    const touch = newTouchRecords(image.layers.map((layer) => layer.uncompressedSize));
+    return touch === null ? null : new Recording(touch, image, directory, log);
+  }
+
+  get active(): boolean {
+    return this.#profile === null && this.touch.length > 0 && recording(this.touch[0]!);
+  }
+
+  /** Where it is kept. */
+  get path(): string {
+    return this.#path;
+  }
+
+  /** Ends it, the first time, and keeps what was recorded; a mount that nobody read leaves the last profile as it is. */
+  stop(): RecordedProfile {
+    if (this.#profile !== null) return this.#profile;
+    clearTimeout(this.#timer);
+    for (const record of this.touch) stopRecording(record);
+    const { manifestDigest, layers } = this.#image;
+    const ranges = touchedRanges(
+      this.touch,
+      layers.map((layer) => layer.uncompressedSize),
+    );
+    this.#profile = { format: PROFILE_FORMAT, manifestDigest, layers: layers.map((layer) => layer.digest), ranges };
+    if (ranges.length > 0) this.#keep(this.#profile);
+    return this.#profile;
+  }
+
+  /** A cache directory that cannot be written costs the profile, not the mount. */
+  #keep(profile: RecordedProfile): void {
+    try {
+      mkdirSync(join(this.#path, '..'), { recursive: true, mode: 0o700 });
+      writeFileSync(`${this.#path}.new`, `${JSON.stringify(profile)}\n`, { mode: 0o600 });
+      renameSync(`${this.#path}.new`, this.#path);
+    } catch (error) {
+      this.#log.warn({ path: this.#path, error: String(error) }, 'the profile cannot be kept');
+    }
+  }
+}

@@ -1,0 +1,106 @@
+import { isDeepStrictEqual } from 'node:util';
+import type { ImageMeta } from '../archive/index.js';
+import { ClipError } from '../bytes/index.js';
+import type { BlobSource } from '../lazy/index.js';
+import type { ImageSource, SourceOptions } from '../oci/index.js';
+import type { ClientContext } from '../wire/index.js';
+
+/** Ways to one registry that are kept: each place of an image may have come with its own. */
+const MAX_WAYS = 4;
+
+interface Way {
+  readonly access: SourceOptions;
+  source: Promise<ImageSource> | null;
+}
+
+/**
+ * An archive's way to its layers, opened by the first fetch: mounting needs no network (a node may boot without its
+ * registry), and a server that takes over answers from its cache before it loads a registry client.
+ *
+ * Places of one image share it, and with it the credentials, proxies and certificates that each of them brought: those of
+ * the place mounted last are used, and when the registry refuses them those before.
+ */
+export class LazySource implements BlobSource {
+  readonly #image: ImageMeta;
+  readonly #plainHttp: boolean;
+  #ways: Way[];
+  readonly #retired: Way[] = [];
+
+  constructor(image: ImageMeta, context: ClientContext, plainHttp: boolean) {
+    this.#image = image;
+    this.#plainHttp = plainHttp;
+    const { ways } = context as { ways?: readonly SourceOptions[] };
+    // Nobody's: after a crash of everything this process looks for its own user's.
+    this.#ways = (ways === undefined || ways.length === 0 ? [{}] : ways).map((access) => ({ access, source: null }));
+  }
+
+  /** What the keeper keeps for the next server. */
+  get context(): ClientContext {
+    return { ways: this.#ways.map((way) => way.access) };
+  }
+
+  /** The context of a mount that its first place brings. */
+  static contextOf(access: SourceOptions): ClientContext {
+    return { ways: [access] };
+  }
+
+  /** Another place was mounted, with this access. */
+  prefer(access: SourceOptions): void {
+    const known = this.#ways.find((way) => isDeepStrictEqual(way.access, access));
+    const others = this.#ways.filter((way) => way !== known && Object.keys(way.access).length > 0);
+    const ways = [known ?? { access, source: null }, ...others];
+    this.#ways = ways.slice(0, MAX_WAYS);
+    // Fetches may be under way on those that are not used again.
+    this.#retired.push(...ways.slice(MAX_WAYS).filter((way) => way.source !== null));
+  }
+
+  #open(way: Way): Promise<ImageSource> {
+    way.source ??= import('../oci/index.js').then((oci) =>
+      oci.sourceForArchive(this.#image, {
+        ...way.access,
+        plainHttp: this.#plainHttp || way.access.plainHttp === true,
+      }),
+    );
+    return way.source;
+  }
+
+  fetchBlob(...args: Parameters<ImageSource['fetchBlob']>): ReturnType<ImageSource['fetchBlob']> {
+    return this.#tryAll((source) => source.fetchBlob(...args));
+  }
+
+  fetchInto(...args: Parameters<ImageSource['fetchInto']>): ReturnType<ImageSource['fetchInto']> {
+    const [digest, start, target, options] = args;
+    // What has come may be in use already: another way goes on behind it.
+    let done = 0;
+    return this.#tryAll((source) => {
+      const before = done;
+      const onBytes = (received: number): Promise<void> | null => {
+        done = before + received;
+        return options.onBytes?.(done) ?? null;
+      };
+      return source.fetchInto(digest, start + before, target.subarray(before), { ...options, onBytes });
+    });
+  }
+
+  async #tryAll<T>(fetch: (source: ImageSource) => Promise<T>): Promise<T> {
+    let refused: unknown;
+    for (const way of [...this.#ways]) {
+      try {
+        const got = await fetch(await this.#open(way));
+        // What was refused once is not asked first again.
+        if (refused !== undefined && this.#ways.includes(way)) {
+          this.#ways = [way, ...this.#ways.filter((other) => other !== way)];
+        }
+        return got;
+      } catch (error) {
+        if (!(error instanceof ClipError) || error.code !== 'UNAUTHORIZED') throw error;
+        refused ??= error;
+      }
+    }
+    throw refused;
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#ways, ...this.#retired].map(async (way) => (await way.source)?.close()));
+  }
+}

@@ -1,0 +1,120 @@
+import { ClipError } from '../bytes/index.js';
+import { FusePool } from '../fuse/index.js';
+import { dieWithParent } from '../linux/index.js';
+import type { Logger, Metrics } from '../metrics/index.js';
+import {
+  type DaemonSettings,
+  FDS_SOCKET_FD,
+  FdSocket,
+  KEEPER_PROTOCOL,
+  type KeeperMethods,
+  Rpc,
+  restoreExtraCertificates,
+  type ServerMethods,
+  toWireError,
+} from '../wire/index.js';
+import type { Engine } from './engine.js';
+import type { MountServer } from './mount-list.js';
+
+/** So long the cores are left to a first mount and the program that it is for. A server that waits in reserve has no hurry either. */
+const FIRST_USE_MS = 2000;
+
+export interface ServerProcessContext {
+  readonly server: MountServer;
+  readonly settings: DaemonSettings;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+}
+
+/**
+ * The whole life of a server process but its API: ties this process to the keeper that spawned it, takes over its
+ * connections, and ends when the keeper says so or has gone.
+ *
+ * The order is what makes readers of a killed server, and whoever mounts first, wait less: a FUSE thread boots on one core
+ * while this thread loads the engine on another; what only misses need comes after the connections are answered.
+ * @param closeApi called first when the keeper wants this server to end: no more requests
+ */
+export async function runServer(
+  settings: DaemonSettings,
+  version: string,
+  closeApi: () => Promise<void>,
+): Promise<ServerProcessContext> {
+  process.title = 'clipd server';
+  // For credential helpers, and for connections brought back by a keeper that had nobody's credentials.
+  restoreExtraCertificates(process.env);
+  // Without its keeper a server is nothing: mounts belong to the next clipd.
+  dieWithParent('SIGKILL');
+  process.on('disconnect', () => process.exit(0));
+  // It may have been killed before we got here: a server that stayed would hold the socket on which clients wait for ever.
+  if (!process.connected) process.exit(0);
+  // Ctrl-C in a terminal goes to the whole group; the keeper decides what happens.
+  process.on('SIGINT', () => {});
+  process.on('SIGTERM', () => {});
+
+  let engine: Engine | null = null;
+  let server: MountServer | null = null;
+  let log: Logger | null = null;
+  /** Requests in this process's hands would never be answered: the next one asks the kernel for them again. */
+  const die = (err: unknown, message: string): void => {
+    if (log === null) process.stderr.write(`${String((err as Error).stack ?? err)}\n`);
+    else log.fatal({ err }, message);
+    process.exit(1);
+  };
+  process.on('uncaughtException', (err) => die(err, 'this server process ends'));
+
+  const fuse = new FusePool({
+    ...(settings.workers === undefined ? {} : { workers: settings.workers }),
+    ...(settings.resend === undefined ? {} : { resend: settings.resend }),
+    onMiss: (miss) => engine?.mounts.get(miss.mountId)?.miss(miss),
+    onInterrupt: (id, unique) => engine?.mounts.get(id)?.reads.interrupt(unique) ?? false,
+    onGone: (id) => void server?.gone(id),
+    onFault: (id, cause) => log?.error({ mount: id, cause }, 'a request was answered with EIO'),
+    onFailure: (error) => die(error, 'a FUSE worker died: this server process ends'),
+  });
+  const completeFuse = (): void => void fuse.complete().catch(() => {}); // onFailure
+  fuse.start().catch(() => {}); // onFailure; attach() waits for it
+  setTimeout(completeFuse, FIRST_USE_MS);
+
+  const fds = new FdSocket(FDS_SOCKET_FD);
+  const methods = {
+    drain: async ({ milliseconds }: { milliseconds: number }) => {
+      await closeApi();
+      await engine?.drain(milliseconds);
+      process.exit(0);
+    },
+  } satisfies ServerMethods;
+  const keeper = new Rpc<KeeperMethods>(process, (name) => methods[name as keyof ServerMethods]);
+  try {
+    const [parts, { MountServer }] = await Promise.all([import('./engine.js'), import('./mount-list.js')]);
+    const ownLog = parts.lazyLogger({ name: 'server', level: settings.verbose ? 'debug' : 'info' });
+    log = ownLog;
+    const metrics = new parts.Metrics();
+    // Everything is loaded: from here on a server in reserve waits for its turn.
+    const hello = await keeper.call('hello', { protocol: KEEPER_PROTOCOL, version });
+    engine = await parts.Engine.start({ settings, log, metrics }, fuse);
+    server = new MountServer(hello, engine, keeper, fds, log);
+    const startMs = Math.round(performance.now());
+    await server.restore();
+    const readyMs = Math.round(performance.now());
+    const running = engine;
+    const connections = hello.connections.length;
+    const settle = (): void => {
+      completeFuse();
+      running.warm();
+      ownLog.info({ restarts: hello.restarts, connections, startMs, readyMs }, 'serving');
+    };
+    if (connections > 0) setTimeout(settle, 0);
+    else {
+      // Who started us is about to ask for a mount, and then for what is in it: that comes first.
+      setTimeout(() => void import('../oci/index.js'), 0);
+      setTimeout(settle, FIRST_USE_MS);
+    }
+    return { server, settings, log, metrics };
+  } catch (error) {
+    // Before anything was served the keeper passes this on to who started it; later it tries again, with back-off.
+    const fields = error instanceof ClipError ? { error: error.message, hint: error.hint } : { err: error };
+    log?.fatal(fields, 'cannot serve');
+    await keeper.call('cannotServe', { error: toWireError(error) });
+    process.exit(1);
+  }
+}

@@ -1,0 +1,30 @@
+import type { Server } from 'node:http';
+import { packageVersion } from '../metrics/index.js';
+import { type DaemonSettings, LISTEN_FD, SETTINGS_VARIABLE } from '../wire/index.js';
+
+/** The server process of clipd, spawned by the keeper. */
+const settings = JSON.parse(process.env[SETTINGS_VARIABLE] ?? '{}') as DaemonSettings;
+const version = packageVersion();
+let api: Server | null = null;
+
+async function main(): Promise<void> {
+  const { runServer } = await import('./run-server.js');
+  const starting = runServer(settings, version, async () => {
+    await new Promise<void>((resolve) => {
+      if (api === null) return resolve();
+      // Requests under way are answered; connections kept alive are not waited for.
+      api.close(() => resolve());
+      api.closeIdleConnections();
+      setTimeout(() => api?.closeAllConnections(), 500).unref();
+    });
+  });
+  // Loaded while a FUSE thread boots.
+  const [{ createApiServer }, { routesOf }] = await Promise.all([import('./api/http.js'), import('./api/routes.js')]);
+  const context = await starting;
+  api = createApiServer(routesOf(context, version), (err) => context.log.error({ err }, 'a request failed'));
+  // A client that goes away mid-answer is not an event.
+  api.on('clientError', (_error, socket) => socket.destroy());
+  api.listen({ fd: LISTEN_FD });
+}
+
+void main();

@@ -1,0 +1,179 @@
+import type { CachedFile, CacheSummary, VerifiedFile } from '../cache/index.js';
+import type { RecordedProfile } from '../lazy/index.js';
+import type { UnmountMode } from './keeper-protocol.js';
+import type { ImageOptions } from './mount-state.js';
+import type { PrefetchState } from './prefetch.js';
+import type { WireError } from './rpc.js';
+
+/** The control API (docs/api.md): HTTP + JSON over a unix socket. Paths start with the version. */
+export const API = {
+  health: '/v1/health',
+  mounts: '/v1/mounts',
+  unmount: '/v1/unmount',
+  wait: '/v1/wait',
+  stats: '/v1/stats',
+  stop: '/v1/stop',
+  upgrade: '/v1/upgrade',
+  prefetch: '/v1/prefetch',
+  prefetchCancel: '/v1/prefetch/cancel',
+  profileStop: '/v1/profile/stop',
+  cache: '/v1/cache',
+  cacheLayers: '/v1/cache/layers',
+  cachePrune: '/v1/cache/prune',
+  cacheVerify: '/v1/cache/verify',
+} as const;
+
+export interface Health {
+  readonly status: 'ok';
+  readonly version: string;
+  readonly node: string;
+  readonly root: string;
+  readonly cacheDir: string;
+  /** Of the keeper; see `mountNamespace` in linux/. */
+  readonly mountNamespace: string;
+  readonly keeperPid: number;
+  readonly serverPid: number;
+  /** Seconds since the keeper started. */
+  readonly uptime: number;
+  /** Server processes lost since then. */
+  readonly restarts: number;
+  readonly mounts: number;
+}
+
+export interface MountRequest {
+  /** Absolute, links resolved. */
+  readonly archivePath: string;
+  /** Absolute, links resolved. */
+  readonly mountPoint: string;
+  /** The caller's: mounting into another namespace than ours would show the caller nothing. */
+  readonly mountNamespace: string;
+  /** Chosen by the client, the same when it repeats a request. */
+  readonly requestId: string;
+  /** Only what the caller asked for: it conflicts with what runs already, a default does not. */
+  readonly options?: Partial<ImageOptions>;
+  readonly suid?: boolean;
+  readonly dev?: boolean;
+  /** RegistryAccess of oci/: what the caller's environment and credential files say. */
+  readonly access?: Readonly<Record<string, unknown>>;
+  /** Of the clipd the caller expects; an error if it is another. */
+  readonly daemon?: {
+    readonly cacheDir?: string;
+    readonly cacheSize?: number;
+    readonly workers?: number;
+    readonly contentCache?: string;
+  };
+}
+
+export interface MountInfoReply {
+  readonly mountPoint: string;
+  readonly archivePath: string;
+  readonly identity: string;
+  readonly reference: string;
+  /** Places that show the same image share one connection. */
+  readonly connection: number;
+  readonly suid: boolean;
+  readonly dev: boolean;
+  readonly options: ImageOptions;
+  /** ISO 8601. */
+  readonly mountedAt: string;
+  /** What is, or was, fetched before anybody reads it. Of the image: its places share it. */
+  readonly prefetches: readonly PrefetchState[];
+}
+
+export interface UnmountRequest {
+  readonly mountPoint: string;
+  readonly mode: UnmountMode;
+}
+
+export interface UnmountReply {
+  readonly mountPoint: string;
+  /** It was the image's last place. */
+  readonly closed: boolean;
+}
+
+export interface ProfileReply {
+  readonly mountPoint: string;
+  /** Where clipd keeps it; the next mount of this image that is read replaces it. */
+  readonly path: string;
+  readonly profile: RecordedProfile;
+}
+
+/** Of one image: its places share what is fetched. Without `profile` and `paths` all of it. */
+export interface PrefetchRequest {
+  readonly mountPoint: string;
+  /** What the archive's profile names. */
+  readonly profile?: true;
+  /** Paths of the image, and globs. */
+  readonly paths?: readonly string[];
+  /** For all of it: compressed bytes a second, if not as fast as it goes. */
+  readonly bytesPerSecond?: number;
+}
+
+/** A prefetch ends with the server that runs it; what it has fetched stays. */
+export interface PrefetchReply extends PrefetchState {
+  readonly mountPoint: string;
+}
+
+export interface PrefetchCancelRequest {
+  readonly mountPoint: string;
+  /** Default: all that run. */
+  readonly id?: string;
+}
+
+export interface CacheReply extends CacheSummary {
+  readonly maxBytes: number;
+  readonly mountedLayers: number;
+  /** False while the disk refuses writes: reads are served, nothing is cached. */
+  readonly writable: boolean;
+}
+
+export interface CachedLayerReply extends CachedFile {
+  readonly mounted: boolean;
+}
+
+export interface CachePruneRequest {
+  /** Bytes to keep; default 0. */
+  readonly to?: number;
+  /** Also what mounts have cached: they fetch it again. Default false. */
+  readonly mounted?: boolean;
+}
+
+export interface CachePruneReply {
+  readonly freedBytes: number;
+  readonly usedBytes: number;
+}
+
+export interface CacheVerifyReply {
+  readonly files: readonly VerifiedFile[];
+  readonly damaged: number;
+}
+
+export interface ErrorReply {
+  readonly error: WireError;
+}
+
+export interface ConnectionStats {
+  readonly id: number;
+  readonly identity: string;
+  readonly reference: string;
+  readonly places: readonly string[];
+  readonly detached: boolean;
+  readonly treeBytes: number;
+  readonly layers: number;
+  readonly reads: Readonly<Record<string, number>>;
+  readonly inFlight: number;
+  /** What is, or was, fetched before anybody reads it: by profile, by `--fill`, as asked for. */
+  readonly prefetches: readonly PrefetchState[];
+}
+
+export interface Stats {
+  readonly health: Health;
+  /** Whether this kernel can be asked to send requests again (Linux ≥ 6.9); null before the first mount. */
+  readonly resend: boolean | null;
+  readonly cache: Readonly<Record<string, unknown>>;
+  readonly counters: Readonly<Record<string, number>>;
+  readonly fuse: Readonly<Record<string, number>>;
+  readonly connections: readonly ConnectionStats[];
+  /** Bytes. The standby is the server process that waits in reserve; 0 when there is none. */
+  readonly memory: { readonly serverRss: number; readonly keeperRss: number; readonly standbyRss: number };
+}

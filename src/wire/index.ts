@@ -1,0 +1,77 @@
+export {
+  API,
+  type CachedLayerReply,
+  type CachePruneReply,
+  type CachePruneRequest,
+  type CacheReply,
+  type CacheVerifyReply,
+  type ConnectionStats,
+  type ErrorReply,
+  type Health,
+  type MountInfoReply,
+  type MountRequest,
+  type PrefetchCancelRequest,
+  type PrefetchReply,
+  type PrefetchRequest,
+  type ProfileReply,
+  type Stats,
+  type UnmountReply,
+  type UnmountRequest,
+} from './api.js';
+export { holdBackExtraCertificates, restoreExtraCertificates } from './extra-certificates.js';
+export { FdSocket } from './fd-socket.js';
+export {
+  type ConnectRequest,
+  type DaemonSettings,
+  FDS_SOCKET_FD,
+  type HelloResult,
+  KEEPER_PROTOCOL,
+  type KeeperMethods,
+  LISTEN_FD,
+  type PlaceRequest,
+  SETTINGS_VARIABLE,
+  type ServerMethods,
+  SOCKET_NAME,
+  type UnmountMode,
+} from './keeper-protocol.js';
+export {
+  defaultCacheDir,
+  defaultRoot,
+  makeDirectory,
+  ownMountNamespace,
+  PRIVATE_ROOT_PREFIX,
+  resolveArchive,
+  resolveDirectory,
+  resolveMountPoint,
+  resolvePlace,
+} from './locations.js';
+export {
+  type ClientContext,
+  type ConnectionState,
+  DEFAULT_IMAGE_OPTIONS,
+  forgetPlace,
+  type ImageOptions,
+  listedPlaces,
+  loadState,
+  type PlaceState,
+  saveState,
+  stateFilePath,
+} from './mount-state.js';
+export { CLIP_FS_TYPE, isWithin, mountAt, mountOf, mountSource, parseSource } from './paths.js';
+export type { PrefetchState, PrefetchWish } from './prefetch.js';
+export { IDLE_EXIT_SECONDS, KEEPER_FLAGS, KEEPER_MAIN, type KeeperReport, SERVER_MAIN } from './programs.js';
+export { type JournaledRead, journalDirectory, kernelResends, ReadJournal } from './read-journal.js';
+export { fromWireError, Rpc, toWireError, type WireError } from './rpc.js';
+export {
+  cachePruneRequest,
+  cacheSize,
+  cacheVerifyRequest,
+  imageOptionChecks,
+  mountRequest,
+  prefetchCancelRequest,
+  prefetchRequest,
+  profileStopRequest,
+  stopRequest,
+  unmountRequest,
+  upgradeRequest,
+} from './schema.js';

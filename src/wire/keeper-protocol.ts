@@ -1,0 +1,102 @@
+import type { ClientContext, ConnectionState, ImageOptions, PlaceState } from './mount-state.js';
+import type { WireError } from './rpc.js';
+
+/** How a clipd was started: what keeper and servers find in their environment, as JSON. */
+export interface DaemonSettings {
+  /** Socket, lock, mount list and anchors. */
+  readonly root: string;
+  readonly cacheDir: string;
+  /** Bytes the span cache may take; undefined: cache/'s default. */
+  readonly cacheSize?: number;
+  /** A shared content cache: cache/'s openContentCache takes the URL. */
+  readonly contentCache?: string;
+  /** FUSE worker threads; undefined: cores, at most 4. */
+  readonly workers?: number;
+  /** Leave this many seconds after the last mount; undefined: stay. */
+  readonly idleExit?: number;
+  /** A library's private engine: ends with the process that holds the other end of its standard input. */
+  readonly private?: boolean;
+  /** A second server process waits in reserve, so that a crash is over sooner. Default true. */
+  readonly standby?: boolean;
+  readonly verbose?: boolean;
+  /** False: take over as on a kernel that cannot send requests again (Linux < 6.9). For tests. */
+  readonly resend?: boolean;
+}
+
+/**
+ * Where keeper and servers find their settings. Not among the arguments, which every user of the host may read: the URL of a
+ * content cache may hold a password.
+ */
+export const SETTINGS_VARIABLE = 'CLIP_DAEMON_SETTINGS';
+
+/** The control socket, in the root. */
+export const SOCKET_NAME = 'clipd.sock';
+
+/** Descriptors a server process finds open: Node's IPC channel takes 3. */
+export const LISTEN_FD = 4;
+export const FDS_SOCKET_FD = 5;
+
+/** Bumped when keeper and server of different builds would misunderstand each other: an upgrade across it is refused. */
+export const KEEPER_PROTOCOL = 1;
+
+export interface HelloResult {
+  readonly connections: readonly ConnectionState[];
+  readonly keeperPid: number;
+  /** Servers lost since the keeper started, and when that was (ms since 1970). */
+  readonly restarts: number;
+  readonly startedAt: number;
+  /** Without root, mounts are made by fusermount3, and one image at two places is two connections. */
+  readonly rootless: boolean;
+}
+
+export interface ConnectRequest {
+  readonly identity: string;
+  readonly archivePath: string;
+  readonly options: ImageOptions;
+  readonly client: ClientContext;
+  /** Under which the archive's descriptor was sent. */
+  readonly fdToken: string;
+  /** Without root the connection is mounted here, and nowhere else. */
+  readonly place: PlaceRequest;
+}
+
+export interface PlaceRequest {
+  readonly path: string;
+  readonly suid: boolean;
+  readonly dev: boolean;
+  readonly requestId: string;
+}
+
+export type UnmountMode = 'normal' | 'lazy' | 'force';
+
+/** What the server asks of the keeper. [fd …] marks descriptors that travel beside the message. */
+export type KeeperMethods = {
+  hello(args: { protocol: number; version: string }): Promise<HelloResult>;
+  /** Everything is restored and requests are answered. */
+  serving(args: null): void;
+  /** It will exit: the cache directory cannot be used, or the like. */
+  cannotServe(args: { error: WireError }): void;
+  list(args: null): Promise<readonly ConnectionState[]>;
+  /** Process ids: the server that waits in reserve, if there is one. */
+  standby(args: null): { pid: number | null };
+  /** → [/dev/fuse, archive]. `resumed`: another server was asked to answer it before. */
+  take(args: { id: number }): { client: ClientContext; resumed: boolean; fdToken: string };
+  /** [archive] → [/dev/fuse]: opens and mounts a connection. */
+  connect(args: ConnectRequest): Promise<{ connection: ConnectionState; fdToken: string }>;
+  /** `client` replaces what is kept of how the registry is reached. */
+  bind(args: { id: number; place: PlaceRequest; client?: ClientContext }): PlaceState;
+  /** Makes a restored place this request's own. */
+  adopt(args: { id: number; place: PlaceRequest; client: ClientContext }): PlaceState;
+  /** `closed`: it was the last place, the connection is unmounted too. Throws BUSY. */
+  unbind(args: { path: string; mode: UnmountMode }): Promise<{ id: number; closed: boolean }>;
+  /** The kernel has ended this connection, or it cannot be served: drop it, unmounting what is left of it. */
+  drop(args: { id: number; reason: string | null }): void;
+  stop(args: { onlyIfIdle: boolean }): { stopping: boolean };
+  upgrade(args: { serverModule: string }): Promise<{ version: string }>;
+};
+
+/** What the keeper asks of the server. */
+export type ServerMethods = {
+  /** Stop reading requests, finish what is under way if it takes less than `milliseconds`, let go of the cache, exit. */
+  drain(args: { milliseconds: number }): Promise<void>;
+};

@@ -1,0 +1,27 @@
+import { fileURLToPath } from 'node:url';
+import type { WireError } from './rpc.js';
+
+/** The programs of the installed version. */
+export const KEEPER_MAIN: string = fileURLToPath(new URL('../keeper/keeper-main.js', import.meta.url));
+export const SERVER_MAIN: string = fileURLToPath(new URL('../server/server-main.js', import.meta.url));
+
+/**
+ * A keeper handles a message now and then, for weeks: no room for garbage, no threads for compiling, and no optimizing compiler,
+ * whose code alone is 4 MB resident. Measured after 60 mounts: 57.7 MB without, 51.4 MB with them.
+ */
+export const KEEPER_FLAGS: readonly string[] = [
+  '--max-semi-space-size=1',
+  '--v8-pool-size=0',
+  '--no-opt',
+  '--max-lazy',
+];
+
+/** What a keeper says on its standard output. */
+export type KeeperReport =
+  /** The socket takes connections; they wait until a server serves. */
+  | { readonly state: 'listening' }
+  | { readonly state: 'serving' }
+  | { readonly state: 'failed'; readonly error: WireError };
+
+/** An auto-started clipd leaves this many seconds after its last mount. */
+export const IDLE_EXIT_SECONDS = 60;
