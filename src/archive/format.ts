@@ -1,4 +1,4 @@
-/** The `.clip` v2 container: layout and constants only. docs/format.md says it in words; DESIGN §4.2 says why. */
+/** The `.clip` v2 container: layout and constants only. docs/format.md describes it. */
 
 /** Shared with v1: 0x89 "CLIP" CR LF SUB LF. Catches text-mode transfers like PNG's (PNG §5.2). */
 export const MAGIC: Uint8Array = Uint8Array.of(0x89, 0x43, 0x4c, 0x49, 0x50, 0x0d, 0x0a, 0x1a, 0x0a);

@@ -1,7 +1,7 @@
 /**
  * How a layer's compressed bytes turn into its tar.
  * - `tar`: they are the tar. A span inflates by copying.
- * - `gzip`: inflate from a checkpoint between any two symbols (DESIGN §5).
+ * - `gzip`: inflate from a checkpoint between any two symbols (docs/internals/decisions/0001-inflate-in-webassembly.md).
  * - `zstd`: every span starts at a frame and is decoded on its own (zstd:chunked, multi-frame).
  * - `zstd-stream`: one frame: spans can only be decoded in order, from the layer's first byte.
  */
@@ -41,7 +41,7 @@ export interface LayerMeta {
   readonly uncompressedSize: number;
 }
 
-/** The image section (DESIGN §4.2). */
+/** The image section (docs/format.md, "1: image"). */
 export interface ImageMeta {
   /** As the user gave it, with Docker's defaults filled in: "127.0.0.1:5000/py:latest". For a layout: "oci:/dir:tag". */
   readonly reference: string;

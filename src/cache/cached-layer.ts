@@ -16,9 +16,9 @@ export const Occupied = {
 const BLOCK = 4096;
 
 /**
- * One open layer file. All methods belong to the I/O thread; `shared` is what others see. The order that keeps reads whole
- * (DESIGN §3.9): a span's generation turns even, then its hole is punched, then it may be filled again, and only the filler
- * turns it odd. `hold` keeps a span out of eviction while it is being filled or copied out.
+ * One open layer file. All methods belong to the I/O thread; other threads see only `shared`. This order keeps reads whole
+ * (docs/architecture.md, "Invariant 9"): a span's generation becomes even, then its hole is punched, then it may be filled again,
+ * and only the filler makes it odd. `hold` keeps a span from eviction while it is being filled or copied out.
  */
 export class CachedLayer {
   readonly occupied: Uint8Array;

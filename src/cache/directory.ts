@@ -16,7 +16,10 @@ import { decodeSpanTable, type SpanColumns } from '../archive/index.js';
 import { ClipError, Cursor } from '../bytes/index.js';
 import { tryLock } from '../linux/index.js';
 
-/** Raised whenever what lies in `spans/` changes its meaning: an unknown cache is discarded (DESIGN §6). */
+/**
+ * Raised whenever the files in `spans/` change their meaning. A cache of another version is discarded (docs/architecture.md,
+ * "Persisted state and what is only in memory").
+ */
 export const CACHE_FORMAT = 'clip span cache 1';
 
 /** `<layer digest>.<sha256 of the span table>`, both in hex; `.table` beside it holds the table itself. */
@@ -31,7 +34,7 @@ export interface CacheOwner {
   readonly root?: string;
 }
 
-/** Failures of the disk that pass, or that cost only the caching: the mount must go on without (issue 6). */
+/** Failures of the disk that pass, or that prevent only caching: the mount goes on without. */
 export function isDiskTrouble(error: unknown): boolean {
   const code = (error as { code?: unknown } | null)?.code;
   return code === 'ENOSPC' || code === 'EDQUOT' || code === 'EIO' || code === 'EROFS';

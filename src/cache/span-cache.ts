@@ -36,7 +36,7 @@ export interface SpanCacheStats {
   readonly writable: boolean;
 }
 
-/** Whom a fill may push out. Read-ahead of every kind takes only what no mount needs (DESIGN §3.9). */
+/** Spans that a fill may evict. Fetching ahead takes only the room of spans that no mount uses (docs/architecture.md, "Invariant 9"). */
 export type EvictionRight = 'anything' | 'unmounted';
 
 const DEFAULT_MAX_BYTES = 20e9;
@@ -57,7 +57,10 @@ function shared<T>(make: (buffer: SharedArrayBuffer) => T, bytes: number): T {
   return make(new SharedArrayBuffer(bytes));
 }
 
-/** The disk cache of inflated spans: one sparse file per layer and span table. See DESIGN §3.8, §3.9. */
+/**
+ * The disk cache of inflated spans: one sparse file per layer and span table. See docs/architecture.md, "Invariant 8", and
+ * docs/architecture.md, "Invariant 9".
+ */
 export class SpanCache {
   readonly maxBytes: number;
   #directory: CacheDirectory | null;

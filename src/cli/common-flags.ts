@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 
-/** The flags of every command (DESIGN §8). A command that neither talks to clipd nor looks at its cache has no use for the first two. */
+/** The flags of every command. A command that neither talks to clipd nor looks at its cache ignores the first two. */
 export interface CommonFlags {
   readonly root?: string;
   readonly cacheDir?: string;

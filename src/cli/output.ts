@@ -1,7 +1,7 @@
 import { ClipError } from '../bytes/index.js';
 import { printable } from './printable.js';
 
-/** Exit codes: 0, 1 (failed), 2 (usage). DESIGN §8. */
+/** Exit codes: 0, 1 (failed), 2 (usage): docs/cli.md, "clipctl". */
 export const EXIT_FAILED = 1;
 export const EXIT_USAGE = 2;
 

@@ -118,8 +118,9 @@ async function release(engine: Engine): Promise<void> {
 }
 
 /**
- * Mounts an archive for as long as this process lives. The engine is a child process (DESIGN §6): reading the mount
- * synchronously, or from all of libuv's threads, does not deadlock; when this process ends, however it ends, the mount goes.
+ * Mounts an archive for as long as this process lives. The engine is a child process (docs/architecture.md, "Processes and
+ * threads"): reading the mount synchronously, or from all of libuv's threads, does not deadlock. The mount ends with this
+ * process, however that ends.
  *
  * @example
  * ```ts

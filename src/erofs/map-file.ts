@@ -4,9 +4,9 @@ import type { Placement } from './placement.js';
 import type { ErofsReader, RangeCallback } from './reader.js';
 
 /**
- * Where the bytes [offset, offset + length) of a regular file lie, its end respected: calls `cb` for each piece in order;
- * together they cover the range. Extents of the placement (files that the tree cannot place, DESIGN §4.1) come before the
- * tree's chunks. Allocates nothing. `scratch` is overwritten.
+ * Where the bytes [offset, offset + length) of a regular file lie, up to its end: calls `cb` for each piece in order; together
+ * they cover the range. For a file that the tree cannot describe, the placement's extents count and not the tree's chunks
+ * (docs/architecture.md, "The tree is an EROFS image"). Allocates nothing. `scratch` is overwritten.
  */
 export function mapFileRange(
   reader: ErofsReader,

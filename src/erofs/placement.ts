@@ -1,7 +1,10 @@
 import type { Tree } from '../tree/index.js';
 import { CHUNK_BITS_MASK, CHUNK_INDEXES } from './format.js';
 
-/** Extents of files that EROFS cannot place (DESIGN §4.1), sorted by (nid, fileOffset). Ranges that are not listed are holes. */
+/**
+ * Extents of files that EROFS cannot describe (docs/architecture.md, "The tree is an EROFS image"), sorted by (nid, fileOffset).
+ * Ranges that are not listed are holes.
+ */
 export interface Placement {
   readonly count: number;
   readonly nid: Float64Array;

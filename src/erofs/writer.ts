@@ -77,8 +77,8 @@ export interface ErofsImage {
 }
 
 /**
- * Writes the tree as an EROFS metadata image that the kernel mounts, with one device per layer (EROFS.md, DESIGN §4.1).
- * The same tree gives the same bytes.
+ * Writes the tree as an EROFS metadata image that the kernel mounts, with one device per layer (docs/internals/erofs.md). The
+ * same tree gives the same bytes.
  *
  * Layout: superblock, device table, inodes, directory blocks, shared xattrs. Inodes come in the order of a walk: a
  * directory, its files, then its subdirectories, so that what is listed together lies together.

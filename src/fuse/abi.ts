@@ -175,8 +175,8 @@ export const MAX_WRITE = 4096;
 export const MAX_PAGES = 256;
 export const MAX_READ = MAX_PAGES * 4096;
 /**
- * Page-cache reads count as background requests, of which the kernel sends 12 by default: that many stuck misses would stop
- * every hit (FUSE.md).
+ * Page-cache reads count as background requests, of which the kernel sends 12 by default: 12 stuck misses would stop every hit
+ * (docs/internals/fuse.md, "Background requests").
  */
 export const MAX_BACKGROUND = 4096;
 export const CONGESTION_THRESHOLD = 3072;

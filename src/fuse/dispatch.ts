@@ -195,7 +195,7 @@ export class Dispatcher {
     const room = this.#request.getUint32(abi.IN_HEADER + abi.GETXATTR_IN.size, true);
     let value: Uint8Array | null;
     if (opcode === Op.GETXATTR) {
-      // Sticky: the kernel asks no more. Right only when nothing in the tree has any (FUSE.md).
+      // The kernel never asks again (docs/internals/fuse.md, "Requests that the kernel makes only once").
       if (!image.reader.hasXattrs) return this.#error(Errno.ENOSYS);
       value = image.reader.getXattr(this.#nid(image), this.requestBytes, from, length - 1);
       if (value === null) return this.#error(Errno.ENODATA);

@@ -64,7 +64,10 @@ export class ReadPath {
     else this.#position += length;
   };
 
-  /** DESIGN §3.9: the generations, the bytes, the generations again. Only bytes whose spans stayed put count. */
+  /**
+   * The generations, the bytes, the generations again: only bytes of spans that were not evicted meanwhile count
+   * (docs/architecture.md, "Invariant 9").
+   */
   #copy(layer: SharedLayer, layerOffset: number, length: number): boolean {
     const { offsets, generations } = layer;
     const end = layerOffset + length;

@@ -19,7 +19,7 @@ import { type IndexedLayer, indexLayers, type LayerProgress } from './image-laye
 import { Lane } from './lane.js';
 import { checkWritable, writeFileByRename } from './output-file.js';
 
-/** `--checkpoint`, in MiB of uncompressed output (DESIGN §4.2). */
+/** `--checkpoint`, in MiB of uncompressed output. */
 const MIN_CHECKPOINT_MIB = 1;
 const MAX_CHECKPOINT_MIB = 64;
 /** docs/operations.md, "Spans": what 1 MiB costs in the archive a single start saves several times in what it fetches. */

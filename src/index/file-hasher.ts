@@ -3,8 +3,8 @@ import type { EntryColumns } from '../tar/index.js';
 import type { FileDigests } from './lane-protocol.js';
 
 /**
- * Zeros that are hashed for the holes of all sparse files of a layer. A header of 512 bytes can claim terabytes (DESIGN §4.1):
- * files beyond this get no digest.
+ * Zeros that are hashed for the holes of all sparse files of a layer. A header of 512 bytes can claim terabytes; files beyond
+ * this get no digest (docs/architecture.md, "Invariant 7").
  */
 const MAX_HASHED_HOLES = 4 * 1024 * 1024 * 1024;
 const ZEROS = new Uint8Array(256 * 1024);

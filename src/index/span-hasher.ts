@@ -8,7 +8,7 @@ const LAG = 64 * 1024;
 
 /**
  * The digests of a blob and of its spans, from one pass over its bytes. Neighbouring spans share the byte that holds their
- * boundary bit (DESIGN §1), and bytes before the first or after the last boundary belong to none.
+ * boundary bit (docs/format.md, "3: spans"), and bytes before the first or after the last boundary belong to none.
  *
  * Boundaries must be announced, in order, before more than LAG bytes beyond them have been pushed.
  */

@@ -15,7 +15,7 @@ export interface Target {
   readonly generations: Int32Array;
 }
 
-/** Turns even → odd: from now on FUSE workers read the span. Only the filler does this, and it is alone (DESIGN §3.9). */
+/** Even → odd: from now on FUSE workers read the span. Only its one filler does this (docs/architecture.md, "Invariant 9"). */
 export function publish(target: Target): void {
   const generation = Atomics.load(target.generations, target.span);
   if ((generation & 1) === 0) Atomics.store(target.generations, target.span, (generation + 1) | 0);

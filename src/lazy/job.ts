@@ -10,7 +10,7 @@ export interface JobCarrier {
   reconsider(): void;
 }
 
-/** The one fetch of one span that is under way; everybody who wants the span meanwhile waits for it (DESIGN §3.2). */
+/** The one fetch of a span; all readers of the span wait for it meanwhile (docs/architecture.md, "Invariant 2"). */
 export class SpanJob {
   /** Readers blocked on it. */
   waiters = 0;

@@ -13,7 +13,7 @@ import { SpanFile } from './span-file.js';
 import { StreamFetcher } from './stream-fetcher.js';
 import type { LayerProvider, ReadOptions } from './types.js';
 
-/** A wrong span is asked for again once per source before its readers get an error (DESIGN §3.1). */
+/** A wrong span is fetched again, once per source, before its readers get an error (docs/architecture.md, "Invariant 1"). */
 const MAX_MISMATCHES = 2;
 /** A span that vanishes between fill and copy (a disk that cannot read back what it took) is filled again so many times. */
 const MAX_READ_ATTEMPTS = 3;

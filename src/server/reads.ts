@@ -77,8 +77,8 @@ export function newReadCounters(): ReadCounters {
 }
 
 /**
- * The reads of a mount that FUSE workers could not answer. Each ends in exactly one reply: its bytes, EINTR when its
- * reader was interrupted, EIO after the read timeout or when the bytes cannot be had (DESIGN §3.5).
+ * The reads of a mount that FUSE workers could not answer. Each ends in exactly one reply: its bytes, EINTR if its reader was
+ * interrupted, or EIO after the read timeout or if no source has the bytes (docs/architecture.md, "Invariant 5").
  */
 export class Reads {
   readonly counters = newReadCounters();

@@ -6,7 +6,7 @@ import { PROFILE_FORMAT, type RecordedProfile, touchedRanges } from '../lazy/ind
 import type { Logger } from '../metrics/index.js';
 import { newTouchRecords, recording, stopRecording, type TouchRecord } from '../spans/index.js';
 
-/** A start is over by then; what is read later is work, and no profile can foresee it (issue 6). */
+/** A program has started by then. Its later reads depend on its work, which no profile can foresee. */
 const RECORD_MS = 60_000;
 
 /** One file per image and entrypoint: the same layers start differently under another command. */

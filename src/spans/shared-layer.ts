@@ -1,9 +1,9 @@
 import type { TouchRecord } from './touch-record.js';
 
 /**
- * What every thread sees of one layer. Plain data over SharedArrayBuffers: it crosses postMessage as it is.
+ * The part of a layer that all threads see. Plain data over SharedArrayBuffers: it crosses postMessage unchanged.
  *
- * Hit protocol (DESIGN §3.9), in a FUSE worker:
+ * Hit protocol (docs/architecture.md, "Invariant 9"), in a FUSE worker:
  * ```
  * g = Atomics.load(generations, span)            // even: a miss, ask the I/O thread
  * pread(fd, …) at the span bytes' own layer offset

@@ -29,9 +29,10 @@ const IGNORED = -2;
 type Purpose = 'entry' | 'whiteout' | 'target';
 
 /**
- * Applies layers, base first, to one tree. OCI image-spec layer.md; where tools differ, DESIGN §4.1:
- * whiteouts act on lower layers only, wherever they stand in their own; a symlink made earlier in the same layer is followed,
- * inside the root; what a lower layer put in the way of a directory (a symlink, a file) is hidden by a real directory.
+ * Applies layers, base first, to one tree, by the OCI image-spec (layer.md). Tools differ in places; this follows
+ * docs/architecture.md, "The tree is an EROFS image": a whiteout acts on lower layers only, wherever it stands in its own layer; a
+ * symlink made earlier in the same layer is followed, inside the root; a symlink or file of a lower layer at the place of a
+ * directory is hidden by a real directory.
  */
 export class TreeBuilder {
   readonly #store = new TreeStore();

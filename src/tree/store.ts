@@ -5,7 +5,7 @@ import { S_IFDIR, S_IFMT } from '../tar/index.js';
 export const NONE = 0xffff_ffff;
 /** The layer of an inode that no entry describes: a directory that had to be made. */
 export const IMPLICIT = 0xffff;
-/** Mode of such a directory; its owner is 0:0 and its mtime 0 (DESIGN §4.1). */
+/** Mode of such a directory; its owner is 0:0 and its mtime 0 (docs/architecture.md, "The tree is an EROFS image"). */
 export const IMPLICIT_MODE = S_IFDIR | 0o755;
 
 /**

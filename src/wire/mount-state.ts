@@ -22,7 +22,10 @@ export const DEFAULT_IMAGE_OPTIONS: ImageOptions = {
   fill: false,
 };
 
-/** What only the client could see of how to reach the registry: oci/'s RegistryAccess, as JSON. Never written to disk (DESIGN §6). */
+/**
+ * The client's way to the registry, which only the client can see: oci/'s RegistryAccess, as JSON. Never written to disk
+ * (docs/architecture.md, "Persisted state and what is only in memory").
+ */
 export type ClientContext = Readonly<Record<string, unknown>>;
 
 /** One place where users see an image. */
@@ -72,8 +75,8 @@ export function saveState(root: string, connections: readonly ConnectionState[])
 
 /**
  * The mounts of the clipd that had this root before.
- * @throws ClipError when the file is not one this version understands: it is refused, because forgetting mounts that
- * exist is worse than not starting (DESIGN §6).
+ * @throws ClipError if this version does not understand the file (docs/architecture.md, "Persisted state and what is only in
+ * memory")
  */
 export function loadState(root: string): readonly ConnectionState[] {
   const path = stateFilePath(root);

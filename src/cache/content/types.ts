@@ -1,8 +1,8 @@
 /**
- * A shared, content-addressed cache beyond this machine (DESIGN §8). In OCI mode the hash is a span's SHA-256 in hex and the
- * content its compressed bytes. Nothing that comes out of it is trusted: readers check the digest.
+ * A content-addressed cache that machines share (docs/api.md, "ContentCache"). The hash is a span's SHA-256 in hex, the content
+ * its compressed bytes. Nothing that it returns is trusted: the digest is checked.
  *
- * `null` is a miss; a rejection is an unavailable cache: both are survived, and counted apart.
+ * `null` is a miss, a rejection says that the cache is unavailable. Neither fails a read, and they are counted apart.
  */
 export interface ContentCache {
   /** Bytes [offset, offset + length) of the content, exactly; null when it does not have all of them. */
