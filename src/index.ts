@@ -1,3 +1,7 @@
+/**
+ * The public API of the package, and nothing else: names that are not exported here are not public. No folder imports this file.
+ */
+
 export { ClipError, type ErrorCode, FormatError } from './bytes/index.js';
 export type { ContentCache, ContentOptions } from './cache/index.js';
 export { type MountArchiveOptions, type MountedArchive, mountArchive, type PrefetchOptions } from './client/index.js';

@@ -118,6 +118,24 @@ describe('references to pages', () => {
   });
 });
 
+/** The file that stands for a folder: its index.ts, or the program that it is. */
+const FRONTS: Readonly<Record<string, string>> = { server: 'server-main.ts', cli: 'main.ts' };
+
+describe('folders of src/', () => {
+  const folders = readdirSync(path.join(root, 'src'), { withFileTypes: true }).filter((entry) => entry.isDirectory());
+
+  it.each(folders.map(({ name }) => name))('%s/ says at its front what belongs there and where it runs', (name) => {
+    const front = readFileSync(path.join(root, 'src', name, FRONTS[name] ?? 'index.ts'), 'utf8');
+    const [comment = ''] = flat(front).match(/^\/\*\* .*?\*\//) ?? [];
+    expect(comment).toMatch(/\bRuns in\b/);
+  });
+
+  it('are all in docs/architecture.md', () => {
+    const page = textOf('docs/architecture.md')!;
+    expect(folders.filter(({ name }) => !page.includes(`\n| \`${name}/\` |`)).map(({ name }) => name)).toEqual([]);
+  });
+});
+
 describe('the check', () => {
   it.each([
     ['// docs/architecture.md, "Invariant 9"', 0],

@@ -1,3 +1,8 @@
+/**
+ * The `.clip` archive, version 2: sections, span tables, checkpoint states (docs/format.md). It turns bytes into checked values and
+ * back; opening files is check/'s, making the contents index/'s. No I/O. Runs in every process.
+ */
+
 export { SectionKind, type SectionName } from './format.js';
 export { type Archive, type ArchiveInput, openArchive, readImageMeta, type SectionInfo } from './reader.js';
 export { decodeReferences, encodeReferences, REFERENCE_PAGE } from './references.js';

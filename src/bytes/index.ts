@@ -1,3 +1,8 @@
+/**
+ * The ground for reading untrusted data: a bounds-checked cursor, varints, CRCs, hex, binary search, checks of values from outside,
+ * and the typed errors. Nothing here knows a format of clip's or does I/O. Imports nothing. Runs in every process and thread.
+ */
+
 export { lowerBound } from './binary-search.js';
 export {
   anyFunction,

@@ -1,3 +1,8 @@
+/**
+ * The disk cache of inflated spans, its directory and eviction; in content/ the caches that machines share. It never fetches: that is
+ * lazy/'s. Runs in the I/O thread of a server, and in `clipctl cache` for a directory that no clipd has open.
+ */
+
 export type { CachedLayer } from './cached-layer.js';
 export { CachedSpans } from './cached-spans.js';
 export {

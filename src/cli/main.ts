@@ -1,3 +1,8 @@
+/**
+ * `clipctl`: flags, texts, exit codes, one file per command. Work that the library needs as well belongs to client/, index/ or
+ * check/. A program without an index.ts, because no folder imports it. Runs in the client process.
+ */
+
 import { Command, CommanderError } from 'commander';
 import { ClipError } from '../bytes/index.js';
 import { packageVersion } from '../metrics/index.js';

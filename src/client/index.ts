@@ -1,3 +1,9 @@
+/**
+ * clipd seen from its users: starting it, talking to it, finding out what only the client's process can see (credentials, its mount
+ * namespace), and `mountArchive`. Never imports keeper/ or server/, which it starts as programs. Runs in `clipctl` and in programs that
+ * use the library.
+ */
+
 export { ClipdClient, NotRunningError } from './clipd-client.js';
 export { type MountedArchive, mountArchive, type PrefetchOptions } from './mount-archive.js';
 export { type MountOptions, mountStarting, prepareMount } from './mount-client.js';

@@ -1,3 +1,8 @@
+/**
+ * The tree as an EROFS image: layout, writer, reader, and where the bytes of a file lie in the layers. No I/O, no mounts. Runs in an
+ * index build (writer), in every thread of a server and in the commands that list archives (reader).
+ */
+
 export { encodeDevice } from '../tar/index.js';
 export { firstByte, visitInodes } from './file-places.js';
 export { FT, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK } from './format.js';

@@ -1,3 +1,8 @@
+/**
+ * From an image to an archive, and nothing else: the lanes that decode and digest layers, and the assembly of their results. Runs in
+ * the process that asked for the index, which is a client; decode-worker.ts and digest-worker.ts are the threads of a lane.
+ */
+
 export {
   type CreateFromOCIImageOptions,
   checkpointBytes,

@@ -1,3 +1,9 @@
+/**
+ * Fetching: one job per missing span, the queue of requests, the inflate workers that check and store, and in ahead/ the fetching
+ * of bytes that no reader waits for yet. It knows layers and spans, not files, mounts or FUSE. Runs in the I/O thread of a server;
+ * inflate-worker.ts and span-work.ts run in the inflate workers.
+ */
+
 export type { AheadProgress, FillOptions } from './ahead/by-profile.js';
 export type { FollowedImage, Follower } from './ahead/by-reference.js';
 export { InflatePool, type InflatePoolOptions } from './inflate-pool.js';

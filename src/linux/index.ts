@@ -1,3 +1,9 @@
+/**
+ * System calls that Node lacks (mount, ioctl, epoll, descriptors over sockets, holes, xattrs), with their flags and errno. The only
+ * folder that imports koffi. A call here does what its manual page says; decisions belong to the caller. Imports nothing. Runs in every
+ * process and thread.
+ */
+
 export { lastCpuOf, ThreadPins, threadId } from './affinity.js';
 export {
   closeFd,

@@ -1,3 +1,9 @@
+/**
+ * Images where they are: references, credentials, registries over HTTP, image layouts on disk, manifests. It gives bytes of blobs
+ * and checks manifests and configs; layers are checked by their readers, span by span. Runs in the main thread of an index build and
+ * in the I/O thread of a server.
+ */
+
 export type { SourceCounters } from './client.js';
 export {
   type CredentialLookup,

@@ -1,3 +1,8 @@
+/**
+ * The process that serves the mounts: images, layers and the list of places; in api/ the control API. Mounting itself is the
+ * keeper's. Never imports keeper/. A program without an index.ts, because no folder imports it. Runs in the server, in its I/O thread.
+ */
+
 import type { Server } from 'node:http';
 import { packageVersion } from '../metrics/index.js';
 import { type DaemonSettings, LISTEN_FD, SETTINGS_VARIABLE } from '../wire/index.js';

@@ -1,3 +1,8 @@
+/**
+ * The words between processes: control API and its checks, keeper protocol, RPC, descriptors over sockets, the list of mounts, the
+ * journal of reads, and the paths where processes find each other. No process's own work. Runs in all processes.
+ */
+
 export {
   API,
   type CachedLayerReply,

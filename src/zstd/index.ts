@@ -1,5 +1,6 @@
 /**
- * Zstandard layers, mirroring gzip/:
+ * Zstandard layers, mirroring gzip/: frames and blocks, and libzstd's decoder in WebAssembly. Bytes in, values out: no I/O, no
+ * digests. Runs in the decode workers of an index build and in the inflate workers of a server.
  *
  * - {@link ZstdIndexer} while indexing. It reports the end of every span and decides the layer's kind: `zstd` when every span
  *   starts at a frame (zstd:chunked, pzstd, anything multi-frame), else `zstd-stream`. There is no checkpoint state: windows

@@ -1,3 +1,8 @@
+/**
+ * Content caches: Redis, S3, a directory, a socket, memory, and the tier around each of them (timeouts, back-off, a queue of
+ * stores). Client libraries load on first use. Nothing that a cache returns is trusted. Runs in the I/O thread of a server.
+ */
+
 export { DirectoryContentCache } from './directory.js';
 export { MemoryContentCache } from './memory.js';
 export { openContentCache } from './open.js';
