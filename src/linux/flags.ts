@@ -29,10 +29,21 @@ export const SYS_move_mount = 429;
 export const SYS_fsopen = 430;
 export const SYS_fsconfig = 431;
 export const SYS_fsmount = 432;
+export const SYS_openat2 = 437;
+// The calls themselves: glibc's functions of these names change all threads.
+export const SYS_setgroups = process.arch === 'x64' ? 116 : 159;
+export const SYS_setfsuid = process.arch === 'x64' ? 122 : 151;
+export const SYS_setfsgid = process.arch === 'x64' ? 123 : 152;
+
+// linux/openat2.h
+export const RESOLVE_NO_MAGICLINKS = 2;
+export const RESOLVE_NO_SYMLINKS = 4;
+export const RESOLVE_BENEATH = 8;
 
 // fcntl.h
 export const O_CLOEXEC = 0o2000000;
 export const O_NONBLOCK = 0o4000;
+export const O_PATH = 0o10000000;
 export const F_SETFD = 2;
 export const F_GETFL = 3;
 export const F_SETFL = 4;

@@ -22,6 +22,7 @@ export { closeBackingFile, type FuseMountOptions, mountFuse, openBackingFile, op
 export { bindMount, type MountOptions, mountErofs, mountFileSystem, unmount } from './mount.js';
 export { type MountInfo, mountNamespace, parseMountInfo, readMountInfo } from './mountinfo.js';
 export { notifySystemd } from './notify.js';
+export { type FileUser, openBeneath, withFilePermissionsOf } from './open-beneath.js';
 export { dieWithParent, replaceProcess } from './process.js';
 export { listenUnix, receiveDescriptors, sendDescriptors, socketPair } from './sockets.js';
 /** Raw calls: results or −errno, no exceptions. */
