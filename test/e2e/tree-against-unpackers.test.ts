@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { compareTrees } from '../support/compare.js';
 import { buildErofs, kernelPlane, overlayTree, umociTree } from '../support/planes.js';
-import { CASES } from './oracle-cases.js';
+import { CASES } from './tree-cases.js';
 
 /** "path: field", sorted: what differs, without the values (times of now among them). */
 function summary(lines: readonly string[]): string[] {

@@ -22,7 +22,7 @@ import { compareTrees, snapshotTree } from '../support/compare.js';
 import { FusePlane } from '../support/fuse-plane.js';
 import { buildErofs, kernelPlane, umociTree, withKernelMount } from '../support/planes.js';
 import * as t from '../support/tar.js';
-import { CASES } from './oracle-cases.js';
+import { CASES } from './tree-cases.js';
 
 let plane: FusePlane | null = null;
 afterEach(async () => {
@@ -172,7 +172,7 @@ describe('images made by others', () => {
       expect(compareTrees(await fuseTree(layers), ours)).toEqual([]);
       await plane!.close();
       plane = null;
-      // The root, and directories that umoci had to make, have no entry and so no times: see oracle-cases.ts.
+      // The root, and directories that umoci had to make, have no entry and so no times: see tree-cases.ts.
       const lines = compareTrees(ours, umociTree(layers)).filter((line) => !/: mtime /.test(line));
       expect(lines).toEqual([]);
     }

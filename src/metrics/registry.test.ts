@@ -1,8 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { createLogger } from './log.js';
 import { Metrics } from './registry.js';
 
 test('a snapshot sums counters with their sources from other threads, and asks the gauges', () => {
@@ -25,18 +21,4 @@ test('the exposition has a _total for each counter and a plain name for each gau
   expect(text).toContain('# HELP clip_demand_bytes_total Compressed bytes a reader waited for');
   expect(text).toMatch(/^clip_demand_bytes_total 7$/m);
   expect(text).toMatch(/^clip_cache_bytes 42$/m);
-});
-
-test('a file logger appends JSON lines and makes its directory', () => {
-  const dir = mkdtempSync(join(tmpdir(), 'clip-log-'));
-  try {
-    const file = join(dir, 'a/clipd.log');
-    createLogger({ file }).warn({ layer: 'sha256:1' }, 'span lies');
-    createLogger({ file }).info('again');
-    const lines = readFileSync(file, 'utf8').trim().split('\n');
-    expect(lines).toHaveLength(2);
-    expect(JSON.parse(lines[0]!)).toMatchObject({ layer: 'sha256:1', msg: 'span lies' });
-  } finally {
-    rmSync(dir, { recursive: true });
-  }
 });
