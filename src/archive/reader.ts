@@ -177,7 +177,7 @@ function readSection(input: ArchiveInput, section: SectionInfo): Uint8Array {
   if (section.compression === 'none') return stored;
   let raw: Uint8Array;
   try {
-    // A chunk as long as the result saves zlib's wrapper from joining pieces: 4 ms of 12 for a tree of 5 MB.
+    // A chunk as long as the result: zlib's wrapper then joins no pieces (docs/benchmarks.md, "Why these constants").
     const chunkSize = Math.max(64, section.rawLength);
     raw = inflateRawSync(stored, { maxOutputLength: chunkSize, chunkSize });
   } catch (cause) {

@@ -14,7 +14,7 @@ export function exchange(socketPath: string, method: string, path: string, body:
   return new Promise((resolve, reject) => {
     const outgoing = request(
       {
-        // Not by socketPath: an agent would look for a TLS server name first, which takes 3 ms.
+        // Not by socketPath: an agent would look for a TLS server name first (docs/benchmarks.md, "Why these constants").
         createConnection: () => connect(socketPath),
         method,
         path,

@@ -27,13 +27,13 @@ const PATIENCE = 4;
 const WORKERS = 5;
 /** Requests in a row from one thread before it counts as the only one that asks. */
 const ALONE = 4;
-/** The most requests until it is looked for again. A look costs 4 µs, a request from another CPU 40 or more. */
+/** At most this many requests until the thread's CPU is looked up again (docs/benchmarks.md, "Why these constants"). */
 const MAX_PATIENCE = 32;
 
 /**
- * Lets the worker that waits run on the CPU of the thread that asks, as long as only one does. The kernel wakes a sleeper on
- * an idle CPU if there is one; that has halted, and on a virtual machine it takes 20 to 30 µs to get it going, there and
- * back. While a thread waits for its answer its own CPU has nothing better to do than to give it: 6 µs.
+ * Keeps the waiting worker on the CPU of the thread that sends requests, as long as only one thread does. The kernel wakes a sleeping
+ * thread on an idle CPU if there is one. That CPU has halted, and on a virtual machine waking it takes longer than the answer. The
+ * requesting thread's own CPU is awake, and idle while the thread waits (docs/benchmarks.md, "Why these constants").
  */
 export class Companion {
   static words(workers: number): number {

@@ -12,10 +12,10 @@ const CONVERSATION = 0.5;
 const SHORT_SLEEP = 0.12;
 
 /**
- * Decides whether to poll for a moment before sleeping. On an idle virtual machine waking a sleeper takes 30 to 60 µs, so
- * polling halves the time of a lookup; on a busy one polling keeps the core from the reader that we wait for, and
- * sleeping wins (28 against 45 µs, seen). No clock or counter tells the two apart beforehand, so both are tried and the time
- * from request to request decides.
+ * Decides whether to poll for a moment before sleeping. On an idle virtual machine waking a sleeping thread takes long, and polling
+ * wins. On a busy one polling keeps the core from the reader that is about to ask, and sleeping wins (docs/benchmarks.md, "Why these
+ * constants"). No clock or counter tells the two cases apart beforehand. So both are tried, and the time from request to request
+ * decides.
  */
 export class SpinPolicy {
   /** How often to poll before the next sleep. */

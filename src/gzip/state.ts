@@ -10,7 +10,7 @@ import { MAX_CHECKPOINT_HEADER_BYTES, WINDOW_BYTES } from './format.js';
  * where both are as GzipIndexer.onCheckpoint gives them. The window ends at the checkpoint. No bytes at all stand for no
  * header and no window: the span starts with the header of a gzip member.
  *
- * Level 6: the 470 states of a 304 MB layer take 90 ms, where level 9 takes 720 to save 2.6 % of them.
+ * Level 6: higher levels take much longer and save little (docs/benchmarks.md, "Why these constants").
  *
  * @throws RangeError when header or window are not as GzipIndexer gives them
  */

@@ -42,13 +42,13 @@ const STANDBY_RETRY_MS = 5000;
 const FIRST_STANDBY_MS = 2000;
 
 /**
- * V8 lets new objects fill 16 MiB in each of a process's five isolates before it looks at them: 10 MB of resident memory that
- * a process which moves buffers owned elsewhere has no use for. And it is told when a tree in shared memory has gone.
+ * A server moves buffers and makes few objects, so it needs little room for new ones in its isolates. `--expose-gc`: the server tells V8
+ * when a tree in shared memory has gone (docs/benchmarks.md, "Why these constants").
  */
 const NODE_FLAGS = ['--max-semi-space-size=1', '--expose-gc'];
 /**
- * glibc gives each thread a heap of its own, which grows and is never given back: 132 MB in place of 142 after a million
- * requests. What answers readers allocates nothing, so there is nothing to contend for.
+ * One heap for all threads: glibc gives each thread its own, which grows and is never returned. Threads that answer reads allocate
+ * nothing, so they do not contend for it (docs/benchmarks.md, "Why these constants").
  */
 const MALLOC = { MALLOC_ARENA_MAX: '1' };
 

@@ -1,6 +1,6 @@
 /** Smallest size class; spans of 2 MiB are some 700 KiB compressed. */
 const MIN_CLASS = 256 * 1024;
-/** Kept for reuse in total. A fresh shared buffer costs 0.8 ms per MiB of page faults, more than hashing what goes into it. */
+/** Kept for reuse in total: page faults of fresh buffers cost more than hashing (docs/benchmarks.md, "Why these constants"). */
 const MAX_KEPT = 64 * 1024 * 1024;
 
 /** Shared-memory buffers for compressed bytes on their way to the inflate workers, used again and again. */

@@ -16,30 +16,27 @@ export interface QueuedLayer {
   fetch(jobs: readonly SpanJob[]): Promise<void>;
 }
 
-/** Requests in flight over all layers. Readers that wait are what counts: they may use them all (oci/ keeps as many connections). */
+/** Requests in flight over all layers; oci/ keeps as many connections. Requests of waiting readers may use them all. */
 const MAX_REQUESTS = 32;
 /**
- * Of these, requests nobody waits for: what is wanted first shall come first, and not share the link with all that is wanted later. With
- * requests of 350 KB, which a profile's are on average, they are 3 MB, as much as 1 Gbit/s and 20 ms have on their way. (py's cold
- * start with its profile, docs/benchmarks.md, from the mount to the workload's output: 0.95 s with 20, 0.85 s with 8.)
+ * Of these, requests that no reader waits for. Spans that are needed first should arrive first, and not share the link with later
+ * ones. Of a profile's requests this many fill a link of 1 Gbit/s and 20 ms (docs/benchmarks.md, "Why these constants").
  */
 const MAX_BACKGROUND_REQUESTS = 8;
-/** Compressed bytes that these may have asked for: with large requests a few fill any link we know, and more are in readers' way. */
+/** Compressed bytes that these may have requested: a few large requests fill a link, and more would delay readers. */
 const MAX_BACKGROUND_BYTES = 16 * 1024 * 1024;
 /** Fill is in no hurry. */
 const MAX_FILL_REQUESTS = 2;
 /**
- * What is fetched ahead goes out together across gaps of so many compressed bytes, 1.5 ms of 1 Gbit/s: they cost less than another
- * request, for which the registry and we take more CPU time than that. (The same profile, 189 spans of 20.2 MB: 106 requests for
- * 22.1 MB with gaps of 64 KiB and only forwards, 65 for 24.7 MB with 128 KiB both ways, 53 for 26.6 MB with 192 KiB, 47 for 28.1 MB
- * with 256 KiB; each step is 30 ms of a cold start at 1 Gbit/s, and at 200 Mbit/s costs 60.) What readers wait for is exact.
+ * Spans fetched ahead share a request across gaps of up to this many compressed bytes, because another request costs more time than
+ * the bytes of the gap (docs/benchmarks.md, "Why these constants"). A reader's request has no gaps.
  */
 const JOIN_GAP_BYTES = 192 * 1024;
-/** Spans that may lie in such a gap: shaped ones can be of a page. */
+/** Spans that may lie in such a gap: shaped spans can be as short as a page. */
 const JOIN_GAP_SPANS = 32;
 /**
- * A request's size: several of them in parallel fill a link better than one, and the inflate workers get work early. Yet each costs
- * a registry something, Debian's 4 ms of CPU time, however small it is.
+ * Size of a request. Several requests in parallel fill a link better than one, and the inflate workers get work early; but each one
+ * costs the registry CPU time (docs/benchmarks.md, "Why these constants").
  */
 const MAX_REQUEST_BYTES = 8 * 1024 * 1024;
 

@@ -35,9 +35,9 @@ export interface InflatePoolOptions {
 
 const MAX_WORKERS = 16;
 /**
- * A worker is given a second task while the first runs when that makes no more than this, which spans of the default 1 MiB do: it
- * would idle for a message round trip after each (8 % of a cold read of 500 MB). Behind a larger one a more urgent task would
- * come too late; behind such a one it waits 2 ms.
+ * A worker is given a second task while the first one runs if the first yields at most this much, as spans of the default 1 MiB do.
+ * Otherwise it would idle for a message round trip after each. Behind a larger task a more urgent one would come too late
+ * (docs/benchmarks.md, "Why these constants").
  */
 const AHEAD_BYTES = 1.25 * 1024 * 1024;
 

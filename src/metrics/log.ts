@@ -11,7 +11,7 @@ export interface LogOptions {
   readonly name?: string;
 }
 
-/** pino takes 17 ms to load: nobody who only counts, or has nothing to say yet, should wait for it. */
+/** Loaded with the first logger: a process that only counts never loads pino (docs/benchmarks.md, "Why these constants"). */
 const pinoModule = (): typeof import('pino') => createRequire(import.meta.url)('pino') as typeof import('pino');
 
 /** A JSON-lines logger. Synchronous: a line written before a crash is a line that can be read after it. */

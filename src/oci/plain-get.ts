@@ -9,8 +9,8 @@ const MAX_HEAD_BYTES = 64 * 1024;
 const IDLE_TIMEOUT_MS = 30_000;
 
 /**
- * GETs a whole blob over plain HTTP, off the socket to where it belongs. An HTTP client gives each 64 KiB a buffer of its own,
- * whose garbage costs 0.3 s of a 300 MB layer's 3 s of CPU, and its parser and streams as much again.
+ * GETs a whole blob over plain HTTP, from the socket into the target's memory. A general HTTP client gives each 64 KiB a buffer of its
+ * own (docs/internals/decisions/0004-own-range-client.md).
  *
  * Ends early when the answer is not exactly the blob or the connection fails: the caller goes on from there with a client that
  * knows about redirects, logins and retries.

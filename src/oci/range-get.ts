@@ -48,12 +48,11 @@ interface Origin {
 }
 
 /**
- * GETs ranges over kept-alive connections of HTTP/1.1, each straight from the socket into the buffer in which it is needed.
- * An HTTP client hands out every 64 KiB in a buffer of its own, to be copied: of a cold read of 500 MB its parser, its
- * streams and the garbage of those buffers took a quarter of all CPU time.
+ * GETs ranges over kept-alive connections of HTTP/1.1, each from the socket into the buffer where its bytes are needed. A general
+ * HTTP client gives each 64 KiB a buffer of its own (docs/internals/decisions/0004-own-range-client.md).
  *
- * It knows the one answer that is wanted, 206 with exactly the range. With anything else (a login, a redirect, an error, a lost
- * connection) it gives up, and the caller goes on from there with a client that knows what to do about it.
+ * It accepts one answer: 206 with exactly the range. On anything else (a login, a redirect, an error, a lost connection) it gives
+ * up, and the caller goes on with a client that handles those.
  */
 export class RangeConnections {
   readonly #options: RangeConnectionOptions;

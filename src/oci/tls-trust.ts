@@ -71,7 +71,7 @@ export interface TrustOptions {
 
 /**
  * The TLS identity for one host: Node's and the system's roots, `ca`, and what certs.d holds for "host:port" or "host".
- * Made once per host: parsing 300 certificates takes some 20 ms.
+ * Made once per host, because parsing certificates takes long (docs/benchmarks.md, "Why these constants").
  */
 export function secureContextFor(host: string, port: number, options: TrustOptions): SecureContext {
   const extra: string[] = [];

@@ -40,8 +40,8 @@ type Undici = Pick<typeof import('undici'), 'Agent' | 'buildConnector'>;
 let loading: Promise<Undici> | undefined;
 
 /**
- * The parts of undici that every request needs. Its index.js loads fetch, caches and WebSockets, too: 60 of its 90 ms of CPU,
- * before the first request can go out. Should a release move these files, all of it is loaded.
+ * The parts of undici that every request needs. Its index.js also loads fetch, caches and WebSockets, before the first request can
+ * leave (docs/benchmarks.md, "Why these constants"). If a release moves these files, all of it is loaded.
  */
 async function loadUndici(): Promise<Undici> {
   const require = createRequire(import.meta.url);
@@ -55,7 +55,7 @@ async function loadUndici(): Promise<Undici> {
   }
 }
 
-/** Takes 30 ms: only who talks to a registry pays, and a server may do so ahead of its first read. */
+/** Loads the client ahead of the first request that needs it. */
 export async function preloadTransport(): Promise<void> {
   await agents();
 }

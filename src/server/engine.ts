@@ -18,19 +18,19 @@ export interface EngineOptions {
   readonly metrics: Metrics;
 }
 
-/** A clipd before us may be about to let go of the cache directory: it is asked again for this long. */
+/** An earlier clipd may be about to release the cache directory: opening it is tried again for this long. */
 const CACHE_WAIT_MS = 3000;
 
 /**
- * Loading a content cache's client and connecting takes longer than the 50 ms a read may wait for it: a mount does that
- * waiting, once, so that its first reads find the cache there.
+ * Loading a content cache's client and connecting takes longer than a read may wait for the cache. A mount waits for it once, so
+ * that its first reads find the cache connected.
  */
 const CONTENT_WAIT_MS = 500;
 
-/** Loading the HTTP client that redirects and renewed logins need keeps this thread from reads for 30 ms: when the first are over. */
+/** Loading the HTTP client that redirects and renewed logins need blocks this thread: it waits until the first reads are over. */
 const PRELOAD_MS = 3000;
 
-/** Garbage of mounting and unmounting may wait so long. */
+/** Garbage of mounting and unmounting is collected this much later. */
 const COLLECT_MS = 1000;
 
 /** The data path of one server process: FUSE workers, inflate workers, the span cache and the images they serve. */
@@ -150,8 +150,8 @@ export class Engine {
   }
 
   /**
-   * Trees are shared memory, which V8 does not count as garbage to hurry for: 200 mounts and unmounts held 900 MB. So it is
-   * told, at most once a second; FUSE workers do the same when they detach.
+   * V8 does not count shared memory when it decides to collect, so unmounted trees would stay (docs/benchmarks.md, "Why these
+   * constants"). It is told to collect, at most once a second; FUSE workers do the same when they detach.
    */
   #collectSoon(): void {
     this.#collecting ??= setTimeout(() => {

@@ -6,8 +6,8 @@ export const KEEPER_MAIN: string = fileURLToPath(new URL('../keeper/keeper-main.
 export const SERVER_MAIN: string = fileURLToPath(new URL('../server/server-main.js', import.meta.url));
 
 /**
- * A keeper handles a message now and then, for weeks: no room for garbage, no threads for compiling, and no optimizing compiler,
- * whose code alone is 4 MB resident. Measured after 60 mounts: 57.7 MB without, 51.4 MB with them.
+ * A keeper handles few messages, for weeks: little room for new objects, no threads for compiling, no optimizing compiler
+ * (docs/benchmarks.md, "Why these constants").
  */
 export const KEEPER_FLAGS: readonly string[] = [
   '--max-semi-space-size=1',
@@ -16,7 +16,7 @@ export const KEEPER_FLAGS: readonly string[] = [
   '--max-lazy',
 ];
 
-/** What a keeper says on its standard output. */
+/** A line of a keeper's standard output. */
 export type KeeperReport =
   /** The socket takes connections; they wait until a server serves. */
   | { readonly state: 'listening' }

@@ -13,8 +13,7 @@ import {
 import type { CachePruneRequest, MountRequest, PrefetchCancelRequest, PrefetchRequest, UnmountRequest } from './api.js';
 
 /*
- * What a client may send. Checked by hand: zod takes 50 ms to load and 12 MB to keep, which a server that has to be back
- * within 400 ms of a kill, in 130 MB, does not have for four small objects.
+ * The requests that a client may send, checked by functions of bytes/ (docs/internals/decisions/0005-hand-written-request-checks.md).
  */
 
 /** Longest path the kernel takes. */

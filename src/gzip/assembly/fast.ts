@@ -52,10 +52,10 @@ export function fast<TRACK>(): i32 {
   let input: usize = start >> 3;
   let out = load<usize>(OUT_POS);
   // `bits` holds the bits to come from bit 2 on; the two below are spent ones. So the bits that index a table are the byte
-  // offset of its entry once they are masked: the shift by two is saved on the path that everything waits for (load, mask,
-  // shift out, load …; measured: 13 % of the whole). `left` counts them, the two included, in its low 6 bits; its other bits are
-  // never looked at. Bits above the count may be set already: they are those that the next refill puts there. After a refill
-  // there are 54 or more to come: two literals or a subtable's one, and a length (15 + 5), or three literals, need no other.
+  // offset of its entry once they are masked: that saves a shift on the critical path (load, mask, shift out, load …; docs/benchmarks.md,
+  // "Why these constants"). `left` counts them, the two included, in its low 6 bits; its other bits are ignored. Bits above the
+  // count may be set already: they are those that the next refill puts there. After a refill there are 54 or more to come: two
+  // literals or a subtable's one, and a length (15 + 5), or three literals, need no other refill.
   let bits: u64 = load<u64>(input) >>> (<u64>(start & 7)) << 2;
   let left: u64 = <u64>(58 - (start & 7));
   input += 7;
