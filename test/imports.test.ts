@@ -11,6 +11,7 @@ const ORDER = [
   'bytes',
   'linux',
   'metrics',
+  'paths',
   'gzip',
   'zstd',
   'tar',
@@ -92,7 +93,7 @@ function broken({ file, specifier, program }: Import): string | null {
   if (!ORDER.includes(folder)) return `folder ${folder}/ is not in docs/architecture.md`;
   if (!ORDER.includes(to)) return `folder ${to}/ is not in docs/architecture.md`;
   if (IMPORT_NOTHING.has(folder)) return `${folder}/ imports nothing`;
-  if (CODECS.has(folder) && to === 'linux') return 'codecs do no I/O: linux/';
+  if (CODECS.has(folder) && (to === 'linux' || to === 'paths')) return `codecs do no I/O: ${to}/`;
   if (ORDER.indexOf(to) > ORDER.indexOf(folder)) return `${to}/ is below ${folder}/`;
   if (NEVER[folder]?.includes(to)) return `${folder}/ never imports ${to}/`;
   if (target !== `${to}/index.js`) return `only through ${to}/index.js`;

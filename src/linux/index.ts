@@ -24,7 +24,14 @@ export { type MountInfo, mountNamespace, parseMountInfo, readMountInfo } from '.
 export { notifySystemd } from './notify.js';
 export { type FileUser, openBeneath, withFilePermissionsOf } from './open-beneath.js';
 export { dieWithParent, replaceProcess } from './process.js';
-export { listenUnix, receiveDescriptors, sendDescriptors, socketPair } from './sockets.js';
+export {
+  listenUnix,
+  type PeerCredentials,
+  peerCredentials,
+  receiveDescriptors,
+  sendDescriptors,
+  socketPair,
+} from './sockets.js';
 /** Raw calls: results or −errno, no exceptions. */
 export * as sys from './syscalls.js';
 export { getXattr, listXattr, setXattr } from './xattr.js';

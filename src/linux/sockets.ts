@@ -39,6 +39,23 @@ export function listenUnix(path: string, mode = 0o600, backlog = 511): number {
   return fd;
 }
 
+/** The process at the other end of a unix socket, as it was when it connected (or listened): unix(7), SO_PEERCRED. */
+export interface PeerCredentials {
+  readonly pid: number;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** @throws SystemCallError */
+export function peerCredentials(fd: number): PeerCredentials {
+  const credentials = Buffer.alloc(12); // struct ucred {pid_t pid; uid_t uid; gid_t gid}
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(credentials.length, 0);
+  const call = `credentials of the peer of descriptor ${fd}`;
+  check(sys.getsockopt(fd, flags.SOL_SOCKET, flags.SO_PEERCRED, credentials, length), call);
+  return { pid: credentials.readInt32LE(0), uid: credentials.readUInt32LE(4), gid: credentials.readUInt32LE(8) };
+}
+
 const CMSG_HEADER = 16;
 /** The kernel passes at most 253 descriptors in one message (SCM_MAX_FD). */
 const MAX_FDS = 253;

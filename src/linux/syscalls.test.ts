@@ -1,6 +1,16 @@
 import { execFileSync, spawn } from 'node:child_process';
-import { closeSync, fstatSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { connect } from 'node:net';
+import {
+  chmodSync,
+  closeSync,
+  fstatSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -20,6 +30,7 @@ import {
   openBackingFile,
   openFuseDevice,
   parseMountInfo,
+  peerCredentials,
   punchHole,
   readMountInfo,
   receiveDescriptors,
@@ -199,6 +210,27 @@ describe('sockets', () => {
     expect(answer).toBe('served by the child');
     expect(() => listenUnix(`/tmp/${'x'.repeat(110)}`)).toThrow(/ENAMETOOLONG/);
     expect(() => listenUnix(path)).toThrow(/listen on .*: EADDRINUSE/);
+  });
+});
+
+describe('peer credentials', () => {
+  it.skipIf(!root)('are those of the process that connected', async () => {
+    const path = join(dir, 'peer.sock');
+    const server = createServer();
+    await new Promise<void>((resolve) => server.listen(path, resolve));
+    chmodSync(path, 0o666);
+    chmodSync(dir, 0o711);
+    const child = spawn(process.execPath, ['-e', `require('net').connect(${JSON.stringify(path)})`], {
+      uid: 65534,
+      gid: 65533,
+    });
+    const socket = await new Promise<Socket>((resolve) => server.once('connection', resolve));
+    const { fd } = (socket as unknown as { _handle: { fd: number } })._handle;
+    expect(peerCredentials(fd)).toEqual({ pid: child.pid, uid: 65534, gid: 65533 });
+    child.kill('SIGKILL');
+    socket.destroy();
+    server.close();
+    expect(() => peerCredentials(-1)).toThrow(/EBADF/);
   });
 });
 

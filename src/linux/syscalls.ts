@@ -71,6 +71,13 @@ const c = {
   socketpair: bind<[number, number, number, Memory]>('socketpair', 'int', ['int', 'int', 'int', 'void *']),
   bind: bind<[number, Memory, number]>('bind', 'int', ['int', 'void *', 'uint32_t']),
   listen: bind<[number, number]>('listen', 'int', ['int', 'int']),
+  getsockopt: bind<[number, number, number, Memory, Memory]>('getsockopt', 'int', [
+    'int',
+    'int',
+    'int',
+    'void *',
+    'void *',
+  ]),
   sendmsg: bind<[number, Memory, number]>('sendmsg', 'int64_t', ['int', 'void *', 'int']),
   recvmsg: bind<[number, Memory, number]>('recvmsg', 'int64_t', ['int', 'void *', 'int']),
   execv: bind<[Memory, Memory]>('execv', 'int', ['void *', 'void *']),
@@ -163,6 +170,9 @@ export const socketpair = (domain: number, type: number, fds: Memory): number =>
   outcome(c.socketpair(domain, type, 0, fds));
 export const bindSocket = (fd: number, address: Memory, length: number): number => outcome(c.bind(fd, address, length));
 export const listen = (fd: number, backlog: number): number => outcome(c.listen(fd, backlog));
+/** `length`: a u32, the room in `value` before the call and what was written after. */
+export const getsockopt = (fd: number, level: number, option: number, value: Memory, length: Memory): number =>
+  outcome(c.getsockopt(fd, level, option, value, length));
 export const sendmsg = (fd: number, header: Memory, flags: number): number => outcome(c.sendmsg(fd, header, flags));
 export const recvmsg = (fd: number, header: Memory, flags: number): number => outcome(c.recvmsg(fd, header, flags));
 /** `vector`: addresses of NUL-terminated strings, 8 bytes each, the last 0. Returns only when it failed. */

@@ -1,0 +1,8 @@
+/**
+ * Paths that other users may change while they are used. A directory is opened once, component by component, checked, and from then on
+ * reached by its descriptor instead of its name. Knows nothing of clip's files. Needs no system call that Node lacks, because a client
+ * does not load koffi. Runs in every process.
+ */
+
+export { descriptorPath, type OpenPlace, openPlace } from './open-place.js';
+export { OwnDirectory, type OwnDirectoryOptions } from './own-directory.js';
