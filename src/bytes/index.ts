@@ -20,6 +20,7 @@ export {
   string,
   text,
 } from './check.js';
+export { describeContent } from './content.js';
 export { crc32, crc32Combine, crc32c } from './crc.js';
 export { Cursor } from './cursor.js';
 export { ClipError, type ErrorCode, FormatError } from './errors.js';

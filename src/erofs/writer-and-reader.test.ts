@@ -213,7 +213,7 @@ describe('inodes', () => {
         t.dir('e'),
       ),
     ]);
-    expect(stats).toMatchObject({ inodes: 6, compactInodes: 3, directories: 2 });
+    expect(stats).toMatchObject({ inodes: 6, compactInodes: 2, directories: 2 });
     const reader = new ErofsReader(image);
     expect(['a', 'b', 'c', 'd'].map((name) => [inode(reader, name).mtime, inode(reader, name).mtimeNsec])).toEqual([
       [t.MTIME, 0],
@@ -336,7 +336,7 @@ describe('the image', () => {
       createHash('sha256').update(buildErofs(SAMPLE, { chunk }).image).digest('hex'),
     );
     // Changing this digest changes the identity of every archive: say so in the changelog.
-    expect(new Set(digests)).toEqual(new Set(['ae11abfe11d0ca176bca8d0c3940d1283652f9801c9bd91d94e74309bd880059']));
+    expect(new Set(digests)).toEqual(new Set(['9835e69b1647df371e0036cd5f37ea7fa3496fa3848e60b8856166e83fe75a2d']));
   });
 
   test('names its devices', () => {

@@ -66,6 +66,8 @@ export interface ErofsStats {
   readonly droppedXattrs: number;
   readonly overlayXattrs: number;
   readonly whiteoutDevices: number;
+  /** Entries without a name that are no directories: see TreeStats. */
+  readonly namelessEntries: number;
 }
 
 export interface ErofsImage {
@@ -142,11 +144,12 @@ class Writer {
     for (let i = 0; i < this.#orderLength; i++) outside = this.#writeInode(i, image, view, outside);
     this.#xattrs.writeShared(image, blocksEnd);
     this.#writeSuper(image, view, this.#xattrs.sharedSize > 0 ? blocksEnd / this.#blockSize : 0);
-    const { directories, overlayXattrs, whiteoutDevices } = this.#tree.stats;
+    const { directories, overlayXattrs, whiteoutDevices, namelessEntries } = this.#tree.stats;
     const counted = {
       directories,
       overlayXattrs,
       whiteoutDevices,
+      namelessEntries,
       droppedXattrs: this.#xattrs.dropped,
       placedFiles: this.#placed,
     };

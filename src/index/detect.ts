@@ -1,18 +1,10 @@
-import { FormatError } from '../bytes/index.js';
+import { describeContent, FormatError } from '../bytes/index.js';
 
-/** How a blob is compressed, whatever its media type claims. `empty`: no bytes at all, a layer without entries. */
+/** How a blob is compressed, by its bytes. `empty`: no bytes at all, a layer without entries. */
 export type Encoding = 'empty' | 'tar' | 'gzip' | 'zstd';
 
-/** Bytes of a blob's beginning that detectEncoding wants, if the blob has so many: one tar header. */
+/** How much of a blob's beginning detectEncoding needs, unless the blob is shorter: one tar header. */
 export const DETECT_BYTES = 512;
-
-const OTHERS: readonly (readonly [string, readonly number[]])[] = [
-  ['bzip2', [0x42, 0x5a, 0x68]],
-  ['xz', [0xfd, 0x37, 0x7a, 0x58, 0x5a]],
-  ['lz4', [0x04, 0x22, 0x4d, 0x18]],
-  ['zip', [0x50, 0x4b, 0x03, 0x04]],
-  ['an encrypted or compressed format', []],
-];
 
 function startsWith(bytes: Uint8Array, magic: readonly number[]): boolean {
   return magic.every((byte, i) => bytes[i] === byte);
@@ -47,14 +39,7 @@ export function detectEncoding(head: Uint8Array, what: string): Encoding {
   // A skippable frame (RFC 8878 §3.1.2), as zstd:chunked and pzstd begin with.
   if (startsWith(head.subarray(1), [0x2a, 0x4d, 0x18]) && (head[0]! & 0xf0) === 0x50) return 'zstd';
   if (isTarHeader(head)) return 'tar';
-  const other = OTHERS.find(([, magic]) => startsWith(head, magic))![0];
-  const first = Buffer.from(head.subarray(0, 8)).toString('hex');
-  throw new FormatError(
-    what,
-    0,
-    `neither a tar nor one compressed by gzip or zstd, but ${other} (begins with ${first})`,
-    {
-      hint: 'only layers that are tar, tar+gzip or tar+zstd can be indexed',
-    },
-  );
+  throw new FormatError(what, 0, `neither a tar nor one compressed by gzip or zstd, but ${describeContent(head)}`, {
+    hint: 'only layers that are tar, tar+gzip or tar+zstd can be indexed',
+  });
 }

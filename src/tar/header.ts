@@ -1,4 +1,4 @@
-import { FormatError } from '../bytes/index.js';
+import { describeContent, FormatError } from '../bytes/index.js';
 import { BLOCK, FIELD } from './format.js';
 import { parseField, parseNumeric, parseText } from './number.js';
 
@@ -35,7 +35,9 @@ export function checkChecksum(block: Uint8Array, sum: number, at: number): void 
   }
   if (stated !== unsigned && stated !== signedSum(block)) {
     const found = `bad checksum: ${stated < 0 ? 'not a number' : stated}, expected ${unsigned}`;
-    throw new FormatError('tar header', at, at === 0 ? `${found}: not a tar archive` : found);
+    const foreign = at === 0 && dialectOf(block) === 'v7'; // a damaged header still has its magic
+    const detail = foreign ? `${found}: not a tar archive, but ${describeContent(block)}` : found;
+    throw new FormatError('tar header', at, detail);
   }
 }
 

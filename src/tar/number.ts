@@ -62,11 +62,18 @@ export function parseString(block: Uint8Array, start: number, length: number): U
   return block.subarray(start, end);
 }
 
-/** Decimal digits, with a minus sign if there is one; null for anything else, or beyond ±2^53. */
+/**
+ * Decimal digits with an optional sign, as Go's ParseInt takes them: any number of leading zeros. Null for anything else.
+ * The result is exact only if it is a safe integer: callers refuse one that is not.
+ */
 export function parseDecimal(text: string): number | null {
-  if (!/^-?[0-9]{1,19}$/.test(text)) return null;
-  const value = Number(text);
-  return Number.isSafeInteger(value) ? value : null;
+  return /^[-+]?[0-9]+$/.test(text) ? Number(text) + 0 : null; // + 0: no negative zero
+}
+
+/** A decimal from 0 to 2^53 - 1; null for anything else. */
+export function parseCount(text: string): number | null {
+  const value = parseDecimal(text);
+  return value !== null && value >= 0 && Number.isSafeInteger(value) ? value : null;
 }
 
 function isDigit(byte: number): boolean {
@@ -83,7 +90,7 @@ export function parsePaxTime(text: Uint8Array): { sec: number; nsec: number } | 
   let at = start;
   let sec = 0;
   for (; at < text.length && isDigit(text[at]!); at++) sec = sec * 10 + text[at]! - 0x30;
-  if (at === start || at - start > 16 || !Number.isSafeInteger(sec)) return null;
+  if (at === start || !Number.isSafeInteger(sec)) return null;
   let nsec = 0;
   if (at < text.length) {
     if (text[at++] !== 0x2e) return null;

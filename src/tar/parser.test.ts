@@ -27,7 +27,6 @@ describe('headers', () => {
       Buffer.concat([t.header({ name: 'f', type: '\0', size: 1, dialect: 'v7' }), t.padded('x')]),
       { mode: '100644', data: 'x' },
     ],
-    ['v7 directory, by its slash', t.header({ name: 'd/', type: '\0', dialect: 'v7' }), { mode: '40644', path: 'd/' }],
     [
       'GNU dumpdir with data',
       Buffer.concat([t.header({ name: 'd/', type: 'D', size: 3, dialect: 'gnu' }), t.padded('Yf\0')]),
@@ -35,6 +34,28 @@ describe('headers', () => {
     ],
   ])('%s', (_, part, expected) => {
     expect(one(part)).toMatchObject(expected);
+  });
+
+  describe('a regular type and a name that ends in a slash', () => {
+    const types = ['\0', '0', '7'];
+    test.each((['v7', 'ustar', 'gnu'] as const).flatMap((dialect) => types.map((type) => [dialect, type] as const)))(
+      'are a directory: %s, type %j',
+      (dialect, type) => {
+        const parsed = one(t.header({ name: 'd/', type, dialect, mode: 0o755 }), t.file('after', 'x'));
+        expect(parsed.path).toBe('after');
+        expect(parse(t.tar(t.header({ name: 'd/', type, dialect, mode: 0o755 })))).toMatchObject([
+          { mode: '40755', path: 'd/', data: '' },
+        ]);
+      },
+    );
+
+    test('are a directory where a pax header has the name', () => {
+      expect(one(t.pax({ path: 'long/' }), t.header({ name: 'cut' }))).toMatchObject({ mode: '40644', path: 'long/' });
+    });
+
+    test('are a file where there is data, as in Go', () => {
+      expect(one(t.header({ name: 'f/', size: 1 }), t.padded('x'))).toMatchObject({ mode: '100644', data: 'x' });
+    });
   });
 
   test('prefixes: ustar 155 bytes, star 131, old star 155, GNU none, v7 none', () => {
@@ -177,6 +198,58 @@ describe('pax', () => {
     ['253402300800.25', 253_402_300_800, 250_000_000],
   ])('mtime %s', (text, mtime, nsec) => {
     expect(one(t.pax({ mtime: text }), t.header({ name: 'f' }))).toMatchObject({ mtime, nsec });
+  });
+
+  test('leading zeros do not count against the digits of a number', () => {
+    const zeros = '0'.repeat(40);
+    const records = {
+      path: 'f',
+      size: `${zeros}999`,
+      uid: `${zeros}1000`,
+      gid: '+7',
+      mtime: `-${zeros}1.5`,
+      comment: 'c',
+    };
+    expect(one(t.pax(records), t.header({ name: 'x' }), t.padded('d'.repeat(999)))).toMatchObject({
+      size: 999,
+      uid: 1000,
+      gid: 7,
+      mtime: -2,
+      nsec: 500_000_000,
+    });
+    // The length of a record counts its own zeros.
+    const length = `${'0'.repeat(20)}34`;
+    const record = `${length} path=zeros\n`;
+    expect(record).toHaveLength(34);
+    const header = t.header({ name: 'x', type: 'x', size: record.length });
+    expect(one(header, t.padded(record), t.header({ name: 'f' })).path).toBe('zeros');
+  });
+
+  test.each([
+    ['pax header', t.pax({ path: 'gone', size: 5 })],
+    ['GNU long name', t.gnuLong('L', 'gone')],
+    ['GNU long link', t.gnuLong('K', 'gone')],
+    ['global pax header', t.pax({ mtime: 5 }, 'g')],
+  ])('an archive may end after a %s', (_, last) => {
+    for (const end of [new Uint8Array(0), new Uint8Array(512), new Uint8Array(1024)]) {
+      expect(parse(Buffer.concat([t.file('f', 'abc'), last, end])).map(({ path }) => path)).toEqual(['f']);
+    }
+  });
+
+  test.each([
+    ['2^32, which chown(2) would make root', '4294967296'],
+    ['2^32 + 5', '4294967301'],
+    ['2^53 + 1', '9007199254740993'],
+    ['2^64', '18446744073709551616'],
+    ['below -2^31', '-2147483649'],
+    ['a thousand digits', '9'.repeat(1000)],
+  ])('an owner of %s is refused, in a pax record and in the header', (_, uid) => {
+    for (const key of ['uid', 'gid']) {
+      expect(() => one(t.pax({ [key]: uid }), t.file('f', ''))).toThrow(new RegExp(`${key} .*(32 bits|2\\^53)`));
+    }
+    if (BigInt(uid) < 2n ** 62n) {
+      expect(() => one(t.header({ name: 'f', uid: Number(uid), base256: true }))).toThrow(/uid .*(32 bits|2\^53)/);
+    }
   });
 
   test('a global header holds until overridden, and an empty value restores the header block', () => {

@@ -1,4 +1,4 @@
-import { FormatError } from '../bytes/index.js';
+import { describeContent, FormatError } from '../bytes/index.js';
 import type { EntryColumns, EntryFields } from './columns.js';
 import {
   BLOCK,
@@ -130,8 +130,8 @@ export class TarParser {
   }
 
   /**
-   * The stream is over. Like Go's reader, accepts an archive without its two closing zero blocks, and one whose last file
-   * lacks its padding; cut anywhere else, it throws.
+   * The stream is over. Like Go's reader, accepts an archive without its two closing zero blocks, one whose last file lacks
+   * its padding, and one that ends after a pax header or a long name that no entry follows; cut anywhere else, it throws.
    */
   finish(): void {
     const fail = (what: string): never => {
@@ -140,12 +140,13 @@ export class TarParser {
     if (this.#state === 'data') fail(`file data, ${this.#left} bytes are missing`);
     if (this.#state === 'special') fail(`a '${this.#specialType}' header's data`);
     if (this.#state === 'sparse-extension' || this.#state === 'sparse-map') fail('a sparse map');
+    if (this.#blockFill > 0 && this.#position < BLOCK)
+      throw new FormatError(
+        'tar',
+        0,
+        `not a tar archive, but ${describeContent(this.#block.subarray(0, this.#blockFill))}`,
+      );
     if (this.#blockFill > 0) fail('a header');
-    if (this.#state !== 'end' && this.#hasPendingHeaders()) fail('the entry that a pax or long name header is for');
-  }
-
-  #hasPendingHeaders(): boolean {
-    return this.#longName !== null || this.#longLink !== null || this.#local.values.size > 0;
   }
 
   #onBlock(block: Uint8Array): void {
@@ -250,6 +251,8 @@ export class TarParser {
     if (value === undefined) return fallback;
     const number = parseDecimal(latin1(value));
     if (number === null) throw new FormatError('pax header', at, `${key} is ${printable(value)}, expected a number`);
+    if (!Number.isSafeInteger(number))
+      throw new FormatError('pax header', at, `${key} is ${printable(value)}, expected at most 2^53 - 1`);
     return number;
   }
 
@@ -280,8 +283,9 @@ export class TarParser {
     const size = this.#paxNumber('size', headerSize, at);
     if (size < 0) throw new FormatError('pax header', at, `negative size ${size}`);
     if (REGULAR_TYPES.includes(type)) {
-      // v7 had no type for directories: their names end in a slash.
-      if (type === '\0' && entry.path[entry.path.length - 1] === 0x2f) {
+      // v7 had no type for directories: their names end in a slash. GNU tar and libarchive read so each kind of regular file, in
+      // any dialect. Go does it for type NUL alone, and gives data to the others: one that has data is a file.
+      if (entry.path[entry.path.length - 1] === 0x2f && (type === '\0' || size === 0)) {
         entry.mode |= S_IFDIR;
         this.#finishEntry(entry, 0);
       } else {
@@ -409,8 +413,9 @@ export class TarParser {
 }
 
 /**
- * Owners are u32 in the kernel; small negative numbers (nobody is -2 in old archives) wrap as they do in chown(2). There -1 means
- * "leave it": whoever unpacks as root, as every engine does, leaves root.
+ * docs/architecture.md, "The tree is an EROFS image": owners are u32 in the kernel. Negative numbers of 32 bits (nobody is -2
+ * in old archives) wrap as they do in chown(2). There -1 means "leave it", which leaves root where an engine unpacks as root.
+ * Beyond 32 bits chown(2) drops bits, and 2^32 would become root: such an owner is refused, as GNU tar does.
  */
 function checkId(value: number, name: string, at: number): number {
   if (value > 0xffff_ffff || value < -0x8000_0000)

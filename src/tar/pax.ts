@@ -1,6 +1,6 @@
 import { FormatError } from '../bytes/index.js';
 import { GLOBAL_MAX } from './format.js';
-import { parseDecimal, printable } from './number.js';
+import { parseCount, printable } from './number.js';
 
 const EQUALS = 0x3d;
 const NEWLINE = 0x0a;
@@ -44,14 +44,15 @@ export class PaxRecords {
     while (start < payload.length) {
       let length = 0;
       let i = start;
-      while (i < payload.length && payload[i]! >= 0x30 && payload[i]! <= 0x39 && i - start < 8)
-        length = length * 10 + payload[i++]! - 0x30;
+      // Go takes leading zeros. A length beyond the payload is wrong, however far beyond.
+      for (; i < payload.length && payload[i]! >= 0x30 && payload[i]! <= 0x39; i++)
+        length = Math.min(length * 10 + payload[i]! - 0x30, payload.length + 1);
       if (i === start || payload[i] !== 0x20)
         fail(start, `record starts with ${printable(payload.subarray(start, start + 12))}, expected a length`);
       const end = start + length;
       const key = i + 1;
       if (end > payload.length || end <= key + 1)
-        fail(start, `record of ${length} bytes, ${payload.length - start} left`);
+        fail(start, `record of ${printable(payload.subarray(start, i))} bytes, ${payload.length - start} left`);
       if (payload[end - 1] !== NEWLINE) fail(end - 1, 'record does not end with a newline');
       let equals = key;
       let nul = false;
@@ -71,7 +72,7 @@ export class PaxRecords {
     if ((key === 'path' || key === 'linkpath' || key === 'GNU.sparse.name') && value.includes(0))
       fail(at, `${key} contains a NUL`);
     if (key === 'GNU.sparse.offset' || key === 'GNU.sparse.numbytes') {
-      const number = parseDecimal(latin1(value));
+      const number = parseCount(latin1(value));
       if (number === null || (this.sparse.length % 2 === 0) !== (key === 'GNU.sparse.offset'))
         fail(at, `${key} is not a number in its place`);
       this.sparse.push(number!);

@@ -1,6 +1,6 @@
 import { FormatError } from '../bytes/index.js';
 import { FIELD, SPARSE_ENTRY, SPARSE_SEGMENTS_MAX } from './format.js';
-import { parseField, parseNumeric } from './number.js';
+import { parseCount, parseField, parseNumeric } from './number.js';
 import { latin1, type PaxRecords } from './pax.js';
 
 /** Appends old GNU sparse entries ("offset, length" in 12 bytes each) until an empty one or `count` are read. */
@@ -53,19 +53,24 @@ export function readPaxSparse(
     throw new FormatError('tar sparse map', at, `GNU.sparse version ${version}, known are 0.0, 0.1 and 1.0`);
   }
   const size = text('GNU.sparse.realsize') ?? text('GNU.sparse.size');
-  if (size === undefined || !/^[0-9]{1,16}$/.test(size))
-    throw new FormatError('tar sparse map', at, 'GNU.sparse.realsize is missing or not a number');
+  const realSize = size === undefined ? null : parseCount(size);
+  if (realSize === null) throw new FormatError('tar sparse map', at, 'GNU.sparse.realsize is missing or not a number');
   let map: number[] | null = null;
   if (version !== '1.0') map = listed === undefined ? local.sparse : parseList(listed.split(','), at);
-  return { name: get('GNU.sparse.name'), realSize: Number(size), map };
+  return { name: get('GNU.sparse.name'), realSize, map };
 }
 
 function parseList(parts: readonly string[], at: number): number[] {
   if (parts.length % 2 !== 0) throw new FormatError('tar sparse map', at, 'GNU.sparse.map has an odd number of values');
   return parts.map((part) => {
-    if (!/^[0-9]{1,16}$/.test(part))
-      throw new FormatError('tar sparse map', at, 'GNU.sparse.map has a value that is not a number');
-    return Number(part);
+    const value = parseCount(part);
+    if (value === null)
+      throw new FormatError(
+        'tar sparse map',
+        at,
+        `GNU.sparse.map has ${JSON.stringify(part.slice(0, 40))}, expected a number`,
+      );
+    return value;
   });
 }
 
@@ -94,10 +99,10 @@ export class SparseMapReader {
         if (this.map.length === this.#expected) return true;
       } else {
         const digit = byte - 0x30;
-        if (digit < 0 || digit > 9 || this.#digits >= 16)
-          throw new FormatError('tar sparse map', at + i, 'not a number ended by a newline');
+        if (digit < 0 || digit > 9) throw new FormatError('tar sparse map', at + i, 'not a number ended by a newline');
         this.#value = this.#value * 10 + digit;
         this.#digits++;
+        if (!Number.isSafeInteger(this.#value)) throw new FormatError('tar sparse map', at + i, 'a number beyond 2^53');
       }
     }
     return false;

@@ -143,7 +143,6 @@ describe('one layer', () => {
     ['a hard link to nothing', [t.hardLink('h', 'x')], /target of the hard link does not exist/],
     ['hard links in a circle', [t.hardLink('a', 'b'), t.hardLink('b', 'a')], /leads back to itself/],
     ['a hard link to a directory', [t.dir('d'), t.hardLink('h', 'd')], /hard link to a directory/],
-    ['a file as the root', [t.file('/', 'x')], /the root must be a directory/],
     ['symlinks in a circle', [t.symlink('a', 'b'), t.symlink('b', 'a'), t.file('a/x', '')], /more than 40 symlinks/],
   ])('%s is refused', (_, parts, message) => {
     expect(() => build(t.tar(t.dir('ok'), ...parts))).toThrow(ClipError);
@@ -161,15 +160,42 @@ describe('one layer', () => {
     ]);
   });
 
-  test('the root takes its own entry', () => {
-    const tree = build(t.tar(t.dir('./', { mode: 0o711, uid: 3, xattrs: { 'user.r': 'oot' } })));
-    expect([tree.mode(tree.root), tree.uid(tree.root), tree.xattrs(tree.root).length]).toEqual([0o040711, 3, 1]);
+  test.each(['./', '/', '.', '', 'a/..', '../', '//./'])('the entry of the root itself is ignored: "%s"', (name) => {
+    const options = { mode: 0o700, uid: 3, gid: 4, mtime: 5, xattrs: { 'user.r': 'oot' } };
+    const tree = build(
+      t.tar(t.file('first', ''), t.dir(name, options), t.file('last', '')),
+      t.tar(t.dir(name, options)),
+    );
+    const { root } = tree;
+    expect([tree.mode(root), tree.uid(root), tree.gid(root), tree.mtime(root)]).toEqual([0o040755, 0, 0, 0]);
+    expect([tree.xattrs(root), tree.layer(root)]).toEqual([[], -1]);
+    expect(list(tree)).toEqual(['first -0', 'last -0']);
+    expect(tree.stats.namelessEntries).toBe(0);
   });
+
+  test.each(['', '/', '.', './', 'a/..'])(
+    'an entry called "%s" that is no directory is left out and counted',
+    (name) => {
+      const layer = t.tar(
+        t.file('first', ''),
+        t.pax({ path: name === '' ? './' : name }), // a file may have data, and keeps its type with a trailing slash
+        t.header({ name: 'x', size: 3 }),
+        t.padded('abc'),
+        t.symlink(name, 'x'),
+        t.hardLink(name, 'first'),
+        t.fifo(name),
+        t.file('last', ''),
+      );
+      const tree = build(layer);
+      expect(list(tree)).toEqual(['first -0', 'last -0']);
+      expect([tree.mode(tree.root), tree.stats.namelessEntries]).toEqual([0o040755, 4]);
+    },
+  );
 
   test('names of 255 bytes, paths of 4,096, names that are not UTF-8', () => {
     const deep = Array.from({ length: 2048 }, () => 'a').join('/');
     const tree = build(
-      t.tar(t.file('n'.repeat(255), ''), t.file(`${deep}/`.slice(0, 4094), ''), t.file(Buffer.from([0xff, 0xfe]), '')),
+      t.tar(t.file('n'.repeat(255), ''), t.file(`${deep}/`.slice(0, 4093), ''), t.file(Buffer.from([0xff, 0xfe]), '')),
     );
     expect(tree.stats.directories).toBe(2047);
   });

@@ -44,6 +44,7 @@ export class TreeBuilder {
   /** aufs keeps the bodies of hard-linked files in /.wh..wh.plnk, and its hard links point there. By base name. */
   #plnk = new Map<string, number>();
   #ignoredEntries = 0;
+  #namelessEntries = 0;
   #steps = 0;
   #stepLimit = 0;
 
@@ -90,7 +91,8 @@ export class TreeBuilder {
   }
 
   finish(): Tree {
-    return new Tree(this.#store, this.#root, { ignoredAufsEntries: this.#ignoredEntries });
+    const counted = { ignoredAufsEntries: this.#ignoredEntries, namelessEntries: this.#namelessEntries };
+    return new Tree(this.#store, this.#root, counted);
   }
 
   #fail(entry: number, detail: string): never {
@@ -113,7 +115,8 @@ export class TreeBuilder {
       // The last name is none: clean the path, and see what it then ends in.
       splitPath(arena, start, end, true, this.#components);
       if (this.#components.length === 0) {
-        this.#applyRoot(i);
+        // containerd, moby and containers/storage skip the entry of the root, of any type: the root stays as it was made.
+        if ((e.mode(i) & S_IFMT) !== S_IFDIR) this.#namelessEntries++;
         return;
       }
       base = this.#components.at(-2)!;
@@ -132,13 +135,6 @@ export class TreeBuilder {
     }
     if (e.isHardLink(i)) this.#applyHardLink(i, directory, base, end);
     else this.#place(i, directory, base, end);
-  }
-
-  #applyRoot(i: number): void {
-    if ((this.#entries.mode(i) & S_IFMT) !== S_IFDIR) this.#fail(i, 'the root must be a directory');
-    this.#store.inodeLayer[this.#root] = this.#layer;
-    this.#store.inodeEntry[this.#root] = i;
-    this.#store.inodeTouched[this.#root] = this.#layer + 1;
   }
 
   #ignore(i: number, base: number, end: number): void {

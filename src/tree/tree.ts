@@ -11,6 +11,8 @@ export interface TreeStats {
   readonly whiteoutDevices: number;
   /** .wh..wh.plnk, .wh..wh.aufs and what is in them. */
   readonly ignoredAufsEntries: number;
+  /** Entries other than directories whose path is the root: an empty name, ".", "/". */
+  readonly namelessEntries: number;
 }
 
 const OVERLAY_PREFIXES = ['trusted.overlay.', 'user.overlay.'].map((prefix) => Buffer.from(prefix, 'latin1'));
@@ -31,7 +33,7 @@ export class Tree {
   readonly #childStart: Uint32Array;
   readonly #childCount: Uint32Array;
 
-  constructor(store: TreeStore, root: number, counted: { ignoredAufsEntries: number }) {
+  constructor(store: TreeStore, root: number, counted: Pick<TreeStats, 'ignoredAufsEntries' | 'namelessEntries'>) {
     this.#store = store;
     this.root = root;
     this.inodeLimit = store.inodeCount;
@@ -69,7 +71,7 @@ export class Tree {
       directories,
       overlayXattrs: 0,
       whiteoutDevices: devices,
-      ignoredAufsEntries: counted.ignoredAufsEntries,
+      ...counted,
     };
   }
 

@@ -221,10 +221,13 @@ describe('what is wrong with a layer is said of that layer, and nothing is writt
     [
       'not a tar at all',
       { blob: Buffer.from('#!/bin/sh\n'.repeat(100)), tar: BIG },
-      /neither a tar nor one compressed/,
+      /neither a tar nor one compressed by gzip or zstd, but plain text \("#!\/bin\/sh/,
     ],
     ['xz', { blob: Buffer.from('fd377a585a000004', 'hex'), tar: BIG }, /but xz/],
-    ['gzip of what is no tar', gzipped(Buffer.from('hello, world'.repeat(100))), /tar header/],
+    ['JSON', { blob: Buffer.from('{"mediaType":"application/json"}'), tar: BIG }, /but JSON text \("{/],
+    ['an ELF program', { blob: readFileSync('/bin/true'), tar: BIG }, /but an ELF program$/],
+    ['gzip of text', gzipped(Buffer.from('hello, world'.repeat(100))), /tar header.*not a tar archive, but plain text/],
+    ['gzip of a short text', gzipped(Buffer.from('{}')), /not a tar archive, but JSON text/],
     [
       'a tar with a bad checksum',
       gzipped(Buffer.concat([BIG.subarray(0, 100), Buffer.from('!'), BIG.subarray(101)])),

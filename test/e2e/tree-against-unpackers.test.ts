@@ -14,6 +14,14 @@ function summary(lines: readonly string[]): string[] {
     .sort();
 }
 
+/**
+ * umoci and GNU tar apply the entry of the root itself, so they are no oracles for its attributes: containerd, moby and
+ * containers/storage skip that entry. foreign-tars.test.ts has the rule.
+ */
+function withoutRoot(lines: readonly string[]): string[] {
+  return lines.filter((line) => !/^\.: (mode|uid|gid|mtime|xattrs) /.test(line));
+}
+
 /** overlayfs counts links of directories as 1, and of a copied-up file by its layer. */
 function withoutDirectoryLinks(lines: readonly string[]): string[] {
   return lines.filter((line) => !/: nlink \d+ ≠ 1$/.test(line));
@@ -24,11 +32,11 @@ describe('the kernel, given our EROFS image and the layers, shows what others un
     const ours = kernelPlane(layers);
     if (umoci?.differs === 'refuses') expect(() => umociTree(layers)).toThrow(/^umoci: /);
     else {
-      const lines = compareTrees(ours, umociTree(layers));
+      const lines = withoutRoot(compareTrees(ours, umociTree(layers)));
       expect(summary(lines), lines.join('\n')).toEqual([...(umoci?.differs ?? [])].sort());
     }
     if (overlay.differs === 'skip') return;
-    const lines = withoutDirectoryLinks(compareTrees(ours, overlayTree(layers)));
+    const lines = withoutRoot(withoutDirectoryLinks(compareTrees(ours, overlayTree(layers))));
     expect(summary(lines), lines.join('\n')).toEqual([...overlay.differs].sort());
   });
 

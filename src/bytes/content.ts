@@ -1,0 +1,54 @@
+/** Magic numbers of formats that users push as layers by mistake, or that registries and proxies hand out in place of one. */
+const MAGICS: readonly (readonly [string, string])[] = [
+  ['bzip2', 'BZh'],
+  ['xz', '\xfd7zXZ\0'],
+  ['lz4', '\x04"M\x18'],
+  ['lzip', 'LZIP'],
+  ['7-Zip', "7z\xbc\xaf'\x1c"],
+  ['zip', 'PK\x03\x04'],
+  ['gzip', '\x1f\x8b'],
+  ['zstd', '\x28\xb5\x2f\xfd'],
+  ['an ELF program', '\x7fELF'],
+  ['a squashfs image', 'hsqs'],
+  ['a WebAssembly module', '\0asm'],
+  ['a PDF document', '%PDF-'],
+  ['a PNG picture', '\x89PNG'],
+  ['a SQLite database', 'SQLite format 3\0'],
+];
+
+/** How much of a text an error shows. */
+const SHOWN_CHARACTERS = 40;
+
+/** What no text has, and what would steer a terminal: control characters but for white space, and format characters (bidi). */
+const NO_TEXT = /[^\P{C}\t\n\f\r]/u;
+
+/** The bytes as UTF-8 text, or null when they are none. The last character may be cut. */
+function asText(head: Uint8Array): string | null {
+  try {
+    const text = new TextDecoder('utf-8', { fatal: true }).decode(head, { stream: true });
+    return NO_TEXT.test(text) ? null : text;
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * Names the content that begins with `head`, for errors about bytes of the wrong format: "JSON text", "an ELF program".
+ * Some hundred bytes suffice.
+ */
+export function describeContent(head: Uint8Array): string {
+  const start = Buffer.from(head.buffer, head.byteOffset, Math.min(head.length, 16)).toString('latin1');
+  const known = MAGICS.find(([, magic]) => start.startsWith(magic));
+  if (known !== undefined) return known[0];
+  const text = asText(head);
+  if (text === null || text.trim() === '')
+    return `an unknown format (begins with ${Buffer.from(start, 'latin1').toString('hex')})`;
+  const trimmed = text.trimStart();
+  const kind = /^[{[]/.test(trimmed)
+    ? 'JSON text'
+    : /^<(!doctype|html|\?xml)/i.test(trimmed)
+      ? 'an HTML or XML page'
+      : 'plain text';
+  const shown = trimmed.slice(0, SHOWN_CHARACTERS);
+  return `${kind} (${JSON.stringify(trimmed.length > SHOWN_CHARACTERS ? `${shown}…` : shown)})`;
+}
