@@ -8,7 +8,7 @@ export interface CommonFlags {
   readonly verbose?: boolean;
 }
 
-/** Adds them to `program` and everything below it: they may stand before the command's name, or after it, which counts more. */
+/** Adds them to `program` and all its commands. They may stand before the command's name or after it; the latter wins. */
 export function addCommonFlags(program: Command): void {
   addTo(program);
   program.hook('preAction', (_, action) => {
@@ -26,6 +26,6 @@ function addTo(command: Command): void {
     .option('--root <dir>', "clipd's socket and state (default $CLIP_ROOT, /run/clip, or $XDG_RUNTIME_DIR/clip)")
     .option('--cache-dir <dir>', 'the span cache (default $CLIP_CACHE_DIR, /var/cache/clip, or $XDG_CACHE_HOME/clip)')
     .option('--json', 'print JSON')
-    .option('--verbose', 'say more, and log more');
+    .option('--verbose', 'print more, and log more');
   for (const below of command.commands) addTo(below);
 }

@@ -3,7 +3,7 @@ import { type DaemonSettings, defaultCacheDir, defaultRoot, resolvePlace } from 
 import type { CommonFlags } from './common-flags.js';
 import { byteSize, workerCount } from './numbers.js';
 
-/** The flags that say how a clipd runs: for `daemon`, and for `mount`, which may start one. */
+/** The flags of a clipd: for `daemon`, and for `mount`, which may start one. */
 export interface DaemonFlags extends CommonFlags {
   readonly cacheSize?: number;
   readonly workers?: number;
@@ -38,7 +38,7 @@ export async function locate(flags: CommonFlags): Promise<Location> {
   };
 }
 
-/** Refuses a URL that clipd could not use, before there is a clipd. @throws ClipError USAGE */
+/** Refuses a URL that clipd could not use, before a clipd is started. @throws ClipError USAGE */
 export async function checkContentCache(flags: DaemonFlags): Promise<void> {
   const url = contentCacheUrl(flags);
   if (url !== undefined) (await import('../cache/index.js')).openContentCache(url);

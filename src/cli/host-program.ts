@@ -2,13 +2,13 @@ import { accessSync, constants } from 'node:fs';
 import path from 'node:path';
 import { ClipError } from '../bytes/index.js';
 
-/** Where chroot(8) and mount(8) are, whoever's PATH it is. */
+/** chroot(8) and mount(8) are here, and an ordinary user's PATH leaves these directories out. */
 const SYSTEM_DIRECTORIES = ['/usr/sbin', '/sbin'];
 
 /**
- * Path of a program of this machine. spawn() would look for it along the PATH that the child is given, and a child that is to
- * run inside an image gets the image's.
- * @throws ClipError SYSTEM when there is none
+ * Path of a program of this machine. spawn() would look it up in the child's PATH, which for a child inside an image is the
+ * image's.
+ * @throws ClipError SYSTEM if this machine has no such program
  */
 export function hostProgram(name: string): string {
   const directories = [
@@ -24,5 +24,5 @@ export function hostProgram(name: string): string {
       // the next one
     }
   }
-  throw new ClipError('SYSTEM', `this machine has no ${name}`, { hint: `install it, or add its directory to PATH` });
+  throw new ClipError('SYSTEM', `this machine has no ${name}`, { hint: 'install it, or add its directory to PATH' });
 }

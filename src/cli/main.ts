@@ -12,13 +12,13 @@ import { EXIT_FAILED, EXIT_USAGE, exitCodeOf, printError } from './output.js';
 const program = new Command('clipctl')
   .description('Run container images without pulling them.')
   .enablePositionalOptions()
-  .showHelpAfterError('  clipctl help COMMAND shows what it takes')
-  // One voice for all errors: those of commander look like ours.
+  .showHelpAfterError('  clipctl help COMMAND shows its arguments and flags')
+  // All errors look alike: commander's get our prefix.
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'clipctl: ')) })
   .version(packageVersion(), '-V, --version', 'print the version')
   .exitOverride();
 
-// Whoever reads us has seen enough (`clipctl ls -R | head`): as other programs do, end quietly.
+// The reader of our output has closed it (`clipctl ls -R | head`): end quietly, as other programs do.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(0);
   printError(new ClipError('SYSTEM', `cannot write the result to stdout: ${error.message}`, { cause: error }), false);
@@ -30,10 +30,10 @@ async function main(): Promise<void> {
   await program.parseAsync(process.argv);
 }
 
-/** What Node throws for any relative path when the current directory has been removed. */
+/** Node throws this for any relative path if the current directory has been removed. */
 function explained(error: unknown): unknown {
   if ((error as NodeJS.ErrnoException | null)?.syscall !== 'uv_cwd') return error;
-  return new ClipError('NOT_FOUND', 'the current directory has been removed, and relative paths with it', {
+  return new ClipError('NOT_FOUND', 'the current directory has been removed, so relative paths lead nowhere', {
     cause: error,
     hint: 'cd elsewhere first, or give absolute paths',
   });

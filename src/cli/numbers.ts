@@ -1,6 +1,6 @@
 import { InvalidArgumentError } from 'commander';
 
-/** What options take. A value that is refused is a usage error, in which commander names the option. */
+/** Parsers of option values. A refused value is a usage error, in which commander names the option. */
 
 const UNITS: Readonly<Record<string, number>> = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 };
 
@@ -13,10 +13,11 @@ export function byteSize(text: string): number {
   return bytes;
 }
 
-/** "20M" → bytes a second. */
+/** "20M" → bytes per second. */
 export function byteRate(text: string): number {
   const bytes = byteSize(text);
-  if (bytes === 0) throw new InvalidArgumentError('at least 1 byte a second expected; without it there is no limit');
+  if (bytes === 0)
+    throw new InvalidArgumentError('at least 1 byte per second expected; without the option there is no limit');
   return bytes;
 }
 

@@ -11,7 +11,7 @@ export function printResult(value: unknown, json: boolean, text: () => string): 
   if (out !== '') process.stdout.write(out.endsWith('\n') ? out : `${out}\n`);
 }
 
-/** One line that names the thing, one that names the next step. The cause chain only with --verbose. */
+/** One line with the thing and the cause, one with the next step. The chain of causes only with --verbose. */
 export function printError(error: unknown, verbose: boolean): void {
   const known = error instanceof ClipError;
   const message = error instanceof Error ? error.message : String(error);

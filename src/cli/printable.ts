@@ -1,6 +1,6 @@
 /**
- * For a screen, or a table with a line for each thing: control characters and what is not UTF-8 as \ooo. A name must neither steer
- * the one nor break the other.
+ * A name for a terminal, or for a table with one line per row: control characters and bytes that are not UTF-8 become \ooo. A name
+ * must neither control the terminal nor break the table.
  */
 export function printable(text: string | Uint8Array): string {
   const name = typeof text === 'string' ? Buffer.from(text) : text;

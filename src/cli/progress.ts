@@ -1,17 +1,17 @@
 import type { MultiBar, SingleBar } from 'cli-progress';
 import { formatBytes, formatSeconds } from './units.js';
 
-/** One line per thing under way, on stderr: nothing at all when that is no terminal. */
+/** One line per running task, on stderr; nothing if stderr is no terminal. */
 export interface Progress {
-  /** `rate` in bytes (or things) per second. */
+  /** `rate` in bytes per second. */
   update(key: string, label: string, done: number, total: number, rate: number): void;
-  /** Leaves the lines as they are and gives the terminal back. */
+  /** Leaves the lines as they are and releases the terminal. */
   stop(): void;
 }
 
 const SILENT: Progress = { update() {}, stop() {} };
 
-/** Beyond this many lines a terminal scrolls and the cursor control goes wrong: finished ones make room. */
+/** With more lines a terminal may scroll, and moving the cursor goes wrong: finished lines are removed. */
 const MAX_LINES = 8;
 
 class Bars implements Progress {

@@ -19,15 +19,15 @@ export interface RecordRunOptions {
   readonly signal: AbortSignal;
 }
 
-/** A service does not end by itself; what it read in the time that a mount records is its start. */
+/** A service does not end by itself. A mount records for this long, and the reads of that time are the service's start. */
 const RUN_MS = 60_000;
 
-/** What containers get when the image says nothing. */
+/** The PATH of containers whose image sets none. */
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 /**
- * Indexes an image, mounts it with a private clipd and an empty cache, runs the command in a chroot of it, and gives back what
- * that read. What the command prints goes to stderr.
+ * Indexes an image, mounts it with a private clipd and an empty cache, runs the command in a chroot of it, and returns the
+ * profile of its reads. The command's output goes to stderr.
  * @throws ClipError PERMISSION without root; SYSTEM when the command fails
  */
 export async function recordRun(options: RecordRunOptions): Promise<{ archive: Archive; profile: RecordedProfile }> {
@@ -90,7 +90,7 @@ async function runInside(root: string, archive: Archive, { command, signal }: Re
     child.once('exit', (code, by) => resolve(code ?? by ?? 0));
   });
   if (end === 0 || (end === 'SIGKILL' && performance.now() - started >= RUN_MS)) return;
-  throw new ClipError('SYSTEM', `${command.join(' ')}: ended with ${end}, so it was no start to learn from`, {
-    hint: 'the image is mounted read-only, without /proc and /dev: give a command that runs so',
+  throw new ClipError('SYSTEM', `${command.join(' ')}: ended with ${end}, so its reads are no profile of a start`, {
+    hint: 'the image is mounted read-only, without /proc and /dev: give a command that can run there',
   });
 }

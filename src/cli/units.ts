@@ -1,6 +1,6 @@
 const UNITS = ['B', 'kB', 'MB', 'GB', 'TB'] as const;
 
-/** "303.6 MB": decimal units, as disks and registries have them. */
+/** "303.6 MB": decimal units, as disks and registries use them. */
 export function formatBytes(bytes: number): string {
   let value = bytes;
   let unit = 0;
@@ -22,7 +22,7 @@ export function formatSeconds(seconds: number): string {
     : `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
 }
 
-/** "sha256:887093d1f17d": what people recognise a digest by. */
+/** "sha256:887093d1f17d": enough for people to recognise a digest. */
 export function shortDigest(digest: string): string {
   const [algorithm, hex = ''] = digest.split(':');
   return `${algorithm}:${hex.slice(0, 12)}`;

@@ -62,7 +62,7 @@ test('after kill -9 of everything, clipctl mount at the same place succeeds; ano
     await own.ok('mount', '--clip', other.archive, '--at', b, '--suid');
     await killEverything(own, a, b);
     const list = await own.ok('ps');
-    expect([list.stdout, list.stderr]).toEqual(['', expect.stringMatching(`is dead: ${a}, ${b}\n {2}\\S`)]);
+    expect([list.stdout, list.stderr]).toEqual(['', expect.stringMatching(`are dead: ${a}, ${b}\n {2}\\S`)]);
     expect((await own.ok('mount', '--clip', image.archive, '--at', a)).stdout).toBe(`${a}\n`);
     expect([name(a), name(b)]).toEqual(['image 1\n', 'image 2\n']);
     expect(own.mounts().filter((place) => place === a).length).toBe(1);
@@ -160,7 +160,7 @@ test('a further place has the options of the image’s mount: what it did not as
     const second = await mount('b');
     expect([second.code, second.stderr]).toEqual([
       0,
-      'clipctl: note: the image is mounted already with --no-readahead --read-timeout 20: so it is here\n',
+      'clipctl: note: the image is mounted already with --no-readahead --read-timeout 20, which also applies here\n',
     ]);
     expect((await mount('c', '--no-readahead', '--read-timeout', '20')).stderr).toBe('');
     const fill = await mount('d', '--fill');

@@ -71,7 +71,7 @@ test.each<Compression>(['gzip', 'none', 'zstd'])(
     writeFileSync(profile, other);
     const refused = await runProgram(process.execPath, args);
     expect(refused.code).toBe(1);
-    expect(refused.stderr).toMatch(/profile.json was recorded of/);
+    expect(refused.stderr).toMatch(/profile.json is a profile of sha256:/);
     image.remove();
   },
 );

@@ -38,6 +38,6 @@ test('so does the list of what a killed clipd leaves', async () => {
   await clip.ok('mount', '--clip', image.archive, '--at', place);
   process.kill((await health(clip)).keeperPid, 'SIGKILL');
   await eventually(() => isDead(place));
-  expect((await clip.ok('ps')).stderr.split('\n')[0]).toContain(`is dead: ${clip.path(SHOWN)}`);
+  expect((await clip.ok('ps')).stderr.split('\n')[0]).toContain(`are dead: ${clip.path(SHOWN)}`);
   await clip.ok('umount', place);
 });

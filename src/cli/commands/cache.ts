@@ -13,11 +13,11 @@ interface Flags extends CommonFlags {
 
 interface Cache {
   readonly directory: string;
-  /** The clipd that has it open; null: nobody, or somebody who takes no requests. */
+  /** The clipd that has it open; null: no process has, or one that takes no requests. */
   readonly clipd: ClipdClient | null;
 }
 
-/** The cache that is meant: the directory asked for, or else that of the clipd that runs, or else the one it would have. */
+/** The cache to work on: the directory of the flags, else that of the running clipd, else the default one. */
 async function find(flags: Flags): Promise<Cache> {
   const { ClipdClient, NotRunningError } = await import('../../client/index.js');
   const asked = flags.cacheDir ?? (process.env.CLIP_CACHE_DIR || undefined);
@@ -37,7 +37,7 @@ async function find(flags: Flags): Promise<Cache> {
 
 async function rootOf(flags: Flags): Promise<string | undefined> {
   const anonymous = process.getuid?.() !== 0 && !process.env.XDG_RUNTIME_DIR;
-  // Nobody's default: a user without a place for sockets may still look at files.
+  // There is no default root, but a user without a place for sockets may still look at files.
   if (anonymous && flags.root === undefined && !process.env.CLIP_ROOT) return undefined;
   return (await locate(flags)).root;
 }
@@ -72,10 +72,10 @@ async function stat(flags: Flags): Promise<void> {
   const summary = running ?? summarizeCache(directory);
   printResult(summary, flags.json === true, () => {
     const { owner } = summary;
-    const who = owner === null ? 'nobody' : `${owner.name} (pid ${owner.pid})`;
+    const user = owner === null ? 'no process' : `${owner.name} (pid ${owner.pid})`;
     const cap = running === null ? '' : ` of at most ${megabytes(running.maxBytes)}`;
     const trouble = running === null || running.writable ? '' : '; its disk takes no writes';
-    return `${summary.directory}: ${megabytes(summary.usedBytes)}${cap} in ${summary.files} layer files, in use by ${who}${trouble}`;
+    return `${summary.directory}: ${megabytes(summary.usedBytes)}${cap} in ${summary.files} layer files, in use by ${user}${trouble}`;
   });
 }
 
@@ -85,12 +85,12 @@ async function prune(flags: Flags): Promise<void> {
   const mounted = flags.mounted ?? false;
   const result = clipd === null ? await pruneDirectory(directory, to) : await clipd.pruneCache({ to, mounted });
   printResult(result, flags.json === true, () => {
-    const rest = result.usedBytes > to && !mounted ? ', of what is mounted (--mounted frees that, too)' : '';
+    const rest = result.usedBytes > to && !mounted ? ' in layers that are mounted (--mounted frees these as well)' : '';
     return `freed ${megabytes(result.freedBytes)}, ${megabytes(result.usedBytes)} left${rest}`;
   });
 }
 
-/** Nobody runs on it, so nothing of it is mounted. */
+/** For a directory that no process has open, so that none of its layers is mounted. */
 async function pruneDirectory(directory: string, to: number): Promise<{ freedBytes: number; usedBytes: number }> {
   const { SpanCache } = await import('../../cache/index.js');
   const cache = await SpanCache.open(directory, { maxBytes: Number.MAX_SAFE_INTEGER, owner: 'clipctl cache prune' });
@@ -120,13 +120,13 @@ async function verifyDirectory(directory: string) {
 }
 
 export function registerCache(program: Command): void {
-  const cache = program.command('cache').description('the disk cache of inflated spans, through the clipd that has it');
+  const cache = program.command('cache').description('list, prune or check the disk cache of inflated spans');
   const add = (name: string, description: string, action: (flags: Flags) => Promise<void>): Command =>
     cache.command(name).description(description).action(action);
   add('ls', 'list the cached layers, the last used first', list);
-  add('stat', 'how much there is, and who has it open', stat);
-  add('prune', 'free what nobody has mounted, the longest unused first', prune)
+  add('stat', 'show the size of the cache and the process that has it open', stat);
+  add('prune', 'free spans of layers that are not mounted, the longest unused first', prune)
     .option('--to <size>', 'keep up to this much (default: nothing)', byteSize)
-    .option('--mounted', 'also free what mounts have cached: they fetch it again when it is read');
-  add('verify', 'check every cached span against its checksum and free what is damaged', verify);
+    .option('--mounted', 'also free spans of mounted layers; they are fetched again when they are read');
+  add('verify', 'check every cached span against its checksum and free the damaged ones', verify);
 }

@@ -10,7 +10,7 @@ interface Flags extends DaemonFlags {
   readonly upgrade?: boolean;
 }
 
-/** A clipd that was told to stop is gone within 5 s. */
+/** A clipd ends within 5 s of being told to. */
 const STOP_MS = 10_000;
 
 async function run(flags: Flags): Promise<void> {
@@ -21,7 +21,7 @@ async function run(flags: Flags): Promise<void> {
   becomeKeeper(daemonSettings(location, flags));
 }
 
-/** Also true of a zombie: an init that reaps late is not our affair. */
+/** Also true of a zombie, which waits for its parent only. */
 function hasEnded(pid: number): boolean {
   try {
     return /^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
@@ -60,14 +60,14 @@ async function upgrade(flags: Flags): Promise<void> {
     }
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  throw new ClipError('SYSTEM', 'the new server does not take over', { hint: 'look into the log of clipd' });
+  throw new ClipError('SYSTEM', 'the new server does not take over', { hint: 'its log (ROOT/clipd.log) says why' });
 }
 
 export function registerDaemon(program: Command): void {
   const command = program
     .command('daemon')
-    .description('run clipd in the foreground; end or upgrade one that runs')
-    .option('--stop', 'unmount everything and end the clipd that runs')
+    .description('run clipd in the foreground; end or upgrade the running one')
+    .option('--stop', 'unmount everything and end the running clipd')
     .option('--upgrade', 'replace its server by this version; mounts stay');
   addDaemonFlags(command).action(async (flags: Flags) => {
     if (flags.stop && flags.upgrade) throw new ClipError('USAGE', '--stop and --upgrade exclude each other');

@@ -14,5 +14,5 @@ async function health(flags: CommonFlags): Promise<void> {
 }
 
 export function registerHealth(program: Command): void {
-  program.command('health').description('whether clipd answers; exit code 1 if not').action(health);
+  program.command('health').description('check that clipd answers; exit code 1 if it does not').action(health);
 }

@@ -14,8 +14,8 @@ export interface RegistryFlags {
 /** The flags of every command that talks to a registry. */
 export function addRegistryFlags(command: Command): Command {
   return command
-    .option('--plain-http', 'talk HTTP to the registry, not HTTPS')
-    .option('--creds <user:password>', "log in so instead of with the Docker config's entry");
+    .option('--plain-http', 'use HTTP with the registry, not HTTPS')
+    .option('--creds <user:password>', "log in with these instead of the Docker config's entry");
 }
 
 export function credentialsFrom(flags: RegistryFlags): { username: string; password: string } | undefined {
@@ -35,7 +35,7 @@ interface Flags extends RegistryFlags, CommonFlags {
   readonly hashes?: boolean;
 }
 
-/** Runs `work` with a signal that Ctrl-C (or SIGTERM) aborts; then the exit code is 128 + the signal's number, and all is cleaned up. */
+/** Runs `work` with a signal that Ctrl-C or SIGTERM aborts. After that, everything is cleaned up and the exit code is 128 + the signal's number. */
 export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T | undefined> {
   const controller = new AbortController();
   let by: NodeJS.Signals = 'SIGINT';
@@ -119,7 +119,7 @@ export function registerIndex(program: Command): void {
     .requiredOption('--image <ref>', 'image in a registry, or oci:DIR[:TAG] for an image layout')
     .requiredOption('--out <file>', 'the archive to write')
     .option('--checkpoint <MiB>', 'uncompressed MiB between checkpoints, 1 to 64 (default 1)', wholeNumber)
-    .option('--storage-image <ref>', 'where mounts shall fetch the layers, if not from --image')
+    .option('--storage-image <ref>', 'where mounts fetch the layers, if not from --image')
     .option('--platform <os/arch>', "platform of a multi-platform image (default: this machine's)")
     .option('--hashes', 'record the SHA-256 of every file, and check diff IDs');
   addRegistryFlags(command).action((flags: Flags) => run(flags));

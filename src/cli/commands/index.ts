@@ -3,7 +3,7 @@ import { addCommonFlags } from '../common-flags.js';
 
 type Register = (program: Command) => void;
 
-/** Each command registers itself, and loads what it needs when it runs: `clipctl help` must not load an engine. */
+/** Each command registers itself and loads its modules when it runs, so that `clipctl help` loads no engine. */
 const commands: Readonly<Record<string, () => Promise<Register>>> = {
   index: async () => (await import('./index-command.js')).registerIndex,
   ls: async () => (await import('./ls.js')).registerLs,
@@ -22,7 +22,7 @@ const commands: Readonly<Record<string, () => Promise<Register>>> = {
   version: async () => (await import('./version.js')).registerVersion,
 };
 
-/** Registers the command that `args` name; all of them for help, or when that is none: they are then listed, or looked at for its like. */
+/** Registers the command that `args` name. For help or an unknown name all are registered, to be listed or searched for a similar name. */
 export async function registerCommands(program: Command, args: readonly string[]): Promise<void> {
   const asked = args[0] ?? '';
   const load = Object.hasOwn(commands, asked) ? [commands[asked]!] : Object.values(commands);

@@ -110,7 +110,7 @@ async function run(flags: Flags): Promise<void> {
 export function registerInspect(program: Command): void {
   program
     .command('inspect')
-    .description('show what an archive holds')
+    .description('show the contents of an archive')
     .requiredOption('--clip <file>', 'the archive')
     .action((flags: Flags) => run(flags));
 }

@@ -36,7 +36,7 @@ const TYPES: ReadonlyMap<number, readonly [string, string]> = new Map([
   [S_IFSOCK, ['s', 'socket']],
 ]);
 
-/** Output is gathered to this much: one write a line would make `ls -lR` of an image take seconds. */
+/** Output is written in pieces of this size: one write per line would make `ls -lR` of an image take seconds. */
 const FLUSH_BYTES = 64 * 1024;
 const SLASH = 0x2f;
 const text = (s: string): Uint8Array => Buffer.from(s, 'utf8');
@@ -89,7 +89,7 @@ class Lister {
     this.#bytes = 0;
   }
 
-  /** Files print as themselves, directories as what they hold. */
+  /** A file is listed itself, a directory by its contents. */
   list(path: Uint8Array, nid: number): void {
     if (this.#flags.json) this.#write(text('['));
     this.#reader.inode(nid, this.#inode);
@@ -181,7 +181,7 @@ class Lister {
   }
 }
 
-/** JSON strings are Unicode: what is not UTF-8 goes out as base64, under another key. */
+/** JSON strings are Unicode: a name that is not UTF-8 is written as base64, under another key. */
 function bytesField(key: string, bytes: Uint8Array): Record<string, string> {
   try {
     return { [key]: new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes) };
@@ -222,7 +222,7 @@ export function registerLs(program: Command): void {
     .description('list the files of an archive')
     .argument('[path]', 'file or directory in the image (default: /)')
     .requiredOption('--clip <file>', 'the archive')
-    .option('-l, --long', 'mode, links, owner, group, size, time (UTC) and link target too')
-    .option('-R, --recursive', 'directories below, too')
+    .option('-l, --long', 'also print mode, links, owner, group, size, time (UTC) and link target')
+    .option('-R, --recursive', 'also list the directories below')
     .action((path: string | undefined, flags: Flags) => run(path, flags));
 }

@@ -26,7 +26,7 @@ interface Flags extends DaemonFlags, RegistryFlags {
   readonly dev?: boolean;
 }
 
-/** Only what the user asked for: a default does not conflict with a mount that exists. */
+/** Only the options that the user set: a default does not conflict with an existing mount. */
 function imageOptions(flags: Flags): Partial<ImageOptions> {
   return {
     ...(flags.readahead ? {} : { readahead: false }),
@@ -37,7 +37,7 @@ function imageOptions(flags: Flags): Partial<ImageOptions> {
   };
 }
 
-/** Resolves with the first signal that asks us to end. The second one ends us at once. */
+/** Resolves with the first signal that asks this process to end. The second one ends it at once. */
 function interruption(): { readonly signal: Promise<NodeJS.Signals>; readonly seen: () => NodeJS.Signals | null } {
   let seen: NodeJS.Signals | null = null;
   const signal = new Promise<NodeJS.Signals>((resolve) => {
@@ -56,7 +56,7 @@ const UNDO_MS = 5000;
 async function undo(client: ClipdClient, mountPoint: string, started: boolean): Promise<void> {
   await client.unmount({ mountPoint, mode: 'lazy' });
   if (!started) return;
-  // On a busy host the kernel may take a moment to let go of the connection, and until then clipd is not idle.
+  // On a busy host the kernel may take a moment to release the connection, and until then clipd is not idle.
   for (const end = performance.now() + UNDO_MS; performance.now() < end; ) {
     const { stopping } = await client.stop(true).catch(() => ({ stopping: true }));
     if (stopping) return;
@@ -112,7 +112,7 @@ const OPTION_FLAGS = {
   readTimeout: (value) => `--read-timeout ${value}`,
 } satisfies { [K in keyof ImageOptions]: (value: ImageOptions[K]) => string };
 
-/** All places of an image are served alike: an option that this one did not ask for holds here, too, and is said. */
+/** The options that hold here because the image was mounted with them already: all places of an image share them. */
 function inherited(mounted: MountInfoReply, asked: Partial<ImageOptions>, defaults: ImageOptions): string {
   const names = Object.keys(OPTION_FLAGS) as (keyof ImageOptions)[];
   return names
@@ -124,7 +124,8 @@ function inherited(mounted: MountInfoReply, asked: Partial<ImageOptions>, defaul
 async function print(mounted: MountInfoReply, flags: Flags): Promise<void> {
   printResult(mounted, flags.json === true, () => mounted.mountPoint);
   const also = inherited(mounted, imageOptions(flags), DEFAULT_IMAGE_OPTIONS);
-  if (also !== '') process.stderr.write(`clipctl: note: the image is mounted already with ${also}: so it is here\n`);
+  if (also !== '')
+    process.stderr.write(`clipctl: note: the image is mounted already with ${also}, which also applies here\n`);
   if (flags.verbose) process.stderr.write(`clipctl: ${mounted.reference} from ${mounted.archivePath}\n`);
 }
 
@@ -136,12 +137,9 @@ export function registerMount(program: Command): void {
     .requiredOption('--at <dir>', 'an existing directory')
     .option('--foreground', 'stay, and unmount on Ctrl-C')
     .option('--no-readahead', 'fetch the spans that are read and nothing else')
-    .option(
-      '--no-prefetch',
-      'do not fetch by what the archive says is read together: its profile, and which files lead to which',
-    )
-    .option('--fill', 'fetch the rest of the image while nothing else is read')
-    .option('--read-timeout <seconds>', 'after which a read without bytes fails (default 300)', seconds)
+    .option('--no-prefetch', "do not fetch by the archive's profile and its references between files")
+    .option('--fill', 'fetch the rest of the image while no reader waits')
+    .option('--read-timeout <seconds>', 'after this a read that has no bytes fails (default 300)', seconds)
     .option('--suid', 'honour set-uid bits')
     .option('--dev', 'honour device nodes');
   addDaemonFlags(addRegistryFlags(command)).action(mount);

@@ -25,7 +25,7 @@ function readProfile(path: string): string {
   } catch (cause) {
     throw new ClipError('NOT_FOUND', `cannot read profile ${path}: ${(cause as NodeJS.ErrnoException).code}`, {
       cause,
-      hint: 'clipctl profile ls shows those that were kept',
+      hint: 'clipctl profile ls lists the profiles that were kept',
     });
   }
 }
@@ -36,14 +36,14 @@ function checkBelongs(profile: RecordedProfile, archive: Archive, flags: { profi
   if (digests.join() === profile.layers.join()) return;
   throw new ClipError(
     'CONFLICT',
-    `${flags.profile} was recorded of ${profile.manifestDigest}, ${flags.clip} is ${archive.image.manifestDigest}`,
+    `${flags.profile} is a profile of ${profile.manifestDigest}, but ${flags.clip} is an archive of ${archive.image.manifestDigest}`,
     {
-      hint: 'record a profile of this image, or index that one',
+      hint: "record a profile of this archive's image, or index the profile's",
     },
   );
 }
 
-/** A layer that occurs twice is cut once, for what is read of it in either place. */
+/** A layer that occurs twice is cut once, by the reads of both occurrences. */
 function rangesByFirstUse(ranges: readonly TouchedRange[], archive: Archive): TouchedRange[] {
   const digests = archive.image.layers.map((layer) => layer.digest);
   return ranges.map((range) => ({ ...range, layer: digests.indexOf(digests[range.layer]!) }));
@@ -64,7 +64,7 @@ async function run(flags: Flags, command: readonly string[]): Promise<void> {
     if (result !== undefined) report(result, flags, clip);
   } else {
     throw new ClipError('USAGE', 'optimize takes --clip FILE --profile P [--out F2], or --image REF --out F -- CMD…', {
-      hint: 'clipctl help optimize shows what each is',
+      hint: 'clipctl help optimize explains them',
     });
   }
 }
@@ -104,7 +104,7 @@ interface Rewritten {
   readonly unshapedProfileBytes: number;
 }
 
-/** Indexes the archive's image again, shaped by the profile and with it. */
+/** Indexes the archive's image again, with spans shaped by the profile and with the profile in it. */
 async function rewrite(
   flags: Flags,
   archive: Archive,
@@ -196,13 +196,13 @@ function profileBytes(archive: Pick<Archive, 'layers' | 'profile'>): number {
 export function registerOptimize(program: Command): void {
   const command = program
     .command('optimize')
-    .description('index an image again so that what a recorded run read is fetched first, and little else')
-    .argument('[command...]', 'with --image: what to run in the image, after --')
+    .description('index an image again, so that a mount first fetches the reads of a recorded run, and little else')
+    .argument('[command...]', 'with --image: the command to run in the image, after --')
     .option('--clip <file>', 'the archive')
-    .option('--profile <file>', 'with --clip: what a run read, as clipctl profile recorded it')
+    .option('--profile <file>', 'with --clip: the reads of a run, as clipctl profile recorded them')
     .option('--image <ref>', 'index this image and record a run of the command in it (root only)')
     .option('--out <file>', 'where to write the new archive (default: replaces --clip)')
-    .option('--storage-image <ref>', 'where mounts shall fetch the layers, if not from where they were indexed')
+    .option('--storage-image <ref>', 'where mounts fetch the layers, if not from where they were indexed')
     .option('--platform <os/arch>', 'with --image: platform of a multi-platform image')
     .option('--checkpoint <MiB>', 'uncompressed MiB between checkpoints elsewhere, 1 to 64 (default 1)', wholeNumber)
     .option(

@@ -19,7 +19,7 @@ interface Flags extends CommonFlags {
 
 const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1)} MB`;
 
-/** One line: state, how far, of what. */
+/** One line: state, progress, what is fetched. */
 export function describePrefetch({
   what,
   paths,
@@ -84,23 +84,26 @@ async function prefetch(place: string, paths: readonly string[], flags: Flags): 
   printResult(state, flags.json === true, () => describePrefetch(state));
   if (!flags.wait || state.state === 'done') return;
   throw new ClipError('SYSTEM', `not everything was fetched at ${mountPoint}: ${state.reason ?? state.state}`, {
-    hint: 'what is missing is fetched when it is read',
+    hint: 'missing parts are fetched when they are read',
   });
 }
 
 export function registerPrefetch(program: Command): void {
   const command = program
     .command('prefetch')
-    .description('fetch what nobody has read yet: the whole image of a mount, or files of it')
+    .description('fetch the parts that are not cached yet: the whole image of a mount, or files of it')
     .argument('<dir>', 'the mount point')
     .argument(
       '[path...]',
-      'files of the image, directories with all below them, or globs (quoted): /usr/lib /app/**/*.so',
+      'files of the image, directories with everything below them, or globs (quoted): /usr/lib /app/**/*.so',
     )
-    .option('--profile', 'what the profile in the archive names')
-    .option('--rate <size>', 'with neither: at most so much a second (default: as fast as it goes)', byteRate)
-    .option('--wait', 'stay until it is there, and show how far it is; exit code 1 if not all came')
-    .option('--status', 'how far the prefetches of this mount are')
-    .option('--cancel', 'call off those that run');
+    .option('--profile', "fetch the spans of the archive's profile")
+    .option('--rate <size>', 'for the whole image: bytes per second at most (default: as fast as possible)', byteRate)
+    .option(
+      '--wait',
+      'stay until everything is fetched, and show the progress; exit code 1 if something could not be fetched',
+    )
+    .option('--status', 'show the progress of the prefetches of this mount')
+    .option('--cancel', 'cancel the running prefetches of this mount');
   command.action(prefetch);
 }

@@ -18,7 +18,7 @@ async function stop(place: string, flags: StopFlags): Promise<void> {
   const { mountPoint, path, profile } = await client.stopProfile(resolvePlace(place));
   if (profile.ranges.length === 0) {
     throw new ClipError('NOT_FOUND', `nothing was read at ${mountPoint}, so there is no profile`, {
-      hint: 'run what you want to record, then stop',
+      hint: 'run the program that you want to record, then stop the recording',
     });
   }
   const kept = flags.out ?? path;
@@ -64,12 +64,14 @@ async function list(flags: CommonFlags): Promise<void> {
 }
 
 export function registerProfile(program: Command): void {
-  const profile = program.command('profile').description('what a mount read first: recorded for 60 s after each mount');
+  const profile = program
+    .command('profile')
+    .description('the first reads of a mount, recorded for 60 s after each mount');
   profile
     .command('stop')
-    .description('end the recording of a mount; prints where its profile is')
+    .description('end the recording of a mount; prints the path of its profile')
     .argument('<dir>', 'the mount point')
-    .option('--out <file>', 'write the profile here, too')
+    .option('--out <file>', 'also write the profile here')
     .action(stop);
-  profile.command('ls').description('the profiles that were kept, one per image and entrypoint').action(list);
+  profile.command('ls').description('list the profiles that were kept, one per image and entrypoint').action(list);
 }

@@ -15,8 +15,8 @@ async function noteDead(root: string): Promise<void> {
   const dead = listedPlaces(root);
   if (dead.length === 0) return;
   process.stderr.write(
-    `clipctl: note: no clipd runs with root ${root}, and what it had mounted is dead: ${dead.map(printable).join(', ')}\n` +
-      '  clipctl mount or clipctl daemon brings it back, clipctl umount DIR removes it\n',
+    `clipctl: note: no clipd runs with root ${root}, and its mounts are dead: ${dead.map(printable).join(', ')}\n` +
+      '  clipctl mount or clipctl daemon restores them, clipctl umount DIR removes one\n',
   );
 }
 
@@ -24,7 +24,7 @@ async function ps(flags: CommonFlags): Promise<void> {
   const { ClipdClient, NotRunningError } = await import('../../client/index.js');
   const { root } = await locate(flags);
   const client = new ClipdClient(root);
-  // No clipd, no mounts: an empty list is the true answer. What it left dead is said beside it.
+  // No clipd, no mounts: an empty list is the true answer. A note names its dead mounts.
   const mounts = await client.mounts().catch(async (error: unknown) => {
     if (!(error instanceof NotRunningError)) throw error;
     await noteDead(root);

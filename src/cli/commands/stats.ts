@@ -27,5 +27,5 @@ async function stats(flags: CommonFlags): Promise<void> {
 }
 
 export function registerStats(program: Command): void {
-  program.command('stats').description('what clipd has fetched and served').action(stats);
+  program.command('stats').description('show how much clipd has fetched and served').action(stats);
 }

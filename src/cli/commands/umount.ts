@@ -12,15 +12,15 @@ interface Flags extends CommonFlags {
   readonly lazy?: boolean;
 }
 
-/** A namespace of its own has its own copies of the mounts: clipd would unmount the host's and leave the caller's. */
+/** Another mount namespace has copies of the mounts: clipd would unmount the host's copy and leave the caller's. */
 async function requireSameNamespace(client: ClipdClient): Promise<void> {
   const { keeperPid, mountNamespace } = await client.health();
   if (mountNamespace === readlinkSync('/proc/self/ns/mnt')) return;
   throw new ClipError(
     'CONFLICT',
-    `clipd (pid ${keeperPid}) is in another mount namespace: this one would keep its mount`,
+    `clipd (pid ${keeperPid}) is in another mount namespace, and cannot unmount in this one`,
     {
-      hint: `nsenter --mount=/proc/${keeperPid}/ns/mnt clipctl umount …, or umount(8) for what is mounted here`,
+      hint: `nsenter --mount=/proc/${keeperPid}/ns/mnt clipctl umount …, or umount(8) for a mount of this namespace`,
     },
   );
 }
@@ -35,7 +35,7 @@ async function umount(directory: string, flags: Flags): Promise<void> {
     await requireSameNamespace(client);
     await client.unmount({ mountPoint, mode });
   } catch (error) {
-    // A clip mount without its clipd is dead: it can only be removed.
+    // A clip mount without its clipd is dead, and can only be removed.
     const unknown = error instanceof NotRunningError || (error instanceof ClipError && error.code === 'NOT_FOUND');
     if (!unknown) throw error;
     const { unmountOrphan } = await loadOrphans();
@@ -47,9 +47,9 @@ async function umount(directory: string, flags: Flags): Promise<void> {
 export function registerUmount(program: Command): void {
   const command = program
     .command('umount')
-    .description('unmount what clipctl mount has mounted')
+    .description('unmount an image')
     .argument('<dir>', 'the mount point')
-    .option('--lazy', 'take it out of the tree now; who has files open keeps them until done')
-    .option('--force', 'also when busy; who has files open gets errors');
+    .option('--lazy', 'take it out of the tree now; processes keep the files that they have open')
+    .option('--force', 'also when busy; processes get errors for the files that they have open');
   command.action(umount);
 }

@@ -13,7 +13,7 @@ interface Flags extends RegistryFlags, CommonFlags {
   readonly from: 'registry' | 'cache';
 }
 
-/** Where the spans come from; `close` when done. */
+/** The source of the spans; the caller calls `close`. */
 async function openSource(
   archive: Archive,
   flags: Flags,
@@ -74,8 +74,8 @@ async function run(flags: Flags): Promise<void> {
         {
           hint:
             flags.from === 'cache'
-              ? 'clipctl cache verify frees what is damaged; mounts find it out by themselves'
-              : 'the layers were altered where they are kept: push the image again',
+              ? 'clipctl cache verify frees the damaged spans; mounts find and replace them by themselves'
+              : 'the layers in the registry were altered: push the image again',
         },
       );
     }
@@ -92,7 +92,7 @@ export function registerVerify(program: Command): void {
     .description('check every span and every file hash of an archive against the registry or the cache')
     .requiredOption('--clip <file>', 'the archive')
     .addOption(
-      new Option('--from <where>', 'what to check: what the registry serves, or what the span cache holds')
+      new Option('--from <where>', 'check the spans of the registry, or those in the span cache')
         .choices(['registry', 'cache'])
         .default('registry'),
     );
