@@ -1,8 +1,9 @@
-/** The `.clip` v2 container: layout and constants only. docs/format.md describes it. */
+/** The `.clip` container, version 3: layout and constants only. docs/format.md describes it. */
 
-/** Shared with v1: 0x89 "CLIP" CR LF SUB LF. Catches text-mode transfers like PNG's (PNG §5.2). */
+/** Shared with version 1: 0x89 "CLIP" CR LF SUB LF. Catches text-mode transfers like PNG's (PNG §5.2). */
 export const MAGIC: Uint8Array = Uint8Array.of(0x89, 0x43, 0x4c, 0x49, 0x50, 0x0d, 0x0a, 0x1a, 0x0a);
-export const VERSION = 2;
+/** 1 is the Go predecessor's. 2 had no digests of checkpoint states, so that equal span tables could stand for different bytes. */
+export const VERSION = 3;
 
 /**
  * Header, little-endian:
@@ -36,10 +37,10 @@ export type SectionName = keyof typeof SectionKind;
 export const SECTION_NAMES = Object.keys(SectionKind) as readonly SectionName[];
 export const REQUIRED_SECTIONS: readonly SectionName[] = ['image', 'tree', 'spans', 'windowIndex', 'windows'];
 /**
- * What the identity leaves out: a window is a way to get at the layer's bytes, not content, and how well it is deflated
- * depends on the zlib that wrote it.
+ * The sections that decide what a reader of a mount sees. Windows are covered by the digests of checkpoint states in the spans;
+ * how they are stored depends on the zlib that wrote them.
  */
-export const OUTSIDE_IDENTITY: readonly SectionName[] = ['windowIndex', 'windows'];
+export const IDENTITY_SECTIONS: readonly SectionName[] = ['image', 'tree', 'spans', 'placement'];
 
 export const Compression = { none: 0, deflate: 1 } as const;
 
@@ -50,8 +51,8 @@ export const MAX_DEFLATE_RATIO = 1032;
 export const MAX_RAW_LENGTH: Readonly<Record<SectionName, number>> = {
   image: 16 * 1024 * 1024, // registries refuse configs beyond 4 MiB
   tree: 0x7fff_fff0, // 128 B a file: 16 million files; offsets inside pass through int32 arithmetic
-  spans: 512 * 1024 * 1024, // 12 million spans
-  windowIndex: 256 * 1024 * 1024, // 7 bytes a span
+  spans: 512 * 1024 * 1024, // 7 million spans
+  windowIndex: 64 * 1024 * 1024, // 2 bytes a span
   windows: Number.MAX_SAFE_INTEGER, // never read as a whole
   hashes: 1024 * 1024 * 1024, // 34 bytes a file
   placement: 512 * 1024 * 1024, // 10 bytes an extent

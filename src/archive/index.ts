@@ -1,11 +1,11 @@
 /**
- * The `.clip` archive, version 2: sections, span tables, checkpoint states (docs/format.md). It turns bytes into checked values and
+ * The `.clip` archive, version 3: sections, span tables, checkpoint states (docs/format.md). It turns bytes into checked values and
  * back; opening files is check/'s, making the contents index/'s. No I/O. Runs in every process.
  */
 
-export { SectionKind, type SectionName } from './format.js';
+export { SectionKind, type SectionName, VERSION } from './format.js';
 export { type Archive, type ArchiveInput, openArchive, readImageMeta, type SectionInfo } from './reader.js';
 export { decodeReferences, encodeReferences, REFERENCE_PAGE } from './references.js';
-export { decodeSpanTable, encodeSpanTable, type SpanColumns } from './span-table.js';
+export { decodeSpanTable, encodeSpanTable, type SpanColumns, spanTableDigest, stateDigest } from './span-table.js';
 export type { FileHashes, ImageMeta, LayerKind, LayerMeta, Profile, References, SpanTable } from './types.js';
 export { type ArchiveContents, buildArchive, deflateTree, type LayerContents, writeArchive } from './writer.js';

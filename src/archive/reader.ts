@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
 import { inflateRawSync } from 'node:zlib';
-import { Cursor, crc32, FormatError } from '../bytes/index.js';
+import { Cursor, FormatError } from '../bytes/index.js';
 import type { Placement } from '../erofs/index.js';
+import { type CheckpointState, decodeCheckpointState } from '../gzip/index.js';
 import { decodeHashes, decodePlacement, decodeProfile } from './columns.js';
 import {
   Compression,
@@ -19,7 +20,7 @@ import {
 } from './format.js';
 import { decodeImageMeta } from './image-meta.js';
 import { decodeReferences } from './references.js';
-import { decodeSpans, decodeWindowIndex } from './span-table.js';
+import { decodeSpans, decodeWindowIndex, stateDigest } from './span-table.js';
 import type { FileHashes, ImageMeta, Profile, References, SpanTable } from './types.js';
 import { archiveIdentity } from './writer.js';
 
@@ -56,11 +57,14 @@ export interface Archive {
   /** "sha256:…"; two archives with the same identity show the same files (docs/format.md, "Identity"). */
   readonly identity: string;
   readonly sections: readonly SectionInfo[];
-  /** The stored checkpoint state of a span, null where none is needed. Throws FormatError when it is altered. */
+  /**
+   * The checkpoint state of a span as it is stored, null where none is needed. It is not checked here but where it is used,
+   * against the digest in the span table. Throws FormatError when the file has become shorter.
+   */
   checkpointState(layer: number, span: number): Uint8Array | null;
   /** Null unless the archive was made with --hashes. Read and checked at each call. */
   hashes(): FileHashes | null;
-  /** Reads the sections that are otherwise read in pieces and checks their digests. Throws FormatError. */
+  /** Reads the sections that are otherwise read in pieces, and checks their digests and each checkpoint state's. Throws FormatError. */
   verify(): void;
 }
 
@@ -71,7 +75,7 @@ function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
   return Buffer.compare(a, b) === 0;
 }
 
-const DAMAGED_HINT = 'the file is damaged: make it again with clipctl index';
+const DAMAGED_HINT = 'the file is damaged or forged: make it again with clipctl index';
 
 /** What is not as it was written, of whatever section, has the same remedy. */
 function withHint<T>(open: () => T): T {
@@ -82,6 +86,11 @@ function withHint<T>(open: () => T): T {
     throw new FormatError(error.what, error.offset, error.detail, { hint: DAMAGED_HINT, cause: error.cause });
   }
 }
+
+const VERSION_HINTS: Readonly<Record<number, string>> = {
+  1: 'version 1 archives are the predecessor’s',
+  2: 'an older clip wrote it: make it again with clipctl index',
+};
 
 function readHeader(input: ArchiveInput): SectionInfo[] {
   const what = `${input.name}: header`;
@@ -94,7 +103,7 @@ function readHeader(input: ArchiveInput): SectionInfo[] {
   const version = fixed.u8();
   if (version !== VERSION) {
     throw new FormatError(what, HEADER.version, `version ${version}, ${VERSION} expected`, {
-      hint: version === 1 ? 'version 1 archives are the predecessor’s' : 'it was written by a newer clip: update',
+      hint: VERSION_HINTS[version] ?? 'it was written by a newer clip: update',
     });
   }
   if (fixed.u16() !== 0) fixed.fail('reserved bytes are not 0', HEADER.reserved);
@@ -234,6 +243,16 @@ function open(input: ArchiveInput): Archive {
   };
   const sizes = image.layers.map((layer) => layer.uncompressedSize);
   const counts = layers.map((layer) => layer.table.count);
+  const checkpointState = (layer: number, span: number): Uint8Array | null => {
+    const table = layers[layer]?.table;
+    const length = table?.windowLength[span];
+    if (table === undefined || length === undefined) throw new RangeError(`no span ${span} in layer ${layer}`);
+    if (length === 0) return null;
+    const at = windows.offset + table.windowPosition[span]!;
+    const stored = input.readAt(at, length);
+    if (stored.length !== length) throw new FormatError(what('windows'), at, 'truncated', { hint: DAMAGED_HINT });
+    return stored;
+  };
   return {
     image,
     tree,
@@ -243,25 +262,7 @@ function open(input: ArchiveInput): Archive {
     references: optional('references', decodeReferences),
     identity: archiveIdentity(sections),
     sections,
-    checkpointState(layer, span) {
-      const table = layers[layer]?.table;
-      const length = table?.windowLength[span];
-      if (table === undefined || length === undefined) throw new RangeError(`no span ${span} in layer ${layer}`);
-      if (length === 0) return null;
-      const at = windows.offset + table.windowPosition[span]!;
-      const state = input.readAt(at, length);
-      if (state.length !== length || crc32(state) !== table.windowCrc32[span]) {
-        throw new FormatError(
-          what('windows'),
-          at,
-          `crc32 of the checkpoint state of layer ${layer}, span ${span} differs`,
-          {
-            hint: DAMAGED_HINT,
-          },
-        );
-      }
-      return state;
-    },
+    checkpointState,
     hashes: () => optional('hashes', decodeHashes),
     verify() {
       const hash = createHash('sha256');
@@ -271,9 +272,27 @@ function open(input: ArchiveInput): Archive {
       if (!sameBytes(hash.digest(), windows.sha256)) {
         throw new FormatError(what('windows'), windows.offset, 'sha256 differs', { hint: DAMAGED_HINT });
       }
+      for (const [layer, { table }] of layers.entries()) {
+        for (let span = 0; span < table.count; span++) {
+          const stored = checkpointState(layer, span);
+          if (stored === null) continue;
+          const at = windows.offset + table.windowPosition[span]!;
+          checkState({ stored, sha256: stateDigest(table, span) }, what('windows'), at);
+        }
+      }
       optional('hashes', decodeHashes);
     },
   };
+}
+
+/** @throws FormatError naming the section and where in the file the state lies */
+function checkState(state: CheckpointState, what: string, at: number): void {
+  try {
+    decodeCheckpointState(state);
+  } catch (error) {
+    if (!(error instanceof FormatError)) throw error;
+    throw new FormatError(what, at, `${error.what}: ${error.detail}`, { hint: DAMAGED_HINT, cause: error });
+  }
 }
 
 /** What the spans say of a layer must be what the image says of it. */

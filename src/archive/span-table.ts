@@ -1,4 +1,6 @@
+import { createHash } from 'node:crypto';
 import { Cursor } from '../bytes/index.js';
+import { NO_STATE } from '../gzip/index.js';
 import {
   ByteWriter,
   readCount,
@@ -12,8 +14,8 @@ import {
 import { LAYER_KIND_CODE } from './format.js';
 import type { LayerKind, SpanTable } from './types.js';
 
-/** What of a span table describes content: everything but where the checkpoint states lie. */
-export type SpanColumns = Pick<SpanTable, 'kind' | 'count' | 'layerOffset' | 'bitOffset' | 'crc32' | 'sha256'>;
+/** Everything of a span table but where the checkpoint states lie in the archive. */
+export type SpanColumns = Omit<SpanTable, 'windowPosition' | 'windowLength'>;
 
 const KIND_OF_CODE = new Map<number, LayerKind>(
   (Object.keys(LAYER_KIND_CODE) as LayerKind[]).map((kind) => [LAYER_KIND_CODE[kind], kind]),
@@ -21,12 +23,14 @@ const KIND_OF_CODE = new Map<number, LayerKind>(
 
 /** Two deltas of at least a byte, a crc32 and a sha256. */
 const MIN_SPAN_BYTES = 2 + 4 + 32;
+/** Of a gzip span: the SHA-256 of its checkpoint state beside them. */
+const MIN_GZIP_SPAN_BYTES = MIN_SPAN_BYTES + 32;
 /** Kind, count and first bit offset. */
 const MIN_TABLE_BYTES = 3;
 
 /**
- * The canonical form of a span table: one table has exactly one encoding, so its SHA-256 names it (caches are named so).
- * kind u8, count, layer offset deltas, first bit offset, bit offset deltas (varints), crc32 column (u32), sha256 column.
+ * The canonical form of a span table: one table has exactly one encoding. kind u8, count, layer offset deltas, first bit
+ * offset, bit offset deltas (varints), crc32 column (u32), sha256 column, and for gzip the column of the states' sha256.
  */
 export function encodeSpanTable(table: SpanColumns): Uint8Array {
   const { count, layerOffset, bitOffset } = table;
@@ -34,14 +38,25 @@ export function encodeSpanTable(table: SpanColumns): Uint8Array {
     throw new RangeError('span columns differ in length');
   if (table.crc32.length !== count || table.sha256.length !== 32 * count)
     throw new RangeError('span columns differ in length');
-  const out = new ByteWriter(64 + count * 48);
+  if (table.stateSha256.length !== (table.kind === 'gzip' ? 32 * count : 0))
+    throw new RangeError('span columns differ in length');
+  const out = new ByteWriter(64 + count * 80);
   out.u8(LAYER_KIND_CODE[table.kind]);
   out.varint(count);
   writeDeltas(out, layerOffset, 1, layerOffset[0]!);
   writeDeltas(out, bitOffset, 0, 0);
   writeU32Column(out, table.crc32);
   out.bytes(table.sha256);
+  out.bytes(table.stateSha256);
   return out.finish();
+}
+
+/**
+ * SHA-256 of a table's canonical form, in hex. With the layer's digest it names the layer's bytes: two archives that agree on
+ * both get the same bytes for every span, so they may share what is cached of the layer, and its fetches.
+ */
+export function spanTableDigest(table: SpanColumns): string {
+  return createHash('sha256').update(encodeSpanTable(table)).digest('hex');
 }
 
 /** Reads one table; leaves the cursor behind it. Offsets come back in shared memory. */
@@ -50,7 +65,7 @@ export function decodeSpanTable(cursor: Cursor): SpanColumns {
   const code = cursor.u8();
   const kind = KIND_OF_CODE.get(code);
   if (kind === undefined) return cursor.fail(`unknown layer kind ${code}`, start);
-  const count = readCount(cursor, MIN_SPAN_BYTES, 'spans');
+  const count = readCount(cursor, kind === 'gzip' ? MIN_GZIP_SPAN_BYTES : MIN_SPAN_BYTES, 'spans');
   const layerOffset = sharedFloat64(count + 1);
   readDeltas(cursor, layerOffset, 1, 0, 1);
   const bitOffset = sharedFloat64(count + 1);
@@ -61,7 +76,8 @@ export function decodeSpanTable(cursor: Cursor): SpanColumns {
   }
   const crc32 = readU32Column(cursor, count);
   const sha256 = new Uint8Array(cursor.bytes(32 * count)) /* a copy: Buffer's slice() is a view */;
-  return { kind, count, layerOffset, bitOffset, crc32, sha256 };
+  const stateSha256 = new Uint8Array(cursor.bytes(kind === 'gzip' ? 32 * count : 0));
+  return { kind, count, layerOffset, bitOffset, crc32, sha256, stateSha256 };
 }
 
 /**
@@ -92,14 +108,16 @@ export function decodeSpans(raw: Uint8Array, what: string): { tables: SpanColumn
   return { tables, tableOfLayer };
 }
 
-/** The window index: per table in order, the length column (varints) and the crc32 column. Positions follow from the lengths. */
-export function encodeWindowIndex(states: readonly (readonly { length: number; crc32: number }[])[]): Uint8Array {
+/** The window index: per table, the lengths of the stored states (varints). Positions follow from them. */
+export function encodeWindowIndex(states: readonly (readonly Uint8Array[])[]): Uint8Array {
   const out = new ByteWriter();
-  for (const table of states) {
-    for (const state of table) out.varint(state.length);
-    for (const state of table) out.u32(state.crc32);
-  }
+  for (const table of states) for (const state of table) out.varint(state.length);
   return out.finish();
+}
+
+/** SHA-256 of a span's raw checkpoint state. A copy: a view in a message to a worker would take the whole table along. */
+export function stateDigest(table: SpanColumns, span: number): Uint8Array {
+  return table.kind === 'gzip' ? table.stateSha256.slice(32 * span, 32 * span + 32) : NO_STATE.sha256;
 }
 
 /** Joins tables and window index to what readers use. `windowsLength` is what the lengths must add up to. */
@@ -114,18 +132,20 @@ export function decodeWindowIndex(
   let position = 0;
   const joined = tables.map((table): SpanTable => {
     const { count } = table;
-    if (count * 5 > cursor.remaining) cursor.fail(`${count} spans need ${count * 5} bytes, ${cursor.remaining} left`);
+    if (count > cursor.remaining) cursor.fail(`${count} spans need ${count} bytes, ${cursor.remaining} left`);
     const windowPosition = new Float64Array(count);
     const windowLength = new Uint32Array(count);
     for (let i = 0; i < count; i++) {
       const start = cursor.offset;
       const length = readVarint(cursor);
       if (length > maxState) cursor.fail(`a checkpoint state of ${length} bytes, at most ${maxState} expected`, start);
+      if ((length === 0) !== (Buffer.compare(stateDigest(table, i), NO_STATE.sha256) === 0))
+        cursor.fail(`a checkpoint state of ${length} bytes, but its digest says otherwise`, start);
       windowPosition[i] = position;
       windowLength[i] = length;
       position += length;
     }
-    return { ...table, windowPosition, windowLength, windowCrc32: readU32Column(cursor, count) };
+    return { ...table, windowPosition, windowLength };
   });
   if (cursor.remaining > 0) cursor.fail(`${cursor.remaining} bytes too many`);
   if (position !== windowsLength) cursor.fail(`windows of ${position} bytes, but the section has ${windowsLength}`, 0);

@@ -9,7 +9,8 @@ export type LayerKind = 'tar' | 'gzip' | 'zstd' | 'zstd-stream';
 
 /**
  * A layer's spans, as columns. Span i inflates to layer bytes [layerOffset[i], layerOffset[i+1]) out of compressed bits
- * [bitOffset[i], bitOffset[i+1]); its digest covers bytes ⌊bitOffset[i]/8⌋ to ⌈bitOffset[i+1]/8⌉ of the blob.
+ * [bitOffset[i], bitOffset[i+1]); its digest covers bytes ⌊bitOffset[i]/8⌋ to ⌈bitOffset[i+1]/8⌉ of the blob. Kind, offsets and
+ * the two digests of a span decide its bytes (of a `zstd-stream`, those of the spans before it too).
  */
 export interface SpanTable {
   readonly kind: LayerKind;
@@ -22,12 +23,12 @@ export interface SpanTable {
   /** Where span i's checkpoint state lies in the windows section; length 0 where none is needed (frame or member start). */
   readonly windowPosition: Float64Array;
   readonly windowLength: Uint32Array;
-  /** CRC-32 of the stored checkpoint state. */
-  readonly windowCrc32: Uint32Array;
   /** CRC-32 of the span's inflated bytes. */
   readonly crc32: Uint32Array;
   /** 32 bytes a span: SHA-256 of its compressed bytes (⌊start/8⌋ to ⌈end/8⌉). */
   readonly sha256: Uint8Array;
+  /** Of gzip, 32 bytes a span: SHA-256 of its raw checkpoint state, of no bytes where none is needed. Empty for other kinds. */
+  readonly stateSha256: Uint8Array;
 }
 
 export interface LayerMeta {

@@ -1,24 +1,34 @@
 import { createHash } from 'node:crypto';
-import { inflateRawSync } from 'node:zlib';
+import { deflateRawSync, inflateRawSync } from 'node:zlib';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { bytesInput, imageMeta, layerContents, smallArchive } from '../../test/support/archives.js';
+import { bytesInput, digestOf, imageMeta, layerContents, smallArchive } from '../../test/support/archives.js';
 import { layerLike } from '../../test/support/gzip.js';
 import { Cursor, FormatError } from '../bytes/index.js';
+import { decodeCheckpointState, encodeCheckpointState } from '../gzip/index.js';
 import { ByteWriter, readVarint } from './encode.js';
 import { HEADER, SECTION_ENTRY_SIZE, SECTION_NAMES } from './format.js';
-import { type Archive, deflateTree, encodeSpanTable, openArchive, writeArchive } from './index.js';
+import {
+  type Archive,
+  type ArchiveContents,
+  deflateTree,
+  encodeSpanTable,
+  type LayerContents,
+  type LayerMeta,
+  openArchive,
+  spanTableDigest,
+  stateDigest,
+  writeArchive,
+} from './index.js';
 
 function bytesOf(contents: Parameters<typeof writeArchive>[0]): Uint8Array {
   return new Uint8Array(Buffer.concat(writeArchive(contents)));
 }
 
-/** Opens and touches everything a reader may: what is checked only at use is used. */
+/** Opens an archive and checks what is otherwise checked only where it is used. */
 function openWholly(bytes: Uint8Array): Archive {
   const archive = openArchive(bytesInput(bytes));
-  archive.layers.forEach(({ table }, layer) => {
-    for (let span = 0; span < table.count; span++) archive.checkpointState(layer, span);
-  });
+  archive.verify();
   archive.hashes();
   return archive;
 }
@@ -78,17 +88,64 @@ describe('archive round trip', () => {
     expect(archive.hashes()).toBeNull();
   });
 
-  test('the same contents give the same bytes and identity; another tree another identity; other windows the same', () => {
-    const one = openArchive(bytesInput(bytesOf(smallArchive())));
+  const identityOf = (contents: Parameters<typeof writeArchive>[0]): string =>
+    openArchive(bytesInput(bytesOf(contents))).identity;
+
+  test('the same contents give the same bytes and identity', () => {
     expect(Buffer.compare(bytesOf(smallArchive()), bytesOf(smallArchive()))).toBe(0);
-    const changed = { ...smallArchive(), tree: new Uint8Array(4096) };
-    expect(openArchive(bytesInput(bytesOf(changed))).identity).not.toBe(one.identity);
+    expect(identityOf(smallArchive())).toBe(identityOf(smallArchive()));
+  });
+
+  /** The contents with span 1 of the first layer changed. */
+  function withSpan(change: (spans: LayerContents['spans']) => Partial<LayerContents['spans']>): ArchiveContents {
     const base = smallArchive();
-    const layers = base.layers.map((l) => ({
-      ...l,
-      states: l.states.map((s) => new Uint8Array(s.length && s.length + 1)),
-    }));
-    expect(openArchive(bytesInput(bytesOf({ ...base, layers }))).identity).toBe(one.identity);
+    const [gzip, tar] = base.layers;
+    const changed = { ...gzip!, spans: { ...gzip!.spans, ...change(gzip!.spans) } };
+    return { ...base, layers: [changed, tar!, changed] };
+  }
+  const flipped = (bytes: Uint8Array): Uint8Array => bytes.map((byte, i) => (i === 40 ? byte ^ 1 : byte));
+
+  test.each<[string, ArchiveContents]>([
+    ['the tree', { ...smallArchive(), tree: new Uint8Array(4096) }],
+    ['the placement', { ...smallArchive(), placement: null }],
+    ['where a span begins', withSpan((s) => ({ layerOffset: s.layerOffset.map((at, i) => (i === 1 ? at + 1 : at)) }))],
+    [
+      'the bit at which a span begins',
+      withSpan((s) => ({ bitOffset: s.bitOffset.map((at, i) => (i === 1 ? at + 1 : at)) })),
+    ],
+    ["a span's compressed bytes", withSpan((s) => ({ sha256: flipped(s.sha256) }))],
+    ["a span's checkpoint state", withSpan((s) => ({ stateSha256: flipped(s.stateSha256) }))],
+    ["a layer's digest", withLayer({ digest: digestOf('another') })],
+    ["a layer's size", withLayer({ size: 2_000_000 })],
+  ])('the identity covers %s', (_, changed) => {
+    expect(identityOf(changed)).not.toBe(identityOf(smallArchive()));
+  });
+
+  function withLayer(change: Partial<LayerMeta>): ArchiveContents {
+    const base = smallArchive();
+    const [first, ...rest] = base.image.layers;
+    return { ...base, image: { ...base.image, layers: [{ ...first!, ...change }, ...rest] } };
+  }
+
+  test('the identity leaves out hints, file hashes, and how checkpoint states are deflated', () => {
+    const base = smallArchive();
+    const restored = (state: Uint8Array): Uint8Array =>
+      state.length === 0 ? state : deflateRawSync(inflateRawSync(state), { level: 0 });
+    const layers = base.layers.map((layer) => ({ ...layer, states: layer.states.map(restored) }));
+    expect(layers[0]!.states[1]).not.toEqual(base.layers[0]!.states[1]);
+    const other = { ...base, layers, profile: null, references: null, hashes: null };
+    expect(identityOf(other)).toBe(identityOf(base));
+  });
+
+  test('a span table has another digest when any column differs', () => {
+    const { spans } = smallArchive().layers[0]!;
+    const digests = [
+      spans,
+      { ...spans, crc32: spans.crc32.map((crc) => crc ^ 1) },
+      { ...spans, sha256: flipped(spans.sha256) },
+      { ...spans, stateSha256: flipped(spans.stateSha256) },
+    ].map(spanTableDigest);
+    expect(new Set(digests).size).toBe(4);
   });
 
   test('any span table survives, and its encoding is canonical', () => {
@@ -114,6 +171,26 @@ describe('archive round trip', () => {
     );
     expect(() => readVarint(new Cursor(Uint8Array.of(0x80, 0), 'x'))).toThrow(/shortest/);
     expect(() => readVarint(new Cursor(new Uint8Array(9).fill(0xff), 'x'))).toThrow(/2\^53/);
+  });
+});
+
+describe('a forged checkpoint state in an archive whose sections are all sealed', () => {
+  const base = smallArchive();
+  const [gzip, tar] = base.layers;
+  const forged = encodeCheckpointState(Uint8Array.of(0), new Uint8Array(6).fill(99)).stored;
+  const layer = { ...gzip!, states: gzip!.states.map((state, i) => (i === 1 ? forged : state)) };
+  const archive = openArchive(bytesInput(bytesOf({ ...base, layers: [layer, tar!, layer] })));
+
+  test('leaves identity and span table as they are, and is refused where it is used', () => {
+    const honest = openArchive(bytesInput(bytesOf(base)));
+    expect(archive.identity).toBe(honest.identity);
+    const { table } = archive.layers[0]!;
+    const stored = archive.checkpointState(0, 1)!;
+    expect(() => decodeCheckpointState({ stored, sha256: stateDigest(table, 1) })).toThrow('its SHA-256 differs');
+  });
+
+  test('is found by verify', () => {
+    expect(() => archive.verify()).toThrow(/section windows at byte \d+: checkpoint state: its SHA-256 differs/);
   });
 });
 
@@ -146,7 +223,12 @@ describe('altered archives', () => {
     const older = good.slice();
     older[9] = 1;
     expect(failure(older).hint).toMatch(/predecessor/);
-    older[9] = 3;
+    older[9] = 2;
+    expect(failure(older)).toMatchObject({
+      detail: 'version 2, 3 expected',
+      hint: expect.stringMatching(/older clip.*clipctl index/),
+    });
+    older[9] = 4;
     expect(failure(older).hint).toMatch(/newer/);
   });
 
@@ -186,6 +268,21 @@ describe('altered archives', () => {
   });
 
   test.each<[string, RegExp, (c: ReturnType<typeof smallArchive>) => object]>([
+    [
+      'a checkpoint state where the digest says that there is none',
+      /but its digest says otherwise/,
+      (c) => ({
+        layers: c.layers.map((l) => ({
+          ...l,
+          states: l.states.map((s, i) => (i === 0 ? c.layers[0]!.states[1]! : s)),
+        })),
+      }),
+    ],
+    [
+      'a missing checkpoint state',
+      /a checkpoint state of 0 bytes, but its digest says otherwise/,
+      (c) => ({ layers: c.layers.map((l) => ({ ...l, states: l.states.map(() => new Uint8Array(0)) })) }),
+    ],
     [
       'layer sizes that differ',
       /spans of layer .* end at/,

@@ -1,16 +1,15 @@
 import { createHash } from 'node:crypto';
 import { promisify } from 'node:util';
 import { constants, deflateRaw, deflateRawSync, type ZlibOptions } from 'node:zlib';
-import { crc32 } from '../bytes/index.js';
 import type { Placement } from '../erofs/index.js';
 import { encodeHashes, encodePlacement, encodeProfile } from './columns.js';
 import { ByteWriter } from './encode.js';
 import {
   Compression,
   HEADER,
+  IDENTITY_SECTIONS,
   MAGIC,
   MAX_CHECKPOINT_STATE,
-  OUTSIDE_IDENTITY,
   SECTION_ENTRY_SIZE,
   SECTION_NAMES,
   SectionKind,
@@ -19,12 +18,12 @@ import {
 } from './format.js';
 import { encodeImageMeta } from './image-meta.js';
 import { encodeReferences } from './references.js';
-import { encodeSpans, encodeSpanTable, encodeWindowIndex, type SpanColumns } from './span-table.js';
+import { encodeSpans, encodeWindowIndex, type SpanColumns, spanTableDigest } from './span-table.js';
 import type { FileHashes, ImageMeta, Profile, References } from './types.js';
 
 export interface LayerContents {
   readonly spans: SpanColumns;
-  /** The stored checkpoint state of each span, empty where none is needed. */
+  /** The checkpoint state of each span as it is stored, empty where none is needed. `spans.stateSha256` has their digests. */
   readonly states: readonly Uint8Array[];
 }
 
@@ -104,8 +103,7 @@ function sectionsOf(contents: ArchiveContents): Section[] {
   const indexOf = new Map<string, number>();
   const tableOfLayer = contents.layers.map((layer) => {
     if (layer.states.length !== layer.spans.count) throw new RangeError('as many checkpoint states as spans expected');
-    const states = layer.states.map((state) => crc32(state)).join();
-    const key = `${createHash('sha256').update(encodeSpanTable(layer.spans)).digest('hex')} ${states}`;
+    const key = spanTableDigest(layer.spans);
     const known = indexOf.get(key);
     if (known !== undefined) return known;
     indexOf.set(key, tables.length);
@@ -114,7 +112,6 @@ function sectionsOf(contents: ArchiveContents): Section[] {
   const states = tables.map((table) => table.states);
   const windows = states.flat().filter((state) => state.length > 0);
   if (windows.some((state) => state.length > MAX_CHECKPOINT_STATE)) throw new RangeError('checkpoint state too long');
-  const windowIndex = encodeWindowIndex(states.map((of) => of.map((s) => ({ length: s.length, crc32: crc32(s) }))));
   const storedTree =
     contents.storedTree ?? stretchesOf(contents.tree).map(([bytes, options]) => deflateRawSync(bytes, options));
   const sections: Section[] = [
@@ -127,7 +124,7 @@ function sectionsOf(contents: ArchiveContents): Section[] {
         tableOfLayer,
       ),
     ),
-    deflated('windowIndex', windowIndex),
+    deflated('windowIndex', encodeWindowIndex(states)),
     {
       name: 'windows',
       compression: Compression.none,
@@ -152,13 +149,13 @@ function sectionsOf(contents: ArchiveContents): Section[] {
   return sections;
 }
 
-/** The digest that two archives share when they say the same of the same image: "sha256:…" (docs/format.md, "Identity"). */
+/** Two archives with the same identity show the same files and bytes: "sha256:…" (docs/format.md, "Identity"). */
 export function archiveIdentity(
   sections: Iterable<{ name: SectionName; rawLength: number; rawSha256: Uint8Array }>,
 ): string {
   const out = new ByteWriter(512);
   for (const section of sections) {
-    if (OUTSIDE_IDENTITY.includes(section.name)) continue;
+    if (!IDENTITY_SECTIONS.includes(section.name)) continue;
     out.u32(SectionKind[section.name]);
     out.u64(section.rawLength);
     out.bytes(section.rawSha256);

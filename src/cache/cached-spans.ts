@@ -1,8 +1,7 @@
-import { createHash } from 'node:crypto';
 import { closeSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { encodeSpanTable, type SpanColumns } from '../archive/index.js';
+import { type SpanColumns, spanTableDigest } from '../archive/index.js';
 import { ClipError, crc32 } from '../bytes/index.js';
 import { dataExtents } from './extents.js';
 
@@ -21,7 +20,7 @@ export class CachedSpans {
 
   constructor(directory: string, layers: readonly { readonly digest: string; readonly table: SpanColumns }[]) {
     this.#files = layers.map(({ digest, table }) => {
-      const name = `${digest.slice(digest.indexOf(':') + 1)}.${createHash('sha256').update(encodeSpanTable(table)).digest('hex')}`;
+      const name = `${digest.slice(digest.indexOf(':') + 1)}.${spanTableDigest(table)}`;
       try {
         return { fd: openSync(join(directory, 'spans', name), 'r'), table, digest };
       } catch (cause) {

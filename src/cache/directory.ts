@@ -20,7 +20,7 @@ import { tryLock } from '../linux/index.js';
  * Raised whenever the files in `spans/` change their meaning. A cache of another version is discarded (docs/architecture.md,
  * "Persisted state and what is only in memory").
  */
-export const CACHE_FORMAT = 'clip span cache 1';
+export const CACHE_FORMAT = 'clip span cache 2';
 
 /** `<layer digest>.<sha256 of the span table>`, both in hex; `.table` beside it holds the table itself. */
 export const SPAN_FILE = /^([0-9a-f]{32,128})\.([0-9a-f]{64})$/;

@@ -1,7 +1,6 @@
-import { createHash } from 'node:crypto';
 import { closeSync, constants, fstatSync, openSync, statfsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { encodeSpanTable, type SpanColumns } from '../archive/index.js';
+import { type SpanColumns, spanTableDigest } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import { punchHole, replaceDescriptor, writebackError } from '../linux/index.js';
 import { type Logger, Metrics, silentLogger } from '../metrics/index.js';
@@ -160,7 +159,7 @@ export class SpanCache {
    * refuses, every read of the layer is a miss until it gets its file later.
    */
   layer(digest: string, table: SpanColumns): CachedLayer {
-    const key = `${digest.slice(digest.indexOf(':') + 1)}.${createHash('sha256').update(encodeSpanTable(table)).digest('hex')}`;
+    const key = `${digest.slice(digest.indexOf(':') + 1)}.${spanTableDigest(table)}`;
     let layer = this.#layers.get(key);
     if (layer === undefined) {
       layer = this.#openLayer(key, table);

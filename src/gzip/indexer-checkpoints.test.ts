@@ -1,12 +1,18 @@
 import { createHash } from 'node:crypto';
-import { constants, crc32, gzipSync } from 'node:zlib';
+import { constants, crc32, deflateRawSync, gzipSync, inflateRawSync } from 'node:zlib';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { checkSpans, gzipMember, type IndexedGzip, indexGzip, layerLike } from '../../test/support/gzip.js';
 import { FormatError } from '../bytes/index.js';
 import { GzipIndexer } from './indexer.js';
 import { SpanInflater } from './span.js';
-import { decodeCheckpointState, encodeCheckpointState } from './state.js';
+import {
+  type CheckpointState,
+  CheckpointStateError,
+  decodeCheckpointState,
+  encodeCheckpointState,
+  NO_STATE,
+} from './state.js';
 
 const encoders = {
   level: fc.constantFrom(0, 1, 6, 9),
@@ -163,7 +169,7 @@ describe('windows', () => {
 
   test('are small: a mean of at most 4 KB stored for layer-like data', () => {
     const { checkpoints } = indexGzip(gzipSync(layerLike(8_000_000)), { spanBytes: 1 << 20 });
-    const stored = checkpoints.map((c) => encodeCheckpointState(c.header, c.window).length);
+    const stored = checkpoints.map((c) => encodeCheckpointState(c.header, c.window).stored.length);
     expect(stored.reduce((a, b) => a + b) / stored.length).toBeLessThan(4096);
   });
 });
@@ -182,15 +188,26 @@ describe('checkpoint state', () => {
       ),
       { numRuns: 50 },
     );
-    expect(encodeCheckpointState(new Uint8Array(0), new Uint8Array(0)).length).toBe(0);
-    expect(decodeCheckpointState(new Uint8Array(0))).toEqual({ header: new Uint8Array(0), window: new Uint8Array(0) });
+    expect(encodeCheckpointState(new Uint8Array(0), new Uint8Array(0))).toBe(NO_STATE);
+    expect(decodeCheckpointState(NO_STATE)).toEqual({ header: new Uint8Array(0), window: new Uint8Array(0) });
+  });
+
+  test('is refused when it is another one than its digest names, however it is stored', () => {
+    const [header, window] = [Uint8Array.of(0), layerLike(1000)];
+    const honest = encodeCheckpointState(header, window);
+    const forged = encodeCheckpointState(header, layerLike(1001).subarray(1));
+    expect(() => decodeCheckpointState({ ...honest, stored: forged.stored })).toThrow('its SHA-256 differs');
+    expect(() => decodeCheckpointState({ ...honest, stored: NO_STATE.stored })).toThrow('its SHA-256 differs');
+    expect(() => decodeCheckpointState({ ...NO_STATE, stored: honest.stored })).toThrow('its SHA-256 differs');
+    const again = deflateRawSync(inflateRawSync(honest.stored), { level: 0 });
+    expect(Buffer.from(decodeCheckpointState({ ...honest, stored: again }).window).equals(window)).toBe(true);
   });
 
   test('is bounded when it is a bomb', () => {
     const bomb = encodeCheckpointState(Uint8Array.of(0), new Uint8Array(32768));
     expect(decodeCheckpointState(bomb).window.length).toBe(32768);
     const large = gzipSync(new Uint8Array(1 << 20), { level: 9 }).subarray(10, -8);
-    expect(() => decodeCheckpointState(large)).toThrow(FormatError);
+    expect(() => decodeCheckpointState({ ...bomb, stored: large })).toThrow(CheckpointStateError);
   });
 
   test('damaged anywhere, or with the wrong span, is refused or fails the CRC, and touches nothing else', () => {
@@ -201,7 +218,7 @@ describe('checkpoint state', () => {
     const span = compressed.subarray(bitOffset >> 3);
     const inflater = new SpanInflater();
     // The CRC-32, which is the right one only with the right bytes; or what was refused.
-    const inflate = (state: Uint8Array): string | number => {
+    const inflate = (state: CheckpointState): string | number => {
       const views: Uint8Array[] = [];
       try {
         const crc = inflater.inflate(span, bitOffset % 8, state, bytes.length - layerOffset, (v) =>
@@ -225,7 +242,9 @@ describe('checkpoint state', () => {
     }
     for (let n = 1; n < header.length; n++)
       expect(inflate(encodeCheckpointState(header.subarray(0, n), window))).not.toBe(sum);
-    for (let n = 0; n < good.length; n++) inflate(good.subarray(0, n));
+    for (let n = 0; n < good.stored.length; n++) {
+      expect(inflate({ ...good, stored: good.stored.subarray(0, n) })).toMatch(/^checkpoint state/);
+    }
     expect(inflate(encodeCheckpointState(header, new Uint8Array(0)))).not.toBe(sum);
     expect(inflate(good)).toBe(sum);
   });
@@ -235,7 +254,7 @@ describe('checkpoint state', () => {
     expect(() => encodeCheckpointState(Uint8Array.of(0), new Uint8Array(32769))).toThrow(RangeError);
     expect(() => encodeCheckpointState(new Uint8Array(0), new Uint8Array(1))).toThrow(RangeError);
     expect(() => indexGzip(gzipSync('x'), { spanBytes: 0 })).toThrow(RangeError);
-    expect(() => new SpanInflater().inflate(new Uint8Array(1), 0, null, 0, () => {})).toThrow(RangeError);
+    expect(() => new SpanInflater().inflate(new Uint8Array(1), 0, NO_STATE, 0, () => {})).toThrow(RangeError);
   });
 });
 
@@ -243,17 +262,17 @@ describe('SpanInflater', () => {
   test('says how much a span that is too short yields', () => {
     const member = gzipMember(gzipSync('hello').subarray(10, -8), Buffer.from('hello'));
     const inflater = new SpanInflater();
-    expect(() => inflater.inflate(member, 0, null, 6, () => {})).toThrow('it yields 5 bytes, 6 expected');
-    expect(() => inflater.inflate(member.subarray(0, 12), 0, null, 5, () => {})).toThrow(FormatError);
-    expect(() => inflater.inflate(new Uint8Array(0), 0, null, 5, () => {})).toThrow(FormatError);
+    expect(() => inflater.inflate(member, 0, NO_STATE, 6, () => {})).toThrow('it yields 5 bytes, 6 expected');
+    expect(() => inflater.inflate(member.subarray(0, 12), 0, NO_STATE, 5, () => {})).toThrow(FormatError);
+    expect(() => inflater.inflate(new Uint8Array(0), 0, NO_STATE, 5, () => {})).toThrow(FormatError);
   });
 
   test('starts afresh each time, even after an error', () => {
     const bytes = layerLike(50_000);
     const compressed = gzipSync(bytes);
     const inflater = new SpanInflater();
-    const first = inflater.inflate(compressed, 0, null, bytes.length, () => {});
-    expect(() => inflater.inflate(compressed.subarray(0, 2000), 0, null, bytes.length, () => {})).toThrow();
-    expect(inflater.inflate(compressed, 0, null, bytes.length, () => {})).toBe(first);
+    const first = inflater.inflate(compressed, 0, NO_STATE, bytes.length, () => {});
+    expect(() => inflater.inflate(compressed.subarray(0, 2000), 0, NO_STATE, bytes.length, () => {})).toThrow();
+    expect(inflater.inflate(compressed, 0, NO_STATE, bytes.length, () => {})).toBe(first);
   });
 });

@@ -1,5 +1,5 @@
 import { crc32, FormatError } from '../bytes/index.js';
-import { decodeCheckpointState } from './state.js';
+import { type CheckpointState, CheckpointStateError, decodeCheckpointState } from './state.js';
 import { GzipStream } from './stream.js';
 
 /**
@@ -23,28 +23,28 @@ export class SpanInflater {
   /**
    * @param compressed  the span's bytes of the blob: from ⌊start bit / 8⌋ to ⌈end bit / 8⌉
    * @param startBit    start bit modulo 8
-   * @param state       the span's checkpoint state; null or empty for a span that starts with a gzip member's header
+   * @param state       the span's checkpoint state; NO_STATE for a span that starts with a gzip member's header
    * @param outLength   bytes of output, at least 1
    * @param onOutput    gets views into WASM memory, valid only during the call, in order
    * @returns the CRC-32 of the output
-   * @throws FormatError when the state is malformed, or the span is, or it does not yield `outLength` bytes; offsets count
-   *   from the start of `compressed`
+   * @throws CheckpointStateError when the state is not what its digest says, or malformed; FormatError when the span is, or
+   *   it does not yield `outLength` bytes; offsets count from the start of `compressed`
    */
   inflate(
     compressed: Uint8Array,
     startBit: number,
-    state: Uint8Array | null,
+    state: CheckpointState,
     outLength: number,
     onOutput: (view: Uint8Array) => void,
   ): number {
     if (!(outLength >= 1)) throw new RangeError(`outLength ${outLength}`);
     const stream = this.#stream;
-    if (state === null || state.length === 0) {
+    const { header, window } = decodeCheckpointState(state);
+    if (header.length === 0) {
       stream.restart(outLength);
     } else {
-      const { header, window } = decodeCheckpointState(state);
       const wrong = stream.restartAt(header, window, startBit, outLength);
-      if (wrong !== null) throw new FormatError('checkpoint state', 0, wrong);
+      if (wrong !== null) throw new CheckpointStateError(wrong);
     }
     this.#crc = 0;
     this.#onOutput = onOutput;

@@ -1,21 +1,40 @@
+import { createHash } from 'node:crypto';
 import { deflateRawSync, inflateRawSync } from 'node:zlib';
 import { FormatError } from '../bytes/index.js';
 import { MAX_CHECKPOINT_HEADER_BYTES, WINDOW_BYTES } from './format.js';
 
 /**
- * A checkpoint state as it is stored in an archive: raw deflate of
+ * A span's checkpoint state: the bytes that an archive stores, and the SHA-256 of what they inflate to. The raw state is
  *
  *     u16 LE length of the header, header, window
  *
- * where both are as GzipIndexer.onCheckpoint gives them. The window ends at the checkpoint. No bytes at all stand for no
- * header and no window: the span starts with the header of a gzip member.
+ * where both are as GzipIndexer.onCheckpoint gives them; the window ends at the checkpoint. The raw state decides what the
+ * span's bytes inflate to, so its digest belongs to the span table (docs/format.md, "3: spans"). The stored bytes do not:
+ * deflate's output depends on the zlib that wrote it.
  *
+ * A span that starts with the header of a gzip member has no state: nothing is stored, and the digest is that of no bytes.
+ */
+export interface CheckpointState {
+  readonly stored: Uint8Array;
+  readonly sha256: Uint8Array;
+}
+
+const MAX_RAW_BYTES = 2 + MAX_CHECKPOINT_HEADER_BYTES + WINDOW_BYTES;
+
+function sha256Of(raw: Uint8Array): Uint8Array {
+  // A copy: a digest is a view of a pool, and these are posted to other threads.
+  return new Uint8Array(createHash('sha256').update(raw).digest());
+}
+
+export const NO_STATE: CheckpointState = { stored: new Uint8Array(0), sha256: sha256Of(new Uint8Array(0)) };
+
+/**
  * Level 6: higher levels take much longer and save little (docs/benchmarks.md, "Why these constants").
  *
  * @throws RangeError when header or window are not as GzipIndexer gives them
  */
-export function encodeCheckpointState(header: Uint8Array, window: Uint8Array): Uint8Array {
-  if (header.length === 0 && window.length === 0) return new Uint8Array(0);
+export function encodeCheckpointState(header: Uint8Array, window: Uint8Array): CheckpointState {
+  if (header.length === 0 && window.length === 0) return NO_STATE;
   if (header.length === 0 || header.length > MAX_CHECKPOINT_HEADER_BYTES || window.length > WINDOW_BYTES)
     throw new RangeError('checkpoint state');
   const raw = new Uint8Array(2 + header.length + window.length);
@@ -23,23 +42,36 @@ export function encodeCheckpointState(header: Uint8Array, window: Uint8Array): U
   raw[1] = header.length >>> 8;
   raw.set(header, 2);
   raw.set(window, 2 + header.length);
-  return deflateRawSync(raw, { level: 6, memLevel: 9 });
+  // A copy of its own: what zlib returns may be part of a larger buffer.
+  return { stored: new Uint8Array(deflateRawSync(raw, { level: 6, memLevel: 9 })), sha256: sha256Of(raw) };
 }
 
-/** The reverse. @throws FormatError when the blob is not one that encodeCheckpointState() can make */
-export function decodeCheckpointState(blob: Uint8Array): { header: Uint8Array; window: Uint8Array } {
-  if (blob.length === 0) return { header: new Uint8Array(0), window: new Uint8Array(0) };
-  let raw: Uint8Array;
-  try {
-    raw = inflateRawSync(blob, { maxOutputLength: 2 + MAX_CHECKPOINT_HEADER_BYTES + WINDOW_BYTES });
-  } catch (cause) {
-    throw new FormatError('checkpoint state', 0, 'it does not inflate', { cause });
+/** A checkpoint state is not the one that the archive names. Nothing was inflated from it. */
+export class CheckpointStateError extends FormatError {
+  constructor(detail: string, cause?: unknown) {
+    super('checkpoint state', 0, detail, {
+      cause,
+      hint: 'the archive is damaged or forged: make it again with clipctl index',
+    });
   }
+}
+
+/** The reverse. @throws CheckpointStateError when the stored bytes are not the state that `sha256` names */
+export function decodeCheckpointState({ stored, sha256 }: CheckpointState): { header: Uint8Array; window: Uint8Array } {
+  let raw = stored;
+  if (stored.length > 0) {
+    try {
+      raw = inflateRawSync(stored, { maxOutputLength: MAX_RAW_BYTES });
+    } catch (cause) {
+      throw new CheckpointStateError('it does not inflate', cause);
+    }
+  }
+  if (Buffer.compare(sha256Of(raw), sha256) !== 0) throw new CheckpointStateError('its SHA-256 differs');
+  if (raw.length === 0) return { header: raw, window: raw };
   const length = raw.length < 2 ? -1 : raw[0]! + raw[1]! * 256;
-  if (length < 1 || length > MAX_CHECKPOINT_HEADER_BYTES || length > raw.length - 2) {
-    throw new FormatError('checkpoint state', 0, `a header of ${length} bytes in ${raw.length}`);
-  }
+  if (length < 1 || length > MAX_CHECKPOINT_HEADER_BYTES || length > raw.length - 2)
+    throw new CheckpointStateError(`a header of ${length} bytes in ${raw.length}`);
   const window = raw.subarray(2 + length);
-  if (window.length > WINDOW_BYTES) throw new FormatError('checkpoint state', 0, `a window of ${window.length} bytes`);
+  if (window.length > WINDOW_BYTES) throw new CheckpointStateError(`a window of ${window.length} bytes`);
   return { header: raw.subarray(2, 2 + length), window };
 }

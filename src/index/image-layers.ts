@@ -111,10 +111,8 @@ function checked(layer: LayerDescriptor, result: LaneResult, onWarning: (warning
   if (layerOffset.length !== count + 1 || sha256.length !== 32 * count) {
     throw new Error(`layer ${digest}: ${layerOffset.length} boundaries, ${count} sums, ${sha256.length} digest bytes`);
   }
-  // Span 0 starts the layer and needs no state; what follows one per checkpoint is for a boundary at the very end.
-  const states = Array.from({ length: count }, (_, i) => result.states[i - 1] ?? new Uint8Array(0));
   return {
-    contents: { spans, states },
+    contents: { spans, states: result.states },
     entries: EntryColumns.fromTransfer(result.entries),
     uncompressedSize: layerOffset[count]!,
     files: result.files,

@@ -85,7 +85,7 @@ export interface FileDigests {
 export interface LayerResult {
   readonly type: 'result';
   readonly spans: SpanColumns;
-  /** Deflated checkpoint states of spans 1, 2, 3 …; an empty last span has none. */
+  /** The checkpoint state of each span as it is stored. */
   readonly states: readonly Uint8Array[];
   readonly blobSha256: Uint8Array;
   readonly entries: EntryTransfer;

@@ -1,5 +1,11 @@
 import { createHash, type Hash } from 'node:crypto';
-import { encodeCheckpointState, type MemberTrailer, OutputSums } from '../gzip/index.js';
+import {
+  type CheckpointState,
+  encodeCheckpointState,
+  type MemberTrailer,
+  NO_STATE,
+  OutputSums,
+} from '../gzip/index.js';
 import { ImportLog, ReferenceScanner } from '../startup/index.js';
 import { EntryColumns, TarParser } from '../tar/index.js';
 import { NOT_SUMMED } from './decode-journal.js';
@@ -18,7 +24,7 @@ export class LayerDigester {
   readonly #layerOffsets: number[] = [];
   readonly #bitOffsets: number[] = [];
   readonly #crc32s: number[] = [];
-  readonly #states: Uint8Array[] = [];
+  readonly #states: CheckpointState[] = [];
   readonly #entries = new EntryColumns();
   readonly #tar: TarParser;
   readonly #files: FileHasher | null;
@@ -63,8 +69,7 @@ export class LayerDigester {
   }
 
   state({ header, window }: RawState): void {
-    // A copy of its own: what zlib returns may be part of a larger buffer.
-    this.#states.push(new Uint8Array(encodeCheckpointState(header, window)));
+    this.#states.push(encodeCheckpointState(header, window));
   }
 
   /** The next bytes of the blob, once what was decoded from them has been told. */
@@ -89,12 +94,17 @@ export class LayerDigester {
       bitOffset: Float64Array.from(this.#bitOffsets),
       crc32: Uint32Array.from(this.#crc32s),
     };
+    const count = columns.crc32.length;
+    // Span 0 starts the layer and needs no state; one may follow the last span, for a boundary at the very end.
+    const states = Array.from({ length: count }, (_, i) => this.#states[i - 1] ?? NO_STATE);
+    const stateSha256 = new Uint8Array(kind === 'gzip' ? 32 * count : 0);
+    if (kind === 'gzip') for (const [i, { sha256 }] of states.entries()) stateSha256.set(sha256, 32 * i);
     const entries = this.#entries.toTransfer();
     return {
       result: {
         type: 'result',
-        spans: { kind, count: columns.crc32.length, ...columns, sha256: digests.spans },
-        states: this.#states,
+        spans: { kind, count, ...columns, sha256: digests.spans, stateSha256 },
+        states: states.map(({ stored }) => stored),
         blobSha256: digests.blob,
         entries: entries.message,
         warnings: skipped > 0 ? [...warnings, `${skipped} sparse files are too large to be hashed`] : warnings,
@@ -106,7 +116,7 @@ export class LayerDigester {
       transfer: [
         ...entries.transfer,
         ...Object.values(columns).map((column) => column.buffer),
-        ...this.#states.map((state) => state.buffer as ArrayBuffer),
+        ...states.filter((state) => state !== NO_STATE).map(({ stored }) => stored.buffer as ArrayBuffer),
       ],
     };
   }

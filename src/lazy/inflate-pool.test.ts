@@ -1,6 +1,7 @@
 import { Worker } from 'node:worker_threads';
 import { expect, test, vi } from 'vitest';
 import { compressibleBytes, tarLayer } from '../../test/support/span-layers.js';
+import { NO_STATE } from '../gzip/index.js';
 import { InflatePool } from './inflate-pool.js';
 import { type InflateTask, Priority } from './inflate-tasks.js';
 
@@ -15,7 +16,7 @@ test('a pool that is closed ends its threads without terminating them, which Nod
     compressed,
     sha256: table.sha256.subarray(0, 32),
     startBit: 0,
-    state: null,
+    state: NO_STATE,
     outLength: raw.length,
     crc32: table.crc32[0]!,
     target: { fd: -1, position: 0, span: 0, generations: new Int32Array(new SharedArrayBuffer(4)) },

@@ -1,4 +1,5 @@
 import type { LayerKind } from '../archive/index.js';
+import type { CheckpointState } from '../gzip/index.js';
 
 /** Who wants the bytes; the smaller goes first, everywhere: in the request queue and in the inflate queue. */
 export const Priority = { demand: 0, readahead: 1, prefetch: 2, fill: 3 } as const;
@@ -30,8 +31,8 @@ export interface InflateTask {
   readonly sha256: Uint8Array;
   /** start % 8. */
   readonly startBit: number;
-  /** The stored checkpoint state; null: none needed. */
-  readonly state: Uint8Array | null;
+  /** Spans of other kinds than gzip have NO_STATE. */
+  readonly state: CheckpointState;
   readonly outLength: number;
   readonly crc32: number;
   readonly target: Target;
@@ -72,7 +73,9 @@ export type TaskResult =
   /** A check found other bytes than the archive says, or could not read them (`detail`). */
   | { readonly status: 'absent'; readonly detail?: string }
   /** The compressed bytes are not the archive's. */
-  | { readonly status: 'digest-mismatch'; readonly found: string }
+  | { readonly status: 'digest-mismatch' }
+  /** The checkpoint state is not the one that the span table names. */
+  | { readonly status: 'bad-state'; readonly detail: string }
   /** They are, but do not inflate to what the archive says. */
   | { readonly status: 'bad-content'; readonly detail: string }
   /** The worker itself is in trouble. */

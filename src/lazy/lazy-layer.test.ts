@@ -151,6 +151,20 @@ describe('what is fetched', () => {
     expect(others.map(({ requests }) => requests.length)).toEqual([2, 0]);
   });
 
+  test('an archive whose checkpoint states are forged neither changes nor takes the layer that it shares', async () => {
+    const forged = { ...layer, readState: (span: number) => layer.readState(span === 0 ? 0 : (span % 3) + 4) };
+    const { set, read, lazy, metrics } = await open(forged);
+    const offset = lazy.table.layerOffset[3]!;
+    await expect(read(offset, 10)).rejects.toMatchObject({ code: 'BAD_FORMAT', message: /its SHA-256 differs/ });
+    expect(metrics.snapshot()).toMatchObject({ badContent: 1, digestMismatches: 0 });
+    const source = new FakeSource(layer.blob);
+    const honest = set.open({ ...layer, readState: (span) => layer.readState(span), source });
+    cleanup.push(() => honest.close());
+    expect(honest.layer).toBe(lazy);
+    same(await read(0, raw.length), 0);
+    expect(metrics.snapshot()).toMatchObject({ badContent: 1, digestMismatches: 0 });
+  });
+
   test('two archives of one layer and table share spans; another table of the layer keeps its own', async () => {
     const other = gzipLayer(raw, 3 * SPAN);
     expect(other.meta.digest).toBe(layer.meta.digest);
@@ -222,17 +236,17 @@ describe('what is wrong', () => {
   test('an archive whose crc32, window or state is wrong gives an error, not bytes', async () => {
     const badCrc = { ...layer, table: { ...layer.table, crc32: layer.table.crc32.map((c) => c ^ 1) } };
     const one = await open(badCrc);
-    await expect(one.read(SPAN * 2, 10)).rejects.toMatchObject({ code: 'DIGEST_MISMATCH', message: /crc32/ });
+    await expect(one.read(SPAN * 2, 10)).rejects.toMatchObject({ code: 'DIGEST_MISMATCH', message: /another CRC-32/ });
     expect(one.metrics.snapshot()).toMatchObject({ badContent: 2, digestMismatches: 0 });
     one.close();
     const two = await open({ ...layer, readState: () => new Uint8Array([1, 2, 3]) });
-    await expect(two.read(SPAN * 2, 10)).rejects.toMatchObject({
-      code: 'DIGEST_MISMATCH',
-      message: /checkpoint state/,
-    });
+    await expect(two.read(SPAN * 2, 10)).rejects.toMatchObject({ code: 'BAD_FORMAT', message: /checkpoint state/ });
     two.close();
     const three = await open({ ...layer, readState: (span) => layer.readState(span + 1) });
-    await expect(three.read(SPAN * 2, 10)).rejects.toMatchObject({ code: 'DIGEST_MISMATCH' });
+    await expect(three.read(SPAN * 2, 10)).rejects.toMatchObject({
+      code: 'BAD_FORMAT',
+      message: /its SHA-256 differs/,
+    });
   });
 
   test('short and overlong answers are errors; the source’s own error reaches the reader', async () => {

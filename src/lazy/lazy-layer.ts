@@ -272,10 +272,20 @@ export class LazyLayer implements QueuedLayer {
       this.keep(job, job.span, target, result);
     } else if (result.status === 'digest-mismatch') {
       if (job.content !== 'used') counters.digestMismatches.add();
-      this.#mismatch(job, `its compressed bytes have sha256 ${result.found}`);
+      this.#mismatch(job, 'its compressed bytes have another SHA-256');
     } else if (result.status === 'bad-content') {
       counters.badContent.add();
+      // The bytes are those that the archive names: the content cache gave the right ones.
+      if (job.content === 'used') job.content = 'untried';
       this.#mismatch(job, result.detail);
+    } else if (result.status === 'bad-state') {
+      counters.badContent.add();
+      this.settle(
+        job,
+        new ClipError('BAD_FORMAT', `${this.name(job.span)}: ${result.detail}`, {
+          hint: 'the archive is damaged or forged: make it again with clipctl index',
+        }),
+      );
     } else {
       this.settle(job, new ClipError('SYSTEM', `${this.name(job.span)}: ${result.detail ?? result.status}`));
     }

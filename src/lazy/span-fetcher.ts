@@ -1,10 +1,13 @@
-import { toHex } from '../bytes/index.js';
+import { stateDigest } from '../archive/index.js';
+import { FormatError, toHex } from '../bytes/index.js';
+import { NO_STATE } from '../gzip/index.js';
 import { neighbours } from './fetch-queue.js';
-import { Priority } from './inflate-tasks.js';
+import { type InflateTask, Priority, type TaskResult } from './inflate-tasks.js';
 import { abandoned, type SpanJob } from './job.js';
 import type { LayerContext } from './layer-set.js';
 import type { LazyLayer } from './lazy-layer.js';
 import { RangeRequest } from './range-request.js';
+import type { LayerProvider } from './types.js';
 
 /**
  * Sources asked for a span before its readers get an error. Each has retried by itself, and most often several archives of a
@@ -117,24 +120,54 @@ export class SpanFetcher {
         layer.settle(job, abandoned(layer.name(span)));
         return;
       }
-      const state = layer.provider(job.provider)?.readState(span) ?? null;
-      job.task = {
+      const task: Omit<InflateTask, 'state'> = {
         type: 'inflate',
         kind: table.kind,
         compressed,
         sha256: layer.sha256(span),
         startBit: table.bitOffset[span]! % 8,
-        state,
         outLength: layer.cached.length(span),
         crc32: table.crc32[span]!,
         target,
       };
-      const result = await this.#context.pool.run(job.task, job.priority);
+      const result = await this.#inflateWithAnyState(job, task);
       const good = result.status === 'stored' || result.status === 'bytes';
       if (good && job.content !== 'used') layer.share(span, compressed);
       layer.finish(job, target, result);
     } catch (error) {
       layer.settle(job, error);
     }
+  }
+
+  /**
+   * Each archive that shares the layer has a checkpoint state for the span. They agree, unless one archive is damaged or
+   * forged: then another archive's state is used, so that no archive can take the layer from the others.
+   */
+  async #inflateWithAnyState(job: SpanJob, task: Omit<InflateTask, 'state'>): Promise<TaskResult> {
+    const layer = this.#layer;
+    const { log } = this.#context;
+    for (let tried = 1; ; tried++) {
+      const result = await this.#inflateWithState(job, task, layer.provider(job.provider + tried - 1));
+      if (result.status !== 'bad-state') return result;
+      log.error({ layer: layer.meta.digest, span: job.span, detail: result.detail }, 'a checkpoint state is wrong');
+      if (tried >= layer.providers) return result;
+    }
+  }
+
+  #inflateWithState(
+    job: SpanJob,
+    task: Omit<InflateTask, 'state'>,
+    provider: LayerProvider | undefined,
+  ): TaskResult | Promise<TaskResult> {
+    let stored: Uint8Array;
+    try {
+      stored = provider?.readState(job.span) ?? NO_STATE.stored;
+    } catch (error) {
+      if (error instanceof FormatError) return { status: 'bad-state', detail: error.message };
+      throw error;
+    }
+    const whole: InflateTask = { ...task, state: { stored, sha256: stateDigest(this.#layer.table, job.span) } };
+    job.task = whole;
+    return this.#context.pool.run(whole, job.priority);
   }
 }

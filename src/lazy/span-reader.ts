@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
-import type { ImageMeta, SpanColumns } from '../archive/index.js';
+import { type ImageMeta, type SpanColumns, stateDigest } from '../archive/index.js';
 import { ClipError, crc32, FormatError } from '../bytes/index.js';
-import { SpanInflater } from '../gzip/index.js';
+import { type CheckpointState, NO_STATE, SpanInflater } from '../gzip/index.js';
 import type { ImageSource } from '../oci/index.js';
 import { ZstdSpanInflater, ZstdStream } from '../zstd/index.js';
 
@@ -71,6 +71,11 @@ export class SpanReader {
     return output;
   }
 
+  #state(layer: number, span: number): CheckpointState {
+    const stored = this.#archive.checkpointState(layer, span) ?? NO_STATE.stored;
+    return { stored, sha256: stateDigest(this.#archive.layers[layer]!.table, span) };
+  }
+
   #decode(
     layer: number,
     span: number,
@@ -84,7 +89,7 @@ export class SpanReader {
         take(compressed);
         return crc32(compressed);
       case 'gzip':
-        return this.#gzip.inflate(compressed, startBit, this.#archive.checkpointState(layer, span), length, take);
+        return this.#gzip.inflate(compressed, startBit, this.#state(layer, span), length, take);
       case 'zstd':
         return this.#zstd.inflate(compressed, length, take);
       case 'zstd-stream': {

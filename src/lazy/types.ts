@@ -3,7 +3,7 @@ import type { BlobSource } from './range-request.js';
 /** One archive's way to a layer: two archives of one layer and span table share everything else. */
 export interface LayerProvider {
   readonly source: BlobSource;
-  /** The stored checkpoint state of a span, checked against its crc32; null where none is needed. */
+  /** The checkpoint state of a span as it is stored, not yet checked; null where none is needed. */
   readState(span: number): Uint8Array | null;
 }
 

@@ -1,5 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { ArchiveContents, ArchiveInput, ImageMeta, LayerContents, LayerKind } from '../../src/archive/index.js';
+import { encodeCheckpointState, NO_STATE } from '../../src/gzip/index.js';
+import { stateDigests } from './span-layers.js';
 
 export function digestOf(text: string): string {
   return `sha256:${createHash('sha256').update(text).digest('hex')}`;
@@ -22,8 +24,15 @@ export function layerContents(kind: LayerKind, spans: readonly (readonly [number
   const crc32 = Uint32Array.from({ length: count }, (_, i) => Math.imul(i + seed, 0x9e3779b1) >>> 0);
   const sha256 = new Uint8Array(32 * count);
   for (let i = 0; i < count; i++) sha256.set(createHash('sha256').update(`${seed}/${i}`).digest(), 32 * i);
-  const states = spans.map((_, i) => new Uint8Array(i === 0 ? 0 : 5 + (i % 7)).fill(i + seed));
-  return { spans: { kind, count, layerOffset, bitOffset, crc32, sha256 }, states };
+  const states = spans.map((_, i) => {
+    if (i === 0 || kind !== 'gzip') return NO_STATE;
+    return encodeCheckpointState(Uint8Array.of(0), new Uint8Array(5 + (i % 7)).fill(i + seed));
+  });
+  const stateSha256 = stateDigests(kind, states);
+  return {
+    spans: { kind, count, layerOffset, bitOffset, crc32, sha256, stateSha256 },
+    states: states.map(({ stored }) => stored),
+  };
 }
 
 export function imageMeta(layers: readonly LayerContents[]): ImageMeta {

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import { expect } from 'vitest';
-import type { Archive } from '../../src/archive/index.js';
-import { SpanInflater } from '../../src/gzip/index.js';
+import { type Archive, stateDigest } from '../../src/archive/index.js';
+import { NO_STATE, SpanInflater } from '../../src/gzip/index.js';
 import { ZstdSpanInflater, ZstdStream } from '../../src/zstd/index.js';
 
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
@@ -26,7 +26,8 @@ export function checkLayer(archive: Archive, layer: number, blob: Uint8Array, ta
     let output: Uint8Array = bytes;
     if (table.kind === 'gzip') {
       const pieces: Uint8Array[] = [];
-      const state = archive.checkpointState(layer, i);
+      const stored = archive.checkpointState(layer, i) ?? NO_STATE.stored;
+      const state = { stored, sha256: stateDigest(table, i) };
       const crc = inflater.inflate(bytes, startBit % 8, state, expected.length, (view) =>
         pieces.push(new Uint8Array(view)),
       );

@@ -1,9 +1,9 @@
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { gzipSync } from 'node:zlib';
-import type { LayerMeta, SpanTable } from '../../src/archive/index.js';
+import type { LayerKind, LayerMeta, SpanTable } from '../../src/archive/index.js';
 import { ClipError, crc32 } from '../../src/bytes/index.js';
-import { encodeCheckpointState, GzipIndexer } from '../../src/gzip/index.js';
+import { type CheckpointState, encodeCheckpointState, GzipIndexer, NO_STATE } from '../../src/gzip/index.js';
 import type { BlobSource } from '../../src/lazy/index.js';
 import { ZstdIndexer } from '../../src/zstd/index.js';
 
@@ -31,11 +31,16 @@ export function compressibleBytes(length: number, seed = 1): Uint8Array {
   return bytes;
 }
 
+/** The stateSha256 column of a span table. */
+export function stateDigests(kind: LayerKind, states: readonly CheckpointState[]): Uint8Array {
+  return Uint8Array.from(kind === 'gzip' ? Buffer.concat(states.map(({ sha256 }) => sha256)) : []);
+}
+
 function finish(
   raw: Uint8Array,
   blob: Uint8Array,
-  table: Omit<SpanTable, 'crc32' | 'sha256' | 'windowCrc32'>,
-  states: Uint8Array[],
+  table: Omit<SpanTable, 'crc32' | 'sha256' | 'stateSha256'>,
+  states: CheckpointState[],
 ): TestLayer {
   const { count, layerOffset, bitOffset } = table;
   const sha256 = new Uint8Array(32 * count);
@@ -55,8 +60,8 @@ function finish(
       diffId: `sha256:${createHash('sha256').update(raw).digest('hex')}`,
       uncompressedSize: raw.length,
     },
-    table: { ...table, crc32: crcs, sha256, windowCrc32: Uint32Array.from(states, (s) => crc32(s)) },
-    readState: (span) => (states[span]!.length === 0 ? null : states[span]!),
+    table: { ...table, crc32: crcs, sha256, stateSha256: stateDigests(table.kind, states) },
+    readState: (span) => (states[span] === NO_STATE ? null : states[span]!.stored),
   };
 }
 
@@ -64,7 +69,7 @@ function finish(
 export function gzipLayer(raw: Uint8Array, spanBytes: number, blob: Uint8Array = gzipSync(raw)): TestLayer {
   const layerOffset = [0];
   const bitOffset = [0];
-  const states: Uint8Array[] = [new Uint8Array(0)];
+  const states: CheckpointState[] = [NO_STATE];
   const indexer = new GzipIndexer(
     { spanBytes },
     {
@@ -91,7 +96,7 @@ export function gzipLayer(raw: Uint8Array, spanBytes: number, blob: Uint8Array =
       layerOffset: Float64Array.from(layerOffset),
       bitOffset: Float64Array.from(bitOffset),
       windowPosition: new Float64Array(count),
-      windowLength: Uint32Array.from(states, (s) => s.length),
+      windowLength: Uint32Array.from(states, (s) => s.stored.length),
     },
     states,
   );
@@ -120,7 +125,7 @@ export function zstdLayer(raw: Uint8Array, spanBytes: number, blob: Uint8Array):
       windowPosition: new Float64Array(count),
       windowLength: new Uint32Array(count),
     },
-    Array.from({ length: count }, () => new Uint8Array(0)),
+    Array.from({ length: count }, () => NO_STATE),
   );
 }
 
@@ -148,7 +153,7 @@ export function tarLayer(raw: Uint8Array, spanBytes: number): TestLayer {
       windowPosition: new Float64Array(count),
       windowLength: new Uint32Array(count),
     },
-    Array.from({ length: count }, () => new Uint8Array(0)),
+    Array.from({ length: count }, () => NO_STATE),
   );
 }
 

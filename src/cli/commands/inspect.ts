@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { Archive } from '../../archive/index.js';
+import { type Archive, VERSION } from '../../archive/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { printResult } from '../output.js';
 
@@ -28,7 +28,7 @@ function describe(archive: Archive, path: string, size: number, inodes: number):
   return {
     path,
     size,
-    version: 2,
+    version: VERSION,
     identity: archive.identity,
     reference: image.reference,
     registry: image.registry,
@@ -66,7 +66,7 @@ async function run(flags: Flags): Promise<void> {
       const { image } = archive;
       const { os, architecture, variant } = image.platform;
       const facts = [
-        ['archive', `${file.path}, ${formatBytes(file.size)}, version 2`],
+        ['archive', `${file.path}, ${formatBytes(file.size)}, version ${VERSION}`],
         ['identity', archive.identity],
         ['image', image.reference],
         ['manifest', image.manifestDigest],
