@@ -34,12 +34,11 @@ async function captureAccessFor(archivePath: string, options: MountOptions): Pro
       },
     });
     if (image.registry === '') return {};
-    const { captureAccess, parseReference } = await import('../oci/index.js');
-    const reference = parseReference(`${image.registry}/${image.repository}@${image.manifestDigest}`);
+    const { captureAccess } = await import('../oci/index.js');
     const { credentials } = options;
     const plainHttp = options.options?.plainHttp ?? false;
     return {
-      ...(await captureAccess(reference, { plainHttp, ...(credentials === undefined ? {} : { credentials }) })),
+      ...(await captureAccess(image, { plainHttp, ...(credentials === undefined ? {} : { credentials }) })),
     };
   } finally {
     closeSync(fd);

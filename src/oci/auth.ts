@@ -1,8 +1,8 @@
 import { ClipError } from '../bytes/index.js';
+import type { Reach } from './addresses.js';
 import type { Credentials, RegistryCredentialProvider } from './credentials.js';
 import { loginHint, networkError, readErrorBody, statusError } from './errors.js';
 import { parseJsonObject } from './manifest.js';
-import { isLoopback } from './probe.js';
 import { raceAbort } from './race-abort.js';
 import type { Response, Transport } from './transport.js';
 
@@ -66,7 +66,10 @@ export class Authenticator {
   /** What the provider gave; asked again only when that is refused. */
   #credentials: Credentials | null | undefined;
   #challenge: Challenge | null = null;
+  /** Of the response that held the challenge. */
   #origin: URL | null = null;
+  /** What a token server that this response names may be. */
+  #reach: Reach = 'public';
   #token: Token | null = null;
   #renewing: Promise<Token> | null = null;
   /** Tokens fetched so far. */
@@ -95,7 +98,12 @@ export class Authenticator {
    * A 401 came to a request sent with `used`. @returns false when there is nothing better to try.
    * @throws ClipError UNAUTHORIZED when the credentials themselves are refused
    */
-  async challenged(response: Response, used: string | null, signal?: AbortSignal): Promise<boolean> {
+  async challenged(
+    response: Pick<Response, 'url' | 'headers'>,
+    reach: Reach,
+    used: string | null,
+    signal?: AbortSignal,
+  ): Promise<boolean> {
     if (this.#token !== null && this.#token.header !== used) return true; // renewed by another request meanwhile
     const challenges = parseChallenges(response.headers['www-authenticate'] ?? '');
     const challenge =
@@ -107,6 +115,7 @@ export class Authenticator {
     if (used !== null && challenge.scheme === 'basic' && !(await this.#askAgain())) return false;
     this.#challenge = challenge;
     this.#origin = response.url;
+    this.#reach = reach;
     this.#token = null;
     await this.#renew(signal);
     return this.#token !== null;
@@ -191,6 +200,7 @@ export class Authenticator {
           ...(service !== undefined && { service }),
         });
         response = await this.#transport.send(realm, {
+          reach: this.#reach,
           method: 'POST',
           headers: { 'content-type': 'application/x-www-form-urlencoded', accept: 'application/json' },
           body: form.toString(),
@@ -202,6 +212,7 @@ export class Authenticator {
         if (credentials?.username !== undefined) url.searchParams.set('account', credentials.username);
         const basic = basicHeader(credentials);
         response = await this.#transport.send(url, {
+          reach: this.#reach,
           headers: { accept: 'application/json', ...(basic !== null && { authorization: basic }) },
         });
       }
@@ -236,6 +247,15 @@ export class Authenticator {
     };
   }
 
+  /**
+   * docs/security.md, "Logins": the host that sent the challenge could have asked for the login itself (Basic), so naming a token
+   * server elsewhere gives it nothing more, as long as the login goes there over TLS. Without TLS everybody on the way could
+   * read it: then only the challenging host itself gets it, which was itself asked without TLS.
+   */
+  #isOwnHost(realm: URL): boolean {
+    return this.#origin?.protocol === 'http:' && this.#origin.hostname === realm.hostname;
+  }
+
   #realm(challenge: Challenge, credentials: Credentials | null): URL {
     const text = challenge.params.realm ?? '';
     let realm: URL;
@@ -247,15 +267,9 @@ export class Authenticator {
     if (realm.protocol !== 'https:' && realm.protocol !== 'http:') {
       throw new ClipError('BAD_FORMAT', `${this.#registry} names a token server that is not HTTP: ${realm.protocol}`);
     }
-    // Whoever spells the realm gets the password. Over TLS that is the registry; it may not have it sent in the clear.
-    if (
-      realm.protocol === 'http:' &&
-      this.#origin?.protocol === 'https:' &&
-      credentials !== null &&
-      !isLoopback(realm.hostname)
-    ) {
-      throw new ClipError('UNAUTHORIZED', `${this.#registry} wants the password for ${realm.host} sent without TLS`, {
-        hint: 'the registry is misconfigured: its token realm must be https',
+    if (credentials !== null && realm.protocol === 'http:' && !this.#isOwnHost(realm)) {
+      throw new ClipError('UNAUTHORIZED', `${this.#registry} wants the login sent to ${realm.host} without TLS`, {
+        hint: 'the registry is misconfigured: its token realm must be an https URL',
       });
     }
     return realm;

@@ -1,17 +1,14 @@
 /** Beyond this much unread data the connection is paused. Enough that the reader never waits on a 10 Gbit/s link. */
 const HIGH_WATER = 2 * 1024 * 1024;
 
-/** What a response's producer may do to it. */
+/** What the reader of a body may do to the connection that it comes from. */
 export interface Flow {
   pause(): void;
   resume(): void;
   abort(reason: Error): void;
 }
 
-/**
- * A response's body. Read once: as an async iterable of the chunks that came off the wire, or pushed into a callback, which
- * costs no promise a chunk. Chunks belong to the reader.
- */
+/** A response's body: an async iterable, to be read once, of the chunks as they came. Chunks belong to the reader. */
 export class Body implements AsyncIterable<Uint8Array> {
   readonly #flow: Flow;
   #queue: Uint8Array[] = [];
@@ -20,7 +17,7 @@ export class Body implements AsyncIterable<Uint8Array> {
   #ended = false;
   #error: Error | null = null;
   #wake: (() => void) | null = null;
-  #sink: ((chunk: Uint8Array) => void) | null = null;
+  #cancelled = false;
 
   constructor(flow: Flow) {
     this.#flow = flow;
@@ -28,10 +25,7 @@ export class Body implements AsyncIterable<Uint8Array> {
 
   /** Producer side. */
   push(chunk: Uint8Array): void {
-    if (this.#sink !== null) {
-      this.#sink(chunk);
-      return;
-    }
+    if (this.#cancelled) return;
     this.#queue.push(chunk);
     this.#queued += chunk.length;
     if (this.#queued > HIGH_WATER && !this.#paused) {
@@ -41,7 +35,7 @@ export class Body implements AsyncIterable<Uint8Array> {
     this.#notify();
   }
 
-  /** Producer side: no more will come; with an error, the body is incomplete. */
+  /** Producer side: no more will come. With an error, the body is incomplete. */
   end(error: Error | null): void {
     if (this.#ended) return;
     this.#ended = true;
@@ -65,36 +59,8 @@ export class Body implements AsyncIterable<Uint8Array> {
   cancel(): void {
     this.#queue = [];
     this.#queued = 0;
-    this.#sink = () => {};
+    this.#cancelled = true;
     if (!this.#ended) this.#flow.abort(new Error('the rest of the response is not wanted'));
-  }
-
-  /** Pushes every chunk into `sink` as it comes. A throw in `sink` cancels the body and rejects. */
-  async drain(sink: (chunk: Uint8Array) => void): Promise<void> {
-    let failure: Error | null = null;
-    const guarded = (chunk: Uint8Array): void => {
-      if (failure !== null) return;
-      try {
-        sink(chunk);
-      } catch (error) {
-        failure = error instanceof Error ? error : new Error(String(error));
-        if (!this.#ended) this.#flow.abort(failure);
-        this.#notify();
-      }
-    };
-    const waiting = this.#queue;
-    this.#queue = [];
-    this.#queued = 0;
-    this.#sink = guarded;
-    for (const chunk of waiting) guarded(chunk);
-    this.#relieve();
-    while (!this.#ended && failure === null) {
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-      });
-    }
-    if (failure !== null) throw failure;
-    if (this.#error !== null) throw this.#error;
   }
 
   /** The whole body. @returns null, with the rest cancelled, when it is longer than `limit` bytes. */

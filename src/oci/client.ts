@@ -1,18 +1,22 @@
 import { ClipError } from '../bytes/index.js';
+import type { Reach } from './addresses.js';
 import { Authenticator } from './auth.js';
 import type { Credentials, RegistryCredentialProvider } from './credentials.js';
+import { DirectConnections } from './direct-get.js';
 import { aborted, networkError, readErrorBody, statusError } from './errors.js';
 import { isLoopback, speaksTls } from './probe.js';
 import { proxyFor } from './proxy.js';
 import { raceAbort } from './race-abort.js';
-import { RangeConnections, type RangeGet } from './range-get.js';
 import { apiHost } from './reference.js';
 import { Backoff, DEFAULT_RETRY, type RetryPolicy } from './retry.js';
+import type { BlobTarget } from './source.js';
 import {
   DEFAULT_CONNECTIONS,
-  IDLE_TIMEOUT_MS,
+  HEAD_TIMEOUT_MS,
   KEEP_ALIVE_MS,
   type Response,
+  STALL_BYTES,
+  STALL_MS,
   Transport,
   type TransportOptions,
 } from './transport.js';
@@ -20,10 +24,10 @@ import {
 /** Registries send a blob's request on once, to their storage; a CDN may do it again. */
 const MAX_REDIRECTS = 5;
 
-/** What a source has done so far; for statistics. */
+/** A source's requests and bytes so far; for statistics. */
 export interface SourceCounters {
   requests: number;
-  /** Body bytes received, of whatever was asked for. */
+  /** Body bytes received, wanted or not. */
   bytes: number;
   retries: number;
   redirects: number;
@@ -33,6 +37,8 @@ export interface SourceCounters {
 export interface ClientOptions extends TransportOptions {
   readonly credentials: Credentials | RegistryCredentialProvider | null;
   readonly plainHttp: boolean;
+  /** Redirects may lead from the internet into private networks (docs/security.md, "Registries"). */
+  readonly allowPrivateRedirects?: boolean | undefined;
   readonly retry?: Partial<RetryPolicy> | undefined;
 }
 
@@ -47,6 +53,12 @@ export interface GetOptions {
   readonly rememberRedirect?: boolean;
 }
 
+/** Where to send a request, and how local the address behind the name may be. */
+interface Place {
+  readonly url: URL;
+  readonly reach: Reach;
+}
+
 /** GET requests to one repository of a registry: scheme, login, redirects, retries. */
 export class RegistryClient {
   readonly registry: string;
@@ -55,13 +67,14 @@ export class RegistryClient {
   readonly #auth: Authenticator;
   readonly #options: ClientOptions;
   readonly #policy: RetryPolicy;
-  readonly #redirected = new Map<string, URL>();
+  /** Where a blob's path was redirected to, until that fails. */
+  readonly #redirected = new Map<string, Place>();
   #base: URL | null = null;
   #probe: Promise<boolean> | null = null;
-  readonly #ranges: RangeConnections;
-  /** What answered to ranges so far did so as RangeConnections wants it. */
+  readonly #direct: DirectConnections;
+  /** Ranges were answered with those ranges so far. */
   #fit = true;
-  /** Something has answered. */
+  /** A server has answered. */
   #reached = false;
 
   constructor(registry: string, repository: string, options: ClientOptions) {
@@ -69,11 +82,12 @@ export class RegistryClient {
     this.#options = options;
     this.#policy = { ...DEFAULT_RETRY, ...options.retry };
     this.#transport = new Transport(options);
-    this.#ranges = new RangeConnections({
+    this.#direct = new DirectConnections(this.#transport.network, {
       connections: options.connections ?? DEFAULT_CONNECTIONS,
-      idleMs: options.idleTimeoutMs ?? IDLE_TIMEOUT_MS,
+      headMs: options.idleTimeoutMs ?? HEAD_TIMEOUT_MS,
+      stallMs: options.idleTimeoutMs ?? STALL_MS,
+      stallBytes: STALL_BYTES,
       keepAliveMs: KEEP_ALIVE_MS,
-      secureContext: (host, port) => this.#transport.secureContext(host, port),
     });
     this.#auth = new Authenticator(this.#transport, registry, repository, options.credentials);
   }
@@ -93,7 +107,7 @@ export class RegistryClient {
     if (this.#options.plainHttp) base = new URL(`http://${host}/`);
     else if (isLoopback(https.hostname)) {
       const hostname = https.hostname.replace(/^\[|\]$/g, '');
-      // One for all that ask at the same time, whoever of them gives up meanwhile.
+      // One probe for all callers, whichever of them gives up meanwhile.
       this.#probe ??= speaksTls(hostname, Number(https.port || 443)).finally(() => {
         this.#probe = null;
       });
@@ -109,53 +123,34 @@ export class RegistryClient {
   }
 
   /**
-   * Where to ask for a path without proxy, and with what login: null when it takes more than that. A scheme not settled yet is
-   * settled first.
+   * Has `target` take bytes of a blob from `start` on, as far as that goes without logins, redirects and retries.
+   * @returns how many bytes came: the caller goes on from there.
+   * @throws ClipError ABORTED, or that nothing can be reached; what the target rejects with
    */
-  async direct(path: string, signal?: AbortSignal): Promise<{ url: URL; headers: Record<string, string> } | null> {
+  async getDirect(
+    path: string,
+    request: { start: number; length: number; size: number; target: BlobTarget; signal?: AbortSignal | undefined },
+  ): Promise<number> {
+    const { start, length, size, signal } = request;
+    const whole = start === 0 && length === size;
+    if (length === 0 || (!whole && !this.#fit)) return 0;
     const base = await this.base(signal);
     const redirected = this.#redirected.get(path);
-    const url = redirected ?? new URL(path, base);
-    if (proxyFor(url, this.#options.proxy ?? {}) !== null) return null;
-    if (redirected !== undefined) return { url, headers: {} };
-    const authorization = await this.#authorization(signal);
-    return { url, headers: authorization === null ? {} : { authorization } };
-  }
-
-  /**
-   * Fills `target` with the bytes of a blob from `start` on, as far as that goes without logins, redirects and retries.
-   * @returns how far: the caller goes on from there. @throws ClipError ABORTED, or that nothing can be reached
-   */
-  async fill(
-    path: string,
-    { start, size, target, signal, onBytes }: Omit<RangeGet, 'url' | 'headers'>,
-  ): Promise<number> {
-    if (!this.#fit) return 0;
-    const to = await this.direct(path, signal);
-    if (to === null) return 0;
+    const { url, reach } = redirected ?? { url: new URL(path, base), reach: null };
+    if (proxyFor(url, this.#options.proxy ?? {}) !== null) return 0;
+    const authorization = redirected === undefined ? await this.#authorization(signal) : null;
+    const headers = authorization === null ? {} : { authorization };
     this.counters.requests++;
-    const { received, fit } = await this.#ranges.get({ ...to, start, size, target, signal, onBytes });
+    const { received, fit } = await this.#direct.get({ ...request, url, reach, headers });
     this.counters.bytes += received;
     if (signal?.aborted) throw aborted(path, signal.reason);
     if (received > 0) this.#reached = true;
-    if (received > 0 && received < target.length) this.counters.retries++;
-    this.#fit = fit;
+    if (received > 0 && received < length) this.counters.retries++;
+    if (!whole) this.#fit = fit;
     return received;
   }
 
-  /** GET with everything a registry asks of a client. Transient failures before the body are retried here. */
-  async get(path: string, options: GetOptions): Promise<Response> {
-    const backoff = this.backoff();
-    for (;;) {
-      try {
-        return await this.attempt(path, options);
-      } catch (error) {
-        await backoff.next(error, options.what, options.signal);
-      }
-    }
-  }
-
-  /** One try of {@link get}. @throws TransientError when another may help */
+  /** GET, with everything that a registry asks of a client. @throws TransientError when another try may help */
   async attempt(path: string, options: GetOptions): Promise<Response> {
     try {
       return await this.#attempt(path, options);
@@ -171,7 +166,7 @@ export class RegistryClient {
     if (remembered !== undefined) {
       const response = await this.#send(remembered, options.headers, signal);
       if (accept.includes(response.status)) return response;
-      // A signed URL that has run out, most likely: the registry will give a new one.
+      // Most likely a signed URL that has expired: the registry gives a new one.
       this.#redirected.delete(path);
       if (response.status >= 500 || response.status === 429) throw await this.#failure(response, what, false);
       response.body.cancel();
@@ -179,15 +174,16 @@ export class RegistryClient {
 
     const base = await this.base(signal);
     let url = new URL(path, base);
+    let reach: Reach = null;
     let challenges = 0;
     for (let redirects = 0; ; ) {
-      // The login is the registry's: nobody it sends us on to gets to see it.
+      // The login is for the registry, and never for a host that it redirects to.
       const authorization = url.origin === base.origin ? await this.#authorization(signal) : null;
       const headers = authorization === null ? options.headers : { ...options.headers, authorization };
-      const response = await this.#send(url, headers, signal);
+      const response = await this.#send({ url, reach }, headers, signal);
       const { status } = response;
       if (accept.includes(status)) {
-        if (redirects > 0 && options.rememberRedirect) this.#redirected.set(path, url);
+        if (redirects > 0 && options.rememberRedirect) this.#redirected.set(path, { url, reach });
         return response;
       }
       // Twice: a token may be refused because it ended on the way.
@@ -208,6 +204,7 @@ export class RegistryClient {
         this.counters.redirects++;
         await response.body.collect(64 * 1024).catch(() => null); // so that the connection lives on
         url = this.#target(location, url, what);
+        reach = this.#reachOf(response);
         continue;
       }
       throw await this.#failure(response, what, authorization !== null);
@@ -228,6 +225,11 @@ export class RegistryClient {
     return url;
   }
 
+  /** A registry in a private network may redirect into it; a public one only if the user allows it. */
+  #reachOf({ locality }: Response): Reach {
+    return locality === 'public' && this.#options.allowPrivateRedirects === true ? 'private' : locality;
+  }
+
   async #authorization(signal?: AbortSignal): Promise<string | null> {
     const header = await this.#auth.authorization(signal);
     this.counters.tokens = this.#auth.renewals;
@@ -235,15 +237,19 @@ export class RegistryClient {
   }
 
   async #challenged(response: Response, used: string | null, signal?: AbortSignal): Promise<boolean> {
-    const better = await this.#auth.challenged(response, used, signal);
+    const better = await this.#auth.challenged(response, this.#reachOf(response), used, signal);
     this.counters.tokens = this.#auth.renewals;
     return better;
   }
 
-  async #send(url: URL, headers: Readonly<Record<string, string>>, signal?: AbortSignal): Promise<Response> {
+  async #send(
+    { url, reach }: Place,
+    headers: Readonly<Record<string, string>>,
+    signal?: AbortSignal,
+  ): Promise<Response> {
     this.counters.requests++;
     try {
-      const response = await this.#transport.send(url, { headers, signal });
+      const response = await this.#transport.send(url, { headers, signal, reach });
       this.#reached = true;
       return response;
     } catch (error) {
@@ -265,7 +271,7 @@ export class RegistryClient {
   async #isRegistry(failed: Response): Promise<boolean> {
     if (failed.headers['docker-distribution-api-version'] !== undefined) return true;
     try {
-      const response = await this.#send(new URL('/v2/', failed.url), {});
+      const response = await this.#send({ url: new URL('/v2/', failed.url), reach: null }, {});
       response.body.cancel();
       return response.status === 200 || (response.status === 401 && response.headers['www-authenticate'] !== undefined);
     } catch {
@@ -274,7 +280,7 @@ export class RegistryClient {
   }
 
   async close(): Promise<void> {
-    this.#ranges.close();
+    this.#direct.close();
     await this.#transport.close();
   }
 }

@@ -1,7 +1,7 @@
 import { ClipError, type ErrorCode } from '../bytes/index.js';
 import type { Response } from './transport.js';
 
-/** An error page is read for its message; the rest is not wanted. */
+/** Of an error page, the bytes that are read for its message. */
 const MAX_ERROR_BODY = 64 * 1024;
 const MAX_ERROR_TEXT = 300;
 
@@ -21,14 +21,14 @@ export function malformed(message: string, cause?: unknown): ClipError {
   return new ClipError('BAD_FORMAT', message, { cause, hint: 'the image is malformed: push it again (skopeo copy)' });
 }
 
-/** No connection was made, and none has been before. Who knows that the registry exists may wait for it. */
+/** No connection was made, and none has been before. A caller that knows that the registry exists may wait for it. */
 export class UnreachableError extends ClipError {
   constructor(message: string, options: { hint?: string | undefined; cause?: unknown }) {
     super('NETWORK', message, options);
   }
 }
 
-/** Whether the same request may succeed later, without anybody doing anything about the image or the logins. */
+/** Whether the same request may succeed later, with the same image and the same logins. */
 export function mayPass(error: unknown): boolean {
   return error instanceof TransientError || error instanceof UnreachableError;
 }
@@ -43,24 +43,15 @@ function codeOf(error: unknown): string {
 }
 
 /** No connection was made. Worth another try only where there has been one before: most often it is a wrong address. */
-const UNREACHABLE = new Set([
-  'ECONNREFUSED',
-  'ETIMEDOUT',
-  'ENETUNREACH',
-  'EHOSTUNREACH',
-  'ENOTFOUND',
-  'UND_ERR_CONNECT_TIMEOUT',
-]);
+const UNREACHABLE = new Set(['ECONNREFUSED', 'ETIMEDOUT', 'ENETUNREACH', 'EHOSTUNREACH', 'ENOTFOUND']);
 
 /** Failures of a connection that a new one may not have. */
 const TRANSIENT = new Set([
   'ECONNRESET',
   'EPIPE',
   'EAI_AGAIN',
-  'UND_ERR_SOCKET',
-  'UND_ERR_HEADERS_TIMEOUT',
-  'UND_ERR_BODY_TIMEOUT',
-  'UND_ERR_RES_CONTENT_LENGTH_MISMATCH',
+  'CLIP_HEAD_TIMEOUT',
+  'CLIP_BODY_TIMEOUT',
   'HPE_INVALID_EOF_STATE',
 ]);
 
@@ -76,7 +67,7 @@ function isCertificateCode(code: string): boolean {
   );
 }
 
-/** What went wrong between us and `url`, in the words of someone who has to fix it. */
+/** The error of a request to `url`, with the cause and the next step. */
 export function networkError(url: URL, error: unknown, reachedBefore = true): ClipError {
   if (error instanceof ClipError) return error;
   const code = codeOf(error);
@@ -93,13 +84,13 @@ export function networkError(url: URL, error: unknown, reachedBefore = true): Cl
   if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') {
     return fail(`the name ${url.hostname} cannot be resolved (${code})`, 'check the spelling of the registry, and DNS');
   }
-  if (code === 'UND_ERR_CONNECT_TIMEOUT' || code === 'ETIMEDOUT') {
+  if (code === 'ETIMEDOUT') {
     return fail(
       `${url.host} does not answer (timed out while connecting)`,
       'check the network, and HTTPS_PROXY if there is one',
     );
   }
-  if (code === 'UND_ERR_HEADERS_TIMEOUT' || code === 'UND_ERR_BODY_TIMEOUT') {
+  if (code === 'CLIP_HEAD_TIMEOUT' || code === 'CLIP_BODY_TIMEOUT') {
     return fail(
       `${url.host} stopped answering (${url.pathname})`,
       'try again; the registry or the network is overloaded',
@@ -122,15 +113,15 @@ export function networkError(url: URL, error: unknown, reachedBefore = true): Cl
       `${url.host} does not speak HTTP (${detail})`,
       'check the port; if it speaks TLS, leave --plain-http out',
     );
-  if (/tunnel|proxy/i.test(detail))
+  if (code === 'CLIP_PROXY')
     return fail(`the proxy for ${url.host} failed: ${detail}`, 'check HTTPS_PROXY, HTTP_PROXY and NO_PROXY');
   return fail(
     `the connection to ${url.host} failed: ${code === '' || detail.includes(code) ? detail : `${detail} (${code})`}`,
-    'try again; if it stays so, ask who runs the registry, or a proxy on the way',
+    'try again; if it fails again, ask the operator of the registry, or of a proxy on the way',
   );
 }
 
-/** The registry's own words (distribution-spec "Error Codes"), on one line and free of control characters; and its code. */
+/** The registry's own text and code (distribution-spec "Error Codes"), on one line and free of control characters. */
 export async function readErrorBody(response: Response): Promise<{ code: string; text: string }> {
   let bytes: Uint8Array | null = null;
   try {
@@ -201,6 +192,13 @@ export function statusError(
       hint: 'wait, or log in for a higher limit',
       retryAfterMs,
     });
+  }
+  if (status === 407) {
+    return make(
+      'UNAUTHORIZED',
+      `the proxy for ${url.host} wants a login (407)`,
+      'put it into HTTP_PROXY: http://USER:PASSWORD@HOST',
+    );
   }
   if (status === 416) {
     return make(

@@ -21,4 +21,3 @@ export { type LayoutReference, parseReference, type Reference, type RegistryRefe
 export type { LayerDescriptor, ResolvedImage, ResolveOptions } from './resolve.js';
 export type { RetryPolicy } from './retry.js';
 export type { ArchiveOrigin, BlobOptions, BlobTarget, ByteRange, ImageSource } from './source.js';
-export { preloadTransport } from './transport.js';

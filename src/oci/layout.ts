@@ -212,18 +212,6 @@ export class LayoutSource implements ImageSource {
     }
   }
 
-  async fetchRange(
-    digest: string,
-    start: number,
-    end: number,
-    options: BlobOptions = {},
-  ): Promise<Uint8Array<ArrayBuffer>> {
-    const { file, what } = await this.#bounds(digest, { start, end }, options);
-    const bytes = await readExactly(file, what, start, end - start);
-    this.counters.bytes += bytes.length;
-    return bytes;
-  }
-
   async close(): Promise<void> {
     const files = [...this.#open.values()];
     this.#open.clear();

@@ -2,12 +2,12 @@ import { ClipError } from '../bytes/index.js';
 import type { Credentials, RegistryCredentialProvider } from './credentials.js';
 import { CapturedCredentials, type CredentialLookup, captureLookup, DockerCredentials } from './credentials.js';
 import { LayoutSource } from './layout.js';
-import { type ProxySettings, proxyFromEnvironment } from './proxy.js';
-import { parseReference, type Reference } from './reference.js';
+import type { ProxySettings } from './proxy.js';
+import { parseReference, type Reference, type RegistryReference } from './reference.js';
 import { RegistrySource } from './registry.js';
 import type { RetryPolicy } from './retry.js';
+import { type RegistrySettings, settingsFromEnvironment } from './settings.js';
 import type { ArchiveOrigin, ImageSource } from './source.js';
-import { environmentCa } from './tls-trust.js';
 
 /** How to reach a registry. Without a field, the environment and the Docker config of this process decide. */
 export interface SourceOptions {
@@ -16,6 +16,8 @@ export interface SourceOptions {
   /** With plain `credentials`: where to look for new ones when they are refused. */
   readonly lookup?: CredentialLookup | undefined;
   readonly plainHttp?: boolean | undefined;
+  /** Redirects may lead from the internet into private networks (docs/security.md, "Registries"). */
+  readonly allowPrivateRedirects?: boolean | undefined;
   /** PEM certificates to trust besides the system's. */
   readonly ca?: string | undefined;
   readonly proxy?: ProxySettings | undefined;
@@ -28,24 +30,22 @@ export interface SourceOptions {
 }
 
 /** What only this process can see of how to reach a registry, as JSON for another process; SourceOptions by shape. */
-export interface RegistryAccess {
+export interface RegistryAccess extends RegistrySettings {
   readonly credentials: Credentials | null;
   readonly lookup?: CredentialLookup;
   readonly plainHttp: boolean;
-  readonly ca: string;
-  readonly proxy: ProxySettings;
 }
 
 /** Opens what a reference names; nothing is fetched yet. */
 export function openImageSource(reference: Reference | string, options: SourceOptions = {}): ImageSource {
   const parsed = typeof reference === 'string' ? parseReference(reference) : reference;
   if (parsed.kind === 'layout') return new LayoutSource(parsed);
+  const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as SourceOptions;
   return new RegistrySource(parsed, {
-    ...options,
+    ...settingsFromEnvironment(process.env),
+    ...given,
     credentials: credentialsOf(options),
     plainHttp: options.plainHttp ?? false,
-    ca: options.ca ?? environmentCa(process.env),
-    proxy: options.proxy ?? proxyFromEnvironment(process.env),
   });
 }
 
@@ -63,20 +63,19 @@ export function sourceForArchive(origin: ArchiveOrigin, options: SourceOptions =
   return openImageSource(reference, options);
 }
 
-/** Resolves credentials, CA and proxy here and now, for a process that cannot: a daemon. Layouts need none of it. */
+/** Resolves here and now what a daemon cannot see: logins, certificates, proxies of this process. */
 export async function captureAccess(
-  reference: Reference,
+  image: Pick<RegistryReference, 'registry' | 'repository'>,
   options: Pick<SourceOptions, 'credentials' | 'plainHttp'> = {},
   env: NodeJS.ProcessEnv = process.env,
 ): Promise<RegistryAccess> {
   const plainHttp = options.plainHttp ?? false;
-  if (reference.kind === 'layout') return { credentials: null, plainHttp, ca: '', proxy: {} };
   const fromConfig = options.credentials === undefined;
   const provider = options.credentials === undefined ? new DockerCredentials(env) : options.credentials;
   const credentials =
     provider !== null && 'getCredentials' in provider
-      ? await provider.getCredentials(reference.registry, reference.repository)
+      ? await provider.getCredentials(image.registry, image.repository)
       : provider;
   const lookup = fromConfig ? { lookup: captureLookup(env) } : {};
-  return { credentials, ...lookup, plainHttp, ca: environmentCa(env), proxy: proxyFromEnvironment(env) };
+  return { credentials, ...lookup, plainHttp, ...settingsFromEnvironment(env) };
 }

@@ -31,7 +31,7 @@ export function refuseEncoding(response: Response, what: string): void {
 export function shortBody(response: Response, what: string, at: number, end: number): Error {
   return networkError(
     response.url,
-    Object.assign(new Error(`${what} ended at byte ${at}, not ${end}`), { code: 'UND_ERR_SOCKET' }),
+    Object.assign(new Error(`${what} ended at byte ${at}, not ${end}`), { code: 'ECONNRESET' }),
   );
 }
 

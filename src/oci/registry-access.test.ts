@@ -5,9 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { LOGIN, startRegistry, type TestRegistry } from '../../test/support/registry.js';
-import { failure, imagesLayout, listen, Sources } from '../../test/support/sources.js';
+import { failure, fetchRange, imagesLayout, listen, Sources } from '../../test/support/sources.js';
 import { IDENTITY_TOKEN } from '../../test/support/token-server.js';
-import { captureAccess, parseReference, type SourceOptions } from './index.js';
+import { captureAccess, type SourceOptions } from './index.js';
 
 const { layout, image } = imagesLayout();
 const sources = new Sources();
@@ -103,7 +103,7 @@ describe('logins', () => {
         query: { service: 'clip-test-registry', scope: 'repository:a/b:pull', account: 'clip' },
       });
       await new Promise((resolve) => setTimeout(resolve, 700));
-      await Promise.all(Array.from({ length: 20 }, (_, i) => source.fetchRange(image.digest, i, i + 10)));
+      await Promise.all(Array.from({ length: 20 }, (_, i) => fetchRange(source, image.digest, i, i + 10)));
       expect(tokens.requests.length).toBe(2);
 
       tokens.useAccessToken = true;
@@ -145,17 +145,25 @@ describe('logins', () => {
     }
   });
 
-  test('a password is not sent in the clear to where a TLS registry points', async () => {
+  // Attack: a registry, or a host that answers in its place, names a token server to which the login goes unencrypted.
+  test('a login goes to no token server without TLS, unless it is the registry itself', async () => {
     const { Authenticator } = await import('./auth.js');
-    const { Body } = await import('./body.js');
     const { Transport } = await import('./transport.js');
     const transport = new Transport({});
-    const auth = new Authenticator(transport, 'r.io', 'a/b', LOGIN);
-    const body = new Body({ pause: () => {}, resume: () => {}, abort: () => {} });
-    const headers = { 'www-authenticate': 'Bearer realm="http://evil.example/token"' };
-    const response = { url: new URL('https://r.io/v2/'), status: 401, headers, body };
-    expect((await failure(auth.challenged(response, null))).message).toMatch(
-      /wants the password for evil\.example sent without TLS/,
+    const challenged = (registry: string, realm: string): Promise<unknown> => {
+      const headers = { 'www-authenticate': `Bearer realm="${realm}"` };
+      const auth = new Authenticator(transport, new URL(registry).host, 'a/b', LOGIN);
+      return auth.challenged({ url: new URL('/v2/', registry), headers }, 'loopback', null);
+    };
+    for (const registry of ['https://r.io', 'http://r.io', 'http://127.0.0.1:1', 'https://evil.example']) {
+      expect(await failure(challenged(registry, 'http://evil.example/token'))).toMatchObject({
+        code: 'UNAUTHORIZED',
+        message: expect.stringMatching(/wants the login sent to evil\.example without TLS/),
+      });
+    }
+    // The registry was itself asked without TLS: nothing more is revealed. Nobody listens there.
+    expect((await failure(challenged('http://127.0.0.1:1', 'http://127.0.0.1:2/token'))).message).toMatch(
+      /refuses connections/,
     );
     await transport.close();
   });
@@ -177,17 +185,17 @@ describe('a registry that goes away', () => {
     const { host, port } = new URL(await listen(server));
     const source = open(`${host}/a/b`, { retry: { baseMs: 100, maxMs: 300 } });
     const digest = `sha256:${'0'.repeat(64)}`;
-    expect((await source.fetchRange(digest, 2, 4)).length).toBe(2);
+    expect((await fetchRange(source, digest, 2, 4)).length).toBe(2);
     server.close();
     server.closeAllConnections();
     setTimeout(() => {
       server = serve().listen(Number(port), '127.0.0.1');
     }, 300);
-    expect(Buffer.from(await source.fetchRange(digest, 2, 4)).toString()).toBe('23');
+    expect(Buffer.from(await fetchRange(source, digest, 2, 4)).toString()).toBe('23');
     server.close();
     server.closeAllConnections();
     const before = source.counters.retries;
-    expect((await failure(source.fetchRange(digest, 2, 4))).message).toBe(`${host} refuses connections`);
+    expect((await failure(fetchRange(source, digest, 2, 4))).message).toBe(`${host} refuses connections`);
     expect(source.counters.retries - before).toBe(5);
     const never = open(`${host}/a/b`);
     expect((await failure(never.resolve())).message).toBe(`${host} refuses connections`);
@@ -216,8 +224,8 @@ describe('credentials that end', () => {
           writeFileSync(join(home, 'config.json'), JSON.stringify({ auths: { [registry.host]: entry } }));
         };
         write(LOGIN.password);
-        const reference = parseReference(ref);
-        const access = await captureAccess(reference, {}, { DOCKER_CONFIG: home, SECRET: 'not passed on' });
+        const image = { registry: registry.host, repository: 'a/b' };
+        const access = await captureAccess(image, {}, { DOCKER_CONFIG: home, SECRET: 'not passed on' });
         expect(access.credentials).toEqual(LOGIN);
         expect(access.lookup!.env).toEqual({ DOCKER_CONFIG: home });
         const sent = JSON.parse(
@@ -244,12 +252,12 @@ test('a registry that asked for a login it had not wanted before is asked again,
   const { host } = new URL(await listen(server));
   try {
     const source = open(`${host}/a/b`, { credentials: null });
-    expect(Buffer.from(await source.fetchRange(digest, 2, 4)).toString()).toBe('23');
+    expect(Buffer.from(await fetchRange(source, digest, 2, 4)).toString()).toBe('23');
     refuse = true;
-    expect((await failure(source.fetchRange(digest, 2, 4))).code).toBe('UNAUTHORIZED');
-    expect((await failure(source.fetchRange(digest, 2, 4))).code).toBe('UNAUTHORIZED');
+    expect((await failure(fetchRange(source, digest, 2, 4))).code).toBe('UNAUTHORIZED');
+    expect((await failure(fetchRange(source, digest, 2, 4))).code).toBe('UNAUTHORIZED');
     refuse = false;
-    expect(Buffer.from(await source.fetchRange(digest, 2, 4)).toString()).toBe('23');
+    expect(Buffer.from(await fetchRange(source, digest, 2, 4)).toString()).toBe('23');
   } finally {
     server.close();
     server.closeAllConnections();
@@ -262,7 +270,7 @@ describe('addresses', () => {
     await new Promise<void>((resolve) => server.listen(0, '::1', resolve));
     const { port } = server.address() as { port: number };
     const source = open(`[::1]:${port}/a/b`);
-    expect(Buffer.from(await source.fetchRange(`sha256:${'0'.repeat(64)}`, 0, 2)).toString()).toBe('ab');
+    expect(Buffer.from(await fetchRange(source, `sha256:${'0'.repeat(64)}`, 0, 2)).toString()).toBe('ab');
     server.close();
     server.closeAllConnections();
   });
@@ -280,8 +288,8 @@ describe('a loopback registry', () => {
     const source = open((await listen(server)).replace('http://', '').concat('/a/b'));
     const digest = `sha256:${'0'.repeat(64)}`;
     const abort = new AbortController();
-    const given = failure(source.fetchRange(digest, 0, 2, { signal: abort.signal }));
-    const others = Array.from({ length: 5 }, () => source.fetchRange(digest, 0, 2));
+    const given = failure(fetchRange(source, digest, 0, 2, { signal: abort.signal }));
+    const others = Array.from({ length: 5 }, () => fetchRange(source, digest, 0, 2));
     abort.abort();
     expect(await given).toMatchObject({ code: 'ABORTED' });
     for (const bytes of await Promise.all(others)) expect(Buffer.from(bytes).toString()).toBe('ab');

@@ -4,7 +4,6 @@ import { digestOf, verifyDigest } from './digest.js';
 import { aborted, networkError } from './errors.js';
 import { type Descriptor, MAX_MANIFEST_BYTES, parseJsonObject, parseManifest } from './manifest.js';
 import { ACCEPT_MANIFESTS } from './media-types.js';
-import { plainGet, plainGetSmall } from './plain-get.js';
 import { checkContentRange, checkRange, checkWhole, refuseEncoding, shortBody } from './ranges.js';
 import type { RegistryReference } from './reference.js';
 import { type ContentReader, type ResolvedImage, type ResolveOptions, resolveImage } from './resolve.js';
@@ -21,20 +20,16 @@ interface Opened {
   readonly length: number | null;
 }
 
-/** Something small, all of it. */
+/** A small body, all of it. */
 interface Small {
   readonly bytes: Uint8Array;
-  readonly url: URL;
-  /** By its name in lower case. */
-  header(name: string): string | undefined;
+  readonly response: Response;
 }
 
 /** An image in a registry: distribution-spec v1.1, pull. */
 export class RegistrySource implements ImageSource {
   readonly reference: RegistryReference;
   readonly #client: RegistryClient;
-  /** Small things come by plain HTTP, as far as is known. */
-  #plain = true;
 
   constructor(reference: RegistryReference, options: ClientOptions) {
     this.reference = reference;
@@ -91,7 +86,7 @@ export class RegistrySource implements ImageSource {
     const byDigest = tagOrDigest.includes(':');
     const { repository, canonical } = this.reference;
     const what = byDigest ? `manifest ${tagOrDigest} of ${repository}` : `${repository}:${tagOrDigest}`;
-    const { bytes, url, header } = await this.#small(
+    const { bytes, response } = await this.#small(
       `/v2/${repository}/manifests/${tagOrDigest}`,
       what,
       MAX_MANIFEST_BYTES,
@@ -101,7 +96,8 @@ export class RegistrySource implements ImageSource {
     if (descriptor !== null && bytes.length !== descriptor.size) {
       throw new ClipError('DIGEST_MISMATCH', `${what} has ${bytes.length} bytes, its index says ${descriptor.size}`);
     }
-    const contentType = header('content-type') ?? '';
+    const { url, headers } = response;
+    const contentType = headers['content-type'] ?? '';
     if (byDigest) {
       verifyDigest(bytes, tagOrDigest, what);
       return { bytes, contentType, digest: tagOrDigest };
@@ -112,7 +108,7 @@ export class RegistrySource implements ImageSource {
       });
     }
     const digest = digestOf(bytes);
-    const claimed = header('docker-content-digest');
+    const claimed = headers['docker-content-digest'];
     if (claimed?.startsWith('sha256:') && claimed !== digest) {
       throw new ClipError(
         'DIGEST_MISMATCH',
@@ -143,8 +139,6 @@ export class RegistrySource implements ImageSource {
     const backoff = this.#client.backoff();
     for (;;) {
       try {
-        const plain = await this.#plainSmall(path, limit, accept, signal);
-        if (plain !== null) return plain;
         const response = await this.#client.attempt(path, {
           what,
           headers: { ...IDENTITY, accept },
@@ -155,25 +149,11 @@ export class RegistrySource implements ImageSource {
         const bytes = await this.#read(response, what, signal, () => response.body.collect(limit));
         if (bytes === null) throw new ClipError('LIMIT', `${what} is longer than ${limit} bytes`);
         this.#client.counters.bytes += bytes.length;
-        return { bytes, url: response.url, header: (name) => response.headers[name] };
+        return { bytes, response };
       } catch (error) {
         await backoff.next(error, what, signal);
       }
     }
-  }
-
-  /** By plain HTTP, when that is all it takes. */
-  async #plainSmall(path: string, limit: number, accept: string, signal?: AbortSignal): Promise<Small | null> {
-    if (!this.#plain) return null;
-    const direct = await this.#client.direct(path, signal);
-    if (direct?.url.protocol !== 'http:') return null;
-    const { counters } = this.#client;
-    counters.requests++;
-    const got = await plainGetSmall(direct.url, { ...IDENTITY, accept, ...direct.headers }, limit, signal);
-    this.#plain = got !== null;
-    if (got === null) return null;
-    counters.bytes += got.bytes.length;
-    return { bytes: got.bytes, url: direct.url, header: (name) => got.head.values(name)[0] };
   }
 
   async #read<T>(
@@ -276,7 +256,21 @@ export class RegistrySource implements ImageSource {
     const end = start + target.length;
     checkRange({ start, end }, size);
     if (target.length === 0) return;
-    let filled = await this.#client.fill(this.#blobPath(digest), { start, size, target, signal, onBytes });
+    let received = 0;
+    const piece: BlobTarget = {
+      room: () => target.subarray(received),
+      filled: (bytes) => {
+        received += bytes;
+        return onBytes?.(received) ?? null;
+      },
+    };
+    let filled = await this.#client.getDirect(this.#blobPath(digest), {
+      start,
+      length: target.length,
+      size,
+      target: piece,
+      signal,
+    });
     if (filled === target.length) return;
     for await (const chunk of await this.fetchBlob(digest, { start: start + filled, end }, { size, signal })) {
       target.set(chunk, filled);
@@ -291,15 +285,13 @@ export class RegistrySource implements ImageSource {
     target: BlobTarget,
     options: Pick<BlobOptions, 'signal'> = {},
   ): Promise<void> {
-    const { counters } = this.#client;
-    let done = 0;
-    const direct = size === 0 ? null : await this.#client.direct(this.#blobPath(digest), options.signal);
-    if (direct?.url.protocol === 'http:') {
-      counters.requests++;
-      done = await plainGet(direct.url, { ...IDENTITY, ...direct.headers }, size, target, options.signal);
-      counters.bytes += done;
-      if (done > 0 && done < size) counters.retries++;
-    }
+    const done = await this.#client.getDirect(this.#blobPath(digest), {
+      start: 0,
+      length: size,
+      size,
+      target,
+      signal: options.signal,
+    });
     if (done === size) return;
     for await (const chunk of await this.fetchBlob(digest, { start: done, end: size }, { ...options, size })) {
       for (let at = 0; at < chunk.length; ) {
@@ -325,58 +317,6 @@ export class RegistrySource implements ImageSource {
         await backoff.next(error, `blob ${digest} of ${this.reference.repository}`, options.signal);
       }
     }
-  }
-
-  async fetchRange(
-    digest: string,
-    start: number,
-    end: number,
-    options: BlobOptions = {},
-  ): Promise<Uint8Array<ArrayBuffer>> {
-    checkRange({ start, end }, options.size);
-    const what = `blob ${digest} of ${this.reference.repository}`;
-    // Of its own, and not zeroed: every byte is written, or nobody gets it.
-    const { buffer } = Buffer.allocUnsafeSlow(end - start);
-    const target = new Uint8Array(buffer as ArrayBuffer);
-    const backoff = this.#client.backoff();
-    const { counters } = this.#client;
-    let filled = 0;
-    const ends = new EmptyAnswers();
-    while (filled < target.length) {
-      const before = filled;
-      const { response, skip, length } = await this.#openRetrying(
-        digest,
-        { start: start + filled, end },
-        options,
-        backoff,
-      );
-      let toSkip = skip;
-      let left = Math.min(length ?? Number.POSITIVE_INFINITY, target.length - filled);
-      try {
-        await this.#read(response, what, options.signal, () =>
-          response.body.drain((chunk) => {
-            counters.bytes += chunk.length;
-            const from = Math.min(toSkip, chunk.length);
-            toSkip -= from;
-            const take = Math.min(left, chunk.length - from);
-            if (take > 0) {
-              target.set(take === chunk.length ? chunk : chunk.subarray(from, from + take), filled);
-              filled += take;
-              left -= take;
-              backoff.reset();
-            }
-            // All is there: the rest (of a server without ranges) need not come.
-            if (filled === target.length && (length === null || from + take < chunk.length)) response.body.cancel();
-          }),
-        );
-        if (filled < target.length) throw shortBody(response, what, start + filled, end);
-      } catch (error) {
-        if (filled === target.length) break;
-        ends.check(filled > before, error);
-        await backoff.next(error, what, options.signal);
-      }
-    }
-    return target;
   }
 
   async close(): Promise<void> {

@@ -18,7 +18,7 @@ export interface FillOptions {
   readonly signal?: AbortSignal | undefined;
   /** As in {@link BlobOptions}. */
   readonly size: number;
-  /** So many bytes of the range are there. What it returns is waited for before more are taken off the link. */
+  /** `received` bytes of the range are in memory. A promise that it returns is awaited before more are read. */
   readonly onBytes?: ((received: number) => Promise<void> | null) | undefined;
 }
 
@@ -26,13 +26,13 @@ export interface FillOptions {
 export interface BlobTarget {
   /** Where the next bytes go: never empty, and the same until {@link filled}. */
   room(): Uint8Array;
-  /** So many bytes are there. What it returns, if anything, is to be awaited before it is called again. */
+  /** `bytes` more are in memory. A promise that it returns is to be awaited before it is called again. */
   filled(bytes: number): Promise<void> | null;
 }
 
-/** Where an image's blobs come from. Nothing here checks a blob's digest: who reads it does, span by span. */
+/** Where an image's blobs come from. A source does not check the digests of blobs: their reader does, span by span. */
 export interface ImageSource {
-  /** What has been fetched so far. Live. */
+  /** Requests and bytes so far. Live. */
   readonly counters: Readonly<SourceCounters>;
 
   /**
@@ -48,21 +48,14 @@ export interface ImageSource {
   fetchBlob(digest: string, range: ByteRange, options?: BlobOptions): Promise<AsyncIterable<Uint8Array>>;
 
   /**
-   * The range at once, in a buffer of its own that may be transferred to a thread. Cheaper than {@link fetchBlob}: no
-   * promise a chunk.
-   */
-  fetchRange(digest: string, start: number, end: number, options?: BlobOptions): Promise<Uint8Array<ArrayBuffer>>;
-
-  /**
-   * Fills `target`, which may be shared memory, with the bytes from `start` on: the cheapest way, for they go there straight
-   * from the socket. After a rejection nothing is written to it any more.
+   * Fills `target`, which may be shared memory, with the bytes from `start` on. The cheapest way: they go there straight from
+   * the socket. After a rejection nothing is written to it any more.
    */
   fetchInto(digest: string, start: number, target: Uint8Array, options: FillOptions): Promise<void>;
 
   /**
-   * The whole blob, for one who reads it all once and has a place for it: like {@link fetchBlob}, but where it can be, bytes
-   * come off the socket or the disk to where they belong. Resolves when all of them are there; rejects with what `target`
-   * rejects with, too.
+   * The whole blob, once, from the socket or the disk straight into the memory that `target` lends, where that is possible.
+   * Resolves when all bytes are there. Rejects with what `target` rejects with, too.
    */
   scanBlob(digest: string, size: number, target: BlobTarget, options?: Pick<BlobOptions, 'signal'>): Promise<void>;
 
@@ -70,5 +63,5 @@ export interface ImageSource {
   close(): Promise<void>;
 }
 
-/** What an archive remembers of where its layers are. */
+/** Where an archive's layers are, as the archive says. */
 export type ArchiveOrigin = Pick<ImageMeta, 'reference' | 'registry' | 'repository' | 'manifestDigest'>;

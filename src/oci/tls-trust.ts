@@ -67,6 +67,8 @@ export interface TrustOptions {
   readonly ca?: string | undefined;
   /** Default: Docker's and Podman's. */
   readonly certsDirectories?: readonly string[] | undefined;
+  /** Take any certificate: `skip_verify` of a hosts.toml. */
+  readonly skipVerify?: boolean | undefined;
 }
 
 /**

@@ -84,7 +84,7 @@ export class Engine {
   warm(): void {
     this.#inflate.warm();
     this.#preload ??= setTimeout(() => {
-      void import('../oci/index.js').then((oci) => oci.preloadTransport());
+      void import('../oci/index.js');
     }, PRELOAD_MS).unref();
   }
 

@@ -4,7 +4,7 @@ import type { Server } from 'node:http';
 import type { AddressInfo, Server as TcpServer } from 'node:net';
 import { expect } from 'vitest';
 import { ClipError } from '../../src/bytes/index.js';
-import { type ImageSource, openImageSource, type SourceOptions } from '../../src/oci/index.js';
+import { type BlobOptions, type ImageSource, openImageSource, type SourceOptions } from '../../src/oci/index.js';
 import { LayoutBuilder } from './layout.js';
 
 /** Opens sources as tests want them (anonymous, quick to try again) and closes them all. */
@@ -31,6 +31,17 @@ export async function collect(stream: AsyncIterable<Uint8Array>): Promise<Buffer
   const chunks: Uint8Array[] = [];
   for await (const chunk of stream) chunks.push(chunk);
   return Buffer.concat(chunks);
+}
+
+/** Bytes [start, end) of a blob. */
+export async function fetchRange(
+  source: ImageSource,
+  digest: string,
+  start: number,
+  end: number,
+  options: BlobOptions = {},
+): Promise<Buffer> {
+  return collect(await source.fetchBlob(digest, { start, end }, options));
 }
 
 /** The error, which must be one a user may see: a ClipError of one line. */

@@ -9,13 +9,19 @@ import { printResult } from '../output.js';
 export interface RegistryFlags {
   readonly plainHttp?: boolean;
   readonly creds?: string;
+  readonly allowPrivateRedirects?: boolean;
 }
 
-/** The flags of every command that talks to a registry. */
+/** The flags of every command that talks to a registry. Each flag but the first two sets the variable of its name. */
 export function addRegistryFlags(command: Command): Command {
   return command
     .option('--plain-http', 'use HTTP with the registry, not HTTPS')
-    .option('--creds <user:password>', "log in with these instead of the Docker config's entry");
+    .option('--creds <user:password>', "log in with these instead of the Docker config's entry")
+    .option('--allow-private-redirects', 'follow redirects from a public registry into private networks')
+    .hook('preAction', (_, action) => {
+      const flags: RegistryFlags = action.opts();
+      if (flags.allowPrivateRedirects === true) process.env.CLIP_ALLOW_PRIVATE_REDIRECTS = '1';
+    });
 }
 
 export function credentialsFrom(flags: RegistryFlags): { username: string; password: string } | undefined {

@@ -1,12 +1,12 @@
 /** What ends a response's head (RFC 9112 §2.1). */
 export const HEAD_END = Buffer.from('\r\n\r\n');
 
-/** The head of an HTTP/1 response, for those few that are read without an HTTP client. */
+/** The head of an HTTP/1 response that direct-get.ts reads. */
 export class ResponseHead {
   readonly status: number;
   readonly #fields: readonly (readonly [string, string])[];
 
-  /** @param text without the blank line. Anything that is no HTTP/1 response has status 0. */
+  /** @param text without the blank line. Text that is no HTTP/1 response has status 0. */
   constructor(text: string) {
     const [first = '', ...lines] = text.split('\r\n');
     this.status = Number(/^HTTP\/1\.[01] (\d{3})( |$)/.exec(first)?.[1] ?? 0);
@@ -25,7 +25,7 @@ export class ResponseHead {
     return this.#fields.filter(([field]) => field === name).map(([, value]) => value);
   }
 
-  /** Exactly so many bytes follow, as they are in the blob. */
+  /** Exactly `length` bytes follow, neither encoded nor in chunks. */
   isPlain(length: number): boolean {
     if (this.values('transfer-encoding').length > 0) return false;
     if (this.values('content-encoding').some((value) => value !== 'identity')) return false;

@@ -3,11 +3,13 @@ import { createServer as createHttpsServer } from 'node:https';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createSecureContext } from 'node:tls';
 import { afterEach, describe, expect, test } from 'vitest';
+import { SlottedTarget } from '../../test/support/blob-target.js';
 import { makeCertificates } from '../../test/support/certificates.js';
 import { listen } from '../../test/support/sources.js';
-import { RangeConnections, type RangeGet } from './range-get.js';
+import { DirectConnections, type DirectGet } from './direct-get.js';
+import { Network } from './network.js';
+import type { BlobTarget } from './source.js';
 
 const BLOB = Buffer.from(Array.from({ length: 3_000_000 }, (_, i) => (i * 7919) >> 8));
 const cleanup: (() => unknown)[] = [];
@@ -15,12 +17,15 @@ afterEach(async () => {
   for (const undo of cleanup.splice(0).reverse()) await undo();
 });
 
-function connections(options: { connections?: number; ca?: string; idleMs?: number } = {}): RangeConnections {
-  const made = new RangeConnections({
+function connections(
+  options: { connections?: number; ca?: string; idleMs?: number; stallBytes?: number } = {},
+): DirectConnections {
+  const made = new DirectConnections(new Network({ ca: options.ca, certsDirectories: [] }), {
     connections: options.connections ?? 4,
-    idleMs: options.idleMs ?? 5000,
+    headMs: options.idleMs ?? 5000,
+    stallMs: options.idleMs ?? 5000,
+    stallBytes: options.stallBytes ?? 1,
     keepAliveMs: 5000,
-    secureContext: () => createSecureContext(options.ca === undefined ? {} : { ca: options.ca }),
   });
   cleanup.push(() => made.close());
   return made;
@@ -66,16 +71,34 @@ const honest = (socket: Socket, request: string): void => {
 };
 
 async function get(
-  from: RangeConnections,
+  from: DirectConnections,
   url: URL,
   start: number,
   length: number,
-  more: Partial<RangeGet> = {},
+  more: Partial<DirectGet> & { onBytes?: (received: number) => Promise<void> } = {},
 ): Promise<{ received: number; fit: boolean; bytes: Buffer }> {
   // Shared, as the buffers of the inflate workers are, and with guards around it.
   const memory = Buffer.from(new SharedArrayBuffer(length + 64)).fill(0xa5);
   const target = memory.subarray(32, 32 + length);
-  const got = await from.get({ url, headers: {}, start, size: BLOB.length, target, ...more });
+  let received = 0;
+  const lent: BlobTarget = {
+    room: () => target.subarray(received),
+    filled: (bytes) => {
+      received += bytes;
+      return more.onBytes?.(received) ?? null;
+    },
+  };
+  const got = await from.get({
+    url,
+    reach: null,
+    headers: {},
+    start,
+    length,
+    size: BLOB.length,
+    target: lent,
+    ...more,
+  });
+  expect(got.received).toBe(received);
   for (const guard of [memory.subarray(0, 32), memory.subarray(32 + length)]) {
     expect(guard.equals(Buffer.alloc(32, 0xa5))).toBe(true);
   }
@@ -83,7 +106,7 @@ async function get(
   return { ...got, bytes: target };
 }
 
-describe('RangeConnections', () => {
+describe('DirectConnections', () => {
   test('fills the target, over one connection for one request after the other', async () => {
     const { url, sockets, requests } = await serve(honest);
     const pool = connections();
@@ -269,4 +292,103 @@ describe('RangeConnections', () => {
     // Nobody has vouched for this one.
     expect((await get(connections(), url, 0, 4)).received).toBe(0);
   });
+});
+
+/** A server that answers any request with these pieces, one write each, and ends. */
+const servePieces = (...pieces: (string | Buffer)[]): Promise<Served> =>
+  serve(async (socket) => {
+    for (const piece of pieces) {
+      socket.write(piece);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    socket.end();
+  });
+
+async function whole(served: Promise<Served>, size: number, signal?: AbortSignal): Promise<Buffer> {
+  const target = new SlottedTarget(100_000);
+  const { url } = await served;
+  const { received } = await connections().get({
+    url,
+    reach: null,
+    headers: {},
+    start: 0,
+    length: size,
+    size,
+    target,
+    signal,
+  });
+  expect(target.bytes.length).toBe(received);
+  return target.bytes;
+}
+
+describe('a whole blob', () => {
+  const head = (fields: string, status = '200 OK'): string => `HTTP/1.1 ${status}\r\n${fields}\r\n\r\n`;
+  const wanted = head(`Content-Length: ${BLOB.length}\r\nX: y`);
+
+  test('comes without a Range header, however the answer is cut up', async () => {
+    const served = await servePieces(wanted, BLOB);
+    expect((await whole(Promise.resolve(served), BLOB.length)).equals(BLOB)).toBe(true);
+    expect(served.requests[0]).not.toMatch(/range:/i);
+    expect((await whole(servePieces(...wanted, BLOB.subarray(0, 9), BLOB.subarray(9)), BLOB.length)).equals(BLOB)).toBe(
+      true,
+    );
+    expect((await whole(servePieces(Buffer.concat([Buffer.from(wanted), BLOB])), BLOB.length)).equals(BLOB)).toBe(true);
+  });
+
+  test('goes into rooms that are smaller than what comes with the head', async () => {
+    const body = BLOB.subarray(0, 3000);
+    const { url } = await servePieces(Buffer.concat([Buffer.from(head('Content-Length: 3000')), body]));
+    const target = new SlottedTarget(700);
+    await connections().get({ url, reach: null, headers: {}, start: 0, length: 3000, size: 3000, target });
+    expect(target.bytes.equals(body)).toBe(true);
+  });
+
+  test.each([
+    ['another status', head('Content-Length: 4', '206 Partial Content')],
+    ['a redirect', head('Location: /elsewhere\r\nContent-Length: 4', '307 Temporary Redirect')],
+    ['another length', head('Content-Length: 5')],
+    ['two lengths', head('Content-Length: 4\r\nContent-Length: 4')],
+    ['no length', head('Connection: close')],
+    ['chunks', head('Transfer-Encoding: chunked\r\nContent-Length: 4')],
+    ['an encoding', head('Content-Encoding: gzip\r\nContent-Length: 4')],
+  ])('leaves %s to the other client', async (_, answer) => {
+    expect((await whole(servePieces(answer, 'body'), 4)).length).toBe(0);
+  });
+
+  test('that is cut short counts as far as it came', async () => {
+    const cut = await whole(servePieces(head('Content-Length: 100'), BLOB.subarray(0, 60)), 100);
+    expect(cut.equals(BLOB.subarray(0, 60))).toBe(true);
+  });
+
+  test('rejects with what its target rejects with', async () => {
+    const { url } = await servePieces(wanted, BLOB);
+    const room = new Uint8Array(1000);
+    const target = { room: () => room, filled: () => Promise.reject(new Error('the disk is full')) };
+    const got = connections().get({
+      url,
+      reach: null,
+      headers: {},
+      start: 0,
+      length: BLOB.length,
+      size: BLOB.length,
+      target,
+    });
+    await expect(got).rejects.toThrow('the disk is full');
+  });
+});
+
+test('a peer that sends a byte now and then is given up as one that sends none', async () => {
+  const { url } = await serve((socket, request, n) => {
+    if (n > 0) return honest(socket, request);
+    const [start, end] = rangeOf(request);
+    socket.write(headOf(start, end));
+    let at = start;
+    const drip = setInterval(() => socket.write(BLOB.subarray(at, ++at)), 20);
+    socket.on('close', () => clearInterval(drip));
+  });
+  const pool = connections({ idleMs: 300, stallBytes: 100 });
+  const { received } = await get(pool, url, 0, 1000);
+  expect(received).toBeGreaterThan(0);
+  expect(received).toBeLessThan(100);
+  expect((await get(pool, url, 0, 1000)).received).toBe(1000);
 });

@@ -1,0 +1,20 @@
+import { type ProxySettings, proxyFromEnvironment } from './proxy.js';
+import { environmentCa } from './tls-trust.js';
+
+/** How this machine reaches registries, as plain data for another process. */
+export interface RegistrySettings {
+  /** PEM certificates to trust besides the system's. */
+  readonly ca: string;
+  readonly proxy: ProxySettings;
+  /** Redirects may lead from the internet into private networks (docs/security.md, "Registries"). */
+  readonly allowPrivateRedirects: boolean;
+}
+
+/** Of the variables that clipctl's flags of the same names set. */
+export function settingsFromEnvironment(env: NodeJS.ProcessEnv): RegistrySettings {
+  return {
+    ca: environmentCa(env),
+    proxy: proxyFromEnvironment(env),
+    allowPrivateRedirects: env.CLIP_ALLOW_PRIVATE_REDIRECTS === '1',
+  };
+}
