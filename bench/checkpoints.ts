@@ -8,7 +8,7 @@ import { type BenchContext, median, type Row, type SuiteResult } from './support
 const MIB = ['1', '2', '4'];
 const BYTES_PER_SECOND = 125e6;
 
-/** What `--checkpoint` costs in the archive and saves in a cold start without a profile: its default is settled by this. */
+/** The cost of `--checkpoint` in the archive, and its savings in a cold start without a profile. The default follows from this. */
 export async function run(ctx: BenchContext): Promise<SuiteResult> {
   const image = await ctx.python();
   const scratch = await ctx.scratch();

@@ -93,7 +93,7 @@ export async function run(ctx: BenchContext): Promise<SuiteResult> {
       ),
       { metric: `${link.name}, profile: requests`, value: median(shaped.map((r) => r.requests)), unit: '' },
     );
-    // As daemons are measured that run before the first image is mounted.
+    // Other systems' daemons are measured so too: they run before the first image is mounted.
     const running = median(
       (await measureStarts(ctx, image, scratch, optimized, proxy, { other: clip })).map((r) => r.ready),
     );

@@ -5,8 +5,8 @@ import { ErofsReader } from '../src/erofs/index.js';
 import { dropCaches, run } from './support.js';
 
 /**
- * Run in the image's own root file system, by the image's own python3: prints, for each file below / of which the page cache
- * holds anything, its path (as JSON) and the resident page ranges.
+ * Runs in the image's own root file system, with the image's own python3. For each file below / with pages in the page cache it
+ * prints the path (as JSON) and the ranges of those pages.
  */
 const MINCORE = `
 import ctypes, json, mmap, os, sys
@@ -47,7 +47,7 @@ interface Touched {
 }
 
 /**
- * What a workload needs at the least: the pages it leaves in the page cache after a run in `rootfs` (an unpacked image) with
+ * The least that a workload needs: the pages that it leaves in the page cache after a run in `rootfs` (an unpacked image) with
  * caches dropped before, and its own time there. The median of `rounds` for the time; the pages of the first round.
  */
 export async function localRun(
@@ -64,7 +64,7 @@ export async function localRun(
     seconds.push(ran.seconds);
     if (round > 0) continue;
     const { stdout } = await run('python3', ['-c', MINCORE, rootfs]).catch(async (error: unknown) => {
-      // No python3 on this machine: the image has one, and sees its root as the whole.
+      // Not this machine's python3, which it may not have: the image's own, with the image as root.
       if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error;
       return await run('chroot', [rootfs, 'python3', '-c', MINCORE, '/']);
     });
@@ -80,8 +80,8 @@ export async function localRun(
 }
 
 /**
- * Compressed bytes of those pages: each page range is placed in its layer, and its share of the span it lies in counted,
- * as if compression were even within a span. Overlaps are counted once.
+ * Compressed bytes of those pages. Each page range is found in its layer, and counts its share of its span, as if the span were
+ * compressed evenly. Overlaps count once.
  */
 export function compressedBytes(clip: string, touched: readonly Touched[]): { pages: number; spans: number } {
   const file = readFileSync(clip);

@@ -1,4 +1,4 @@
-/* What the FUSE benchmark measures with: programs that do nothing but the calls in question and time them.
+/* Programs for the FUSE benchmark: they make the calls to be measured, and nothing else, and time them.
  *   probe lookups DIR              lstat each path on stdin            → seconds
  *   probe sequential DIR           read each file on stdin, 1 MiB a call → seconds bytes
  *   probe random DIR THREADS READS 4 KiB at random pages of the files on stdin, no page twice → seconds p50_us p99_us

@@ -1,8 +1,8 @@
 /**
  * The FUSE plane by itself, against libfuse's passthrough_ll (C, `-o cache=always`) serving the same files from ext4, and
- * against ext4. Everything is local: the layer's tar stands for a complete span cache. Both sides' files lie in the page cache
- * unless caches are dropped, and each cold sample is a fresh mount. Rounds take all contenders in turn, so that what else
- * the machine does hits them alike.
+ * against ext4. Everything is local: the layer's tar stands for a complete span cache. Both sides' files are in the page cache
+ * unless caches are dropped, and each cold sample is a fresh mount. Rounds take all contenders in turn, so that other work of
+ * the machine affects them alike.
  */
 import { spawn } from 'node:child_process';
 import { closeSync, createReadStream, existsSync, mkdirSync, openSync, readdirSync, statSync } from 'node:fs';
@@ -38,7 +38,7 @@ const READERS = 16;
 const CROWD = 64;
 const READS = 20_000;
 const WORKLOAD = ['python3', '-c', 'import numpy, scipy, pandas'];
-/** How it is started. Linux schedules sessions as groups (autogroup), and clipd has one of its own: the second is what its users get. */
+/** Ways to start it. Linux schedules sessions as groups (autogroup), and clipd has a session of its own, so users get the second way. */
 const SESSIONS = [
   { name: 'same session', command: ['chroot'] },
   { name: 'own session', command: ['setsid', '--wait', 'chroot'] },
@@ -146,7 +146,7 @@ function passthrough(
   return {
     name: flag === null ? 'passthrough_ll' : `passthrough_ll ${flag}`,
     mount: async () => {
-      // It goes to the background by itself, once mounted.
+      // It goes to the background by itself once it has mounted.
       await runProgram(program, ['-o', `source=${source},cache=always`, ...(flag === null ? [] : [flag]), target]);
       return target;
     },
@@ -197,7 +197,7 @@ async function rounds(
 ): Promise<Samples> {
   ctx.log(what);
   const samples: Samples = new Map(contenders.map(({ name }) => [name, []]));
-  // The first round warms what stays: compiled code, the page cache of the files behind.
+  // The first round warms compiled code, and the page cache of the files behind.
   for (let round = 0; round <= ROUNDS; round++) {
     for (const contender of contenders) {
       const directory = await contender.mount();
@@ -299,7 +299,7 @@ export async function run(ctx: BenchContext): Promise<SuiteResult> {
 /** `find -ls` of the whole tree, and the Python workload, after dropping all caches and again at once: the server lives on, as clipd does. */
 async function againstExt4(ctx: BenchContext, ours: Contender, tree: string): Promise<Row[]> {
   ctx.log('find -ls and Python against ext4');
-  // What was just unpacked would survive dropping the caches until it is on the disk.
+  // Pages that are not on the disk yet would survive dropping the caches.
   await runProgram('sync', []);
   const samples = (): Samples =>
     new Map([

@@ -1,6 +1,6 @@
 /**
- * What a cache hit allocates: a FUSE worker's own code for a READ (parse, map, look at the generations, preadv2, reply), run a million
- * times in this thread under V8's sampling heap profiler, garbage included.
+ * The allocations of a cache hit: a FUSE worker's own code for a READ (parse, map, load the generations, preadv2, reply), run a
+ * million times in this thread under V8's sampling heap profiler, garbage included.
  *
  * `node dist/bench/heap-profile.js [OUT.heapprofile]`: the file opens in Chrome's DevTools, Memory.
  */
@@ -19,7 +19,7 @@ import { file, tar } from '../test/support/tar.js';
 
 const FILE_BYTES = 32 << 20;
 const HITS = 1_000_000;
-/** Until V8 has compiled what is run. */
+/** Runs until V8 has compiled the code. */
 const WARM_UP = 50_000;
 const PAGE = 4096;
 
@@ -83,7 +83,7 @@ function sampled(run: () => void): HeapProfiler.SamplingHeapProfile {
   const session = new Session();
   session.connect();
   let profile: HeapProfiler.SamplingHeapProfile | null = null;
-  // What was allocated and has gone again counts, too. (@types/node lacks the two flags.)
+  // Collected objects count as well. (@types/node lacks the two flags.)
   const options = {
     samplingInterval: 4096,
     includeObjectsCollectedByMajorGC: true,

@@ -22,7 +22,7 @@ async function debianPackages(...packages: string[]): Promise<void> {
   await run(path.join(root, 'scripts/debian-packages.sh'), packages);
 }
 
-/** Makes `target` by `make(temporary)` and a rename, unless it is there: an interrupted run leaves nothing half made. */
+/** Makes `target` by `make(temporary)` and a rename, unless it exists: an interrupted run leaves nothing half made. */
 async function kept(target: string, make: (temporary: string) => Promise<void>): Promise<string> {
   if (existsSync(target)) return target;
   await mkdir(path.dirname(target), { recursive: true });
@@ -59,7 +59,7 @@ export async function pythonImage(host: Host): Promise<BenchImage> {
   return await serve(host, layout, 'py', [tar]);
 }
 
-/** npm's own dependencies, so many times over: a monorepo whose packages do not share theirs. */
+/** Copies of npm's own dependencies: a monorepo whose packages do not share theirs. */
 const WORKSPACES = 12;
 
 /** A large node_modules tree in four layers: Node, the first workspaces, more of them, and one that deletes and replaces. */
@@ -108,7 +108,7 @@ export async function nodeImage(host: Host): Promise<BenchImage> {
 export const BIG_FILE = 'big.bin';
 export const BIG_BYTES = 500_000_000;
 
-/** One gzip layer with one file of 500 MB: the beginning of the Python image's tar, programs and text as they come. */
+/** One gzip layer with one file of 500 MB: the beginning of the Python image's tar, with programs and text. */
 export async function bigImage(host: Host): Promise<BenchImage> {
   const layout = path.join(cacheDir, 'big-oci');
   const source = await pythonRootfs(host);

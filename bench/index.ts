@@ -48,10 +48,10 @@ async function indexOnce(
   return { seconds: (performance.now() - started) / 1000, output: JSON.parse(stdout) as IndexOutput, stderr };
 }
 
-/** Bytes. The process says its own peak as it ends: nobody outside can know it without asking along the way. */
+/** Bytes. The process prints its own peak when it ends: from outside, only polling would find it. */
 async function peakMemory(image: BenchImage, out: string): Promise<number> {
   const say = 'process.on("exit",()=>process.stderr.write("peak "+process.resourceUsage().maxRSS))';
-  // Not while it is timed: every thread of the process loads this first.
+  // Not in a timed run, because every thread of the process loads this first.
   const { stderr } = await indexOnce(image, out, ['--import', `data:text/javascript,${encodeURIComponent(say)}`]);
   return Number(/peak (\d+)/.exec(stderr)?.[1]) * 1024;
 }
@@ -124,7 +124,7 @@ function eachChunk(file: string, use: (chunk: Uint8Array) => void): void {
   }
 }
 
-/** What each stage does alone, on one core: MB of what it takes in, per second. */
+/** Each stage alone, on one core: MB of its input per second. */
 async function stages(layer: string, tar: string): Promise<Row[]> {
   const rows: Row[] = [];
   const stage = (metric: string, bytes: number, work: () => void, note?: string): void => {

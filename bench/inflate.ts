@@ -1,5 +1,5 @@
 // The inflate kernel against the others, interleaved, best of a few rounds. Processor seconds, all threads of a contestant
-// together: Node's zlib streams use two, and the question is what one core gets done.
+// together: Node's zlib streams use two, and the question is the work of one core.
 import { closeSync, createReadStream, createWriteStream, openSync, readSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { Readable, Writable } from 'node:stream';
@@ -21,7 +21,7 @@ function readChunks(file: string, onChunk: (chunk: Uint8Array) => void): void {
   }
 }
 
-/** Inflation alone: what a kernel's speed is. */
+/** Inflation alone: the speed of a kernel. */
 function kernelOnly(file: string): number {
   const stream = new GzipStream({ output: () => {}, limit: (produced) => produced, trailer: () => {} });
   stream.restart(Number.POSITIVE_INFINITY);
@@ -30,7 +30,7 @@ function kernelOnly(file: string): number {
   return stream.produced;
 }
 
-/** All that the index build asks of it: CRCs of spans and members, checkpoints and their sparse windows every 2 MiB. */
+/** Everything that the index build needs of it: CRCs of spans and members, checkpoints and their sparse windows every 2 MiB. */
 function indexer(file: string): number {
   const sums = new OutputSums();
   const indexer = new GzipIndexer(
@@ -46,7 +46,7 @@ function indexer(file: string): number {
   return indexer.finish().layerSize;
 }
 
-/** `chunk` bytes at a time in and out; undefined: as createReadStream() and createGunzip() come, 64 KiB and 16 KiB. */
+/** `chunk` bytes at a time in and out; undefined: the defaults of createReadStream() and createGunzip(), 64 KiB and 16 KiB. */
 async function nodeZlib(file: string, chunk?: number): Promise<void> {
   const sink = new Writable({ highWaterMark: 1 << 20, write: (_chunk, _encoding, done) => done() });
   const source = createReadStream(file, chunk === undefined ? {} : { highWaterMark: chunk });

@@ -20,7 +20,7 @@ import {
 /** In the Python image: 58 MB. */
 const LARGE_FILE = 'usr/lib/x86_64-linux-gnu/openblas-pthread/libopenblasp-r0.3.21.a';
 
-/** What crosses the network for what is read: on the Python image, registry on loopback, a new clipd with an empty cache each time. */
+/** Bytes and requests of reads: the Python image, a registry on loopback, a new clipd with an empty cache each time. */
 export async function run(ctx: BenchContext): Promise<SuiteResult> {
   const image = await ctx.python();
   const scratch = await ctx.scratch();
@@ -34,7 +34,7 @@ export async function run(ctx: BenchContext): Promise<SuiteResult> {
   await cold(ctx, scratch, clip, ['--no-readahead'], async (mountPoint, stats) => {
     const file = path.join(mountPoint, LARGE_FILE);
     const { size } = await stat(file);
-    // A page in the middle, and not the first of anything: no header, no read-ahead of the kernel.
+    // A page in the middle of a file, so that neither a header nor the kernel's read-ahead counts.
     const before = await stats();
     readAt(file, Math.floor(size / 2 / 4096) * 4096 + 4096, 4096);
     const after = await stats();
@@ -92,7 +92,7 @@ async function sequential(ctx: BenchContext, scratch: string): Promise<Row[]> {
     await cold(ctx, scratch, clip, [], async (mountPoint, stats) => {
       await warm(image);
       const before = idleTime();
-      // Not into a pipe of ours: taking 500 MB out of one costs more than all that is measured here.
+      // Not into a pipe: taking 500 MB out of one costs more than everything that is measured here.
       const { seconds } = await runOk('sh', ['-c', 'exec cat "$0" >/dev/null', path.join(mountPoint, BIG_FILE)]);
       const after = idleTime();
       rounds.push({
@@ -113,7 +113,7 @@ async function sequential(ctx: BenchContext, scratch: string): Promise<Row[]> {
   ];
 }
 
-/** Has the registry read the layer from its disk, which is not what is measured. */
+/** Lets the registry read the layer from its disk first, because its disk is not measured. */
 async function warm(image: BenchImage): Promise<void> {
   const [host, name] = image.reference.split(/[/:](?=[a-z])/) as [string, string];
   const digest = `sha256:${path.basename(image.layers[0]!)}`;
@@ -122,14 +122,14 @@ async function warm(image: BenchImage): Promise<void> {
   for await (const _ of body);
 }
 
-/** What all cores together have idled, and lived, in ticks. */
+/** Idle and total ticks of all cores together. */
 function idleTime(): { idle: number; all: number } {
-  // proc(5): user nice system idle iowait irq softirq steal; the rest is contained in these.
+  // proc(5): user nice system idle iowait irq softirq steal; the other fields are contained in these.
   const ticks = readFileSync('/proc/stat', 'utf8').split('\n')[0]!.split(/\s+/).slice(1, 9).map(Number);
   return { idle: ticks[3]! + ticks[4]!, all: ticks.reduce((sum, n) => sum + n, 0) };
 }
 
-/** What one core inflates, span by span as the inflate workers do, without anything around it: MB/s, the best of three. */
+/** Inflation by one core, span by span as the inflate workers do it, and nothing else: MB/s, the best of three. */
 function inflateRate(clip: string, layer: string): number {
   const file = readFileSync(clip);
   const archive = openArchive({
@@ -155,7 +155,7 @@ function inflateRate(clip: string, layer: string): number {
   return Math.max(...rates);
 }
 
-/** Mounts with a clipd and a cache of its own and cold kernel caches, and takes all of it away again. */
+/** Mounts with a clipd and a cache of its own and cold kernel caches, and removes all of it afterwards. */
 async function cold(
   ctx: BenchContext,
   scratch: string,

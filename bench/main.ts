@@ -9,7 +9,7 @@ import { bigImage, nodeImage, pythonImage } from './images.js';
 import { replaceTable, table, verdicts } from './report.js';
 import type { BenchContext, Suite, SuiteResult } from './support.js';
 
-/** Loaded when asked for: a suite may need root, a kernel feature or packages that another does not. */
+/** A suite is loaded when it runs: it may need root, a kernel feature or packages that others do not. */
 const SUITES: Readonly<Record<string, () => Promise<{ run: Suite }>>> = {
   inflate: () => import('./inflate.js'),
   index: () => import('./index.js'),
@@ -53,7 +53,7 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
 const log = (line: string): void => void process.stderr.write(`  ${line}\n`);
 const defer = (step: () => Promise<void> | void): void => void undo.push(step);
 
-/** An image is made, and its registry started, once for all suites that ask. */
+/** An image is made, and its registry started, once for all suites that use it. */
 function once<T>(make: () => Promise<T>): () => Promise<T> {
   let made: Promise<T> | null = null;
   return () => {
@@ -77,7 +77,7 @@ const ctx: BenchContext = {
 const results: Record<string, SuiteResult | { error: string }> = {};
 let missed = 0;
 try {
-  // The registry of an image outlives the suite that first asked for it; the suite's own things do not.
+  // The registry of an image outlives the suite that started it; the suite's own things do not.
   for (const name of positionals.length > 0 ? positionals : Object.keys(SUITES)) {
     process.stderr.write(`${name}\n`);
     try {

@@ -1,4 +1,4 @@
-// Mounting: time to the first answer, memory, and what a loop of mounts leaves behind.
+// Mounting: time to the first answer, memory, and the leftovers of a loop of mounts.
 import { readdirSync, readFileSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import path from 'node:path';
@@ -18,7 +18,7 @@ function footprint(pid: number): { fds: number; threads: number; rss: number } {
   return { fds: readdirSync(`/proc/${pid}/fd`).length, threads: field('Threads'), rss: field('VmRSS') * 1024 };
 }
 
-/** An archive of 4,000 small files, unlike all others. */
+/** An archive of 4,000 small files, different from all others. */
 async function smallArchive(clip: Clipctl, index: number): Promise<string> {
   const files = Array.from({ length: 4000 }, (_, i) => file(`d${index}/f${i}`, `${index} ${i}`));
   const image = writeImage([tar(...files)]);

@@ -14,7 +14,7 @@ export function figure(value: number): string {
   return value.toLocaleString('en-US', { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
-/** One suite as a Markdown table, so that it can be pasted into docs/benchmarks.md as it is. */
+/** One suite as a Markdown table, ready for docs/benchmarks.md. */
 export function table(name: string, result: SuiteResult): string {
   const header = ['metric', 'value', 'against', 'target', 'met'];
   const cells = result.rows.map((row) => [
@@ -36,7 +36,7 @@ export function table(name: string, result: SuiteResult): string {
   ].join('\n');
 }
 
-/** Puts a suite's table between its markers in docs/benchmarks.md. @throws Error when the page has no place for it */
+/** Puts a suite's table between its markers in docs/benchmarks.md. @throws Error if the page has no markers for it */
 export function replaceTable(page: string, name: string, text: string): string {
   const [begin, end] = [`<!-- ${name} -->`, `<!-- /${name} -->`];
   const [from, to] = [page.indexOf(begin), page.indexOf(end)];

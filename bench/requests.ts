@@ -1,4 +1,4 @@
-// npm run torture -- --requests N: so many requests to one server, and what they leave of memory.
+// npm run torture -- --requests N: N requests to one server, and the memory that it holds afterwards.
 import { Worker } from 'node:worker_threads';
 import { ClipdClient } from '../src/client/index.js';
 import { flags, mountFileSystem } from '../src/linux/index.js';
@@ -22,7 +22,7 @@ export interface RequestsVerdict {
 }
 
 const FIRST = 100_000;
-/** Issue 5: "where it was". What a collection more or less leaves differs by this much from one look to the next. */
+/** Memory must stay within this of its first value. From one measurement to the next it differs by this much, by when V8 collects. */
 const TOLERANCE_MB = 5;
 
 const DIRECTORIES = 200;
@@ -31,7 +31,7 @@ const LARGE_FILES = 40;
 const LARGE_BYTES = 1_000_000;
 const WALKERS = 4;
 const READS_PER_WALK = 1500;
-/** Of what is read there is not quite enough room for all: some reads are misses, and evict, for ever. */
+/** A little less than the bytes that are read: some reads are misses, and evict, all the time. */
 const CACHE_SHARE = 0.97;
 const SETTLE_MS = 3000;
 
@@ -41,7 +41,7 @@ const rss = ({ memory }: Stats): { server: number; keeper: number } => ({
   keeper: memory.keeperRss / 1e6,
 });
 
-/** Dentries, inodes and pages of this file system alone go: a remount shrinks them, and what comes next asks the server. */
+/** Drops the dentries, inodes and pages of this file system alone, by a remount, so that the next requests reach the server. */
 function forgetAll(place: string): void {
   const remount = flags.MS_REMOUNT | flags.MS_RDONLY | flags.MS_NOSUID | flags.MS_NODEV;
   mountFileSystem({ type: 'fuse', source: 'clip', target: place, flags: remount });

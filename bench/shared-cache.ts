@@ -7,8 +7,8 @@ import { type BenchContext, type BenchImage, bounded, dropCaches, median, type R
 const ROUNDS = 3;
 
 /**
- * A second machine: its disk is cold, a Redis on loopback has what a first one stored there, and the registry is behind a link
- * of 1 Gbit/s. It must not be asked for any blob.
+ * A second machine: its disk is cold, a Redis on loopback has the spans that a first machine stored, and the registry is behind a
+ * link of 1 Gbit/s. The registry must not be asked for any blob.
  */
 export async function warmSharedCache(
   ctx: BenchContext,
@@ -27,7 +27,7 @@ export async function warmSharedCache(
 
   const first = await Clipctl.create({ parent: scratch });
   ctx.defer(() => first.close());
-  // The first machine is near the registry: only what the second one does is measured.
+  // The first machine is near the registry, because only the second one is measured.
   await first.ok('index', '--image', image.reference, '--out', clip);
   const place = await first.place('mnt');
   await first.ok('mount', '--clip', clip, '--at', place, ...contentCache);

@@ -15,12 +15,12 @@ export interface Start {
   readonly requests: number;
 }
 
-/** With all of clipd loaded, the server in reserve too. */
+/** Time until all of clipd is loaded, the server in reserve included. */
 const SETTLED_MS = 3000;
 
 /**
- * What is dropped is the cache of the machine that mounts. The registry's is somebody else's, and would otherwise read its disk, and
- * its program, in competition with us.
+ * Only the mounting machine's caches should be dropped. The registry stands for another machine, so its data and program are read
+ * back before the measurement; otherwise it would compete for the disk.
  */
 async function warmRegistry(image: BenchImage): Promise<void> {
   const [host, name] = image.reference.split(/\/(.*)/);
@@ -38,7 +38,7 @@ export interface StartOptions {
   readonly flags?: readonly string[];
 }
 
-/** Cold caches everywhere: mounts `clip` through `proxy` on a machine that knows nothing, and runs the workload. */
+/** With cold caches everywhere, mounts `clip` through `proxy` on a machine without any state, and runs the workload. */
 export async function measureStarts(
   ctx: BenchContext,
   image: BenchImage,

@@ -7,18 +7,18 @@ export interface Row {
   readonly value: number;
   /** "s", "ms", "MB/s", "MB", "×", "%", "" */
   readonly unit: string;
-  /** The figure against its control in the same run ("1.9 × zlib"): this is what targets are judged by where there is one. */
+  /** The figure divided by its control of the same run ("1.9 × zlib"). If there is one, the target is judged by it. */
   readonly ratio?: { readonly value: number; readonly to: string };
-  /** What it must reach, for the reader: "≥ 3 × gzip -dc". */
+  /** The target, for people: "≥ 3 × gzip -dc". */
   readonly target?: string;
-  /** Whether it does; absent for figures that are only shown. */
+  /** Whether the target is met; absent for figures that are only shown. */
   readonly ok?: boolean;
-  /** One remark: where the number comes from, or why it misses. */
+  /** One remark: the origin of the number, or why it misses its target. */
   readonly note?: string;
 }
 
 export interface SuiteResult {
-  /** What it ran on: "py:latest, 304 MB, 39,541 entries". */
+  /** The subject: "py:latest, 304 MB, 39,541 entries". */
   readonly title: string;
   readonly rows: readonly Row[];
 }
@@ -42,14 +42,14 @@ export interface BenchContext {
   node(): Promise<BenchImage>;
   /** One gzip layer with one file of 500 MB. */
   big(): Promise<BenchImage>;
-  /** An empty directory that goes when the suite is over. */
+  /** An empty directory, removed when the suite is over. */
   scratch(): Promise<string>;
-  /** Undone in reverse order when the suite is over, however it ends. */
+  /** Undone in reverse order when the suite is over, by whatever way it ends. */
   defer(undo: () => Promise<void> | void): void;
   log(line: string): void;
 }
 
-/** What each suite file exports as `run`. */
+/** The function that each suite file exports as `run`. */
 export type Suite = (ctx: BenchContext) => Promise<SuiteResult>;
 
 /** A row judged by `value/control ≥ least` (or ≤ with `atMost`). */
@@ -100,7 +100,7 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[mid]! : (sorted[mid - 1]! + sorted[mid]!) / 2;
 }
 
-/** Runs a program and times it. Rejects when it ends with anything but 0. */
+/** Runs a program and times it. Rejects unless its exit code is 0. */
 export async function run(command: string, args: readonly string[], options: ProgramOptions = {}): Promise<Ran> {
   const result = await runProgram(command, args, options);
   if (result.code === 0) return result;
@@ -118,7 +118,7 @@ export function dropCaches(): void {
   }
 }
 
-/** Runs `sample` `times` over and returns what each took, in seconds, in order. */
+/** Runs `sample` `times` times and returns the seconds of each, in order. */
 export async function timed(times: number, sample: () => Promise<void> | void): Promise<number[]> {
   const taken: number[] = [];
   for (let i = 0; i < times; i++) {

@@ -19,7 +19,7 @@ export interface ReaderResult {
   readonly files: number;
   readonly bytes: number;
   readonly failures: readonly string[];
-  /** The longest a single read took. */
+  /** Duration of the longest read. */
   readonly worstMs: number;
 }
 
@@ -31,7 +31,7 @@ let [count, bytes, worstMs] = [0, 0, 0];
 while (Atomics.load(stopping, 0) === 0 && failures.length < 10) {
   const file = files[Math.floor(Math.random() * files.length)]!;
   const path = `${places[file.place]}/${file.path}`;
-  // O_DIRECT asks the server for every byte; without it most reads would end in the page cache and prove nothing.
+  // O_DIRECT asks the server for every byte; without it the page cache would answer most reads, which would prove nothing.
   const direct = Math.random() < 0.7;
   try {
     const fd = openSync(path, constants.O_RDONLY | (direct ? constants.O_DIRECT : 0));

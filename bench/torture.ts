@@ -1,5 +1,5 @@
 // npm run torture [-- --kills N --readers N --mounts N --cold|--warm]: readers verify files while the server is killed.
-// npm run torture -- --requests N: what so many requests leave of memory (requests.ts).
+// npm run torture -- --requests N: the memory of a server after N requests (requests.ts).
 import { readFileSync, statSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { Worker } from 'node:worker_threads';
@@ -26,7 +26,7 @@ const { values } = parseArgs({
 });
 const kills = Number(values.kills);
 const readers = Number(values.readers);
-/** Issue 5: the median time from a kill to the next answer. */
+/** Target of the median time from a kill to the next answer. */
 const RECOVERY_MS = 400;
 
 const undo: (() => Promise<void> | void)[] = [];
@@ -92,7 +92,7 @@ async function torture(registry: TestRegistry, mounts: number, cache: 'cold' | '
   undo.push(() => clip.close());
   const prepared = await prepare(clip, registry, mounts);
   const places: string[] = [];
-  // Cold: a cache that holds a quarter of the data goes on missing, evicting and fetching all the time.
+  // Cold: a cache for a quarter of the data misses, evicts and fetches all the time.
   const size = cache === 'cold' ? ['--cache-size', String(Math.floor(prepared.bytes / 4))] : [];
   for (const [i, archive] of prepared.archives.entries()) {
     const place = await clip.place(`m${i}`);
@@ -118,7 +118,7 @@ async function torture(registry: TestRegistry, mounts: number, cache: 'cold' | '
     await sleep(200 + Math.random() * 800);
     process.kill((await client.health()).serverPid, 'SIGKILL');
     killed++;
-    // A name nobody asked for yet: only a server can say that it is not there.
+    // A new name: only a server can say that it does not exist.
     const started = performance.now();
     try {
       statSync(`${places[killed % places.length]}/none-${killed}`);

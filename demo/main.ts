@@ -1,4 +1,5 @@
-// npm run demo [-- REF [COMMAND ARGS…]]: the whole way of an image, without a pull. With REF, an image of the user's.
+// npm run demo [-- REF [COMMAND ARGS…]]: an image from its registry to running programs, without a pull. REF names an image of
+// your own.
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { access, constants, lstat, mkdir, mkdtemp, readFile, rm, stat } from 'node:fs/promises';
@@ -23,7 +24,7 @@ const clipctl = fileURLToPath(new URL('../../bin/clipctl.js', import.meta.url));
 const abort = new AbortController();
 const undo: (() => Promise<void> | void)[] = [];
 
-/** Everything the demo makes is undone, in reverse order, however it ends. */
+/** Everything that the demo makes is undone in reverse order, by whatever way it ends. */
 async function cleanUp(): Promise<void> {
   for (let step = undo.pop(); step; step = undo.pop()) {
     try {
@@ -34,7 +35,7 @@ async function cleanUp(): Promise<void> {
   }
 }
 
-/** What the demo cannot do without, each with the remedy. */
+/** The demo's requirements, each with the remedy if it is missing. */
 async function missing(): Promise<string[]> {
   const lacks: string[] = [];
   if (process.platform !== 'linux') return [`Linux: this is ${process.platform}`];
@@ -56,7 +57,7 @@ interface Output {
   readonly seconds: number;
 }
 
-/** Runs a program, showing its command line; its stderr goes to ours. Ctrl-C reaches it by the terminal. */
+/** Runs a program and shows its command line; its stderr goes to ours. Ctrl-C reaches it through the terminal. */
 async function show(line: string, command: string, args: readonly string[], env = process.env): Promise<Output> {
   process.stderr.write(`$ ${line}\n`);
   abort.signal.throwIfAborted();
@@ -89,11 +90,11 @@ interface Subject {
   readonly reference: string;
   /** Programs to run by chroot; the first one's output is "ready". */
   commands(mountPoint: string): Promise<readonly (readonly string[])[]>;
-  /** Throws unless the outputs, and the files, are what was packed. Returns what it looked at. */
+  /** Throws unless the outputs and the files equal the packed ones. Returns a description of the compared things. */
   verify(mountPoint: string, outputs: readonly string[]): Promise<string>;
 }
 
-/** An image out of this machine's own node and npm, served by the demo's registry. */
+/** An image made of this machine's own node and npm, served by the demo's registry. */
 async function ownImage(directory: string): Promise<Subject> {
   const started = Date.now();
   const parts = findNode();
@@ -170,7 +171,7 @@ function namedImage(reference: string, command: readonly string[]): Subject {
           if (there) return [probe];
         }
       }
-      return []; // nothing to run in an image "from scratch": mounting it is the demo
+      return []; // an image "from scratch" may have nothing to run: it is only mounted
     },
     verify: async (_mountPoint, outputs) =>
       outputs.length > 0 ? 'the program left with 0' : 'nothing to run was found',
@@ -190,7 +191,7 @@ async function main(reference: string | undefined, command: readonly string[]): 
   const clip = path.join(directory, 'demo.clip');
   const mountPoint = path.join(directory, 'mnt');
   await mkdir(mountPoint);
-  // A clipd of the demo's own: it neither needs nor disturbs one that runs here.
+  // The demo has a clipd of its own, which neither needs nor disturbs one that runs here.
   const env = { ...process.env, CLIP_ROOT: path.join(directory, 'run'), CLIP_CACHE_DIR: path.join(directory, 'cache') };
   const clipctlShown = async (...args: string[]): Promise<Output> =>
     await show(`clipctl ${args.join(' ')}`, process.execPath, [clipctl, ...args], env);
@@ -206,7 +207,7 @@ async function main(reference: string | undefined, command: readonly string[]): 
   const compressed = inspected.layers.reduce((sum, layer) => sum + layer.size, 0);
   const indexSize = (await stat(clip)).size;
 
-  undo.push(() => void clipctlQuiet('daemon', '--stop')); // unmounts what it has mounted
+  undo.push(() => void clipctlQuiet('daemon', '--stop')); // unmounts its mounts
   const mounted = await clipctlShown('mount', '--clip', clip, '--at', mountPoint);
 
   const inside = { ...DEFAULT_ENVIRONMENT, ...environmentOf(inspected) };
@@ -250,7 +251,7 @@ async function main(reference: string | undefined, command: readonly string[]): 
 
 const DEFAULT_ENVIRONMENT = { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', HOME: '/root' };
 
-/** What the image wants its programs to find. */
+/** The environment that the image sets for its programs. */
 function environmentOf({ config }: Inspected): Record<string, string> {
   const pairs = (config.Env ?? []).map((pair) => /^([^=]+)=(.*)$/s.exec(pair));
   return Object.fromEntries(pairs.flatMap((match) => (match === null ? [] : [[match[1]!, match[2]!]])));

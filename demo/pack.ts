@@ -7,7 +7,7 @@ import { Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
 
-/** A layer to be: a directory as the layer's tar should hold it (whiteouts are its `.wh.` files). */
+/** A future layer: a directory with the contents of the layer's tar (whiteouts are its `.wh.` files). */
 export interface LayerSource {
   readonly directory: string;
   readonly comment: string;
@@ -33,7 +33,7 @@ export interface RunConfig {
   readonly WorkingDir?: string;
 }
 
-/** Packs directories as gzip layers into an OCI image layout at `layout`, tagged `tag`. Needs GNU tar, nothing else. */
+/** Packs directories as gzip layers into an OCI image layout at `layout`, tagged `tag`. Needs only GNU tar. */
 export async function packImage(
   layout: string,
   tag: string,
@@ -102,7 +102,7 @@ async function packLayer(directory: string, blobs: string, i: number, signal?: A
       pipeline(tar.stdout, raw, createGzip({ level: 6 }), packed, createWriteStream(temporary), { signal }),
     ]);
   } finally {
-    tar.kill('SIGKILL'); // without effect where it has ended
+    tar.kill('SIGKILL'); // without effect if it has ended
   }
   const hex = packed.hex();
   await rename(temporary, path.join(blobs, hex));
@@ -130,11 +130,11 @@ class Digester extends Transform {
   }
 }
 
-/** Where the pieces of this machine's Node lie, and where they go in the image. */
+/** The parts of this machine's Node, and their places in the image. */
 export interface NodeParts {
   /** The program itself. */
   readonly node: string;
-  /** The shared objects it runs with, its program interpreter (ld.so) among them: found, as it were, by looking in the mirror. */
+  /** The shared objects it runs with, its program interpreter (ld.so) among them: the ones that this process has mapped. */
   readonly libraries: readonly string[];
   /** The directory to copy, and npm's command line within it. */
   readonly npm: { readonly directory: string; readonly cli: string };
@@ -205,7 +205,7 @@ export async function stageApp(root: string): Promise<void> {
   await writeFile(path.join(man, '.wh..wh..opq'), '');
 }
 
-/** Counts what a directory holds, itself left out. */
+/** Counts the entries below a directory. */
 export async function countEntries(directory: string): Promise<number> {
   let entries = 0;
   for (const entry of await readdir(directory, { withFileTypes: true })) {
@@ -214,7 +214,7 @@ export async function countEntries(directory: string): Promise<number> {
   return entries;
 }
 
-/** SHA-256 of a file's content, for comparing what came out of the mount with what went into the image. */
+/** SHA-256 of a file's content, for comparing files of the mount with files of the image. */
 export async function sha256File(file: string): Promise<string> {
   const hash = createHash('sha256');
   await pipeline(createReadStream(file), hash);

@@ -1,5 +1,5 @@
-// Makes dist/lib/, what the package ships and bin/clipctl.js runs: each program in few files, because loading a hundred small ones
-// takes Node longer than mounting an image. CommonJS, because Node 20 starts its loader for ES modules only when it meets one.
+// Makes dist/lib/, which the package ships and bin/clipctl.js runs: each program in few files, because loading a hundred small ones
+// takes Node longer than mounting an image. CommonJS, because Node 20 starts its loader for ES modules only if it meets one.
 // Files lie side by side: a program of another folder, new URL('../server/server-main.js', import.meta.url), is ./server-main.js here.
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -8,7 +8,7 @@ import { rolldown } from 'rolldown';
 process.chdir(path.join(import.meta.dirname, '..'));
 const out = 'dist/lib';
 
-/** By the name that others start them by. */
+/** By the name under which other programs start them. */
 const programs = {
   index: 'src/index.ts',
   clipctl: 'src/cli/main.ts',
@@ -22,7 +22,7 @@ const programs = {
 const assets = ['dist/src/gzip/inflate.wasm', 'dist/src/gzip/inflate-shared.wasm', 'dist/src/zstd/zstd.wasm'];
 
 const { version, dependencies } = JSON.parse(readFileSync('package.json', 'utf8'));
-/** On the way of every start. Everything else loads when it is used, from node_modules. */
+/** Every start needs it. All other packages load from node_modules when they are used. */
 const bundled = 'commander';
 
 const bundle = await rolldown({
@@ -44,7 +44,7 @@ const { output } = await bundle.generate({ format: 'cjs', chunkFileNames: '[name
 mkdirSync(out, { recursive: true });
 const files = new Map([['package.json', '{ "type": "commonjs" }\n']]);
 for (const chunk of output) files.set(chunk.fileName, chunk.code ?? chunk.source);
-// Only what changed is written again, so a build does not pull files from under a running program.
+// Only changed files are written, so a build does not replace files of a running program.
 for (const [name, text] of files) {
   const file = path.join(out, name);
   if (!existsSync(file) || readFileSync(file, 'utf8') !== text) writeFileSync(file, text);

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that the tests and benchmarks talk to, where they are missing. Usage: debian-packages.sh [PACKAGE...]
+# Installs the Debian packages that the tests and benchmarks use, if they are missing. Usage: debian-packages.sh [PACKAGE...]
 set -euo pipefail
 packages=("$@")
 if [ ${#packages[@]} -eq 0 ]; then
@@ -17,7 +17,7 @@ if [ "$(id -u)" != 0 ]; then
 fi
 echo "clip: installing Debian packages: ${missing[*]}" >&2
 export DEBIAN_FRONTEND=noninteractive
-# Daemons must not start by themselves: tests start their own on ports of their choosing.
+# Daemons must not start by themselves: tests start their own, on free ports.
 policy=/usr/sbin/policy-rc.d
 made_policy=
 if [ ! -e $policy ]; then printf '#!/bin/sh\nexit 101\n' > $policy; chmod +x $policy; made_policy=1; fi

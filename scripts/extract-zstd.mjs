@@ -1,11 +1,11 @@
 // Takes libzstd's decoder, compiled to WebAssembly, out of the zstddec package, which keeps it as text inside its own wrapper.
-// That wrapper is of no use here: it does not look at errors, and an error keeps it looping. Usage: extract-zstd.mjs TARGET
+// That wrapper is of no use here: it ignores errors, and an error makes it loop. Usage: extract-zstd.mjs TARGET
 import { createHash } from 'node:crypto';
 import { copyFileSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 
-/** Of zstddec 0.3.4, dist/zstddec-stream.mjs. Anything else was not looked at, measured and fuzzed. */
+/** Of zstddec 0.3.4, dist/zstddec-stream.mjs: the version that was reviewed, measured and fuzzed. */
 const SHA256 = '793b767467d8effccc43e8198c854f587835493a748512fa4352837a96fd1060';
 
 const target = process.argv[2];
@@ -18,7 +18,7 @@ if (found !== SHA256) {
   process.exit(1);
 }
 mkdirSync(path.dirname(target), { recursive: true });
-// Its terms go where it goes.
+// Its licence goes with it.
 copyFileSync(path.join(path.dirname(module), '../LICENSE'), `${target}.LICENSE`);
 writeFileSync(`${target}.new`, wasm);
 renameSync(`${target}.new`, target);

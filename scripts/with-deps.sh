@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs a command with the npm dependencies in place: installs them when they are missing or not what the lock file says.
+# Runs a command with the npm dependencies in place: installs them if they are missing or differ from the lock file.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 marker=node_modules/.package-lock.json
 
-# npm writes the marker before package-lock.json, and git touches package-lock.json at will: time is only the cheap first
-# look, the content decides. npm ci throws node_modules away under everyone who is running from it.
+# The file times are a cheap first check only, because npm writes the marker before package-lock.json and git may touch
+# package-lock.json; then the contents decide. npm ci must not run without need: it removes node_modules under running programs.
 in_place() {
   [ -e $marker ] || return 1
   [ package-lock.json -nt $marker ] || return 0

@@ -16,7 +16,7 @@ const TEXT = /\.(ts|mjs|js|c|sh|md|yml|json|service)$|^\.ci\/run$/;
 const CITATION =
   /(?<![\w/.-])((?:docs\/(?!spec\/)[\w./-]+|README|CONTRIBUTING|SECURITY|CHANGELOG)\.md)(?:,\s+"([^"]+)")?/g;
 /** Pages and numbers that are not in the repository. */
-const FOREIGN = /\bDESIGN\b(?:\.md|,? §)|\b(?:FUSE|EROFS|STYLE)(?:\.md|,? §| \d)|\bissues? #?\d+\b/g;
+const FOREIGN = /\bDESIGN\b(?:\.md|,? §)|\b(?:FUSE|EROFS|STYLE)(?:\.md|,? §| \d)|\b[Ii]ssues? #?\d+\b/g;
 
 interface Text {
   readonly file: string;

@@ -1,4 +1,4 @@
-/** Index of the first of the ascending `values` that is not below `value`; their number when all are. */
+/** Index of the first of the ascending `values` that is not below `value`; their number if all are below. */
 export function lowerBound(values: ArrayLike<number>, value: number): number {
   let low = 0;
   let high = values.length;

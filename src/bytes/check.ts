@@ -1,12 +1,12 @@
 import { ClipError } from './errors.js';
 
-/** Gives a value with its type, or throws a ClipError USAGE that says where it stands, what was expected and what was found. */
+/** Returns a value with its type, or throws a ClipError USAGE with its place, the expected kind of value and the found one. */
 export type Check<T> = (value: unknown, where: string) => T;
 
-/** Of a string no more is shown: it may be a file that somebody has read. */
+/** A longer string is cut in errors: it may be the contents of a file. */
 const SHOWN_CHARACTERS = 60;
 
-/** A value as an error may name it: what is simple as it is, else what kind it is. */
+/** A value for an error message: a simple value itself, else its kind. */
 export function shown(value: unknown): string {
   if (typeof value === 'string') {
     const text = JSON.stringify(value.slice(0, SHOWN_CHARACTERS));
@@ -22,7 +22,7 @@ export function reject(value: unknown, where: string, expected: string): never {
   throw new ClipError('USAGE', `${where} must be ${expected}, ${found}`);
 }
 
-/** What `accepts` takes, which `expected` names. */
+/** A check by `accepts`; `expected` describes the accepted values in errors. */
 export function checked<T>(expected: string, accepts: (value: unknown) => boolean): Check<T> {
   return (value, where) => (accepts(value) ? (value as T) : reject(value, where, expected));
 }
@@ -66,7 +66,7 @@ export const anyFunction: Check<(...args: never[]) => unknown> = checked(
 type Shape = Readonly<Record<string, Check<unknown>>>;
 type Of<S extends Shape> = { [K in keyof S]: ReturnType<S[K]> };
 
-/** The fields of an object that are named here, of which those in `optional` may be absent; what others it has does not matter. */
+/** An object with these fields; those in `optional` may be absent. Its other fields are ignored. */
 export function fields<R extends Shape, O extends Shape>(required: R, optional: O): Check<Of<R> & Partial<Of<O>>> {
   return (value, where) => {
     const found = anyObject(value, where);
@@ -79,7 +79,7 @@ export function fields<R extends Shape, O extends Shape>(required: R, optional: 
   };
 }
 
-/** An object with these fields and no others: one that nobody knows is an error, not ignored. */
+/** An object with these fields and no others: an unknown field is an error. */
 export function object<R extends Shape, O extends Shape>(required: R, optional: O): Check<Of<R> & Partial<Of<O>>> {
   const known = fields(required, optional);
   return (value, where) => {

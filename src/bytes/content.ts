@@ -16,13 +16,13 @@ const MAGICS: readonly (readonly [string, string])[] = [
   ['a SQLite database', 'SQLite format 3\0'],
 ];
 
-/** How much of a text an error shows. */
+/** Length of the part of a text that an error shows. */
 const SHOWN_CHARACTERS = 40;
 
-/** What no text has, and what would steer a terminal: control characters but for white space, and format characters (bidi). */
+/** Characters that no text has or that control a terminal: control characters other than white space, and format characters (bidi). */
 const NO_TEXT = /[^\P{C}\t\n\f\r]/u;
 
-/** The bytes as UTF-8 text, or null when they are none. The last character may be cut. */
+/** The bytes as UTF-8 text, or null if they are not text. The last character may be cut. */
 function asText(head: Uint8Array): string | null {
   try {
     const text = new TextDecoder('utf-8', { fatal: true }).decode(head, { stream: true });

@@ -13,7 +13,7 @@ const CRC32C_TABLE = (() => {
   return table;
 })();
 
-/** CRC-32C (Castagnoli, RFC 3720 §12.1) without the final inversion: what EROFS stores, with seed ~0. */
+/** CRC-32C (Castagnoli, RFC 3720 §12.1) without the final inversion, as EROFS stores it, with seed ~0. */
 export function crc32c(data: Uint8Array, seed = 0xffffffff): number {
   let c = seed >>> 0;
   for (let i = 0; i < data.length; i++) c = (c >>> 8) ^ CRC32C_TABLE[(c ^ data[i]!) & 0xff]!;

@@ -1,4 +1,4 @@
-/** What went wrong, for programs; the message is for people. */
+/** The kind of a failure, for programs; the message is for people. */
 export type ErrorCode =
   | 'BAD_FORMAT'
   | 'BAD_REFERENCE'
@@ -16,7 +16,7 @@ export type ErrorCode =
   | 'ABORTED'
   | 'USAGE';
 
-/** Every error a user may see. `message` is one line naming the thing; `hint` is the next step. */
+/** Every error that a user may see. `message` is one line with the thing and the cause; `hint` is the next step. */
 export class ClipError extends Error {
   override readonly name: string = 'ClipError';
   readonly code: ErrorCode;
@@ -29,14 +29,14 @@ export class ClipError extends Error {
   }
 }
 
-/** Bytes that are not what their format demands. */
+/** Bytes that break the rules of their format. */
 export class FormatError extends ClipError {
   override readonly name = 'FormatError';
 
   /**
    * @param what    the format and part at fault: "gzip header", "tar checksum", "section tree"
-   * @param offset  where, in bytes from the start of that input
-   * @param detail  what was found and what was expected
+   * @param offset  in bytes from the start of that input
+   * @param detail  the found and the expected value
    */
   constructor(
     readonly what: string,

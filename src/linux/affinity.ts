@@ -11,8 +11,8 @@ export function threadId(): number {
 }
 
 /**
- * Keeps threads of this process on one CPU and lets them go again: to where the thread that made this object was allowed to
- * run at the time. Nothing here throws or allocates: it is for threads that answer requests.
+ * Keeps threads of this process on one CPU, and releases them to the CPUs on which the thread that made this object could run at
+ * that time. Nothing here throws or allocates, because threads that answer requests use it.
  */
 export class ThreadPins {
   readonly #all = Buffer.allocUnsafeSlow(MASK_BYTES).fill(0);
@@ -24,7 +24,7 @@ export class ThreadPins {
     sys.getAffinity(0, MASK_BYTES, this.#allAddress);
   }
 
-  /** @returns false when threads of this process may not run there */
+  /** @returns false if threads of this process may not run there */
   pin(thread: number, cpu: number): boolean {
     const byte = cpu >> 3;
     const bit = 1 << (cpu & 7);
@@ -45,12 +45,12 @@ const stat = Buffer.allocUnsafeSlow(STAT_BYTES);
 const statAddress = sys.addressOf(stat);
 const path = Buffer.alloc(64);
 const pathAddress = sys.addressOf(path);
-/** proc_pid_stat(5): "processor" is the 39th field; the 2nd is a name in parentheses that may hold anything. */
+/** proc_pid_stat(5): "processor" is the 39th field; the 2nd is a name in parentheses that may contain anything. */
 const FIELDS_AFTER_NAME = 37;
 
 /** The CPU a thread of any process runs on or ran on last; −1: not known. */
 export function lastCpuOf(thread: number): number {
-  // /proc/T/stat adds up the times of all threads of T's process; this one does not.
+  // /proc/T/stat sums the times of all threads of T's process, which takes longer; this file is of one thread.
   path.write(`/proc/${thread}/task/${thread}/stat\0`, 'latin1');
   const fd = sys.open(pathAddress, constants.O_RDONLY | flags.O_CLOEXEC);
   if (fd < 0) return -1;

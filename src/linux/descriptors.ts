@@ -6,7 +6,7 @@ export function closeFd(fd: number): void {
   check(sys.close(fd), `close descriptor ${fd}`);
 }
 
-/** Concerns the open file, so every descriptor that shares it. */
+/** Applies to the open file, and so to every descriptor that shares it. */
 export function setNonBlocking(fd: number): void {
   const current = check(sys.fcntl(fd, flags.F_GETFL, 0), `fcntl descriptor ${fd}`);
   if ((current & flags.O_NONBLOCK) === 0) {
@@ -22,20 +22,20 @@ export function punchHole(fd: number, offset: number, length: number): void {
   );
 }
 
-/** `fd` is from now on what `by` is, in all threads at once; `by` stays open. */
+/** From now on `fd` refers to the file of `by`, in all threads at once; `by` stays open. */
 export function replaceDescriptor(fd: number, by: number): void {
-  check(sys.dup3(by, fd, flags.O_CLOEXEC), `make descriptor ${fd} what ${by} is`);
+  check(sys.dup3(by, fd, flags.O_CLOEXEC), `replace descriptor ${fd} by ${by}`);
 }
 
-/** Beyond every file: no page lies there, so nothing is waited for. Offset + length must not pass 2^63. */
+/** Beyond the end of every file: there are no pages there, so the call does not wait. Offset + length must not pass 2^63. */
 const BEYOND = 2 ** 52;
 
-/** Anything else says that the call is not possible here. */
+/** Any other error says that this file system lacks the call. */
 const LOST: ReadonlySet<string> = new Set(['EIO', 'ENOSPC', 'EDQUOT']);
 
 /**
- * Whether the kernel has failed to write back to the disk since this descriptor's file was last asked (by fsync or this): the
- * name of the error, or null. Cheap, and never waits for the disk.
+ * The name of the error if the kernel has failed to write this file back to the disk since the last such question (by fsync or this
+ * function), else null. Cheap, and never waits for the disk.
  */
 export function writebackError(fd: number): string | null {
   const result = sys.syncFileRange(fd, BEYOND, 1, flags.SYNC_FILE_RANGE_WAIT_BEFORE);
@@ -43,7 +43,7 @@ export function writebackError(fd: number): string | null {
   return LOST.has(name) ? name : null;
 }
 
-/** Takes the BSD lock of an open file; false when another open file has it. It goes with the last descriptor, however its holders end. */
+/** Takes the BSD lock of an open file; false if another open file has it. It ends with the file's last descriptor, by whatever means. */
 export function tryLock(fd: number): boolean {
   const result = sys.flock(fd, flags.LOCK_EX | flags.LOCK_NB);
   if (result === -11) return false; // EAGAIN
@@ -51,7 +51,7 @@ export function tryLock(fd: number): boolean {
   return true;
 }
 
-/** A counter that wakes whoever polls it. Non-blocking. */
+/** A counter that wakes the threads that poll it. Non-blocking. */
 export function createEventFd(): number {
   return check(sys.eventfd(0, flags.EFD_CLOEXEC | flags.EFD_NONBLOCK), 'eventfd');
 }

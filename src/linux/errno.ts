@@ -46,15 +46,15 @@ export function errnoName(errno: number): string {
   return names.get(errno) ?? `errno ${errno}`;
 }
 
-/** A system call that failed. `code` is the name, as Node's own errors have it, so that `error.code === 'EBUSY'` works for both. */
+/** A system call that failed. `code` is the name, as in Node's own errors, so that `error.code === 'EBUSY'` works for both. */
 export class SystemCallError extends Error {
   override readonly name = 'SystemCallError';
   readonly code: string;
 
   /**
-   * @param call   the call and what it was about: "mount /dev/fuse on /mnt/py"
+   * @param call   the call and its objects: "mount /dev/fuse on /mnt/py"
    * @param errno  positive
-   * @param detail what the kernel said besides, if it did
+   * @param detail further words of the kernel, if there are any
    */
   constructor(
     readonly call: string,
@@ -66,7 +66,7 @@ export class SystemCallError extends Error {
   }
 }
 
-/** Passes a result on; turns −errno into a SystemCallError. */
+/** Returns a result, or throws −errno as a SystemCallError. */
 export function check(result: number, call: string): number {
   if (result < 0) throw new SystemCallError(call, -result);
   return result;

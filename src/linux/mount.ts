@@ -20,13 +20,13 @@ export interface MountOptions {
 export function mountFileSystem(options: MountOptions): void {
   const data = options.data ?? null;
   const call = `mount ${options.type} on ${options.target}`;
-  // The kernel copies one page and silently cuts the rest.
+  // The kernel copies one page and silently drops the rest.
   if (data !== null && Buffer.byteLength(data) >= 4096)
     throw new SystemCallError(call, 22, 'more than 4095 bytes of options');
   check(sys.mount(options.source, options.target, options.type, options.flags, data), call);
 }
 
-/** Makes `source` also appear at `target`, read-only, without setuid and devices unless told otherwise. */
+/** Makes `source` also appear at `target`, read-only, and without setuid and devices unless `flags` allow them. */
 export function bindMount(
   source: string,
   target: string,
@@ -47,7 +47,7 @@ export function bindMount(
 
 /**
  * umount2(2), never through a symlink at the end of the path.
- * @param how 'lazy' takes it out of the tree at once and lets go of it when its last user does; 'force' aborts what is under way
+ * @param how 'lazy' takes it out of the tree at once and ends it with its last user; 'force' aborts its requests
  */
 export function unmount(target: string | Uint8Array, how?: 'lazy' | 'force'): void {
   const how2 = how === 'lazy' ? flags.MNT_DETACH : how === 'force' ? flags.MNT_FORCE : 0;
@@ -128,7 +128,7 @@ export function mountErofs(
   }
 }
 
-/** What the kernel noted on a file system context: "e erofs: …" lines, one per read. */
+/** The kernel's messages about a file system context: "e erofs: …" lines, one per read. */
 function readLog(context: number): string {
   const line = Buffer.alloc(1024);
   const lines: string[] = [];

@@ -6,7 +6,7 @@ export interface MountInfo {
   parent: number;
   /** "major:minor" of st_dev. */
   device: string;
-  /** Path inside the file system that is the root here; not "/" for a bind mount of a part. */
+  /** Path inside the file system that is the mount's root; not "/" for a bind mount of a part. */
   root: string;
   mountPoint: string;
   options: string[];
@@ -43,7 +43,7 @@ export function parseMountInfo(text: string): MountInfo[] {
   return mounts;
 }
 
-/** The mounts this process (or another) sees, in order: of several at one place the last is on top. */
+/** The mounts that this process (or another) sees, in order: of several at one place the last one is on top. */
 export function readMountInfo(pid: number | 'self' = 'self'): MountInfo[] {
   return parseMountInfo(readFileSync(`/proc/${pid}/mountinfo`, 'latin1'));
 }

@@ -3,7 +3,7 @@ import * as sys from './syscalls.js';
 
 const SOCK_DGRAM = 2;
 
-/** Tells systemd about this service (sd_notify(3)): "READY=1", "STOPPING=1". Nothing happens outside of a service. */
+/** Tells systemd about this service (sd_notify(3)): "READY=1", "STOPPING=1". Does nothing outside of a service. */
 export function notifySystemd(state: string, env: NodeJS.ProcessEnv = process.env): void {
   const path = env.NOTIFY_SOCKET;
   if (!path) return;
@@ -23,7 +23,7 @@ export function notifySystemd(state: string, env: NodeJS.ProcessEnv = process.en
   header.writeBigUInt64LE(1n, 24);
   const fd = sys.socket(flags.AF_UNIX, SOCK_DGRAM | flags.SOCK_CLOEXEC);
   if (fd < 0) return;
-  // systemd that does not listen is systemd's trouble: the service runs all the same.
+  // A systemd that does not listen does not matter to the service, which runs on.
   sys.sendmsg(fd, header, flags.MSG_NOSIGNAL);
   sys.close(fd);
 }

@@ -3,13 +3,13 @@ import { check, SystemCallError } from './errno.js';
 import * as flags from './flags.js';
 import * as sys from './syscalls.js';
 
-/** The kernel sends this process `signal` when the thread that started it ends (prctl(2), PR_SET_PDEATHSIG). */
+/** Lets the kernel send this process `signal` when the thread that started it ends (prctl(2), PR_SET_PDEATHSIG). */
 export function dieWithParent(signal: NodeJS.Signals = 'SIGKILL'): void {
   check(sys.prctl(flags.PR_SET_PDEATHSIG, constants.signals[signal]), 'prctl PR_SET_PDEATHSIG');
 }
 
 /**
- * Turns this process into another program (execv(3)): same process id, environment, standard descriptors, terminal and
+ * Replaces this process by another program (execv(3)), with the same process id, environment, standard descriptors, terminal and
  * parent. Node's own descriptors close on exec. @throws SystemCallError; does not return otherwise
  */
 export function replaceProcess(program: string, args: readonly string[]): never {

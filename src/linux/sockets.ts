@@ -17,7 +17,7 @@ const SUN_PATH = 108;
 /**
  * A listening unix socket, made without Node so that its descriptor can be given to a child (`server.listen({fd})`)
  * and clients wait in its backlog while that child is replaced.
- * @param mode access bits of the socket file, from the first moment on: fchmod(2) before bind(2) sets what bind makes
+ * @param mode access bits of the socket file from the first moment on, because fchmod(2) comes before bind(2)
  */
 export function listenUnix(path: string, mode = 0o600, backlog = 511): number {
   const name = Buffer.from(path, 'utf8');
@@ -91,12 +91,12 @@ export function sendDescriptors(socket: number, data: Uint8Array, fds: readonly 
   const message = messageHeader(data, control);
   const sent = check(sys.sendmsg(socket, message.header, flags.MSG_NOSIGNAL), `send ${fds.length} descriptors`);
   if (sent !== data.length)
-    throw new SystemCallError(`send ${fds.length} descriptors`, 11, `${sent} of ${data.length} bytes went out`);
+    throw new SystemCallError(`send ${fds.length} descriptors`, 11, `${sent} of ${data.length} bytes were sent`);
 }
 
 /**
  * Receives one message: at most `maxLength` bytes and its descriptors, closed on exec. Null at the end of the stream;
- * undefined when the socket is non-blocking (or `wait` is false) and has nothing.
+ * undefined if the socket is non-blocking (or `wait` is false) and has no message.
  */
 export function receiveDescriptors(
   socket: number,
@@ -124,7 +124,7 @@ export function receiveDescriptors(
   }
   if ((message.header.readInt32LE(48) & flags.MSG_CTRUNC) !== 0) {
     for (const fd of fds) sys.close(fd);
-    throw new SystemCallError('receive descriptors', 24, 'the kernel dropped some: no descriptors are free');
+    throw new SystemCallError('receive descriptors', 24, 'the kernel dropped some, because no descriptors are free');
   }
   if (received === 0 && fds.length === 0) return null;
   return { data: data.subarray(0, received), fds };

@@ -4,7 +4,7 @@
  *
  * Paths are `Buffer`s that end in NUL (see {@link cString}) or strings. Memory is a `Buffer` (also one over a
  * SharedArrayBuffer) or an address as a number, taken once with {@link addressOf}: a number allows offsets into one
- * large buffer without making a view for each call. Whoever passes a number keeps the buffer alive.
+ * large buffer without a view for each call. A caller that passes a number keeps the buffer alive.
  *
  * 64-bit little-endian Linux only: struct layouts below are those of x86-64 and arm64.
  */
@@ -113,9 +113,9 @@ export function cString(text: Path): Buffer {
   return bytes;
 }
 
-/** Where a buffer's bytes lie. Valid while the buffer is alive and its ArrayBuffer is neither detached nor resized. */
+/** The address of a buffer's bytes. Valid while the buffer is alive and its ArrayBuffer is neither detached nor resized. */
 export function addressOf(buffer: Uint8Array): number {
-  // V8 keeps arrays of up to 64 bytes inside its moving heap until somebody asks for their ArrayBuffer.
+  // V8 keeps arrays of up to 64 bytes inside its moving heap until their ArrayBuffer is used.
   if (buffer.buffer.byteLength < buffer.length) throw new RangeError('detached buffer');
   // User-space addresses have at most 47 bits (56 with 5-level paging, which is opt-in): safe integers.
   return Number(koffi.address(buffer));
@@ -170,7 +170,7 @@ export const socketpair = (domain: number, type: number, fds: Memory): number =>
   outcome(c.socketpair(domain, type, 0, fds));
 export const bindSocket = (fd: number, address: Memory, length: number): number => outcome(c.bind(fd, address, length));
 export const listen = (fd: number, backlog: number): number => outcome(c.listen(fd, backlog));
-/** `length`: a u32, the room in `value` before the call and what was written after. */
+/** `length`: a u32, the room in `value` before the call and the bytes written after it. */
 export const getsockopt = (fd: number, level: number, option: number, value: Memory, length: Memory): number =>
   outcome(c.getsockopt(fd, level, option, value, length));
 export const sendmsg = (fd: number, header: Memory, flags: number): number => outcome(c.sendmsg(fd, header, flags));
@@ -178,7 +178,7 @@ export const recvmsg = (fd: number, header: Memory, flags: number): number => ou
 /** `vector`: addresses of NUL-terminated strings, 8 bytes each, the last 0. Returns only when it failed. */
 export const execv = (path: Path, vector: Memory): number => outcome(c.execv(cString(path), vector));
 export const prctl = (option: number, a = 0, b = 0, c2 = 0, d = 0): number => outcome(c.prctl(option, a, b, c2, d));
-/** Of a thread of this process; 0: the calling one. `mask` holds one bit a CPU. */
+/** Of a thread of this process; 0: the calling one. `mask` holds one bit per CPU. */
 export const getAffinity = (thread: number, length: number, mask: Memory): number =>
   outcome(c.sched_getaffinity(thread, length, mask));
 export const setAffinity = (thread: number, length: number, mask: Memory): number =>

@@ -20,7 +20,7 @@ export function listXattr(path: sys.Path): Buffer[] {
   return names;
 }
 
-/** The value, or null where there is none of this name. */
+/** The value, or null if the file has no xattr of this name. */
 export function getXattr(path: sys.Path, name: sys.Path): Buffer | null {
   const buffer = Buffer.allocUnsafeSlow(SIZE_MAX);
   const length = sys.lgetxattr(path, name, buffer, buffer.length);

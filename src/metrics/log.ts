@@ -14,7 +14,7 @@ export interface LogOptions {
 /** Loaded with the first logger: a process that only counts never loads pino (docs/benchmarks.md, "Why these constants"). */
 const pinoModule = (): typeof import('pino') => createRequire(import.meta.url)('pino') as typeof import('pino');
 
-/** A JSON-lines logger. Synchronous: a line written before a crash is a line that can be read after it. */
+/** A JSON-lines logger. It is synchronous, so that the lines before a crash are in the log after it. */
 export function createLogger(options: LogOptions = {}): Logger {
   const { destination, pino } = pinoModule();
   const stream: DestinationStream = destination(
@@ -28,7 +28,7 @@ export function createLogger(options: LogOptions = {}): Logger {
   );
 }
 
-/** For code that was given no logger. */
+/** For code without a logger. */
 export function silentLogger(): Logger {
   return pinoModule().pino({ level: 'silent' });
 }

@@ -1,6 +1,6 @@
 /**
- * One process's counters and gauges, made by whoever starts the process and handed down: not a global, so that tests and
- * two servers in one process do not mix their figures.
+ * The counters and gauges of one process. Its main function makes them and passes them on; they are no global, so that tests and two
+ * servers in one process do not mix their figures.
  */
 export class Metrics {
   readonly #counters = new Map<string, Counter>();
@@ -17,7 +17,7 @@ export class Metrics {
     return counter;
   }
 
-  /** A value that is asked for when somebody looks. A second registration of the name replaces the first. */
+  /** A value that is read at each snapshot. A second registration of the name replaces the first. */
   gauge(name: string, help: string, read: () => number): void {
     this.#gauges.set(name, { help, read });
   }
@@ -27,10 +27,10 @@ export class Metrics {
     this.#sources.push(read);
   }
 
-  /** All values now, sorted by name: what `clipctl stats --json` shows. */
+  /** All values now, sorted by name, as `clipctl stats --json` shows them. */
   snapshot(): Record<string, number> {
     const values = new Map<string, number>();
-    // Sources first: they may bring counters up to date when asked.
+    // Sources first: reading them may bring counters up to date.
     for (const read of this.#sources) {
       for (const [name, value] of Object.entries(read())) values.set(name, (values.get(name) ?? 0) + value);
     }

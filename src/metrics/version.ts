@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 
-/** Put in by scripts/bundle.mjs. */
+/** Defined by scripts/bundle.mjs. */
 declare const CLIP_VERSION: string | undefined;
 
 /** The version in the package's own package.json. */
