@@ -24,7 +24,10 @@ export const BLOCK_RESERVED = 3;
 export const MAX_BLOCK_BYTES = 128 * 1024;
 export const CHECKSUM_BYTES = 4;
 
-/** What `zstd -d` takes without being asked (windowLog 27). It is the memory that a decoder needs. */
+/**
+ * The largest window that is taken: windowLog 27, the limit of `zstd -d` without flags. A decoder needs the window as memory.
+ * docs/internals/decisions/0007-zstd-windows-of-128-mib.md says why it is not the 512 MiB that containerd takes.
+ */
 export const MAX_WINDOW_BYTES = 128 * 1024 * 1024;
 
 /** lib/zstd_errors.h: codes are stable from 1.3.1 on; functions return them negated. */

@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -290,12 +290,26 @@ describe('zstd layers', () => {
       Buffer.from([0x28, 0xb5, 0x2f, 0xfd, descriptor, ...rest]);
     expect(() => index(frame(0x00, 17 << 3, 1, 0, 0), MIB)).not.toThrow();
     expect(() => index(frame(0x00, (17 << 3) | 1, 1, 0, 0), MIB)).toThrow(
-      /window of 150994944 bytes; the limit is 134217728/,
+      /window of 150994944 bytes; at most 134217728 are supported/,
     );
     expect(() => index(frame(0x01, 10 << 3, 42, 1, 0, 0), MIB)).toThrow(/needs a dictionary/);
     expect(() => index(frame(0x08, 10 << 3, 1, 0, 0), MIB)).toThrow(/reserved bit/);
     expect(() => index(Buffer.from('hello world'), MIB)).toThrow(/no zstd frame: it begins with 68656c6c/);
     expect(() => index(Buffer.concat([zstd(Buffer.from('x')), Buffer.alloc(512)]), MIB)).toThrow(/00000000 follows/);
+  });
+
+  test('--long=27 is taken, --long=28 is refused with what to do, as zstd -d has it', () => {
+    const { output } = index(zstd(data, ['-1', '--long=27']), MIB);
+    expect(output.equals(data)).toBe(true);
+    const long = zstd(data, ['-1', '--long=28']);
+    expect(spawnSync('zstd', ['-d', '-c'], { input: long }).status).not.toBe(0);
+    try {
+      index(long, MIB);
+      expect.unreachable();
+    } catch (error) {
+      expect(error).toMatchObject({ code: 'UNSUPPORTED', hint: 'compress the layer again with --long=27 or less' });
+      expect((error as Error).message).toMatch(/needs a window of 268435456 bytes; at most 134217728/);
+    }
   });
 
   test('a span that is not what the table says is an error, and the inflater works on', () => {

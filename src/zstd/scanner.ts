@@ -187,8 +187,8 @@ export class FrameScanner {
     if (window > MAX_WINDOW_BYTES) {
       throw new ClipError(
         'UNSUPPORTED',
-        `the zstd frame at byte ${this.frameStart} needs a window of ${window} bytes; the limit is ${MAX_WINDOW_BYTES}`,
-        { hint: 'compress the layer again without --ultra --long beyond 27' },
+        `the zstd frame at byte ${this.frameStart} needs a window of ${window} bytes; at most ${MAX_WINDOW_BYTES} are supported`,
+        { hint: 'compress the layer again with --long=27 or less' },
       );
     }
     this.#maxBlock = Math.min(MAX_BLOCK_BYTES, window);
