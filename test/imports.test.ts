@@ -34,14 +34,14 @@ const ORDER = [
   'container',
   'cli',
 ];
-/** Processes that know each other by what they say in wire/ alone. */
+/** Processes that know each other only through wire/. */
 const NEVER: Readonly<Record<string, readonly string[]>> = {
   server: ['keeper'],
   client: ['keeper', 'server'],
 };
 const IMPORT_NOTHING = new Set(['bytes', 'linux', 'metrics']);
 const CODECS = new Set(['gzip', 'zstd', 'tar', 'tree', 'erofs', 'archive', 'legacy', 'spans']);
-/** What a codec may take from Node: pure computations. */
+/** Modules of Node that a codec may use: pure computations. */
 const PURE_BUILTINS = new Set(['node:zlib', 'node:crypto', 'node:buffer', 'node:util', 'node:assert']);
 
 /** WebAssembly is a file beside the program: reading one's own code, once, is no I/O in that sense. A test below holds them to it. */
@@ -77,9 +77,9 @@ function broken({ file, specifier, program }: Import): string | null {
   if (!specifier.startsWith('.')) {
     if (specifier === 'koffi' && folder !== 'linux') return 'koffi belongs to linux/';
     if (!CODECS.has(folder)) return null;
-    if (!specifier.startsWith('node:')) return null; // a library: its own I/O is not ours to see
+    if (!specifier.startsWith('node:')) return null; // the I/O of a library cannot be seen here
     if (READ_THEIR_OWN_CODE.has(file) && specifier === 'node:fs') return null;
-    // The legacy and gzip readers are handed bytes; whoever opens the file lives elsewhere.
+    // The legacy and gzip readers get bytes; files are opened elsewhere.
     return PURE_BUILTINS.has(specifier) ? null : `codecs do no I/O: ${specifier}`;
   }
   const target = path.posix.join(path.posix.dirname(file), specifier);

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Clipctl, type Ran } from '../support/clipctl.js';
 import { type IndexedImage, indexedImage, sha256Of } from '../support/mounted.js';
 
-// clipctl cache on a directory that a clipd has open, and on one that nobody has.
+// clipctl cache on a directory that a clipd has open, and on one that no process has.
 
 interface Layer {
   readonly layer: string;
@@ -45,7 +45,7 @@ function damage({ layer, table }: Layer): void {
   closeSync(fd);
 }
 
-/** As a user who knows the directory and no more. */
+/** As a user who knows only the directory. */
 async function cache(...args: string[]): Promise<Ran> {
   return clip.run(['cache', ...args, '--cache-dir', clip.path('cache')], {
     env: { CLIP_ROOT: '', CLIP_CACHE_DIR: '' },
@@ -89,7 +89,7 @@ test('the clipd that has the directory answers for it', async () => {
   readAll(a, image);
   await clip.ok('umount', a);
   await clip.stop();
-  // Now nobody has it, and the same commands look at the directory themselves.
+  // Now no process has it, and the same commands work on the directory themselves.
   expect((await cache('stat')).stdout).toMatch(/in 1 layer files, in use by no process\n/);
   expect((await json<Verified>('verify')).damaged).toBe(0);
   expect((await cache('prune')).stdout).toMatch(/^freed .*, 0\.0 MB left\n/);

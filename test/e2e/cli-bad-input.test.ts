@@ -10,7 +10,7 @@ import { startProxy } from '../support/proxy.js';
 import { startRegistry, type TestRegistry } from '../support/registry.js';
 import { dir, file, tar } from '../support/tar.js';
 
-/** What an error must look like: exit code, nothing on stdout, one line that names the thing, no stack; perhaps one with what to do. */
+/** The form of an error: exit code, nothing on stdout, one line that names the thing, no stack; perhaps a line with the next step. */
 function expectError(ran: Ran, code: number, ...names: readonly (string | RegExp)[]): void {
   expect(ran.stdout).toBe('');
   const [first, ...rest] = ran.stderr.trimEnd().split('\n');
@@ -48,7 +48,7 @@ describe('bad input to clipctl index', () => {
     return ran;
   };
 
-  it('nobody listens', async () => {
+  it('no server listens', async () => {
     expectError(await index('127.0.0.1:1/app:good'), 1, '127.0.0.1:1');
   });
 
@@ -119,7 +119,7 @@ describe('bad input to clipctl index', () => {
     }
   });
 
-  it('what is no image reference', async () => {
+  it('texts that are no image references', async () => {
     expectError(await index('UPPER::case'), 1, 'UPPER::case');
   });
 
@@ -177,7 +177,7 @@ describe('bad input to clipctl index', () => {
     expect(listed.stdout).not.toContain('..');
   });
 
-  it('a blob that is not what its digest says', async () => {
+  it('a blob that does not match its digest', async () => {
     const { reference, digest } = layerOf(gzip(tar(file('a', 'a'.repeat(5000)))));
     const file_ = layout.blobPath(digest);
     const bytes = readFileSync(file_);
@@ -297,12 +297,12 @@ describe('bad input to clipctl mount', () => {
     }
   });
 
-  it('umount of what is not mounted, and of a mount that is not ours', async () => {
+  it('umount of a directory that is not mounted, and of a foreign mount', async () => {
     expectError(await clipctl.run(['umount', await clipctl.place('at')]), 1, 'at');
     expectError(await clipctl.run(['umount', '/proc']), 1, '/proc');
   });
 
-  it('a busy mount: names who holds it; --lazy takes it away', async () => {
+  it('a busy mount: names its holders; --lazy ends it', async () => {
     const at = await clipctl.place('busy');
     symlinkSync(at, clipctl.path('busy-link'));
     await clipctl.ok('mount', '--clip', clip, '--at', at);
@@ -319,7 +319,7 @@ describe('bad input to clipctl mount', () => {
     }
   });
 
-  it('no /dev/fuse: names it, and what to do', async () => {
+  it('no /dev/fuse: names it, and the next step', async () => {
     const at = await clipctl.place('nofuse');
     const own = await Clipctl.create();
     try {

@@ -28,7 +28,7 @@ describe('clipctl help', () => {
     for (const name of names) expect(ran.stdout).toMatch(new RegExp(`^  ${name}\\b`, 'm'));
   });
 
-  it.each(names)('%s --help says what help says', async (name) => {
+  it.each(names)('%s --help prints the same as help', async (name) => {
     const [a, b] = await Promise.all([clipctl.run([name, '--help']), clipctl.run(['help', name])]);
     expect(a).toMatchObject({ code: 0, stderr: '' });
     expect(a.stdout).toContain(`Usage: clipctl ${name}`);
@@ -40,7 +40,7 @@ describe('clipctl help', () => {
     expect(command.options.map((option) => option.long)).toEqual(expect.arrayContaining(common));
   });
 
-  it('common flags may stand before the command; what stands after it counts more', async () => {
+  it('common flags may stand before the command; those after it win', async () => {
     const [before, between, after] = await Promise.all([
       clipctl.run(['--json', '--root', '/nowhere/a', 'version']),
       clipctl.run(['cache', '--cache-dir', '/nowhere/b', 'stat']),

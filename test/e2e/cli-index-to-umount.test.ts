@@ -40,7 +40,7 @@ describe('clipctl, end to end', () => {
     expect(readdirSync(path.dirname(clip))).toEqual([path.basename(clip)]);
   });
 
-  it('index --json: one document with what was made', async () => {
+  it('index --json: one document about the archive', async () => {
     const out = clipctl.path('json.clip');
     const result = await clipctl.json<Record<string, unknown>>('index', '--image', reference, '--out', out);
     expect(result).toMatchObject({ reference, outputPath: out, platform: { os: 'linux' } });
@@ -93,7 +93,7 @@ describe('clipctl, end to end', () => {
     expect(inside).toMatchObject({ code: 0, stdout: `ID=clip-test\n${digest}  /data/random.bin\n` });
   });
 
-  it('the mounted tree is what umoci unpacks, down to the last xattr', async () => {
+  it('the mounted tree equals the one that umoci unpacks, down to the last xattr', async () => {
     const at = clipctl.path('mnt пункт 1');
     const rootfs = clipctl.path('umoci');
     const [, layout, tag] = image.reference.split(':');
@@ -103,7 +103,7 @@ describe('clipctl, end to end', () => {
     expect(compareTrees(snapshotTree(at), expected)).toEqual([]);
   });
 
-  it('ps and stats tell what is mounted and what it fetched, health that clipd answers', async () => {
+  it('ps lists the mounts, stats shows how much they fetched, health says that clipd answers', async () => {
     const at = clipctl.path('mnt пункт 1');
     expect(await clipctl.json('ps')).toMatchObject([{ mountPoint: at, reference, archivePath: clip }]);
     expect((await clipctl.ok('ps')).stdout).toContain(at);
@@ -113,7 +113,7 @@ describe('clipctl, end to end', () => {
     expect((await clipctl.run(['health'])).code).toBe(0);
   });
 
-  it('mounting the same image at a second place shares what was fetched', async () => {
+  it('mounting the same image at a second place shares the fetched spans', async () => {
     const second = await clipctl.place('second');
     const before = (await clipctl.stats()).counters;
     await clipctl.ok('mount', '--clip', clip, '--at', `${second}/`);

@@ -84,7 +84,7 @@ test('a second machine with a cold disk and a warm Redis asks the registry for n
   });
 }, 60_000);
 
-test('a Redis behind TLS with a certificate of one’s own: NODE_EXTRA_CA_CERTS says whom to trust', async () => {
+test('a Redis behind TLS with a certificate of one’s own: NODE_EXTRA_CA_CERTS names the trusted authority', async () => {
   const { caCert, serverCert, serverKey } = await makeCertificates(indexer.path('certificates'));
   const port = await freePort();
   const tls = ['--tls-port', String(port), '--tls-auth-clients', 'no', '--tls-ca-cert-file', caCert];
@@ -103,7 +103,7 @@ test('a Redis behind TLS with a certificate of one’s own: NODE_EXTRA_CA_CERTS 
     const second = await machine(trusting, '--content-cache', url);
     await readAll(second.place);
     expect(proxy.blobTraffic().requests).toBe(0);
-    // Who does not trust it does without, and the log says why.
+    // A clipd that does not trust it works without it, and the log says why.
     const third = await machine({}, '--content-cache', url);
     await readAll(third.place);
     expect(await third.counters()).toMatchObject({ contentAvailable: 0, contentHits: 0, contentStored: 0 });

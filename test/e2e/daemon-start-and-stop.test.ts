@@ -12,7 +12,7 @@ import { startProxy } from '../support/proxy.js';
 import { startRegistry } from '../support/registry.js';
 import { file, tar } from '../support/tar.js';
 
-// What a clipd does where the surroundings are special: a service manager, an old kernel.
+// A clipd under a service manager, on an old kernel, and with a registry that hangs.
 
 const undo: (() => unknown)[] = [];
 afterEach(async () => {
@@ -76,7 +76,7 @@ async function mountBehindProxy(start: (clip: Clipctl) => Promise<unknown>) {
   const verify = async (name: string): Promise<void> => {
     expect(sha256Of(await readFile(`${place}/${name}`))).toBe(sha256Of(files.get(name)!));
   };
-  /** Resolves when somebody's fetch hangs. */
+  /** Resolves when a fetch hangs. */
   const hang = async (begin: () => void): Promise<void> => {
     proxy.fault = () => ({ stallAfter: 0 });
     const before = proxy.requests.length;
@@ -86,7 +86,7 @@ async function mountBehindProxy(start: (clip: Clipctl) => Promise<unknown>) {
   return { clip, proxy, place, verify, hang };
 }
 
-test('a kernel that cannot send requests again: reads are taken over, one that is lost can be killed, and it is said', async () => {
+test('a kernel that cannot send requests again: reads are taken over, one that is lost can be killed, and the log says so', async () => {
   const { clip, proxy, place, verify, hang } = await mountBehindProxy(async (own) => {
     const { serving } = await startKeeper({ root: own.path('root'), cacheDir: own.path('cache'), resend: false });
     await serving;
@@ -106,7 +106,7 @@ test('a kernel that cannot send requests again: reads are taken over, one that i
   expect((await clip.json<{ resend: boolean }>('stats')).resend).toBe(false);
   expect(readFileSync(clip.path('root', 'clipd.log'), 'utf8')).toMatch(/"taken":[1-9].*cannot send requests again/);
 
-  // What no server knows of any more, as if a FUSE thread had had it in its hands.
+  // A request that no server knows any more, as if a FUSE thread had been handling it.
   let reader: ChildProcess | undefined;
   await hang(() => {
     reader = spawn('cat', [`${place}/f2`], { stdio: 'ignore' });

@@ -88,7 +88,7 @@ describe('examples', () => {
     expect(text).toBe('hello\nnew\n');
     expect(readFileSync(path.join(bundle, 'upper/written'), 'utf8')).toBe('new\n');
     expect(execFileSync('runc', ['list', '--quiet'], { encoding: 'utf8' })).not.toContain('clip-example');
-    // The image's own command, without one of ours.
+    // Without a command: the image's own.
     expect(await example('runc.mjs', `${open.host}/small`, clipctl.path('bundle2'))).toBe('hello\n');
   });
 

@@ -43,7 +43,7 @@ const LIB = '/usr/lib/python3.9';
 const SITE = `${LIB}/site-packages`;
 const EXTENSION = readFileSync(realpathSync('/bin/ls'));
 
-test('Python modules lead to what they import: packages, siblings, extensions, the library, bytecode where there is any', async () => {
+test('Python modules lead to their imports: packages, siblings, extensions, the library, bytecode if there is any', async () => {
   const pyc = (name: string): Uint8Array => file(name, Buffer.alloc(64));
   const base = tar(
     file(`.${LIB}/encodings/__init__.py`, 'import codecs\n'),
@@ -124,7 +124,7 @@ test('an image of which no file leads to another has no such section', async () 
 });
 
 // Real registry, real mounts: needs root and /dev/fuse.
-test('a mount fetches what a file leads to while that is read, unless it is told to read nothing ahead', async () => {
+test('a mount fetches the files that a file leads to while it is read, unless reading ahead is off', async () => {
   const registry = await startRegistry();
   try {
     const pad = layerLike(5_000_000);
@@ -143,7 +143,7 @@ test('a mount fetches what a file leads to while that is read, unless it is told
         const counters = async () => (await clip.stats()).counters;
         if (option === null) await eventually(async () => (await counters()).readaheadBytes! > 0);
         else await new Promise((resolve) => setTimeout(resolve, 200));
-        // A span for the module that was read and one for the other, and not what lies between.
+        // A span for the module that was read and one for the other, and none between them.
         expect((await counters()).spansFetched).toBe(option === null ? 2 : 1);
         await readFile(join(place, 'app/x/far.py'));
         const { spansFetched, readaheadBytes, readaheadUsefulBytes } = await counters();

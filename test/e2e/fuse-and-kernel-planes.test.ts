@@ -115,7 +115,7 @@ describe('numbers', () => {
   });
 });
 
-describe('what only the FUSE plane can serve', () => {
+describe('images that only the FUSE plane can serve', () => {
   const odd: t.Segments = [
     [0, 'o'.repeat(511)],
     [4096, 'x'.repeat(1500)],
@@ -134,7 +134,7 @@ describe('what only the FUSE plane can serve', () => {
     ]),
   );
 
-  test('unpadded segments and too many chunks are what bsdtar extracts', async () => {
+  test('unpadded segments and too many chunks equal the files that bsdtar extracts', async () => {
     expect(buildErofs([layer]).stats.placedFiles).toBe(5);
     const directory = mkdtempSync(join(tmpdir(), 'clip-sparse-'));
     try {

@@ -11,7 +11,7 @@ import { FusePlane } from '../support/fuse-plane.js';
 import { buildErofs } from '../support/planes.js';
 import { file, tar } from '../support/tar.js';
 
-/** What a worker cannot answer by itself: misses, interrupts, and requests that outlive their server. */
+/** Requests that a worker cannot answer by itself: misses, interrupts, and requests that outlive their server. */
 const root = process.getuid?.() === 0;
 const content = Buffer.from(Array.from({ length: 300_000 }, (_, i) => (i * 31) % 253));
 const layers = [tar(file('data', content), file('ready', 'here at once'))];
@@ -45,7 +45,7 @@ function run(command: string, ...args: string[]): { child: ChildProcess; ended: 
   return { child, ended };
 }
 
-/** A plane whose misses are kept for the test to answer. */
+/** A plane whose misses the test answers. */
 async function holding(options: { onInterrupt?: (id: number, unique: bigint) => boolean } = {}) {
   const misses: ReadMiss[] = [];
   let arrived = (): void => {};
@@ -79,7 +79,7 @@ function directRead(held: FusePlane): [string, ...string[]] {
 }
 
 describe.skipIf(!root)('misses', () => {
-  it('are answered by whoever has the bytes, in pieces', async () => {
+  it('are answered by the I/O thread, in pieces', async () => {
     const { plane: held, miss } = await holding();
     const { ended } = run('head', '-c', '20000', join(held.mountPoint, 'data'));
     const first = await miss(1);
@@ -214,7 +214,7 @@ describe.skipIf(!root)('a server that is killed', () => {
         await server.says(/miss 0/); // the same read, sent again
       }
       expect((await reader.ended).out).toBe(content.toString('latin1'));
-      // Nothing is lost for those who come when no server is there.
+      // Requests that come while no server runs are not lost.
       server.process.kill('SIGKILL');
       await once(server.process, 'exit');
       const late = run('sha256sum', join(mountPoint, 'ready'));

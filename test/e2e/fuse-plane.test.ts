@@ -83,7 +83,7 @@ const richLayers = [
 ];
 
 describe.skipIf(!root)('a mount through FusePool', () => {
-  it('shows what the kernel shows of the same image: every attribute, xattr and byte', async () => {
+  it('shows the same as the kernel of the same image: every attribute, xattr and byte', async () => {
     plane = await new FusePlane(richLayers).mount();
     const found = snapshotTree(plane.mountPoint);
     const expected = withKernelMount(richLayers, (mountPoint) => snapshotTree(mountPoint));
@@ -277,7 +277,7 @@ describe.skipIf(!root)('a mount through FusePool', () => {
     }
   });
 
-  it('notices once that somebody else has unmounted, and then rests', async () => {
+  it('notices once that another program has unmounted, and then rests', async () => {
     let calls = 0;
     plane = new FusePlane([tar(file('f', 'x'))], { onGone: () => calls++ });
     await plane.mount();

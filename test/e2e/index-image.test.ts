@@ -88,8 +88,8 @@ const BIG = tar(
   symlink('bin', 'usr/bin'),
 );
 
-describe('what is indexed can be read', () => {
-  test('layers of every kind, whatever their media types claim, with one span or many', async () => {
+describe('an indexed image can be read', () => {
+  test('layers of every kind, even with wrong media types, with one span or many', async () => {
     const top = tar(file('top', randomBytes(5000)), whiteout('usr/small'));
     const layers: Layer[] = [
       gzipped(BIG),
@@ -210,7 +210,7 @@ describe('what is indexed can be read', () => {
   });
 });
 
-describe('what is wrong with a layer is said of that layer, and nothing is written', () => {
+describe('a fault of a layer is an error that names the layer, and nothing is written', () => {
   const good = gzipSync(BIG);
   const damaged = Buffer.from(good);
   damaged[good.length >> 1]! ^= 0x10;
@@ -244,7 +244,7 @@ describe('what is wrong with a layer is said of that layer, and nothing is writt
     expect(readdirSync(directory)).toEqual([]);
   });
 
-  test('a blob that is not what its digest says', async () => {
+  test('a blob that does not match its digest', async () => {
     const layer = gzipped(BIG);
     const ref = image([layer]);
     // Another valid gzip of the same length: only the digest tells.

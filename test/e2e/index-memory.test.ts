@@ -10,7 +10,8 @@ function run(count: number): { peak: number; image: number; inodes: number } {
   >;
 }
 
-// docs/architecture.md, "What an index build goes through": 300 MB + 400 B per file. The difference of two runs is what a file costs, columns, tree and image.
+// docs/architecture.md, "What an index build goes through": 300 MB + 400 B per file. The difference of
+// two runs is the memory of the files: columns, tree and image.
 test('half a million files cost at most 400 bytes of memory each, and 130 of image', () => {
   const few = run(20_000);
   const many = run(520_000);

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { ClipError, createFromOCIImage, mountArchive } from '../../src/index.js';
 
-// What a program without types may give: an error that names the option, and nothing begun.
+// Options of a program without types: an error names the option, and nothing is started.
 
 let directory: string;
 

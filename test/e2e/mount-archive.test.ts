@@ -6,7 +6,7 @@ import { ClipError, type ContentCache, type MountedArchive, mountArchive } from 
 import { Clipctl, runProgram } from '../support/clipctl.js';
 import { eventually, type IndexedImage, indexedImage, sha256Of } from '../support/mounted.js';
 
-// The library's way to mount: a private engine in child processes, gone with its owner.
+// The library's way to mount: a private engine in child processes, which ends with its owner.
 
 let clip: Clipctl;
 let image: IndexedImage;
@@ -14,7 +14,7 @@ let other: IndexedImage;
 
 beforeAll(async () => {
   clip = await Clipctl.create();
-  // Engines of other tests are none of ours.
+  // Engines of other tests do not count.
   process.env.XDG_RUNTIME_DIR = await clip.place('run');
   image = await indexedImage(clip, 'one', 1);
   other = await indexedImage(clip, 'two', 2);
@@ -60,7 +60,7 @@ test('two mounts share an engine; a cache directory of one’s own outlives the 
   await again.unmount();
 });
 
-test('somebody else’s umount closes it', async () => {
+test('an umount by another program closes it', async () => {
   const at = await clip.place('d');
   const mount = mountArchive({ archivePath: image.archive, mountPoint: at });
   await mount.start();
@@ -98,7 +98,7 @@ test('when the caller is killed, its mounts go', async () => {
   await eventually(() => privateRoots().length === before - 1);
 });
 
-/** Somebody's own content cache. */
+/** A content cache of the caller's own. */
 function ownCache(): ContentCache & { readonly stored: Map<string, Uint8Array>; gets: number } {
   const stored = new Map<string, Uint8Array>();
   return {

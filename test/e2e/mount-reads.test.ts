@@ -10,7 +10,7 @@ import { type RegistryProxy, startProxy } from '../support/proxy.js';
 import { LOGIN, startRegistry, type TestRegistry } from '../support/registry.js';
 import { file, tar } from '../support/tar.js';
 
-// What a reader sees when the registry is slow, dead or lying, and what it never sees (docs/architecture.md, "Invariants").
+// Reads while the registry is slow, dead or lying (docs/architecture.md, "Invariants").
 
 const FILES = 40;
 const SIZE = 300_000;
@@ -183,7 +183,7 @@ test('bytes that are not the image’s are an error, never data', async () => {
   }
 });
 
-test('what only the client sees of credentials serves the server, and the one after it', async () => {
+test('credentials that only the client sees serve the server, and the next one', async () => {
   const locked = await startRegistry({ auth: 'basic' });
   const own = await Clipctl.create();
   try {

@@ -68,7 +68,7 @@ test('after kill -9 of everything, clipctl mount at the same place succeeds; ano
     expect(own.mounts().filter((place) => place === a).length).toBe(1);
     // It is an ordinary mount now.
     expect((await own.run(['mount', '--clip', image.archive, '--at', a])).stderr).toContain('is a clip mount already');
-    // The other came back with it, and nobody has asked for it yet.
+    // The other one was restored with it, and no client has asked for it yet.
     const wrong = await own.run(['mount', '--clip', image.archive, '--at', b]);
     expect([wrong.code, wrong.stderr]).toEqual([
       1,
@@ -82,7 +82,7 @@ test('after kill -9 of everything, clipctl mount at the same place succeeds; ano
   });
 });
 
-test('what somebody mounted on top of a place is not unmounted with it: not by umount, not at the end, not by a repair', async () => {
+test('a foreign mount on top of a place is not unmounted with it: not by umount, not at the end, not by a repair', async () => {
   await withOwn(async (own) => {
     const place = await own.place('a');
     const system = (...command: [string, ...string[]]): void => {
@@ -113,7 +113,7 @@ test('what somebody mounted on top of a place is not unmounted with it: not by u
   });
 });
 
-test('a dead mount of another root, whose clipd does not run, makes way and does not come back', async () => {
+test('a dead mount of another root, whose clipd does not run, is removed and does not come back', async () => {
   await withOwn(async (own) => {
     const [place, second] = [await own.place('a'), await own.place('b')];
     await own.ok('mount', '--clip', image.archive, '--at', place);
@@ -152,7 +152,7 @@ test('mountArchive() at the dead place of an engine that was killed', async () =
   }
 });
 
-test('a further place has the options of the image’s mount: what it did not ask for is said, what it contradicts refused', async () => {
+test('a further place has the options of the image’s mount: a note names those that it did not set, a contradiction is refused', async () => {
   await withOwn(async (own) => {
     const mount = async (at: string, ...args: string[]) =>
       own.run(['mount', '--clip', image.archive, '--at', await own.place(at), ...args]);
@@ -196,7 +196,7 @@ test('the login of a later place is used, and when it is refused the one before'
       const b = await mount('b', right);
       expect(sha256Of(readFileSync(`${a}/first`))).toBe(sha256Of(layerLike(3e6, 1)));
       await mount('c', 'clip:wrong');
-      // Also for the next server, which knows what the keeper kept.
+      // Also for the next server, which gets them from the keeper.
       process.kill((await health(own)).serverPid, 'SIGKILL');
       expect(sha256Of(readFileSync(`${b}/second`))).toBe(sha256Of(layerLike(3e6, 2)));
     });
@@ -206,7 +206,7 @@ test('the login of a later place is used, and when it is refused the one before'
   }
 });
 
-test('a node that boots without its registry has its mounts; what is not cached comes when the registry does', async () => {
+test('a node that boots without its registry has its mounts; spans that are not cached come with the registry', async () => {
   const registry = await startRegistry();
   const proxy = await startProxy({ upstream: registry.url });
   const made = writeImage([tar(file('cached', layerLike(3e6, 3)), file('missing', layerLike(3e6, 4)))]);

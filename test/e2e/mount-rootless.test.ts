@@ -14,7 +14,7 @@ const deviceMode = statSync('/dev/fuse').mode & 0o777;
 let clip: Clipctl;
 let image: IndexedImage;
 let home: string;
-/** The program must be within the user's reach; a checkout below somebody's closed home is not. */
+/** The program must be within the user's reach; a checkout below a closed home directory is not. */
 let reachable = true;
 
 beforeAll(async () => {
@@ -80,7 +80,7 @@ test('mounts, takes over after a kill, unmounts; each place is a connection of i
   ]);
   expect((await user('clipctl', 'umount', 'a')).code).toBe(0);
   expect(readdirSync(`${home}/a`)).toEqual([]);
-  // Everything killed: the next clipd mounts again what was mounted.
+  // After everything was killed, the next clipd restores the mounts.
   process.kill(keeperPid, 'SIGKILL');
   await eventually(() => !alive(keeperPid));
   expect((await user('clipctl', 'mount', '--clip', 'one.clip', '--at', 'a')).code).toBe(0);
@@ -90,7 +90,7 @@ test('mounts, takes over after a kill, unmounts; each place is a connection of i
   expect(clip.mounts()).toEqual([]);
 });
 
-test('what only root may is refused by name', async (context) => {
+test('the error for options that need root names them', async (context) => {
   if (!reachable) return context.skip();
   chmodSync('/dev/fuse', 0o666);
   const suid = await user('clipctl', 'mount', '--clip', 'one.clip', '--at', 'a', '--suid');

@@ -118,7 +118,7 @@ describe('mount and umount', () => {
     verify(place, image);
   });
 
-  test('somebody else unmounting is noticed', async () => {
+  test('an unmount by another program is noticed', async () => {
     const place = await mount(image, 'i');
     expect((await runProgram('umount', [place])).code).toBe(0);
     await eventually(async () => (await listed(clip)).length === 0);
@@ -126,7 +126,7 @@ describe('mount and umount', () => {
     await mount(image, 'i');
   });
 
-  test('a busy mount names who holds it; --lazy and --force end it', async () => {
+  test('the error of a busy mount names its holders; --lazy and --force end it', async () => {
     const place = await mount(image, 'j');
     const shell = spawn('sleep', ['60'], { cwd: `${place}/data` });
     children.push(shell);
@@ -134,7 +134,7 @@ describe('mount and umount', () => {
     expect(refused.code).toBe(1);
     expect(refused.stderr).toContain(`sleep (pid ${shell.pid}, cwd)`);
     expect(refused.stderr).toContain('--lazy');
-    // Lazy: gone for others, while the holder goes on.
+    // Lazy: unmounted for others, while the holder goes on.
     await clip.ok('umount', '--lazy', place);
     expect(readdirSync(place)).toEqual([]);
     expect(readFileSync(`/proc/${shell.pid}/cwd/file-0`).length).toBe(10_000);
@@ -165,7 +165,7 @@ describe('mount and umount', () => {
   });
 });
 
-describe('what is refused, in one line, leaving nothing', () => {
+describe('refusals take one line and leave nothing behind', () => {
   const cases: [string, () => Promise<string[]>, RegExp][] = [
     [
       'no such archive',
@@ -251,7 +251,7 @@ describe('what is refused, in one line, leaving nothing', () => {
     }
   });
 
-  test('options that conflict with what runs are named with both values', async () => {
+  test('options that conflict with the running clipd are named with both values', async () => {
     await mount(image, 'n', '--read-timeout', '20');
     const place = await clip.place('o');
     const timeout = await clip.run(['mount', '--clip', image.archive, '--at', place, '--read-timeout', '30']);
@@ -266,7 +266,7 @@ describe('what is refused, in one line, leaving nothing', () => {
       1,
       expect.stringContaining(`runs with --workers ${runs}, not with 63`),
     ]);
-    // What agrees is no conflict, be it a default.
+    // An equal value is no conflict, even if it is a default.
     await clip.ok(
       'mount',
       '--clip',
@@ -416,7 +416,7 @@ describe('processes', () => {
     }
   });
 
-  test('clipctl daemon in the foreground serves until SIGTERM, and then everything is gone within 5 s', async () => {
+  test('clipctl daemon in the foreground serves until SIGTERM, and then everything ends within 5 s', async () => {
     const own = await Clipctl.create();
     try {
       let daemon: ChildProcess | undefined;
@@ -476,7 +476,7 @@ describe('processes', () => {
     expect(statSync(clip.path('root')).mode & 0o777).toBe(0o700);
   });
 
-  test('without /dev/fuse the error says what to do', async () => {
+  test('without /dev/fuse the error names the next step', async () => {
     const own = await Clipctl.create();
     try {
       const place = await own.place('a');

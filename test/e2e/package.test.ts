@@ -10,7 +10,7 @@ import { file, tar } from '../support/tar.js';
 
 const root = fileURLToPath(new URL('../../..', import.meta.url));
 
-/** What `npm pack` takes, in a directory by itself, beside the dependencies that npm would install. */
+/** The files that `npm pack` takes, in a directory of their own, beside the dependencies that npm would install. */
 describe('the package', () => {
   const directory = mkdtempSync(path.join(tmpdir(), 'clip-package-'));
   const home = path.join(directory, 'node_modules/clipfs');
@@ -48,7 +48,7 @@ describe('the package', () => {
     expect(packed.filter((name) => /\.test\.|^test\/|^bench\//.test(name))).toEqual([]);
   });
 
-  it('exports what src/index.ts exports, with types', async () => {
+  it('exports the names of src/index.ts, with types', async () => {
     const names = execFileSync(
       process.execPath,
       ['--input-type=module', '-e', 'console.log(JSON.stringify(Object.keys(await import("clipfs"))))'],

@@ -77,7 +77,7 @@ function read(place: string, ...paths: string[]): void {
   }
 }
 
-test('files, directories, globs and links: what they name is there, and nothing else', async () => {
+test('files, directories, globs and links: their files are cached afterwards, and no others', async () => {
   await fresh(async (own, place) => {
     const first = await own.json<State>('prefetch', place, '/app', '--wait');
     expect(first.state).toBe('done');
@@ -142,7 +142,7 @@ test('status, cancel, Ctrl-C: a slow one runs on by itself until it is called of
   });
 });
 
-test('a killed server does not lose what somebody waits for', async () => {
+test('a killed server does not lose a prefetch that a client waits for', async () => {
   const proxy = await spawnProxy({ upstream: registry.url, bytesPerSecond: 0.8e6 });
   const own = await Clipctl.create();
   try {
@@ -164,7 +164,7 @@ test('a killed server does not lose what somebody waits for', async () => {
   }
 });
 
-test('a cache without room, a registry that has gone, and what is refused', async () => {
+test('a cache without room, a registry that has gone, and refusals', async () => {
   await fresh(
     async (own, place) => {
       const ran = await own.run(['prefetch', place, '--wait']);

@@ -13,7 +13,7 @@ import { type RegistryProxy, startProxy } from '../support/proxy.js';
 import { startRegistry, type TestRegistry } from '../support/registry.js';
 import { file, tar } from '../support/tar.js';
 
-// A recorded run, embedded, and what a mount then fetches by itself. Real registry, real mounts: needs root and /dev/fuse.
+// A recorded run, embedded, and the fetches of a mount that has it. Real registry, real mounts: needs root and /dev/fuse.
 // Nothing here may read a mount synchronously: the proxy that it waits for is in this process.
 
 const FIRST = layerLike(300_000, 1);
@@ -65,7 +65,7 @@ test('a mount is recorded; stop keeps the profile; optimize embeds it; the next 
   expect(first.start).toBeGreaterThan(second.end);
   expect(stopped.touchedBytes).toBeGreaterThanOrEqual(500_000);
   expect(stopped.touchedBytes).toBeLessThan(530_000);
-  // What is read after the stop is not recorded; the second answer is the first.
+  // Reads after the stop are not recorded; the second answer equals the first.
   await readFile(join(place, 'a'));
   expect(await clip.json('profile', 'stop', place)).toMatchObject({ touchedBytes: stopped.touchedBytes });
   const kept = await clip.json<{ path: string; touchedBytes: number }[]>('profile', 'ls');
@@ -85,7 +85,7 @@ test('a mount is recorded; stop keeps the profile; optimize embeds it; the next 
   await clip.ok('umount', place);
 }, 60_000);
 
-test('unmounting keeps what was recorded; --no-prefetch fetches nothing by itself', async () => {
+test('unmounting keeps the recorded profile; --no-prefetch fetches nothing by itself', async () => {
   const shaped = clip.path('shaped.clip');
   for (const { path } of await clip.json<{ path: string }[]>('profile', 'ls')) expect(existsSync(path)).toBe(true);
   const before = await prefetchedSpans();
@@ -113,8 +113,8 @@ test('optimize --image records a run of its own', async () => {
   expect(usage.code).toBe(2);
 }, 60_000);
 
-test('optimize --image: what the command reads becomes the profile', async () => {
-  // This machine's own program, with what it is linked to.
+test('optimize --image: the reads of the command become the profile', async () => {
+  // This machine's own program, with its libraries.
   const libraries = [...execFileSync('ldd', ['/bin/true'], { encoding: 'utf8' }).matchAll(/(\/\S+) \(/g)].map(
     (m) => m[1]!,
   );

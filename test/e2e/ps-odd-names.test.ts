@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Clipctl } from '../support/clipctl.js';
 import { eventually, health, type IndexedImage, indexedImage, isDead, listed } from '../support/mounted.js';
 
-// A place whose name would break a table or steer a terminal.
+// A place whose name would break a table or control a terminal.
 
 const NAME = 'two\nlines\tand \u001b[31mred';
 const SHOWN = 'two\\012lines\\011and \\033[31mred';
@@ -19,7 +19,7 @@ afterAll(async () => {
   await clip.close();
 });
 
-test('ps gives a mount one line, whatever the place is called; --json and mount say it as it is', async () => {
+test('ps prints one line per mount for any name of a place; --json and mount print the name unchanged', async () => {
   const place = await clip.place(NAME);
   expect((await clip.ok('mount', '--clip', image.archive, '--at', place)).stdout).toBe(`${place}\n`);
   const [line, ...rest] = (await clip.ok('ps')).stdout.trimEnd().split('\n');
@@ -33,7 +33,7 @@ test('ps gives a mount one line, whatever the place is called; --json and mount 
   expect((await clip.ok('ps')).stdout).toBe('');
 });
 
-test('so does the list of what a killed clipd leaves', async () => {
+test('so does the list of mounts that a killed clipd leaves', async () => {
   const place = await clip.place(NAME);
   await clip.ok('mount', '--clip', image.archive, '--at', place);
   process.kill((await health(clip)).keeperPid, 'SIGKILL');

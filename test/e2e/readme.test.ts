@@ -36,9 +36,9 @@ describe('the README', () => {
     image?.remove();
   });
 
-  it('its commands do what they say', async () => {
+  it('its commands work', async () => {
     const script = blocks(readme, '').find((block) => block.startsWith('clipctl index'))!;
-    // The test image has no Python: what runs by chroot is its shell.
+    // The test image has no Python, so chroot runs its shell.
     const lines = here(script).replace("python3 -c 'import numpy'", "/bin/sh -c 'cat /etc/os-release'");
     const bin = clipctl.path('bin');
     await mkdir(bin);

@@ -9,7 +9,7 @@ import { type TestImage, writeImage } from '../support/images.js';
 import { readDirect } from '../support/mounted.js';
 import { file, tar } from '../support/tar.js';
 
-// One layer under two archives that cut it differently, both mounted, in a cache a quarter of what they need: needs root.
+// One layer under two archives that cut it differently, both mounted, in a cache of a quarter of their size. Needs root.
 
 const CAP = 6 * 1024 * 1024;
 const files = Array.from({ length: 12 }, (_, i) => ({ name: `file-${i}`, content: layerLike(1_000_000, i + 1) }));
@@ -66,7 +66,7 @@ test('readers of two mounts under a small cap get every byte, before and after a
   await clip.ok('daemon', '--stop');
   await mountAll();
   await readOne();
-  // What was left was checked against the archive before it was used, and needed no registry.
+  // The cached spans were checked against the archive before their use, and needed no registry.
   const after = (await clip.stats()).counters;
   expect(after.spansChecked).toBeGreaterThan(0);
   expect(after.demandBytes).toBe(0);

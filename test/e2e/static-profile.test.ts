@@ -26,7 +26,7 @@ function rootfs(): Uint8Array {
   parts.push(symlink('usr/bin/list', 'alias'), symlink('usr/bin/alias', PROGRAM), file('usr/bin/env', '#!/nowhere\n'));
   for (const [i, path] of [PROGRAM, ...LIBRARIES].entries()) {
     const real = realpathSync(path);
-    // Padding of some spans around each, which nobody reads.
+    // Padding of some spans around each, which is never read.
     parts.push(file(`pad/${i}`, PADDING), file(real.slice(1), readFileSync(real), { mode: 0o755 }));
     if (real !== path && dirname(real) !== dirname(path)) parts.push(symlink(path.slice(1), real));
     else if (real !== path) parts.push(symlink(path.slice(1), real.slice(real.lastIndexOf('/') + 1)));

@@ -7,7 +7,7 @@ import { compareTrees } from '../support/compare.js';
 import { buildErofs, kernelPlane, overlayTree, umociTree } from '../support/planes.js';
 import { CASES } from './tree-cases.js';
 
-/** "path: field", sorted: what differs, without the values (times of now among them). */
+/** The differences, as sorted "path: field", without the values (some are the current time). */
 function summary(lines: readonly string[]): string[] {
   return lines
     .map((line) => line.replace(/: a \w+ that is not expected$/, ': extra').replace(/^(.*?): (\w+).*$/s, '$1: $2'))
@@ -27,7 +27,7 @@ function withoutDirectoryLinks(lines: readonly string[]): string[] {
   return lines.filter((line) => !/: nlink \d+ ≠ 1$/.test(line));
 }
 
-describe('the kernel, given our EROFS image and the layers, shows what others unpack', () => {
+describe('the kernel, with our EROFS image and the layers, shows the same tree as other unpackers', () => {
   test.each(CASES)('$name', ({ layers, umoci, overlay }) => {
     const ours = kernelPlane(layers);
     if (umoci?.differs === 'refuses') expect(() => umociTree(layers)).toThrow(/^umoci: /);

@@ -1,11 +1,11 @@
 import * as t from '../support/tar.js';
 
-/** Layers, and what the oracles say about them. */
+/** Layers, and the answers of the oracles. */
 export interface OracleCase {
   readonly name: string;
   readonly layers: readonly Uint8Array[];
   /**
-   * What umoci shows otherwise, as "path: field", and why we are right; 'refuses' where it cannot unpack the layer at all.
+   * Differences of umoci, as "path: field", and why we are right; 'refuses' if it cannot unpack the layer at all.
    * Absent: it shows the same, down to every field.
    */
   readonly umoci?: { readonly differs: readonly string[] | 'refuses'; readonly why: string };

@@ -81,7 +81,7 @@ test('a file hash that is not the file’s', async () => {
   expect(() => ArchiveFile.open(out)).toThrow(/not a .clip archive/);
 });
 
-test('--from cache checks what is cached, beside the clipd that uses it, and needs no registry', async () => {
+test('--from cache checks the cached spans, beside the clipd that uses them, and needs no registry', async () => {
   const clip = await Clipctl.create();
   try {
     const image = writeImage([tar(file('a', layerLike(3_000_000)), file('b', layerLike(3_000_000, 2)))]);

@@ -131,7 +131,7 @@ describe('zstd layers', () => {
     await check('long', 'zstd-stream');
   });
 
-  test('what skopeo’s zstd writer makes', async () => {
+  test('layers of skopeo’s zstd writer', async () => {
     await push('plain', zstd(tar));
     const to = path.join(tree, 'recompressed');
     const compress = ['--dest-compress', '--dest-compress-format', 'zstd', '--dest-compress-level', '3'];

@@ -6,7 +6,7 @@ import { bytesInput, imageMeta, layerContents, smallArchive } from '../support/a
 import { mutate as mutateBytes } from './mutate.js';
 import type { Random } from './random.js';
 
-// docs/format.md, in place: the fuzzer must seal what it alters, or nothing behind the digests would ever be reached.
+// docs/format.md, in place: the fuzzer must recompute digests after a change, or it would never get behind them.
 const COUNT = 12;
 const DIGEST = 16;
 const TABLE = 48;
@@ -30,7 +30,7 @@ export function corpus(): Uint8Array[] {
   ].map((contents) => Buffer.concat(writeArchive(contents)));
 }
 
-/** Opens and reads everything. Whatever opens is consistent: it can be written and opened again with the same identity. */
+/** Opens and reads everything. An archive that opens is consistent: it can be written and opened again with the same identity. */
 export function execute(input: Uint8Array): string | undefined {
   try {
     const archive = openArchive(bytesInput(input));

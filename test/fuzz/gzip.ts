@@ -94,7 +94,7 @@ export function corpus(): Uint8Array[] {
 }
 
 /**
- * Changes the deflate stream and puts a right trailer on what zlib makes of it, so that the change is not merely a CRC error;
+ * Changes the deflate stream and puts a right trailer on the output that zlib gives, so that the change is not merely a CRC error;
  * or wraps a stream of random blocks.
  */
 export function mutate(input: Uint8Array, random: Random): Uint8Array {
@@ -108,7 +108,7 @@ export function mutate(input: Uint8Array, random: Random): Uint8Array {
 }
 
 function resealed(body: Uint8Array, random: Random): Uint8Array {
-  // Our own decoder, told to stop nowhere, finds what the body inflates to; zlib judges afterwards.
+  // Our own decoder, told to stop nowhere, gives the body's output; zlib judges afterwards.
   const trailer = Buffer.alloc(8);
   const header = Buffer.from([31, 139, 8, 0, 0, 0, 0, 0, 0, 3]);
   const result = index(Buffer.concat([header, body, trailer]), {});

@@ -23,7 +23,7 @@ if (positionals.length !== 1 || !(TARGETS as readonly string[]).includes(name) |
   process.exit(2);
 }
 const firstSeed = values.seed === '' ? Date.now() % 0x100000000 : Number(values.seed);
-// This file runs from dist/test/fuzz; what it finds belongs beside its source.
+// This file runs from dist/test/fuzz; its finds belong beside its source.
 const regressions = fileURLToPath(new URL(`../../../test/fuzz/regressions/${name}/`, import.meta.url));
 
 let failures = 0;

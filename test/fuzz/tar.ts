@@ -1,4 +1,4 @@
-// Fuzz target: a layer's tar, through the parser, the tree and the EROFS writer, and what the reader then says.
+// Fuzz target: a layer's tar, through the parser, the tree, the EROFS writer and reader.
 import { ClipError, FormatError } from '../../src/bytes/index.js';
 import { type ErofsImage, ErofsReader, writeErofs } from '../../src/erofs/index.js';
 import { EntryColumns, TarParser } from '../../src/tar/index.js';
@@ -80,7 +80,7 @@ export function execute(input: Uint8Array): string {
   return `ok ${Math.min(30, seen.inodes)} ${seen.links > 0} ${seen.xattrs > 0} ${made.placement !== null} ${Math.min(9, seen.depth)}`;
 }
 
-/** Whatever else changes: the header that was hit gets a checksum that is right. */
+/** In addition to another change: the changed header gets a right checksum. */
 export function mutate(input: Uint8Array, random: Random): Uint8Array {
   const out = input.slice();
   const blocks = Math.floor(out.length / 512);

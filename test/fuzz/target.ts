@@ -1,12 +1,12 @@
 import type { Random } from './random.js';
 
-/** What test/fuzz/NAME.ts exports. */
+/** The interface of test/fuzz/NAME.ts. */
 export interface FuzzTarget {
   /** Valid and nearly valid inputs to start from, made by builders: small ones, each different in kind. */
   corpus(): Uint8Array[] | Promise<Uint8Array[]>;
   /**
-   * Runs the code under test. Typed refusals (FormatError) are caught inside; whatever is thrown is a bug. May return a word
-   * on what became of the input, such as the error's detail: an input that gives a new word joins the corpus.
+   * Runs the code under test. Typed refusals (FormatError) are caught inside; any error that is thrown is a bug. May return a
+   * word about the outcome, such as the error's detail: an input with a new word joins the corpus.
    */
   execute(input: Uint8Array): string | undefined;
   /** A change that knows the format, such as one that repairs checksums. Tried beside the general ones. */

@@ -90,7 +90,7 @@ export function corpus(): Uint8Array[] {
   return [...inputs, skippable, two, many];
 }
 
-/** Frames moved about, headers changed: what random bits seldom do. */
+/** Moves frames and changes headers, which random bits seldom do. */
 export function mutate(input: Uint8Array, random: Random): Uint8Array {
   const out = Buffer.from(input);
   if (out.length < 12) return out;

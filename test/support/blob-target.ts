@@ -1,6 +1,6 @@
 import type { BlobTarget } from '../../src/oci/index.js';
 
-/** Lends one small piece of memory after the other, makes every second one wait, and keeps what came. */
+/** Lends one small piece of memory after the other, makes every second one wait, and keeps the received bytes. */
 export class SlottedTarget implements BlobTarget {
   readonly #slotBytes: number;
   readonly #chunks: Buffer[] = [];

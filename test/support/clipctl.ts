@@ -26,7 +26,7 @@ export interface Ran {
   readonly firstOutput: number;
 }
 
-/** Runs a program to its end, whatever its exit code. */
+/** Runs a program to its end, with any exit code. */
 export async function runProgram(command: string, args: readonly string[], options: ProgramOptions = {}): Promise<Ran> {
   const started = process.hrtime.bigint();
   const since = (): number => Number(process.hrtime.bigint() - started) / 1e9;
@@ -66,7 +66,7 @@ export interface Stats {
 /** clipctl as a user runs it, with a clipd, a state directory and a span cache of its own. */
 export class Clipctl {
   private constructor(
-    /** Everything lies below: `root`, `cache`, and whatever the user of this class puts there. */
+    /** Everything lies below: `root`, `cache`, and the files of the tests that use this class. */
     readonly directory: string,
     readonly env: NodeJS.ProcessEnv,
   ) {}
@@ -96,7 +96,7 @@ export class Clipctl {
     return await runProgram(process.execPath, [PROGRAM, ...args], { ...options, env: { ...this.env, ...options.env } });
   }
 
-  /** Like run, but anything except exit code 0 is an error that shows what was printed. */
+  /** Like run, but an exit code other than 0 is an error that shows the output. */
   async ok(...args: string[]): Promise<Ran> {
     const ran = await this.run(args);
     if (ran.code !== 0) throw new Error(`clipctl ${args.join(' ')}: exit ${ran.code ?? ran.signal}: ${ran.stderr}`);

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { closeSync, lstatSync, openSync, readdirSync, readlinkSync, readSync } from 'node:fs';
 import { getXattr, listXattr } from '../../src/linux/index.js';
 
-/** What one file is, as far as a program can tell. Texts are latin1: names and targets are bytes. */
+/** The properties of a file that a program can see. Texts are latin1: names and targets are bytes. */
 export interface FileSnapshot {
   readonly type: string;
   readonly mode: string;

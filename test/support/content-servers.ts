@@ -15,7 +15,7 @@ export interface ServerProcess {
   readonly child: ChildProcess;
   /** SIGKILL, and waits for the end. */
   kill(): Promise<void>;
-  /** Kills it if it still runs, and removes what it left. */
+  /** Kills it if it still runs, and removes its files. */
   stop(): Promise<void>;
 }
 
@@ -137,7 +137,7 @@ export function startS3(port?: number): Promise<ServerProcess> {
   );
 }
 
-/** Passes TCP connections on to a port, and cuts each after so many bytes of answers: a server that dies in mid-answer. */
+/** Passes TCP connections on to a port, and cuts each after a number of bytes of answers: a server that dies in the middle of an answer. */
 export async function cutter(
   port: number,
 ): Promise<{ port: number; after: number; cuts: number; close(): Promise<void> }> {

@@ -12,7 +12,7 @@ import {
 export interface IndexedGzip {
   readonly output: Buffer;
   readonly checkpoints: readonly GzipCheckpoint[];
-  /** Of the span that ends at each boundary, then of what follows the last one. */
+  /** Of the span that ends at each boundary, then of the rest after the last one. */
   readonly crc32s: readonly number[];
   readonly warnings: readonly string[];
 }
@@ -29,7 +29,7 @@ export interface IndexGzipOptions {
 
 /**
  * Indexes `input`, given in pieces, and checks the trailers of its members.
- * @throws what the indexer and the sums throw, and what `onView` does
+ * @throws the errors of the indexer, the sums and `onView`
  */
 export function indexGzip(input: Uint8Array, options: IndexGzipOptions = {}): IndexedGzip {
   const { shape, spanBytes = 1 << 20, cuts } = options;
@@ -131,7 +131,7 @@ export class BitWriter {
   }
 }
 
-/** A gzip member around raw deflate data. `of` is what it inflates to, for the trailer. */
+/** A gzip member around raw deflate data. `of` is the inflated data, for the trailer. */
 export function gzipMember(deflated: Uint8Array, of: Uint8Array): Buffer {
   const trailer = Buffer.alloc(8);
   trailer.writeUInt32LE(crc32(of), 0);

@@ -27,7 +27,7 @@ export function sha256(bytes: Uint8Array | string): string {
   return `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
 }
 
-/** Writes an OCI image layout, blob by blob, with whatever is wrong about it that a test asks for. */
+/** Writes an OCI image layout, blob by blob, with the faults that a test asks for. */
 export class LayoutBuilder {
   readonly directory: string;
   readonly #entries: TestDescriptor[] = [];

@@ -13,7 +13,7 @@ export interface LazyTestLayer {
   close(): void;
 }
 
-/** One layer of a set of its own, from a source in this process, with a span cache at `directory`. No read-ahead unless asked for. */
+/** One layer of a set of its own, from a source in this process, with a span cache at `directory`. No read-ahead by default. */
 export async function openLazyLayer(
   layer: TestLayer,
   directory: string,

@@ -10,7 +10,7 @@ export class Link {
     this.#bytesPerMs = bytesPerSecond / 1000;
   }
 
-  /** Resolves when the last of `bytes` has gone out. */
+  /** Resolves when the last of `bytes` has been sent. */
   async send(bytes: number): Promise<void> {
     const now = performance.now();
     this.#freeAt = Math.max(now - SLACK_MS, this.#freeAt) + bytes / this.#bytesPerMs;

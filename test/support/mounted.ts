@@ -71,7 +71,7 @@ export function alive(pid: number): boolean {
   }
 }
 
-/** Whether a mount's server has gone. Of a directory that was listed before, the kernel may go on telling what it was told. */
+/** Whether a mount's server has ended. (The kernel may go on listing a directory from its cache.) */
 export function isDead(place: string): boolean {
   try {
     statfsSync(place);

@@ -9,7 +9,7 @@ import { TreeBuilder } from '../../src/tree/index.js';
 import { type FileSnapshot, snapshotTree } from './compare.js';
 import { writeImage } from './images.js';
 
-/** What each of our planes and each oracle makes of the same layers (uncompressed tars, base first). */
+/** The trees that each of our planes and each oracle makes of the same layers (uncompressed tars, base first). */
 
 export type Snapshot = Map<string, FileSnapshot>;
 
@@ -63,7 +63,7 @@ export function kernelPlane(layers: readonly Uint8Array[]): Snapshot {
   return withKernelMount(layers, (mountPoint) => snapshotTree(mountPoint));
 }
 
-/** What `umoci raw unpack` makes of the image. Throws with its message when it refuses. */
+/** The tree that `umoci raw unpack` makes of the image. Throws with its message if it refuses. */
 export function umociTree(layers: readonly Uint8Array[]): Snapshot {
   const image = writeImage(layers);
   try {
@@ -97,7 +97,7 @@ function convertWhiteouts(directory: string): void {
   utimesSync(directory, atimeMs / 1000, mtimeMs / 1000);
 }
 
-/** Each layer extracted on its own by GNU tar, whiteouts converted, stacked by overlayfs: what a container runtime shows. */
+/** Each layer extracted on its own by GNU tar, whiteouts converted, stacked by overlayfs, as container runtimes do. */
 export function overlayTree(layers: readonly Uint8Array[]): Snapshot {
   return temporary((directory) => {
     const lowers = layers.map((layer, i) => {

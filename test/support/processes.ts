@@ -15,7 +15,7 @@ export async function run(program: string, args: readonly string[], options: { c
   }
 }
 
-/** A port that was free a moment ago. Who binds it must be ready to find it taken. */
+/** A port that was free a moment ago. The caller must expect that it is taken when it is bound. */
 export function freePort(): Promise<number> {
   return new Promise((resolve, reject) => {
     const server = createServer();

@@ -2,7 +2,7 @@ import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type { ProxiedRequest, ProxyOptions } from './proxy.js';
 
-/** {@link startProxy} in a process of its own, so that what it does is not measured with what is measured. */
+/** {@link startProxy} in a process of its own, so that its work is not measured. */
 export interface ProxyProcess {
   readonly host: string;
   requests(): Promise<ProxiedRequest[]>;

@@ -26,7 +26,7 @@ export interface ProxiedRequest {
   sentAt: number;
 }
 
-/** What to do to a request instead of, or on, its way. */
+/** A fault to inject into a request, or an answer in place of the upstream's. */
 export interface Fault {
   /** Wait before anything else. */
   readonly delayMs?: number;
@@ -45,9 +45,9 @@ export interface Fault {
   /** Change the response's headers (null deletes) or status. */
   readonly headers?: Readonly<Record<string, string | null>>;
   readonly status?: number;
-  /** Reset the connection after so many body bytes. */
+  /** Reset the connection after this many bytes of the body. */
   readonly resetAfter?: number;
-  /** Stop sending after so many body bytes, and hold the connection open. */
+  /** Stop sending after this many bytes of the body, and keep the connection open. */
   readonly stallAfter?: number;
   /** Turn over a bit of this byte of the body. */
   readonly corruptAt?: number;
@@ -69,7 +69,7 @@ export interface RegistryProxy {
   readonly port: number;
   readonly url: string;
   readonly requests: ProxiedRequest[];
-  /** Called for each request; return what should go wrong with it. */
+  /** Called for each request; return the fault to inject. */
   fault: ((request: ProxiedRequest, index: number) => Fault | null) | null;
   /** Connections accepted so far. */
   readonly connections: number;
@@ -210,7 +210,7 @@ class ReverseProxy implements RegistryProxy {
         }
         if (response.destroyed) return;
         if (entry.bytes === fault.resetAfter) {
-          // What was written must arrive before the reset overtakes it.
+          // The bytes that were written must arrive before the reset overtakes them.
           setTimeout(() => response.socket?.resetAndDestroy(), 20);
           return;
         }

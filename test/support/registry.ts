@@ -34,7 +34,7 @@ export interface TestRegistry {
   readonly storage: string;
   /** Where the file of a blob is. */
   blobPath(digest: string): string;
-  /** Copies an image of a layout ("oci:DIR:TAG", or whatever skopeo reads) to "name:tag"; "v2s2" are Docker's media types. */
+  /** Copies an image of a layout ("oci:DIR:TAG", or another source that skopeo reads) to "name:tag"; "v2s2" are Docker's media types. */
   push(from: string, to: string, format?: 'oci' | 'v2s2'): Promise<void>;
   stop(): Promise<void>;
 }
@@ -76,7 +76,7 @@ export async function startRegistry(options: RegistryOptions = {}): Promise<Test
     // JSON is YAML.
     const configPath = join(directory, 'config.yml');
     await writeFile(configPath, JSON.stringify(config));
-    // It dies with us, even if we are killed and stop() never runs.
+    // It dies with this process, even if that is killed and stop() never runs.
     const child = spawn('setpriv', ['--pdeathsig', 'KILL', 'docker-registry', 'serve', configPath], {
       stdio: ['ignore', 'ignore', 'pipe'],
     });

@@ -7,7 +7,7 @@ import { type CheckpointState, encodeCheckpointState, GzipIndexer, NO_STATE } fr
 import type { BlobSource } from '../../src/lazy/index.js';
 import { ZstdIndexer } from '../../src/zstd/index.js';
 
-/** A layer with everything that LayerSet.open wants, and what it must give back. */
+/** A layer with everything that LayerSet.open needs, and the bytes that it must return. */
 export interface TestLayer {
   readonly raw: Uint8Array;
   readonly blob: Uint8Array;
@@ -163,7 +163,7 @@ export interface FakeRequest {
   aborted: boolean;
 }
 
-/** A registry in this process that remembers what was asked of it and misbehaves when told to. */
+/** A registry in this process that records its requests, and misbehaves when told to. */
 export class FakeSource implements BlobSource {
   readonly requests: FakeRequest[] = [];
   /** Bytes are passed through this before they leave. */

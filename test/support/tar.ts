@@ -25,7 +25,7 @@ export interface HeaderFields {
   dialect?: Dialect;
   /** 'signed' sums bytes as signed chars; a number is written as it is. */
   checksum?: 'signed' | number;
-  /** Writes numbers in base-256 whatever their size. */
+  /** Writes all numbers in base-256. */
   base256?: boolean;
   /** Last word on the block, before the checksum is made. */
   patch?: (block: Uint8Array) => void;
@@ -185,7 +185,7 @@ export function whiteout(path: string): Uint8Array {
   return file(`${path.slice(0, slash)}.wh.${path.slice(slash)}`);
 }
 
-/** Hides what lower layers have in a directory; '' is the root. */
+/** Hides the contents that lower layers have in a directory; '' is the root. */
 export const opaque = (directory: string): Uint8Array =>
   file(directory === '' ? '.wh..wh..opq' : `${directory}/.wh..wh..opq`);
 

@@ -8,7 +8,7 @@ export interface TokenServer {
   readonly realm: string;
   readonly service: string;
   readonly issuer: string;
-  /** What has been asked of it. */
+  /** The requests that it has received. */
   readonly requests: readonly {
     method: string;
     query: Record<string, string>;
