@@ -124,11 +124,11 @@ describe('the import graph', () => {
     for (const use of uses) expect(use).toMatch(/^readFileSync\(new URL\('\.\/[\w-]+\.wasm', import\.meta\.url\)\)/);
   });
 
-  it('has no cycle between files', () => {
+  it('has no cycle between files, type imports included', () => {
     const graph = new Map(
       shipped.map(({ file, text }) => [
         file,
-        importsOf(file, text.replaceAll(/^\s*(import|export) type\b[^;]*;/gm, ''))
+        importsOf(file, text)
           .filter(({ specifier, program }) => specifier.startsWith('.') && !program)
           .map(({ specifier }) => path.posix.join(path.posix.dirname(file), specifier).replace(/\.js$/, '.ts')),
       ]),

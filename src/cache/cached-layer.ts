@@ -1,6 +1,6 @@
 import type { SpanColumns } from '../archive/index.js';
-import { type SharedLayer, spanAt } from '../spans/index.js';
-import { Backoff } from './backoff.js';
+import { hide, isPresent, type SharedLayer, spanAt } from '../spans/index.js';
+import { DiskBackoff } from './disk-backoff.js';
 
 /** What lies in a span's place in the file, as far as the I/O thread knows. */
 export const Occupied = {
@@ -28,13 +28,12 @@ export class CachedLayer {
   /** `shared.fd` is the layer's file, to be written. Not: the disk refuses, and at most what an earlier run left is there to read. */
   attached = false;
   /** Opening the file. */
-  readonly opening = new Backoff();
+  readonly opening = new DiskBackoff();
   /** Spans that the disk may have lost or has taken in part, and that were in use when that was heard of: to be dropped. */
   readonly doubtful = new Set<number>();
   /** zstd-stream: the spans of the layer come and go together. */
   readonly whole: boolean;
-  #holds: Map<number, number> = new Map();
-  #pins = 0;
+  readonly #holds = new Map<number, number>();
 
   constructor(
     /** `<layer digest>.<table digest>` */
@@ -56,7 +55,7 @@ export class CachedLayer {
   }
 
   present(span: number): boolean {
-    return (Atomics.load(this.shared.generations, span) & 1) === 1;
+    return isPresent(this.shared, span);
   }
 
   /** True when bytes of an earlier run may be there: check them before fetching. */
@@ -86,27 +85,18 @@ export class CachedLayer {
     else this.#holds.set(span, holds - 1);
   }
 
-  /** A layer handed to the kernel (passthrough, EROFS device) must keep every byte it has shown. */
-  pin(): void {
-    this.#pins++;
-  }
-
-  unpin(): void {
-    this.#pins--;
-  }
-
   evictable(span: number): boolean {
-    return this.#pins === 0 && this.occupied[span] !== Occupied.no && !this.#holds.has(span);
+    return this.occupied[span] !== Occupied.no && !this.#holds.has(span);
   }
 
-  /** Nothing of it is held or pinned: it may go as a whole. */
+  /** Nothing of it is held: it may go as a whole. */
   get idle(): boolean {
-    return this.#pins === 0 && this.#holds.size === 0;
+    return this.#holds.size === 0;
   }
 
   /** Readers of the span go the miss path from now on; its bytes stay where they are. */
   hide(span: number): void {
-    if (this.present(span)) Atomics.add(this.shared.generations, span, 1);
+    hide(this.shared, span);
   }
 
   /** Hides a span that the disk may have lost, or has not taken, until it is dropped. */

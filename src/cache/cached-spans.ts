@@ -1,9 +1,10 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type SpanColumns, spanTableDigest } from '../archive/index.js';
+import type { SpanColumns } from '../archive/index.js';
 import { ClipError, crc32 } from '../bytes/index.js';
 import { dataExtents } from './extents.js';
+import { spanFileName } from './span-file-name.js';
 
 /** A clipd may be writing the span at this moment: what is wrong is looked at again after so long. */
 const SECOND_LOOK_MS = 300;
@@ -20,7 +21,7 @@ export class CachedSpans {
 
   constructor(directory: string, layers: readonly { readonly digest: string; readonly table: SpanColumns }[]) {
     this.#files = layers.map(({ digest, table }) => {
-      const name = `${digest.slice(digest.indexOf(':') + 1)}.${spanTableDigest(table)}`;
+      const name = spanFileName(digest, table);
       try {
         return { fd: openSync(join(directory, 'spans', name), 'r'), table, digest };
       } catch (cause) {

@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import {
   closeSync,
   constants,
@@ -15,16 +14,13 @@ import { dirname, join } from 'node:path';
 import { decodeSpanTable, type SpanColumns } from '../archive/index.js';
 import { ClipError, Cursor } from '../bytes/index.js';
 import { tryLock } from '../linux/index.js';
+import { isTableOf, parseSpanFileName, TABLE_SUFFIX } from './span-file-name.js';
 
 /**
  * Raised whenever the files in `spans/` change their meaning. A cache of another version is discarded (docs/architecture.md,
  * "Persisted state and what is only in memory").
  */
 export const CACHE_FORMAT = 'clip span cache 2';
-
-/** `<layer digest>.<sha256 of the span table>`, both in hex; `.table` beside it holds the table itself. */
-export const SPAN_FILE = /^([0-9a-f]{32,128})\.([0-9a-f]{64})$/;
-export const TABLE_SUFFIX = '.table';
 
 export interface CacheOwner {
   readonly pid: number;
@@ -156,8 +152,7 @@ export function readOwner(path: string): CacheOwner | null {
 export function readTable(path: string): SpanColumns | null {
   try {
     const bytes = readFileSync(path + TABLE_SUFFIX);
-    const digest = createHash('sha256').update(bytes).digest('hex');
-    return path.endsWith(`.${digest}`) ? decodeSpanTable(new Cursor(bytes, path + TABLE_SUFFIX)) : null;
+    return isTableOf(path, bytes) ? decodeSpanTable(new Cursor(bytes, path + TABLE_SUFFIX)) : null;
   } catch {
     return null;
   }
@@ -230,5 +225,5 @@ function unusable(path: string, cause: unknown): ClipError {
 
 /** The layer files of a cache directory, by name. */
 export function spanFiles(spans: string): string[] {
-  return listDirectory(spans).filter((name) => SPAN_FILE.test(name));
+  return listDirectory(spans).filter((name) => parseSpanFileName(name) !== null);
 }

@@ -18,7 +18,7 @@ export {
   type S3Options,
   serveContentCache,
 } from './content/index.js';
-export { type CacheOwner, readOwner, SPAN_FILE } from './directory.js';
+export { type CacheOwner, readOwner } from './directory.js';
 export {
   type CachedFile,
   type CacheSummary,
@@ -28,3 +28,4 @@ export {
   verifyCache,
 } from './inspect.js';
 export { type EvictionRight, SpanCache, type SpanCacheOptions, type SpanCacheStats } from './span-cache.js';
+export { parseSpanFileName } from './span-file-name.js';

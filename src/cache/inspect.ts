@@ -4,8 +4,9 @@ import type { SpanColumns } from '../archive/index.js';
 import { crc32 } from '../bytes/index.js';
 import { punchHole, tryLock } from '../linux/index.js';
 import { spanAt } from '../spans/index.js';
-import { CacheDirectory, type CacheOwner, listDirectory, readOwner, readTable, SPAN_FILE } from './directory.js';
+import { CacheDirectory, type CacheOwner, listDirectory, readOwner, readTable } from './directory.js';
 import { dataExtents } from './extents.js';
+import { parseSpanFileName } from './span-file-name.js';
 
 /** A cache directory as it lies on disk: what `clipctl cache` shows. None of this needs its owner. */
 export interface CachedFile {
@@ -45,13 +46,12 @@ export function listCache(directory: string): CachedFile[] {
   const spans = join(directory, 'spans');
   const files: CachedFile[] = [];
   for (const name of listDirectory(spans)) {
-    const match = SPAN_FILE.exec(name);
-    const stat = match && statSync(join(spans, name), { throwIfNoEntry: false });
-    if (!match || !stat) continue;
+    const parts = parseSpanFileName(name);
+    const stat = parts && statSync(join(spans, name), { throwIfNoEntry: false });
+    if (!parts || !stat) continue;
     const table = readTable(join(spans, name));
     files.push({
-      layer: `sha256:${match[1]}`,
-      table: match[2]!,
+      ...parts,
       kind: table?.kind ?? 'unknown',
       layerBytes: stat.size,
       usedBytes: stat.blocks * 512,
@@ -81,10 +81,10 @@ export function verifyCache(directory: string, onFile: (file: VerifiedFile) => v
   const owned = CacheDirectory.open(directory, 'clipctl cache verify');
   try {
     for (const name of listDirectory(owned.spans)) {
-      const match = SPAN_FILE.exec(name);
-      if (!match) continue;
+      const parts = parseSpanFileName(name);
+      if (parts === null) continue;
       const path = join(owned.spans, name);
-      onFile({ layer: `sha256:${match[1]}`, table: match[2]!, ...verifyFile(path, readTable(path)) });
+      onFile({ ...parts, ...verifyFile(path, readTable(path)) });
     }
   } finally {
     owned.release();

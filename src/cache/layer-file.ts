@@ -10,7 +10,8 @@ import {
 } from 'node:fs';
 import { encodeSpanTable, type SpanColumns } from '../archive/index.js';
 import type { CachedLayer } from './cached-layer.js';
-import { isDiskTrouble, TABLE_SUFFIX } from './directory.js';
+import { isDiskTrouble } from './directory.js';
+import { TABLE_SUFFIX } from './span-file-name.js';
 
 /** Opens or makes a layer's file, of the layer's size, with its table beside it for `clipctl cache verify`. */
 export function openSpanFile(path: string, table: SpanColumns): number {
@@ -20,7 +21,7 @@ export function openSpanFile(path: string, table: SpanColumns): number {
     if (fstatSync(fd).size !== size) ftruncateSync(fd, size);
     const encoded = encodeSpanTable(table);
     if (sizeOf(path + TABLE_SUFFIX) !== encoded.length) writeFileSync(path + TABLE_SUFFIX, encoded, { mode: 0o600 });
-    touch(fd);
+    stampMount(fd);
     return fd;
   } catch (error) {
     closeSync(fd);
@@ -37,7 +38,7 @@ export function openPlaceholder(): number {
 }
 
 /** Between runs a file's mtime says when it was last mounted. */
-export function touch(fd: number): void {
+export function stampMount(fd: number): void {
   try {
     const now = Date.now() / 1000;
     futimesSync(fd, now, now);

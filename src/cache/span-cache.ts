@@ -1,16 +1,17 @@
 import { closeSync, constants, fstatSync, openSync, statfsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { type SpanColumns, spanTableDigest } from '../archive/index.js';
+import type { SpanColumns } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import { punchHole, replaceDescriptor, writebackError } from '../linux/index.js';
 import { type Logger, Metrics, silentLogger } from '../metrics/index.js';
 import type { SharedLayer } from '../spans/index.js';
-import { Backoff } from './backoff.js';
 import { CachedLayer, Occupied } from './cached-layer.js';
 import { CacheDirectory, readTable, spanFiles } from './directory.js';
+import { DiskBackoff } from './disk-backoff.js';
 import { dataExtents } from './extents.js';
-import { dropWhole, openPlaceholder, openSpanFile, touch } from './layer-file.js';
+import { dropWhole, openPlaceholder, openSpanFile, stampMount } from './layer-file.js';
 import { leastRecentlyUsed } from './lru.js';
+import { spanFileName } from './span-file-name.js';
 import { UnmountedFiles } from './unmounted.js';
 
 export interface SpanCacheOptions {
@@ -72,9 +73,9 @@ export class SpanCache {
   readonly #counters;
   #holePunching = true;
   /** Writes of spans. */
-  readonly #writes = new Backoff();
+  readonly #writes = new DiskBackoff();
   /** Opening the directory. */
-  readonly #opens = new Backoff();
+  readonly #opens = new DiskBackoff();
   #lastWrite = 0;
   #watching: NodeJS.Timeout | null = null;
 
@@ -159,7 +160,7 @@ export class SpanCache {
    * refuses, every read of the layer is a miss until it gets its file later.
    */
   layer(digest: string, table: SpanColumns): CachedLayer {
-    const key = `${digest.slice(digest.indexOf(':') + 1)}.${spanTableDigest(table)}`;
+    const key = spanFileName(digest, table);
     let layer = this.#layers.get(key);
     if (layer === undefined) {
       layer = this.#openLayer(key, table);
@@ -179,7 +180,7 @@ export class SpanCache {
       const code = writebackError(fd);
       if (code !== null) this.#lost(layer, code);
       const bytes = fstatSync(fd).blocks * 512;
-      touch(fd);
+      stampMount(fd);
       this.#unmounted.add(layer.path, bytes);
     }
     closeSync(fd);

@@ -1,7 +1,8 @@
 import { closeSync, constants, fstatSync, ftruncateSync, openSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Logger } from '../metrics/index.js';
-import { listDirectory, SPAN_FILE, TABLE_SUFFIX } from './directory.js';
+import { listDirectory } from './directory.js';
+import { parseSpanFileName, TABLE_SUFFIX } from './span-file-name.js';
 
 /** One step of shortening a file. Sparse tails may free less than that: the loop looks at the blocks. */
 const STEP = 16 * 1024 * 1024;
@@ -26,7 +27,8 @@ export class UnmountedFiles {
       if (isTable) continue;
       const stat = statSync(path, { throwIfNoEntry: false });
       if (stat === undefined) continue;
-      if (SPAN_FILE.test(name) && stat.isFile()) found.push({ path, bytes: stat.blocks * 512, lastUse: stat.mtimeMs });
+      if (parseSpanFileName(name) !== null && stat.isFile())
+        found.push({ path, bytes: stat.blocks * 512, lastUse: stat.mtimeMs });
       else rmSync(path, { recursive: true, force: true });
     }
     found.sort((a, b) => a.lastUse - b.lastUse);

@@ -6,12 +6,12 @@ import { LEADERSHIP_WORDS, Leadership } from './leadership.js';
 import { replyError, requestResend } from './replies.js';
 import {
   COUNTERS,
-  Counter,
   type FromWorker,
   type FuseCounters,
   type FuseMountSpec,
   type ReadMiss,
   type ToWorker,
+  WorkerCounter,
   type WorkerSetup,
 } from './worker-protocol.js';
 
@@ -278,7 +278,7 @@ export class FusePool {
   /** Sums over the workers since start. */
   stats(): FuseCounters {
     const sums = {} as FuseCounters;
-    for (const [name, index] of Object.entries(Counter) as [keyof FuseCounters, number][]) {
+    for (const [name, index] of Object.entries(WorkerCounter) as [keyof FuseCounters, number][]) {
       sums[name] = this.#workers.reduce((sum, worker) => sum + worker.counters[index]!, 0);
     }
     return sums;

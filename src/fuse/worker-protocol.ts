@@ -50,12 +50,12 @@ export interface WorkerSetup {
   /** One Int32: 1 = leave. Set before the eventfd is written. */
   readonly stop: Int32Array;
   readonly eventFd: number;
-  /** By {@link Counter}. Only the worker writes. */
+  /** By {@link WorkerCounter}. Only the worker writes. */
   readonly counters: Float64Array;
   readonly control: import('node:worker_threads').MessagePort;
 }
 
-export const Counter = {
+export const WorkerCounter = {
   requests: 0,
   /** READ requests answered from the span cache, their bytes, and the spans they touched. */
   hits: 1,
@@ -70,4 +70,4 @@ export const Counter = {
 } as const;
 export const COUNTERS = 8;
 
-export type FuseCounters = Record<keyof typeof Counter, number>;
+export type FuseCounters = Record<keyof typeof WorkerCounter, number>;

@@ -10,7 +10,13 @@ import { Dispatcher, Outcome, type ServedImage } from './dispatch.js';
 import { Leadership } from './leadership.js';
 import { SpinPolicy } from './spin-policy.js';
 import { REQUEST_SIZE, WorkerMemory } from './worker-memory.js';
-import { Counter, type FromWorker, type FuseMountSpec, type ToWorker, type WorkerSetup } from './worker-protocol.js';
+import {
+  type FromWorker,
+  type FuseMountSpec,
+  type ToWorker,
+  WorkerCounter,
+  type WorkerSetup,
+} from './worker-protocol.js';
 
 const WAKE = 0xffff_ffff;
 const MAX_EVENTS = 64;
@@ -46,8 +52,8 @@ function post(message: FromWorker): void {
 }
 
 dispatcher.onFault = (error) => {
-  counters[Counter.faults]!++;
-  if (counters[Counter.faults]! <= MAX_FAULT_REPORTS) {
+  counters[WorkerCounter.faults]!++;
+  if (counters[WorkerCounter.faults]! <= MAX_FAULT_REPORTS) {
     post({ type: 'fault', mountId: current.id, cause: error instanceof Error ? error.message : String(error) });
   }
 };
@@ -108,7 +114,7 @@ function serve(mount: Mount): void {
     }
     if (i > 0) leadership.callHelper(); // a queue has formed
     companion.taken(dispatcher.thread);
-    counters[Counter.requests]!++;
+    counters[WorkerCounter.requests]!++;
     answer(mount, dispatcher.handle(mount, length));
     companion.answered(leadership.leader);
   }
@@ -122,11 +128,11 @@ function answer(mount: Mount, outcome: number): void {
       dispatcher.onFault(new Error(`the kernel refused a reply: errno ${-written}`));
     }
   } else if (outcome === Outcome.miss) {
-    counters[Counter.misses]!++;
+    counters[WorkerCounter.misses]!++;
     const { unique, missNid: nid, missOffset: offset, missSize: size } = dispatcher;
     post({ type: 'miss', miss: { mountId: mount.id, unique, nid, offset, size } });
   } else if (outcome === Outcome.interrupt) {
-    counters[Counter.interrupts]!++;
+    counters[WorkerCounter.interrupts]!++;
     post({ type: 'interrupt', mountId: mount.id, own: dispatcher.unique, unique: dispatcher.interrupted });
   }
 }
@@ -151,10 +157,10 @@ function wait(): number {
 
 function publishCounters(): void {
   const { readPath } = dispatcher;
-  counters[Counter.hits] = readPath.hits;
-  counters[Counter.hitBytes] = readPath.hitBytes;
-  counters[Counter.spanHits] = readPath.spanHits;
-  counters[Counter.changed] = readPath.changed;
+  counters[WorkerCounter.hits] = readPath.hits;
+  counters[WorkerCounter.hitBytes] = readPath.hitBytes;
+  counters[WorkerCounter.spanHits] = readPath.spanHits;
+  counters[WorkerCounter.changed] = readPath.changed;
 }
 
 epoll.add(setup.eventFd, WAKE, false);

@@ -1,19 +1,16 @@
+import type { LayerSpans } from '../spans/index.js';
 import { PRIORITIES, Priority } from './inflate-tasks.js';
-import type { SpanJob } from './job.js';
+import type { JobCarrier, SpanJob } from './job.js';
 
-/** What the queue asks of a layer. */
+/** What the queue needs of a layer. */
 export interface QueuedLayer {
+  readonly spans: LayerSpans;
   /** The job of a span if there is one. */
   job(span: number): SpanJob | undefined;
-  /** Bytes of the blob that spans [first, end) cover. */
-  compressedBytes(first: number, end: number): number;
-  /** Number of spans. */
-  readonly count: number;
-  /** Where in the blob a span begins and ends. */
-  byteStart(span: number): number;
-  byteEnd(span: number): number;
-  /** Fetches the spans' bytes in one request; resolves, never rejects, when the request is over. */
+  /** Fetches the spans' bytes in one request. Resolves, never rejects, when the request is over. */
   fetch(jobs: readonly SpanJob[]): Promise<void>;
+  /** Ends a job that was waiting here and is not wanted any more. */
+  abandon(job: SpanJob): void;
 }
 
 /** Requests in flight over all layers; oci/ keeps as many connections. Requests of waiting readers may use them all. */
@@ -44,7 +41,7 @@ const MAX_REQUEST_BYTES = 8 * 1024 * 1024;
  * Spans that wait for a request. Neighbours of one layer go out together; more urgent ones first. A burst of misses is
  * seen whole before the first request leaves, because the queue is looked at when the event loop has delivered them all.
  */
-export class FetchQueue {
+export class FetchQueue implements JobCarrier {
   readonly #waiting: Map<SpanJob, QueuedLayer>[] = PRIORITIES.map(() => new Map());
   #active = 0;
   #background = 0;
@@ -64,18 +61,19 @@ export class FetchQueue {
 
   add(layer: QueuedLayer, job: SpanJob): void {
     job.phase = 'queued';
-    job.carrier = null;
+    job.carrier = this;
     this.#waiting[job.priority]!.set(job, layer);
     this.wake();
   }
 
-  remove(job: SpanJob): void {
+  reconsider(job: SpanJob): void {
+    const layer = this.#waiting[job.priority]!.get(job);
     this.#waiting[job.priority]!.delete(job);
+    layer?.abandon(job);
   }
 
   /** A waiting or running job has become more urgent. */
   raise(job: SpanJob, priority: Priority): void {
-    if (priority >= job.priority) return;
     const layer = this.#waiting[job.priority]!.get(job);
     this.#waiting[job.priority]!.delete(job);
     job.priority = priority;
@@ -117,6 +115,7 @@ export class FetchQueue {
   /** The job and its waiting neighbours. A reader's request takes its read-ahead along, but nothing less urgent. */
   #run(layer: QueuedLayer, job: SpanJob, priority: Priority): SpanJob[] {
     if (job.mismatches > 0) return [job]; // a second try goes alone: what was wrong may have been its neighbourhood
+    const { spans } = layer;
     const run = [job];
     const limit = Math.max(priority, Priority.readahead);
     const joins = (other: SpanJob | undefined): other is SpanJob =>
@@ -128,15 +127,15 @@ export class FetchQueue {
     /** The next one from `span` on, in steps of 1 or -1: the neighbour, or what lies across a small gap. */
     const next = (span: number, step: 1 | -1): SpanJob | undefined => {
       if (priority !== Priority.prefetch) return layer.job(span);
-      for (let at = span; at >= 0 && at < layer.count && Math.abs(at - span) <= JOIN_GAP_SPANS; at += step) {
-        const gap = step > 0 ? layer.byteStart(at) - layer.byteStart(span) : layer.byteEnd(span) - layer.byteEnd(at);
+      for (let at = span; at >= 0 && at < layer.spans.count && Math.abs(at - span) <= JOIN_GAP_SPANS; at += step) {
+        const gap = step > 0 ? spans.byteStart(at) - spans.byteStart(span) : spans.byteEnd(span) - spans.byteEnd(at);
         if (gap > JOIN_GAP_BYTES) return undefined;
         const other = layer.job(at);
         if (joins(other)) return other;
       }
       return undefined;
     };
-    const fits = (from: number, end: number): boolean => layer.compressedBytes(from, end) <= MAX_REQUEST_BYTES;
+    const fits = (from: number, end: number): boolean => spans.compressedBytes(from, end) <= MAX_REQUEST_BYTES;
     for (;;) {
       const [first, last] = [run[0]!.span, run.at(-1)!.span];
       const [before, after] = [next(first - 1, -1), next(last + 1, 1)];
@@ -149,14 +148,15 @@ export class FetchQueue {
   #start(priority: Priority, layer: QueuedLayer, run: readonly SpanJob[]): void {
     const background = priority !== Priority.demand;
     this.#active++;
-    const bytes = layer.compressedBytes(run[0]!.span, run.at(-1)!.span + 1);
+    const bytes = layer.spans.compressedBytes(run[0]!.span, run.at(-1)!.span + 1);
     if (background) {
       this.#background++;
       this.#backgroundBytes += bytes;
     }
     for (const job of run) {
-      this.remove(job);
+      this.#waiting[job.priority]!.delete(job);
       job.phase = 'fetching';
+      job.carrier = null;
       job.fetchedAs = job.priority;
     }
     void layer.fetch(run).finally(() => {
@@ -171,12 +171,12 @@ export class FetchQueue {
 }
 
 /** Cuts a list of jobs in span order where what is missing between them (the content cache had it, say) is more than a small gap. */
-export function neighbours(jobs: readonly SpanJob[], layer: Pick<QueuedLayer, 'byteStart' | 'byteEnd'>): SpanJob[][] {
+export function neighbours(jobs: readonly SpanJob[], spans: LayerSpans): SpanJob[][] {
   const runs: SpanJob[][] = [];
   for (const job of jobs) {
     const run = runs.at(-1);
     const last = run?.at(-1)?.span ?? Number.NaN;
-    const gap = job.priority >= Priority.prefetch && layer.byteStart(job.span) - layer.byteEnd(last) <= JOIN_GAP_BYTES;
+    const gap = job.priority >= Priority.prefetch && spans.byteStart(job.span) - spans.byteEnd(last) <= JOIN_GAP_BYTES;
     if (run !== undefined && (last + 1 === job.span || gap)) run.push(job);
     else runs.push([job]);
   }

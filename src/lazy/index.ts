@@ -1,14 +1,16 @@
 /**
  * Fetching: one job per missing span, the queue of requests, the inflate workers that check and store, and in ahead/ the fetching
  * of bytes that no reader waits for yet. It knows layers and spans, not files, mounts or FUSE. Runs in the I/O thread of a server;
- * inflate-worker.ts and span-work.ts run in the inflate workers.
+ * inflate-worker.ts, span-work.ts and span-decoder.ts run in the inflate workers.
  */
 
-export type { AheadProgress, FillOptions } from './ahead/by-profile.js';
-export type { FollowedImage, Follower } from './ahead/by-reference.js';
+export type { FollowedImage, Follower, LayerPiece } from './ahead/by-reference.js';
+export type { FillPace } from './ahead/fill.js';
+export type { AheadProgress } from './ahead/span-runner.js';
 export { InflatePool, type InflatePoolOptions } from './inflate-pool.js';
 export { Priority } from './inflate-tasks.js';
-export { LayerSet, type LayerSetOptions, type OpenLayer, type OpenLayerOptions } from './layer-set.js';
+export type { LayerClaim } from './layer-claim.js';
+export { LayerSet, type LayerSetOptions, type OpenLayerOptions } from './layer-set.js';
 export type { LazyLayer } from './lazy-layer.js';
 export {
   PROFILE_FORMAT,
@@ -20,7 +22,6 @@ export {
   type TouchedRange,
   touchedRanges,
 } from './profile.js';
-export type { BlobSource } from './range-request.js';
 export { type SpanLayers, SpanReader } from './span-reader.js';
-export type { FileHint, LayerProvider, ReadOptions } from './types.js';
+export type { BlobSource, FileHint, LayerProvider, ReadOptions } from './types.js';
 export { verifySpans } from './verify-cache.js';

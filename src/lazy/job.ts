@@ -1,36 +1,36 @@
 import { ClipError } from '../bytes/index.js';
 import { Priority, type Task } from './inflate-tasks.js';
+import type { LayerProvider } from './types.js';
 
 /** A verified span: its bytes, or null when they are in the layer's cache file (its generation was odd at that moment). */
 export type SpanResult = Uint8Array | null;
 
-/** Who can give up on a job that is under way. */
+/** What a job waits in: the queue, a request, a stream. */
 export interface JobCarrier {
-  /** A job lost its last reader: stop if none of the others is wanted either. */
-  reconsider(): void;
+  /** The job has lost its last reader: drop it, or the whole request if no other job of it is wanted. */
+  reconsider(job: SpanJob): void;
 }
 
-/** The one fetch of a span; all readers of the span wait for it meanwhile (docs/architecture.md, "Invariant 2"). */
+/** The one fetch of one span that is under way; all readers of the span share it (docs/architecture.md, "Invariant 2"). */
 export class SpanJob {
   /** Readers blocked on it. */
   waiters = 0;
-  /** Somebody wants it without waiting: read-ahead, prefetch, fill. */
+  /** Wanted without a reader that waits: by read-ahead, prefetch or fill. */
   background = false;
-  /** How it was asked for when its bytes were: that is how they are accounted. */
+  /** Its priority when its bytes were asked for. They are accounted under it. */
   fetchedAs: Priority = Priority.demand;
   /** Times its bytes turned out wrong. */
   mismatches = 0;
   /** Times a source did not give them. */
   failures = 0;
-  /** What is being inflated came from the content cache, or it was found wrong there and must not be asked again. */
+  /** Whether the bytes at hand came from the content cache, or were wrong there and are not asked for there again. */
   content: 'untried' | 'used' | 'poisoned' = 'untried';
-  /** The source that is asked, in the order of the layer's providers. */
-  provider = 0;
   phase: 'queued' | 'fetching' | 'inflating' = 'queued';
+  /** Null while it cannot be given up: it is being looked up in the content cache, or inflated. */
   carrier: JobCarrier | null = null;
   /** What an inflate worker was given for it. */
   task: Task | null = null;
-  /** Called when it becomes what a reader waits for. */
+  /** Called when a reader begins to wait for it. */
   onUrgent: () => void = () => {};
   #priority: Priority;
   readonly promise: Promise<SpanResult>;
@@ -40,13 +40,15 @@ export class SpanJob {
   constructor(
     readonly span: number,
     priority: Priority,
+    /** Whose source is asked, and whose checkpoint state is used. */
+    public provider: LayerProvider,
   ) {
     this.#priority = priority;
     this.promise = new Promise((resolve, reject) => {
       this.resolve = resolve;
       this.reject = reject;
     });
-    // A background job may fail without anybody waiting: it was counted and logged where it failed.
+    // A background job may fail with no reader waiting: the failure was counted and logged where it happened.
     this.promise.catch(() => {});
   }
 
@@ -64,8 +66,15 @@ export class SpanJob {
   }
 }
 
+/** Gets spans that are not in the cache: each job that is added ends through SpanJobs. */
+export interface SpanFetcher {
+  add(job: SpanJob): void;
+  /** The layer is being closed: frees what is held between fetches. */
+  close(): void;
+}
+
 export function abandoned(what: string): ClipError {
-  return new ClipError('ABORTED', `${what}: nobody waits for it any more`);
+  return new ClipError('ABORTED', `${what}: no reader waits for it any more`);
 }
 
 export function aborted(what: string, reason: unknown): ClipError {

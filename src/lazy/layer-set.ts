@@ -2,19 +2,16 @@ import type { LayerMeta, SpanTable } from '../archive/index.js';
 import { type ContentCache, ContentTier, type SpanCache } from '../cache/index.js';
 import { type Logger, Metrics, silentLogger } from '../metrics/index.js';
 import { Activity } from './activity.js';
-import {
-  type AheadContext,
-  type AheadProgress,
-  type FillOptions,
-  fill,
-  newProgress,
-  prefetch,
-} from './ahead/by-profile.js';
+import { prefetchProfile } from './ahead/by-profile.js';
 import { type FollowedImage, Follower } from './ahead/by-reference.js';
+import { type FillPace, fill } from './ahead/fill.js';
+import { type AheadContext, type AheadProgress, newProgress } from './ahead/span-runner.js';
 import { BufferPool } from './buffers.js';
-import { type LazyCounters, lazyCounters } from './counters.js';
+import type { LayerContext } from './context.js';
+import { lazyCounters } from './counters.js';
 import { FetchQueue } from './fetch-queue.js';
 import type { InflatePool } from './inflate-pool.js';
+import { LayerClaim } from './layer-claim.js';
 import { LazyLayer } from './lazy-layer.js';
 import { MemoryLru } from './memory-lru.js';
 import type { LayerProvider } from './types.js';
@@ -32,38 +29,17 @@ export interface LayerSetOptions {
   readonly memoryBytes?: number;
 }
 
-/** What the layers of one set share. */
-export interface LayerContext {
-  readonly cache: SpanCache;
-  readonly pool: InflatePool;
-  readonly queue: FetchQueue;
-  readonly buffers: BufferPool;
-  readonly memory: MemoryLru;
-  readonly counters: LazyCounters;
-  readonly log: Logger;
-  readonly readahead: boolean;
-  readonly content: ContentTier | null;
-  readonly activity: Activity;
-}
-
 export interface OpenLayerOptions extends LayerProvider {
   readonly meta: LayerMeta;
   readonly table: SpanTable;
 }
 
-/** A claim on a layer; `layer` is shared by all that opened the same layer with the same span table. */
-export interface OpenLayer {
-  readonly layer: LazyLayer;
-  /** No read of this claim may be under way, and no FUSE worker may use `layer.shared` for it any more. */
-  close(): void;
-}
-
 const DEFAULT_MEMORY_BYTES = 64 * 1024 * 1024;
-/** Compressed bytes in flight or waiting for a worker, beyond which nothing is fetched that nobody waits for. */
+/** Compressed bytes in flight or waiting for a worker, beyond which nothing is fetched ahead. */
 const MAX_BACKGROUND_BUFFERS = 64 * 1024 * 1024;
-/** Inflated bytes waiting for each worker, likewise: four spans of 2 MiB, or a profile's many small ones, which come all at once. */
+/** Inflated bytes waiting for each worker, likewise: four spans of 2 MiB, or a profile's many small ones, which all come together. */
 const MAX_BACKLOG_BYTES = 8 * 1024 * 1024;
-/** How often progress of sequential readers is looked at: they are answered by workers and do not tell. */
+/** How often the progress of sequential readers is looked at: FUSE workers answer them and send no message. */
 const WATCH_MS = 5;
 
 /** All lazily fetched layers of a process: one queue, one cache, one pool, and one LazyLayer per layer and span table. */
@@ -96,14 +72,14 @@ export class LayerSet {
     metrics.gauge('requestsActive', 'Range requests under way', () => queue.active);
     metrics.gauge('spansQueued', 'Spans that wait for a request', () => queue.waiting);
     metrics.gauge('memoryCacheBytes', 'Span bytes in memory for lack of a disk cache', () => memory.bytes);
-    // Settles the accounts of read-ahead whenever somebody looks at them.
+    // Settles the accounts of read-ahead whenever metrics are read.
     metrics.addSource(() => {
       for (const layer of this.#layers.values()) layer.settleUnread();
       return {};
     });
   }
 
-  open(options: OpenLayerOptions): OpenLayer {
+  open(options: OpenLayerOptions): LayerClaim {
     const { cache } = this.#context;
     const cached = cache.layer(options.meta.digest, options.table);
     let layer = this.#layers.get(cached.key);
@@ -116,23 +92,17 @@ export class LayerSet {
     const opened = layer;
     const provider: LayerProvider = { source: options.source, readState: (span) => options.readState(span) };
     opened.addProvider(provider);
-    let closed = false;
-    return {
-      layer: opened,
-      close: () => {
-        if (closed) return;
-        closed = true;
-        if (!opened.removeProvider(provider)) {
-          cache.release(cached);
-          return;
-        }
-        opened.shutDown();
-        this.#layers.delete(cached.key);
-        this.#watching.delete(opened);
-        // Workers may be writing what was fetched ahead: the file stays open until they are done.
-        void opened.drained().then(() => cache.release(cached));
-      },
-    };
+    return new LayerClaim(opened, provider, () => {
+      if (!opened.removeProvider(provider)) {
+        cache.release(cached);
+        return;
+      }
+      opened.shutDown();
+      this.#layers.delete(cached.key);
+      this.#watching.delete(opened);
+      // Workers may be writing what was fetched ahead: the file stays open until they are done.
+      void opened.drained().then(() => cache.release(cached));
+    });
   }
 
   /**
@@ -140,41 +110,41 @@ export class LayerSet {
    * cache's cap. `progress` is live; `finished` resolves when all have come, were given up or called off, and never rejects.
    */
   prefetch(
-    layers: readonly OpenLayer[],
+    claims: readonly LayerClaim[],
     profile: { readonly layer: Uint32Array; readonly span: Uint32Array },
     signal?: AbortSignal,
   ): { progress: AheadProgress; finished: Promise<void> } {
-    const lazy = layers.map((open) => open.layer);
     let bytes = 0;
-    for (const [i, span] of profile.span.entries()) bytes += lazy[profile.layer[i]!]!.compressedBytes(span, span + 1);
+    for (const [i, span] of profile.span.entries()) {
+      bytes += claims[profile.layer[i]!]!.layer.spans.compressedBytes(span, span + 1);
+    }
     const progress = newProgress(profile.span.length, bytes);
-    return { progress, finished: prefetch(lazy, profile, this.#ahead, progress, signal) };
+    return { progress, finished: prefetchProfile(claims, profile, this.#ahead, progress, signal) };
   }
 
   /** Fetches all that is missing while readers are quiet. `progress` is live. */
-  fill(layers: readonly OpenLayer[], options: FillOptions = {}): { progress: AheadProgress; finished: Promise<void> } {
-    const lazy = layers.map((open) => open.layer);
-    let [spans, bytes] = [0, 0];
-    for (const layer of lazy) {
-      spans += layer.count;
-      for (let span = 0; span < layer.count; span++) bytes += layer.compressedBytes(span, span + 1);
+  fill(claims: readonly LayerClaim[], pace: FillPace = {}): { progress: AheadProgress; finished: Promise<void> } {
+    let [count, bytes] = [0, 0];
+    for (const { layer } of claims) {
+      const { spans } = layer;
+      count += spans.count;
+      for (let span = 0; span < spans.count; span++) bytes += spans.compressedBytes(span, span + 1);
     }
-    const progress = newProgress(spans, bytes);
-    return { progress, finished: fill(lazy, this.#ahead, progress, options) };
+    const progress = newProgress(count, bytes);
+    return { progress, finished: fill(claims, this.#ahead, progress, pace) };
   }
 
   /** Fetches ahead what the files that are read lead to. The caller closes it before the layers. */
-  follow(layers: readonly OpenLayer[], image: Omit<FollowedImage, 'layers' | 'hasRoom'>): Follower {
+  follow(layers: readonly LayerClaim[], image: Omit<FollowedImage, 'layers' | 'hasRoom'>): Follower {
     const { cache } = this.#context;
-    const lazy = layers.map((open) => open.layer);
-    return new Follower({ ...image, layers: lazy, hasRoom: (bytes) => cache.hasRoom(bytes) });
+    return new Follower({ ...image, layers, hasRoom: (bytes) => cache.hasRoom(bytes) });
   }
 
   get #ahead(): AheadContext {
     const { cache, activity } = this.#context;
     return {
       hasRoom: (bytes) => cache.hasRoom(bytes),
-      ready: (layer) => cache.ready(layer.cached),
+      ready: ({ layer }) => cache.ready(layer.cached),
       quietFor: () => activity.quietFor,
     };
   }

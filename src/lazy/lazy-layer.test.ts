@@ -8,7 +8,8 @@ import { compressibleBytes, FakeSource, gzipLayer, type TestLayer, tarLayer } fr
 import { ClipError } from '../bytes/index.js';
 import type { SpanCacheOptions } from '../cache/index.js';
 import { InflatePool } from './inflate-pool.js';
-import type { LayerSetOptions, OpenLayer } from './layer-set.js';
+import type { LayerClaim } from './layer-claim.js';
+import type { LayerSetOptions } from './layer-set.js';
 
 const SPAN = 64 * 1024;
 const raw = compressibleBytes(40 * SPAN + 1234);
@@ -30,8 +31,8 @@ afterEach(() => {
 });
 
 interface Opened extends LazyTestLayer {
-  read: OpenLayer['layer']['read'];
-  lazy: OpenLayer['layer'];
+  read: LayerClaim['read'];
+  lazy: LayerClaim['layer'];
 }
 
 async function open(
@@ -43,7 +44,7 @@ async function open(
   const made = await openLazyLayer(what, directory, { pool, ...options }, cacheOptions);
   cleanup.push(made.close);
   const { layer: lazy } = made.opened;
-  return { ...made, lazy, read: (...args) => lazy.read(...args) };
+  return { ...made, lazy, read: (...args) => made.opened.read(...args) };
 }
 
 const same = (got: Uint8Array, offset: number): void => {
@@ -53,10 +54,10 @@ const same = (got: Uint8Array, offset: number): void => {
 describe('what is fetched', () => {
   test('a small read fetches exactly its span in one request, and a second one nothing', async () => {
     const { read, source, metrics, lazy } = await open();
-    const offset = lazy.table.layerOffset[7]! + 5000;
+    const offset = lazy.spans.table.layerOffset[7]! + 5000;
     same(await read(offset, 4096), offset);
     expect(source.requests).toMatchObject([
-      { start: Math.floor(lazy.table.bitOffset[7]! / 8), end: Math.ceil(lazy.table.bitOffset[8]! / 8) },
+      { start: Math.floor(lazy.spans.table.bitOffset[7]! / 8), end: Math.ceil(lazy.spans.table.bitOffset[8]! / 8) },
     ]);
     same(await read(offset + 100, 4096), offset + 100);
     expect(source.requests).toHaveLength(1);
@@ -65,7 +66,7 @@ describe('what is fetched', () => {
       spansFetched: 1,
       spanHits: 1,
       spanMisses: 1,
-      demandBytes: lazy.compressedBytes(7, 8),
+      demandBytes: lazy.spans.compressedBytes(7, 8),
       readaheadBytes: 0,
     });
     expect(lazy.shared.generations[7]).toBe(1);
@@ -74,22 +75,22 @@ describe('what is fetched', () => {
 
   test('a read across a boundary fetches two spans in one request that shares the boundary byte', async () => {
     const { read, source, lazy } = await open();
-    const offset = lazy.table.layerOffset[3]! - 100;
+    const offset = lazy.spans.table.layerOffset[3]! - 100;
     same(await read(offset, 200), offset);
     expect(source.requests).toMatchObject([
-      { start: Math.floor(lazy.table.bitOffset[2]! / 8), end: Math.ceil(lazy.table.bitOffset[4]! / 8) },
+      { start: Math.floor(lazy.spans.table.bitOffset[2]! / 8), end: Math.ceil(lazy.spans.table.bitOffset[4]! / 8) },
     ]);
   });
 
   test('neighbours asked for by different readers in one burst go out together; a gap makes a second request', async () => {
     const { read, source, lazy } = await open();
-    const at = (span: number): number => lazy.table.layerOffset[span]! + 10;
+    const at = (span: number): number => lazy.spans.table.layerOffset[span]! + 10;
     const spans = [12, 10, 11, 20];
     const got = await Promise.all(spans.map((span) => read(at(span), 50)));
     for (const [i, span] of spans.entries()) same(got[i]!, at(span));
     expect(source.requests.map((r) => r.start).sort((a, b) => a - b)).toEqual([
-      Math.floor(lazy.table.bitOffset[10]! / 8),
-      Math.floor(lazy.table.bitOffset[20]! / 8),
+      Math.floor(lazy.spans.table.bitOffset[10]! / 8),
+      Math.floor(lazy.spans.table.bitOffset[20]! / 8),
     ]);
   });
 
@@ -135,26 +136,26 @@ describe('what is fetched', () => {
       from.gate = () => Promise.reject(new ClipError('NETWORK', 'half a blob'));
     };
     refuse(source);
-    await expect(read(lazy.table.layerOffset[3]!, 10)).rejects.toMatchObject({ message: 'half a blob' });
+    await expect(read(lazy.spans.table.layerOffset[3]!, 10)).rejects.toMatchObject({ message: 'half a blob' });
     expect(source.requests.length).toBe(1);
     const others = [new FakeSource(layer.blob), new FakeSource(layer.blob)];
     for (const other of others) {
       const second = set.open({ ...layer, readState: (span) => layer.readState(span), source: other });
       cleanup.push(() => second.close());
     }
-    const offset = lazy.table.layerOffset[5]!;
+    const offset = lazy.spans.table.layerOffset[5]!;
     same(await read(offset, 2 * SPAN), offset);
     expect(others.map(({ requests }) => requests.length)).toEqual([1, 0]);
     expect(metrics.snapshot()).toMatchObject({ failovers: 2, failedSpans: 1 });
     for (const other of others) refuse(other);
-    await expect(read(lazy.table.layerOffset[20]!, 10)).rejects.toMatchObject({ message: 'half a blob' });
+    await expect(read(lazy.spans.table.layerOffset[20]!, 10)).rejects.toMatchObject({ message: 'half a blob' });
     expect(others.map(({ requests }) => requests.length)).toEqual([2, 0]);
   });
 
   test('an archive whose checkpoint states are forged neither changes nor takes the layer that it shares', async () => {
     const forged = { ...layer, readState: (span: number) => layer.readState(span === 0 ? 0 : (span % 3) + 4) };
     const { set, read, lazy, metrics } = await open(forged);
-    const offset = lazy.table.layerOffset[3]!;
+    const offset = lazy.spans.table.layerOffset[3]!;
     await expect(read(offset, 10)).rejects.toMatchObject({ code: 'BAD_FORMAT', message: /its SHA-256 differs/ });
     expect(metrics.snapshot()).toMatchObject({ badContent: 1, digestMismatches: 0 });
     const source = new FakeSource(layer.blob);
@@ -179,9 +180,9 @@ describe('what is fetched', () => {
     for (let i = 0; i < 60; i++) {
       const offset = (i * 7919 * 13) % (raw.length - 5000);
       same(await read(offset, 5000), offset);
-      same(await second.layer.read(offset, 5000), offset);
+      same(await second.read(offset, 5000), offset);
       const ahead = Math.min(raw.length - 5000, offset + 999);
-      same(await third.layer.read(ahead, 5000), ahead);
+      same(await third.read(ahead, 5000), ahead);
     }
     expect(second.layer).not.toBe(third.layer);
     expect(readdirSync(join(dir, 'cache/spans')).filter((n) => !n.endsWith('.table'))).toHaveLength(2);
@@ -210,27 +211,27 @@ describe('what is wrong', () => {
       if (lying) bytes[0]! ^= 0x80;
       return bytes;
     };
-    await expect(read(lazy.table.layerOffset[5]!, 100)).rejects.toMatchObject({
+    await expect(read(lazy.spans.table.layerOffset[5]!, 100)).rejects.toMatchObject({
       code: 'DIGEST_MISMATCH',
       message: expect.stringContaining(`layer ${layer.meta.digest}, span 5`),
     });
     expect(metrics.snapshot()).toMatchObject({ digestMismatches: 2, failedSpans: 1 });
     expect(lazy.shared.generations[5]! % 2).toBe(0);
     lying = false;
-    same(await read(lazy.table.layerOffset[5]!, 100), lazy.table.layerOffset[5]!);
+    same(await read(lazy.spans.table.layerOffset[5]!, 100), lazy.spans.table.layerOffset[5]!);
   });
 
   test('of a request for four spans, the wrong one alone is asked for again', async () => {
     const { read, source, lazy } = await open();
-    const victim = Math.floor(lazy.table.bitOffset[11]! / 8) + 50;
+    const victim = Math.floor(lazy.spans.table.bitOffset[11]! / 8) + 50;
     source.tamper = (bytes, start, request) => {
       if (request === 0) bytes[victim - start]! ^= 1;
       return bytes;
     };
-    const offset = lazy.table.layerOffset[10]!;
+    const offset = lazy.spans.table.layerOffset[10]!;
     same(await read(offset, 4 * SPAN), offset);
     expect(source.requests).toHaveLength(2);
-    expect(source.requests[1]!.start).toBe(Math.floor(lazy.table.bitOffset[11]! / 8));
+    expect(source.requests[1]!.start).toBe(Math.floor(lazy.spans.table.bitOffset[11]! / 8));
   });
 
   test('an archive whose crc32, window or state is wrong gives an error, not bytes', async () => {
@@ -313,8 +314,8 @@ describe('after a restart', () => {
   test('what is intact is used without a request, what was flipped or cut off is fetched again', async () => {
     const first = await open();
     await first.read(0, raw.length);
-    const flipped = first.lazy.table.layerOffset[4]! + 77;
-    const cutAt = first.lazy.table.layerOffset[30]! + 10;
+    const flipped = first.lazy.spans.table.layerOffset[4]! + 77;
+    const cutAt = first.lazy.spans.table.layerOffset[30]! + 10;
     const { path } = first.lazy.cached;
     first.close();
     const fd = openSync(path, 'r+');

@@ -1,334 +1,151 @@
 import type { LayerMeta, SpanTable } from '../archive/index.js';
-import { ClipError, toHex } from '../bytes/index.js';
+import { ClipError } from '../bytes/index.js';
 import type { CachedLayer } from '../cache/index.js';
-import { noteUse, type SharedLayer, spanAt } from '../spans/index.js';
+import { LayerSpans, noteUse, type SharedLayer } from '../spans/index.js';
 import { Readahead } from './ahead/sequential.js';
-import { UnreadAccount } from './ahead/unread.js';
-import type { QueuedLayer } from './fetch-queue.js';
-import { Priority, type Target, type TaskResult } from './inflate-tasks.js';
-import { abandoned, aborted, SpanJob, type SpanResult } from './job.js';
-import type { LayerContext } from './layer-set.js';
-import { SpanFetcher } from './span-fetcher.js';
-import { SpanFile } from './span-file.js';
+import type { LayerContext } from './context.js';
+import { Priority } from './inflate-tasks.js';
+import { aborted, type SpanFetcher, type SpanJob, type SpanResult } from './job.js';
+import { RangeFetcher } from './range-fetcher.js';
+import { SpanJobs } from './span-jobs.js';
 import { StreamFetcher } from './stream-fetcher.js';
 import type { LayerProvider, ReadOptions } from './types.js';
 
-/** A wrong span is fetched again, once per source, before its readers get an error (docs/architecture.md, "Invariant 1"). */
-const MAX_MISMATCHES = 2;
-/** A span that vanishes between fill and copy (a disk that cannot read back what it took) is filled again so many times. */
+/** A span that vanishes between fill and copy (a disk that cannot read back what it took) is filled again this often. */
 const MAX_READ_ATTEMPTS = 3;
 
 /** The uncompressed bytes of one layer, fetched span by span as they are asked for. Made by LayerSet.open. */
-export class LazyLayer implements QueuedLayer {
+export class LazyLayer {
+  readonly spans: LayerSpans;
+  readonly cached: CachedLayer;
+  readonly readahead: Readahead;
   readonly #context: LayerContext;
-  readonly #cached: CachedLayer;
-  readonly #jobs = new Map<number, SpanJob>();
-  readonly #providers: LayerProvider[] = [];
+  readonly #jobs: SpanJobs;
   readonly #fetcher: SpanFetcher;
-  readonly #stream: StreamFetcher | null;
-  readonly #readahead: Readahead;
-  readonly #file: SpanFile;
-  readonly #unread: UnreadAccount;
-  /** What still uses the cache file: it must not be closed under them. */
-  readonly #busy = new Set<Promise<unknown>>();
 
-  constructor(
-    readonly meta: LayerMeta,
-    readonly table: SpanTable,
-    cached: CachedLayer,
-    context: LayerContext,
-  ) {
+  constructor(meta: LayerMeta, table: SpanTable, cached: CachedLayer, context: LayerContext) {
+    this.spans = new LayerSpans(meta.digest, table);
+    this.cached = cached;
     this.#context = context;
-    this.#cached = cached;
-    this.#fetcher = new SpanFetcher(this, context);
-    this.#stream = table.kind === 'zstd-stream' ? new StreamFetcher(this, context) : null;
-    this.#readahead = new Readahead(this);
-    this.#file = new SpanFile(cached, context.cache, context.memory);
-    this.#unread = new UnreadAccount(context.counters);
+    this.#jobs = new SpanJobs(this.spans, cached, context);
+    this.#fetcher =
+      table.kind === 'zstd-stream'
+        ? new StreamFetcher(this.#jobs, context, meta.size)
+        : new RangeFetcher(this.#jobs, context, table.kind, meta.size);
+    this.readahead = new Readahead(this);
   }
 
-  /** What FUSE workers need to answer hits themselves. */
+  /** For FUSE workers, which answer hits by themselves. */
   get shared(): SharedLayer {
-    return this.#cached.shared;
-  }
-
-  get cached(): CachedLayer {
-    return this.#cached;
-  }
-
-  /** Length of the uncompressed layer. */
-  get size(): number {
-    return this.table.layerOffset[this.table.count]!;
-  }
-
-  get readahead(): Readahead {
-    return this.#readahead;
+    return this.cached.shared;
   }
 
   addProvider(provider: LayerProvider): void {
-    this.#providers.push(provider);
+    this.#jobs.providers.add(provider);
   }
 
   /** True when no provider is left. */
   removeProvider(provider: LayerProvider): boolean {
-    this.#providers.splice(this.#providers.indexOf(provider), 1);
-    return this.#providers.length === 0;
+    this.#jobs.providers.remove(provider);
+    return this.#jobs.providers.count === 0;
   }
 
   /**
    * Bytes [offset, offset + length) of the uncompressed layer. What is missing is fetched, verified and inflated first.
    * @throws RangeError outside the layer; ClipError DIGEST_MISMATCH, NETWORK, UNAUTHORIZED, …; ABORTED by the signal
    */
-  async read(offset: number, length: number, options: ReadOptions = {}): Promise<Uint8Array> {
-    if (!(offset >= 0 && length >= 0 && offset + length <= this.size)) {
-      throw new RangeError(`bytes ${offset} to ${offset + length} of a layer of ${this.size}`);
+  async read(provider: LayerProvider, offset: number, length: number, options: ReadOptions = {}): Promise<Uint8Array> {
+    const { spans, cached } = this;
+    if (!(offset >= 0 && length >= 0 && offset + length <= spans.size)) {
+      throw new RangeError(`bytes ${offset} to ${offset + length} of a layer of ${spans.size}`);
     }
     if (length === 0) return new Uint8Array(0);
-    if (options.signal?.aborted) throw aborted(this.meta.digest, options.signal.reason);
-    const first = spanAt(this.table.layerOffset, offset);
-    const last = spanAt(this.table.layerOffset, offset + length - 1);
-    // Held from here on: what was waited for is not evicted before it is copied.
-    for (let span = first; span <= last; span++) this.#cached.hold(span);
+    if (options.signal?.aborted) throw aborted(spans.digest, options.signal.reason);
+    const first = spans.at(offset);
+    const last = spans.at(offset + length - 1);
+    // Held from here on, so that what was waited for is not evicted before it is copied.
+    for (let span = first; span <= last; span++) cached.hold(span);
+    const interrupt = new Interrupt(options.signal, spans.digest);
     try {
       for (let attempt = 1; ; attempt++) {
         const waits: Promise<SpanResult>[] = [];
-        for (let span = first; span <= last; span++) waits.push(this.#await(span, options.signal));
+        for (let span = first; span <= last; span++) waits.push(this.#await(provider, span, interrupt));
         if (attempt === 1 && options.file !== undefined && this.#context.readahead) {
-          this.#readahead.onRead(options.file, offset, first, last);
+          this.readahead.onRead(provider, options.file, offset, first, last);
         }
         const results = await Promise.all(waits);
         const out = Buffer.allocUnsafeSlow(length);
-        if (this.#file.copyOut(out, offset, first, results)) return out;
+        if (this.#jobs.file.copyOut(out, offset, first, results)) return out;
         if (attempt === MAX_READ_ATTEMPTS) {
-          throw new ClipError('SYSTEM', `layer ${this.meta.digest}: its cache file cannot be read back`, {
+          throw new ClipError('SYSTEM', `layer ${spans.digest}: its cache file cannot be read back`, {
             hint: 'look for disk errors in the kernel log',
           });
         }
       }
     } finally {
-      for (let span = first; span <= last; span++) this.#cached.unhold(span);
+      interrupt.done();
+      for (let span = first; span <= last; span++) cached.unhold(span);
     }
   }
 
   /** True when a read of the span would not have to wait. */
   has(span: number): boolean {
-    return this.#cached.present(span) || this.#context.memory.has(this.shared.id, span);
+    return this.cached.present(span) || this.#context.memory.has(this.shared.id, span);
+  }
+
+  /** True while the span is being fetched. */
+  fetching(span: number): boolean {
+    return this.#jobs.get(span) !== undefined;
   }
 
   /**
    * Asks for a span without waiting; null when it is there already. The promise settles when the span is there or was given
    * up. `cancelAhead` takes the wish back.
    */
-  ahead(span: number, priority: Exclude<Priority, 0>): Promise<SpanResult> | null {
+  ahead(provider: LayerProvider, span: number, priority: Exclude<Priority, 0>): Promise<SpanResult> | null {
     if (this.has(span)) return null;
-    const job = this.#jobs.get(span) ?? this.#begin(span, priority);
+    const job = this.#jobs.get(span) ?? this.#begin(span, priority, provider);
     job.background = true;
     this.#raise(job, priority);
     return job.promise;
   }
 
-  /** Nobody wants the span ahead any more; readers that wait for it still get it. */
+  /** The span is not wanted ahead any more; readers that wait for it still get it. */
   cancelAhead(span: number): void {
     const job = this.#jobs.get(span);
     if (job === undefined) return;
     job.background = false;
-    this.#reconsider(job);
+    this.#jobs.reconsider(job);
   }
 
   /** Fails what is under way. The set calls it after the last release. */
   shutDown(): void {
-    for (const job of [...this.#jobs.values()]) {
+    for (const job of this.#jobs.all()) {
       job.waiters = 0;
       job.background = false;
-      this.#reconsider(job);
+      this.#jobs.reconsider(job);
     }
-    this.#stream?.close();
+    this.#fetcher.close();
     this.settleUnread(true);
+  }
+
+  /** Resolves when no thread uses the cache file for this layer's sake any more. After shutDown. */
+  drained(): Promise<void> {
+    return this.#jobs.drained();
   }
 
   /** Brings the accounts of what was fetched ahead up to date. */
   settleUnread(final = false): void {
-    const { memory } = this.#context;
-    this.#unread.settle(
+    this.#jobs.unread.settle(
       (span) => this.shared.lastUse[span]! > 0,
-      (span) => final || (!this.#jobs.has(span) && !this.#cached.present(span) && !memory.has(this.shared.id, span)),
+      (span) => final || (!this.fetching(span) && !this.has(span)),
     );
   }
 
-  /** Resolves when no thread uses the cache file for this layer's sake any more. After shutDown. */
-  async drained(): Promise<void> {
-    while (this.#busy.size > 0) await Promise.allSettled(this.#busy);
-  }
-
-  // ---- for the queue and the stream fetcher
-
-  job(span: number): SpanJob | undefined {
-    return this.#jobs.get(span);
-  }
-
-  get count(): number {
-    return this.table.count;
-  }
-
-  byteStart(span: number): number {
-    return Math.floor(this.table.bitOffset[span]! / 8);
-  }
-
-  byteEnd(span: number): number {
-    return Math.ceil(this.table.bitOffset[span + 1]! / 8);
-  }
-
-  compressedBytes(first: number, end: number): number {
-    return this.byteEnd(end - 1) - this.byteStart(first);
-  }
-
-  get providers(): number {
-    return this.#providers.length;
-  }
-
-  provider(index: number): LayerProvider | undefined {
-    return this.#providers[index % Math.max(1, this.#providers.length)];
-  }
-
-  /** For errors. */
-  name(span: number): string {
-    return `layer ${this.meta.digest}, span ${span} (bytes ${this.byteStart(span)} to ${this.byteEnd(span)})`;
-  }
-
-  /** A copy: a view in a message to a worker would take the whole table along. */
-  sha256(span: number): Uint8Array {
-    return this.table.sha256.slice(32 * span, 32 * span + 32);
-  }
-
-  fetch(jobs: readonly SpanJob[]): Promise<void> {
-    return this.track(this.#fetcher.fetch(jobs));
-  }
-
-  /** Neighbours share their boundary byte; it is counted once. */
-  accountFetch(jobs: readonly SpanJob[]): void {
-    let from = this.byteStart(jobs[0]!.span);
-    for (const job of jobs) {
-      const end = this.byteEnd(job.span);
-      this.#context.counters.bytes[job.fetchedAs].add(end - from);
-      this.#context.counters.spansFetched.add();
-      this.#unread.add(job.span, end - from, job.fetchedAs);
-      from = end;
-    }
-  }
-
-  /** As accountFetch, of spans that are fetched together for one reason. */
-  accountSpans(first: number, end: number, fetchedAs: Priority): void {
-    const { counters } = this.#context;
-    counters.bytes[fetchedAs].add(this.compressedBytes(first, end));
-    counters.spansFetched.add(end - first);
-    for (let span = first; span < end; span++) this.#unread.add(span, this.compressedBytes(span, span + 1), fetchedAs);
-  }
-
-  /** Where a span's bytes are to go; fd −1 when they are not to be cached. */
-  target(span: number, priority: Priority): Target {
-    const { cache } = this.#context;
-    const right = priority <= Priority.readahead ? 'anything' : 'unmounted';
-    const keep = !this.#file.avoidsDisk(span) && cache.reserve(this.#cached, span, right);
-    const tick = cache.tick();
-    // Before it is published: a worker may stamp a use the moment it is.
-    this.shared.lastUse[span] = priority === Priority.demand ? tick : -tick;
-    return {
-      fd: keep ? this.shared.fd : -1,
-      position: this.table.layerOffset[span]!,
-      span,
-      generations: this.shared.generations,
-    };
-  }
-
-  /** A span is there: in its file or in memory. `job` is null when it was only decoded on the way to another. */
-  keep(
-    job: SpanJob | null,
-    span: number,
-    target: Target | null,
-    result: Extract<TaskResult, { status: 'stored' | 'bytes' }>,
-  ): void {
-    const { cache, memory } = this.#context;
-    let outcome: SpanResult = null;
-    if (result.status === 'bytes') {
-      if (result.writeError !== undefined) {
-        cache.writeFailed(this.#cached, span, result.writeError);
-        // Memory is for what somebody reads soon: a fill asks again when the disk has recovered.
-        if (job !== null && job.waiters === 0 && job.priority === Priority.fill) {
-          this.#context.counters.skippedBackground.add();
-          this.settle(job, abandoned(this.name(span)));
-          return;
-        }
-      }
-      memory.put(this.shared.id, span, result.bytes);
-      outcome = result.bytes;
-    } else if (target !== null) cache.writeSucceeded();
-    if (job !== null) this.settle(job, outcome);
-  }
-
-  /** Ends a job, or tries it again, according to what became of its task. */
-  finish(job: SpanJob, target: Target | null, result: TaskResult): void {
-    const { counters } = this.#context;
-    if (result.status === 'stored' || result.status === 'bytes') {
-      this.keep(job, job.span, target, result);
-    } else if (result.status === 'digest-mismatch') {
-      if (job.content !== 'used') counters.digestMismatches.add();
-      this.#mismatch(job, 'its compressed bytes have another SHA-256');
-    } else if (result.status === 'bad-content') {
-      counters.badContent.add();
-      // The bytes are those that the archive names: the content cache gave the right ones.
-      if (job.content === 'used') job.content = 'untried';
-      this.#mismatch(job, result.detail);
-    } else if (result.status === 'bad-state') {
-      counters.badContent.add();
-      this.settle(
-        job,
-        new ClipError('BAD_FORMAT', `${this.name(job.span)}: ${result.detail}`, {
-          hint: 'the archive is damaged or forged: make it again with clipctl index',
-        }),
-      );
-    } else {
-      this.settle(job, new ClipError('SYSTEM', `${this.name(job.span)}: ${result.detail ?? result.status}`));
-    }
-  }
-
-  /** Ends a job: with a result, or an error for its readers. */
-  settle(job: SpanJob, outcome: SpanResult | Error | unknown): void {
-    this.#jobs.delete(job.span);
-    this.#cached.unhold(job.span);
-    if (outcome === null || outcome instanceof Uint8Array) job.resolve(outcome);
-    else {
-      const { counters, log } = this.#context;
-      if (outcome instanceof ClipError && outcome.code === 'ABORTED') counters.abortedSpans.add();
-      else {
-        counters.failedSpans.add();
-        log.error({ layer: this.meta.digest, span: job.span, error: String(outcome) }, 'a span cannot be had');
-      }
-      job.reject(outcome);
-    }
-    this.#context.queue.wake();
-  }
-
-  /** Verified compressed bytes from the source are for other machines too. */
-  share(span: number, compressed: Uint8Array): void {
-    const { content } = this.#context;
-    if (content === null) return;
-    const hash = toHex(this.sha256(span));
-    if (content.wants(hash, compressed.length)) content.put(hash, Uint8Array.from(compressed), this.meta.digest);
-  }
-
-  /** Keeps the cache file open for work that uses it. */
-  track<T>(work: Promise<T>): Promise<T> {
-    this.#busy.add(work);
-    const done = (): boolean => this.#busy.delete(work);
-    work.then(done, done);
-    return work;
-  }
-
-  // ---- inside
-
-  #await(span: number, signal: AbortSignal | undefined): Promise<SpanResult> {
+  /** A span for a reader: from the cache, from memory, or from a job that it waits for. */
+  #await(provider: LayerProvider, span: number, interrupt: Interrupt): Promise<SpanResult> {
     const { counters, memory } = this.#context;
-    if (this.#cached.present(span)) {
+    if (this.cached.present(span)) {
       counters.spanHits.add();
       noteUse(this.shared, span);
       return Promise.resolve(null);
@@ -337,43 +154,20 @@ export class LazyLayer implements QueuedLayer {
     if (bytes !== undefined) {
       counters.spanHits.add();
       noteUse(this.shared, span);
-      void this.track(this.#file.promote(span, bytes));
+      void this.#jobs.track(this.#jobs.file.promote(span, bytes));
       return Promise.resolve(bytes);
     }
     counters.spanMisses.add();
-    const job = this.#jobs.get(span) ?? this.#begin(span, Priority.demand);
+    const job = this.#jobs.get(span) ?? this.#begin(span, Priority.demand, provider);
     job.waiters++;
     this.#raise(job, Priority.demand);
-    return this.#join(job, signal);
+    return this.#join(job, interrupt);
   }
 
-  /** Waits for a job; the signal ends the waiting, and the job too when nobody else wants it. */
-  async #join(job: SpanJob, signal: AbortSignal | undefined): Promise<SpanResult> {
-    const { activity } = this.#context;
-    activity.beginWait();
-    let onAbort: (() => void) | undefined;
-    const gone = new Promise<never>((_, reject) => {
-      onAbort = () => reject(aborted(this.name(job.span), signal?.reason));
-      signal?.addEventListener('abort', onAbort, { once: true });
-    });
-    try {
-      const result = await (signal === undefined ? job.promise : Promise.race([job.promise, gone]));
-      noteUse(this.shared, job.span);
-      return result;
-    } finally {
-      if (onAbort !== undefined) signal?.removeEventListener('abort', onAbort);
-      activity.endWait();
-      job.waiters--;
-      this.#reconsider(job);
-    }
-  }
-
-  #begin(span: number, priority: Priority): SpanJob {
-    const job = new SpanJob(span, priority);
-    this.#jobs.set(span, job);
-    this.#cached.hold(span);
-    if (this.#cached.unverified(span)) void this.track(this.#check(job));
-    else this.#enqueue(job);
+  #begin(span: number, priority: Priority, provider: LayerProvider): SpanJob {
+    const job = this.#jobs.begin(span, priority, provider);
+    if (this.cached.unverified(span)) void this.#jobs.track(this.#check(job));
+    else this.#fetcher.add(job);
     return job;
   }
 
@@ -383,78 +177,72 @@ export class LazyLayer implements QueuedLayer {
     this.#context.queue.raise(job, priority);
   }
 
-  #enqueue(job: SpanJob): void {
-    if (this.#stream === null) this.#context.queue.add(this, job);
-    else this.#stream.add(job);
-  }
-
   /** First use after a restart: what lies in the file may be the span. */
   async #check(job: SpanJob): Promise<void> {
-    const { pool, counters, cache, log } = this.#context;
+    const { pool, counters, log } = this.#context;
+    const { spans, cached, shared } = this;
     const { span } = job;
     job.phase = 'inflating';
-    const target: Target = {
-      fd: this.shared.fd,
-      position: this.table.layerOffset[span]!,
-      span,
-      generations: this.shared.generations,
-    };
-    this.shared.lastUse[span] = job.priority === Priority.demand ? cache.tick() : -cache.tick();
+    this.#jobs.stamp(span, job.priority);
+    const target = { fd: shared.fd, position: spans.start(span), span, generations: shared.generations };
     try {
-      const outLength = this.#cached.length(span);
-      const result = await pool.run({ type: 'check', outLength, crc32: this.table.crc32[span]!, target }, job.priority);
+      job.task = { type: 'check', outLength: spans.length(span), crc32: spans.crc32(span), target };
+      const result = await pool.run(job.task, job.priority);
+      job.task = null;
       if (result.status === 'stored') {
         counters.spansChecked.add();
-        this.#cached.occupy(span, 2);
-        this.settle(job, null);
+        cached.occupy(span, 2);
+        this.#jobs.settle(job, null);
         return;
       }
       counters.spansDamaged.add();
       if (result.status === 'absent' && result.detail !== undefined) {
-        log.error({ layer: this.meta.digest, span, error: result.detail }, 'a cache file cannot be read');
+        log.error({ layer: spans.digest, span, error: result.detail }, 'a cache file cannot be read');
       }
-      if (job.wanted) this.#enqueue(job);
-      else this.settle(job, abandoned(this.name(span)));
+      if (job.wanted) this.#fetcher.add(job);
+      else this.#jobs.abandon(job);
     } catch (error) {
-      this.settle(job, error);
+      this.#jobs.settle(job, error);
     }
   }
 
-  #mismatch(job: SpanJob, detail: string): void {
-    const { log, queue, content } = this.#context;
-    const { digest } = this.meta;
-    if (job.content === 'used') {
-      content?.poisoned(toHex(this.sha256(job.span)));
-      job.content = 'poisoned';
-      queue.add(this, job);
-      return;
+  /** Waits for a job, or until the read is given up. The job ends with its last reader when it is not wanted otherwise. */
+  async #join(job: SpanJob, interrupt: Interrupt): Promise<SpanResult> {
+    const { activity } = this.#context;
+    activity.beginWait();
+    try {
+      const result = await interrupt.race(job.promise);
+      noteUse(this.shared, job.span);
+      return result;
+    } finally {
+      activity.endWait();
+      job.waiters--;
+      this.#jobs.reconsider(job);
     }
-    job.mismatches++;
-    log.error(
-      { layer: digest, span: job.span, detail, attempt: job.mismatches },
-      'a span is not what the archive says',
-    );
-    if (job.mismatches < Math.max(MAX_MISMATCHES, this.#providers.length + 1) && job.wanted) {
-      job.provider++;
-      if (this.#stream === null) queue.add(this, job);
-      else this.#stream.add(job);
-      return;
-    }
-    this.settle(
-      job,
-      new ClipError('DIGEST_MISMATCH', `${this.name(job.span)}: ${detail}`, {
-        hint: 'the registry serves other bytes than were indexed: check it, or index the image again',
-      }),
-    );
+  }
+}
+
+/** The end of a read by its signal. One listener, however many spans the read waits for. */
+class Interrupt {
+  readonly #signal: AbortSignal | undefined;
+  readonly #gone: Promise<never> | null = null;
+  #onAbort = (): void => {};
+
+  constructor(signal: AbortSignal | undefined, what: string) {
+    this.#signal = signal;
+    if (signal === undefined) return;
+    this.#gone = new Promise((_, reject) => {
+      this.#onAbort = () => reject(aborted(what, signal.reason));
+    });
+    this.#gone.catch(() => {});
+    signal.addEventListener('abort', this.#onAbort, { once: true });
   }
 
-  #reconsider(job: SpanJob): void {
-    if (job.wanted || this.#jobs.get(job.span) !== job) return;
-    if (job.carrier !== null) job.carrier.reconsider();
-    else if (job.phase === 'queued') {
-      this.#context.queue.remove(job);
-      this.settle(job, abandoned(this.name(job.span)));
-    }
-    // Being inflated: it is nearly there, and the next reader will want it.
+  race<T>(promise: Promise<T>): Promise<T> {
+    return this.#gone === null ? promise : Promise.race([promise, this.#gone]);
+  }
+
+  done(): void {
+    this.#signal?.removeEventListener('abort', this.#onAbort);
   }
 }

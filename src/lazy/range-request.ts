@@ -1,40 +1,19 @@
+import type { LayerSpans } from '../spans/index.js';
 import type { Activity } from './activity.js';
 import type { BufferPool } from './buffers.js';
 import type { JobCarrier, SpanJob } from './job.js';
-
-/** The source of a layer's compressed bytes: oci/'s ImageSource is one. */
-export interface BlobSource {
-  fetchBlob(
-    digest: string,
-    range: { start: number; end?: number },
-    options?: { signal?: AbortSignal | undefined; size?: number | undefined },
-  ): Promise<AsyncIterable<Uint8Array>>;
-  fetchInto(
-    digest: string,
-    start: number,
-    target: Uint8Array,
-    options: {
-      readonly signal?: AbortSignal | undefined;
-      readonly size: number;
-      readonly onBytes?: ((received: number) => Promise<void> | null) | undefined;
-    },
-  ): Promise<void>;
-}
+import type { BlobSource } from './types.js';
 
 export interface RangePlan {
-  readonly digest: string;
   readonly blobSize: number;
   readonly jobs: readonly SpanJob[];
-  /** Blob bytes of a span, ⌊start⌋ and ⌈end⌉: neighbours overlap in the byte that holds their boundary. */
-  start(job: SpanJob): number;
-  end(job: SpanJob): number;
-  /** A span's compressed bytes are there. `done` is called when they are not needed any more. */
+  readonly spans: LayerSpans;
+  /** A span's compressed bytes are there. It calls `done` when they are not needed any more. */
   deliver(job: SpanJob, compressed: Uint8Array, done: () => void): void;
 }
 
 /**
- * One Range request for neighbouring spans: [⌊first bit / 8⌋, ⌈last bit / 8⌉). Each span is handed on as soon as its last
- * byte is in, while the rest still comes.
+ * One Range request for neighbouring spans. Each span is handed on as soon as its last byte is in, while the rest still comes.
  */
 export class RangeRequest implements JobCarrier {
   readonly #plan: RangePlan;
@@ -61,9 +40,9 @@ export class RangeRequest implements JobCarrier {
 
   /** @throws what the source throws */
   async run(source: BlobSource, buffers: BufferPool, activity: Activity): Promise<void> {
-    const { jobs, digest, blobSize: size } = this.#plan;
-    const start = this.#plan.start(jobs[0]!);
-    const end = this.#plan.end(jobs.at(-1)!);
+    const { jobs, spans, blobSize: size } = this.#plan;
+    const start = spans.byteStart(jobs[0]!.span);
+    const end = spans.byteEnd(jobs.at(-1)!.span);
     const buffer = buffers.acquire(end - start);
     let users = 1;
     const release = (): void => {
@@ -73,11 +52,15 @@ export class RangeRequest implements JobCarrier {
     try {
       const bytes = new Uint8Array(buffer, 0, end - start);
       const onBytes = (received: number): Promise<void> | null => {
-        while (this.#delivered < jobs.length && this.#plan.end(jobs[this.#delivered]!) - start <= received) {
+        while (this.#delivered < jobs.length && spans.byteEnd(jobs[this.#delivered]!.span) - start <= received) {
           const job = jobs[this.#delivered++]!;
           job.carrier = null;
           users++;
-          this.#plan.deliver(job, bytes.subarray(this.#plan.start(job) - start, this.#plan.end(job) - start), release);
+          this.#plan.deliver(
+            job,
+            bytes.subarray(spans.byteStart(job.span) - start, spans.byteEnd(job.span) - start),
+            release,
+          );
         }
         if (receiving || this.missing.length === 0) return null;
         if (!this.#awaited()) return activity.yieldLink();
@@ -85,7 +68,7 @@ export class RangeRequest implements JobCarrier {
         activity.beginReceiving();
         return null;
       };
-      await source.fetchInto(digest, start, bytes, { signal: this.#abort.signal, size, onBytes });
+      await source.fetchInto(spans.digest, start, bytes, { signal: this.#abort.signal, size, onBytes });
     } finally {
       if (receiving) activity.endReceiving();
       release();

@@ -9,7 +9,8 @@ import { SpanCache } from '../cache/index.js';
 import { Metrics } from '../metrics/index.js';
 import { type ImageSource, sourceForArchive } from '../oci/index.js';
 import { InflatePool } from './inflate-pool.js';
-import { LayerSet, type OpenLayer } from './layer-set.js';
+import type { LayerClaim } from './layer-claim.js';
+import { LayerSet } from './layer-set.js';
 
 // The same promises as with the fake source, kept towards Debian's docker-registry behind a proxy that counts and lies.
 
@@ -52,7 +53,7 @@ afterEach(async () => {
   rmSync(dir, { recursive: true, force: true });
 });
 
-async function open(): Promise<{ opened: OpenLayer; metrics: Metrics; source: ImageSource }> {
+async function open(): Promise<{ opened: LayerClaim; metrics: Metrics; source: ImageSource }> {
   const metrics = new Metrics();
   const cache = await SpanCache.open(join(dir, 'cache'), { metrics, maxBytes: 1 << 30 });
   const set = new LayerSet({ cache, pool, metrics, readahead: false });
@@ -72,8 +73,8 @@ async function open(): Promise<{ opened: OpenLayer; metrics: Metrics; source: Im
   return { opened, metrics, source };
 }
 
-async function check(opened: OpenLayer, offset: number, length: number): Promise<void> {
-  const got = await opened.layer.read(offset, length);
+async function check(opened: LayerClaim, offset: number, length: number): Promise<void> {
+  const got = await opened.read(offset, length);
   expect(Buffer.compare(got, raw.subarray(offset, offset + length))).toBe(0);
 }
 
@@ -105,7 +106,7 @@ test('a flipped bit on the way is never served: asked for again, an error if it 
   await check(opened, layerOffset[2]!, 1000);
   expect(metrics.snapshot()).toMatchObject({ digestMismatches: 1, failedSpans: 0 });
   lies = 1000;
-  await expect(opened.layer.read(layerOffset[9]!, 10)).rejects.toMatchObject({ code: 'DIGEST_MISMATCH' });
+  await expect(opened.read(layerOffset[9]!, 10)).rejects.toMatchObject({ code: 'DIGEST_MISMATCH' });
   lies = 0;
   await check(opened, layerOffset[9]!, 1000);
 });
@@ -121,7 +122,7 @@ test('a connection that breaks in the middle of a span is taken up where it brok
 test('a registry that ignores Range does not make us serve its beginning', async () => {
   const { opened } = await open();
   proxy.fault = (request) => (request.path.includes('/blobs/') ? { ignoreRange: true } : null);
-  await opened.layer.read(layerOffset[10]!, 1000).then(
+  await opened.read(layerOffset[10]!, 1000).then(
     (got) => expect(Buffer.compare(got, raw.subarray(layerOffset[10]!, layerOffset[10]! + 1000))).toBe(0),
     (error) => expect(error).toMatchObject({ name: 'ClipError' }),
   );
@@ -132,8 +133,8 @@ test('a registry that ignores Range does not make us serve its beginning', async
 test('closing while workers still write keeps the file open until they are done', async () => {
   const { opened } = await open();
   const { fd, generations } = opened.layer.shared;
-  const reading = opened.layer.ahead(0, 2);
-  for (let span = 1; span < layer.table.count; span++) void opened.layer.ahead(span, 2)?.catch(() => {});
+  const reading = opened.ahead(0, 2);
+  for (let span = 1; span < layer.table.count; span++) void opened.ahead(span, 2)?.catch(() => {});
   await reading;
   opened.close();
   const { fstatSync } = await import('node:fs');

@@ -6,7 +6,7 @@ import { type LazyTestLayer, openLazyLayer } from '../../test/support/lazy-layer
 import { compressibleBytes, type TestLayer, zstdFrames, zstdLayer } from '../../test/support/span-layers.js';
 import { type ContentCache, MemoryContentCache } from '../cache/index.js';
 import { InflatePool } from './inflate-pool.js';
-import type { OpenLayer } from './layer-set.js';
+import type { LayerClaim } from './layer-claim.js';
 
 const SPAN = 256 * 1024;
 const raw = compressibleBytes(20 * SPAN + 777);
@@ -39,8 +39,8 @@ async function open(layer: TestLayer, maxBytes = 1 << 30, contentCache?: Content
   return made;
 }
 
-async function check(opened: OpenLayer, offset: number, length: number): Promise<void> {
-  const got = await opened.layer.read(offset, length);
+async function check(opened: LayerClaim, offset: number, length: number): Promise<void> {
+  const got = await opened.read(offset, length);
   expect(Buffer.compare(got, raw.subarray(offset, offset + length))).toBe(0);
 }
 
@@ -101,7 +101,7 @@ describe('a layer of one frame', () => {
       bytes[5]! ^= 1;
       return bytes;
     };
-    await expect(opened.layer.read(stream.table.layerOffset[12]!, 10)).rejects.toMatchObject({
+    await expect(opened.read(stream.table.layerOffset[12]!, 10)).rejects.toMatchObject({
       code: 'DIGEST_MISMATCH',
     });
     source.tamper = (bytes) => bytes;
@@ -112,7 +112,7 @@ describe('a layer of one frame', () => {
     const { opened, source } = await open(stream);
     source.gate = () => new Promise(() => {});
     const abort = new AbortController();
-    const read = opened.layer.read(stream.table.layerOffset[12]!, 10, { signal: abort.signal });
+    const read = opened.read(stream.table.layerOffset[12]!, 10, { signal: abort.signal });
     setTimeout(() => abort.abort(), 20);
     await expect(read).rejects.toMatchObject({ code: 'ABORTED' });
     await new Promise((resolve) => setTimeout(resolve, 20));

@@ -22,7 +22,8 @@ import { type LazyTestLayer, openLazyLayer } from '../../test/support/lazy-layer
 import { compressibleBytes, FakeSource, gzipLayer, type TestLayer, tarLayer } from '../../test/support/span-layers.js';
 import { SpanCache } from '../cache/index.js';
 import { InflatePool } from './inflate-pool.js';
-import { LayerSet, type OpenLayer } from './layer-set.js';
+import type { LayerClaim } from './layer-claim.js';
+import { LayerSet } from './layer-set.js';
 
 const SPAN = 64 * 1024;
 const raw = compressibleBytes(32 * SPAN);
@@ -86,20 +87,20 @@ async function open(memoryBytes = 1 << 20, which: TestLayer = layer): Promise<La
   return made;
 }
 
-async function readAll(opened: OpenLayer, expected = raw): Promise<void> {
+async function readAll(opened: LayerClaim, expected = raw): Promise<void> {
   for (let at = 0; at < expected.length; at += 100_000) {
     const length = Math.min(100_000, expected.length - at);
-    const got = await opened.layer.read(at, length);
+    const got = await opened.read(at, length);
     expect(Buffer.compare(got, expected.subarray(at, at + length)), `bytes from ${at}`).toBe(0);
   }
 }
 
-function present(opened: OpenLayer): number {
+function present(opened: LayerClaim): number {
   return opened.layer.shared.generations.reduce((sum, generation) => sum + (generation & 1), 0);
 }
 
 /** What memory had moves to disk behind the reads. */
-async function allPresent(opened: OpenLayer): Promise<void> {
+async function allPresent(opened: LayerClaim): Promise<void> {
   await vi.waitUntil(() => present(opened) === layer.table.count, { timeout: 10_000 });
 }
 
@@ -144,13 +145,13 @@ test.runIf(mayMount)(
     expect(metrics.snapshot().cacheWriteErrors).toBeGreaterThan(0);
     const before = source.requests.length;
     const last = raw.length - 5000;
-    await opened.layer.read(last, 5000); // from memory
+    await opened.read(last, 5000); // from memory
     expect(source.requests.length).toBe(before);
 
     run('mount', '-o', 'remount,rw,size=16m', disk);
     for (let i = 0; i < 40 && present(opened) === 0; i++) {
       await sleep(100);
-      await opened.layer.read(0, 100);
+      await opened.read(0, 100);
     }
     await readAll(opened);
     await allPresent(opened);
@@ -166,7 +167,7 @@ test.runIf(mayMount)(
   async () => {
     mountSmallDisk();
     const first = await open();
-    await first.opened.layer.read(0, 5 * SPAN);
+    await first.opened.read(0, 5 * SPAN);
     const { path } = first.opened.layer.cached;
     for (const undo of cleanup.splice(1)) undo();
     const file = openSync(path, 'r+');
@@ -176,7 +177,7 @@ test.runIf(mayMount)(
 
     const { opened, metrics, source, cache } = await open();
     for (const span of [0, 1, 3, 4]) {
-      const got = await opened.layer.read(span * SPAN, SPAN);
+      const got = await opened.read(span * SPAN, SPAN);
       expect(Buffer.compare(got, raw.subarray(span * SPAN, (span + 1) * SPAN))).toBe(0);
     }
     expect(source.requests).toEqual([]);
@@ -192,7 +193,7 @@ test.runIf(mayMount)(
     run('mount', '-o', 'remount,rw,size=16m', disk);
     for (let i = 0; i < 40 && !cache.stats().writable; i++) {
       await sleep(100);
-      await opened.layer.read(2 * SPAN, 100);
+      await opened.read(2 * SPAN, 100);
     }
     await readAll(opened);
     await allPresent(opened);
@@ -217,7 +218,7 @@ test.runIf(mayLoop)(
   async () => {
     const { device } = mountThinDisk('40m');
     const { opened, metrics, source } = await open();
-    await opened.layer.read(0, 3 * SPAN);
+    await opened.read(0, 3 * SPAN);
     run('sync', '-f', disk);
     writeFileSync(`/sys/fs/ext4/${device}/trigger_fs_error`, '1'); // as a broken disk does it, writers or not
     await readAll(opened);
@@ -277,7 +278,7 @@ test('a cache file cut off behind our back: the bytes are fetched again, never z
 
 test('a layer whose cache file cannot be opened is served without, until it can', async () => {
   const first = await open();
-  await first.opened.layer.read(0, 100);
+  await first.opened.read(0, 100);
   const { path } = first.opened.layer.cached;
   for (const undo of cleanup.splice(0)) undo();
   rmSync(path);
@@ -297,7 +298,7 @@ test('a layer whose cache file cannot be opened is served without, until it can'
   // Asked again after a second, at the next miss: what memory had room for only is one.
   for (let i = 0; i < 40 && present(opened) === 0; i++) {
     await sleep(100);
-    await opened.layer.read(0, 100);
+    await opened.read(0, 100);
   }
   expect(present(opened)).toBeGreaterThan(0);
 });

@@ -9,7 +9,8 @@ import { compressibleBytes, FakeSource, gzipLayer } from '../../test/support/spa
 import { type ContentCache, ContentTier, MemoryContentCache, openContentCache, SpanCache } from '../cache/index.js';
 import { Metrics } from '../metrics/index.js';
 import { InflatePool } from './inflate-pool.js';
-import { LayerSet, type OpenLayer } from './layer-set.js';
+import type { LayerClaim } from './layer-claim.js';
+import { LayerSet } from './layer-set.js';
 
 const SPAN = 64 * 1024;
 const raw = compressibleBytes(16 * SPAN);
@@ -39,7 +40,7 @@ interface Machine {
   source: FakeSource;
   metrics: Metrics;
   set: LayerSet;
-  opened: OpenLayer;
+  opened: LayerClaim;
   readAll(): Promise<void>;
   prefetchAll(): Promise<unknown>;
   read(offset: number): Promise<void>;
@@ -57,7 +58,7 @@ async function machine(contentCache: ContentCache): Promise<Machine> {
     cache.close();
   });
   const check = async (offset: number, length: number): Promise<void> => {
-    const got = await opened.layer.read(offset, length);
+    const got = await opened.read(offset, length);
     expect(Buffer.compare(got, raw.subarray(offset, offset + length))).toBe(0);
   };
   const span = Uint32Array.from({ length: layer.table.count }, (_, i) => i);
@@ -277,7 +278,7 @@ describe('a shared content cache', () => {
     await new Promise((resolve) => setTimeout(resolve, 50));
     expect(source.requests).toHaveLength(0);
     const late = new Promise((resolve) => setTimeout(() => resolve('late'), 1500));
-    expect(await Promise.race([opened.layer.read(3 * SPAN, 100), late])).not.toBe('late');
+    expect(await Promise.race([opened.read(3 * SPAN, 100), late])).not.toBe('late');
     expect(metrics.snapshot().contentTimeouts).toBe(layer.table.count);
     await prefetched;
   });

@@ -1,11 +1,11 @@
 import { readSync, write } from 'node:fs';
 import { promisify } from 'node:util';
 import type { CachedLayer, SpanCache } from '../cache/index.js';
-import { publish } from './inflate-tasks.js';
+import { publish } from '../spans/index.js';
 import type { SpanResult } from './job.js';
 import type { MemoryLru } from './memory-lru.js';
 
-/** A span that the disk could not read back is kept in memory for so long; then the disk gets another chance. */
+/** A span that the disk could not read back is kept in memory for this long; then the disk gets another chance. */
 const UNREADABLE_MS = 30_000;
 
 const writeAsync = promisify(write);
@@ -83,7 +83,7 @@ export class SpanFile {
     return false;
   }
 
-  /** Moves what memory holds for the disk there, if the disk takes writes again: FUSE workers find it only there. */
+  /** Moves a span from memory to the disk, if that takes writes again: FUSE workers find spans only there. */
   async promote(span: number, bytes: Uint8Array): Promise<void> {
     const { shared } = this.#cached;
     if (this.#promoting.has(span) || !this.#cache.mayTake(this.#cached) || this.avoidsDisk(span)) return;

@@ -1,11 +1,12 @@
-import { createHash } from 'node:crypto';
-import { type ImageMeta, type SpanColumns, stateDigest } from '../archive/index.js';
-import { ClipError, crc32, FormatError } from '../bytes/index.js';
-import { type CheckpointState, NO_STATE, SpanInflater } from '../gzip/index.js';
-import type { ImageSource } from '../oci/index.js';
-import { ZstdSpanInflater, ZstdStream } from '../zstd/index.js';
+import type { ImageMeta, SpanColumns } from '../archive/index.js';
+import { ClipError, FormatError } from '../bytes/index.js';
+import { NO_STATE } from '../gzip/index.js';
+import { LayerSpans } from '../spans/index.js';
+import type { ZstdStream } from '../zstd/index.js';
+import { SpanDecoder, type SpanFault } from './span-decoder.js';
+import type { BlobSource } from './types.js';
 
-/** What it takes to read spans: an open archive, or one that is being made. */
+/** An open archive, or one that is being made. */
 export interface SpanLayers {
   readonly image: Pick<ImageMeta, 'layers'>;
   readonly layers: readonly { readonly table: SpanColumns }[];
@@ -18,25 +19,25 @@ export interface SpanLayers {
  */
 export class SpanReader {
   readonly #archive: SpanLayers;
-  readonly #source: Pick<ImageSource, 'fetchInto'>;
-  readonly #gzip = new SpanInflater();
-  readonly #zstd = new ZstdSpanInflater();
+  readonly #source: Pick<BlobSource, 'fetchInto'>;
+  readonly #decoder = new SpanDecoder();
   /** Of the sequential layer read last. */
   #stream: { layer: number; next: number; decoder: ZstdStream } | null = null;
 
-  constructor(archive: SpanLayers, source: Pick<ImageSource, 'fetchInto'>) {
+  constructor(archive: SpanLayers, source: Pick<BlobSource, 'fetchInto'>) {
     this.#archive = archive;
     this.#source = source;
   }
 
   /** The span's bytes. @throws ClipError naming layer and span; DIGEST_MISMATCH or BAD_FORMAT when they are not right */
   async read(layer: number, span: number, signal?: AbortSignal): Promise<Uint8Array> {
-    const { table } = this.#archive.layers[layer]!;
-    if (table.kind === 'zstd-stream') {
-      // Such a layer can only be read in order: what lies between is read for nothing.
+    const { kind } = this.#archive.layers[layer]!.table;
+    if (kind === 'zstd' || kind === 'zstd-stream') await this.#decoder.loadZstd();
+    if (kind === 'zstd-stream') {
+      // Such a layer can only be read in order: the spans before the wanted one are read for nothing.
       let stream = this.#stream;
       if (stream === null || stream.layer !== layer || stream.next > span) {
-        stream = { layer, next: 0, decoder: new ZstdStream() };
+        stream = { layer, next: 0, decoder: this.#decoder.newStream() };
         this.#stream = stream;
       }
       while (stream.next < span) await this.#inflate(layer, stream.next, signal);
@@ -47,57 +48,32 @@ export class SpanReader {
   async #inflate(layer: number, span: number, signal: AbortSignal | undefined): Promise<Uint8Array> {
     const meta = this.#archive.image.layers[layer]!;
     const { table } = this.#archive.layers[layer]!;
-    const what = `layer ${meta.digest}, span ${span}`;
-    const startBit = table.bitOffset[span]!;
-    const [start, end] = [Math.floor(startBit / 8), Math.ceil(table.bitOffset[span + 1]! / 8)];
-    const compressed = new Uint8Array(end - start);
+    const spans = new LayerSpans(meta.digest, table);
+    const start = spans.byteStart(span);
+    const compressed = new Uint8Array(spans.byteEnd(span) - start);
     await this.#source.fetchInto(meta.digest, start, compressed, { signal, size: meta.size });
-    const expected = table.sha256.subarray(32 * span, 32 * span + 32);
-    if (Buffer.compare(createHash('sha256').update(compressed).digest(), expected) !== 0) {
-      throw new ClipError(
-        'DIGEST_MISMATCH',
-        `${what}: bytes ${start} to ${end} of the blob are not those that were indexed`,
-      );
-    }
-    const length = table.layerOffset[span + 1]! - table.layerOffset[span]!;
-    const output = new Uint8Array(length);
+    const outLength = spans.length(span);
+    const output = new Uint8Array(outLength);
     let filled = 0;
     const take = (view: Uint8Array): void => {
       output.set(view, filled);
       filled += view.length;
     };
-    const crc = this.#decode(layer, span, compressed, startBit % 8, length, take);
-    if (crc !== table.crc32[span]) throw new FormatError(what, start, 'the CRC-32 of the inflated bytes differs');
-    return output;
-  }
-
-  #state(layer: number, span: number): CheckpointState {
-    const stored = this.#archive.checkpointState(layer, span) ?? NO_STATE.stored;
-    return { stored, sha256: stateDigest(this.#archive.layers[layer]!.table, span) };
-  }
-
-  #decode(
-    layer: number,
-    span: number,
-    compressed: Uint8Array,
-    startBit: number,
-    length: number,
-    take: (view: Uint8Array) => void,
-  ): number {
-    switch (this.#archive.layers[layer]!.table.kind) {
-      case 'tar':
-        take(compressed);
-        return crc32(compressed);
-      case 'gzip':
-        return this.#gzip.inflate(compressed, startBit, this.#state(layer, span), length, take);
-      case 'zstd':
-        return this.#zstd.inflate(compressed, length, take);
-      case 'zstd-stream': {
-        const stream = this.#stream!;
-        const crc = stream.decoder.inflate(compressed, length, take);
-        stream.next = span + 1;
-        return crc;
-      }
+    const of = { compressed, sha256: spans.sha256(span), outLength, crc32: spans.crc32(span) };
+    let fault: SpanFault | null;
+    if (table.kind === 'zstd-stream') {
+      const stream = this.#stream!;
+      fault = this.#decoder.decodeNext(stream.decoder, of, take);
+      stream.next = span + 1;
+    } else {
+      const stored = this.#archive.checkpointState(layer, span) ?? NO_STATE.stored;
+      const state = { stored, sha256: spans.stateSha256(span) };
+      fault = this.#decoder.decode({ ...of, kind: table.kind, startBit: spans.startBit(span), state }, take);
     }
+    if (fault === null) return output;
+    if (fault.status === 'digest-mismatch') {
+      throw new ClipError('DIGEST_MISMATCH', `${spans.name(span)}: these are not the bytes that were indexed`);
+    }
+    throw new FormatError(`layer ${meta.digest}, span ${span}`, start, fault.detail);
   }
 }

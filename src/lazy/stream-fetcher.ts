@@ -1,8 +1,9 @@
 import { toHex } from '../bytes/index.js';
-import { Priority, type StreamTask, type Target, type TaskResult } from './inflate-tasks.js';
-import { abandoned, type JobCarrier, type SpanJob } from './job.js';
-import type { LayerContext } from './layer-set.js';
-import type { LazyLayer } from './lazy-layer.js';
+import type { LayerSpans } from '../spans/index.js';
+import type { LayerContext } from './context.js';
+import { Priority, type StreamTask, type TaskResult } from './inflate-tasks.js';
+import type { JobCarrier, SpanFetcher, SpanJob } from './job.js';
+import type { SpanJobs } from './span-jobs.js';
 
 /** One request of a stream; the next leaves when its bytes are in, so the link is never idle for more than a round trip. */
 const MAX_REQUEST_BYTES = 8 * 1024 * 1024;
@@ -16,8 +17,8 @@ let nextStream = 1;
  * so is everything before it, which is kept too. A span behind the decoder's position (evicted, or found damaged) makes it
  * start again from the first byte.
  */
-export class StreamFetcher implements JobCarrier {
-  readonly #layer: LazyLayer;
+export class StreamFetcher implements SpanFetcher, JobCarrier {
+  readonly #jobs: SpanJobs;
   readonly #context: LayerContext;
   readonly #wanted = new Map<number, SpanJob>();
   /** Spans that the content cache had wrong: they are not asked for there again. */
@@ -31,8 +32,12 @@ export class StreamFetcher implements JobCarrier {
   #abort: AbortController | null = null;
   #running = false;
 
-  constructor(layer: LazyLayer, context: LayerContext) {
-    this.#layer = layer;
+  constructor(
+    jobs: SpanJobs,
+    context: LayerContext,
+    readonly blobSize: number,
+  ) {
+    this.#jobs = jobs;
     this.#context = context;
   }
 
@@ -45,7 +50,7 @@ export class StreamFetcher implements JobCarrier {
     if (this.#running) return;
     this.#running = true;
     // Spans of one read are asked for one after the other: see them all before the first request.
-    setImmediate(() => void this.#layer.track(this.#run()));
+    setImmediate(() => void this.#jobs.track(this.#run()));
   }
 
   reconsider(): void {
@@ -56,7 +61,7 @@ export class StreamFetcher implements JobCarrier {
     try {
       for (;;) {
         for (const job of this.#wanted.values()) {
-          if (!job.wanted) this.#settle(job, abandoned(`layer ${this.#layer.meta.digest}, span ${job.span}`));
+          if (!job.wanted) this.#jobs.abandon(this.#take(job));
         }
         if (this.#wanted.size === 0) return;
         await this.#advance();
@@ -68,13 +73,13 @@ export class StreamFetcher implements JobCarrier {
 
   /** One request: from the decoder's position towards the furthest wanted span. */
   async #advance(): Promise<void> {
-    const layer = this.#layer;
-    const spans = [...this.#wanted.keys()];
-    if (this.#stream === 0 || Math.min(...spans) < this.#next) this.#restart();
+    const { spans } = this.#jobs;
+    const wanted = [...this.#wanted.keys()];
+    if (this.#stream === 0 || Math.min(...wanted) < this.#next) this.#restart();
     const first = this.#next;
-    const furthest = Math.max(...spans);
+    const furthest = Math.max(...wanted);
     let end = first + 1;
-    while (end <= furthest && layer.compressedBytes(first, end + 1) <= MAX_REQUEST_BYTES) end++;
+    while (end <= furthest && spans.compressedBytes(first, end + 1) <= MAX_REQUEST_BYTES) end++;
     this.#abort = new AbortController();
     const { signal } = this.#abort;
     const undecoded = new Set<Promise<void>>();
@@ -91,10 +96,8 @@ export class StreamFetcher implements JobCarrier {
     } catch (error) {
       await Promise.allSettled(undecoded);
       this.#end();
-      // Those who joined after the request was given up are served by the next one.
-      for (const job of [...this.#wanted.values()]) {
-        if (!signal.aborted) this.#settle(job, error);
-      }
+      // Readers that joined after the request was given up are served by the next one.
+      if (!signal.aborted) for (const job of this.#wanted.values()) this.#jobs.settle(this.#take(job), error);
     } finally {
       this.#abort = null;
     }
@@ -102,7 +105,7 @@ export class StreamFetcher implements JobCarrier {
 
   /** The compressed bytes of spans [first, end), in order: from the content cache what it has, the rest from the registry. */
   async *#pieces(first: number, end: number, signal: AbortSignal): AsyncIterable<Piece> {
-    const layer = this.#layer;
+    const { spans, providers } = this.#jobs;
     const found = await this.#fromContentCache(first, end);
     for (let span = first; span < end; ) {
       const have = found[span - first];
@@ -113,12 +116,11 @@ export class StreamFetcher implements JobCarrier {
       }
       let stop = span + 1;
       while (stop < end && !found[stop - first]) stop++;
-      const provider = layer.provider(this.#first().provider);
-      if (provider === undefined) throw abandoned(`layer ${layer.meta.digest}`);
+      const { source } = providers.current(this.#first().provider);
       this.#account(span, stop);
-      const range = { start: layer.byteStart(span), end: layer.byteEnd(stop - 1) };
-      const body = await provider.source.fetchBlob(layer.meta.digest, range, { signal, size: layer.meta.size });
-      for await (const compressed of cut(body, layer, span, stop)) yield { compressed, shared: false };
+      const range = { start: spans.byteStart(span), end: spans.byteEnd(stop - 1) };
+      const body = await source.fetchBlob(spans.digest, range, { signal, size: this.blobSize });
+      for await (const compressed of cut(body, spans, span, stop)) yield { compressed, shared: false };
       span = stop;
     }
   }
@@ -127,15 +129,15 @@ export class StreamFetcher implements JobCarrier {
   async #fromContentCache(first: number, end: number): Promise<readonly (Uint8Array | null)[]> {
     const { content } = this.#context;
     if (content === null) return [];
-    const layer = this.#layer;
+    const { spans } = this.#jobs;
     const waiting = [...this.#wanted.values()].some((job) => job.priority === Priority.demand);
     const found = await Promise.all(
       Array.from({ length: end - first }, async (_, i) => {
         const span = first + i;
         if (this.#poisoned.has(span)) return null;
-        const length = layer.compressedBytes(span, span + 1);
+        const length = spans.compressedBytes(span, span + 1);
         const onUrgent = (hurry: () => void): number => this.#hurries.push(hurry);
-        return await content.get(toHex(layer.sha256(span)), length, layer.meta.digest, { waiting, onUrgent });
+        return await content.get(toHex(spans.sha256(span)), length, spans.digest, { waiting, onUrgent });
       }),
     );
     this.#hurries = [];
@@ -148,21 +150,18 @@ export class StreamFetcher implements JobCarrier {
 
   /** @param shared  it comes from the content cache */
   async #decode(span: number, compressed: Uint8Array, shared: boolean): Promise<void> {
-    const layer = this.#layer;
-    const job = this.#wanted.get(span);
-    const known = layer.cached.present(span);
-    const priority = job?.priority ?? Priority.readahead;
-    const target: Target | null = known ? null : layer.target(span, priority);
+    const { spans, cached } = this.#jobs;
+    const priority = this.#wanted.get(span)?.priority ?? Priority.readahead;
     const task: StreamTask = {
       type: 'stream',
       stream: this.#stream,
       compressed,
-      sha256: layer.sha256(span),
-      outLength: layer.cached.length(span),
-      crc32: layer.table.crc32[span]!,
-      target,
+      sha256: spans.sha256(span),
+      outLength: spans.length(span),
+      crc32: spans.crc32(span),
+      target: cached.present(span) ? null : this.#jobs.target(span, priority),
     };
-    layer.cached.hold(span);
+    cached.hold(span);
     let result: TaskResult;
     try {
       result = await this.#context.pool.run(task, priority);
@@ -170,39 +169,36 @@ export class StreamFetcher implements JobCarrier {
       this.#end();
       throw error;
     } finally {
-      layer.cached.unhold(span);
+      cached.unhold(span);
     }
     if (result.status === 'stored' || result.status === 'bytes') {
-      if (!shared) layer.share(span, compressed);
-      const waiting = this.#wanted.get(span);
-      this.#wanted.delete(span);
-      if (waiting !== undefined) waiting.carrier = null;
-      layer.keep(waiting ?? null, span, target, result);
+      if (!shared) this.#jobs.share(span, compressed);
+      const job = this.#wanted.get(span);
+      this.#jobs.keep(job === undefined ? null : this.#take(job), span, task.target, result);
       return;
     }
-    // Nothing behind this span can be decoded: the first reader who waits for it, or for what is behind it, hears why.
+    // Nothing behind this span can be decoded. The reader of the first span that is wanted hears why.
     if (task.stream !== this.#stream) return;
     this.#end();
     if (shared) {
-      // Whoever waits is served by the next request, which asks the registry for it.
+      // Readers are served by the next request, which asks the registry for it.
       this.#poisoned.add(span);
-      this.#context.content?.poisoned(toHex(layer.sha256(span)));
+      this.#context.content?.poisoned(toHex(spans.sha256(span)));
       return;
     }
-    const victim = this.#first();
-    this.#wanted.delete(victim.span);
-    victim.carrier = null;
-    layer.finish(victim, target, result);
+    const victim = this.#take(this.#first());
+    if (this.#jobs.finish(victim, task.target, result)) this.add(victim);
   }
 
   #first(): SpanJob {
     return this.#wanted.get(Math.min(...this.#wanted.keys()))!;
   }
 
-  #settle(job: SpanJob, outcome: unknown): void {
+  /** Takes a job off the list. */
+  #take(job: SpanJob): SpanJob {
     this.#wanted.delete(job.span);
     job.carrier = null;
-    this.#layer.settle(job, outcome);
+    return job;
   }
 
   #restart(): void {
@@ -221,12 +217,8 @@ export class StreamFetcher implements JobCarrier {
   }
 
   #account(first: number, end: number): void {
-    this.#context.counters.requests.add();
-    this.#layer.accountSpans(
-      first,
-      end,
-      Math.min(...[...this.#wanted.values()].map((job) => job.priority)) as Priority,
-    );
+    const fetchedAs = Math.min(...[...this.#wanted.values()].map((job) => job.priority)) as Priority;
+    this.#jobs.accountFetch(Array.from({ length: end - first }, (_, i) => ({ span: first + i, fetchedAs })));
   }
 
   /** Frees the decoder. */
@@ -245,12 +237,12 @@ interface Piece {
 /** Cuts a stream into the compressed bytes of spans [first, end), each in a buffer of its own. */
 async function* cut(
   body: AsyncIterable<Uint8Array>,
-  layer: LazyLayer,
+  spans: LayerSpans,
   first: number,
   end: number,
 ): AsyncIterable<Uint8Array> {
   let span = first;
-  const next = (): Uint8Array => new Uint8Array(new SharedArrayBuffer(layer.byteEnd(span) - layer.byteStart(span)));
+  const next = (): Uint8Array => new Uint8Array(new SharedArrayBuffer(spans.byteEnd(span) - spans.byteStart(span)));
   let piece = next();
   let filled = 0;
   for await (const chunk of body) {

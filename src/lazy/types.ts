@@ -1,17 +1,20 @@
-import type { BlobSource } from './range-request.js';
+import type { ImageSource } from '../oci/index.js';
 
-/** One archive's way to a layer: two archives of one layer and span table share everything else. */
+/** The source of a layer's compressed bytes. */
+export type BlobSource = Pick<ImageSource, 'fetchBlob' | 'fetchInto'>;
+
+/** One archive's way to a layer. Archives of one layer and span table share everything else. */
 export interface LayerProvider {
   readonly source: BlobSource;
   /** The checkpoint state of a span as it is stored, not yet checked; null where none is needed. */
   readState(span: number): Uint8Array | null;
 }
 
-/** The file a read belongs to: what read-ahead goes by. */
+/** The file that a read belongs to: sequential read-ahead goes by it. */
 export interface FileHint {
   /** Tells files apart, over all mounts. */
   readonly key: string | number;
-  /** Where the file's data ends in this layer: nothing is read ahead beyond. */
+  /** Where the file's data ends in this layer. Nothing is read ahead beyond. */
   readonly end: number;
 }
 

@@ -1,5 +1,5 @@
 import type { SpanColumns } from '../archive/index.js';
-import { type CachedLayer, SPAN_FILE, type SpanCache, type VerifiedFile } from '../cache/index.js';
+import { type CachedLayer, parseSpanFileName, type SpanCache, type VerifiedFile } from '../cache/index.js';
 import type { InflatePool } from './inflate-pool.js';
 import { Priority } from './inflate-tasks.js';
 
@@ -18,9 +18,8 @@ export async function verifySpans(
 ): Promise<void> {
   for (const name of cache.files()) {
     if (signal?.aborted) return;
-    const [, digest, table] = SPAN_FILE.exec(name)!;
+    const file = parseSpanFileName(name)!;
     const columns = cache.tableOf(name);
-    const file = { layer: `sha256:${digest}`, table: table! };
     // Without its table it cannot be judged: it is checked when it is mounted.
     if (columns === null) onFile({ ...file, intact: 0, damaged: 0, absent: 0 });
     else onFile({ ...file, ...(await verifyLayer(cache, pool, file.layer, columns, signal)) });

@@ -1,18 +1,18 @@
 import type { ArchiveFile } from '../check/index.js';
 import { ErofsReader, InodeView, mapFileRange } from '../erofs/index.js';
-import type { Follower, LayerSet, OpenLayer } from '../lazy/index.js';
+import type { Follower, LayerClaim, LayerSet } from '../lazy/index.js';
 import type { Logger } from '../metrics/index.js';
 import type { ClientContext, ImageOptions } from '../wire/index.js';
 import { FetchAhead } from './prefetch.js';
-import { LazySource } from './registry-source.js';
+import { RegistrySource } from './registry-source.js';
 
 /** An image's bytes: there, and being fetched ahead, before the image has a FUSE connection. */
 export class ImageData {
   readonly file: ArchiveFile;
-  readonly source: LazySource;
-  readonly layers: readonly OpenLayer[];
+  readonly source: RegistrySource;
+  readonly layers: readonly LayerClaim[];
   readonly ahead: FetchAhead;
-  /** Fetches what the files that are read lead to; null where that is off, or nothing is known. */
+  /** Fetches what the files that are read lead to; null where that is off, or the archive has no references. */
   readonly follower: Follower | null;
   readonly #options: ImageOptions;
   #begun = false;
@@ -24,7 +24,7 @@ export class ImageData {
     this.file = file;
     this.#options = options;
     // Opening fetches nothing: a node that boots without its registry mounts all the same.
-    this.source = new LazySource(archive.image, client, options.plainHttp);
+    this.source = new RegistrySource(archive.image, client, options.plainHttp);
     this.layers = archive.image.layers.map((meta, index) =>
       set.open({
         meta,
@@ -46,20 +46,17 @@ export class ImageData {
     const scratch = new InodeView();
     return set.follow(this.layers, {
       references,
-      map: (nid, offset, length, visit) =>
-        mapFileRange(reader, placement, scratch, nid, offset, length, (layer, at, bytes) => {
-          if (layer >= 0) visit(layer, at, bytes);
-        }),
+      map: (nid, offset, length, visit) => mapFileRange(reader, placement, scratch, nid, offset, length, visit),
       onFault: (error) => log.warn({ error: String(error) }, 'references cannot be followed'),
     });
   }
 
-  /** Begins to fetch what nobody has asked for yet: the archive's profile, then, if wanted, everything. Once. */
+  /** Begins to fetch ahead: the archive's profile, then, if wanted, everything. Once. */
   fetchAhead(): void {
     if (this.#begun || this.#closed) return;
     this.#begun = true;
     const { prefetch, readahead, fill } = this.#options;
-    // Without read-ahead only what is read shall be fetched: a profile is read-ahead, too.
+    // Without read-ahead only bytes that are read may be fetched: a profile is read-ahead, too.
     this.ahead.begin({ profile: prefetch && readahead, fill });
   }
 
@@ -68,7 +65,7 @@ export class ImageData {
     this.#closed = true;
     this.ahead.cancel();
     this.follower?.close();
-    for (const open of this.layers) open.close();
+    for (const claim of this.layers) claim.close();
     await this.source.close();
     this.file.close();
   }

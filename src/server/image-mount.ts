@@ -8,7 +8,7 @@ import type { ImageData } from './image-data.js';
 import type { FetchAhead } from './prefetch.js';
 import { type Piece, Reads } from './reads.js';
 import { Recording } from './recording.js';
-import type { LazySource } from './registry-source.js';
+import type { RegistrySource } from './registry-source.js';
 
 /** One image served through one FUSE connection: the I/O thread's side of it. */
 export class ImageMount {
@@ -44,10 +44,8 @@ export class ImageMount {
         readTimeoutMs: state.options.readTimeout * 1000,
         map: (nid, offset, size) => this.#map(nid, offset, size),
         read: (piece, signal) =>
-          image.layers[piece.layer]!.layer.read(piece.layerOffset, piece.length, {
-            signal,
-            ...(piece.file === undefined ? {} : { file: piece.file }),
-          }),
+          image.layers[piece.layer]!.read(piece.layerOffset, piece.length, { signal, file: piece.file }),
+        follow: (nid, pieces) => image.follower?.onMiss(nid, pieces),
         replyData: (unique, pieces) => replyData(fuseFd, unique, pieces),
         replyError: (unique, errno) => replyError(fuseFd, unique, errno),
         journal,
@@ -60,7 +58,7 @@ export class ImageMount {
     return this.#image.file;
   }
 
-  get source(): LazySource {
+  get source(): RegistrySource {
     return this.#image.source;
   }
 
@@ -82,8 +80,6 @@ export class ImageMount {
 
   miss(miss: ReadMiss): void {
     this.reads.start(miss.unique, miss.nid, miss.offset, miss.size);
-    // After it: what a reader waits for is asked for first.
-    this.#image.follower?.onMiss(miss.nid, miss.offset, miss.size);
   }
 
   #map(nid: number, offset: number, size: number): Piece[] {
@@ -100,7 +96,7 @@ export class ImageMount {
     const last = pieces.at(-1)!;
     if (last.layer < 0) return pieces;
     this.#reader.inode(nid, this.#scratch);
-    const layerSize = this.#image.layers[last.layer]!.layer.size;
+    const layerSize = this.#image.layers[last.layer]!.layer.spans.size;
     const end = Math.min(layerSize, last.layerOffset + last.length + Math.max(0, this.#scratch.size - position));
     pieces[pieces.length - 1] = { ...last, file: { key: this.id * 2 ** 32 + nid, end } };
     return pieces;

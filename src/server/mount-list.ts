@@ -17,7 +17,7 @@ import {
 import type { Engine } from './engine.js';
 import { describeHolders, findHolders } from './holders.js';
 import type { ImageMount } from './image-mount.js';
-import { LazySource } from './registry-source.js';
+import { RegistrySource } from './registry-source.js';
 
 export interface MountArguments {
   readonly archivePath: string;
@@ -191,7 +191,7 @@ export class MountServer {
   async #connect(args: MountArguments, file: ArchiveFile): Promise<MountedPlace> {
     const identity = file.archive.identity;
     const options = { ...DEFAULT_IMAGE_OPTIONS, ...args.options };
-    const client = LazySource.contextOf(args.access);
+    const client = RegistrySource.contextOf(args.access);
     const image = this.engine.open(file, options, client);
     // The link has nothing to do until the first reader comes: what he will want can be on its way before he can, and what
     // inflates it can boot meanwhile.

@@ -1,6 +1,6 @@
 import type { Archive, Profile } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
-import { type AheadProgress, type LayerSet, type OpenLayer, profileSpans } from '../lazy/index.js';
+import { type AheadProgress, type LayerClaim, type LayerSet, profileSpans } from '../lazy/index.js';
 import type { Logger } from '../metrics/index.js';
 import type { PrefetchState, PrefetchWish } from '../wire/index.js';
 import { rangesOfFiles } from './file-selection.js';
@@ -14,22 +14,22 @@ interface Task {
   ended: boolean;
 }
 
-/** Of those that have ended so many are remembered. */
+/** Prefetches that have ended and are remembered. */
 const MAX_ENDED = 16;
 /** More at once is a mistake of the caller's; each holds its list of spans. */
 const MAX_RUNNING = 64;
 
 let nextId = 1;
 
-/** What is fetched of one image before anybody reads it: on mounting, and as asked for through the control API. */
+/** What is fetched of one image before it is read: on mounting, and as asked for through the control API. */
 export class FetchAhead {
   readonly #archive: Archive;
-  readonly #layers: readonly OpenLayer[];
+  readonly #layers: readonly LayerClaim[];
   readonly #set: LayerSet;
   readonly #log: Logger;
   #tasks: Task[] = [];
 
-  constructor(archive: Archive, layers: readonly OpenLayer[], set: LayerSet, log: Logger) {
+  constructor(archive: Archive, layers: readonly LayerClaim[], set: LayerSet, log: Logger) {
     this.#archive = archive;
     this.#layers = layers;
     this.#set = set;

@@ -1,16 +1,14 @@
+import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ClipError } from '../bytes/index.js';
-import type { FileHint } from '../lazy/index.js';
+import type { FileHint, LayerPiece } from '../lazy/index.js';
 import { Errno } from '../linux/index.js';
 import type { Logger } from '../metrics/index.js';
 import { mayPass } from '../oci/index.js';
 import type { ReadJournal } from '../wire/index.js';
 
 /** A piece of a file: bytes of a layer, or a hole (layer −1). */
-export interface Piece {
-  readonly layer: number;
-  readonly layerOffset: number;
-  readonly length: number;
+export interface Piece extends LayerPiece {
   /** For read-ahead; absent where it is off. */
   readonly file: FileHint | undefined;
 }
@@ -21,6 +19,8 @@ export interface ReadSource {
   /** Where file bytes lie. @throws FormatError */
   map(nid: number, offset: number, size: number): Piece[];
   read(piece: Piece, signal: AbortSignal): Promise<Uint8Array>;
+  /** A read has asked for its bytes. What it leads to may be asked for now. */
+  follow?(nid: number, pieces: readonly Piece[]): void;
   replyData(unique: bigint, pieces: Uint8Array[]): void;
   replyError(unique: bigint, errno: number): void;
   /** Where the next server finds what this one has not answered; null where the kernel asks it again. */
@@ -107,6 +107,8 @@ export class Reads {
       return;
     }
     const abort = new AbortController();
+    // One listener per extent of the file, of which a read may touch hundreds.
+    setMaxListeners(0, abort.signal);
     const pending: Pending = { unique, nid, offset, size, abort, timer: null, answered: false };
     this.#pending.set(unique, pending);
     this.#source.journal?.begin({ unique, nid, offset, size });
@@ -193,11 +195,10 @@ export class Reads {
     this.#running++;
     const source = this.#source;
     try {
-      const parts = await Promise.all(
-        source
-          .map(pending.nid, pending.offset, pending.size)
-          .map((piece) => (piece.layer < 0 ? zeros(piece.length) : this.#bytes(piece, pending))),
-      );
+      const pieces = source.map(pending.nid, pending.offset, pending.size);
+      const reads = pieces.map((piece) => (piece.layer < 0 ? zeros(piece.length) : this.#bytes(piece, pending)));
+      source.follow?.(pending.nid, pieces);
+      const parts = await Promise.all(reads);
       if (!pending.answered) {
         this.#settle(pending);
         source.replyData(pending.unique, parts);

@@ -20,7 +20,7 @@ interface Way {
  * Places of one image share it, and with it the credentials, proxies and certificates that each of them brought: those of
  * the place mounted last are used, and when the registry refuses them those before.
  */
-export class LazySource implements BlobSource {
+export class RegistrySource implements BlobSource {
   readonly #image: ImageMeta;
   readonly #plainHttp: boolean;
   #ways: Way[];

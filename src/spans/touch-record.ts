@@ -1,7 +1,7 @@
-/** Reads are recorded by the page: what the kernel asks for is made of them. */
+/** Reads are recorded by the page, because the kernel asks for whole pages. */
 export const TOUCH_PAGE = 4096;
 
-/** Recording costs 4 bytes a page: more of an image than this is not worth a profile, and would cost 64 MiB. */
+/** Recording costs 4 bytes a page, so 64 MiB for an image of this size. A larger image is not recorded. */
 const MAX_RECORDED_BYTES = 64 * 1024 ** 3;
 
 /**
@@ -35,7 +35,7 @@ export function stopRecording(record: TouchRecord): void {
   Atomics.store(record.clock, 1, 0);
 }
 
-/** Bytes [offset, offset + length) of the layer were read. For the hot path: nothing is allocated, little is done. */
+/** Bytes [offset, offset + length) of the layer were read. On the path of every hit: allocates nothing. */
 export function noteTouch(record: TouchRecord, offset: number, length: number): void {
   const { pages, clock } = record;
   if (clock[1] === 0) return;

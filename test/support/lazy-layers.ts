@@ -1,10 +1,11 @@
 import { SpanCache, type SpanCacheOptions } from '../../src/cache/index.js';
-import { LayerSet, type LayerSetOptions, type OpenLayer } from '../../src/lazy/layer-set.js';
+import type { LayerClaim } from '../../src/lazy/layer-claim.js';
+import { LayerSet, type LayerSetOptions } from '../../src/lazy/layer-set.js';
 import { Metrics } from '../../src/metrics/index.js';
 import { FakeSource, type TestLayer } from './span-layers.js';
 
 export interface LazyTestLayer {
-  readonly opened: OpenLayer;
+  readonly opened: LayerClaim;
   readonly source: FakeSource;
   readonly metrics: Metrics;
   readonly cache: SpanCache;

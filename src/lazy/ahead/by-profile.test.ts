@@ -39,7 +39,7 @@ async function open(maxBytes = 1 << 30, readahead = true): Promise<Opened> {
   cleanup.push(made.close);
   const read = async (offset: number, length: number, sequential = false): Promise<void> => {
     const hint = sequential ? { file: { key: 'f', end: raw.length } } : {};
-    const got = await opened.layer.read(offset, length, hint);
+    const got = await opened.read(offset, length, hint);
     expect(Buffer.compare(got, raw.subarray(offset, offset + length))).toBe(0);
   };
   return { ...made, read };
@@ -87,7 +87,7 @@ describe('read-ahead', () => {
     const { opened, metrics } = await open();
     const end = layerOffset[9]! + 5;
     for (let span = 0; span < 6; span++) {
-      await opened.layer.read(layerOffset[span]!, 100, { file: { key: 1, end } });
+      await opened.read(layerOffset[span]!, 100, { file: { key: 1, end } });
       await settle(5);
     }
     await settle();

@@ -9,8 +9,9 @@ import { SpanCache } from '../../cache/index.js';
 import { Metrics } from '../../metrics/index.js';
 import { noteUse } from '../../spans/index.js';
 import { InflatePool } from '../inflate-pool.js';
-import { LayerSet, type OpenLayer } from '../layer-set.js';
-import type { Follower } from './by-reference.js';
+import type { LayerClaim } from '../layer-claim.js';
+import { LayerSet } from '../layer-set.js';
+import type { Follower, LayerPiece } from './by-reference.js';
 
 const SPAN = 128 * 1024;
 const raw = randomBytes(160 * SPAN);
@@ -51,8 +52,10 @@ function references(links: Record<number, number[]>, pages: Record<number, numbe
   };
 }
 
+const piece = (file: number, offset = 0): LayerPiece => ({ layer: 0, layerOffset: file * FILE + offset, length: 4096 });
+
 interface Opened {
-  opened: OpenLayer;
+  opened: LayerClaim;
   source: FakeSource;
   metrics: Metrics;
   follower: Follower;
@@ -83,8 +86,8 @@ async function open(refs: References, maxBytes = 1 << 30): Promise<Opened> {
     cache.close();
   });
   const miss = async (file: number, offset = 0): Promise<void> => {
-    const read = opened.layer.read(file * FILE + offset, 4096);
-    follower.onMiss(100 + file, offset, 4096);
+    const read = opened.read(file * FILE + offset, 4096);
+    follower.onMiss(100 + file, [piece(file, offset)]);
     await read;
   };
   return { opened, source, metrics, follower, faults, miss };
@@ -94,7 +97,7 @@ async function open(refs: References, maxBytes = 1 << 30): Promise<Opened> {
 async function quiet({ opened: { layer } }: Opened): Promise<void> {
   for (let idle = 0; idle < 6; idle++) {
     await new Promise((resolve) => setTimeout(resolve, 20));
-    for (let span = 0; span < layer.count; span++) if (layer.job(span) !== undefined) idle = -1;
+    for (let span = 0; span < layer.spans.count; span++) if (layer.fetching(span)) idle = -1;
   }
 }
 
@@ -149,7 +152,7 @@ test('no more lies unread than may, whatever is linked; readers that come nearer
   expect(first).toBeGreaterThan(5_500_000);
   expect(first).toBeLessThan(6_500_000);
   // As workers do it: they read what is there, and only note the use.
-  for (let span = 0; span < o.opened.layer.count; span++) if (o.opened.layer.has(span)) noteUse(shared, span);
+  for (let span = 0; span < o.opened.layer.spans.count; span++) if (o.opened.layer.has(span)) noteUse(shared, span);
   await quiet(o);
   const second = await fetched();
   expect(second).toBeGreaterThan(first + 6_000_000);
@@ -158,11 +161,11 @@ test('no more lies unread than may, whatever is linked; readers that come nearer
 
 test('closing calls off what is under way', async () => {
   const o = await open(references({ 0: [1, 2, 3, 4] }));
-  o.follower.onMiss(100, 0, 4096);
+  o.follower.onMiss(100, [piece(0)]);
   o.follower.close();
   await quiet(o);
   expect(present(o)).toEqual([]);
-  o.follower.onMiss(100, 0, 4096);
+  o.follower.onMiss(100, [piece(0)]);
   await quiet(o);
   expect(present(o)).toEqual([]);
 });

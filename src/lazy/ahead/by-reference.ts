@@ -1,15 +1,14 @@
 import { REFERENCE_PAGE, type References } from '../../archive/index.js';
 import { lowerBound } from '../../bytes/index.js';
-import { spanAt } from '../../spans/index.js';
 import { Priority } from '../inflate-tasks.js';
-import type { LazyLayer } from '../lazy-layer.js';
+import type { LayerClaim } from '../layer-claim.js';
 
-/** What following needs of a mount. */
+/** What following needs of an image. */
 export interface FollowedImage {
   readonly references: References;
   /** By layer index. */
-  readonly layers: readonly LazyLayer[];
-  /** Where bytes of a file lie, its end respected: calls `visit` for each piece in a layer, not for holes. @throws FormatError */
+  readonly layers: readonly LayerClaim[];
+  /** Where bytes of a file lie, its end respected: holes as pieces of layer −1. @throws FormatError */
   map(
     nid: number,
     offset: number,
@@ -36,6 +35,14 @@ const POLL_MS = 4;
 const STALE_MS = 2000;
 /** When nothing was missed for so long and then something is, it may have been evicted, and what it leads to as well. */
 const AGAIN_MS = 30_000;
+
+/** A stretch of a layer, or of a hole (layer −1). */
+export interface LayerPiece {
+  /** Index into the image's layers. */
+  readonly layer: number;
+  readonly layerOffset: number;
+  readonly length: number;
+}
 
 interface SpanOf {
   readonly layer: number;
@@ -68,19 +75,19 @@ export class Follower {
   constructor(image: FollowedImage) {
     this.#image = image;
     this.#known = new Uint8Array(image.references.count);
-    this.#counted = image.layers.map((layer) => new Uint8Array(layer.table.count));
+    this.#counted = image.layers.map(({ layer }) => new Uint8Array(layer.spans.count));
     this.#unread = image.layers.map(() => new Map<number, number>());
   }
 
-  /** A reader waits for bytes of a file. */
-  onMiss(nid: number, offset: number, length: number): void {
+  /** A reader waits for bytes of a file, which lie in these pieces. */
+  onMiss(nid: number, pieces: readonly LayerPiece[]): void {
     if (this.#closed) return;
     const now = performance.now();
     if (now - this.#lastMiss > AGAIN_MS) this.#known.fill(0);
     this.#lastMiss = now;
     this.#lastRead = now;
     try {
-      this.#eachSpan(nid, offset, length, (layer, span) => this.#countRead(layer, span));
+      for (const piece of pieces) this.#spansOf(piece, (layer, span) => this.#countRead(layer, span));
       const file = this.#position(nid);
       if (file >= 0) this.#todo.push(file);
       this.#advance();
@@ -95,7 +102,7 @@ export class Follower {
     this.#closed = true;
     this.#stop();
     for (const [layer, spans] of this.#unread.entries()) {
-      for (const span of spans.keys()) this.#image.layers[layer]!.cancelAhead(span);
+      for (const span of spans.keys()) this.#image.layers[layer]!.layer.cancelAhead(span);
       spans.clear();
     }
   }
@@ -114,11 +121,16 @@ export class Follower {
   }
 
   #eachSpan(nid: number, offset: number, length: number, visit: (layer: number, span: number) => void): void {
-    this.#image.map(nid, offset, length, (layer, at, bytes) => {
-      const { layerOffset } = this.#image.layers[layer]!.table;
-      const last = spanAt(layerOffset, at + bytes - 1);
-      for (let span = spanAt(layerOffset, at); span <= last; span++) visit(layer, span);
+    this.#image.map(nid, offset, length, (layer, layerOffset, bytes) => {
+      this.#spansOf({ layer, layerOffset, length: bytes }, visit);
     });
+  }
+
+  #spansOf({ layer, layerOffset, length }: LayerPiece, visit: (layer: number, span: number) => void): void {
+    if (layer < 0) return;
+    const { spans } = this.#image.layers[layer]!.layer;
+    const last = spans.at(layerOffset + length - 1);
+    for (let span = spans.at(layerOffset); span <= last; span++) visit(layer, span);
   }
 
   #countRead(layer: number, span: number): void {
@@ -129,7 +141,7 @@ export class Follower {
     }
     if (this.#counted[layer]![span] === 1) return;
     this.#counted[layer]![span] = 1;
-    this.#readBytes += this.#image.layers[layer]!.compressedBytes(span, span + 1);
+    this.#readBytes += this.#image.layers[layer]!.layer.spans.compressedBytes(span, span + 1);
   }
 
   /** Asks for as much as may lie unread. */
@@ -167,14 +179,15 @@ export class Follower {
 
   /** False when it must wait. */
   #ask({ layer, span }: SpanOf): boolean {
-    const lazy = this.#image.layers[layer]!;
+    const claim = this.#image.layers[layer]!;
+    const lazy = claim.layer;
     const unread = this.#unread[layer]!;
     if (this.#counted[layer]![span] === 1 || unread.has(span) || lazy.has(span)) return true;
-    const bytes = lazy.compressedBytes(span, span + 1);
+    const bytes = lazy.spans.compressedBytes(span, span + 1);
     if (this.#unreadBytes + bytes > UNREAD_BYTES + UNREAD_SHARE * this.#readBytes) return false;
-    const length = lazy.cached.length(span);
+    const length = lazy.spans.length(span);
     if (!this.#image.hasRoom(this.#coming + length)) return false;
-    const wait = lazy.ahead(span, Priority.readahead);
+    const wait = claim.ahead(span, Priority.readahead);
     if (wait === null) return true;
     unread.set(span, bytes);
     this.#unreadBytes += bytes;
@@ -195,7 +208,7 @@ export class Follower {
   #poll(): void {
     const now = performance.now();
     for (const [layer, spans] of this.#unread.entries()) {
-      const { lastUse } = this.#image.layers[layer]!.shared;
+      const { lastUse } = this.#image.layers[layer]!.layer.shared;
       for (const span of spans.keys()) {
         if (lastUse[span]! <= 0) continue;
         this.#countRead(layer, span);

@@ -1,6 +1,8 @@
 import { describe, expect, test } from 'vitest';
+import type { LayerProvider } from '../types.js';
 import { Readahead } from './sequential.js';
 
+const PROVIDER = { readState: () => null } as unknown as LayerProvider;
 const MIB = 1 << 20;
 const READ = 128 * 1024;
 
@@ -8,13 +10,14 @@ const READ = 128 * 1024;
 class Layer {
   readonly count = 100;
   readonly table = { count: 100, layerOffset: Float64Array.from({ length: 101 }, (_, i) => i * (2 * MIB + 5432)) };
+  readonly spans = { table: this.table };
   readonly shared = { lastUse: new Int32Array(100) };
   readonly present = new Set<number>();
   readonly asked: number[] = [];
   readonly cancelled: number[] = [];
   readonly readahead = new Readahead(this);
 
-  ahead(span: number): null {
+  ahead(_provider: LayerProvider, span: number): null {
     if (!this.present.has(span)) this.asked.push(span);
     return null;
   }
@@ -35,7 +38,7 @@ class Layer {
       if (layerOffset[span + 1]! > offset && layerOffset[span]! < offset + READ) spans.push(span);
     }
     if (spans.some((span) => !this.present.has(span))) {
-      this.readahead.onRead({ key: 'f', end: layerOffset[100]! }, offset, spans[0]!, spans.at(-1)!);
+      this.readahead.onRead(PROVIDER, { key: 'f', end: layerOffset[100]! }, offset, spans[0]!, spans.at(-1)!);
     }
     for (const span of spans) {
       this.present.add(span);

@@ -1,11 +1,12 @@
 import type { SpanTable } from '../../archive/index.js';
 import { type SharedLayer, spanAt } from '../../spans/index.js';
 import { Priority } from '../inflate-tasks.js';
-import type { LazyLayer } from '../lazy-layer.js';
-import type { FileHint } from '../types.js';
+import type { FileHint, LayerProvider } from '../types.js';
 
-/** Spans entered one after the other, each at its start, before a reader counts as sequential. Two transitions: a reader of
- * scattered pages crosses a boundary by chance every 16th time (128 KiB of kernel read-ahead in 2 MiB), twice in a row hardly ever. */
+/**
+ * Spans entered one after the other, each at its start, before a reader counts as sequential. A reader of scattered pages
+ * crosses a boundary by chance every 16th time (128 KiB of kernel read-ahead in 2 MiB), but hardly ever twice in a row.
+ */
 const SEQUENTIAL_STEPS = 2;
 /** A sequential reader's first miss in a span lies within the kernel's own read-ahead from its start. */
 const START_SLACK = 256 * 1024;
@@ -13,16 +14,20 @@ const START_SLACK = 256 * 1024;
 const FIRST_WINDOW = 16 * 1024 * 1024;
 const MAX_WINDOW = 64 * 1024 * 1024;
 const MAX_STREAMS = 128;
-/** A reader that has not moved for so long is not watched any more. */
+/** A reader that has not moved for this long is not watched any more. */
 const IDLE_MS = 2000;
 
-/** What it asks of a layer. */
-export interface SequentialLayer extends Pick<LazyLayer, 'ahead' | 'cancelAhead'> {
-  readonly table: Pick<SpanTable, 'layerOffset' | 'count'>;
+/** What read-ahead needs of a layer. */
+export interface SequentialLayer {
+  readonly spans: { readonly table: Pick<SpanTable, 'layerOffset' | 'count'> };
   readonly shared: Pick<SharedLayer, 'lastUse'>;
+  ahead(provider: LayerProvider, span: number, priority: typeof Priority.readahead): unknown;
+  cancelAhead(span: number): void;
 }
 
 interface Stream {
+  /** Of the archive through which the file is read. */
+  readonly provider: LayerProvider;
   readonly end: number;
   /** The span in which it began to be sequential. */
   first: number;
@@ -46,13 +51,13 @@ export class Readahead {
   }
 
   /** A read came to the I/O thread: at least one of spans [first, last] was missing a moment ago. */
-  onRead(file: FileHint, offset: number, first: number, last: number): void {
+  onRead(provider: LayerProvider, file: FileHint, offset: number, first: number, last: number): void {
     const stream = this.#streams.get(file.key);
     if (stream === undefined) {
       if (this.#streams.size >= MAX_STREAMS) this.#streams.delete(this.#streams.keys().next().value!);
       const now = performance.now();
       const steps = last - first;
-      this.#streams.set(file.key, { end: file.end, first, last, steps, window: 0, ahead: 0, moved: now });
+      this.#streams.set(file.key, { provider, end: file.end, first, last, steps, window: 0, ahead: 0, moved: now });
       return;
     }
     if (last <= stream.last) {
@@ -62,7 +67,7 @@ export class Readahead {
     }
     // Reads are of whole pages, and spans are not: one that reaches into a span enters it at its start, wherever it began.
     const entersAtStart =
-      first <= stream.last || first < last || offset - this.#layer.table.layerOffset[first]! <= START_SLACK;
+      first <= stream.last || first < last || offset - this.#layer.spans.table.layerOffset[first]! <= START_SLACK;
     if (first > Math.max(stream.last + 1, stream.ahead) || !entersAtStart) this.#restart(stream, last);
     else this.#advance(stream, last);
   }
@@ -91,7 +96,7 @@ export class Readahead {
     stream.last = last;
     stream.moved = performance.now();
     if (stream.steps < SEQUENTIAL_STEPS) return;
-    const { layerOffset, count } = this.#layer.table;
+    const { layerOffset, count } = this.#layer.spans.table;
     const here = layerOffset[last + 1]!;
     const most = Math.min(MAX_WINDOW, Math.max(FIRST_WINDOW, here - layerOffset[stream.first]!));
     stream.window = stream.window === 0 ? here - layerOffset[last]! : Math.min(most, stream.window * 2);
@@ -103,8 +108,9 @@ export class Readahead {
       return;
     }
     const end = Math.min(count, spanAt(layerOffset, until - 1) + 1);
-    for (let span = Math.max(stream.ahead, last + 1); span < end; span++)
-      void this.#layer.ahead(span, Priority.readahead);
+    for (let span = Math.max(stream.ahead, last + 1); span < end; span++) {
+      void this.#layer.ahead(stream.provider, span, Priority.readahead);
+    }
     stream.ahead = Math.max(stream.ahead, end);
     this.watch();
   }

@@ -1,8 +1,8 @@
 const FIRST_PAUSE_MS = 1000;
 const MAX_PAUSE_MS = 30_000;
 
-/** When to try again what the disk refused: after a second, then twice as long each time. */
-export class Backoff {
+/** When the disk is tried again after it has refused something: after a second, then twice as long each time. */
+export class DiskBackoff {
   #pause = 0;
   #until = 0;
 

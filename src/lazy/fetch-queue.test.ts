@@ -1,0 +1,194 @@
+import { describe, expect, test } from 'vitest';
+import { LayerSpans } from '../spans/index.js';
+import { FetchQueue, type QueuedLayer } from './fetch-queue.js';
+import { Priority } from './inflate-tasks.js';
+import { SpanJob } from './job.js';
+import type { LayerProvider } from './types.js';
+
+const KIB = 1024;
+
+interface Fetch {
+  readonly spans: number[];
+  done(): Promise<void>;
+}
+
+const provider = (): LayerProvider => ({ source: {} as LayerProvider['source'], readState: () => null });
+const SOURCE = provider();
+
+/** A layer of spans of one compressed size, whose requests end when the test says so. */
+class Layer implements QueuedLayer {
+  readonly spans: LayerSpans;
+  readonly jobs = new Map<number, SpanJob>();
+  readonly fetches: Fetch[] = [];
+  readonly abandoned: number[] = [];
+
+  constructor(
+    readonly queue: FetchQueue,
+    spanBytes: number,
+    count = 400,
+  ) {
+    const offsets = Float64Array.from({ length: count + 1 }, (_, i) => i * spanBytes);
+    this.spans = new LayerSpans('sha256:0', {
+      kind: 'tar',
+      count,
+      layerOffset: offsets,
+      bitOffset: offsets.map((offset) => offset * 8),
+      crc32: new Uint32Array(count),
+      sha256: new Uint8Array(32 * count),
+      stateSha256: new Uint8Array(0),
+    });
+  }
+
+  job(span: number): SpanJob | undefined {
+    return this.jobs.get(span);
+  }
+
+  abandon(job: SpanJob): void {
+    this.jobs.delete(job.span);
+    this.abandoned.push(job.span);
+  }
+
+  fetch(jobs: readonly SpanJob[]): Promise<void> {
+    return new Promise((resolve) => {
+      this.fetches.push({
+        spans: jobs.map((job) => job.span),
+        done: async () => {
+          for (const job of jobs) this.jobs.delete(job.span);
+          resolve();
+          await turn();
+        },
+      });
+    });
+  }
+
+  add(span: number, priority: Priority, from = SOURCE): SpanJob {
+    const job = new SpanJob(span, priority, from);
+    if (priority === Priority.demand) job.waiters = 1;
+    else job.background = true;
+    this.jobs.set(span, job);
+    this.queue.add(this, job);
+    return job;
+  }
+
+  get asked(): number[][] {
+    return this.fetches.map(({ spans }) => spans);
+  }
+}
+
+/** Requests leave when the event loop has delivered the whole burst. */
+const turn = (): Promise<void> => new Promise((resolve) => setTimeout(resolve));
+
+describe('what goes out together', () => {
+  test('a burst in any order makes one request of neighbours, and one of what is apart', async () => {
+    const layer = new Layer(new FetchQueue(() => false), 100 * KIB);
+    for (const span of [7, 5, 6, 9]) layer.add(span, Priority.demand);
+    expect(layer.fetches).toEqual([]);
+    await turn();
+    expect(layer.asked).toEqual([[5, 6, 7], [9]]);
+  });
+
+  test('a request is no larger than 8 MiB', async () => {
+    const layer = new Layer(new FetchQueue(() => false), 1024 * KIB);
+    for (let span = 0; span < 20; span++) layer.add(span, Priority.demand);
+    await turn();
+    expect(layer.asked.map((spans) => spans.length)).toEqual([8, 8, 4]);
+  });
+
+  test('a reader’s request takes read-ahead along that follows it, and no prefetch', async () => {
+    const layer = new Layer(new FetchQueue(() => false), 100 * KIB);
+    layer.add(4, Priority.readahead);
+    layer.add(5, Priority.demand);
+    layer.add(6, Priority.readahead);
+    layer.add(7, Priority.prefetch);
+    await turn();
+    expect(layer.asked).toEqual([[5, 6], [4], [7]]);
+  });
+
+  test('prefetch joins across a small gap in both directions, and not across a large one', async () => {
+    const layer = new Layer(new FetchQueue(() => false), 64 * KIB);
+    for (const span of [10, 12, 8, 20]) layer.add(span, Priority.prefetch);
+    await turn();
+    expect(layer.asked).toEqual([[8, 10, 12], [20]]);
+  });
+
+  test('a span that was wrong is asked for alone', async () => {
+    const layer = new Layer(new FetchQueue(() => false), 100 * KIB);
+    layer.add(5, Priority.demand);
+    layer.add(6, Priority.demand).mismatches = 1;
+    layer.add(7, Priority.demand);
+    await turn();
+    expect(layer.asked).toEqual([[5], [6], [7]]);
+  });
+});
+
+describe('what goes first', () => {
+  test('the more urgent, whatever came first; with fill no more than two are fetched ahead', async () => {
+    const layer = new Layer(new FetchQueue(() => false), 100 * KIB);
+    layer.add(50, Priority.fill);
+    layer.add(60, Priority.fill);
+    layer.add(70, Priority.fill);
+    layer.add(30, Priority.prefetch);
+    layer.add(10, Priority.demand);
+    await turn();
+    expect(layer.asked).toEqual([[10], [30], [50]]);
+    await layer.fetches[1]!.done();
+    expect(layer.asked.slice(3)).toEqual([[60]]);
+    await layer.fetches[2]!.done();
+    expect(layer.asked.slice(4)).toEqual([[70]]);
+  });
+
+  test('readers may use all 32 requests, what is fetched ahead 8', async () => {
+    const queue = new FetchQueue(() => false);
+    const layer = new Layer(queue, 300 * KIB);
+    for (let i = 0; i < 40; i++) layer.add(2 * i, Priority.readahead);
+    await turn();
+    expect(layer.fetches).toHaveLength(8);
+    for (let i = 0; i < 40; i++) layer.add(100 + 2 * i, Priority.demand);
+    await turn();
+    expect(layer.fetches).toHaveLength(32);
+    expect(queue.active).toBe(32);
+    expect(queue.waiting).toBe(48);
+  });
+
+  test('nothing is fetched ahead while there is too much work, and a reader is not held up', async () => {
+    let busy = true;
+    const queue = new FetchQueue(() => busy);
+    const layer = new Layer(queue, 100 * KIB);
+    layer.add(3, Priority.prefetch);
+    layer.add(9, Priority.demand);
+    await turn();
+    expect(layer.asked).toEqual([[9]]);
+    busy = false;
+    queue.wake();
+    await turn();
+    expect(layer.asked).toEqual([[9], [3]]);
+  });
+
+  test('a waiting job that becomes urgent leaves at once, and tells its lookup', async () => {
+    const queue = new FetchQueue(() => true);
+    const layer = new Layer(queue, 100 * KIB);
+    const job = layer.add(3, Priority.fill);
+    let hurried = 0;
+    job.onUrgent = () => hurried++;
+    await turn();
+    expect(layer.fetches).toEqual([]);
+    queue.raise(job, Priority.demand);
+    await turn();
+    expect(layer.asked).toEqual([[3]]);
+    expect(job).toMatchObject({ phase: 'fetching', fetchedAs: Priority.demand });
+    expect(hurried).toBe(1);
+  });
+});
+
+test('a job that is not wanted any more ends without a request, but not one that has left', async () => {
+  const queue = new FetchQueue(() => false);
+  const layer = new Layer(queue, 100 * KIB);
+  const waiting = layer.add(3, Priority.demand);
+  waiting.carrier!.reconsider(waiting);
+  const gone = layer.add(9, Priority.demand);
+  await turn();
+  expect(layer.abandoned).toEqual([3]);
+  expect(layer.asked).toEqual([[9]]);
+  expect(gone.carrier).toBeNull();
+  expect(queue.waiting).toBe(0);
+});

@@ -1,0 +1,199 @@
+import type { LayerKind } from '../archive/index.js';
+import { FormatError, toHex } from '../bytes/index.js';
+import { NO_STATE } from '../gzip/index.js';
+import type { LayerSpans } from '../spans/index.js';
+import type { LayerContext } from './context.js';
+import { neighbours, type QueuedLayer } from './fetch-queue.js';
+import { type InflateTask, Priority, type TaskResult } from './inflate-tasks.js';
+import type { SpanFetcher, SpanJob } from './job.js';
+import { RangeRequest } from './range-request.js';
+import type { SpanJobs } from './span-jobs.js';
+import type { LayerProvider } from './types.js';
+
+/**
+ * Sources asked for a span before its readers get an error. Each has retried by itself, and most often several archives of a
+ * layer lead to the same registry: more would only make readers wait.
+ */
+const MAX_SOURCES = 2;
+
+/** Spans that stand on their own: from the content cache or by Range requests to the workers that check and inflate them. */
+export class RangeFetcher implements SpanFetcher, QueuedLayer {
+  readonly #jobs: SpanJobs;
+  readonly #context: LayerContext;
+
+  constructor(
+    jobs: SpanJobs,
+    context: LayerContext,
+    readonly kind: Exclude<LayerKind, 'zstd-stream'>,
+    readonly blobSize: number,
+  ) {
+    this.#jobs = jobs;
+    this.#context = context;
+  }
+
+  get spans(): LayerSpans {
+    return this.#jobs.spans;
+  }
+
+  add(job: SpanJob): void {
+    this.#context.queue.add(this, job);
+  }
+
+  close(): void {
+    // Nothing is held between fetches.
+  }
+
+  job(span: number): SpanJob | undefined {
+    return this.#jobs.get(span);
+  }
+
+  abandon(job: SpanJob): void {
+    this.#jobs.abandon(job);
+  }
+
+  /** Resolves, never rejects, when the requests are over. The jobs end when their spans are stored. */
+  fetch(jobs: readonly SpanJob[]): Promise<void> {
+    return this.#jobs.track(this.#fetch(jobs));
+  }
+
+  async #fetch(jobs: readonly SpanJob[]): Promise<void> {
+    const missing = await this.#fromContentCache(jobs);
+    await Promise.all(neighbours(missing, this.spans).map((run) => this.#request(run)));
+  }
+
+  /** Starts what the content cache has on its way; returns the rest, as far as it is still wanted. */
+  async #fromContentCache(jobs: readonly SpanJob[]): Promise<readonly SpanJob[]> {
+    const { content } = this.#context;
+    if (content === null) return jobs;
+    // The lookups of one request wait for each other: a reader that comes to wait for one of them hurries all.
+    const hurries: ((() => void) | undefined)[] = [];
+    const hurryAll = (): void => {
+      for (const hurry of hurries) hurry?.();
+    };
+    const lookUp = async (job: SpanJob, i: number): Promise<boolean> => {
+      if (job.content === 'poisoned') return false;
+      const { spans } = this;
+      const length = spans.compressedBytes(job.span, job.span + 1);
+      const bytes = await content.get(toHex(spans.sha256(job.span)), length, spans.digest, {
+        waiting: job.priority === Priority.demand,
+        onUrgent: (hurry) => {
+          hurries[i] = hurry;
+          job.onUrgent = hurryAll;
+        },
+      });
+      if (bytes === null) return false;
+      job.content = 'used';
+      const { buffers } = this.#context;
+      const buffer = buffers.acquire(length);
+      const compressed = new Uint8Array(buffer, 0, length);
+      compressed.set(bytes);
+      void this.#jobs.track(this.#inflate(job, compressed)).finally(() => buffers.release(buffer));
+      return true;
+    };
+    const found = await Promise.all(jobs.map(lookUp));
+    return jobs.filter((job, i) => {
+      if (found[i]) return false;
+      if (job.wanted) return true;
+      this.#jobs.abandon(job);
+      return false;
+    });
+  }
+
+  async #request(jobs: readonly SpanJob[]): Promise<void> {
+    const { buffers, activity } = this.#context;
+    const request = new RangeRequest({
+      spans: this.spans,
+      blobSize: this.blobSize,
+      jobs,
+      deliver: (job, compressed, done) => void this.#jobs.track(this.#inflate(job, compressed)).finally(done),
+    });
+    try {
+      const provider = this.#jobs.providers.current(jobs[0]!.provider);
+      this.#jobs.accountFetch(jobs);
+      await request.run(provider.source, buffers, activity);
+    } catch (error) {
+      for (const job of request.missing) {
+        job.carrier = null;
+        // A reader may have joined after the request was given up.
+        if (job.wanted && (request.aborted || this.#elsewhere(job, error))) this.add(job);
+        else if (request.aborted) this.#jobs.abandon(job);
+        else this.#jobs.settle(job, error);
+      }
+    }
+  }
+
+  /** Whether to ask another archive's source for a span that this one does not give. */
+  #elsewhere(job: SpanJob, error: unknown): boolean {
+    const { log, counters } = this.#context;
+    const { providers } = this.#jobs;
+    if (++job.failures >= Math.min(MAX_SOURCES, providers.count)) return false;
+    counters.failovers.add();
+    log.warn({ layer: this.spans.digest, span: job.span, error: String(error) }, 'asking another source for a span');
+    job.provider = providers.next(job.provider);
+    return true;
+  }
+
+  async #inflate(job: SpanJob, compressed: Uint8Array): Promise<void> {
+    const { spans } = this;
+    const { span } = job;
+    job.phase = 'inflating';
+    try {
+      const target = this.#jobs.target(span, job.priority);
+      if (target.fd < 0 && job.waiters === 0 && job.priority >= Priority.prefetch && this.#jobs.cached.attached) {
+        this.#context.counters.skippedBackground.add();
+        this.#jobs.abandon(job);
+        return;
+      }
+      const task: Omit<InflateTask, 'state'> = {
+        type: 'inflate',
+        kind: this.kind,
+        compressed,
+        sha256: spans.sha256(span),
+        startBit: spans.startBit(span),
+        outLength: spans.length(span),
+        crc32: spans.crc32(span),
+        target,
+      };
+      const result = await this.#inflateWithAnyState(job, task);
+      const good = result.status === 'stored' || result.status === 'bytes';
+      if (good && job.content !== 'used') this.#jobs.share(span, compressed);
+      if (this.#jobs.finish(job, target, result)) this.add(job);
+    } catch (error) {
+      this.#jobs.settle(job, error);
+    }
+  }
+
+  /**
+   * Each archive that shares the layer has a checkpoint state for the span. They agree, unless one archive is damaged or
+   * forged: then another archive's state is used, so that no archive can take the layer from the others.
+   */
+  async #inflateWithAnyState(job: SpanJob, task: Omit<InflateTask, 'state'>): Promise<TaskResult> {
+    const { providers } = this.#jobs;
+    let provider = providers.current(job.provider);
+    for (let tried = 1; ; tried++) {
+      const result = await this.#inflateWithState(job, task, provider);
+      if (result.status !== 'bad-state') return result;
+      const { detail } = result;
+      this.#context.log.error({ layer: this.spans.digest, span: job.span, detail }, 'a checkpoint state is wrong');
+      if (tried >= providers.count) return result;
+      provider = providers.next(provider);
+    }
+  }
+
+  #inflateWithState(
+    job: SpanJob,
+    task: Omit<InflateTask, 'state'>,
+    provider: LayerProvider,
+  ): TaskResult | Promise<TaskResult> {
+    let stored: Uint8Array;
+    try {
+      stored = provider.readState(job.span) ?? NO_STATE.stored;
+    } catch (error) {
+      if (error instanceof FormatError) return { status: 'bad-state', detail: error.message };
+      throw error;
+    }
+    const whole: InflateTask = { ...task, state: { stored, sha256: this.spans.stateSha256(job.span) } };
+    job.task = whole;
+    return this.#context.pool.run(whole, job.priority);
+  }
+}

@@ -1,0 +1,226 @@
+import { ClipError, toHex } from '../bytes/index.js';
+import type { CachedLayer } from '../cache/index.js';
+import type { LayerSpans, SpanTarget } from '../spans/index.js';
+import { UnreadAccount } from './ahead/unread.js';
+import type { LayerContext } from './context.js';
+import { Priority, type TaskResult } from './inflate-tasks.js';
+import { abandoned, SpanJob, type SpanResult } from './job.js';
+import { Providers } from './providers.js';
+import { SpanFile } from './span-file.js';
+import type { LayerProvider } from './types.js';
+
+/** A wrong span is asked for again once per source before its readers get an error. */
+const MAX_MISMATCHES = 2;
+
+/**
+ * The spans of one layer that are being fetched, and how each fetch ends. A fetcher asks for a span's target, hands the span's bytes to a worker,
+ * and comes back with the result: `finish`.
+ */
+export class SpanJobs {
+  readonly providers = new Providers();
+  /** Fetched ahead and not read yet. */
+  readonly unread: UnreadAccount;
+  readonly file: SpanFile;
+  readonly #context: LayerContext;
+  readonly #jobs = new Map<number, SpanJob>();
+  /** What still uses the cache file, which must not be closed under it. */
+  readonly #busy = new Set<Promise<unknown>>();
+
+  constructor(
+    readonly spans: LayerSpans,
+    readonly cached: CachedLayer,
+    context: LayerContext,
+  ) {
+    this.#context = context;
+    this.unread = new UnreadAccount(context.counters);
+    this.file = new SpanFile(cached, context.cache, context.memory);
+  }
+
+  get(span: number): SpanJob | undefined {
+    return this.#jobs.get(span);
+  }
+
+  all(): SpanJob[] {
+    return [...this.#jobs.values()];
+  }
+
+  /** The span must have no job. It is held in the cache until the job is settled. */
+  begin(span: number, priority: Priority, provider: LayerProvider): SpanJob {
+    const job = new SpanJob(span, priority, provider);
+    this.#jobs.set(span, job);
+    this.cached.hold(span);
+    return job;
+  }
+
+  /** To be called when a job has lost a reader or its background wish. */
+  reconsider(job: SpanJob): void {
+    // One that is being inflated goes on: it is nearly there, and the next reader will want it.
+    if (!job.wanted && this.#jobs.get(job.span) === job) job.carrier?.reconsider(job);
+  }
+
+  /** Where a span's bytes are to go. fd −1: they are not to be cached. */
+  target(span: number, priority: Priority): SpanTarget {
+    const { cache } = this.#context;
+    const { shared } = this.cached;
+    const right = priority <= Priority.readahead ? 'anything' : 'unmounted';
+    const keep = !this.file.avoidsDisk(span) && cache.reserve(this.cached, span, right);
+    // Before the span is published: a worker may stamp a use the moment it is.
+    this.stamp(span, priority);
+    return {
+      fd: keep ? shared.fd : -1,
+      position: this.spans.start(span),
+      span,
+      generations: shared.generations,
+    };
+  }
+
+  /** Notes when a span comes into the cache: as a use, or as fetched ahead of one. */
+  stamp(span: number, priority: Priority): void {
+    const tick = this.#context.cache.tick();
+    this.cached.shared.lastUse[span] = priority === Priority.demand ? tick : -tick;
+  }
+
+  /**
+   * Ends a job according to the result of its task. True: the bytes were wrong and are to be fetched again, from the
+   * provider that the job names now.
+   */
+  finish(job: SpanJob, target: SpanTarget | null, result: TaskResult): boolean {
+    const { counters } = this.#context;
+    switch (result.status) {
+      case 'stored':
+      case 'bytes':
+        this.keep(job, job.span, target, result);
+        return false;
+      case 'digest-mismatch':
+        if (job.content !== 'used') counters.digestMismatches.add();
+        return this.#mismatch(job, 'its compressed bytes have another SHA-256');
+      case 'bad-content':
+        counters.badContent.add();
+        // The bytes are those that the archive names: the content cache gave the right ones.
+        if (job.content === 'used') job.content = 'untried';
+        return this.#mismatch(job, result.detail);
+      case 'bad-state':
+        counters.badContent.add();
+        this.settle(
+          job,
+          new ClipError('BAD_FORMAT', `${this.spans.name(job.span)}: ${result.detail}`, {
+            hint: 'the archive is damaged or forged: make it again with clipctl index',
+          }),
+        );
+        return false;
+      default:
+        this.settle(job, new ClipError('SYSTEM', `${this.spans.name(job.span)}: ${result.detail ?? result.status}`));
+        return false;
+    }
+  }
+
+  /** A span is there, in its file or in memory. `job` is null when it was only decoded on the way to another. */
+  keep(
+    job: SpanJob | null,
+    span: number,
+    target: SpanTarget | null,
+    result: Extract<TaskResult, { status: 'stored' | 'bytes' }>,
+  ): void {
+    const { cache, memory, counters } = this.#context;
+    if (result.status === 'stored') {
+      if (target !== null) cache.writeSucceeded();
+      if (job !== null) this.settle(job, null);
+      return;
+    }
+    if (result.writeError !== undefined) {
+      cache.writeFailed(this.cached, span, result.writeError);
+      // Memory is for spans that are read soon. A fill asks again when the disk has recovered.
+      if (job !== null && job.waiters === 0 && job.priority === Priority.fill) {
+        counters.skippedBackground.add();
+        this.abandon(job);
+        return;
+      }
+    }
+    memory.put(this.cached.shared.id, span, result.bytes);
+    if (job !== null) this.settle(job, result.bytes);
+  }
+
+  /** True: ask again. */
+  #mismatch(job: SpanJob, detail: string): boolean {
+    const { log, content } = this.#context;
+    const { digest } = this.spans;
+    if (job.content === 'used') {
+      content?.poisoned(toHex(this.spans.sha256(job.span)));
+      job.content = 'poisoned';
+      return true;
+    }
+    job.mismatches++;
+    log.error(
+      { layer: digest, span: job.span, detail, attempt: job.mismatches },
+      'a span is not what the archive says',
+    );
+    if (job.mismatches < Math.max(MAX_MISMATCHES, this.providers.count + 1) && job.wanted) {
+      job.provider = this.providers.next(job.provider);
+      return true;
+    }
+    this.settle(
+      job,
+      new ClipError('DIGEST_MISMATCH', `${this.spans.name(job.span)}: ${detail}`, {
+        hint: 'the registry serves other bytes than were indexed: check it, or index the image again',
+      }),
+    );
+    return false;
+  }
+
+  /** Ends a job that is not wanted any more. */
+  abandon(job: SpanJob): void {
+    this.settle(job, abandoned(this.spans.name(job.span)));
+  }
+
+  /** Ends a job with a result, or with an error for its readers. */
+  settle(job: SpanJob, outcome: SpanResult | unknown): void {
+    this.#jobs.delete(job.span);
+    this.cached.unhold(job.span);
+    if (outcome === null || outcome instanceof Uint8Array) job.resolve(outcome);
+    else {
+      const { counters, log } = this.#context;
+      if (outcome instanceof ClipError && outcome.code === 'ABORTED') counters.abortedSpans.add();
+      else {
+        counters.failedSpans.add();
+        log.error({ layer: this.spans.digest, span: job.span, error: String(outcome) }, 'a span cannot be had');
+      }
+      job.reject(outcome);
+    }
+    this.#context.queue.wake();
+  }
+
+  /** Offers verified compressed bytes that came from the registry to the content cache. */
+  share(span: number, compressed: Uint8Array): void {
+    const { content } = this.#context;
+    if (content === null) return;
+    const hash = toHex(this.spans.sha256(span));
+    if (content.wants(hash, compressed.length)) content.put(hash, Uint8Array.from(compressed), this.spans.digest);
+  }
+
+  /** Counts a request for a stretch of spans, each under its own priority. Neighbours share a byte, which is counted once. */
+  accountFetch(fetched: readonly { readonly span: number; readonly fetchedAs: Priority }[]): void {
+    const { counters } = this.#context;
+    counters.requests.add();
+    let from = this.spans.byteStart(fetched[0]!.span);
+    for (const { span, fetchedAs } of fetched) {
+      const end = this.spans.byteEnd(span);
+      counters.bytes[fetchedAs].add(end - from);
+      counters.spansFetched.add();
+      this.unread.add(span, end - from, fetchedAs);
+      from = end;
+    }
+  }
+
+  /** Keeps the cache file open for work that uses it. */
+  track<T>(work: Promise<T>): Promise<T> {
+    this.#busy.add(work);
+    const done = (): boolean => this.#busy.delete(work);
+    work.then(done, done);
+    return work;
+  }
+
+  /** Resolves when no thread uses the cache file for this layer's sake any more. */
+  async drained(): Promise<void> {
+    while (this.#busy.size > 0) await Promise.allSettled(this.#busy);
+  }
+}
