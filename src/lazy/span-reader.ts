@@ -71,9 +71,13 @@ export class SpanReader {
       fault = this.#decoder.decode({ ...of, kind: table.kind, startBit: spans.startBit(span), state }, take);
     }
     if (fault === null) return output;
+    const what = `layer ${meta.digest}, span ${span}`;
     if (fault.status === 'digest-mismatch') {
-      throw new ClipError('DIGEST_MISMATCH', `${spans.name(span)}: these are not the bytes that were indexed`);
+      throw new ClipError(
+        'DIGEST_MISMATCH',
+        `${what}: bytes ${start} to ${spans.byteEnd(span)} of the blob are not those that were indexed`,
+      );
     }
-    throw new FormatError(`layer ${meta.digest}, span ${span}`, start, fault.detail);
+    throw new FormatError(what, start, fault.detail);
   }
 }

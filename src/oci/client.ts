@@ -9,7 +9,7 @@ import { proxyFor } from './proxy.js';
 import { raceAbort } from './race-abort.js';
 import { apiHost } from './reference.js';
 import { Backoff, DEFAULT_RETRY, type RetryPolicy } from './retry.js';
-import type { BlobTarget } from './source.js';
+import type { BlobTarget, SourceCounters } from './source.js';
 import {
   DEFAULT_CONNECTIONS,
   HEAD_TIMEOUT_MS,
@@ -23,16 +23,6 @@ import {
 
 /** Registries send a blob's request on once, to their storage; a CDN may do it again. */
 const MAX_REDIRECTS = 5;
-
-/** A source's requests and bytes so far; for statistics. */
-export interface SourceCounters {
-  requests: number;
-  /** Body bytes received, wanted or not. */
-  bytes: number;
-  retries: number;
-  redirects: number;
-  tokens: number;
-}
 
 export interface ClientOptions extends TransportOptions {
   readonly credentials: Credentials | RegistryCredentialProvider | null;

@@ -4,7 +4,6 @@
  * in the I/O thread of a server.
  */
 
-export type { SourceCounters } from './client.js';
 export {
   type CredentialLookup,
   type Credentials,
@@ -20,4 +19,4 @@ export { formatPlatform, hostPlatform, type Platform, parsePlatform } from './pl
 export { type LayoutReference, parseReference, type Reference, type RegistryReference } from './reference.js';
 export type { LayerDescriptor, ResolvedImage, ResolveOptions } from './resolve.js';
 export type { RetryPolicy } from './retry.js';
-export type { ArchiveOrigin, BlobOptions, BlobTarget, ByteRange, ImageSource } from './source.js';
+export type { ArchiveOrigin, BlobOptions, BlobTarget, ByteRange, ImageSource, SourceCounters } from './source.js';

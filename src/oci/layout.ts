@@ -2,7 +2,6 @@ import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ClipError } from '../bytes/index.js';
-import type { SourceCounters } from './client.js';
 import { expectDigest, verifyDigest } from './digest.js';
 import { aborted, malformed } from './errors.js';
 import {
@@ -15,7 +14,7 @@ import {
 } from './manifest.js';
 import type { LayoutReference } from './reference.js';
 import { type ContentReader, type ResolvedImage, type ResolveOptions, resolveImage } from './resolve.js';
-import type { BlobOptions, BlobTarget, ByteRange, FillOptions, ImageSource } from './source.js';
+import type { BlobOptions, BlobTarget, ByteRange, FillOptions, ImageSource, SourceCounters } from './source.js';
 
 const CHUNK_BYTES = 256 * 1024;
 /** At once at most, into memory that is there. */

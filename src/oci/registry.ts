@@ -1,5 +1,5 @@
 import { ClipError } from '../bytes/index.js';
-import { type ClientOptions, RegistryClient, type SourceCounters } from './client.js';
+import { type ClientOptions, RegistryClient } from './client.js';
 import { digestOf, verifyDigest } from './digest.js';
 import { aborted, networkError } from './errors.js';
 import { type Descriptor, MAX_MANIFEST_BYTES, parseJsonObject, parseManifest } from './manifest.js';
@@ -7,7 +7,7 @@ import { ACCEPT_MANIFESTS } from './media-types.js';
 import { checkContentRange, checkRange, checkWhole, refuseEncoding, shortBody } from './ranges.js';
 import type { RegistryReference } from './reference.js';
 import { type ContentReader, type ResolvedImage, type ResolveOptions, resolveImage } from './resolve.js';
-import type { BlobOptions, BlobTarget, ByteRange, FillOptions, ImageSource } from './source.js';
+import type { BlobOptions, BlobTarget, ByteRange, FillOptions, ImageSource, SourceCounters } from './source.js';
 import type { Response } from './transport.js';
 
 const MAX_TAGS_SHOWN = 20;

@@ -1,5 +1,4 @@
 import type { ImageMeta } from '../archive/index.js';
-import type { SourceCounters } from './client.js';
 import type { ResolvedImage, ResolveOptions } from './resolve.js';
 
 /** Bytes [start, end) of a blob; without `end`, to its end. */
@@ -28,6 +27,16 @@ export interface BlobTarget {
   room(): Uint8Array;
   /** `bytes` more are in memory. A promise that it returns is to be awaited before it is called again. */
   filled(bytes: number): Promise<void> | null;
+}
+
+/** A source's requests and bytes so far; for statistics. */
+export interface SourceCounters {
+  requests: number;
+  /** Body bytes received, wanted or not. */
+  bytes: number;
+  retries: number;
+  redirects: number;
+  tokens: number;
 }
 
 /** Where an image's blobs come from. A source does not check the digests of blobs: their reader does, span by span. */
