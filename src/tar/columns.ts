@@ -1,5 +1,5 @@
 import { ClipError } from '../bytes/index.js';
-import { S_IFMT } from './format.js';
+import { ENTRIES_MAX, NAMES_MAX, S_IFMT } from './format.js';
 
 /** One entry, before it is appended. Paths are raw bytes, as the tar has them (not cleaned). */
 export interface EntryFields {
@@ -45,9 +45,8 @@ const W = {
   xattrs: 14,
   extents: 15,
 } as const;
+const SPLIT_HINT = 'build a smaller layer: its index would take gigabytes of memory';
 const F = { size: 0, mtime: 1, dataOffset: 2 } as const;
-/** Positions in the arena are u32. */
-const ARENA_MAX = 0xffff_ffff;
 
 /**
  * The entries of one layer in the order of its tar: 64 bytes each, and their names and xattrs in one arena, so that a million
@@ -66,6 +65,9 @@ export class EntryColumns {
   add(entry: EntryFields): number {
     const index = this.count;
     if ((index + 1) * STRIDE > this.#words.length) {
+      // A power of two, as the capacity: looking at it here is enough.
+      if (index >= ENTRIES_MAX)
+        throw new ClipError('LIMIT', `it has more than ${ENTRIES_MAX} entries`, { hint: SPLIT_HINT });
       const grown = new Uint32Array(this.#words.length * 2);
       grown.set(this.#words);
       this.#words = grown;
@@ -94,9 +96,12 @@ export class EntryColumns {
   #reserve(length: number): number {
     const at = this.#arenaUsed;
     const need = at + length;
-    if (need > ARENA_MAX) throw new ClipError('LIMIT', `the names of one layer exceed ${ARENA_MAX} bytes`);
+    if (need > NAMES_MAX)
+      throw new ClipError('LIMIT', `its names, link targets and xattrs exceed ${NAMES_MAX} bytes`, {
+        hint: SPLIT_HINT,
+      });
     if (need > this.#arena.length) {
-      const grown = new Uint8Array(Math.min(ARENA_MAX, Math.max(need, this.#arena.length * 2)));
+      const grown = new Uint8Array(Math.min(NAMES_MAX, Math.max(need, this.#arena.length * 2)));
       grown.set(this.#arena.subarray(0, at));
       this.#arena = grown;
     }

@@ -51,6 +51,14 @@ export const GLOBAL_MAX = 4096;
 /** Most data segments of one sparse file: 2^20 of them cost 16 MiB of columns; an attacker pays 24 bytes of tar for each. */
 export const SPARSE_SEGMENTS_MAX = 1 << 20;
 
+/**
+ * Entries of a layer, and of all layers of an image: eight times the half million that test/e2e/oracle-memory.test.ts indexes with
+ * 400 bytes of memory for each. Without a limit a megabyte of compressed headers makes a million of them.
+ */
+export const ENTRIES_MAX = 4 * 1024 * 1024;
+/** Bytes of names, link targets and xattrs of one layer: 256 for each of so many entries, which real ones do not need. */
+export const NAMES_MAX = 256 * ENTRIES_MAX;
+
 /** st_mode type bits (inode(7)). */
 export const S_IFMT = 0o170000;
 export const S_IFSOCK = 0o140000;

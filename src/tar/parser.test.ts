@@ -422,6 +422,26 @@ const everything = t.tar(
   t.symlink('link', 'a'),
 );
 
+describe('bounds', () => {
+  test('a layer has at most 4,194,304 entries', () => {
+    const entries = new EntryColumns();
+    const parser = new TarParser({ entries });
+    const block = t.header({ name: 'f' });
+    const many = Buffer.concat(Array.from({ length: 4096 }, () => block));
+    for (let i = 0; i < 1024; i++) parser.push(many);
+    expect(entries.count).toBe(4_194_304);
+    expect(() => parser.push(block)).toThrow(/more than 4194304 entries/);
+  });
+
+  test('its names, links and xattrs take at most 1 GiB', () => {
+    const parser = new TarParser({ entries: new EntryColumns() });
+    const large = Buffer.concat([t.pax({ 'SCHILY.xattr.user.x': Buffer.alloc(1_000_000) }), t.header({ name: 'f' })]);
+    expect(() => {
+      for (let i = 0; i < 1100; i++) parser.push(large);
+    }).toThrow(/names, link targets and xattrs exceed 1073741824 bytes/);
+  });
+});
+
 describe('delivery', () => {
   test('any chunking gives the same entries', () => {
     const whole = parse(everything);

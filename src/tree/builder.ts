@@ -1,27 +1,26 @@
 import { ClipError } from '../bytes/index.js';
-import { type EntryColumns, printable, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../tar/index.js';
+import { ENTRIES_MAX, type EntryColumns, printable, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../tar/index.js';
 import { HardLinks } from './hard-links.js';
-import { type Components, equalBytes, isDot, isDotDot, splitPath, startsWith } from './path.js';
+import {
+  DEPTH_MAX,
+  FOLLOW_MAX,
+  IMPLIED_BASE,
+  IMPLIED_PER_ENTRY,
+  NAME_MAX,
+  PATH_MAX,
+  STEPS_PER_ENTRY,
+  SYMLINK_MAX,
+} from './limits.js';
+import { type Components, equalBytes, isDot, isDotDot, pathLength, splitPath, startsWith } from './path.js';
 import { IMPLICIT, NONE, TreeStore } from './store.js';
 import { Tree } from './tree.js';
 import { Whiteouts } from './whiteouts.js';
-
-const NAME_MAX = 255;
-/** symlink(2) refuses a longer target (PATH_MAX, less its NUL): no runtime could unpack it. */
-const SYMLINK_MAX = 4095;
-/** Symlinks followed for one path, as in the kernel (MAXSYMLINKS). */
-const FOLLOW_MAX = 40;
-/**
- * Names looked at in one layer, per entry and on average: paths in real layers have about ten. Without a limit each entry
- * could walk 40 symlinks of 2,048 names.
- */
-const STEPS_PER_ENTRY = 1000;
 
 const WHITEOUT = Buffer.from('.wh.', 'latin1');
 const AUFS = Buffer.from('.wh..wh.', 'latin1');
 const OPAQUE = Buffer.from('.wh..wh..opq', 'latin1');
 const PLNK = Buffer.from('.wh..wh.plnk', 'latin1');
-/** What resolving a directory can give besides an inode. */
+/** Results of resolving a directory that are no inode. */
 const MISSING = -1;
 const IGNORED = -2;
 
@@ -47,11 +46,16 @@ export class TreeBuilder {
   #namelessEntries = 0;
   #steps = 0;
   #stepLimit = 0;
+  /** Entries of all layers, and directories of this one that only paths name. */
+  #total = 0;
+  #implied = 0;
 
   // The directory that the last path was in: most entries share it with their predecessor.
   #cachedStart = 0;
   #cachedEnd = -1;
   #cachedDirectory = MISSING;
+  /** Bytes of its path, with a slash behind each name. */
+  #cachedLength = 0;
 
   readonly #components: Components = [];
   readonly #todo: { arena: Uint8Array; start: number; end: number }[] = [];
@@ -70,6 +74,15 @@ export class TreeBuilder {
     const store = this.#store;
     if (layerIndex !== store.layers.length || layerIndex >= IMPLICIT)
       throw new RangeError(`layer ${layerIndex} after ${store.layers.length} layers`);
+    this.#total += entries.count;
+    if (this.#total > ENTRIES_MAX)
+      throw new ClipError(
+        'LIMIT',
+        `layers 1 to ${layerIndex + 1} have ${this.#total} entries, at most ${ENTRIES_MAX}`,
+        {
+          hint: 'split the image: an index of so many files would take gigabytes of memory',
+        },
+      );
     store.layers.push(entries);
     this.#layer = layerIndex;
     this.#entries = entries;
@@ -82,6 +95,7 @@ export class TreeBuilder {
     );
     this.#plnk.clear();
     this.#steps = 0;
+    this.#implied = 0;
     this.#stepLimit = 1_000_000 + entries.count * STEPS_PER_ENTRY + entries.arena.length;
     this.#forgetDirectory();
     for (let i = 0; i < entries.count; i++) this.#apply(i);
@@ -99,7 +113,7 @@ export class TreeBuilder {
     const e = this.#entries;
     const path = printable(e.arena.subarray(e.pathStart(entry), e.pathEnd(entry)));
     throw new ClipError('BAD_FORMAT', `layer ${this.#layer + 1}, tar entry ${entry + 1} ${path}: ${detail}`, {
-      hint: 'no runtime could unpack this image: build it again',
+      hint: 'container runtimes cannot unpack such a layer: build the image again',
     });
   }
 
@@ -123,7 +137,7 @@ export class TreeBuilder {
       end = this.#components.at(-1)!;
     }
     const isWhiteout = arena[base] === 0x2e && startsWith(arena, base, end, WHITEOUT);
-    const directory = this.#parentOf(i, start, base, isWhiteout ? 'whiteout' : 'entry');
+    const directory = this.#parentOf(i, start, base, end, isWhiteout ? 'whiteout' : 'entry');
     if (directory === IGNORED) {
       this.#ignore(i, base, end);
       return;
@@ -223,18 +237,28 @@ export class TreeBuilder {
     return dentry === NONE ? MISSING : this.#store.dentryInode[dentry]!;
   }
 
-  /** The directory that holds the name which starts at `base`. */
-  #parentOf(i: number, start: number, base: number, purpose: Purpose): number {
+  /** The directory that holds the name from `base` to `end`. */
+  #parentOf(i: number, start: number, base: number, end: number, purpose: Purpose): number {
     const { arena } = this.#entries;
-    if (equalBytes(arena, start, base, arena, this.#cachedStart, this.#cachedEnd)) return this.#cachedDirectory;
+    if (equalBytes(arena, start, base, arena, this.#cachedStart, this.#cachedEnd)) {
+      this.#checkPath(i, this.#cachedLength + end - base);
+      return this.#cachedDirectory;
+    }
     splitPath(arena, start, base, true, this.#components);
+    const length = pathLength(this.#components);
+    this.#checkPath(i, length + end - base);
     const directory = this.#walk(i, this.#components, purpose);
     // A whiteout makes no directories and leaves no trace in those it passes, so what it found is no answer for an entry.
     if (purpose === 'whiteout') return directory;
     this.#cachedStart = start;
     this.#cachedEnd = base;
     this.#cachedDirectory = directory;
+    this.#cachedLength = length;
     return directory;
+  }
+
+  #checkPath(i: number, length: number): void {
+    if (length > PATH_MAX) this.#fail(i, `a path of ${length} bytes, at most ${PATH_MAX}`);
   }
 
   #forgetDirectory(): void {
@@ -275,7 +299,7 @@ export class TreeBuilder {
       if (dentry === NONE) {
         if (purpose !== 'entry') return MISSING;
         if (end - start > NAME_MAX) this.#fail(i, `a name of ${end - start} bytes, at most ${NAME_MAX}`);
-        const made = this.#makeDirectory();
+        const made = this.#makeDirectory(i);
         store.addDentry(directory, this.#layer, start, end, made);
         stack.push(made);
         continue;
@@ -306,7 +330,7 @@ export class TreeBuilder {
         this.#fail(i, 'its parent is not a directory in the same layer');
       } else if (purpose === 'whiteout' && type !== S_IFLNK) return MISSING;
       else {
-        const made = this.#makeDirectory();
+        const made = this.#makeDirectory(i);
         store.replace(dentry, made);
         store.claim(dentry, this.#layer, start);
         stack.push(made);
@@ -320,8 +344,18 @@ export class TreeBuilder {
       this.#todo.push({ arena, start: components[c]!, end: components[c + 1]! });
   }
 
-  /** Its name comes from this layer's arena: for entries and whiteouts, symlinks of other layers are not followed. */
-  #makeDirectory(): number {
+  /**
+   * A directory at the end of the stack, for entry `i`. Its name comes from this layer's arena: for entries and whiteouts,
+   * symlinks of other layers are not followed.
+   */
+  #makeDirectory(i: number): number {
+    if (this.#stack.length > DEPTH_MAX)
+      this.#fail(i, `a directory ${this.#stack.length} levels deep, at most ${DEPTH_MAX}`);
+    const limit = IMPLIED_BASE + IMPLIED_PER_ENTRY * this.#entries.count;
+    if (++this.#implied > limit)
+      throw new ClipError('LIMIT', `layer ${this.#layer + 1}: its paths imply more than ${limit} directories`, {
+        hint: 'build the layer with an entry for each directory, as image builders do',
+      });
     const made = this.#store.addInode(IMPLICIT, 0);
     this.#store.inodeTouched[made] = this.#layer + 1;
     return made;

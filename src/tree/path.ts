@@ -28,6 +28,13 @@ export function splitPath(arena: Uint8Array, start: number, end: number, lexical
   }
 }
 
+/** Bytes of the path that these names make, with a slash behind each. */
+export function pathLength(components: Components): number {
+  let length = 0;
+  for (let c = 0; c < components.length; c += 2) length += components[c + 1]! - components[c]! + 1;
+  return length;
+}
+
 export function startsWith(arena: Uint8Array, start: number, end: number, prefix: Uint8Array): boolean {
   if (end - start < prefix.length) return false;
   for (let i = 0; i < prefix.length; i++) if (arena[start + i] !== prefix[i]) return false;
