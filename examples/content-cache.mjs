@@ -25,7 +25,7 @@ class MemoryCache {
     return content.subarray(offset, offset + length);
   }
 
-  /** Stores all of it or nothing. Nobody trusts what is stored here: each reader checks it against the archive. */
+  /** Stores all of it or nothing. The stored bytes are not trusted: each reader compares them with the archive. */
   async storeContent(chunks, hash) {
     const parts = [];
     for await (const chunk of chunks) parts.push(chunk);
