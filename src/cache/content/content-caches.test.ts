@@ -1,6 +1,18 @@
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { closeSync, constants, mkdirSync, mkdtempSync, openSync, readdirSync, rmSync, truncateSync } from 'node:fs';
+import {
+  closeSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -13,6 +25,7 @@ import {
   startRedisCluster,
   startS3,
 } from '../../../test/support/content-servers.js';
+import { mountFuse, openFuseDevice, unmount } from '../../linux/index.js';
 import { DirectoryContentCache } from './directory.js';
 import { MemoryContentCache } from './memory.js';
 import { openContentCache } from './open.js';
@@ -121,11 +134,13 @@ describe('a directory', () => {
   });
 
   test('whose server is gone holds two of Node’s four file threads, not all: the rest of the process goes on', async () => {
-    const cache = new DirectoryContentCache(dir);
+    // Nobody answers this FUSE connection, so each call waits as for a dead NFS server.
+    const share = join(dir, 'share');
+    mkdirSync(share);
+    const fuse = openFuseDevice();
+    mountFuse({ fd: fuse, target: share, source: 'dead' });
+    const cache = new DirectoryContentCache(share);
     const names = Array.from({ length: 8 }, (_, i) => i.toString(16).padStart(64, 'e'));
-    mkdirSync(join(dir, 'ee'));
-    // To open a FIFO waits for a writer, as any call waits for a dead NFS server.
-    for (const name of names) expect(spawnSync('mkfifo', [join(dir, 'ee', name)]).status).toBe(0);
     const abort = new AbortController();
     const calls = Promise.allSettled(
       names.map((name) => cache.getContent(name, 0, 10, { ...options, signal: abort.signal })),
@@ -134,14 +149,46 @@ describe('a directory', () => {
     const late = new Promise((resolve) => setTimeout(() => resolve('late'), 5000).unref());
     expect(await Promise.race([readFile('/proc/self/status'), late])).not.toBe('late');
     abort.abort();
-    const writers = names.slice(0, 2).map((name) => openSync(join(dir, 'ee', name), constants.O_RDWR));
-    for (const fd of writers) closeSync(fd);
-    // Those two had begun, and cannot read a FIFO at an offset; the others were given up before their turn.
+    closeSync(fuse); // the connection ends, and with it what waits for it
+    unmount(share, 'lazy');
+    // Two had begun; the others were given up before their turn.
     const reasons = (await calls).map(
       (call) => (call.status === 'rejected' ? call.reason : null) as Error & { code: unknown },
     );
-    expect(reasons.map((reason) => reason.code === 'ESPIPE')).toEqual(names.map((_, i) => i < 2));
+    expect(reasons.map((reason) => reason.code === 'ENOTCONN')).toEqual(names.map((_, i) => i < 2));
     expect(reasons.slice(2).map((reason) => reason.name)).toEqual(names.slice(2).map(() => 'AbortError'));
+  });
+
+  // Attack: another user of the share replaces a subdirectory by a link into a directory that only root can write to.
+  test('writes and reads nothing through symbolic links that others put into it', async () => {
+    const [share, elsewhere] = [join(dir, 'share'), join(dir, 'elsewhere')];
+    for (const made of [share, elsewhere]) mkdirSync(made);
+    const cache = new DirectoryContentCache(share);
+    const content = Buffer.from('content of the attacker');
+    symlinkSync(elsewhere, join(share, hash.slice(0, 2)));
+    writeFileSync(join(elsewhere, hash), 'a secret');
+    await expect(cache.storeContent(pieces(content), hash, options)).rejects.toThrow(/is not a directory/);
+    await expect(cache.getContent(hash, 0, 8, options)).rejects.toThrow(/is not a directory/);
+    expect(readdirSync(elsewhere)).toEqual([hash]);
+    expect(readFileSync(join(elsewhere, hash), 'utf8')).toBe('a secret');
+
+    // The same with the file itself: it is not read, and storing replaces the link, not what it leads to.
+    unlinkSync(join(share, hash.slice(0, 2)));
+    mkdirSync(join(share, hash.slice(0, 2)));
+    symlinkSync(join(elsewhere, hash), join(share, hash.slice(0, 2), hash));
+    await expect(cache.getContent(hash, 0, 8, options)).rejects.toThrow(/ELOOP/);
+    expect(await cache.has(hash, { ...options, length: 8 })).toBe(false);
+    await cache.storeContent(pieces(content), hash, options);
+    expect(readFileSync(join(elsewhere, hash), 'utf8')).toBe('a secret');
+    expect(lstatSync(join(share, hash.slice(0, 2), hash)).isFile()).toBe(true);
+    expect(Buffer.from((await cache.getContent(hash, 0, content.length, options))!)).toEqual(content);
+  });
+
+  test('a FIFO in place of a file is refused at once', async () => {
+    const cache = new DirectoryContentCache(dir);
+    mkdirSync(join(dir, hash.slice(0, 2)));
+    expect(spawnSync('mkfifo', [join(dir, hash.slice(0, 2), hash)]).status).toBe(0);
+    await expect(cache.getContent(hash, 0, 10, options)).rejects.toThrow(/is not a file/);
   });
 });
 

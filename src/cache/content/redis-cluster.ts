@@ -1,7 +1,16 @@
-import { type RedisAccess, type RedisAddress, type RedisArguments, RedisNode, type RedisReply } from './redis-node.js';
+import {
+  type RedisAccess,
+  type RedisAddress,
+  type RedisArguments,
+  RedisNode,
+  type RedisReply,
+  type RedisSendOptions,
+} from './redis-node.js';
 
 /** https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/ */
 const SLOTS = 16_384;
+/** The answer to CLUSTER SLOTS: 16,384 slots of as many ranges, at some hundred bytes each, would still fit. */
+const MAX_SLOTS_BYTES = 8 * 1024 * 1024;
 /** A key may move again while it is asked for. */
 const MAX_REDIRECTIONS = 5;
 /** A node that is away may have been replaced: the others are asked about it, but not more often than this. */
@@ -38,7 +47,7 @@ export class RedisCluster {
     await Promise.all([...this.#nodes.values()].map((node) => node.settled()));
   }
 
-  async send(key: string, args: RedisArguments, signal?: AbortSignal): Promise<RedisReply> {
+  async send(key: string, args: RedisArguments, options: RedisSendOptions): Promise<RedisReply> {
     const slot = slotOf(key);
     if (this.#slots.length === 0) await this.#refresh();
     const address = this.#slots[slot];
@@ -51,8 +60,8 @@ export class RedisCluster {
     for (let redirections = 0; ; redirections++) {
       try {
         // Both in one go: they must not be parted by another command of this connection.
-        const asked = asking ? node.send(['ASKING'], signal) : null;
-        const reply = node.send(args, signal);
+        const asked = asking ? node.send(['ASKING'], { signal: options.signal }) : null;
+        const reply = node.send(args, options);
         reply.catch(() => {});
         await asked;
         return await reply;
@@ -110,7 +119,7 @@ export class RedisCluster {
     const known = new Set([...this.#slots.filter((address) => address !== undefined), ...this.#roots.map(keyOf)]);
     const answers = [...known].map(async (address) => {
       const node = this.#node(address);
-      return { slots: slotsOf(await node.send(['CLUSTER', 'SLOTS']), node.address) };
+      return { slots: slotsOf(await node.send(['CLUSTER', 'SLOTS'], { maxBytes: MAX_SLOTS_BYTES }), node.address) };
     });
     const { slots } = await Promise.any(answers).catch((error: AggregateError) => {
       throw error.errors.at(-1);

@@ -1,6 +1,10 @@
-import type { RedisClientType } from '@redis/client';
+import { connect as connectTcp, type Socket } from 'node:net';
+import { connect as connectTls } from 'node:tls';
+import { encodeCommand, type RedisArguments, RedisError, type RedisReply, ReplyParser } from './resp.js';
 
-/** How a server is reached: the same for all nodes of a cluster, but for where they are. */
+export type { RedisArguments, RedisReply } from './resp.js';
+
+/** How a server is reached. The nodes of a cluster differ only in their addresses. */
 export interface RedisAccess {
   readonly tls: boolean;
   readonly username?: string;
@@ -13,74 +17,59 @@ export interface RedisAddress {
   readonly port: number;
 }
 
-export type RedisArguments = readonly (string | Buffer)[];
+export interface RedisSendOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** What the reply may hold; default: what statuses, numbers and errors take. */
+  readonly maxBytes?: number;
+}
 
-/** What a server answers to the commands used here; strings of bytes come as Buffers. */
-export type RedisReply = Buffer | string | number | null | readonly RedisReply[];
-
+/** The first attempt to connect is waited for; the breaker in front keeps readers from waiting for the next ones. */
 const CONNECT_TIMEOUT_MS = 1000;
-/** The client's own back-off goes to 2 s and more; the breaker in front already keeps readers from waiting. */
+const FIRST_RECONNECT_MS = 50;
 const MAX_RECONNECT_MS = 1000;
-/** A peer that vanished without a word is noticed by pings that go unanswered for this long. */
+/** A peer that has vanished without a word is noticed by pings that stay unanswered. */
 const PING_MS = 5000;
 const SILENCE_MS = 12_000;
+const SMALL_REPLY_BYTES = 4096;
+
+interface Pending {
+  readonly maxBytes: number;
+  abandoned: boolean;
+  settle(reply: RedisReply | RedisError): void;
+  reject(error: Error): void;
+}
 
 /**
- * One server. It connects at once and for ever again; while it is not connected, commands fail immediately instead of
- * queueing up behind a server that may never come.
+ * A connection to one server, made at once and made again whenever it is lost. While there is none, commands fail immediately
+ * and do not queue up. Commands are pipelined; each says how large its reply may be, and a larger one ends the connection.
  */
 export class RedisNode {
-  readonly #client: Promise<RedisClientType>;
-  /** Settles with the first attempt to connect: until then nobody can say that the server is away. */
-  readonly #attempted: Promise<void>;
+  readonly #access: RedisAccess;
+  readonly #pending: Pending[] = [];
+  #socket: Socket | null = null;
+  /** Connected and logged in. */
+  #ready = false;
+  #attempts = 0;
   #closed = false;
-  /** Why there is no connection, as far as the client says: a certificate that nobody trusts, say. */
-  #trouble: Error | null = null;
+  #heardAt = 0;
+  #timer: NodeJS.Timeout | null = null;
+  #pings: NodeJS.Timeout | null = null;
+  /** Why there is no connection: a refused login, say. */
+  #trouble = new Error('not connected yet');
+  /** Settles with the first attempt to connect: until then it is not known whether the server is there. */
+  readonly #attempted: Promise<void>;
+  #settle: () => void = () => {};
 
   constructor(
     readonly address: RedisAddress,
     access: RedisAccess,
   ) {
-    let settle: () => void = () => {};
+    this.#access = access;
     this.#attempted = new Promise((resolve) => {
-      settle = resolve;
+      this.#settle = resolve;
     });
-    this.#client = this.#open(access, settle);
-    this.#client.catch(settle);
-  }
-
-  async #open(access: RedisAccess, settle: () => void): Promise<RedisClientType> {
-    const { createClient, RESP_TYPES } = await import('@redis/client');
-    const { tls, username, password, database } = access;
-    const { host, port } = this.address;
-    const socket = {
-      host,
-      port,
-      connectTimeout: CONNECT_TIMEOUT_MS,
-      socketTimeout: SILENCE_MS,
-      noDelay: true,
-      reconnectStrategy: (retries: number) => Math.min(MAX_RECONNECT_MS, 50 * 2 ** Math.min(retries, 10)),
-    };
-    const client = createClient({
-      socket: tls ? { ...socket, tls: true } : socket,
-      ...(username === undefined ? {} : { username }),
-      ...(password === undefined ? {} : { password }),
-      ...(database === undefined ? {} : { database }),
-      disableOfflineQueue: true,
-      pingInterval: PING_MS,
-      commandOptions: { typeMapping: { [RESP_TYPES.BLOB_STRING]: Buffer } },
-    }) as unknown as RedisClientType;
-    client.on('error', (error: Error) => {
-      this.#trouble = error;
-      settle(); // commands reject by themselves
-    });
-    client.on('ready', () => {
-      this.#trouble = null;
-      settle();
-    });
-    setTimeout(settle, CONNECT_TIMEOUT_MS).unref(); // it accepts connections and says nothing
-    if (!this.#closed) client.connect().catch(settle);
-    return client;
+    setTimeout(this.#settle, CONNECT_TIMEOUT_MS).unref(); // it accepts connections and says nothing
+    this.#connect();
   }
 
   /** Resolves when the server is connected, or is known not to be there. */
@@ -88,20 +77,110 @@ export class RedisNode {
     await this.#attempted;
   }
 
-  async send(args: RedisArguments, signal?: AbortSignal): Promise<RedisReply> {
+  /** Rejects with RedisError when the server answers one; with the abort's reason; when there is no connection. */
+  async send(args: RedisArguments, options: RedisSendOptions = {}): Promise<RedisReply> {
     await this.#attempted;
-    const client = await this.#client;
-    // The client would only say that it is offline.
-    if (this.#trouble !== null && !client.isReady) throw this.#trouble;
-    return client.sendCommand<RedisReply>(
-      args as (string | Buffer)[],
-      signal === undefined ? {} : { abortSignal: signal },
-    );
+    options.signal?.throwIfAborted();
+    if (!this.#ready) throw this.#trouble;
+    return this.#write(args, options);
   }
 
   async close(): Promise<void> {
     this.#closed = true;
-    const client = await this.#client.catch(() => null);
-    if (client?.isOpen === true) client.destroy();
+    this.#lost(new Error('the connection was closed'));
+  }
+
+  #connect(): void {
+    const { host, port } = this.address;
+    const { tls } = this.#access;
+    const isName = /[a-z]/i.test(host) && !host.includes(':');
+    const socket = tls ? connectTls({ host, port, ...(isName && { servername: host }) }) : connectTcp({ host, port });
+    this.#socket = socket;
+    const lost = (error: Error): void => {
+      if (this.#socket === socket) this.#lost(error);
+    };
+    const parser = new ReplyParser(() => this.#pending[0] ?? null);
+    socket.setNoDelay(true);
+    socket.setTimeout(CONNECT_TIMEOUT_MS, () => lost(new Error(`no connection to ${host}:${port} within a second`)));
+    socket.once(tls ? 'secureConnect' : 'connect', () => {
+      socket.setTimeout(0);
+      this.#logIn().then(() => this.#becomeReady(), lost);
+    });
+    socket.on('data', (chunk) => {
+      this.#heardAt = performance.now();
+      try {
+        parser.push(chunk);
+      } catch (error) {
+        lost(new Error(`${host}:${port}: ${(error as Error).message}`));
+      }
+    });
+    socket.on('error', lost).on('close', () => lost(new Error(`${host}:${port} closed the connection`)));
+  }
+
+  async #logIn(): Promise<void> {
+    const { username, password, database } = this.#access;
+    const commands: RedisArguments[] = [];
+    if (password !== undefined) commands.push(['AUTH', ...(username === undefined ? [] : [username]), password]);
+    if (database !== undefined) commands.push(['SELECT', String(database)]);
+    // Also without a login: a server that wants one says so now.
+    commands.push(['PING']);
+    await Promise.all(commands.map((command) => this.#write(command, {})));
+  }
+
+  #becomeReady(): void {
+    this.#ready = true;
+    this.#attempts = 0;
+    this.#heardAt = performance.now();
+    this.#pings = setInterval(() => {
+      if (performance.now() - this.#heardAt > SILENCE_MS) this.#lost(new Error('the server does not answer pings'));
+      else this.#write(['PING'], {}).catch(() => {});
+    }, PING_MS).unref();
+    this.#settle();
+  }
+
+  /** The connection is of no use any more. */
+  #lost(error: Error): void {
+    this.#ready = false;
+    this.#trouble = error;
+    this.#socket?.on('error', () => {}).destroy();
+    this.#socket = null;
+    if (this.#pings !== null) clearInterval(this.#pings);
+    for (const pending of this.#pending.splice(0)) pending.reject(error);
+    this.#settle();
+    if (this.#closed) {
+      if (this.#timer !== null) clearTimeout(this.#timer);
+      return;
+    }
+    const delay = Math.min(MAX_RECONNECT_MS, FIRST_RECONNECT_MS * 2 ** Math.min(this.#attempts++, 10));
+    this.#timer = setTimeout(() => {
+      if (!this.#closed) this.#connect();
+    }, delay).unref();
+  }
+
+  #write(args: RedisArguments, { signal, maxBytes = SMALL_REPLY_BYTES }: RedisSendOptions): Promise<RedisReply> {
+    return new Promise((resolve, reject) => {
+      const onAbort = (): void => {
+        // Replies come in order, so the reply itself is still to come; its bytes are skipped.
+        pending.abandoned = true;
+        reject(signal!.reason as Error);
+      };
+      const pending: Pending = {
+        maxBytes,
+        abandoned: false,
+        settle: (reply) => {
+          this.#pending.shift(); // replies come in the order of the commands
+          signal?.removeEventListener('abort', onAbort);
+          if (reply instanceof RedisError) reject(reply);
+          else resolve(reply);
+        },
+        reject: (error) => {
+          signal?.removeEventListener('abort', onAbort);
+          reject(error);
+        },
+      };
+      signal?.addEventListener('abort', onAbort, { once: true });
+      this.#pending.push(pending);
+      this.#socket?.write(encodeCommand(args));
+    });
   }
 }

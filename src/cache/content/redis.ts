@@ -1,29 +1,36 @@
 import { RedisCluster } from './redis-cluster.js';
-import { type RedisAccess, type RedisAddress, type RedisArguments, RedisNode, type RedisReply } from './redis-node.js';
+import {
+  type RedisAccess,
+  type RedisAddress,
+  type RedisArguments,
+  RedisNode,
+  type RedisReply,
+  type RedisSendOptions,
+} from './redis-node.js';
 import { type ContentCache, type ContentOptions, checkHash, collect } from './types.js';
 
 export interface RedisOptions extends Partial<RedisAccess> {
-  /** The server, or nodes of a cluster: any of them will do to find the others. */
+  /** The server, or nodes of a cluster: the others are found from any of them. */
   readonly addresses: readonly RedisAddress[];
-  /** Keys expire after so many seconds; default: never. */
+  /** After these seconds keys expire; default: never. */
   readonly ttlSeconds?: number;
   /** Ask a cluster, even if only one of its nodes is named. Default: when several addresses are given. */
   readonly cluster?: boolean;
 }
 
-/** A value's largest size: beyond that a single-threaded server makes others wait. */
+/** A value's largest size. The server has one thread, and larger values make others wait. */
 const CHUNK = 8 * 1024 * 1024;
 
 /** The commands used here are the same for a node and a cluster, and for Redis and Valkey. */
 interface Server {
-  send(key: string, args: RedisArguments, signal?: AbortSignal): Promise<RedisReply>;
+  send(key: string, args: RedisArguments, options: RedisSendOptions): Promise<RedisReply>;
   settled(): Promise<void>;
   close(): Promise<void>;
 }
 
 /**
  * Redis or Valkey. Content lies under `clip:{hash}:n` in chunks of 8 MiB (the braces keep a content's chunks on one node);
- * ranges are fetched with GETRANGE. Chunk 0 is written last: who sees it sees all of them.
+ * ranges are fetched with GETRANGE. Chunk 0 is written last, so where it is, all of them are.
  */
 export class RedisContentCache implements ContentCache {
   readonly #options: RedisOptions;
@@ -48,7 +55,7 @@ export class RedisContentCache implements ContentCache {
       const range = [String(at - chunk * CHUNK), String(end - 1 - chunk * CHUNK)];
       reads.push(
         server
-          .send(key, ['GETRANGE', key, ...range], options.signal)
+          .send(key, ['GETRANGE', key, ...range], { signal: options.signal, maxBytes: end - at })
           .then((value) => (Buffer.isBuffer(value) ? value : Buffer.alloc(0))),
       );
       at = end;
@@ -68,7 +75,7 @@ export class RedisContentCache implements ContentCache {
       const value = content.subarray(chunk * CHUNK, (chunk + 1) * CHUNK);
       const key = keyOf(hash, chunk);
       const bytes = Buffer.from(value.buffer, value.byteOffset, value.length);
-      await server.send(key, ['SET', key, bytes, ...expiry], options.signal);
+      await server.send(key, ['SET', key, bytes, ...expiry], { signal: options.signal });
     }
     return hash;
   }
@@ -77,7 +84,7 @@ export class RedisContentCache implements ContentCache {
   async has(hash: string, options: ContentOptions & { length: number }): Promise<boolean> {
     checkHash(hash);
     const keys = Array.from({ length: Math.max(1, Math.ceil(options.length / CHUNK)) }, (_, i) => keyOf(hash, i));
-    return Number(await this.#open().send(keys[0]!, ['EXISTS', ...keys], options.signal)) === keys.length;
+    return Number(await this.#open().send(keys[0]!, ['EXISTS', ...keys], { signal: options.signal })) === keys.length;
   }
 
   async close(): Promise<void> {
@@ -102,7 +109,7 @@ function serverOf(options: RedisOptions): Server {
   if (cluster) return new RedisCluster(addresses, access);
   const node = new RedisNode(addresses[0]!, access);
   return {
-    send: (_key, args, signal) => node.send(args, signal),
+    send: (_key, args, options) => node.send(args, options),
     settled: () => node.settled(),
     close: () => node.close(),
   };

@@ -1,5 +1,6 @@
+import type { Readable, Transform } from 'node:stream';
 import type { S3Client, S3ClientConfig } from '@aws-sdk/client-s3';
-import { type ContentCache, type ContentOptions, checkHash } from './types.js';
+import { type ContentCache, type ContentOptions, checkHash, collect } from './types.js';
 
 export interface S3Options {
   readonly bucket: string;
@@ -16,6 +17,8 @@ export interface S3Options {
   };
 }
 
+/** S3's errors are XML of some hundred bytes. */
+const MAX_ERROR_BYTES = 64 * 1024;
 /** Larger content goes up in parts of this size. */
 const PART = 8 * 1024 * 1024;
 
@@ -36,7 +39,7 @@ export class S3ContentCache implements ContentCache {
         new GetObjectCommand({ Bucket: this.#options.bucket, Key: this.#key(hash), Range: range }),
         options.signal === undefined ? {} : { abortSignal: options.signal },
       );
-      const bytes = await answer.Body!.transformToByteArray();
+      const bytes = await collect(answer.Body as Readable, length);
       return bytes.length === length ? bytes : null;
     } catch (error) {
       if (isMissing(error)) return null;
@@ -95,7 +98,7 @@ export class S3ContentCache implements ContentCache {
   }
 
   #connect(): Promise<S3Client> {
-    this.#client ??= sdk().then(({ S3Client }) => {
+    this.#client ??= Promise.all([sdk(), import('node:stream')]).then(([{ S3Client }, { Transform }]) => {
       const { region, endpoint, credentials } = this.#options;
       const config: S3ClientConfig = {
         region: region ?? process.env.AWS_REGION ?? 'us-east-1',
@@ -106,15 +109,41 @@ export class S3ContentCache implements ContentCache {
         ...(endpoint === undefined ? {} : { endpoint, forcePathStyle: true }),
         ...(credentials === undefined ? {} : { credentials }),
       };
-      return new S3Client(config);
+      const client = new S3Client(config);
+      // The SDK reads an error's body as a whole. Content is bounded where it is read.
+      client.middlewareStack.add(
+        (next) => async (args) => {
+          const result = await next(args);
+          const response = result.response as { statusCode: number; body: Readable };
+          if (response.statusCode >= 300) response.body = bounded(Transform, response.body);
+          return result;
+        },
+        { step: 'deserialize', priority: 'low', name: 'boundErrorBodies' },
+      );
+      return client;
     });
     return this.#client;
   }
 }
 
+/** A stream of at most MAX_ERROR_BYTES: beyond them it fails, and with it the connection. */
+function bounded(Stream: typeof Transform, body: Readable): Readable {
+  let length = 0;
+  const limited = new Stream({
+    transform(chunk: Buffer, _, done) {
+      length += chunk.length;
+      if (length <= MAX_ERROR_BYTES) return done(null, chunk);
+      body.destroy();
+      done(new Error(`an error of more than ${MAX_ERROR_BYTES} bytes`));
+    },
+  });
+  body.on('error', (error) => limited.destroy(error));
+  return body.pipe(limited);
+}
+
 /**
- * Until 2027 the SDK says on stderr, with every start, which Node version its later releases will want. That is for who updates
- * it here, not for who runs clip: engines in package.json says what clip runs on.
+ * Until 2027 the SDK says on stderr, with every start, which Node version its later releases will want. Users of clip can do
+ * nothing about that: engines in package.json says which versions clip runs on.
  */
 function sdk(): Promise<typeof import('@aws-sdk/client-s3')> {
   process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED ??= 'true';

@@ -15,10 +15,12 @@ import { type ContentCache, type ContentOptions, checkHash, collect } from './ty
  * Anything else says that the cache is unavailable.
  */
 
-/** Spans are a few MiB; a client that asks for more than this is none of ours. */
+/** Spans are a few MiB: a request for more than this is not one of clip's. */
 const MAX_LENGTH = 1 << 30;
-/** Of an error's text so much is passed on. */
+/** Of an error's text, in characters. */
 const MAX_REASON = 500;
+/** Answers that are not content hold an error's text, if anything. */
+const MAX_OTHER_BYTES = 64 * 1024;
 /** As many lookups as the span queue has requests under way. */
 const MAX_SOCKETS = 32;
 
@@ -38,7 +40,14 @@ export class SocketContentCache implements ContentCache {
 
   async getContent(hash: string, offset: number, length: number, options: ContentOptions): Promise<Uint8Array | null> {
     const range = { range: `bytes=${offset}-${offset + length - 1}` };
-    const { status, body } = await this.#send('GET', hash, { routingKey: options.routingKey }, range, options.signal);
+    const { status, body } = await this.#send(
+      'GET',
+      hash,
+      { routingKey: options.routingKey },
+      range,
+      options.signal,
+      length,
+    );
     if (status === 404) return null;
     if (status !== 206) throw this.#unavailable(status, body);
     return body.length === length ? body : null;
@@ -51,6 +60,7 @@ export class SocketContentCache implements ContentCache {
       { routingKey: options.routingKey },
       {},
       options.signal,
+      0,
       chunks,
     );
     if (status !== 204) throw this.#unavailable(status, body);
@@ -59,7 +69,7 @@ export class SocketContentCache implements ContentCache {
 
   async has(hash: string, options: ContentOptions & { readonly length: number }): Promise<boolean> {
     const { routingKey, length, signal } = options;
-    const { status, body } = await this.#send('HEAD', hash, { routingKey, length: String(length) }, {}, signal);
+    const { status, body } = await this.#send('HEAD', hash, { routingKey, length: String(length) }, {}, signal, 0);
     if (status !== 200 && status !== 404) throw this.#unavailable(status, body);
     return status === 200;
   }
@@ -78,6 +88,7 @@ export class SocketContentCache implements ContentCache {
     query: Record<string, string>,
     headers: Record<string, string>,
     signal: AbortSignal | undefined,
+    maxBytes: number,
     chunks?: AsyncIterable<Uint8Array>,
   ): Promise<Reply> {
     return new Promise((resolve, reject) => {
@@ -91,8 +102,10 @@ export class SocketContentCache implements ContentCache {
           ...(signal === undefined ? {} : { signal }),
         },
         (response) => {
-          collect(response as AsyncIterable<Uint8Array>).then(
-            (body) => resolve({ status: response.statusCode ?? 0, body: Buffer.from(body) }),
+          const status = response.statusCode ?? 0;
+          // To leave the iteration early destroys the response and its connection.
+          collect(response as AsyncIterable<Uint8Array>, status === 206 ? maxBytes : MAX_OTHER_BYTES).then(
+            (body) => resolve({ status, body: Buffer.from(body) }),
             reject,
           );
         },
@@ -143,7 +156,7 @@ async function answer(
   if (incoming.method === 'PUT') {
     const whole = incoming as AsyncIterable<Uint8Array>;
     await cache.storeContent(whole, hash, options);
-    incoming.resume(); // what it did not care to read
+    incoming.resume(); // the bytes that it did not read
     response.writeHead(204).end();
   } else if (incoming.method === 'HEAD') {
     const length = Number(url.searchParams.get('length'));

@@ -11,7 +11,7 @@ export interface ContentCache {
   storeContent(chunks: AsyncIterable<Uint8Array>, hash: string, options: ContentOptions): Promise<string>;
   /** Cheaper than getContent; asked before something is stored. */
   has?(hash: string, options: ContentOptions & { readonly length: number }): Promise<boolean>;
-  /** Called once, before anybody waits: loads and connects what the first lookup would have to. May reject. */
+  /** Called once, before the first lookup: loads and connects what the first lookup would have to. May reject. */
   connect?(): Promise<void>;
   close?(): Promise<void>;
 }
@@ -22,14 +22,23 @@ export interface ContentOptions {
   readonly signal?: AbortSignal;
 }
 
-/** What a hash may look like: it becomes a file name and part of keys. */
+/** Checks a hash, which becomes a file name and part of keys. */
 export function checkHash(hash: string): string {
   if (!/^[0-9a-f]{16,128}$/.test(hash)) throw new RangeError(`not a content hash: ${hash.slice(0, 80)}`);
   return hash;
 }
 
-export async function collect(chunks: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+/** All bytes of `chunks`. @throws Error as soon as there are more than `limit`; what had come is let go */
+export async function collect(
+  chunks: AsyncIterable<Uint8Array>,
+  limit = Number.POSITIVE_INFINITY,
+): Promise<Uint8Array> {
   const parts: Uint8Array[] = [];
-  for await (const chunk of chunks) parts.push(chunk);
+  let length = 0;
+  for await (const chunk of chunks) {
+    length += chunk.length;
+    if (length > limit) throw new Error(`an answer of more than ${limit} bytes, which is all that was asked for`);
+    parts.push(chunk);
+  }
   return parts.length === 1 ? parts[0]! : Buffer.concat(parts);
 }
