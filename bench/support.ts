@@ -44,7 +44,7 @@ export interface BenchContext {
   big(): Promise<BenchImage>;
   /** An empty directory, removed when the suite is over. */
   scratch(): Promise<string>;
-  /** Undone in reverse order when the suite is over, by whatever way it ends. */
+  /** Undone in reverse order when the suite is over, however it ends. */
   defer(undo: () => Promise<void> | void): void;
   log(line: string): void;
 }

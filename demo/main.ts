@@ -24,7 +24,7 @@ const clipctl = fileURLToPath(new URL('../../bin/clipctl.js', import.meta.url));
 const abort = new AbortController();
 const undo: (() => Promise<void> | void)[] = [];
 
-/** Everything that the demo makes is undone in reverse order, by whatever way it ends. */
+/** Everything that the demo makes is undone in reverse order, however it ends. */
 async function cleanUp(): Promise<void> {
   for (let step = undo.pop(); step; step = undo.pop()) {
     try {

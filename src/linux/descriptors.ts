@@ -43,7 +43,7 @@ export function writebackError(fd: number): string | null {
   return LOST.has(name) ? name : null;
 }
 
-/** Takes the BSD lock of an open file; false if another open file has it. It ends with the file's last descriptor, by whatever means. */
+/** Takes the BSD lock of an open file; false if another open file has it. It ends with the file's last descriptor. */
 export function tryLock(fd: number): boolean {
   const result = sys.flock(fd, flags.LOCK_EX | flags.LOCK_NB);
   if (result === -11) return false; // EAGAIN
