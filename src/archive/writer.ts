@@ -63,7 +63,7 @@ function deflated(name: SectionName, raw: Uint8Array, stored: readonly Uint8Arra
   return { name, compression: Compression.deflate, stored, rawLength: raw.length, rawSha256: sha256([raw]) };
 }
 
-/** How sections are deflated: level 4 takes a third of the time of level 7 for 5 % more bytes; level 9 thirty times, for 6 % less. */
+/** How sections are deflated: higher levels take much longer and save little (docs/benchmarks.md, "Why these constants"). */
 const DEFLATE = { level: 4, memLevel: 9, strategy: constants.Z_DEFAULT_STRATEGY } as const;
 
 function deflate(raw: Uint8Array): Uint8Array {
