@@ -34,7 +34,7 @@ export class NotRunningError extends ClipError {
   constructor(root: string, cause?: unknown) {
     super('NOT_FOUND', `no clipd runs with root ${root}`, {
       cause,
-      hint: 'clipctl mount starts one, or: clipctl daemon; --root names another',
+      hint: 'clipctl mount and clipctl daemon start one; --root names another root',
     });
   }
 }

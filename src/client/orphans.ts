@@ -31,9 +31,9 @@ async function remove(mountPoint: string): Promise<void> {
 export async function unmountOrphan(mountPoint: string): Promise<void> {
   const mount = mountAt(readMountInfo(), mountPoint);
   if (mount === undefined)
-    throw new ClipError('NOT_FOUND', `${mountPoint} is not mounted`, { hint: 'clipctl ps lists' });
+    throw new ClipError('NOT_FOUND', `${mountPoint} is not mounted`, { hint: 'clipctl ps lists the mounts' });
   if (mount.type !== CLIP_FS_TYPE) {
-    throw new ClipError('NOT_FOUND', `${mountPoint} is not a clip mount but ${mount.type}`, { hint: 'umount(8) can' });
+    throw new ClipError('NOT_FOUND', `${mountPoint} is not a clip mount but ${mount.type}`, { hint: 'use umount(8)' });
   }
   await remove(mountPoint);
   const owner = parseSource(mount.source);

@@ -131,7 +131,7 @@ export class Connections {
     const above = this.#coveredBy(readMountInfo(), path, connection.state.id);
     if (above !== undefined) {
       throw new ClipError('CONFLICT', `${path} is covered by another mount (${above.type}, ${above.source})`, {
-        hint: `umount ${path} removes that one; then again`,
+        hint: `umount ${path} removes that one; then try again`,
       });
     }
     try {
@@ -182,7 +182,7 @@ export class Connections {
     return mount?.type === CLIP_FS_TYPE && mount.source === mountSource(this.#root, id);
   }
 
-  /** Takes note of places that somebody else unmounted. @returns ids of connections that lost their last place */
+  /** Takes note of places that another program unmounted. @returns ids of connections that lost their last place */
   async reconcile(): Promise<number[]> {
     if (this.#byId.size === 0) return [];
     const mounts = readMountInfo();
@@ -191,7 +191,7 @@ export class Connections {
       for (const place of connection.state.places) {
         const here = mounts.some((m) => m.mountPoint === place.path && this.#isOurs(m, connection.state.id));
         if (here) continue;
-        logLine('info', 'unmounted by somebody else', { place: place.path });
+        logLine('info', 'unmounted by another program', { place: place.path });
         if (await this.#forgetPlace(connection, place.path)) closed.push(connection.state.id);
       }
     }

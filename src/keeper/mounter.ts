@@ -48,7 +48,7 @@ function placeError(path: string, cause: unknown): ClipError {
     case 'EBUSY':
       return new ClipError('BUSY', `mount point ${path} is busy`, {
         cause,
-        hint: 'unmount what is there, or give another',
+        hint: 'unmount the file system there, or give another directory',
       });
     case 'EPERM':
     case 'EACCES':

@@ -21,12 +21,12 @@ export function digestOf(bytes: Uint8Array, algorithm = 'sha256'): string {
   return `${algorithm}:${createHash(algorithm).update(bytes).digest('hex')}`;
 }
 
-/** @throws ClipError DIGEST_MISMATCH when `bytes` are not what `digest` names. */
+/** @throws ClipError DIGEST_MISMATCH if `bytes` do not have the digest `digest`. */
 export function verifyDigest(bytes: Uint8Array, digest: string, what: string): void {
   const found = digestOf(bytes, digest.slice(0, digest.indexOf(':')));
   if (found !== digest) {
     throw new ClipError('DIGEST_MISMATCH', `${what}: content has digest ${found}, not ${digest}`, {
-      hint: 'the registry or something on the way altered it; try again, then ask who runs the registry',
+      hint: 'the registry or a proxy altered it: try again, then ask the operator of the registry',
     });
   }
 }

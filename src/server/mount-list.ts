@@ -118,7 +118,7 @@ export class MountServer {
     }
     if (this.hello.rootless && (args.suid || args.dev)) {
       throw new ClipError('PERMISSION', 'only root can mount with --suid or --dev', {
-        hint: 'run as root, or without',
+        hint: 'run as root, or leave these options out',
       });
     }
     const connections = await this.#keeper.call('list', null);
@@ -259,7 +259,7 @@ export class MountServer {
     for (const own of this.engine.directories) {
       if (!isWithin(own, mountPoint)) continue;
       throw new ClipError('CONFLICT', `a mount on ${mountPoint} would hide ${own}, which clipd uses`, {
-        hint: 'give another directory, or clipd other places: --root DIR --cache-dir DIR',
+        hint: 'give another directory, or other ones to clipd: --root DIR --cache-dir DIR',
       });
     }
   }
@@ -277,7 +277,7 @@ export class MountServer {
   }
 
   async #unmount(path: string, mode: UnmountMode): Promise<{ closed: boolean }> {
-    await this.#keeper.call('list', null); // takes note of places that somebody else unmounted
+    await this.#keeper.call('list', null); // takes note of places that another program unmounted
     let result: { id: number; closed: boolean };
     try {
       result = await this.#keeper.call('unbind', { path, mode });
@@ -285,7 +285,7 @@ export class MountServer {
       if (!(error instanceof ClipError) || error.code !== 'BUSY') throw error;
       const holders = findHolders(path, readMountInfo());
       throw new ClipError('BUSY', `${path} is busy: ${describeHolders(holders)}`, {
-        hint: 'end them, or: clipctl umount --lazy (they keep what they have open) or --force (they get errors)',
+        hint: 'end them, or use clipctl umount --lazy (they keep their open files) or --force (they get errors)',
       });
     }
     if (result.closed) await this.#waitGone(result.id);

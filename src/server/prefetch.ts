@@ -55,7 +55,7 @@ export class FetchAhead {
   async start(wish: PrefetchWish): Promise<PrefetchState> {
     if (this.#tasks.filter((task) => !task.ended).length >= MAX_RUNNING) {
       throw new ClipError('LIMIT', `${MAX_RUNNING} prefetches of this image are under way`, {
-        hint: 'wait for them, or call them off: clipctl prefetch DIR --cancel',
+        hint: 'wait for them, or cancel them: clipctl prefetch DIR --cancel',
       });
     }
     let profile: Pick<Profile, 'layer' | 'span'> | null = null;

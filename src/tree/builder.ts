@@ -287,7 +287,7 @@ export class TreeBuilder {
       const { arena, start, end } = next;
       if (++this.#steps > this.#stepLimit)
         throw new ClipError('LIMIT', `layer ${this.#layer + 1}: paths need more than ${this.#stepLimit} steps`, {
-          hint: 'its links lead round and round: no honest builder writes such a layer',
+          hint: 'its symbolic links form loops: no honest builder writes such a layer',
         });
       if (isDotDot(arena, start, end)) {
         if (stack.length > 1) stack.pop();

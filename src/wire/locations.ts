@@ -35,7 +35,7 @@ export function makeDirectory(path: string): void {
       `cannot make ${path}: ${code}`,
       {
         cause,
-        hint: 'give places that you may write to: --root DIR --cache-dir DIR',
+        hint: 'give directories that you may write to: --root DIR --cache-dir DIR',
       },
     );
   }
@@ -75,7 +75,7 @@ export function resolvePlace(path: string): string {
     }
     place = resolve(dirname(place), target);
   }
-  throw new ClipError('NOT_FOUND', `${path} is a symbolic link that leads round and round`, {
+  throw new ClipError('NOT_FOUND', `${path} is a symbolic link in a loop of links`, {
     hint: 'give a directory',
   });
 }

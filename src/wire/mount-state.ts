@@ -84,7 +84,7 @@ export function loadState(root: string): readonly ConnectionState[] {
   const refuse = (detail: string, cause?: unknown): never => {
     throw new ClipError('UNSUPPORTED', `${path}: ${detail}`, {
       cause,
-      hint: 'unmount what it lists with the clip that wrote it, or remove the file',
+      hint: 'use the clip that wrote it to unmount the mounts that it lists, or remove the file',
     });
   };
   let file: Partial<StateFile>;
