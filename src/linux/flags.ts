@@ -39,6 +39,7 @@ export const SYS_setfsgid = process.arch === 'x64' ? 123 : 152;
 export const RESOLVE_NO_MAGICLINKS = 2;
 export const RESOLVE_NO_SYMLINKS = 4;
 export const RESOLVE_BENEATH = 8;
+export const RESOLVE_IN_ROOT = 0x10;
 
 // fcntl.h
 export const O_CLOEXEC = 0o2000000;

@@ -23,6 +23,7 @@ export { bindMount, type MountOptions, mountErofs, mountFileSystem, unmount } fr
 export { type MountInfo, mountNamespace, parseMountInfo, readMountInfo } from './mountinfo.js';
 export { notifySystemd } from './notify.js';
 export { type FileUser, openBeneath, withFilePermissionsOf } from './open-beneath.js';
+export { openInRoot } from './open-in-root.js';
 export { dieWithParent, replaceProcess } from './process.js';
 export {
   listenUnix,

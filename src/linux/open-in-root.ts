@@ -1,0 +1,15 @@
+import * as flags from './flags.js';
+import * as sys from './syscalls.js';
+
+/**
+ * openat2(2) with RESOLVE_IN_ROOT (Linux 5.6): `path` is resolved as if the directory were "/", so that neither ".." nor an
+ * absolute symlink leads out of it, also while another process changes the tree. Closed on exec.
+ * @returns a descriptor, or −errno
+ */
+export function openInRoot(directory: number, path: string, how: number): number {
+  const name = sys.cString(path);
+  // struct open_how: flags, mode, resolve.
+  const resolve = BigInt(flags.RESOLVE_IN_ROOT | flags.RESOLVE_NO_MAGICLINKS);
+  const open = new Uint8Array(new BigUint64Array([BigInt(how | flags.O_CLOEXEC), 0n, resolve]).buffer);
+  return sys.syscall(flags.SYS_openat2, directory, sys.addressOf(name), sys.addressOf(open), open.length);
+}
