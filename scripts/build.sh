@@ -20,6 +20,8 @@ for name in inflate inflate-shared; do
   fi
   if [ -e $wasm ] && ! cmp -s $wasm dist/src/gzip/$name.wasm; then cp $wasm dist/src/gzip/$name.wasm; fi
 done
+mkdir -p dist/src/container
+cmp -s src/container/seccomp-moby.json dist/src/container/seccomp-moby.json || cp src/container/seccomp-moby.json dist/src/container/
 [ -e dist/src/zstd/zstd.wasm ] || node scripts/extract-zstd.mjs dist/src/zstd/zstd.wasm || status=1
 # A test without a source file must not run.
 find dist -path dist/lib -prune -o -name '*.js' -print | while read -r js; do

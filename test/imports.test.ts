@@ -27,6 +27,7 @@ const ORDER = [
   'startup',
   'index',
   'check',
+  'store',
   'wire',
   'keeper',
   'server',

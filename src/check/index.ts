@@ -4,4 +4,5 @@
  */
 
 export { ArchiveFile, fileKey } from './archive-file.js';
+export { readArchiveImage } from './read-image.js';
 export { type SpanSource, type VerifyProgress, type VerifyResult, verifyArchive } from './verify.js';

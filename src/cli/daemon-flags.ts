@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { type DaemonSettings, defaultCacheDir, defaultRoot, resolvePlace } from '../wire/index.js';
+import { type DaemonSettings, defaultCacheDir, defaultRoot, type MountRequest, resolvePlace } from '../wire/index.js';
 import type { CommonFlags } from './common-flags.js';
 import { byteSize, workerCount } from './numbers.js';
 
@@ -46,6 +46,17 @@ export async function checkContentCache(flags: DaemonFlags): Promise<void> {
 
 export function contentCacheUrl(flags: DaemonFlags): string | undefined {
   return flags.contentCache ?? (process.env.CLIP_CONTENT_CACHE || undefined);
+}
+
+/** What the user asked for of a clipd that may run already: it conflicts with what that has. */
+export function askedOfDaemon(location: Location, flags: DaemonFlags): NonNullable<MountRequest['daemon']> {
+  const contentCache = contentCacheUrl(flags);
+  return {
+    ...(location.askedCacheDir === undefined ? {} : { cacheDir: location.askedCacheDir }),
+    ...(flags.cacheSize === undefined ? {} : { cacheSize: flags.cacheSize }),
+    ...(flags.workers === undefined ? {} : { workers: flags.workers }),
+    ...(contentCache === undefined ? {} : { contentCache }),
+  };
 }
 
 export function daemonSettings(location: Location, flags: DaemonFlags): DaemonSettings {

@@ -7,7 +7,7 @@ import { Command, CommanderError } from 'commander';
 import { ClipError } from '../bytes/index.js';
 import { packageVersion } from '../metrics/index.js';
 import { registerCommands } from './commands/index.js';
-import { EXIT_FAILED, EXIT_USAGE, exitCodeOf, printError } from './output.js';
+import { EXIT_FAILED, EXIT_NOT_RUN, EXIT_USAGE, exitCodeOf, printError } from './output.js';
 
 const program = new Command('clipctl')
   .description('Run container images without pulling them.')
@@ -43,7 +43,9 @@ main().catch((thrown: unknown) => {
   const error = explained(thrown);
 
   if (error instanceof CommanderError) {
-    process.exitCode = error.exitCode === 0 ? 0 : EXIT_USAGE;
+    // Wrong flags of `run` are told from the exit codes of what it runs, as docker does.
+    const usage = process.argv[2] === 'run' ? EXIT_NOT_RUN : EXIT_USAGE;
+    process.exitCode = error.exitCode === 0 ? 0 : usage;
   } else {
     printError(error, process.argv.includes('--verbose'));
     process.exitCode = exitCodeOf(error);

@@ -4,6 +4,8 @@ import { printable } from './printable.js';
 /** Exit codes: 0, 1 (failed), 2 (usage): docs/cli.md, "clipctl". */
 export const EXIT_FAILED = 1;
 export const EXIT_USAGE = 2;
+/** Of `clipctl run`: the container did not start (docker's). */
+export const EXIT_NOT_RUN = 125;
 
 /** Results go to stdout: as one JSON document, or as the lines that `text` makes. */
 export function printResult(value: unknown, json: boolean, text: () => string): void {

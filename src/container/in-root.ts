@@ -23,7 +23,10 @@ export class InRoot {
   #fail(path: string, result: number): never {
     const error = new SystemCallError(`open ${path} in ${this.path}`, -result);
     if (errnoName(-result) !== 'ENOSYS') throw error;
-    throw new ClipError('UNSUPPORTED', 'this kernel has no openat2(2)', { cause: error, hint: 'Linux 5.6 or newer has' });
+    throw new ClipError('UNSUPPORTED', 'this kernel has no openat2(2)', {
+      cause: error,
+      hint: 'Linux 5.6 or newer has',
+    });
   }
 
   /** What is there, links followed; null when there is nothing. */
@@ -43,10 +46,13 @@ export class InRoot {
     const fd = this.#open(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
     if (fd < 0) return this.#absent(fd) || errnoName(-fd) === 'ENXIO' ? null : this.#fail(path, fd);
     try {
-      if (!fstatSync(fd).isFile()) return null;
-      const bytes = Buffer.alloc(limit);
+      const stat = fstatSync(fd);
+      if (!stat.isFile()) return null;
+      const bytes = Buffer.alloc(Math.min(limit, stat.size));
       let filled = 0;
-      for (let n = -1; n !== 0 && filled < limit; filled += n) n = readSync(fd, bytes, filled, limit - filled, filled);
+      for (let n = -1; n !== 0 && filled < bytes.length; filled += n) {
+        n = readSync(fd, bytes, filled, bytes.length - filled, filled);
+      }
       return bytes.subarray(0, filled);
     } finally {
       closeSync(fd);
@@ -55,7 +61,10 @@ export class InRoot {
 
   /** Makes a directory and those above it, where they are missing. */
   makeDirectory(path: string, mode = 0o755): void {
-    const parts = posix.normalize(`/${path}`).split('/').filter((part) => part !== '');
+    const parts = posix
+      .normalize(`/${path}`)
+      .split('/')
+      .filter((part) => part !== '');
     for (let i = 1; i <= parts.length; i++) {
       const fd = this.#open(parts.slice(0, i).join('/'), flags.O_PATH | constants.O_DIRECTORY);
       if (fd >= 0) {
@@ -63,14 +72,19 @@ export class InRoot {
         continue;
       }
       if (errnoName(-fd) !== 'ENOENT') this.#fail(path, fd);
-      this.#withParent(parts.slice(0, i - 1).join('/') || '.', path, (parent) => mkdirSync(`${parent}/${parts[i - 1]}`, mode));
+      this.#withParent(parts.slice(0, i - 1).join('/') || '.', path, (parent) =>
+        mkdirSync(`${parent}/${parts[i - 1]}`, mode),
+      );
     }
   }
 
   /** Makes an empty file, and the directories above it, where they are missing. */
   makeFile(path: string, mode = 0o644): void {
     const fd = this.#open(path, flags.O_PATH);
-    if (fd >= 0) return closeSync(fd);
+    if (fd >= 0) {
+      closeSync(fd);
+      return;
+    }
     if (errnoName(-fd) !== 'ENOENT') this.#fail(path, fd);
     const { dir, base } = posix.parse(posix.normalize(`/${path}`));
     this.makeDirectory(dir);

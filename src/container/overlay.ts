@@ -71,7 +71,10 @@ function overlayError({ upper, target }: OverlayLayers, cause: unknown): ClipErr
       });
     case 'EINVAL':
     case 'EREMOTE':
-      return new ClipError('UNSUPPORTED', `${failed}: ${upper} cannot be the writable layer`, { cause, hint: UPPER_HINT });
+      return new ClipError('UNSUPPORTED', `${failed}: ${upper} cannot be the writable layer`, {
+        cause,
+        hint: UPPER_HINT,
+      });
     case 'EBUSY':
       return new ClipError('BUSY', `${failed}: ${upper} is in use by another overlay`, {
         cause,
@@ -105,9 +108,13 @@ export function mountFuseOverlay(layers: OverlayLayers, owner: { uid: number; gi
   const ran = spawnSync(program, ['-o', options.join(','), target], { stdio: ['ignore', 'ignore', 'pipe'] });
   if (ran.status === 0) return;
   const said = ran.stderr?.toString().trim().replaceAll('\n', '; ') ?? '';
-  throw new ClipError('SYSTEM', `fuse-overlayfs cannot mount ${target}: ${said || `exit ${ran.status ?? ran.signal}`}`, {
-    hint: UPPER_HINT,
-  });
+  throw new ClipError(
+    'SYSTEM',
+    `fuse-overlayfs cannot mount ${target}: ${said || `exit ${ran.status ?? ran.signal}`}`,
+    {
+      hint: UPPER_HINT,
+    },
+  );
 }
 
 /** libfuse's option parser takes a backslash before a comma or backslash. */
@@ -117,7 +124,13 @@ function escapeOption(text: string): string {
 
 /** A tmpfs for an overlay's writable layer. */
 export function mountTmpfs(target: string, bytes: number): void {
-  const options = { type: 'tmpfs', source: 'clip-upper', target, flags: flags.MS_NODEV, data: `size=${bytes},mode=0700` };
+  const options = {
+    type: 'tmpfs',
+    source: 'clip-upper',
+    target,
+    flags: flags.MS_NODEV,
+    data: `size=${bytes},mode=0700`,
+  };
   try {
     mountFileSystem(options);
   } catch (cause) {
@@ -127,4 +140,19 @@ export function mountTmpfs(target: string, bytes: number): void {
       hint: 'only root can: without root, give --upper DIR',
     });
   }
+}
+
+/** Makes a mounted tree read-only, as it stands. */
+export function remountReadOnly(target: string, nosuid: boolean): void {
+  const how = flags.MS_BIND | flags.MS_REMOUNT | flags.MS_RDONLY | flags.MS_NODEV | (nosuid ? flags.MS_NOSUID : 0);
+  mountFileSystem({ type: 'none', source: 'none', target, flags: how });
+}
+
+/** Unmounts what this user, who is not root, mounted with fuse-overlayfs. */
+export function unmountUser(target: string, lazy: boolean): void {
+  const args = ['-u', ...(lazy ? ['-z'] : []), '--', target];
+  const ran = spawnSync('fusermount3', args, { stdio: ['ignore', 'ignore', 'pipe'], encoding: 'utf8' });
+  if (ran.status === 0) return;
+  const said = ran.stderr?.trim() || String(ran.error ?? ran.status);
+  throw new ClipError(/busy/i.test(said) ? 'BUSY' : 'SYSTEM', `cannot unmount ${target}: ${said}`);
 }

@@ -64,18 +64,26 @@ const MAX_HOSTNAME = 63;
 /** Length of the scheduler's accounting period, in µs; the default of Docker. */
 const CPU_PERIOD = 100_000;
 
-/** The command line: entrypoint, then command. @throws ClipError USAGE when there is none */
-export function argsOf(image: RunConfig, options: ProcessOptions): readonly string[] {
+/** For an image that names no command, where a bundle is to be written all the same. */
+const FALLBACK = ['/bin/sh'];
+
+/** The command line: entrypoint, then command. @throws ClipError USAGE when there is none, with `needed` */
+export function argsOf(image: RunConfig, options: ProcessOptions, needed: boolean): readonly string[] {
   const entrypoint = options.entrypoint === undefined ? image.entrypoint : [options.entrypoint].filter((e) => e !== '');
   const given = options.args !== undefined && options.args.length > 0;
   const command = given ? options.args! : options.entrypoint === undefined ? image.cmd : [];
   const args = [...entrypoint, ...command];
   if (args.length > 0 && args[0] !== '') return args;
+  if (!needed) return FALLBACK;
   throw new ClipError('USAGE', 'the image names no command', { hint: 'give one, after the image: … REF COMMAND' });
 }
 
 /** The image's environment, what every container has, and what was asked for: later ones win. */
-export function environmentOf(image: RunConfig, options: ProcessOptions, facts: { user: ContainerUser; hostname: string }): string[] {
+export function environmentOf(
+  image: RunConfig,
+  options: ProcessOptions,
+  facts: { user: ContainerUser; hostname: string },
+): string[] {
   const variables = new Map<string, string>([
     ['PATH', DEFAULT_PATH],
     ['HOSTNAME', facts.hostname],
@@ -106,7 +114,12 @@ function mountsOf(options: ProcessOptions, facts: SpecFacts): SpecMount[] {
   if (rootless !== null && (options.net ?? 'host') === 'host') {
     // sysfs belongs to the network namespace, which is the host's: only a bind mount of it is allowed.
     const at = mounts.findIndex(({ type }) => type === 'sysfs');
-    mounts[at] = { destination: '/sys', type: 'none', source: '/sys', options: ['rbind', 'nosuid', 'noexec', 'nodev', 'ro'] };
+    mounts[at] = {
+      destination: '/sys',
+      type: 'none',
+      source: '/sys',
+      options: ['rbind', 'nosuid', 'noexec', 'nodev', 'ro'],
+    };
   }
   for (const [name, source] of Object.entries(facts.etc)) {
     mounts.push({ destination: `/etc/${name}`, type: 'bind', source, options: ['rbind', 'rprivate'] });
@@ -114,7 +127,13 @@ function mountsOf(options: ProcessOptions, facts: SpecFacts): SpecMount[] {
   for (const text of options.tmpfs ?? []) {
     const colon = text.indexOf(':');
     const destination = colon < 0 ? text : text.slice(0, colon);
-    const extra = colon < 0 ? [] : text.slice(colon + 1).split(',').filter((option) => option !== '');
+    const extra =
+      colon < 0
+        ? []
+        : text
+            .slice(colon + 1)
+            .split(',')
+            .filter((option) => option !== '');
     mounts.push({ destination, type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'nodev', 'noexec', ...extra] });
   }
   for (const { source, destination, readOnly } of options.volumes ?? []) {
@@ -150,10 +169,7 @@ function resourcesOf(options: ProcessOptions, facts: SpecFacts): Record<string, 
   };
 }
 
-/**
- * The runtime specification of a container (config.json), complete: any OCI runtime takes it.
- * @throws ClipError USAGE when neither the image nor the options name a command
- */
+/** The runtime specification of a container (config.json), complete: any OCI runtime takes it. */
 export function buildSpec(image: RunConfig, options: ProcessOptions, facts: SpecFacts): Record<string, unknown> {
   const { user, rootless } = facts;
   const hostname = hostnameOf(facts.id, options);
@@ -165,7 +181,7 @@ export function buildSpec(image: RunConfig, options: ProcessOptions, facts: Spec
     process: {
       terminal: options.terminal ?? false,
       user: { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids },
-      args: argsOf(image, options),
+      args: argsOf(image, options, false),
       env: environmentOf(image, options, { user, hostname }),
       cwd: options.cwd ?? (image.workingDir || '/'),
       capabilities: capabilitiesOf(user.uid),

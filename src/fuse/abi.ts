@@ -117,11 +117,6 @@ export const FUSE_CACHE_SYMLINKS = 1 << 23;
 export const FUSE_NO_OPENDIR_SUPPORT = 1 << 24;
 export const FUSE_INIT_EXT = 1 << 30;
 /** INIT flags, high word (flags2): bits 32 and up of the header's numbering. */
-/**
- * No file handles. With EXPORT_SUPPORT an overlay (xino=on) stores handles of lower files, and once the kernel has dropped
- * an inode it gets it back without a name, asks for the name "/", and opening the file fails with ESTALE (seen on 6.18).
- */
-export const FUSE2_NO_EXPORT_SUPPORT = 1 << (38 - 32);
 export const FUSE2_HAS_RESEND = 1 << (39 - 32);
 
 /** enum fuse_opcode. */

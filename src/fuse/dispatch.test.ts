@@ -135,7 +135,7 @@ describe('INIT', () => {
         0010 000c                             // max_background 4096, congestion_threshold 3072
         00100000 01000000                     // max_write 4096, time_gran 1 ns
         0001 0000                             // max_pages 256, map_alignment
-        c0000000                              // flags2: NO_EXPORT_SUPPORT 38, HAS_RESEND 39
+        80000000                              // flags2: HAS_RESEND 39, and not NO_EXPORT_SUPPORT 38
         ${'00'.repeat(28)}                    // unused
       `),
     );

@@ -287,8 +287,8 @@ export class Dispatcher {
     view.setUint32(OUT_HEADER + abi.INIT_OUT.maxWrite, abi.MAX_WRITE, true);
     view.setUint32(OUT_HEADER + abi.INIT_OUT.timeGran, 1, true); // nanoseconds
     view.setUint16(OUT_HEADER + abi.INIT_OUT.maxPages, abi.MAX_PAGES, true);
-    const wanted2 = abi.FUSE2_HAS_RESEND | abi.FUSE2_NO_EXPORT_SUPPORT;
-    view.setUint32(OUT_HEADER + abi.INIT_OUT.flags2, wanted2 & offered2, true);
+    // Neither EXPORT_SUPPORT nor NO_EXPORT_SUPPORT (docs/internals/fuse.md, "Export support").
+    view.setUint32(OUT_HEADER + abi.INIT_OUT.flags2, abi.FUSE2_HAS_RESEND & offered2, true);
     return this.#ok(abi.INIT_OUT_SIZE);
   }
 

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { type Archive, VERSION } from '../../archive/index.js';
-import type { CommonFlags } from '../common-flags.js';
+import { addImageFlags, archiveOf, type ImageFlags } from '../image-flags.js';
 import { printResult } from '../output.js';
 
 function describe(archive: Archive, path: string, size: number, inodes: number): object {
@@ -47,17 +47,14 @@ function describe(archive: Archive, path: string, size: number, inodes: number):
   };
 }
 
-interface Flags extends CommonFlags {
-  readonly clip: string;
-}
-
-async function run(flags: Flags): Promise<void> {
+async function run(flags: ImageFlags): Promise<void> {
   const [{ ArchiveFile }, { ErofsReader }, { formatBytes, formatTable, shortDigest }] = await Promise.all([
     import('../../check/index.js'),
     import('../../erofs/index.js'),
     import('../units.js'),
   ]);
-  const file = ArchiveFile.open(flags.clip);
+  const clip = await archiveOf(flags);
+  const file = ArchiveFile.open(clip);
   try {
     const { archive } = file;
     const { inodeCount } = new ErofsReader(archive.tree);
@@ -108,9 +105,6 @@ async function run(flags: Flags): Promise<void> {
 }
 
 export function registerInspect(program: Command): void {
-  program
-    .command('inspect')
-    .description('show the contents of an archive')
-    .requiredOption('--clip <file>', 'the archive')
-    .action((flags: Flags) => run(flags));
+  const command = program.command('inspect').description('show the contents of an archive');
+  addImageFlags(command).action((flags: ImageFlags) => run(flags));
 }

@@ -12,11 +12,10 @@ import {
   S_IFREG,
   S_IFSOCK,
 } from '../../erofs/index.js';
-import type { CommonFlags } from '../common-flags.js';
+import { addImageFlags, archiveOf, type ImageFlags } from '../image-flags.js';
 import { printable } from '../printable.js';
 
-interface Flags extends CommonFlags {
-  readonly clip: string;
+interface Flags extends ImageFlags {
   readonly long?: boolean;
   readonly recursive?: boolean;
 }
@@ -200,14 +199,15 @@ async function run(pathText: string | undefined, flags: Flags): Promise<void> {
     import('../../check/index.js'),
     import('../../erofs/index.js'),
   ]);
-  const file = ArchiveFile.open(flags.clip);
+  const clip = await archiveOf(flags);
+  const file = ArchiveFile.open(clip);
   try {
     const reader = new ErofsReader(file.archive.tree);
     const path = text(pathText ?? '/');
     const nid = resolvePath(reader, path, !flags.long);
     if (nid < 0) {
-      throw new ClipError('NOT_FOUND', `no ${pathText} in ${flags.clip}`, {
-        hint: `see: clipctl ls -R --clip ${flags.clip}`,
+      throw new ClipError('NOT_FOUND', `no ${pathText} in ${clip}`, {
+        hint: `see: clipctl ls -R --clip ${clip}`,
       });
     }
     new Lister(reader, flags).list(path, nid);
@@ -217,12 +217,11 @@ async function run(pathText: string | undefined, flags: Flags): Promise<void> {
 }
 
 export function registerLs(program: Command): void {
-  program
+  const command = program
     .command('ls')
     .description('list the files of an archive')
     .argument('[path]', 'file or directory in the image (default: /)')
-    .requiredOption('--clip <file>', 'the archive')
     .option('-l, --long', 'also print mode, links, owner, group, size, time (UTC) and link target')
-    .option('-R, --recursive', 'also list the directories below')
-    .action((path: string | undefined, flags: Flags) => run(path, flags));
+    .option('-R, --recursive', 'also list the directories below');
+  addImageFlags(command).action((path: string | undefined, flags: Flags) => run(path, flags));
 }

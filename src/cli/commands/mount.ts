@@ -1,22 +1,26 @@
 import { constants } from 'node:os';
 import type { Command } from 'commander';
+import { ClipError } from '../../bytes/index.js';
 import type { ClipdClient } from '../../client/index.js';
 import { DEFAULT_IMAGE_OPTIONS, IDLE_EXIT_SECONDS, type ImageOptions, type MountInfoReply } from '../../wire/index.js';
 import {
   addDaemonFlags,
+  askedOfDaemon,
   checkContentCache,
-  contentCacheUrl,
   type DaemonFlags,
   daemonSettings,
   locate,
 } from '../daemon-flags.js';
+import { addImageFlags, archiveOf, type ImageFlags, warn } from '../image-flags.js';
 import { seconds } from '../numbers.js';
 import { printResult } from '../output.js';
-import { addRegistryFlags, credentialsFrom, type RegistryFlags } from './index-command.js';
+import { addOverlayFlags, type OverlayFlags, overlayOptions } from '../overlay-flags.js';
+import { addProcessFlags, type ProcessFlags, processOptions } from '../process-flags.js';
+import { credentialsFrom } from './index-command.js';
 
-interface Flags extends DaemonFlags, RegistryFlags {
-  readonly clip: string;
-  readonly at: string;
+interface Flags extends DaemonFlags, ImageFlags, OverlayFlags, ProcessFlags {
+  readonly at?: string;
+  readonly cid?: string;
   readonly foreground?: boolean;
   readonly readahead: boolean;
   readonly prefetch: boolean;
@@ -64,12 +68,84 @@ async function undo(client: ClipdClient, mountPoint: string, started: boolean): 
   }
 }
 
-async function mount(flags: Flags): Promise<void> {
+/** One of `--at` and `--cid`. */
+async function mount(command: readonly string[], flags: Flags): Promise<void> {
+  if ((flags.at === undefined) === (flags.cid === undefined)) {
+    throw new ClipError('USAGE', 'a place to mount at is needed, and one only', {
+      hint: '--at DIR mounts the image read-only; --cid ID makes a container of it, with a writable layer',
+    });
+  }
   const interrupted = interruption();
+  const archivePath = await archiveOf(flags);
+  if (flags.cid !== undefined) return mountForContainer(flags.cid, archivePath, command, flags, interrupted);
+  if (command.length > 0)
+    throw new ClipError('USAGE', `unexpected: ${command.join(' ')}`, { hint: 'clipctl help mount' });
+  await mountAt(flags.at!, archivePath, flags, interrupted);
+}
+
+/** A writable layer over the image, and an OCI bundle: `runc run --bundle ROOT/ID ID` runs it. */
+async function mountForContainer(
+  id: string,
+  archivePath: string,
+  command: readonly string[],
+  flags: Flags,
+  interrupted: ReturnType<typeof interruption>,
+): Promise<void> {
+  const { architectureWarning, createBundle, makeReadOnly, mountContainer, unmountContainer } = await import(
+    '../../container/index.js'
+  );
+  const location = await locate(flags);
+  await checkContentCache(flags);
+  const credentials = credentialsFrom(flags);
+  const { root, cacheDir } = location;
+  const container = await mountContainer({
+    ...overlayOptions(flags),
+    id,
+    archivePath,
+    settings: { ...daemonSettings(location, flags), idleExit: IDLE_EXIT_SECONDS },
+    daemon: askedOfDaemon(location, flags),
+    mount: { options: imageOptions(flags), ...(credentials === undefined ? {} : { credentials }) },
+  });
+  const { paths, state, image } = container;
+  const takeDown = (): Promise<boolean> => unmountContainer(root, cacheDir, id, { force: true });
+  try {
+    const warning = architectureWarning(image);
+    if (warning !== null) warn(warning);
+    createBundle({ ...processOptions(flags, command), bundle: paths.bundle, id, rootfs: state.rootfs, image });
+    if (flags.readOnly === true) makeReadOnly(state);
+  } catch (error) {
+    await takeDown();
+    throw error;
+  }
+  let signal = interrupted.seen();
+  if (signal === null) {
+    const result = {
+      id,
+      bundle: paths.bundle,
+      rootfs: state.rootfs,
+      reference: image.reference,
+      archivePath: state.archivePath,
+    };
+    printResult(result, flags.json === true, () => state.rootfs);
+    if (flags.foreground !== true) return;
+    const { ClipdClient } = await import('../../client/index.js');
+    const end = await Promise.race([interrupted.signal, new ClipdClient(root).waitUnmounted(state.image)]);
+    if (end === undefined) return;
+    signal = end;
+  }
+  await takeDown();
+  process.exit(flags.foreground === true ? 0 : 128 + constants.signals[signal]);
+}
+
+async function mountAt(
+  mountPoint: string,
+  archivePath: string,
+  flags: Flags,
+  interrupted: ReturnType<typeof interruption>,
+): Promise<void> {
   const { ClipdClient, mountStarting } = await import('../../client/index.js');
   const location = await locate(flags);
   await checkContentCache(flags);
-  const contentCache = contentCacheUrl(flags);
   const credentials = credentialsFrom(flags);
   const client = new ClipdClient(location.root);
   const settings = { ...daemonSettings(location, flags), idleExit: IDLE_EXIT_SECONDS };
@@ -77,19 +153,14 @@ async function mount(flags: Flags): Promise<void> {
     client,
     settings,
     {
-      archivePath: flags.clip,
-      mountPoint: flags.at,
+      archivePath,
+      mountPoint,
       options: imageOptions(flags),
       suid: flags.suid ?? false,
       dev: flags.dev ?? false,
       ...(credentials === undefined ? {} : { credentials }),
     },
-    {
-      ...(location.askedCacheDir === undefined ? {} : { cacheDir: location.askedCacheDir }),
-      ...(flags.cacheSize === undefined ? {} : { cacheSize: flags.cacheSize }),
-      ...(flags.workers === undefined ? {} : { workers: flags.workers }),
-      ...(contentCache === undefined ? {} : { contentCache }),
-    },
+    askedOfDaemon(location, flags),
   );
   let signal = interrupted.seen();
   if (signal === null) {
@@ -133,8 +204,9 @@ export function registerMount(program: Command): void {
   const command = program
     .command('mount')
     .description('mount an indexed image; prints the mount point once it answers')
-    .requiredOption('--clip <file>', 'the .clip archive')
-    .requiredOption('--at <dir>', 'an existing directory')
+    .argument('[command...]', 'with --cid: what the container runs (default: what the image says)')
+    .option('--at <dir>', 'an existing directory')
+    .option('--cid <id>', 'a container: mount it with a writable layer at ROOT/ID/rootfs, and write a bundle')
     .option('--foreground', 'stay, and unmount on Ctrl-C')
     .option('--no-readahead', 'fetch the spans that are read and nothing else')
     .option('--no-prefetch', "do not fetch by the archive's profile and its references between files")
@@ -142,5 +214,5 @@ export function registerMount(program: Command): void {
     .option('--read-timeout <seconds>', 'after this a read that has no bytes fails (default 300)', seconds)
     .option('--suid', 'honour set-uid bits')
     .option('--dev', 'honour device nodes');
-  addDaemonFlags(addRegistryFlags(command)).action(mount);
+  addDaemonFlags(addProcessFlags(addOverlayFlags(addImageFlags(command)))).action(mount);
 }

@@ -10,6 +10,7 @@ import { printResult } from '../output.js';
 interface Flags extends CommonFlags {
   readonly force?: boolean;
   readonly lazy?: boolean;
+  readonly cid?: string;
 }
 
 /** Another mount namespace has copies of the mounts: clipd would unmount the host's copy and leave the caller's. */
@@ -25,8 +26,27 @@ async function requireSameNamespace(client: ClipdClient): Promise<void> {
   );
 }
 
-async function umount(directory: string, flags: Flags): Promise<void> {
+/** Takes a container down. Done already is done. */
+async function umountContainer(id: string, flags: Flags): Promise<void> {
+  const { unmountContainer } = await import('../../container/index.js');
+  const { root, cacheDir } = await locate(flags);
+  const found = await unmountContainer(root, cacheDir, id, { force: flags.force ?? false });
+  if (!found) process.stderr.write(`clipctl: note: there is no container ${id}\n`);
+  printResult({ id, found }, flags.json === true, () => '');
+}
+
+async function umount(directory: string | undefined, flags: Flags): Promise<void> {
   if (flags.force && flags.lazy) throw new ClipError('USAGE', '--force and --lazy exclude each other');
+  if ((directory === undefined) === (flags.cid === undefined)) {
+    throw new ClipError('USAGE', 'a mount point or a container is needed, and one only', {
+      hint: 'clipctl umount DIR, or --cid ID',
+    });
+  }
+  if (flags.cid !== undefined) return umountContainer(flags.cid, flags);
+  await umountDirectory(directory!, flags);
+}
+
+async function umountDirectory(directory: string, flags: Flags): Promise<void> {
   const { ClipdClient, loadOrphans, NotRunningError } = await import('../../client/index.js');
   const mountPoint = resolvePlace(directory);
   const client = new ClipdClient((await locate(flags)).root);
@@ -47,8 +67,9 @@ async function umount(directory: string, flags: Flags): Promise<void> {
 export function registerUmount(program: Command): void {
   const command = program
     .command('umount')
-    .description('unmount an image')
-    .argument('<dir>', 'the mount point')
+    .description('unmount an image, or take a container down')
+    .argument('[dir]', 'the mount point')
+    .option('--cid <id>', 'a container, with all that belongs to it')
     .option('--lazy', 'take it out of the tree now; processes keep the files that they have open')
     .option('--force', 'also when busy; processes get errors for the files that they have open');
   command.action(umount);

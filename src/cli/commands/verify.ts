@@ -3,13 +3,12 @@ import type { Archive } from '../../archive/index.js';
 import { ClipError } from '../../bytes/index.js';
 import type { SpanSource } from '../../check/index.js';
 import type { ImageSource } from '../../oci/index.js';
-import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
+import { addImageFlags, archiveOf, type ImageFlags } from '../image-flags.js';
 import { printResult } from '../output.js';
-import { addRegistryFlags, credentialsFrom, interruptible, type RegistryFlags } from './index-command.js';
+import { credentialsFrom, interruptible } from './index-command.js';
 
-interface Flags extends RegistryFlags, CommonFlags {
-  readonly clip: string;
+interface Flags extends ImageFlags {
   readonly from: 'registry' | 'cache';
 }
 
@@ -40,7 +39,8 @@ async function run(flags: Flags): Promise<void> {
     import('../progress.js'),
     import('../units.js'),
   ]);
-  const file = ArchiveFile.open(flags.clip);
+  const clip = await archiveOf(flags);
+  const file = ArchiveFile.open(clip);
   const { archive } = file;
   const { source, close } = await openSource(archive, flags);
   const progress = await createProgress();
@@ -70,7 +70,7 @@ async function run(flags: Flags): Promise<void> {
     if (result.problems.length > 0) {
       throw new ClipError(
         'DIGEST_MISMATCH',
-        `${flags.clip}: ${result.problems.length} spans or files are not as indexed`,
+        `${clip}: ${result.problems.length} spans or files are not as indexed`,
         {
           hint:
             flags.from === 'cache'
@@ -90,11 +90,10 @@ export function registerVerify(program: Command): void {
   const command = program
     .command('verify')
     .description('check every span and every file hash of an archive against the registry or the cache')
-    .requiredOption('--clip <file>', 'the archive')
     .addOption(
       new Option('--from <where>', 'check the spans of the registry, or those in the span cache')
         .choices(['registry', 'cache'])
         .default('registry'),
     );
-  addRegistryFlags(command).action((flags: Flags) => run(flags));
+  addImageFlags(command).action((flags: Flags) => run(flags));
 }

@@ -1,0 +1,76 @@
+import type { Command } from 'commander';
+import { ClipError } from '../../bytes/index.js';
+import type { CommonFlags } from '../common-flags.js';
+import { locate } from '../daemon-flags.js';
+import { byteSize } from '../numbers.js';
+import { printResult } from '../output.js';
+import { printable } from '../printable.js';
+import { formatBytes } from '../units.js';
+
+interface Flags extends CommonFlags {
+  readonly to?: number;
+  readonly platform?: string;
+}
+
+async function openStore(flags: Flags) {
+  const { ArchiveStore } = await import('../../store/index.js');
+  return new ArchiveStore((await locate(flags)).cacheDir);
+}
+
+async function list(flags: Flags): Promise<void> {
+  const archives = (await openStore(flags)).list();
+  printResult(archives, flags.json === true, () =>
+    archives
+      .map(({ reference, platform, manifestDigest, size, lastUse }) =>
+        [reference || 'damaged', platform, manifestDigest, formatBytes(size), lastUse].map(printable).join('\t'),
+      )
+      .join('\n'),
+  );
+}
+
+/** A digest as it is, or what a reference stood for when it was last looked up. */
+async function digestOf(name: string, flags: Flags): Promise<string> {
+  const { formatPlatform, hostPlatform, isDigest, parsePlatform, parseReference } = await import('../../oci/index.js');
+  if (isDigest(name)) return name;
+  const platform = formatPlatform(flags.platform === undefined ? hostPlatform() : parsePlatform(flags.platform));
+  const known = (await openStore(flags)).recall(parseReference(name).canonical, platform);
+  if (known !== null) return known.manifestDigest;
+  throw new ClipError('NOT_FOUND', `no archive of ${name} for ${platform} is stored`, {
+    hint: 'clipctl archives ls lists those that are',
+  });
+}
+
+async function remove(names: readonly string[], flags: Flags): Promise<void> {
+  const store = await openStore(flags);
+  const removed: string[] = [];
+  for (const name of names) {
+    const digest = await digestOf(name, flags);
+    if (!store.remove(digest)) throw new ClipError('NOT_FOUND', `no archive ${digest} is stored`);
+    removed.push(digest);
+  }
+  printResult(removed, flags.json === true, () => removed.join('\n'));
+}
+
+async function prune(flags: Flags): Promise<void> {
+  const store = await openStore(flags);
+  const freedBytes = store.prune(flags.to ?? 0);
+  const usedBytes = store.list().reduce((sum, { size }) => sum + size, 0);
+  const result = { freedBytes, usedBytes };
+  printResult(result, flags.json === true, () => `freed ${formatBytes(freedBytes)}, ${formatBytes(usedBytes)} left`);
+}
+
+export function registerArchives(program: Command): void {
+  const archives = program.command('archives').description('the archives that --image made and keeps');
+  archives.command('ls').description('list them, the last used first').action(list);
+  archives
+    .command('rm')
+    .description('remove archives; mounts of them go on')
+    .argument('<image...>', 'an image, or the digest of its manifest')
+    .option('--platform <os/arch>', "the image's platform (default: this machine's)")
+    .action(remove);
+  archives
+    .command('prune')
+    .description('remove the longest unused')
+    .option('--to <size>', 'keep up to this much (default: nothing)', byteSize)
+    .action(prune);
+}

@@ -1,0 +1,119 @@
+import { isatty } from 'node:tty';
+import type { Command } from 'commander';
+import { ClipError } from '../../bytes/index.js';
+import { IDLE_EXIT_SECONDS } from '../../wire/index.js';
+import { addDaemonFlags, askedOfDaemon, type DaemonFlags, daemonSettings, locate } from '../daemon-flags.js';
+import { addPullFlags, archiveOf, type ImageFlags, warn } from '../image-flags.js';
+import { EXIT_NOT_RUN, printError } from '../output.js';
+import { addOverlayFlags, type OverlayFlags, overlayOptions } from '../overlay-flags.js';
+import { addProcessFlags, type ProcessFlags, processOptions, repeated } from '../process-flags.js';
+import { credentialsFrom } from './index-command.js';
+
+interface Flags extends ImageFlags, DaemonFlags, OverlayFlags, ProcessFlags {
+  readonly rm?: boolean;
+  readonly interactive?: boolean;
+  readonly tty?: boolean;
+  readonly detach?: boolean;
+  readonly name?: string;
+  readonly publish?: readonly string[];
+  readonly runtime?: string;
+  readonly stats?: boolean;
+}
+
+function refusePublish(flags: Flags): void {
+  if (flags.publish === undefined) return;
+  throw new ClipError('UNSUPPORTED', '-p needs a network of the container’s own, which clip does not set up', {
+    hint: 'with --net host (the default) the container serves on the machine’s own ports; a bridge is nerdctl’s or podman’s job',
+  });
+}
+
+function checkTerminal(flags: Flags): void {
+  if (flags.tty !== true) return;
+  if (flags.detach === true) {
+    throw new ClipError('USAGE', '-t and -d exclude each other: a container in the background has no terminal', {
+      hint: 'leave one of them out',
+    });
+  }
+  if (isatty(0) && isatty(1)) return;
+  throw new ClipError('USAGE', '-t needs a terminal as standard input and output', { hint: 'leave -t out' });
+}
+
+async function run(positionals: readonly string[], flags: Flags): Promise<void> {
+  const requested = performance.now();
+  checkTerminal(flags);
+  refusePublish(flags);
+  const [first, ...rest] = positionals;
+  const args = flags.clip === undefined ? rest : positionals;
+  if (flags.clip === undefined && first === undefined) {
+    throw new ClipError('USAGE', 'no image is named', { hint: 'clipctl run REF [COMMAND…]' });
+  }
+  const { findRuntime, runContainer, startContainer } = await import('../../container/index.js');
+  findRuntime(flags.runtime); // before an image is indexed in vain
+  const image = flags.clip === undefined ? { image: first! } : {};
+  const archivePath = await archiveOf({ ...flags, ...image });
+  const location = await locate(flags);
+  const credentials = credentialsFrom(flags);
+  const { runStats } = flags.stats === true ? await import('../run-stats.js') : { runStats: null };
+  const stats = runStats?.(requested) ?? null;
+  const inherited = flags.interactive === true || flags.tty === true ? 'inherit' : 'ignore';
+  const out = stats !== null && flags.tty !== true ? 'pipe' : 'inherit';
+  const options = {
+    archivePath,
+    settings: { ...daemonSettings(location, flags), idleExit: IDLE_EXIT_SECONDS },
+    daemon: askedOfDaemon(location, flags),
+    mount: {
+      options: flags.plainHttp === true ? { plainHttp: true } : {},
+      ...(credentials === undefined ? {} : { credentials }),
+    },
+    ...overlayOptions(flags),
+    ...(flags.name === undefined ? {} : { id: flags.name }),
+    ...(flags.runtime === undefined ? {} : { runtime: flags.runtime }),
+    ...processOptions(flags, args),
+    terminal: flags.tty ?? false,
+    onWarning: warn,
+  } as const;
+  if (flags.detach === true) {
+    const common = [process.execPath, process.argv[1]!, '--root', location.root, '--cache-dir', location.cacheDir];
+    const cleanUp = flags.rm === true ? (id: string) => [...common, 'umount', '--cid', id] : null;
+    const { id } = await startContainer(options, cleanUp);
+    process.stdout.write(`${id}\n`);
+    return;
+  }
+  const result = await runContainer({
+    ...options,
+    remove: flags.rm ?? false,
+    forwardSignals: true,
+    stdio: [inherited, out, out],
+    ...(stats === null ? {} : { onOutput: stats.onOutput, onEnded: stats.onEnded }),
+  });
+  if (stats !== null) stats.print(result);
+  process.exitCode = result.exitCode;
+}
+
+/** Docker's exit code for what kept a container from running, whatever it was. */
+async function runOrExplain(positionals: readonly string[], flags: Flags): Promise<void> {
+  try {
+    await run(positionals, flags);
+  } catch (error) {
+    printError(error, flags.verbose === true);
+    process.exitCode = (error as { exitCode?: number }).exitCode ?? EXIT_NOT_RUN;
+  }
+}
+
+export function registerRun(program: Command): void {
+  const command = program
+    .command('run')
+    .description('run a command of an image in a container')
+    .argument('[image-and-command...]', 'an image, then a command (default: the image’s own). With --clip: a command')
+    .passThroughOptions()
+    .option('--clip <file>', 'an archive, in place of an image')
+    .option('--rm', 'take everything down when it has ended')
+    .option('-i, --interactive', 'pass standard input on')
+    .option('-t, --tty', 'give it a terminal')
+    .option('-d, --detach', 'leave it in the background and print its id')
+    .option('--name <id>', 'its id (default: twelve hex digits)')
+    .option('-p, --publish <ports>', 'not available: with --net host its ports are the machine’s', repeated)
+    .option('--runtime <program>', 'runc, crun, runsc, or a path (default: runc, else crun)')
+    .option('--stats', 'say at the end when it started and what it fetched');
+  addDaemonFlags(addPullFlags(addOverlayFlags(addProcessFlags(command)))).action(runOrExplain);
+}

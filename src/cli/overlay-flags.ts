@@ -1,0 +1,40 @@
+import { type Command, Option } from 'commander';
+import type { OverlayOptions } from '../container/index.js';
+import { byteSize } from './numbers.js';
+
+/** The flags that say how a container's writable layer is made. */
+export interface OverlayFlags {
+  readonly overlay?: 'kernel' | 'fuse' | 'auto';
+  readonly kernelOverlay?: boolean;
+  readonly tmpfsUpper?: number;
+  readonly upper?: string;
+  readonly mountBase?: string;
+  readonly rootfsBase?: string;
+}
+
+export function addOverlayFlags(command: Command): Command {
+  return command
+    .addOption(
+      new Option('--overlay <how>', 'overlayfs, fuse-overlayfs, or what works (default: auto)').choices([
+        'auto',
+        'kernel',
+        'fuse',
+      ]),
+    )
+    .option('--kernel-overlay', 'the same as --overlay kernel')
+    .option('--tmpfs-upper <size>', 'what it writes goes to memory, at most so much', byteSize)
+    .option('--upper <dir>', 'what it writes goes to DIR/upper, and stays')
+    .option('--mount-base <dir>', 'the image is mounted at DIR/ID (default: ROOT/ID/image)')
+    .option('--rootfs-base <dir>', 'the merged tree is at DIR/ID (default: ROOT/ID/rootfs)');
+}
+
+export function overlayOptions(flags: OverlayFlags): OverlayOptions {
+  const overlay = flags.kernelOverlay === true ? 'kernel' : flags.overlay;
+  return {
+    ...(overlay === undefined ? {} : { overlay }),
+    ...(flags.tmpfsUpper === undefined ? {} : { tmpfsUpper: flags.tmpfsUpper }),
+    ...(flags.upper === undefined ? {} : { upper: flags.upper }),
+    ...(flags.mountBase === undefined ? {} : { mountBase: flags.mountBase }),
+    ...(flags.rootfsBase === undefined ? {} : { rootfsBase: flags.rootfsBase }),
+  };
+}

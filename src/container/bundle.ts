@@ -1,0 +1,172 @@
+import { copyFileSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { ImageMeta } from '../archive/index.js';
+import { ClipError } from '../bytes/index.js';
+import { type RunConfig, runConfigOf } from './image-config.js';
+import { InRoot } from './in-root.js';
+import { checkProgram } from './program.js';
+import { argsOf, buildSpec, environmentOf, hostnameOf, type ProcessOptions, type Volume } from './spec.js';
+import { type ContainerUser, resolveUser } from './user.js';
+
+/** A passwd or group file has a line for each user; the largest of real systems have some 100,000. */
+const MAX_USER_FILE = 16 * 1024 * 1024;
+
+const ETC_FILES = ['hosts', 'hostname', 'resolv.conf'] as const;
+
+export interface BundleOptions extends ProcessOptions {
+  /** Where config.json goes: an existing directory. */
+  readonly bundle: string;
+  /** Default: the bundle's directory name. */
+  readonly id?: string;
+  /** The root file system, writable: mount points that the image lacks are made in it. */
+  readonly rootfs: string;
+  readonly image: Pick<ImageMeta, 'config' | 'reference'>;
+  /** Look whether the program can be run. Default false: the runtime finds out. */
+  readonly check?: boolean;
+}
+
+/**
+ * Writes an OCI bundle for a mounted image: config.json, and the files of /etc that a container gets. `runc run --bundle DIR ID`
+ * then runs it as Docker would run the image.
+ * @throws ClipError naming the user, the working directory or the volume that is missing; with `check`, StartError
+ */
+export function createBundle(options: BundleOptions): void {
+  const { bundle, rootfs, image } = options;
+  const id = options.id ?? bundle.slice(bundle.lastIndexOf('/') + 1);
+  const config = runConfigOf(image.config, image.reference);
+  for (const volume of options.volumes ?? []) checkVolume(volume);
+  const root = new InRoot(rootfs);
+  try {
+    const user = userOf(root, options.user ?? config.user);
+    const covered = [
+      ...(options.volumes ?? []).map(({ destination }) => destination),
+      ...(options.tmpfs ?? []).map((text) => text.split(':')[0]!),
+    ];
+    const cwd = workingDirectory(root, config, options, covered);
+    const hostname = hostnameOf(id, options);
+    if (options.check === true) {
+      const env = environmentOf(config, options, { user, hostname });
+      checkProgram(root, {
+        name: argsOf(config, options, true)[0]!,
+        cwd,
+        env,
+        user,
+        covered: ['/proc', '/dev', '/sys', ...covered],
+      });
+    }
+    const etc = writeEtcFiles(bundle, hostname, options.net === 'none');
+    const spec = buildSpec(
+      config,
+      { ...options, cwd },
+      {
+        id,
+        rootfs,
+        user,
+        etc,
+        rootless: process.getuid!() === 0 ? null : { uid: process.getuid!(), gid: process.getgid!() },
+        maxOpenFiles: hardOpenFiles(),
+      },
+    );
+    writeFileSync(join(bundle, 'config.json'), `${JSON.stringify(spec)}\n`, { mode: 0o600 });
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'ENOSPC') throw cause;
+    throw new ClipError('SYSTEM', `no space left for the container (${rootfs} or ${bundle})`, {
+      cause,
+      hint: 'free some, or give the writable layer more: --tmpfs-upper SIZE, --upper DIR',
+    });
+  } finally {
+    root.close();
+  }
+}
+
+function checkVolume({ source, destination }: Volume): void {
+  if (!destination.startsWith('/')) {
+    throw new ClipError('USAGE', `${JSON.stringify(destination)} is not an absolute path of the container`, {
+      hint: '--volume takes SRC:DST[:ro]',
+    });
+  }
+  try {
+    statSync(source);
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    throw new ClipError('NOT_FOUND', `the volume's source ${source} does not exist or cannot be read: ${code}`, {
+      cause,
+      hint: `mkdir -p ${source}`,
+    });
+  }
+}
+
+function userOf(root: InRoot, wanted: string): ContainerUser {
+  const text = (path: string): string => {
+    const bytes = root.read(path, MAX_USER_FILE);
+    if (bytes !== null && bytes.length === MAX_USER_FILE) {
+      throw new ClipError('LIMIT', `the image's ${path} is larger than ${MAX_USER_FILE} bytes`, {
+        hint: 'give the user as a number: --user UID:GID',
+      });
+    }
+    return bytes?.toString('utf8') ?? '';
+  };
+  // Numbers for both need no look into the image.
+  if (/^\d+:\d+$/.test(wanted)) return resolveUser(wanted, '', '');
+  return resolveUser(wanted, text('/etc/passwd'), text('/etc/group'));
+}
+
+/** The image's own working directory is made where it is missing, as Docker does; one that was asked for has to be there. */
+function workingDirectory(
+  root: InRoot,
+  config: RunConfig,
+  options: ProcessOptions,
+  covered: readonly string[],
+): string {
+  const cwd = options.cwd ?? (config.workingDir || '/');
+  if (!cwd.startsWith('/')) {
+    throw new ClipError('USAGE', `the working directory ${JSON.stringify(cwd)} is not an absolute path`, {
+      hint: 'give one that begins with /: --workdir /DIR',
+    });
+  }
+  if (covered.some((path) => cwd === path || cwd.startsWith(`${path}/`))) return cwd;
+  const stat = root.stat(cwd);
+  if (stat?.isDirectory()) return cwd;
+  if (stat === null && options.cwd === undefined) {
+    root.makeDirectory(cwd);
+    return cwd;
+  }
+  throw new ClipError(
+    'NOT_FOUND',
+    `the working directory ${cwd} is ${stat === null ? 'not in the image' : 'no directory'}`,
+    {
+      hint: 'give another: --workdir /DIR, or mount one there: --volume SRC:DST',
+    },
+  );
+}
+
+/** Files of the bundle that are bound over the image's: the machine's name service, and the container's own name. */
+function writeEtcFiles(bundle: string, hostname: string, noNet: boolean): Record<(typeof ETC_FILES)[number], string> {
+  const path = (name: string): string => join(bundle, name);
+  writeFileSync(path('hostname'), `${hostname}\n`, { mode: 0o644 });
+  if (noNet) writeFileSync(path('hosts'), `127.0.0.1\tlocalhost ${hostname}\n::1\tlocalhost\n`, { mode: 0o644 });
+  for (const name of noNet ? ['resolv.conf'] : ['hosts', 'resolv.conf']) {
+    try {
+      copyFileSync(`/etc/${name}`, path(name));
+    } catch {
+      writeFileSync(path(name), ''); // a machine without one
+    }
+  }
+  return Object.fromEntries(ETC_FILES.map((name) => [name, path(name)])) as Record<(typeof ETC_FILES)[number], string>;
+}
+
+function hardOpenFiles(): number {
+  const line = /^Max open files\s+\S+\s+(\S+)/m.exec(readFileSync('/proc/self/limits', 'latin1'));
+  return line === null || line[1] === 'unlimited' ? Number.MAX_SAFE_INTEGER : Number(line[1]);
+}
+
+/** Mount points that every container needs, made ahead of a root file system that is about to become read-only. */
+export function makeMountPoints(rootfs: string): void {
+  const root = new InRoot(rootfs);
+  try {
+    for (const path of ['/proc', '/dev', '/sys']) root.makeDirectory(path);
+    for (const name of ETC_FILES) root.makeFile(`/etc/${name}`);
+  } finally {
+    root.close();
+  }
+}

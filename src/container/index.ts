@@ -1,0 +1,26 @@
+/**
+ * A container of a mounted image: its writable layer, its OCI bundle, and the runtime that runs it. Runs in the process that asks
+ * for it (clipctl, or a program that uses the library); clipd knows only the image's place.
+ */
+export { type BundleOptions, createBundle } from './bundle.js';
+export {
+  checkContainerId,
+  containerPaths,
+  listContainers,
+  loadContainer,
+  newContainerId,
+} from './container-state.js';
+export {
+  type MountContainerOptions,
+  type MountedContainer,
+  makeReadOnly,
+  mountContainer,
+  type OverlayOptions,
+  type UnmountContainerOptions,
+  unmountContainer,
+} from './mount-container.js';
+export { type ContainerInfo, containersOf } from './list-containers.js';
+export { findProgram } from './programs.js';
+export { architectureWarning, type RunOptions, type RunResult, runContainer, startContainer } from './run-container.js';
+export { EXIT_NOT_STARTED, findRuntime, StartError } from './runtime.js';
+export type { ProcessOptions, Volume } from './spec.js';

@@ -1,0 +1,290 @@
+import { existsSync, mkdirSync, realpathSync, rmdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import type { ImageMeta } from '../archive/index.js';
+import { ClipError } from '../bytes/index.js';
+import { readArchiveImage } from '../check/index.js';
+import { ClipdClient, loadOrphans, type MountOptions, mountStarting, NotRunningError } from '../client/index.js';
+import { readMountInfo, unmount } from '../linux/index.js';
+import type { DaemonSettings, MountInfoReply, MountRequest } from '../wire/index.js';
+import { makeDirectory, mountAt } from '../wire/index.js';
+import { makeMountPoints } from './bundle.js';
+import {
+  type ContainerPaths,
+  type ContainerState,
+  checkContainerId,
+  claimContainer,
+  containerPaths,
+  listContainers,
+  loadContainer,
+  makeWritableParent,
+  saveContainer,
+  writableDirectory,
+} from './container-state.js';
+import {
+  mountFuseOverlay,
+  mountKernelOverlay,
+  mountTmpfs,
+  type OverlayKind,
+  remountReadOnly,
+  unmountUser,
+} from './overlay.js';
+import { ownDirectory } from './own-directory.js';
+import { describeProcesses, processesOn } from './processes.js';
+import { runtimeDelete, runtimeStatus } from './runtime.js';
+
+export interface OverlayOptions {
+  /** "kernel": overlayfs by mount(2). "fuse": the program fuse-overlayfs. "auto": what this user and kernel can. Default auto. */
+  readonly overlay?: OverlayKind | 'auto';
+  /** Where the writable layer is: DIR/upper, which stays. Default: a directory below the cache, which goes with the container. */
+  readonly upper?: string;
+  /** The writable layer in memory, of at most so many bytes. */
+  readonly tmpfsUpper?: number;
+  readonly nosuid?: boolean;
+  /** Directories in which the image's mount and the merged tree get a directory by the container's id. Default: the bundle. */
+  readonly mountBase?: string;
+  readonly rootfsBase?: string;
+}
+
+export interface MountContainerOptions extends OverlayOptions {
+  readonly id: string;
+  readonly archivePath: string;
+  readonly settings: DaemonSettings;
+  /** What the caller asked of clipd, which conflicts with one that runs otherwise. */
+  readonly daemon?: NonNullable<MountRequest['daemon']>;
+  readonly mount?: Pick<MountOptions, 'options' | 'credentials'>;
+  /** The runtime that will run it, if it is known. */
+  readonly runtime?: string;
+}
+
+export interface MountedContainer {
+  readonly state: ContainerState;
+  readonly paths: ContainerPaths;
+  readonly image: ImageMeta;
+  /** The image's mount. */
+  readonly mounted: MountInfoReply;
+  /** A clipd was started for it. */
+  readonly started: boolean;
+}
+
+const isRoot = (): boolean => process.getuid?.() === 0;
+
+/** Two containers that write to one directory would corrupt it. */
+function refuseSharedUpper(root: string, cacheDir: string, own: ContainerState): void {
+  for (const id of listContainers(root)) {
+    if (id === own.id) continue;
+    const other = loadContainer(root, cacheDir, id);
+    if (other?.writable !== own.writable) continue;
+    throw new ClipError('BUSY', `the writable directory ${own.writable} is in use by the container ${id}`, {
+      hint: `give another --upper, or: clipctl umount --cid ${id}`,
+    });
+  }
+}
+
+function newState(options: MountContainerOptions, paths: ContainerPaths): ContainerState {
+  const { id, settings, upper, tmpfsUpper } = options;
+  const based = (base: string | undefined, name: string): string =>
+    base === undefined ? join(paths.bundle, name) : join(realpathSync(base), id);
+  const own = tmpfsUpper === undefined ? writableDirectory(settings.root, settings.cacheDir, id) : paths.tmpfs;
+  return {
+    format: 1,
+    id,
+    reference: '',
+    archivePath: options.archivePath,
+    plane: 'mount',
+    rootfs: based(options.rootfsBase, 'rootfs'),
+    image: based(options.mountBase, 'image'),
+    overlay: null,
+    writable: upper === undefined ? own : realpathSync(upper),
+    keepWritable: upper !== undefined,
+    runtime: options.runtime ?? null,
+    createdAt: Date.now(),
+  };
+}
+
+function makeDirectories(state: ContainerState, options: MountContainerOptions, paths: ContainerPaths): void {
+  if (options.tmpfsUpper !== undefined) {
+    mkdirSync(paths.tmpfs, { mode: 0o700 });
+    mountTmpfs(paths.tmpfs, options.tmpfsUpper);
+  } else if (!state.keepWritable) {
+    makeWritableParent(state.writable);
+    // What lies there is of a container of this id that a reboot ended: /run forgot it, the disk did not.
+    rmSync(state.writable, { recursive: true, force: true });
+    mkdirSync(state.writable, { mode: 0o700 });
+  }
+  for (const path of [state.rootfs, state.image]) ownDirectory(path);
+  // The merged root is the upper directory's: anybody in the container may enter it.
+  ownDirectory(join(state.writable, 'upper'), 0o755);
+  ownDirectory(join(state.writable, 'work'));
+}
+
+/** Lays a writable layer over an image. @returns what did it */
+function mountOverlay(state: ContainerState, options: MountContainerOptions): OverlayKind {
+  const layers = {
+    lower: state.image,
+    upper: join(state.writable, 'upper'),
+    work: join(state.writable, 'work'),
+    target: state.rootfs,
+    nosuid: options.nosuid ?? false,
+  };
+  const wanted = options.overlay ?? 'auto';
+  const fuse = (): OverlayKind => {
+    // Without root only this user's id exists in the container: all files are shown as its own.
+    mountFuseOverlay(layers, isRoot() ? null : { uid: process.getuid!(), gid: process.getgid!() });
+    return 'fuse';
+  };
+  if (wanted === 'fuse' || (wanted === 'auto' && !isRoot())) return fuse();
+  try {
+    mountKernelOverlay(layers);
+    return 'kernel';
+  } catch (error) {
+    const missing = error instanceof ClipError && (error.cause as NodeJS.ErrnoException | undefined)?.code === 'ENODEV';
+    if (wanted === 'kernel' || !missing) throw error;
+    return fuse();
+  }
+}
+
+/**
+ * Mounts an image with a writable layer of the container's own over it. Whatever fails, nothing is left behind.
+ * @throws ClipError BUSY when the id is in use; otherwise naming the archive, the directory or what is missing
+ */
+export async function mountContainer(options: MountContainerOptions): Promise<MountedContainer> {
+  const { id, settings } = options;
+  checkContainerId(id);
+  if (options.upper !== undefined && options.tmpfsUpper !== undefined) {
+    throw new ClipError('USAGE', '--upper and --tmpfs-upper exclude each other', { hint: 'give one of them' });
+  }
+  makeDirectory(settings.root);
+  makeDirectory(settings.cacheDir);
+  const paths = containerPaths(settings.root, id);
+  let state = newState(options, paths);
+  claimContainer(settings.root, state);
+  try {
+    refuseSharedUpper(settings.root, settings.cacheDir, state);
+    makeDirectories(state, options, paths);
+    const mounting = mountStarting(
+      new ClipdClient(settings.root),
+      settings,
+      { ...options.mount, archivePath: options.archivePath, mountPoint: state.image },
+      options.daemon ?? {},
+    );
+    mounting.catch(() => {}); // awaited below, also when reading the archive fails
+    let image: ImageMeta;
+    try {
+      image = readArchiveImage(options.archivePath);
+    } finally {
+      await mounting.catch(() => {});
+    }
+    const { mounted, started } = await mounting;
+    state = { ...state, reference: image.reference, archivePath: mounted.archivePath };
+    state = { ...state, overlay: mountOverlay(state, options) };
+    saveContainer(settings.root, state);
+    return { state, paths, image, mounted, started };
+  } catch (error) {
+    await unmountContainer(settings.root, settings.cacheDir, id, { force: true }).catch(() => {});
+    throw error;
+  }
+}
+
+/** Makes a container's merged tree read-only, for who reads it from outside or runs it with another bundle. */
+export function makeReadOnly({ rootfs }: Pick<ContainerState, 'rootfs'>, nosuid = false): void {
+  makeMountPoints(rootfs);
+  remountReadOnly(rootfs, nosuid);
+}
+
+export interface UnmountContainerOptions {
+  /** Also when it runs: its processes are killed. */
+  readonly force?: boolean;
+  /** The runtime has ended and forgotten it: nobody needs to be asked. */
+  readonly ended?: boolean;
+}
+
+/** Ends what the runtime has of a container. @throws ClipError BUSY when it runs */
+function endRuntime(state: ContainerState, force: boolean): void {
+  const { runtime, id } = state;
+  if (runtime === null || !existsSync(runtime)) return;
+  const status = runtimeStatus(runtime, id);
+  if (status === null) return;
+  if (status !== 'stopped' && !force) {
+    throw new ClipError('BUSY', `the container ${id} is ${status}`, {
+      hint: `${runtime} kill ${id} TERM ends it; clipctl umount --force --cid ${id} kills it`,
+    });
+  }
+  const refused = runtimeDelete(runtime, id, force);
+  if (refused !== null) throw new ClipError('SYSTEM', `${runtime} cannot delete the container ${id}: ${refused}`);
+}
+
+function isMounted(path: string): boolean {
+  return mountAt(readMountInfo(), path) !== undefined;
+}
+
+function unmountRootfs(state: ContainerState, force: boolean): void {
+  for (
+    let top = mountAt(readMountInfo(), state.rootfs);
+    top !== undefined;
+    top = mountAt(readMountInfo(), state.rootfs)
+  ) {
+    const processes = processesOn(top.device);
+    if (processes.length > 0 && !force) {
+      throw new ClipError('BUSY', `the container ${state.id} runs: ${describeProcesses(processes)}`, {
+        hint: `end them, or: clipctl umount --force --cid ${state.id} (they lose their files)`,
+      });
+    }
+    try {
+      if (top.type.startsWith('fuse') && !isRoot()) unmountUser(state.rootfs, force);
+      else unmount(state.rootfs, force ? 'lazy' : undefined);
+    } catch (cause) {
+      if ((cause as NodeJS.ErrnoException).code !== 'EBUSY') throw cause;
+      throw new ClipError('BUSY', `${state.rootfs} is busy`, {
+        cause,
+        hint: `fuser -vm ${state.rootfs} names the processes; --force takes it down all the same`,
+      });
+    }
+  }
+}
+
+async function unmountImage(root: string, state: ContainerState, force: boolean): Promise<void> {
+  try {
+    await new ClipdClient(root).unmount({ mountPoint: state.image, mode: force ? 'lazy' : 'normal' });
+  } catch (error) {
+    const unknown = error instanceof NotRunningError || (error instanceof ClipError && error.code === 'NOT_FOUND');
+    if (!unknown) throw error;
+    // A clip mount without its clipd is dead: it can only be removed.
+    if (isMounted(state.image)) await (await loadOrphans()).unmountOrphan(state.image);
+  }
+}
+
+function removeDirectory(path: string): void {
+  try {
+    rmdirSync(path);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'ENOENT') throw error;
+  }
+}
+
+/**
+ * Takes a container down: its processes if forced, the merged tree, its place of the image (and the image's mount when that was
+ * the last), its writable layer unless it is the user's own. Works on what a crash left, and on what was never finished.
+ * @returns false when there is no container of this id
+ * @throws ClipError BUSY when it runs and is not forced
+ */
+export async function unmountContainer(
+  root: string,
+  cacheDir: string,
+  id: string,
+  options: UnmountContainerOptions = {},
+): Promise<boolean> {
+  const state = loadContainer(root, cacheDir, id);
+  if (state === null) return false;
+  const { force = false, ended = false } = options;
+  const paths = containerPaths(root, id);
+  if (!ended) endRuntime(state, force);
+  unmountRootfs(state, force);
+  if (isMounted(paths.tmpfs)) unmount(paths.tmpfs, force ? 'lazy' : undefined);
+  await unmountImage(root, state, force);
+  for (const path of [state.rootfs, state.image]) removeDirectory(path);
+  if (state.keepWritable) rmSync(join(state.writable, 'work'), { recursive: true, force: true });
+  else rmSync(state.writable, { recursive: true, force: true });
+  rmSync(paths.bundle, { recursive: true, force: true });
+  return true;
+}

@@ -1,0 +1,186 @@
+import { closeSync, existsSync, openSync, watch } from 'node:fs';
+import { basename, join } from 'node:path';
+import type { ImageMeta } from '../archive/index.js';
+import { ClipError } from '../bytes/index.js';
+import { createBundle } from './bundle.js';
+import { newContainerId } from './container-state.js';
+import {
+  type MountContainerOptions,
+  type MountedContainer,
+  mountContainer,
+  unmountContainer,
+} from './mount-container.js';
+import {
+  exitCodeOf,
+  findRuntime,
+  outcomeOf,
+  type RuntimeCommand,
+  runAttached,
+  runCommand,
+  StartError,
+  type Stdio,
+} from './runtime.js';
+import type { ProcessOptions } from './spec.js';
+
+export interface RunOptions extends ProcessOptions, Omit<MountContainerOptions, 'id' | 'runtime'> {
+  /** Default: twelve hex digits. */
+  readonly id?: string;
+  /** A program along PATH, or a path. Default: runc, else crun. */
+  readonly runtime?: string;
+  /** Take everything down when it has ended. Default true. */
+  readonly remove?: boolean;
+  /** Standard input, output and error of the container. Default: nothing, and this process's own. */
+  readonly stdio?: readonly [Stdio, Stdio, Stdio];
+  /** With "pipe" as stdio. */
+  readonly onOutput?: (chunk: Buffer, stream: 'stdout' | 'stderr') => void;
+  /** Pass signals that this process gets on to the container. Default false. */
+  readonly forwardSignals?: boolean;
+  /** Ends the container, by SIGKILL. */
+  readonly signal?: AbortSignal;
+  readonly onWarning?: (warning: string) => void;
+  /** Called before the container is taken down, while its mount can still be asked. */
+  readonly onEnded?: (container: MountedContainer) => Promise<void>;
+}
+
+export interface RunResult {
+  readonly id: string;
+  /** Of the container's first process; 128 + the signal that ended it. */
+  readonly exitCode: number;
+  /** Milliseconds from the request to the first process's exec, as the runtime reported it. */
+  readonly firstExec: number;
+}
+
+/** Node's names of processors, and those of images. */
+const ARCHITECTURES: Readonly<Record<string, string>> = { x64: 'amd64', ia32: '386' };
+
+/** Says before exec does, and more clearly, why an image for another processor does not run. */
+export function architectureWarning({ platform }: Pick<ImageMeta, 'platform'>): string | null {
+  const own = ARCHITECTURES[process.arch] ?? process.arch;
+  if (platform.architecture === own || platform.architecture === 'unknown') return null;
+  return (
+    `the image is for ${platform.os}/${platform.architecture}, this machine is linux/${own}: ` +
+    'without an emulator (binfmt_misc), its programs end with "exec format error"'
+  );
+}
+
+/** Resolves with the time at which a file appears. */
+function whenThere(path: string): { readonly at: Promise<number>; readonly stop: () => void } {
+  let stop = (): void => {};
+  const at = new Promise<number>((resolve) => {
+    const watcher = watch(join(path, '..'), (_event, name) => {
+      if (name === basename(path)) resolve(performance.now());
+    });
+    watcher.on('error', () => {}); // the directory goes with the container
+    stop = () => watcher.close();
+  });
+  return { at, stop };
+}
+
+export interface PreparedContainer extends MountedContainer {
+  readonly command: RuntimeCommand;
+}
+
+/** Everything but the run: mounts, and writes the bundle. */
+export async function prepareContainer(options: RunOptions): Promise<PreparedContainer> {
+  const runtime = findRuntime(options.runtime);
+  const id = options.id ?? newContainerId();
+  const { settings } = options;
+  const container = await mountContainer({ ...options, id, runtime });
+  try {
+    const warning = architectureWarning(container.image);
+    if (warning !== null) options.onWarning?.(warning);
+    const { bundle, log, pid } = container.paths;
+    createBundle({ ...options, bundle, id, rootfs: container.state.rootfs, image: container.image, check: true });
+    return { ...container, command: { runtime, id, bundle, log, pid } };
+  } catch (error) {
+    await unmountContainer(settings.root, settings.cacheDir, id, { ended: true });
+    throw error;
+  }
+}
+
+/**
+ * Runs a command of an image in a container and resolves when it has ended.
+ * @returns its exit code
+ * @throws StartError (exitCode 125, 126, 127, as Docker's) when it did not start; ClipError otherwise. Nothing is left behind then
+ * @example
+ * const { exitCode } = await runContainer({ settings, archivePath: 'py.clip', args: ['python3', '-c', 'print(1)'] });
+ */
+export async function runContainer(options: RunOptions): Promise<RunResult> {
+  const requested = performance.now();
+  const container = await prepareContainer(options);
+  const { settings } = options;
+  const { command, paths } = container;
+  const takeDown = (ended: boolean): Promise<boolean> =>
+    unmountContainer(settings.root, settings.cacheDir, command.id, { ended, force: true });
+  const started = whenThere(paths.pid);
+  try {
+    const running = runAttached(runCommand(command), {
+      stdio: options.stdio ?? ['ignore', 'inherit', 'inherit'],
+      terminal: options.terminal ?? false,
+      forwardSignals: options.forwardSignals ?? false,
+      ...(options.onOutput === undefined ? {} : { onOutput: options.onOutput }),
+    });
+    const abort = (): void => running.kill('SIGKILL');
+    options.signal?.addEventListener('abort', abort);
+    if (options.signal?.aborted) abort();
+    let firstExec = Number.NaN;
+    void started.at.then((at) => {
+      firstExec = at - requested;
+    });
+    const code = await running.ended.finally(() => options.signal?.removeEventListener('abort', abort));
+    if (options.signal?.aborted) throw new ClipError('ABORTED', `the container ${command.id} was ended`);
+    const outcome = outcomeOf(command, code);
+    if (outcome instanceof StartError) throw outcome;
+    await options.onEnded?.(container);
+    if (options.remove ?? true) await takeDown(true);
+    return { id: command.id, exitCode: outcome, firstExec };
+  } catch (error) {
+    await takeDown(false);
+    throw error;
+  } finally {
+    started.stop();
+  }
+}
+
+/** One command after the other, by a shell: less than a Node process that waits for as long as the container runs. */
+function inTurn(first: readonly string[], second: readonly string[]): readonly [string, ...string[]] {
+  const quoted = (line: readonly string[]): string =>
+    line.map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(' ');
+  return ['/bin/sh', '-c', `${quoted(first)}; ${quoted(second)}`];
+}
+
+/**
+ * Starts a container and leaves it: resolves when its first process runs. What it prints goes to a file.
+ * @param cleanUp a command line that is run when the container has ended; null: it stays until `unmountContainer`
+ */
+export async function startContainer(
+  options: RunOptions,
+  cleanUp: ((id: string) => readonly string[]) | null,
+): Promise<{ readonly id: string; readonly output: string }> {
+  const { settings } = options;
+  const container = await prepareContainer(options);
+  const { command, state } = container;
+  const output = join(state.keepWritable ? command.bundle : state.writable, 'output.log');
+  const log = openSync(output, 'a', 0o600);
+  const started = whenThere(command.pid);
+  try {
+    const line =
+      cleanUp === null ? runCommand({ ...command, detach: true }) : inTurn(runCommand(command), cleanUp(command.id));
+    const running = runAttached(line, { stdio: ['ignore', log, log], terminal: false, forwardSignals: false });
+    const end = await Promise.race([running.ended, started.at.then(() => null)]);
+    if (end !== null && !existsSync(command.pid)) {
+      const outcome = outcomeOf(command, end);
+      throw outcome instanceof StartError
+        ? outcome
+        : new StartError(125, `the container ended with ${exitCodeOf(end, null)}`);
+    }
+    running.release();
+    return { id: command.id, output };
+  } catch (error) {
+    await unmountContainer(settings.root, settings.cacheDir, command.id, { force: true });
+    throw error;
+  } finally {
+    started.stop();
+    closeSync(log);
+  }
+}

@@ -1,0 +1,161 @@
+import { spawn, spawnSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { constants } from 'node:os';
+import { basename } from 'node:path';
+import { ClipError } from '../bytes/index.js';
+import { findProgram } from './programs.js';
+
+/** In the order in which they are looked for. */
+const RUNTIMES = ['runc', 'crun'] as const;
+
+/** What Docker's exit codes say of a container that did not run. */
+export const EXIT_NOT_STARTED = 125;
+export const EXIT_NOT_EXECUTABLE = 126;
+export const EXIT_NOT_FOUND = 127;
+
+/** A container that did not start, and the exit code that says so. */
+export class StartError extends ClipError {
+  override readonly name = 'StartError';
+
+  constructor(
+    readonly exitCode: number,
+    message: string,
+    options: { hint?: string; cause?: unknown } = {},
+  ) {
+    super(exitCode === EXIT_NOT_STARTED ? 'SYSTEM' : 'NOT_FOUND', message, options);
+  }
+}
+
+/** @param name a program along PATH or a path; default: runc, else crun. @throws ClipError UNSUPPORTED when there is none */
+export function findRuntime(name?: string): string {
+  for (const candidate of name === undefined ? RUNTIMES : [name]) {
+    const program = findProgram(candidate);
+    if (program !== null) return program;
+  }
+  const missing =
+    name === undefined ? `no container runtime (${RUNTIMES.join(' or ')})` : `no container runtime ${name}`;
+  throw new ClipError('UNSUPPORTED', `this machine has ${missing}`, {
+    hint: 'install the package runc or crun, or name one: --runtime PATH',
+  });
+}
+
+export interface RuntimeCommand {
+  readonly runtime: string;
+  readonly id: string;
+  readonly bundle: string;
+  /** Where the runtime writes what it has to say, and the process id of a container that it started. */
+  readonly log: string;
+  readonly pid: string;
+  readonly detach?: boolean;
+}
+
+/** The command line that creates and starts a container. runc, crun and runsc take the same. */
+export function runCommand({ runtime, id, bundle, log, pid, detach }: RuntimeCommand): readonly [string, ...string[]] {
+  const options = ['--bundle', bundle, '--pid-file', pid, ...(detach ? ['--detach'] : [])];
+  return [runtime, '--log', log, '--log-format', 'json', 'run', ...options, id];
+}
+
+export type Status = 'creating' | 'created' | 'running' | 'paused' | 'stopped';
+
+/** What the runtime knows of a container; null: nothing. */
+export function runtimeStatus(runtime: string, id: string): Status | null {
+  const ran = spawnSync(runtime, ['state', id], { stdio: ['ignore', 'pipe', 'ignore'], encoding: 'utf8' });
+  if (ran.status !== 0) return null;
+  try {
+    return (JSON.parse(ran.stdout) as { status?: Status }).status ?? null;
+  } catch {
+    return null;
+  }
+}
+
+/** Makes the runtime forget a container, and ends its processes with `force`. @returns what it said when it could not */
+export function runtimeDelete(runtime: string, id: string, force: boolean): string | null {
+  const args = ['delete', ...(force ? ['--force'] : []), id];
+  const ran = spawnSync(runtime, args, { stdio: ['ignore', 'ignore', 'pipe'], encoding: 'utf8' });
+  return ran.status === 0 ? null : ran.stderr.trim().replaceAll('\n', '; ');
+}
+
+/** The runtime's last error, from its log of JSON lines. */
+function lastError(log: string): string | null {
+  if (!existsSync(log)) return null;
+  let last: string | null = null;
+  for (const line of readFileSync(log, 'utf8').split('\n')) {
+    try {
+      const { level, msg } = JSON.parse(line) as { level?: string; msg?: string };
+      if ((level === 'error' || level === 'fatal') && typeof msg === 'string') last = msg;
+    } catch {
+      // not a line of the log
+    }
+  }
+  return last;
+}
+
+/** As moby's daemon reads the messages of runtimes (daemon/start.go, errors). */
+function exitCodeFor(message: string): number {
+  if (
+    /exec: .*(?:not found|no such file)|executable file .*not found|no such file or directory: .*exec/i.test(message)
+  ) {
+    return EXIT_NOT_FOUND;
+  }
+  if (/exec(?:utable)?:? .*(?:permission denied|is a directory|not a directory)|open executable/i.test(message)) {
+    return EXIT_NOT_EXECUTABLE;
+  }
+  return EXIT_NOT_STARTED;
+}
+
+/** What the end of a runtime's process means: the container's own exit code, or an error when it never started. */
+export function outcomeOf(command: RuntimeCommand, code: number): number | StartError {
+  if (code === 0 || existsSync(command.pid)) return code;
+  const name = basename(command.runtime);
+  const message = lastError(command.log);
+  if (message === null) return new StartError(EXIT_NOT_STARTED, `${name} ended with ${code} and started nothing`);
+  return new StartError(exitCodeFor(message), `${name} cannot start the container: ${message}`);
+}
+
+/** What a shell gives for a program that a signal ended. */
+export function exitCodeOf(code: number | null, signal: NodeJS.Signals | null): number {
+  return code ?? 128 + (signal === null ? 0 : constants.signals[signal]);
+}
+
+/** Passed on to the runtime, which passes them on to the container's first process. */
+const FORWARDED: readonly NodeJS.Signals[] = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'];
+
+export interface Attached {
+  /** Resolves with the exit code of the runtime's process. */
+  readonly ended: Promise<number>;
+  kill(signal: NodeJS.Signals): void;
+  /** Lets this process end before it. */
+  release(): void;
+}
+
+export type Stdio = 'inherit' | 'ignore' | 'pipe' | number;
+
+/**
+ * Runs a program with these standard descriptors and passes signals on. Without a terminal it has a session of its own, so that
+ * Ctrl-C reaches it once, through us, and so that it lives on when this process is killed.
+ */
+export function runAttached(
+  [program, ...args]: readonly [string, ...string[]],
+  options: {
+    stdio: readonly [Stdio, Stdio, Stdio];
+    terminal: boolean;
+    forwardSignals: boolean;
+    onOutput?: (chunk: Buffer, stream: 'stdout' | 'stderr') => void;
+  },
+): Attached {
+  const child = spawn(program, args, { stdio: [...options.stdio], detached: !options.terminal });
+  for (const name of ['stdout', 'stderr'] as const) {
+    child[name]?.on('data', (chunk: Buffer) => options.onOutput?.(chunk, name));
+  }
+  const forward = (signal: NodeJS.Signals): void => void child.kill(signal);
+  if (options.forwardSignals) for (const signal of FORWARDED) process.on(signal, forward);
+  const ended = new Promise<number>((resolve, reject) => {
+    child.once('error', (cause) =>
+      reject(new StartError(EXIT_NOT_STARTED, `cannot run ${program}: ${cause.message}`, { cause })),
+    );
+    child.once('close', (code, signal) => resolve(exitCodeOf(code, signal)));
+  }).finally(() => {
+    if (options.forwardSignals) for (const signal of FORWARDED) process.removeListener(signal, forward);
+  });
+  return { ended, kill: forward, release: () => child.unref() };
+}

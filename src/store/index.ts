@@ -1,0 +1,11 @@
+/**
+ * Archives by what users name: a file, or an image whose archive is kept below the cache directory or made now. Runs in the process
+ * that asks; several may use one store.
+ */
+export { ArchiveStore, DEFAULT_ARCHIVES_BYTES, type ListedArchive } from './archive-store.js';
+export {
+  type PullPolicy,
+  type ResolveArchiveOptions,
+  type ResolvedArchive,
+  resolveArchive,
+} from './resolve-archive.js';

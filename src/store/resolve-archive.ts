@@ -1,0 +1,130 @@
+import { ClipError } from '../bytes/index.js';
+import type { LayerProgress } from '../index/index.js';
+import type { Credentials, Platform, RegistryCredentialProvider, ResolvedImage, SourceOptions } from '../oci/index.js';
+import { ArchiveStore } from './archive-store.js';
+
+/** When the registry is asked what a tag stands for, as in docker. */
+export type PullPolicy = 'always' | 'missing' | 'never';
+
+export interface ResolveArchiveOptions {
+  /** An archive that the user has. Nothing else is looked at then. */
+  readonly clip?: string | undefined;
+  /** An image in a registry, or oci:DIR[:TAG]. */
+  readonly image?: string | undefined;
+  readonly cacheDir: string;
+  /** Default "missing". */
+  readonly pull?: PullPolicy | undefined;
+  /** "linux/arm64"; default the host's. */
+  readonly platform?: string | undefined;
+  readonly credentials?: Credentials | RegistryCredentialProvider | null | undefined;
+  readonly plainHttp?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((progress: LayerProgress) => void) | undefined;
+  readonly onWarning?: ((warning: string) => void) | undefined;
+  /** What the user should know: an old answer was used because there is no new one. */
+  readonly onNote?: ((note: string) => void) | undefined;
+}
+
+export interface ResolvedArchive {
+  readonly path: string;
+  /** Where it came from. */
+  readonly origin: 'file' | 'store' | 'indexed';
+}
+
+/** The reference itself says which manifest it means: nothing has to be asked. */
+const pinned = (digest: string | null): boolean => digest !== null;
+
+/**
+ * The one way from what a user names to an archive: a file, or an image, whose archive is in the store or is made now. A tag is
+ * resolved once per call.
+ * @throws ClipError USAGE when neither or both are named; NOT_FOUND with `pull: 'never'`; what indexing throws
+ */
+export async function resolveArchive(options: ResolveArchiveOptions): Promise<ResolvedArchive> {
+  const { clip, image } = options;
+  if ((clip === undefined) === (image === undefined)) {
+    throw new ClipError('USAGE', 'an archive or an image is needed, and one of them only', {
+      hint: 'give --clip FILE or --image REF',
+    });
+  }
+  if (clip !== undefined) return { path: clip, origin: 'file' };
+  const { formatPlatform, hostPlatform, parsePlatform, parseReference } = await import('../oci/index.js');
+  const reference = parseReference(image!);
+  const platform = options.platform === undefined ? hostPlatform() : parsePlatform(options.platform);
+  const platformText = formatPlatform(platform);
+  const store = new ArchiveStore(options.cacheDir);
+  const { pull = 'missing' } = options;
+  const known = store.recall(reference.canonical, platformText);
+  const stored = known === null ? null : store.find(known.manifestDigest);
+  // A layout on this disk is asked each time: that costs nothing, and it may have been written anew.
+  const ask = pull === 'always' || (reference.kind === 'layout' && !pinned(reference.digest));
+  if (stored !== null && (pull === 'never' || !ask || pinned(reference.digest))) {
+    return { path: stored.path, origin: 'store' };
+  }
+  if (pull === 'never') {
+    throw new ClipError('NOT_FOUND', `no archive of ${reference.canonical} for ${platformText} is stored`, {
+      hint: 'clipctl archives ls lists those that are; leave --pull never out to make one',
+    });
+  }
+
+  const sourceOptions: SourceOptions = {
+    ...(options.credentials === undefined ? {} : { credentials: options.credentials }),
+    ...(options.plainHttp === undefined ? {} : { plainHttp: options.plainHttp }),
+  };
+  let resolved: ResolvedImage;
+  try {
+    resolved = await resolve(image!, sourceOptions, platform, options);
+  } catch (error) {
+    const unreachable = error instanceof ClipError && error.code === 'NETWORK';
+    if (stored === null || known === null || !unreachable) throw error;
+    const when = new Date(known.resolvedAt).toISOString();
+    options.onNote?.(`${error.message}: going on with ${reference.canonical} as it was at ${when}`);
+    return { path: stored.path, origin: 'store' };
+  }
+  const { manifestDigest } = resolved;
+  const remember = (): void =>
+    store.remember({ canonical: reference.canonical, platform: platformText, manifestDigest, resolvedAt: Date.now() });
+  const ready = store.find(manifestDigest);
+  if (ready !== null) {
+    remember();
+    return { path: ready.path, origin: 'store' };
+  }
+  const { indexImage } = await import('../index/index.js');
+  // By digest: what is indexed is what was resolved, whatever the tag means by now.
+  const where =
+    reference.kind === 'layout' ? `oci:${reference.directory}` : `${reference.registry}/${reference.repository}`;
+  const made = await store.findOrMake(
+    manifestDigest,
+    async (path) => {
+      await indexImage(
+        {
+          imageRef: `${where}@${manifestDigest}`,
+          outputPath: path,
+          platform,
+          ...sourceOptions,
+          signal: options.signal,
+          onProgress: options.onProgress,
+          onWarning: options.onWarning,
+        },
+        { reference: reference.canonical },
+      );
+    },
+    { signal: options.signal },
+  );
+  remember();
+  return { path: made.path, origin: 'indexed' };
+}
+
+async function resolve(
+  image: string,
+  sourceOptions: SourceOptions,
+  platform: Platform,
+  { signal, onWarning }: ResolveArchiveOptions,
+): Promise<ResolvedImage> {
+  const { openImageSource } = await import('../oci/index.js');
+  const source = openImageSource(image, sourceOptions);
+  try {
+    return await source.resolve({ platform, signal, onWarning });
+  } finally {
+    await source.close();
+  }
+}
