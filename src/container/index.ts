@@ -10,6 +10,7 @@ export {
   loadContainer,
   newContainerId,
 } from './container-state.js';
+export { type ContainerInfo, containersOf } from './list-containers.js';
 export {
   type MountContainerOptions,
   type MountedContainer,
@@ -19,7 +20,7 @@ export {
   type UnmountContainerOptions,
   unmountContainer,
 } from './mount-container.js';
-export { type ContainerInfo, containersOf } from './list-containers.js';
+export { describeProcesses } from './processes.js';
 export { findProgram } from './programs.js';
 export { architectureWarning, type RunOptions, type RunResult, runContainer, startContainer } from './run-container.js';
 export { EXIT_NOT_STARTED, findRuntime, StartError } from './runtime.js';

@@ -11,6 +11,8 @@ const MAX_WAYS = 4;
 interface Way {
   readonly access: SourceOptions;
   source: Promise<ImageSource> | null;
+  /** What `source` has fetched, once it is open. */
+  counters: Readonly<{ bytes: number }> | null;
 }
 
 /**
@@ -31,7 +33,11 @@ export class RegistrySource implements BlobSource {
     this.#plainHttp = plainHttp;
     const { ways } = context as { ways?: readonly SourceOptions[] };
     // Nobody's: after a crash of everything this process looks for its own user's.
-    this.#ways = (ways === undefined || ways.length === 0 ? [{}] : ways).map((access) => ({ access, source: null }));
+    this.#ways = (ways === undefined || ways.length === 0 ? [{}] : ways).map((access) => ({
+      access,
+      source: null,
+      counters: null,
+    }));
   }
 
   /** What the keeper keeps for the next server. */
@@ -48,20 +54,25 @@ export class RegistrySource implements BlobSource {
   prefer(access: SourceOptions): void {
     const known = this.#ways.find((way) => isDeepStrictEqual(way.access, access));
     const others = this.#ways.filter((way) => way !== known && Object.keys(way.access).length > 0);
-    const ways = [known ?? { access, source: null }, ...others];
+    const ways = [known ?? { access, source: null, counters: null }, ...others];
     this.#ways = ways.slice(0, MAX_WAYS);
     // Fetches may be under way on those that are not used again.
     this.#retired.push(...ways.slice(MAX_WAYS).filter((way) => way.source !== null));
   }
 
   #open(way: Way): Promise<ImageSource> {
-    way.source ??= import('../oci/index.js').then((oci) =>
-      oci.sourceForArchive(this.#image, {
-        ...way.access,
-        plainHttp: this.#plainHttp || way.access.plainHttp === true,
-      }),
-    );
+    way.source ??= import('../oci/index.js').then((oci) => {
+      const plainHttp = this.#plainHttp || way.access.plainHttp === true;
+      const source = oci.sourceForArchive(this.#image, { ...way.access, plainHttp });
+      way.counters = source.counters;
+      return source;
+    });
     return way.source;
+  }
+
+  /** Bytes that came from the registry, for all places of this image together. */
+  get fetchedBytes(): number {
+    return [...this.#ways, ...this.#retired].reduce((sum, { counters }) => sum + (counters?.bytes ?? 0), 0);
   }
 
   fetchBlob(...args: Parameters<ImageSource['fetchBlob']>): ReturnType<ImageSource['fetchBlob']> {

@@ -76,6 +76,8 @@ export interface MountInfoReply {
   readonly options: ImageOptions;
   /** ISO 8601. */
   readonly mountedAt: string;
+  /** Compressed bytes that came from the registry since this server process runs. Of the image: its places share them. */
+  readonly fetchedBytes: number;
   /** What is, or was, fetched before anybody reads it. Of the image: its places share it. */
   readonly prefetches: readonly PrefetchState[];
 }
@@ -160,6 +162,8 @@ export interface ConnectionStats {
   readonly detached: boolean;
   readonly treeBytes: number;
   readonly layers: number;
+  /** Compressed bytes that came from the registry since this server process runs. */
+  readonly fetchedBytes: number;
   readonly reads: Readonly<Record<string, number>>;
   readonly inFlight: number;
   /** What is, or was, fetched before anybody reads it: by profile, by `--fill`, as asked for. */

@@ -1,9 +1,11 @@
 import type { Command } from 'commander';
+import { type ContainerInfo, describeProcesses } from '../../container/index.js';
 import { listedPlaces, type MountInfoReply } from '../../wire/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
 import { printResult } from '../output.js';
 import { printable } from '../printable.js';
+import { formatBytes } from '../units.js';
 
 const NAMES = { image: 'the image', profile: 'its profile', paths: 'files' } as const;
 
@@ -20,6 +22,38 @@ async function noteDead(root: string): Promise<void> {
   );
 }
 
+/** A container, and what clipd knows of its image. */
+interface ListedContainer extends ContainerInfo {
+  readonly mountPoint: string;
+  readonly fetchedBytes: number | null;
+}
+
+function containerLine(container: ListedContainer): string {
+  const { id, reference, archivePath, rootfs, since, state, fetchedBytes, holders } = container;
+  return [
+    ...[rootfs, reference, archivePath].map(printable),
+    `container ${id}`,
+    ...(state === 'mounted' ? [] : ['incomplete: clipctl umount --cid takes it down']),
+    `since ${since}`,
+    fetchedBytes === null ? 'its image is not mounted' : `${formatBytes(fetchedBytes)} fetched`,
+    holders.length === 0 ? 'not running' : printable(describeProcesses(holders)),
+  ].join('\t');
+}
+
+function mountLine({ mountPoint, reference, archivePath, prefetches }: MountInfoReply): string {
+  const running = prefetches.filter((one) => one.state === 'running').map(fetching);
+  return [mountPoint, reference, archivePath].map(printable).concat(running).join('\t');
+}
+
+async function listContainers(flags: CommonFlags, mounts: readonly MountInfoReply[]): Promise<ListedContainer[]> {
+  const { containersOf } = await import('../../container/index.js');
+  const { root, cacheDir } = await locate(flags);
+  return containersOf(root, cacheDir).map((container) => {
+    const mount = mounts.find(({ mountPoint }) => mountPoint === container.place);
+    return { ...container, mountPoint: container.rootfs, fetchedBytes: mount?.fetchedBytes ?? null };
+  });
+}
+
 async function ps(flags: CommonFlags): Promise<void> {
   const { ClipdClient, NotRunningError } = await import('../../client/index.js');
   const { root } = await locate(flags);
@@ -30,17 +64,18 @@ async function ps(flags: CommonFlags): Promise<void> {
     await noteDead(root);
     return [];
   });
-  printResult(mounts, flags.json === true, () =>
-    mounts
-      .map(({ mountPoint, reference, archivePath, prefetches }) => {
-        const running = prefetches.filter((one) => one.state === 'running').map(fetching);
-        return [mountPoint, reference, archivePath].map(printable).concat(running).join('\t');
-      })
-      .join('\n'),
+  const containers = await listContainers(flags, mounts);
+  const own = new Set(containers.map(({ place }) => place));
+  const places = mounts.filter(({ mountPoint }) => !own.has(mountPoint));
+  printResult([...places, ...containers], flags.json === true, () =>
+    [...places.map(mountLine), ...containers.map(containerLine)].join('\n'),
   );
 }
 
 export function registerPs(program: Command): void {
-  const command = program.command('ps').alias('list').description('list mounts: place, image, archive');
+  const command = program
+    .command('ps')
+    .alias('list')
+    .description('list mounts and containers: place, image, archive, and of containers their state');
   command.action(ps);
 }

@@ -64,6 +64,7 @@ export function routesOf(context: ServerProcessContext, version: string): Record
     dev: place.dev,
     options: connection.options,
     mountedAt: new Date(place.mountedAt).toISOString(),
+    fetchedBytes: engine.mounts.get(connection.id)?.source.fetchedBytes ?? 0,
     prefetches: engine.mounts.get(connection.id)?.ahead.list() ?? [],
   });
 
@@ -89,6 +90,7 @@ export function routesOf(context: ServerProcessContext, version: string): Record
         detached: state.detached,
         treeBytes: mount.file.archive.tree.length,
         layers: mount.file.archive.image.layers.length,
+        fetchedBytes: mount.source.fetchedBytes,
         reads: { ...mount.reads.counters },
         inFlight: mount.reads.inFlight,
         prefetches: mount.ahead.list(),
