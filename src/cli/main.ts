@@ -11,7 +11,6 @@ import { EXIT_FAILED, EXIT_NOT_RUN, EXIT_USAGE, exitCodeOf, printError } from '.
 
 const program = new Command('clipctl')
   .description('Run container images without pulling them.')
-  .enablePositionalOptions()
   .showHelpAfterError('  clipctl help COMMAND shows its arguments and flags')
   // All errors look alike: commander's get our prefix.
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'clipctl: ')) })

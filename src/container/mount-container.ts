@@ -199,10 +199,10 @@ export interface UnmountContainerOptions {
 }
 
 /** Ends what the runtime has of a container. @throws ClipError BUSY when it runs */
-function endRuntime(state: ContainerState, force: boolean): void {
+function endRuntime(state: ContainerState, bundle: string, force: boolean): void {
   const { runtime, id } = state;
   if (runtime === null || !existsSync(runtime)) return;
-  const status = runtimeStatus(runtime, id);
+  const status = runtimeStatus(runtime, id, bundle);
   if (status === null) return;
   if (status !== 'stopped' && !force) {
     throw new ClipError('BUSY', `the container ${id} is ${status}`, {
@@ -210,7 +210,9 @@ function endRuntime(state: ContainerState, force: boolean): void {
     });
   }
   const refused = runtimeDelete(runtime, id, force);
-  if (refused !== null) throw new ClipError('SYSTEM', `${runtime} cannot delete the container ${id}: ${refused}`);
+  // The runtime's process that ran it in the foreground may have cleaned up at the same moment.
+  if (refused !== null && runtimeStatus(runtime, id, bundle) !== null)
+    throw new ClipError('SYSTEM', `${runtime} cannot delete the container ${id}: ${refused}`);
 }
 
 function isMounted(path: string): boolean {
@@ -278,7 +280,7 @@ export async function unmountContainer(
   if (state === null) return false;
   const { force = false, ended = false } = options;
   const paths = containerPaths(root, id);
-  if (!ended) endRuntime(state, force);
+  if (!ended) endRuntime(state, paths.bundle, force);
   unmountRootfs(state, force);
   if (isMounted(paths.tmpfs)) unmount(paths.tmpfs, force ? 'lazy' : undefined);
   await unmountImage(root, state, force);

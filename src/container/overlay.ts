@@ -98,8 +98,14 @@ export function mountFuseOverlay(layers: OverlayLayers, owner: { uid: number; gi
     });
   }
   const { lower, upper, work, target, nosuid } = layers;
+  if (lower.includes(':')) {
+    // It separates layers, and nothing escapes it (seen in fuse-overlayfs 1.10).
+    throw new ClipError('UNSUPPORTED', `fuse-overlayfs takes the colon in ${lower} for the end of a path`, {
+      hint: 'give a --root or --mount-base without one',
+    });
+  }
   const options = [
-    `lowerdir=${escapeOverlayPath(lower)}`,
+    `lowerdir=${escapeOption(lower)}`,
     `upperdir=${escapeOption(upper)}`,
     `workdir=${escapeOption(work)}`,
     ...(nosuid ? ['nosuid'] : []),

@@ -57,12 +57,13 @@ export function runCommand({ runtime, id, bundle, log, pid, detach }: RuntimeCom
 
 export type Status = 'creating' | 'created' | 'running' | 'paused' | 'stopped';
 
-/** What the runtime knows of a container; null: nothing. */
-export function runtimeStatus(runtime: string, id: string): Status | null {
+/** What the runtime knows of a container; null: nothing, or it has another of the same id, of another bundle. */
+export function runtimeStatus(runtime: string, id: string, bundle: string): Status | null {
   const ran = spawnSync(runtime, ['state', id], { stdio: ['ignore', 'pipe', 'ignore'], encoding: 'utf8' });
   if (ran.status !== 0) return null;
   try {
-    return (JSON.parse(ran.stdout) as { status?: Status }).status ?? null;
+    const state = JSON.parse(ran.stdout) as { status?: Status; bundle?: string };
+    return state.bundle === bundle ? (state.status ?? null) : null;
   } catch {
     return null;
   }
@@ -109,7 +110,11 @@ export function outcomeOf(command: RuntimeCommand, code: number): number | Start
   const name = basename(command.runtime);
   const message = lastError(command.log);
   if (message === null) return new StartError(EXIT_NOT_STARTED, `${name} ended with ${code} and started nothing`);
-  return new StartError(exitCodeFor(message), `${name} cannot start the container: ${message}`);
+  // crun's own limit (libcrun: get_cgroup_mode), on machines with version 1 hierarchies and controllers left in version 2.
+  const hybrid = /hybrid mode/.test(message)
+    ? { hint: 'this machine mixes cgroup versions, which crun refuses: --runtime runc' }
+    : {};
+  return new StartError(exitCodeFor(message), `${name} cannot start the container: ${message}`, hybrid);
 }
 
 /** What a shell gives for a program that a signal ended. */

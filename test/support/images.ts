@@ -28,7 +28,11 @@ export interface TestImage {
 /** An OCI image layout of these tars, base first; the compression is one for all, or one a layer. */
 export function writeImage(
   layers: readonly Uint8Array[],
-  options: { compression?: Compression | readonly Compression[]; config?: Record<string, unknown> } = {},
+  options: {
+    compression?: Compression | readonly Compression[];
+    config?: Record<string, unknown>;
+    architecture?: string;
+  } = {},
 ): TestImage {
   const layout = new LayoutBuilder();
   const { compression = 'gzip' } = options;
@@ -36,7 +40,7 @@ export function writeImage(
     const how = typeof compression === 'string' ? compression : compression[i]!;
     return layout.blob(compressLayer(layer, how), LAYER_TYPES[how]);
   });
-  const architecture = process.arch === 'x64' ? 'amd64' : process.arch;
+  const architecture = options.architecture ?? (process.arch === 'x64' ? 'amd64' : process.arch);
   const rootfs = { type: 'layers', diff_ids: layers.map((layer) => sha256(layer)) };
   const config = layout.json({ os: 'linux', architecture, config: options.config ?? {}, rootfs }, MEDIA.ociConfig);
   const reference = layout.tag(layout.manifest(config, descriptors), 'latest');

@@ -1,0 +1,297 @@
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { Clipctl, PROGRAM, type Ran, runProgram } from '../support/clipctl.js';
+import { RUNTIMES, runtimePath, Stage } from '../support/container-images.js';
+import type { TestImage } from '../support/images.js';
+import { eventually } from '../support/mounted.js';
+
+// `clipctl run` with the runtimes that Debian has. The image is busybox, with a user, a set-uid program and a file capability.
+
+let clip: Clipctl;
+let image: TestImage;
+
+/** cap_net_raw+ep: struct vfs_cap_data, revision 2 with the effective bit (linux/capability.h). */
+const CAP_NET_RAW = Buffer.from('0100000200200000000000000000000000000000', 'hex');
+
+beforeAll(async () => {
+  clip = await Clipctl.create();
+  const stage = new Stage().base();
+  const busybox = readFileSync(stage.path('bin/busybox'));
+  stage.program('/usr/bin/id', '/usr/bin/suid/id').mode('usr/bin/suid/id', 0o4755);
+  stage.file('usr/bin/capable/cat', busybox, 0o755);
+  stage.xattr('usr/bin/capable/cat', 'security.capability', CAP_NET_RAW);
+  stage
+    .file('usr/bin/no-interpreter', '#!/opt/none\n', 0o755)
+    .file('usr/bin/script', '#!/bin/sh\necho script "$@"\n', 0o755);
+  stage.file('usr/bin/app-only', '#!/bin/sh\n', 0o700);
+  image = stage.image({
+    Env: ['PATH=/bin:/usr/bin', 'GREETING=hello'],
+    Entrypoint: ['/bin/sh', '-c'],
+    Cmd: ['echo from the image'],
+    WorkingDir: '/home/app/work',
+    User: 'app',
+  });
+});
+afterEach(async () => {
+  const left = leftovers();
+  // One failure is enough: what it left must not fail the tests after it.
+  for (const name of left) if (!name.startsWith('/')) await clip.run(['umount', '--cid', name, '--force']);
+  expect(left).toEqual([]);
+});
+afterAll(async () => {
+  image.remove();
+  await clip.close();
+});
+
+/** What a container leaves when it is not taken down: its bundle, its writable layer, its mounts. */
+function leftovers(): string[] {
+  const names = (path: string): string[] => (existsSync(clip.path(path)) ? readdirSync(clip.path(path)) : []);
+  const clipd = /^(clipd\..*|mounts\.json|mnt|reads)$/;
+  return [...names('root').filter((name) => !clipd.test(name)), ...names('cache/containers'), ...clip.mounts()];
+}
+
+describe.each(RUNTIMES)('with %s', (runtime) => {
+  const run = (...args: string[]): Promise<Ran> =>
+    clip.run(['run', '--rm', '--runtime', runtimePath(runtime, clip.directory), ...args]);
+  const sh = (script: string, ...flags: string[]): Promise<Ran> =>
+    run(...flags, '--entrypoint', 'sh', image.reference, '-c', script);
+
+  test('runs what the image says, as its user, in its directory and environment', async () => {
+    const plain = await run(image.reference);
+    expect([plain.code, plain.stdout, plain.stderr]).toEqual([0, 'from the image\n', '']);
+    const { stdout } = await run(image.reference, 'id; pwd; echo $GREETING $HOME');
+    expect(stdout).toBe('uid=1000(app) gid=1000(app) groups=10(wheel)\n/home/app/work\nhello /home/app\n');
+  });
+
+  test('takes user, directory, environment, entrypoint and command from flags', async () => {
+    const file = clip.path('env');
+    writeFileSync(file, '# comment\nFROM_FILE=1\n\n  PADDED=2\n');
+    const flags = ['-u', '7:10', '-w', '/tmp', '-e', 'GREETING=bye', '--env-file', file, '--hostname', 'box'];
+    const { stdout } = await sh(
+      'id -u; id -g; id -G; pwd; echo $GREETING $FROM_FILE $PADDED $HOME; hostname',
+      ...flags,
+    );
+    expect(stdout).toBe('7\n10\n10\n/tmp\nbye 1 2 /\nbox\n');
+  });
+
+  test('gives exit codes as they are, and 128 and the signal for what a signal ended', async () => {
+    expect((await sh('exit 42')).code).toBe(42);
+    expect((await sh('sleep 100 & kill -9 $!; wait $!; exit $?')).code).toBe(137);
+  });
+
+  test('has the capabilities of Docker, a seccomp filter, and hides what Docker hides', async () => {
+    const status = await sh(
+      'cat /proc/self/status; cat /proc/kcore 2>/dev/null | wc -c; unshare -m true 2>&1',
+      '-u',
+      'root',
+    );
+    expect(status.stdout).toMatch(/CapEff:\s00000000a80425fb/);
+    expect(status.stdout).toMatch(/CapBnd:\s00000000a80425fb/);
+    expect(status.stdout).toMatch(/Seccomp:\s2/);
+    expect(status.stdout).toMatch(/^0$/m);
+    expect(status.stdout).toMatch(/unshare: .*not permitted/);
+    const user = await sh('cat /proc/self/status');
+    expect(user.stdout).toMatch(/CapEff:\s0000000000000000/);
+    expect(user.stdout).toMatch(/CapBnd:\s00000000a80425fb/);
+  });
+
+  test('honours set-uid bits and file capabilities of the image', async () => {
+    expect((await sh('/usr/bin/suid/id -u; /bin/id -u')).stdout).toBe('0\n1000\n');
+    expect((await sh('/usr/bin/capable/cat /proc/self/status')).stdout).toMatch(/CapEff:\s0000000000002000/);
+  });
+
+  test('writes to a layer of its own, or not at all', async () => {
+    const script = 'echo new > /home/app/file && cat /home/app/file && rm /etc/group && ls /etc/group';
+    const wrote = await sh(script, '-u', 'root');
+    expect([wrote.code, wrote.stdout]).toEqual([1, 'new\n']);
+    expect((await sh('ls /home/app; cat /etc/group')).stdout).toMatch(/^work\n(?:.*\n)*wheel:x:10/);
+    const readOnly = await sh('touch /tmp/x', '--read-only');
+    expect([readOnly.code, readOnly.stderr]).toEqual([1, expect.stringContaining('Read-only file system')]);
+  });
+
+  test('mounts volumes and memory, and has no network with --net none', async () => {
+    mkdirSync(clip.path('data'), { recursive: true });
+    writeFileSync(clip.path('data/in'), 'from outside\n');
+    const volumes = [
+      '-u',
+      'root',
+      '-v',
+      `${clip.path('data')}:/data:ro`,
+      '-v',
+      `${clip.path('data')}:/rw`,
+      '--tmpfs',
+      '/mem:size=1m',
+    ];
+    const { stdout } = await sh(
+      'cat /data/in; touch /data/x 2>/dev/null || echo refused; echo back > /rw/out; df /mem | grep -c tmpfs',
+      ...volumes,
+    );
+    expect(stdout).toBe('from outside\nrefused\n1\n');
+    expect(readFileSync(clip.path('data/out'), 'utf8')).toBe('back\n');
+    expect((await sh('ls /sys/class/net', '--net', 'none')).stdout).toBe('lo\n');
+  });
+
+  test('passes standard input on with -i only', async () => {
+    const feed = async (...flags: string[]): Promise<Ran> => {
+      const file = clip.path('input');
+      writeFileSync(file, 'a line\n');
+      const command = [
+        'run',
+        '--rm',
+        '--runtime',
+        runtimePath(runtime, clip.directory),
+        ...flags,
+        image.reference,
+        'cat',
+      ];
+      const line = [process.execPath, PROGRAM, ...command].map((word) => `'${word}'`).join(' ');
+      return runShell(`${line} < '${file}'`);
+    };
+    expect((await feed('-i')).stdout).toBe('a line\n');
+    expect((await feed()).stdout).toBe('');
+  });
+
+  test('passes signals on and takes everything down', async () => {
+    let child: ChildProcess | undefined;
+    const script = 'trap "echo got TERM; exit 9" TERM; echo ready > /out/ready; while :; do sleep 0.05; done';
+    mkdirSync(clip.path('out'), { recursive: true });
+    const running = clip.run(
+      [
+        ...[
+          'run',
+          '--rm',
+          '--runtime',
+          runtimePath(runtime, clip.directory),
+          '-u',
+          'root',
+          '-v',
+          `${clip.path('out')}:/out`,
+        ],
+        ...[image.reference, script],
+      ],
+      { onStart: (started) => (child = started) },
+    );
+    await eventually(() => existsSync(clip.path('out/ready')));
+    child!.kill('SIGTERM');
+    const ran = await running;
+    expect([ran.code, ran.stdout]).toEqual([9, 'got TERM\n']);
+    rmSync(clip.path('out'), { recursive: true });
+  });
+
+  test('says in one line why a program cannot be run: 127 when it is missing, 126 when it cannot be executed', async () => {
+    for (const [program, code, why] of [
+      ['nope', 127, '"nope" not found: the image has none along its PATH'],
+      ['/bin/nope', 127, '"/bin/nope" not found: the image has no such file'],
+      ['no-interpreter', 127, 'the image has no /opt/none, its interpreter'],
+      ['/etc/passwd', 126, 'it is not executable for its user'],
+      ['/usr/bin/app-only', 126, 'it is not executable for its user'],
+      ['/etc', 126, 'it is a directory'],
+    ] as const) {
+      const ran = await run('--entrypoint', '', image.reference, program);
+      expect([program, ran.code, ran.stderr]).toEqual([program, code, expect.stringContaining(why)]);
+      expect(ran.stderr.split('\n')).toHaveLength(3);
+    }
+    expect((await run('--entrypoint', 'script', image.reference, 'a b')).stdout).toBe('script a b\n');
+  });
+
+  test('leaves a detached container running, and takes it down when told', async () => {
+    const path = runtimePath(runtime, clip.directory);
+    const id = (
+      await clip.ok('run', '-d', '--runtime', path, '--name', 'back', image.reference, 'sleep 1000')
+    ).stdout.trim();
+    expect(id).toBe('back');
+    const [listed] = await clip.json<{ id: string; holders: { command: string }[] }[]>('ps');
+    expect([listed?.id, listed?.holders.map(({ command }) => command)]).toEqual(['back', ['sleep']]);
+    expect(execFileSync(path, ['exec', 'back', 'echo', 'inside'], { encoding: 'utf8' })).toBe('inside\n');
+    const busy = await clip.run(['umount', '--cid', 'back']);
+    expect([busy.code, busy.stderr]).toEqual([1, expect.stringContaining('the container back is running')]);
+    const again = await clip.run(['run', '--rm', '--name', 'back', image.reference]);
+    expect([again.code, again.stderr]).toEqual([125, expect.stringContaining('the container id back is in use')]);
+    await clip.ok('umount', '--cid', 'back', '--force');
+    expect((await clip.ok('umount', '--cid', 'back')).stderr).toContain('there is no container back');
+  });
+
+  test('takes a detached container down by itself with --rm, and reports one that does not start', async () => {
+    const path = runtimePath(runtime, clip.directory);
+    await clip.ok('run', '-d', '--rm', '--runtime', path, image.reference, 'sleep 0.2');
+    await eventually(() => leftovers().length === 0);
+    const failed = await clip.run(['run', '-d', '--runtime', path, '--entrypoint', 'nope', image.reference]);
+    expect(failed.code).toBe(127);
+  });
+
+  test('lives on when clipctl is killed: ps shows it, umount --cid clears it away', async () => {
+    const path = runtimePath(runtime, clip.directory);
+    const args = [PROGRAM, 'run', '--rm', '--runtime', path, '--name', 'orphan', image.reference, 'sleep 1000'];
+    const child = spawn(process.execPath, args, { env: clip.env, stdio: 'ignore' });
+    const ended = once(child, 'exit');
+    type Listed = { id: string; holders: unknown[] };
+    const runs = async (): Promise<boolean> =>
+      (await clip.json<Listed[]>('ps')).some(({ holders }) => holders?.length > 0);
+    await eventually(runs);
+    child.kill('SIGKILL');
+    await ended;
+    expect(await runs()).toBe(true);
+    await clip.ok('umount', '--cid', 'orphan', '--force');
+  });
+});
+
+async function runShell(line: string): Promise<Ran> {
+  return runProgram('sh', ['-c', line], { env: clip.env });
+}
+
+describe('bad input', () => {
+  const cases: readonly (readonly [name: string, args: readonly string[], why: string])[] = [
+    ['an id that is none', ['--name', 'a b'], '"a b" cannot be a container\'s id'],
+    ['an id that clipd uses', ['--name', 'mnt'], 'clipd uses that name'],
+    ['a user that is not in the image', ['-u', 'nobody-here'], 'the image has no user "nobody-here"'],
+    ['a group that is not in the image', ['-u', 'app:none'], 'the image has no group "none"'],
+    ['a directory that is not in the image', ['-w', '/none'], 'the working directory /none is not in the image'],
+    ['a relative directory', ['-w', 'none'], 'is not an absolute path'],
+    ['a volume without a source', ['-v', '/none/here:/x'], "the volume's source /none/here does not exist"],
+    ['no such runtime', ['--runtime', 'nope'], 'this machine has no container runtime nope'],
+    ['a terminal without one', ['-t'], '-t needs a terminal'],
+    ['published ports', ['-p', '80:80'], '-p needs a network'],
+    ['an unknown flag', ['--none'], "unknown option '--none'"],
+    ['two writable layers', ['--upper', '/tmp', '--tmpfs-upper', '1M'], 'exclude each other'],
+  ];
+  test.each(cases)('%s: exit code 125, one line, the next step, and nothing left', async (_name, args, why) => {
+    const ran = await clip.run(['run', '--rm', ...args, image.reference, 'true']);
+    expect([ran.code, ran.stdout]).toEqual([125, '']);
+    expect(ran.stderr).toContain(why);
+    expect(ran.stderr.trimEnd().split('\n').length).toBeLessThanOrEqual(3);
+    expect(leftovers()).toEqual([]);
+  });
+
+  test('an image for another processor: a warning that explains what exec says', async () => {
+    const architecture = process.arch === 'arm64' ? 'amd64' : 'arm64';
+    const stage = new Stage().file(
+      'bin/true',
+      Buffer.concat([Buffer.from('\x7fELF\x02\x01\x01', 'latin1'), Buffer.alloc(200)]),
+      0o755,
+    );
+    const foreign = stage.image({ Cmd: ['/bin/true'] }, 'gzip', architecture);
+    try {
+      const ran = await clip.run(['run', '--rm', '--platform', `linux/${architecture}`, foreign.reference]);
+      expect(ran.code).not.toBe(0);
+      expect(ran.stderr).toMatch(
+        /warning: the image is for linux\/\w+, this machine is linux\/\w+: .*exec format error/,
+      );
+    } finally {
+      foreign.remove();
+    }
+  });
+
+  test('a full writable layer', async () => {
+    const ran = await clip.run([
+      'run',
+      '--rm',
+      '--tmpfs-upper',
+      '64k',
+      image.reference,
+      'head -c 200000 /dev/zero > /home/app/x',
+    ]);
+    expect([ran.code, ran.stderr]).toEqual([1, expect.stringMatching(/No space left|I\/O error/)]);
+  });
+});
