@@ -19,7 +19,12 @@ const programs = {
   'decode-worker': 'src/index/decode-worker.ts',
   'digest-worker': 'src/index/digest-worker.ts',
 };
-const assets = ['dist/src/gzip/inflate.wasm', 'dist/src/gzip/inflate-shared.wasm', 'dist/src/zstd/zstd.wasm', 'src/container/seccomp-moby.json'];
+const assets = [
+  'dist/src/gzip/inflate.wasm',
+  'dist/src/gzip/inflate-shared.wasm',
+  'dist/src/zstd/zstd.wasm',
+  'src/container/seccomp-moby.json',
+];
 
 const { version, dependencies } = JSON.parse(readFileSync('package.json', 'utf8'));
 /** Every start needs it. All other packages load from node_modules when they are used. */

@@ -68,16 +68,12 @@ async function run(flags: Flags): Promise<void> {
       },
     );
     if (result.problems.length > 0) {
-      throw new ClipError(
-        'DIGEST_MISMATCH',
-        `${clip}: ${result.problems.length} spans or files are not as indexed`,
-        {
-          hint:
-            flags.from === 'cache'
-              ? 'clipctl cache verify frees the damaged spans; mounts find and replace them by themselves'
-              : 'the layers in the registry were altered: push the image again',
-        },
-      );
+      throw new ClipError('DIGEST_MISMATCH', `${clip}: ${result.problems.length} spans or files are not as indexed`, {
+        hint:
+          flags.from === 'cache'
+            ? 'clipctl cache verify frees the damaged spans; mounts find and replace them by themselves'
+            : 'the layers in the registry were altered: push the image again',
+      });
     }
   } finally {
     progress.stop();
