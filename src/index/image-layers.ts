@@ -87,18 +87,16 @@ function indexLayer(
 /** The result, once its digests are those that manifest and config name. */
 function checked(layer: LayerDescriptor, result: LaneResult, onWarning: (warning: string) => void): IndexedLayer {
   const { digest } = layer;
-  const found = digestText(result.blobSha256);
-  if (found !== digest) {
-    throw new ClipError('DIGEST_MISMATCH', `layer ${digest}: the bytes that came have digest ${found}`, {
+  if (digestText(result.blobSha256) !== digest) {
+    throw new ClipError('DIGEST_MISMATCH', `layer ${digest}: the bytes that came do not have this digest`, {
       hint: 'the registry, a proxy or the disk altered the layer: push it again, or index from another source',
     });
   }
   if (result.diffSha256 !== null && layer.diffId.startsWith('sha256:')) {
-    const diffId = digestText(result.diffSha256);
-    if (diffId !== layer.diffId) {
+    if (digestText(result.diffSha256) !== layer.diffId) {
       throw new ClipError(
         'DIGEST_MISMATCH',
-        `layer ${digest}: its tar has digest ${diffId}, but the config says ${layer.diffId}`,
+        `layer ${digest}: its tar does not have the digest ${layer.diffId} that the config says`,
         {
           hint: 'the image was put together wrongly: build and push it again',
         },

@@ -21,12 +21,13 @@ export function digestOf(bytes: Uint8Array, algorithm = 'sha256'): string {
   return `${algorithm}:${createHash(algorithm).update(bytes).digest('hex')}`;
 }
 
-/** @throws ClipError DIGEST_MISMATCH if `bytes` do not have the digest `digest`. */
+/**
+ * @throws ClipError DIGEST_MISMATCH when `bytes` are not what `digest` names. The digest of the bytes is not in the error: they
+ * may be of a file or a server that the caller cannot see, and a digest of few bytes tells what they are.
+ */
 export function verifyDigest(bytes: Uint8Array, digest: string, what: string): void {
-  const found = digestOf(bytes, digest.slice(0, digest.indexOf(':')));
-  if (found !== digest) {
-    throw new ClipError('DIGEST_MISMATCH', `${what}: content has digest ${found}, not ${digest}`, {
-      hint: 'the registry or a proxy altered it: try again, then ask the operator of the registry',
-    });
-  }
+  if (digestOf(bytes, digest.slice(0, digest.indexOf(':'))) === digest) return;
+  throw new ClipError('DIGEST_MISMATCH', `${what}: the content does not have the digest ${digest}`, {
+    hint: 'the registry or a proxy altered it: try again, then ask the operator of the registry',
+  });
 }

@@ -1,9 +1,13 @@
+import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import { LayoutBuilder } from '../../test/support/layout.js';
 import { collect, failure, fetchRange, imagesLayout, Sources } from '../../test/support/sources.js';
-import { parsePlatform, sourceForArchive } from './index.js';
+import { type ImageSource, type LayoutReference, parsePlatform, parseReference, sourceForArchive } from './index.js';
+import { LayoutSource } from './layout.js';
 
 const { layout, image } = imagesLayout();
 const sources = new Sources();
@@ -113,6 +117,77 @@ describe('image layouts', () => {
     );
     writeFileSync(one.blobPath(only.digest), 'x'.repeat(only.size));
     expect(await failure(open(`oci:${one.directory}`).resolve())).toMatchObject({ code: 'DIGEST_MISMATCH' });
+    one.remove();
+  });
+
+  // Attack: the layout of an archive's author has a link in place of a blob, and whoever mounts it may read more files.
+  test('a symbolic link in place of a blob, or on the way to it, is not followed', async () => {
+    const one = new LayoutBuilder();
+    const secret = Buffer.from('a secret of root');
+    const outside = mkdtempSync(join(tmpdir(), 'clip-secret-'));
+    writeFileSync(join(outside, 'file'), secret);
+    const digest = `sha256:${'e'.repeat(64)}`;
+    const source = (): ImageSource => open(`oci:${one.directory}`);
+    const read = (): Promise<Error> => failure(fetchRange(source(), digest, 0, 4, { size: secret.length }));
+    symlinkSync(join(outside, 'file'), one.blobPath(digest));
+    expect(await read()).toMatchObject({
+      code: 'BAD_FORMAT',
+      message: expect.stringMatching(/symbolic link .* not followed/),
+    });
+
+    rmSync(one.blobPath(digest));
+    writeFileSync(join(outside, 'e'.repeat(64)), secret);
+    rmSync(join(one.directory, 'blobs/sha256'), { recursive: true });
+    symlinkSync(outside, join(one.directory, 'blobs/sha256'));
+    expect((await read()).message).toMatch(/symbolic link/);
+
+    rmSync(join(one.directory, 'oci-layout'));
+    symlinkSync(join(outside, 'file'), join(one.directory, 'oci-layout'));
+    expect((await failure(source().resolve())).message).toMatch(/symbolic link/);
+    rmSync(outside, { recursive: true });
+    one.remove();
+  });
+
+  // Attack: an archive names a directory that is no layout, such as containerd's, which has files named by digest as well.
+  test('a directory without oci-layout is read by nobody', async () => {
+    const one = new LayoutBuilder();
+    const { digest } = one.image(['x']);
+    rmSync(join(one.directory, 'oci-layout'), { force: true });
+    expect((await failure(fetchRange(open(`oci:${one.directory}`), digest, 0, 1))).message).toMatch(
+      /is not an OCI image layout/,
+    );
+    one.remove();
+  });
+
+  test('FIFOs and devices in place of a blob are refused at once', async () => {
+    const one = new LayoutBuilder();
+    one.tag(one.image(['x']), 'x');
+    const digest = `sha256:${'f'.repeat(64)}`;
+    execFileSync('mkfifo', [one.blobPath(digest)]);
+    expect((await failure(fetchRange(open(`oci:${one.directory}`), digest, 0, 1))).message).toMatch(
+      /not a regular file/,
+    );
+    one.remove();
+  });
+
+  test.runIf(process.getuid?.() === 0)('another user reads what that user may read, whoever runs clip', async () => {
+    const one = new LayoutBuilder();
+    one.tag(one.image(['x']), 'x');
+    chmodSync(one.directory, 0o755);
+    const user = { uid: 65534, gid: 65534 };
+    const reference = parseReference(`oci:${one.directory}`) as LayoutReference;
+    const source = sources.keep(new LayoutSource(reference, user));
+    const { layers } = await source.resolve();
+    const layer = layers[0]!;
+    const options = { size: layer.size };
+    chmodSync(one.blobPath(layer.digest), 0o600);
+    expect(await failure(fetchRange(source, layer.digest, 0, 1, options))).toMatchObject({ code: 'PERMISSION' });
+    expect((await fetchRange(open(`oci:${one.directory}`), layer.digest, 0, 1, options)).length).toBe(1);
+    chmodSync(one.blobPath(layer.digest), 0o644);
+    expect((await fetchRange(source, layer.digest, 0, 1, options)).length).toBe(1);
+    chmodSync(one.directory, 0o700);
+    const again = sources.keep(new LayoutSource(reference, user));
+    expect(await failure(fetchRange(again, layer.digest, 0, 1, options))).toMatchObject({ code: 'PERMISSION' });
     one.remove();
   });
 

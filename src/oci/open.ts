@@ -1,4 +1,5 @@
 import { ClipError } from '../bytes/index.js';
+import type { FileUser } from '../linux/index.js';
 import type { Credentials, RegistryCredentialProvider } from './credentials.js';
 import { CapturedCredentials, type CredentialLookup, captureLookup, DockerCredentials } from './credentials.js';
 import { LayoutSource } from './layout.js';
@@ -27,6 +28,8 @@ export interface SourceOptions {
   /** In place of /etc/docker/certs.d and /etc/containers/certs.d. */
   readonly certsDirectories?: readonly string[] | undefined;
   readonly idleTimeoutMs?: number | undefined;
+  /** Whose file permissions decide about image layouts, when this process reads for another user. */
+  readonly layoutUser?: FileUser | undefined;
 }
 
 /** What only this process can see of how to reach a registry, as JSON for another process; SourceOptions by shape. */
@@ -39,7 +42,7 @@ export interface RegistryAccess extends RegistrySettings {
 /** Opens what a reference names; nothing is fetched yet. */
 export function openImageSource(reference: Reference | string, options: SourceOptions = {}): ImageSource {
   const parsed = typeof reference === 'string' ? parseReference(reference) : reference;
-  if (parsed.kind === 'layout') return new LayoutSource(parsed);
+  if (parsed.kind === 'layout') return new LayoutSource(parsed, options.layoutUser);
   const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as SourceOptions;
   return new RegistrySource(parsed, {
     ...settingsFromEnvironment(process.env),

@@ -254,7 +254,7 @@ describe('a fault of a layer is an error that names the layer, and nothing is wr
     const error = await failure(index(ref));
     expect(error).toMatchObject({ code: 'DIGEST_MISMATCH' });
     expect(error.message).toContain(sha256(layer.blob));
-    expect(error.message).toContain(sha256(other));
+    expect(error.message).not.toContain(sha256(other));
   });
 
   test('a diff ID that is not the tar’s is found with hashes', async () => {
@@ -262,7 +262,7 @@ describe('a fault of a layer is an error that names the layer, and nothing is wr
     await index(ref);
     const error = await failure(index(ref, { hashes: true }));
     expect(error.code).toBe('DIGEST_MISMATCH');
-    expect(error.message).toMatch(/its tar has digest/);
+    expect(error.message).toMatch(/its tar does not have the digest/);
   });
 
   test('an existing archive stays as it is when indexing fails', async () => {
