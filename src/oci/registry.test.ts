@@ -196,9 +196,11 @@ describe('a plain registry', () => {
     const target = new Uint8Array(1_000_000);
     expect(await failure(source.fetchInto(image.digest, 0, target, { size }))).toMatchObject({ code: 'NETWORK' });
     expect(Buffer.from(target.subarray(0, 500_000)).equals(image.blob.subarray(0, 500_000))).toBe(true);
-    expect(proxy.requests.length).toBe(4);
+    // A reset may take bytes with it that were sent, so that the place is reached in more than one step.
+    const empty = (): number => proxy.requests.filter((request) => request.bytes === 0).length;
+    expect(empty()).toBe(3);
     expect(await failure(read(source, 0, 1_000_000))).toMatchObject({ code: 'NETWORK' });
-    expect(proxy.requests.length).toBe(8);
+    expect(empty()).toBe(6);
   });
 
   test('a stalled connection is given up and the range fetched anew', async () => {
