@@ -22,7 +22,7 @@ export const MAX_MATCH = 258;
 // A checkpoint header: kind (below); the 24 bits of a pending copy; then for a stored block the u16 LE count of bytes left, for
 // a dynamic block its header's bits from HLIT on, from bit 0 of the first byte, the last byte padded with zeros.
 //
-// Where in a deflate stream a checkpoint is: bits 0-1 of a checkpoint header's first byte, and the kernel's MODE.
+// The place of a checkpoint in a deflate stream: bits 0-1 of a checkpoint header's first byte, and the kernel's MODE.
 /** Before a block header; with LAST_BLOCK, before the member's trailer. */
 export const MODE_BOUNDARY = 0;
 export const MODE_STORED = 1;
@@ -38,7 +38,7 @@ export const MAX_BLOCK_HEADER_BYTES = 286;
 /** Kind, pending copy, block header. */
 export const MAX_CHECKPOINT_HEADER_BYTES = 1 + 3 + MAX_BLOCK_HEADER_BYTES;
 
-/** What the kernel's run() returns; above 15 it is an error. */
+/** Results of the kernel's run(); above 15 they are errors. */
 export const NEED_INPUT = 0;
 export const OUT_FULL = 1;
 export const DONE = 2;

@@ -21,14 +21,13 @@ export interface GzipSummary {
   readonly warnings: string[];
 }
 
-/** All that happens on the way through a stream, in its order. */
+/** The events of a stream, in its order. */
 export interface GzipEvents {
   /** A view of the next output in the kernel's memory: valid during the call, or until its buffer is filled again. */
   output(view: Uint8Array): void;
   /**
-   * The place of a checkpoint, as soon as it is known, before any byte beyond it is decoded: who takes the spans' digests on
-   * the way need not keep bytes until the window is known. The last one may come without a checkpoint: then the output ends
-   * there.
+   * The place of a checkpoint, as soon as it is known, before any byte beyond it is decoded. So the spans' digests can be taken
+   * without keeping bytes until the window is known. The last one may come without a checkpoint; then the output ends there.
    */
   boundary?(layerOffset: number, bitOffset: number): void;
   /** Once per checkpoint, after at most 32 KiB more of output: then it is known which bytes it needs. */
@@ -88,7 +87,7 @@ export class GzipIndexer {
 
   /**
    * Takes the next compressed bytes, in any pieces; a slot of the kernel's memory is not copied.
-   * @throws FormatError what is wrong, and where in the compressed stream
+   * @throws FormatError with the fault and its offset in the compressed stream
    */
   push(input: Uint8Array): void {
     this.#stream.push(input);

@@ -56,7 +56,7 @@ interface KernelExports {
   endTracking(): number;
 }
 
-/** One for memory of its own, one for shared memory. */
+/** One module for memory of its own, one for shared memory. */
 let compiled: WebAssembly.Module | undefined;
 let compiledShared: WebAssembly.Module | undefined;
 
@@ -75,7 +75,7 @@ function instantiate({ shared, memory }: KernelMemory): KernelExports {
 }
 
 /**
- * One instance of the WASM kernel: raw deflate, in 1 MiB whatever the stream unless it is given a larger memory. Input
+ * One instance of the WASM kernel: raw deflate, in 1 MiB for any stream unless it is given a larger memory. Input
  * positions count from the first byte appended since reset().
  */
 export class Kernel {
@@ -84,11 +84,11 @@ export class Kernel {
   /** The whole of linear memory. */
   readonly memory: Uint8Array;
   readonly #state: Uint32Array;
-  /** The output buffer at hand, and where its room begins and ends. */
+  /** The current output buffer, and where its room begins and ends. */
   #buffer = 0;
   #outStart = 0;
   #outEnd = 0;
-  /** What BIT_POS would be at the first bit of the input, had none of it been moved. */
+  /** The value of BIT_POS at the first bit of the input, if no input had been moved. */
   #origin = 0;
 
   constructor(buffers: KernelMemory = KernelMemory.make(PRIVATE_SHAPE, false)) {
@@ -119,8 +119,8 @@ export class Kernel {
   }
 
   /**
-   * Appends as much of data[start, …) as there is room for, and returns how much that was. A slot of this memory is read where
-   * it is, all of it, until release().
+   * Appends as much of data[start, …) as there is room for, and returns that length. A slot of this memory is read in place, as a
+   * whole, until release().
    */
   append(data: Uint8Array, start: number): number {
     const state = this.#state;
@@ -142,7 +142,7 @@ export class Kernel {
     return n;
   }
 
-  /** For now nothing more can be done with the input: what is unread of a slot is put aside, since the slot is its owner's. */
+  /** The input is exhausted for now: the unread rest of a slot is copied aside, because the slot belongs to its owner again. */
   release(): void {
     if (!this.#buffers.shared) return;
     const unread = this.#state[IN_END]! - (this.#state[BIT_POS]! >>> 3);
@@ -150,7 +150,7 @@ export class Kernel {
     this.#moveInput(this.#buffers.holdEnd);
   }
 
-  /** Moves what is unread of the input so that it ends at `end`. */
+  /** Moves the unread input so that it ends at `end`. */
   #moveInput(end: number): void {
     const state = this.#state;
     const from = state[BIT_POS]! >>> 3;
@@ -167,7 +167,7 @@ export class Kernel {
     return this.#state[BIT_POS]! - this.#origin;
   }
 
-  /** Goes on at the next byte boundary, and returns a view of what there is of input from there. */
+  /** Goes on at the next byte boundary, and returns a view of the input from there. */
   unread(): Uint8Array {
     const at = (this.#state[BIT_POS]! + 7) >>> 3;
     this.#state[BIT_POS] = at * 8;
@@ -221,7 +221,7 @@ export class Kernel {
     if (state[TRACKING] !== 0) state[TRACK_POS]! -= by;
   }
 
-  /** Starts to note which of the 32 KiB before this point are referenced from here on. */
+  /** Starts to note which of the 32 KiB before this point are referred to from here on. */
   track(): void {
     this.#exports.track();
   }
@@ -231,7 +231,7 @@ export class Kernel {
     return this.memory.slice(WINDOW + this.#exports.endTracking(), WINDOW + WINDOW_BYTES);
   }
 
-  /** What restore() needs, beside the window, to go on from here. */
+  /** The state, besides the window, that restore() needs to go on from here. */
   checkpointHeader(): Uint8Array {
     const state = this.#state;
     const mode = state[MODE]!;
@@ -251,7 +251,7 @@ export class Kernel {
 
   /**
    * After reset(): goes on at a checkpoint, with the header checkpointHeader() gave and at most 32 KiB of window. Input is
-   * appended afterwards. Returns null, or what is wrong with the header.
+   * appended afterwards. Returns null, or the fault of the header.
    */
   restore(header: Uint8Array, window: Uint8Array): string | null {
     const state = this.#state;
@@ -259,7 +259,7 @@ export class Kernel {
     const start = this.#outStart;
     this.memory.fill(0, start - WINDOW_BYTES, start - window.length);
     this.memory.set(window, start - window.length);
-    // How far back the stream itself allows was checked when it was indexed.
+    // The distance was checked against the stream itself when that was indexed.
     state[HIST_LOW] = start - WINDOW_BYTES;
 
     const kind = header[0] ?? 0xff;
@@ -278,7 +278,7 @@ export class Kernel {
     if (mode === MODE_DYNAMIC) {
       const codes = header.subarray(at);
       if (codes.length > MAX_BLOCK_HEADER_BYTES) return `a block header of ${codes.length} bytes`;
-      // Where the input will be: none is there yet.
+      // The future place of the input: there is none yet.
       const input = state[IN_END]!;
       this.memory.set(codes, input);
       const status = this.#exports.enterBlock(mode, input, codes.length);

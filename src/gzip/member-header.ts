@@ -22,7 +22,7 @@ export class MemberHeaderReader {
   #value = 0;
   #extraLeft = 0;
   #crc = 0;
-  /** What is wrong, once read() has returned with less than it was given and `done` is false. */
+  /** The fault, once read() has returned less than it was given and `done` is false. */
   error: string | null = null;
 
   get done(): boolean {
@@ -100,14 +100,14 @@ export class MemberHeaderReader {
     if (this.#have === FIXED_HEADER_BYTES) this.#next(Part.ExtraLength);
   }
 
-  /** Takes a byte of a 16-bit number; true when it is complete. */
+  /** Takes a byte of a 16-bit number; true if it is complete. */
   #number(byte: number): boolean {
     this.#value += this.#have === 0 ? byte : byte * 256;
     this.#have++;
     return this.#have === 2;
   }
 
-  /** Enters `part`, or the first after it that is there. */
+  /** Enters `part`, or the first present part after it. */
   #next(part: Part): void {
     let next = part;
     if (next === Part.ExtraLength && !(this.#flags & FEXTRA)) next = Part.Name;

@@ -8,12 +8,12 @@ declare namespace WebAssembly {
   }
 }
 
-/** Opaque: what a kernel is given as its memory, and what may be posted to a thread when it is shared. */
+/** Opaque: the memory of a kernel, which may be posted to a thread if it is shared. */
 export type LinearMemory = WebAssembly.Memory;
 
-/** How much room there is for output and input. */
+/** The room for output and input. */
 export interface KernelShape {
-  /** Filled in turn; one is enough for a reader that is done with the output when the kernel goes on. */
+  /** Filled in turn. One is enough if the output is used before the kernel goes on. */
   readonly outBuffers: number;
   readonly outBytes: number;
   readonly inSlots: number;
@@ -23,9 +23,9 @@ export interface KernelShape {
 const PAGE = 65536;
 /** Where output begins; everything below is the kernel's own (assembly/layout.ts). */
 const OUT = 0x20040;
-/** Behind each output buffer, for what a fast copy may overshoot. */
+/** Behind each output buffer, because a fast copy may write beyond it. */
 const OVERSHOOT = 64;
-/** Before each input slot: what was left of the one before. No more than a block header (289 bytes) is ever unread. */
+/** Before each input slot, for the unread rest of the one before, which is at most a block header (289 bytes). */
 export const CARRY_BYTES = 1024;
 /** Behind all input: may be read, is never used. */
 const OVERREAD = 1024;
@@ -34,8 +34,8 @@ const OVERREAD = 1024;
 export const PRIVATE_SHAPE: KernelShape = { outBuffers: 1, outBytes: 256 * 1024, inSlots: 1, inBytes: 256 * 1024 };
 
 /**
- * The linear memory of a kernel, by its buffers. When it is shared, other threads put input into the slots and read the
- * output where it is: a thread that is given `memory` and `shape` makes its own view of them.
+ * The linear memory of a kernel, by its buffers. If it is shared, other threads put input into the slots and read the output in
+ * place: a thread that gets `memory` and `shape` makes its own view of them.
  */
 export class KernelMemory {
   readonly shape: KernelShape;
@@ -75,7 +75,7 @@ export class KernelMemory {
     return this.view(this.slotStart(slot), length);
   }
 
-  /** What is unread of one slot waits before this address for the next: the slot itself may be filled again. */
+  /** The unread rest of a slot is kept before this address for the next one, because the slot itself may be filled again. */
   get holdEnd(): number {
     return slotsEnd(this.shape) + CARRY_BYTES;
   }

@@ -5,8 +5,8 @@ import { GzipStream } from './stream.js';
 /**
  * Inflates spans, one at a time. One instance per inflate worker; its memory does not depend on the spans.
  *
- * Trailers of members that end within a span are skipped unchecked: the span's own CRC-32, which the caller compares, covers
- * what they cover.
+ * Trailers of members that end within a span are skipped unchecked: the span's own CRC-32, which the caller compares, covers the
+ * same bytes.
  */
 export class SpanInflater {
   #onOutput: (view: Uint8Array) => void = () => {};

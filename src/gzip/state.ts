@@ -42,7 +42,7 @@ export function encodeCheckpointState(header: Uint8Array, window: Uint8Array): C
   raw[1] = header.length >>> 8;
   raw.set(header, 2);
   raw.set(window, 2 + header.length);
-  // A copy of its own: what zlib returns may be part of a larger buffer.
+  // A copy, because zlib's result may be part of a larger buffer.
   return { stored: new Uint8Array(deflateRawSync(raw, { level: 6, memLevel: 9 })), sha256: sha256Of(raw) };
 }
 

@@ -21,13 +21,13 @@ export interface GzipStreamEvents {
    * larger; `limit` itself again to stop.
    */
   limit(produced: number): number;
-  /** The trailer of a member: CRC-32 and length (mod 2^32) of its output, for who has summed it; and where it lies, in bytes. */
+  /** The trailer of a member: CRC-32 and length (mod 2^32) of its output, to be compared with the caller's sums; and its offset in bytes. */
   trailer(crc32: number, size: number, position: number): void;
 }
 
 /**
- * A sequence of gzip members (RFC 1952 §2.2), decoded as they come. What follows the last one is treated as by gzip(1): zeros
- * are padding, anything else is ignored with a warning.
+ * A sequence of gzip members (RFC 1952 §2.2), decoded as they come. Bytes after the last one are treated as by gzip(1): zeros are
+ * padding, others are ignored with a warning.
  */
 export class GzipStream {
   readonly kernel: Kernel;
@@ -35,7 +35,7 @@ export class GzipStream {
   readonly #events: GzipStreamEvents;
   readonly #onOutput: (view: Uint8Array) => void;
   #phase = Phase.Header;
-  /** Bytes given, and inflated, since the stream or checkpoint at which it started. */
+  /** Bytes of input and output since the start of the stream or the checkpoint. */
   received = 0;
   produced = 0;
   #limit = 0;
@@ -63,7 +63,7 @@ export class GzipStream {
     this.warnings.length = 0;
   }
 
-  /** Starts over at a checkpoint, `startBit` bits into the first byte that will be pushed. Returns null or what is wrong. */
+  /** Starts over at a checkpoint, `startBit` bits into the first byte that will be pushed. Returns null or the fault. */
   restartAt(header: Uint8Array, window: Uint8Array, startBit: number, limit: number): string | null {
     this.restart(limit);
     const wrong = this.kernel.restore(header, window);
@@ -74,7 +74,7 @@ export class GzipStream {
 
   push(input: Uint8Array): void {
     let at = 0;
-    // Once even without input: a back-reference left over at a checkpoint may be all there is of a span.
+    // Once even without input: the rest of a back-reference at a checkpoint may be the whole span.
     do {
       if (this.#phase === Phase.Garbage) {
         this.received += input.length - at;
@@ -110,7 +110,7 @@ export class GzipStream {
     return this.kernel.bitPosition / 8;
   }
 
-  /** Does what can be done with the input there is. False when there must be more of it. */
+  /** Decodes as far as the input goes. False if it needs more. */
   #step(): boolean {
     switch (this.#phase) {
       case Phase.Header:

@@ -1,6 +1,6 @@
 import { crc32, crc32Combine, FormatError } from '../bytes/index.js';
 
-/** What the trailer of a gzip member says of its output, and where in the compressed stream. */
+/** The sums of a gzip member's output according to its trailer, and the trailer's place in the compressed stream. */
 export interface MemberTrailer {
   readonly crc32: number;
   /** Modulo 2^32. */
@@ -26,8 +26,8 @@ class Sum {
 }
 
 /**
- * CRC-32 of a layer's spans, and of gzip members to check their trailers. The output is summed once, in pieces that end where
- * a span or a member does; both are put together from these.
+ * CRC-32 of a layer's spans, and of gzip members to check their trailers. The output is summed once, in pieces that end with a
+ * span or a member; both sums are combined from these.
  */
 export class OutputSums {
   #piece = 0;
@@ -40,7 +40,7 @@ export class OutputSums {
     this.#pieceLength += view.length;
   }
 
-  /** As push(), of bytes that somebody else has summed. */
+  /** As push(), of bytes that were summed elsewhere. */
   add(crc: number, length: number): void {
     this.#endPiece();
     this.#span.add(crc, length);
@@ -54,7 +54,7 @@ export class OutputSums {
     this.#pieceLength = 0;
   }
 
-  /** A span ends here: gives its CRC-32. */
+  /** A span ends here. Returns its CRC-32. */
   endSpan(): number {
     this.#endPiece();
     const { crc } = this.#span;
@@ -62,7 +62,7 @@ export class OutputSums {
     return crc;
   }
 
-  /** A member ends here. @throws FormatError when its trailer says otherwise */
+  /** A member ends here. @throws FormatError if its trailer has other sums */
   endMember({ crc32: crc, size, position }: MemberTrailer): void {
     this.#endPiece();
     const { crc: found, length } = this.#member;

@@ -1,4 +1,4 @@
-/** What the dynamic loader reads of a program or library before it maps anything else (System V gABI, chapters 4 and 5). */
+/** The parts of a program or library that the dynamic loader reads before it maps anything else (System V gABI, chapters 4 and 5). */
 export interface ElfNeeds {
   /** PT_INTERP: the loader, for a program. */
   readonly interpreter: string | null;
@@ -6,11 +6,11 @@ export interface ElfNeeds {
   readonly needed: readonly string[];
   /** DT_RUNPATH, else DT_RPATH; split, $ORIGIN not yet replaced. */
   readonly searchPath: readonly string[];
-  /** PT_LOAD: what is mapped. */
+  /** PT_LOAD: the mapped segments. */
   readonly segments: readonly ElfSegment[];
-  /** Offset and length of each part of the file that was asked for to know this, in that order. */
+  /** Offset and length of each part of the file that was read for this, in the order of the reads. */
   readonly parts: readonly number[];
-  /** All of them were given: whoever reads the whole file finds the same. */
+  /** All of these parts were available, so reading the whole file gives the same result. */
   readonly complete: boolean;
 }
 
@@ -23,11 +23,11 @@ export interface ElfSegment {
 /** Up to `length` bytes of a file at `offset`. */
 export type ReadFile = (offset: number, length: number) => Promise<Uint8Array>;
 
-/** A part of the file that is needed next; to be answered with up to so many bytes. */
+/** A part of the file that is needed next. The answer has at most its length. */
 export interface ElfPart {
   readonly offset: number;
   readonly length: number;
-  /** What is asked for later, and is not beyond this part, lies before this offset. */
+  /** Parts that are asked for later and do not lie behind this one lie before this offset. */
   readonly keep: number;
 }
 
@@ -39,7 +39,7 @@ const PT_DYNAMIC = 2;
 const PT_INTERP = 3;
 const PF_W = 2;
 const [DT_NULL, DT_NEEDED, DT_STRTAB, DT_STRSZ, DT_RPATH, DT_RUNPATH] = [0, 1, 5, 10, 15, 29];
-/** More program headers, dynamic entries or string table than any real file has: then it is not one. */
+/** Real files have fewer program headers and dynamic entries, and smaller string tables. */
 const MAX_PROGRAM_HEADERS = 128;
 const MAX_DYNAMIC_BYTES = 64 * 1024;
 const MAX_STRINGS = 4 * 1024 * 1024;
@@ -58,7 +58,7 @@ function cString(bytes: Uint8Array, at: number): string {
   return Buffer.from(bytes.subarray(at, Math.min(end === -1 ? bytes.length : end, at + MAX_PATH))).toString('latin1');
 }
 
-/** What has been asked for, and whether all of it was there. */
+/** The parts that were asked for, and whether all of them were available. */
 interface Asked {
   readonly parts: number[];
   complete: boolean;
@@ -71,7 +71,7 @@ function* ask(asked: Asked, part: ElfPart): Generator<ElfPart, Uint8Array, Uint8
   return bytes;
 }
 
-/** The program headers of a little-endian ELF of either width; null for anything else, and for what makes no sense. */
+/** The program headers of a little-endian ELF file of either width; null for any other file and for a malformed one. */
 function* programHeaders(asked: Asked): Generator<ElfPart, { segments: Segment[]; wide: boolean } | null, Uint8Array> {
   const head = yield* ask(asked, { offset: 0, length: 64, keep: ELF_HEAD_BYTES });
   if (head.length < 52 || head[0] !== 0x7f || head[1] !== 0x45 || head[2] !== 0x4c || head[3] !== 0x46) return null;
@@ -104,7 +104,7 @@ function wordAt(view: DataView, at: number, wide: boolean): number {
   return wide ? view.getUint32(at + 4, true) * 2 ** 32 + low : low;
 }
 
-/** readElf as a generator: it yields the parts of the file that it wants, whoever can give them when. */
+/** readElf as a generator: it yields the parts of the file that it needs, and its caller passes them in when it has them. */
 export function* elfNeeds(): Generator<ElfPart, ElfNeeds | null, Uint8Array> {
   const asked: Asked = { parts: [], complete: true };
   const headers = yield* programHeaders(asked);
@@ -112,7 +112,7 @@ export function* elfNeeds(): Generator<ElfPart, ElfNeeds | null, Uint8Array> {
   const { wide } = headers;
   const loaded = headers.segments.filter((s) => s.type === PT_LOAD);
   const segments = loaded.map(({ offset, fileSize, flags }) => ({ offset, fileSize, writable: (flags & PF_W) !== 0 }));
-  // The linkers put the names before the code: in the first thing that is mapped.
+  // Linkers put the names before the code, in the first segment.
   const keep = loaded[0] === undefined ? 0 : loaded[0].offset + loaded[0].fileSize;
   const interp = headers.segments.find((s) => s.type === PT_INTERP);
   const interpreter =
@@ -141,7 +141,7 @@ export function* elfNeeds(): Generator<ElfPart, ElfNeeds | null, Uint8Array> {
 }
 
 interface DynamicSection {
-  /** Of the string table; -1 where the section does not say. */
+  /** Of the string table; -1 if the section does not name it. */
   readonly address: number;
   readonly size: number;
   /** Offsets in the string table: DT_RUNPATH or else DT_RPATH (-1: neither), and each DT_NEEDED. */
@@ -167,7 +167,7 @@ function dynamicSection(entries: Uint8Array, wide: boolean): DynamicSection {
   return { address, size, runPath: runpath < 0 ? rpath : runpath, needed };
 }
 
-/** Little-endian ELF of either width; null for anything else, and for what makes no sense. */
+/** Reads a little-endian ELF file of either width; null for any other file and for a malformed one. */
 export async function readElf(read: ReadFile): Promise<ElfNeeds | null> {
   const parse = elfNeeds();
   let next = parse.next();

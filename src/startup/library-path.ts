@@ -7,19 +7,19 @@ const TRIPLETS: Readonly<Record<string, string>> = {
   riscv64: 'riscv64-linux-gnu',
 };
 
-/** Debian's name for an architecture in paths; null for one that it does not have. */
+/** Debian's name for an architecture in paths; null for an architecture that Debian does not have. */
 export function tripletOf(architecture: string): string | null {
   return TRIPLETS[architecture] ?? null;
 }
 
-/** Where the dynamic loader looks for libraries by itself, as Debian, Fedora and Alpine set it up. */
+/** The dynamic loader's default directories for libraries, as Debian, Fedora and Alpine set them up. */
 export function libraryDirectories(architecture: string): string[] {
   const triplet = tripletOf(architecture);
   const multiarch = triplet === null ? [] : [`/lib/${triplet}`, `/usr/lib/${triplet}`];
   return [...multiarch, '/lib64', '/usr/lib64', '/lib', '/usr/lib', '/usr/local/lib'];
 }
 
-/** Where the loader looks for `name` on behalf of a file in the directory `origin`, in its order. */
+/** The paths where the loader looks for `name` for a file in the directory `origin`, in its order. */
 export function libraryCandidates(
   name: string,
   searchPath: readonly string[],

@@ -10,15 +10,15 @@ import { PythonModules } from './python-modules.js';
 import type { LayerReferences } from './reference-scanner.js';
 
 /**
- * A library up to this size is read whole when it is loaded: relocations touch all of its data, and its constructors and the
- * first calls much of its code. A program somewhat larger, too. Of others, what every load touches.
+ * A library up to this size is read whole when it is loaded: relocations touch all of its data, and constructors and the first
+ * calls touch much of its code. So is a somewhat larger program. Of larger files only the parts that every load touches count.
  */
 const WHOLE_LIBRARY = 5 * 1024 * 1024;
 const WHOLE_PROGRAM = 8 * 1024 * 1024;
-/** Of a large file's first segment, its tables, and of its data at most. */
+/** Bytes of a large file's first segment (its tables), and at most of its data. */
 const MAX_TABLES = 4 * 1024 * 1024;
 const MAX_DATA = 2 * 1024 * 1024;
-/** Of its other segments: where their first functions or constants lie, and their last page. */
+/** Bytes of its other segments, which hold their first functions or constants, besides their last page. */
 const SEGMENT_START = 64 * 1024;
 
 export interface ScannedLayer {
@@ -34,7 +34,7 @@ export interface ElfFile {
   readonly needs: ElfNeeds;
 }
 
-/** The programs and libraries of the merged tree, as their layers' scans found them. */
+/** The programs and libraries of the merged tree, from the scans of their layers. */
 export function elfFiles(
   reader: ErofsReader,
   listing: TreeListing,
@@ -61,7 +61,7 @@ export function elfFiles(
   return elf;
 }
 
-/** Which files lead to which others, from what their layers' files say: the archive's `references`. Null when none do. */
+/** The files that lead to others, from the scans of the layers: the archive's `references`. Null if there are none. */
 export function linkReferences(
   image: ImageMeta,
   listing: TreeListing,
@@ -101,7 +101,7 @@ class Paths {
   }
 }
 
-/** Shared libraries, the loader, and what the loader looks them up in. */
+/** Shared libraries, the loader, and the loader's own files (its cache). */
 function linkLibraries(
   links: Links,
   elf: readonly ElfFile[],
@@ -113,14 +113,14 @@ function linkLibraries(
     const name = path.slice(path.lastIndexOf('/') + 1);
     if (!byName.has(name)) byName.set(name, nid);
   }
-  /** Of names that are looked for in the same places on behalf of any file. */
+  /** Files by names that are looked up in the same directories for every file. */
   const common = new Map<string, number>();
   const lookFor = (name: string, searchPath: readonly string[], path: string): number => {
     for (const candidate of libraryCandidates(name, searchPath, posix.dirname(path), directories)) {
       const found = listing.resolve(candidate);
       if (found >= 0) return found;
     }
-    // Elsewhere by /etc/ld.so.conf: then by its name alone.
+    // In another directory of /etc/ld.so.conf: found by its name alone.
     return byName.get(posix.basename(name)) ?? -1;
   };
   const cache = listing.resolve('/etc/ld.so.cache');
@@ -139,7 +139,7 @@ function linkLibraries(
   }
 }
 
-/** What a Python interpreter opens before it runs anything. */
+/** The modules that a Python interpreter opens before it runs a program. */
 function linkPrograms(
   links: Links,
   elf: readonly ElfFile[],
@@ -192,7 +192,7 @@ function rangesOf({ size, needs }: ElfFile): number[] {
 
 /** Links between files, in the order in which they were found. */
 class Links {
-  /** Files get numbers as they turn up. */
+  /** Files get numbers in the order of their first mention. */
   readonly #number = new Map<number, number>();
   readonly #nids: number[] = [];
   readonly #targets: number[][] = [];
@@ -213,7 +213,7 @@ class Links {
     if (from !== to) this.#targets[this.#of(from)]!.push(this.#of(to));
   }
 
-  /** Also makes the file one that is known. */
+  /** Also registers the file. */
   range(nid: number, ranges: readonly number[]): void {
     this.#ranges[this.#of(nid)] = ranges;
   }
@@ -227,7 +227,7 @@ class Links {
     for (const [i, number] of order.entries()) position[number] = i;
     const [firstTarget, firstRange] = [new Uint32Array(count + 1), new Uint32Array(count + 1)];
     const [target, range]: [number[], number[]] = [[], []];
-    /** The file that last led to each. */
+    /** The file that last led to each file. */
     const seen = new Int32Array(count).fill(-1);
     for (let i = 0; i < count; i++) {
       const number = order[i]!;

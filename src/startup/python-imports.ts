@@ -4,21 +4,21 @@ const [BACKSLASH, PARENTHESIS, CLOSING] = [0x5c, 0x28, 0x29];
 const MAX_MODULE = 256;
 /** Longer statements than this are no import lists. */
 const MAX_STATEMENT = 16 * 1024;
-/** Lines looked at upwards for the statement that an indented import belongs to: beyond, it is a function's. */
+/** Lines that are searched upwards for the statement of an indented import's block; without one the import is a function's. */
 const MAX_BLOCK_LINES = 200;
 const MAX_NAMES = 256;
 const IMPORT = Buffer.from('import');
-/** What does not run when the module is loaded, or never does. */
+/** Blocks that do not run when the module is loaded. */
 const NOT_AT_LOAD = /^(?:def|class|async|@|if\s+(?:\w+\.)?TYPE_CHECKING|if\s+__name__)\b|^@/;
 
-/** What a Python module imports, as `pythonImports` gives it. */
+/** The imports of a Python module, as `pythonImports` returns them. */
 export interface ModuleImports {
   /** Of the layer's tar. */
   readonly entry: number;
   readonly imports: readonly string[];
 }
 
-/** What modules import on its way between threads: a string is copied as it is, arrays of strings piece by piece. */
+/** The imports of modules in a form for messages between threads: one string is copied in one piece, an array of strings is not. */
 export class ImportLog {
   #lines: string[] = [];
 
@@ -26,7 +26,7 @@ export class ImportLog {
     this.#lines.push([entry, ...pythonImports(source)].join('\t'));
   }
 
-  /** What was added since the last call. */
+  /** The imports that were added since the last call. */
   take(): string {
     const text = this.#lines.join('\n');
     this.#lines = [];
@@ -44,9 +44,9 @@ export function readImports(log: string, into: ModuleImports[]): void {
 
 /**
  * The imports that run when a Python module is loaded: those at its outermost level, and in blocks (`try`, `if`, `else`, `with`)
- * there, in the order of the text. Each is the module as written, with its leading dots, and the names taken out of it, which
- * may be modules of their own: "numpy.core multiarray umath". By its words, not its grammar: an import inside a string is taken
- * for one.
+ * there, in the order of the text. Each is the module as written, with its leading dots, and the names imported from it, which
+ * may be modules too: "numpy.core multiarray umath". The text is searched for words, not parsed: an import inside a string
+ * counts as well.
  */
 export function pythonImports(source: Buffer): string[] {
   const found: string[] = [];
@@ -87,14 +87,14 @@ function namesAfter(source: Buffer, at: number): string[] {
     .slice(0, MAX_NAMES);
 }
 
-/** Whether the block that the line at `start` stands in runs when the module is loaded. */
+/** Whether the block around the line at `start` runs when the module is loaded. */
 function runsAtLoad(source: Buffer, start: number): boolean {
   let line = start;
   for (let i = 0; i < MAX_BLOCK_LINES && line > 0; i++) {
     const end = line - 1;
     line = end === 0 ? 0 : source.lastIndexOf(NEWLINE, end - 1) + 1;
     const first = source[line]!;
-    // Indented and empty lines, comments, and what closes a bracket or a string begins no block.
+    // Indented and empty lines, comments, and lines that close a bracket or a string begin no block.
     if (line === end || first === 0x0d || ' \t#)]}"\''.includes(String.fromCharCode(first))) continue;
     return !NOT_AT_LOAD.test(source.toString('latin1', line, Math.min(end, line + 64)));
   }

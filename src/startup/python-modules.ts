@@ -4,20 +4,20 @@ import type { TreeListing } from '../erofs/index.js';
 const { dirname } = posix;
 const PACKAGES = ['/site-packages/', '/dist-packages/'];
 
-/** What a module's name stands for in a directory. */
+/** The meaning of a module's name in a directory. */
 interface Found {
-  /** The files that are read to load it. */
+  /** The files that loading it reads. */
   readonly files: readonly number[];
   /** Where its submodules are, if it is a package. */
   readonly inside: string | null;
 }
 
-/** Python's modules in a tree, and which import which. */
+/** The Python modules of a tree, and their imports. */
 export class PythonModules {
   readonly #listing: TreeListing;
-  /** By path: an upper layer's file takes a lower one's place. */
+  /** By path, because an upper layer's file replaces a lower one's. */
   readonly #sources = new Map<string, readonly string[]>();
-  /** What statements lead to, by where they are looked up. */
+  /** The files of import statements, by the directory of the importing module. */
   readonly #siblings = new Map<string, Map<string, readonly number[]>>();
   readonly #absolutes = new Map<string, Map<string, readonly number[]>>();
   /** By directory and name. */
@@ -32,7 +32,7 @@ export class PythonModules {
     this.#listing = listing;
   }
 
-  /** `imports` as `pythonImports` gives them. */
+  /** `imports` as `pythonImports` returns them. */
   add(path: string, imports: readonly string[]): void {
     this.#sources.set(path, imports);
     let end = -1;
@@ -48,14 +48,14 @@ export class PythonModules {
     }
   }
 
-  /** Calls `link` for each file and each that loading it leads to. `checked`: bytecode is loaded together with its source. */
+  /** Calls `link` for each file and each file that loading it leads to. `checked`: bytecode is compared with its source when loaded. */
   link(link: (from: number, to: number) => void, checked: boolean): void {
     for (const [path, imports] of this.#sources) {
       const slash = path.lastIndexOf('/');
       const directory = slash === 0 ? '/' : path.slice(0, slash);
       const source = this.#listing.list(directory)?.get(path.slice(slash + 1));
       if (source === undefined) continue;
-      // Where there is bytecode, that is what is read: whoever reads the source instead is not importing it.
+      // If there is bytecode, imports read that. A program that reads the source instead does not import it.
       const compiled = this.#compiled(directory).get(path.slice(slash + 1, -'.py'.length)) ?? [];
       const files = compiled.length > 0 ? compiled : [source];
       if (checked) for (const file of compiled) link(file, source);
@@ -105,7 +105,7 @@ export class PythonModules {
     return [];
   }
 
-  /** A dotted name from a directory on, and the names taken out of it that are modules; null when it is not there. */
+  /** A dotted name below a directory, and the names imported from it that are modules; null if it is not there. */
   #walk(directory: string, module: string, names: readonly string[]): { files: number[] } | null {
     const files: number[] = [];
     let inside: string | null = directory;
@@ -152,7 +152,7 @@ export class PythonModules {
     return compiled ?? [this.#listing.list(directory)!.get(`${stem}.py`)!];
   }
 
-  /** Bytecode of a directory's modules, by their names: of every interpreter there is, but not the optimised kinds. */
+  /** Bytecode of a directory's modules, by their names: of every interpreter, but not the optimised kinds. */
   #compiled(directory: string): ReadonlyMap<string, number[]> {
     let found = this.#bytecode.get(directory);
     if (found === undefined) {
@@ -183,7 +183,7 @@ export class PythonModules {
     return found;
   }
 
-  /** Where absolute imports of a directory's modules are looked for: beside its outermost package, then in the libraries, the nearest first. */
+  /** Directories in which absolute imports of a directory's modules are looked up: that of its outermost package, then the libraries, the nearest first. */
   #searchPath(directory: string): readonly string[] {
     const known = this.#searched.get(directory);
     if (known !== undefined) return known;

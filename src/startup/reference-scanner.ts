@@ -1,26 +1,26 @@
 import type { EntryColumns } from '../tar/index.js';
 import { ELF_HEAD_BYTES, type ElfNeeds, type ElfPart, elfNeeds } from './elf.js';
 
-/** What the files of one layer say of the files that they will want, by their place among the layer's entries. */
+/** The needs of one layer's files (libraries, imports), by the files' places among the layer's entries. */
 export interface LayerReferences {
   readonly elf: readonly { readonly entry: number; readonly needs: ElfNeeds }[];
-  /** Whether Python's bytecode, for the most part, is compared with its source when it is loaded (PEP 552). */
+  /** Whether most of the Python bytecode is compared with its source when it is loaded (PEP 552). */
   readonly checked: boolean;
 }
 
-/** Of a module this much is looked at: its imports come first. */
+/** Only this much of a module is searched, because imports come first. */
 const MAX_SOURCE = 32 * 1024;
 const [PY, PYC] = [Buffer.from('.py'), Buffer.from('.pyc')];
-/** A module's tests are not loaded with it, and as long as all of it. */
+/** A module's tests are not loaded with it, and are as long as the module. */
 const TESTS = [Buffer.from('/tests/'), Buffer.from('/test/')];
-/** Of a library's names this much is kept while it streams by: beyond, its libraries are not known. */
+/** At most this much of a library's string table is kept while it streams by. Names behind it are not known. */
 const MAX_KEPT = 4 * 1024 * 1024;
-/** Parts of a file beyond what is kept are of this length at most: a dynamic section. */
+/** Longest part of a file that is kept besides its beginning: a dynamic section. */
 const MAX_PART = 64 * 1024;
 const PYC_FLAGS_END = 8;
 const ELF_MAGIC = 0x7f454c46;
 const ELF_MAGIC_BYTES = 4;
-/** Of each kind of file so much is kept, to begin with. */
+/** Bytes that are kept at first, by kind of file. */
 const LIMITS = { unknown: ELF_MAGIC_BYTES, source: MAX_SOURCE, bytecode: PYC_FLAGS_END, elf: ELF_HEAD_BYTES, other: 0 };
 const PYC_CHECKED = 3;
 
@@ -30,12 +30,12 @@ function endsWith(bytes: Uint8Array, end: number, suffix: Uint8Array): boolean {
   return true;
 }
 
-/** Looks at the files of a layer while its tar streams by. What it finds does not depend on how the stream is cut. */
+/** Reads the files of a layer while its tar streams by. Its result does not depend on how the stream is cut. */
 export class ReferenceScanner {
   readonly #entries: EntryColumns;
   readonly #elf: { entry: number; needs: ElfNeeds }[] = [];
   readonly #onSource: (entry: number, text: Buffer) => void;
-  /** Files of bytecode, and those that are compared with their source. */
+  /** Numbers of bytecode files, and of those that are compared with their source. */
   #bytecode = 0;
   #checked = 0;
   #entry = -1;
@@ -47,10 +47,10 @@ export class ReferenceScanner {
   #limit = 0;
   #parse: Generator<ElfPart, ElfNeeds | null, Uint8Array> | null = null;
   #want: ElfPart | null = null;
-  /** What is wanted and lies beyond `#limit`. */
+  /** A needed part that lies beyond `#limit`. */
   #part: Buffer | null = null;
 
-  /** @param onSource  is given each Python module's text, which is good until it returns, the last at `finish` */
+  /** @param onSource  gets each Python module's text, which is valid until it returns; the last one at `finish` */
   constructor(entries: EntryColumns, onSource: (entry: number, text: Buffer) => void) {
     this.#entries = entries;
     this.#onSource = onSource;
@@ -64,12 +64,12 @@ export class ReferenceScanner {
         this.#onSource(entry, Buffer.from(view.buffer, view.byteOffset, Math.min(view.length, MAX_SOURCE)));
         this.#kind = 'other';
       }
-      // Nearly all the others, by their first byte.
+      // Nearly all other files, by their first byte.
       if (this.#kind === 'unknown' && view[0] !== ELF_MAGIC >>> 24) this.#kind = 'other';
     }
     if (this.#done) return;
     for (let at = 0; at < view.length; ) {
-      // Not beyond the place at which it is known what else must be kept.
+      // Not beyond the offset at which the next needed part is known.
       const ahead = this.#stop() - this.#position;
       const piece = view.subarray(at, ahead > 0 ? at + ahead : view.length);
       this.#take(piece);
@@ -137,7 +137,7 @@ export class ReferenceScanner {
     if (end > start) part.set(piece.subarray(start - from, end - from), start - want.offset);
   }
 
-  /** Answers what has passed; at the file's end, whatever there is. */
+  /** Answers parts that have passed; at the file's end also incomplete ones. */
   #advance(ended: boolean): void {
     while (this.#want !== null) {
       const { offset, length } = this.#want;

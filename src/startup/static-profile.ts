@@ -7,15 +7,15 @@ import { type ElfNeeds, readElf } from './elf.js';
 import { libraryCandidates, libraryDirectories } from './library-path.js';
 import type { ElfFile } from './link-references.js';
 
-/** Files that one command leads to, at most: a loop in it ends, and so does somebody's joke. */
+/** At most this many files for one command, so that loops and hostile images end. */
 const MAX_FILES = 256;
-/** Of a file larger than this only the parts that are looked at here count as read: nobody runs all of a 100 MB binary. */
+/** Of a larger file only the parts that are read here count: no start runs all of a 100 MB binary. */
 const MAX_WHOLE_FILE = 8 * 1024 * 1024;
-/** execve(2) reads this much of a script's first line. */
+/** execve(2) reads at most this much of a script's first line. */
 const SHEBANG_BYTES = 256;
-/** Inflated spans kept while the files are looked at. */
+/** Inflated spans that are kept while files are read. */
 const KEPT_SPANS = 16;
-/** Of the Docker runtime, for an image that sets none. */
+/** Docker's PATH for an image that sets none. */
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 interface Extent {
@@ -30,7 +30,7 @@ function strings(value: unknown): string[] {
   return Array.isArray(value) ? value.filter((v): v is string => typeof v === 'string') : [];
 }
 
-/** Follows what starting the image's command opens, as kernel and dynamic loader would, and notes the spans on the way. */
+/** Follows the files that starting the image's command opens, as kernel and dynamic loader do, and notes their spans. */
 class Tracer {
   readonly #reader: ErofsReader;
   readonly #placement: Placement | null;
@@ -141,7 +141,7 @@ class Tracer {
     return out;
   }
 
-  /** What was seen of a program or library while its layer was indexed: it need not be fetched, but all that is read is touched. */
+  /** A program or library that was read while its layer was indexed: it is not fetched, but its parts count as touched. */
   #known(nid: number, size: number): ElfNeeds | null {
     const needs = this.#elf.get(nid);
     if (needs === undefined || !needs.complete) return null;
@@ -152,7 +152,7 @@ class Tracer {
     return needs;
   }
 
-  /** A program, script or library, and whatever it needs to start. */
+  /** A program, script or library, and the files that it needs to start. */
   async visit(path: string, search: (name: string) => string | null): Promise<void> {
     const nid = this.resolve(path);
     if (nid < 0 || this.#visited.has(nid) || this.#visited.size >= MAX_FILES) return;
@@ -204,8 +204,8 @@ class Tracer {
 
 /**
  * Spans that starting the image's entrypoint and command reads, derived from the files themselves: the program found through
- * PATH, symlinks, `#!` lines, the ELF interpreter and all libraries. Null for an image without a command, or one whose program
- * lies in a layer that can only be read from its start. What is not among the `elf` files is fetched and looked at.
+ * PATH, symlinks, `#!` lines, the ELF interpreter and all libraries. Null for an image without a command, or with a program in a
+ * layer that can only be read from its start. Files that are not among `elf` are fetched and read.
  */
 export async function staticProfile(
   image: ImageMeta,

@@ -26,7 +26,7 @@ export function copyPending(): void {
   store<usize>(PENDING_LENGTH, wanted - n);
 }
 
-/** Decodes symbols until the fast loop may take over or the block ends (CONTINUE), or something is missing or wrong. */
+/** Decodes symbols until the fast loop may take over or the block ends (CONTINUE), or input is missing or wrong. */
 export function careful(): i32 {
   const end = load<u32>(IN_END) << 3;
   do {

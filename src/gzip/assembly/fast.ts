@@ -1,5 +1,5 @@
-// The fast loop: decodes symbols without a single check of bounds while both input and output have room for whatever one
-// round may use. Everything else is left to careful.ts.
+// The fast loop: decodes symbols without checking bounds, while both input and output have room for the most that one round may
+// use. careful.ts does the rest.
 import { BIT_POS, DIST, HIST_LOW, IN_END, LITLEN, MARKS, OUT_LIMIT, OUT_POS, PATTERNS, STRIDES, TRACK_POS } from './layout';
 import { CONTINUE, HISTORY, BAD_DIST_SYMBOL, BAD_LITLEN_SYMBOL, MODE, MODE_BOUNDARY, TOO_FAR_BACK } from './layout';
 import { DIST_BITS, EXCEPTION, FINAL, LITLEN_BITS } from './tables';
@@ -154,7 +154,7 @@ export function fast<TRACK>(): i32 {
     const end = out + length;
     if (distance >= 16) {
       v128.store(out, v128.load(source));
-      // 32 bytes at once, needed or not: a branch on 16 is one that nobody can predict.
+      // Always 32 bytes at once: a branch on 16 could not be predicted.
       v128.store(out, v128.load(source, 16), 16);
       if (length > 32) {
         out += 32;

@@ -1,4 +1,4 @@
-// Block headers (RFC 1951 §3.2.3 to §3.2.7). Reading one changes nothing until all of it is there.
+// Block headers (RFC 1951 §3.2.3 to §3.2.7). Reading one changes no state until all of it has come.
 import {
   BAD_BLOCK_TYPE, BAD_DIST_CODE, BAD_LITLEN_CODE, BAD_PRECODE, BAD_REPEAT, BAD_STORED_LENGTH, BIT_POS, CONTINUE, DIST,
   DIST_RESULTS, HEADER, HEADER_BITS, IN_END, LAST, LENS, LITLEN, LITLEN_RESULTS, MODE, MODE_DYNAMIC, MODE_FIXED,
@@ -13,7 +13,7 @@ export function peek(pos: u32): u64 {
   return load<u64>(pos >> 3) >>> (<u64>(pos & 7));
 }
 
-/** An error, unless it was seen in bits that are not there yet. */
+/** An error, unless it depends on bits that have not come yet. */
 // @ts-ignore: decorator
 @inline
 function refuse(error: i32, pos: u32, end: u32): i32 {
@@ -52,7 +52,7 @@ export function readBlockHeader(): i32 {
   return CONTINUE;
 }
 
-/** Reads the code lengths of a dynamic block from bit `pos` on (HLIT) and builds the tables. Sets BIT_POS when all is well. */
+/** Reads the code lengths of a dynamic block from bit `pos` on (HLIT) and builds the tables. Sets BIT_POS on success. */
 export function readCodes(from: u32, end: u32): i32 {
   let pos = from;
   if (pos + 14 > end) return NEED_INPUT;

@@ -15,7 +15,7 @@ initialize();
 
 /**
  * Decodes until OUT_POS = OUT_LIMIT (OUT_FULL), the input is used up (NEED_INPUT: the bytes from BIT_POS on must be given
- * again, with more), the deflate stream is over (DONE) or something is wrong (16 and above). OUT_FULL goes first: at the
+ * again, with more), the deflate stream is over (DONE) or the input is wrong (16 and above). OUT_FULL goes first: at the
  * limit nothing more is read, not even the end of the block.
  */
 export function run(): i32 {
@@ -58,7 +58,7 @@ function copyStored(): i32 {
 
 /**
  * Enters a block at a checkpoint: `mode` is MODE_FIXED or MODE_DYNAMIC. A dynamic block's header bits, from HLIT on, must lie
- * at `from`, `bytes` of them. CONTINUE, or what is wrong with them; BIT_POS is left undefined.
+ * at `from`, `bytes` of them. Returns CONTINUE or an error; BIT_POS is left undefined.
  */
 export function enterBlock(mode: i32, from: u32, bytes: u32): i32 {
   if (mode == MODE_DYNAMIC) {
@@ -71,7 +71,7 @@ export function enterBlock(mode: i32, from: u32, bytes: u32): i32 {
   return CONTINUE;
 }
 
-/** Copies within memory; the stretches may overlap. JavaScript's own way is slow where the memory is shared. */
+/** Copies within memory; the stretches may overlap. JavaScript's own copy is slow in shared memory. */
 export function move(to: usize, from: usize, bytes: usize): void {
   memory.copy(to, from, bytes);
 }

@@ -1,7 +1,7 @@
-// Where everything of fixed place lies in the kernel's linear memory. src/gzip/kernel.ts repeats the addresses it needs.
+// The fixed addresses in the kernel's linear memory. src/gzip/kernel.ts repeats those that it needs.
 // Nothing is ever allocated; AssemblyScript's own static data (none of size) starts at 1024 (asconfig.json: memoryBase).
-// Output and input are above, wherever src/gzip/memory.ts puts them: 32 KiB of history before the room for output, at least
-// 64 bytes behind it that a fast copy may overshoot; at least 600 bytes behind the input that may be read (never used).
+// Output and input are above; src/gzip/memory.ts decides where. Before the room for output there are 32 KiB of history, behind it at
+// least 64 bytes that a fast copy may overwrite; behind the input at least 600 bytes that may be read and are never used.
 
 /** i32 fields, see below. */
 export const STATE: usize = 0x100;
@@ -15,7 +15,7 @@ export const OFFSETS: usize = 0x2440;
 export const SORTED: usize = 0x2480;
 /** The decoding table of the code length code: 128 u32 entries. */
 export const PRECODE: usize = 0x2800;
-/** What a symbol means: u32 for each of 288 literal/length symbols, then of 32 distance symbols, then of 19 code lengths. */
+/** The meaning of symbols: u32 for each of 288 literal/length symbols, then of 32 distance symbols, then of 19 code lengths. */
 export const LITLEN_RESULTS: usize = 0x2a00;
 export const DIST_RESULTS: usize = 0x2f00;
 export const PRECODE_RESULTS: usize = 0x2f80;
@@ -34,9 +34,9 @@ export const HISTORY: usize = 32768;
 // Fields of STATE.
 /** Address of the next unread bit: a byte's, times eight, and 0 to 7. Memory ends below 512 MiB. */
 export const BIT_POS: usize = STATE;
-/** Address behind the input that is there. */
+/** Address behind the input. */
 export const IN_END: usize = STATE + 4;
-/** Address of the next byte of output, and where to stop. */
+/** Address of the next byte of output, and the address to stop at. */
 export const OUT_POS: usize = STATE + 8;
 export const OUT_LIMIT: usize = STATE + 12;
 /** Lowest address a back-reference may reach. */
@@ -49,7 +49,7 @@ export const STORED_LEFT: usize = STATE + 28;
 /** A back-reference cut short by OUT_LIMIT: bytes left, distance. */
 export const PENDING_LENGTH: usize = STATE + 32;
 export const PENDING_DISTANCE: usize = STATE + 36;
-/** Length of what lies at HEADER, in bits. */
+/** Length of the data at HEADER, in bits. */
 export const HEADER_BITS: usize = STATE + 40;
 /** 1 while references below TRACK_POS are marked. */
 export const TRACKING: usize = STATE + 44;
@@ -64,7 +64,7 @@ export const MODE_STORED: i32 = 1;
 export const MODE_FIXED: i32 = 2;
 export const MODE_DYNAMIC: i32 = 3;
 
-// What run() returns. Errors from 16 on; their wording is in src/gzip/format.ts.
+// Results of run(). Errors from 16 on; their texts are in src/gzip/format.ts.
 export const NEED_INPUT: i32 = 0;
 export const OUT_FULL: i32 = 1;
 export const DONE: i32 = 2;

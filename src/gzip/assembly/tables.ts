@@ -96,8 +96,8 @@ export function build(lens: usize, count: u32, results: usize, table: usize, roo
     return true;
   }
 
-  // Codewords in order; `code` is the codeword bit-reversed, as it is found in the stream. The root grows by doubling: what
-  // was filled with codewords of up to n bits repeats for either value of bit n.
+  // Codewords in order; `code` is the codeword bit-reversed, as it is found in the stream. The root grows by doubling: the
+  // entries for codewords of up to n bits repeat for either value of bit n.
   let next: usize = SORTED + (first << 1);
   let code: u32 = 0;
   let size: u32 = 1;
