@@ -44,15 +44,37 @@ export const IDENTITY_SECTIONS: readonly SectionName[] = ['image', 'tree', 'span
 
 export const Compression = { none: 0, deflate: 1 } as const;
 
-/** RFC 1951: 258 bytes for at least two bits. A raw length beyond this ratio is a lie, seen before anything is allocated. */
-export const MAX_DEFLATE_RATIO = 1032;
+/**
+ * How long a deflated section may be: FREE_RAW_LENGTH bytes, and MAX_RATIO times its stored length beyond. A small archive must
+ * not make a server allocate gigabytes, and deflate could pack 1,032 zeros into a byte. Real trees deflate to a quarter or less,
+ * the most regular ones to a twentieth. What deflates better is stored as it is.
+ */
+export const MAX_RATIO = 32;
+export const FREE_RAW_LENGTH = 1024 * 1024;
+
+/**
+ * Compressed bytes of each span of a layer that has several; a layer with fewer bytes has one span, which is all of its blob.
+ * Whether a span can be read says whether its bytes have a certain SHA-256. If a span could be a byte, a user could make an
+ * archive of a file or URL that only the server can read, and ask for its bytes one by one. 512: a megabyte of zeros deflates
+ * to 1,016 bytes, so that no cut of a gzip layer at whole megabytes has to move.
+ */
+export const MIN_SPAN_BYTES = 512;
+/** Output of a span: `--checkpoint 64`, the largest, and a zstd frame and block that end behind it. */
+export const MAX_SPAN_OUTPUT = 128 * 1024 * 1024;
+/**
+ * Compressed bytes of a span: MAX_SPAN_OVERHEAD more than twice its output. Encoders stay far below: stored blocks add 5 bytes to
+ * 64 KiB, and what follows a tar is mostly padding of some KiB.
+ */
+export const MAX_SPAN_OVERHEAD = 1024 * 1024;
+/** Spans of all layers together: 256 GiB of layers at 1 MiB each. A span takes some 100 bytes of memory in a server. */
+export const MAX_SPANS = 256 * 1024;
 
 /** Raw bytes a section may have, so that a few bytes of archive cannot make a reader allocate gigabytes. */
 export const MAX_RAW_LENGTH: Readonly<Record<SectionName, number>> = {
   image: 16 * 1024 * 1024, // registries refuse configs beyond 4 MiB
   tree: 0x7fff_fff0, // 128 B a file: 16 million files; offsets inside pass through int32 arithmetic
-  spans: 512 * 1024 * 1024, // 7 million spans
-  windowIndex: 64 * 1024 * 1024, // 2 bytes a span
+  spans: 32 * 1024 * 1024, // 120 bytes a span
+  windowIndex: 1024 * 1024, // 3 bytes a span, and some
   windows: Number.MAX_SAFE_INTEGER, // never read as a whole
   hashes: 1024 * 1024 * 1024, // 34 bytes a file
   placement: 512 * 1024 * 1024, // 10 bytes an extent

@@ -3,9 +3,16 @@
  * back; opening files is check/'s, making the contents index/'s. No I/O. Runs in every process.
  */
 
-export { SectionKind, type SectionName, VERSION } from './format.js';
+export { MAX_SPANS, MIN_SPAN_BYTES, SectionKind, type SectionName, VERSION } from './format.js';
 export { type Archive, type ArchiveInput, openArchive, readImageMeta, type SectionInfo } from './reader.js';
 export { decodeReferences, encodeReferences, REFERENCE_PAGE } from './references.js';
-export { decodeSpanTable, encodeSpanTable, type SpanColumns, spanTableDigest, stateDigest } from './span-table.js';
+export {
+  decodeSpanTable,
+  encodeSpanTable,
+  type SpanColumns,
+  spanFault,
+  spanTableDigest,
+  stateDigest,
+} from './span-table.js';
 export type { FileHashes, ImageMeta, LayerKind, LayerMeta, Profile, References, SpanTable } from './types.js';
 export { type ArchiveContents, buildArchive, deflateTree, type LayerContents, writeArchive } from './writer.js';

@@ -6,11 +6,13 @@ import { type CheckpointState, decodeCheckpointState } from '../gzip/index.js';
 import { decodeHashes, decodePlacement, decodeProfile } from './columns.js';
 import {
   Compression,
+  FREE_RAW_LENGTH,
   HEADER,
   MAGIC,
   MAX_CHECKPOINT_STATE,
-  MAX_DEFLATE_RATIO,
+  MAX_RATIO,
   MAX_RAW_LENGTH,
+  MAX_SPANS,
   REQUIRED_SECTIONS,
   SECTION_ENTRY_SIZE,
   SECTION_NAMES,
@@ -20,7 +22,7 @@ import {
 } from './format.js';
 import { decodeImageMeta } from './image-meta.js';
 import { decodeReferences } from './references.js';
-import { decodeSpans, decodeWindowIndex, stateDigest } from './span-table.js';
+import { decodeSpans, decodeWindowIndex, spanFault, stateDigest } from './span-table.js';
 import type { FileHashes, ImageMeta, Profile, References, SpanTable } from './types.js';
 import { archiveIdentity } from './writer.js';
 
@@ -141,9 +143,11 @@ function readTable(bytes: Uint8Array, count: number, fileSize: number, what: str
     end += storedLength;
     if (end > fileSize)
       table.fail(`section ${name} ends at byte ${end}, but the file has ${fileSize}: truncated`, at + 16);
-    const possible = compression === Compression.none ? storedLength : storedLength * MAX_DEFLATE_RATIO;
-    if (rawLength > possible || (compression === Compression.none && rawLength !== storedLength)) {
+    if (compression === Compression.none && rawLength !== storedLength) {
       table.fail(`section ${name}: ${rawLength} raw bytes cannot come from ${storedLength} stored ones`, at + 24);
+    }
+    if (rawLength > FREE_RAW_LENGTH + storedLength * MAX_RATIO) {
+      table.fail(`section ${name}: ${rawLength} raw bytes are too many for ${storedLength} stored ones`, at + 24);
     }
     if (rawLength > MAX_RAW_LENGTH[name]) {
       table.fail(`section ${name}: ${rawLength} raw bytes, at most ${MAX_RAW_LENGTH[name]} allowed`, at + 24);
@@ -186,8 +190,9 @@ function readSection(input: ArchiveInput, section: SectionInfo): Uint8Array {
   if (section.compression === 'none') return stored;
   let raw: Uint8Array;
   try {
-    // A chunk as long as the result: zlib's wrapper then joins no pieces (docs/benchmarks.md, "Why these constants").
-    const chunkSize = Math.max(64, section.rawLength);
+    // A chunk as long as the result: zlib's wrapper then joins no pieces (docs/benchmarks.md, "Why these constants"). A byte
+    // more keeps it from making a second chunk.
+    const chunkSize = Math.max(64, section.rawLength + 1);
     raw = inflateRawSync(stored, { maxOutputLength: chunkSize, chunkSize });
   } catch (cause) {
     return fail('does not inflate', cause);
@@ -300,14 +305,16 @@ function checkLayers(image: ImageMeta, layers: readonly { table: SpanTable }[], 
   if (layers.length !== image.layers.length) {
     throw new FormatError(what, 0, `${layers.length} layers, but the image has ${image.layers.length}`);
   }
+  let spans = 0;
   for (const [i, { table }] of layers.entries()) {
     const meta = image.layers[i]!;
     const end = table.layerOffset[table.count]!;
     if (end !== meta.uncompressedSize) {
       throw new FormatError(what, 0, `spans of layer ${meta.digest} end at ${end}, ${meta.uncompressedSize} expected`);
     }
-    if (Math.ceil(table.bitOffset[table.count]! / 8) > meta.size) {
-      throw new FormatError(what, 0, `spans of layer ${meta.digest} end beyond its ${meta.size} bytes`);
-    }
+    const fault = spanFault(table, meta.size);
+    if (fault !== null) throw new FormatError(what, 0, `layer ${meta.digest}: ${fault}`);
+    spans += table.count;
+    if (spans > MAX_SPANS) throw new FormatError(what, 0, `more than ${MAX_SPANS} spans`);
   }
 }

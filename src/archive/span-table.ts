@@ -11,7 +11,7 @@ import {
   writeDeltas,
   writeU32Column,
 } from './encode.js';
-import { LAYER_KIND_CODE } from './format.js';
+import { LAYER_KIND_CODE, MAX_SPAN_OUTPUT, MAX_SPAN_OVERHEAD, MIN_SPAN_BYTES } from './format.js';
 import type { LayerKind, SpanTable } from './types.js';
 
 /** Everything of a span table but where the checkpoint states lie in the archive. */
@@ -21,10 +21,10 @@ const KIND_OF_CODE = new Map<number, LayerKind>(
   (Object.keys(LAYER_KIND_CODE) as LayerKind[]).map((kind) => [LAYER_KIND_CODE[kind], kind]),
 );
 
-/** Two deltas of at least a byte, a crc32 and a sha256. */
-const MIN_SPAN_BYTES = 2 + 4 + 32;
+/** Of a span in a table: two deltas of at least a byte, a crc32 and a sha256. */
+const MIN_ROW_BYTES = 2 + 4 + 32;
 /** Of a gzip span: the SHA-256 of its checkpoint state beside them. */
-const MIN_GZIP_SPAN_BYTES = MIN_SPAN_BYTES + 32;
+const MIN_GZIP_ROW_BYTES = MIN_ROW_BYTES + 32;
 /** Kind, count and first bit offset. */
 const MIN_TABLE_BYTES = 3;
 
@@ -59,13 +59,31 @@ export function spanTableDigest(table: SpanColumns): string {
   return createHash('sha256').update(encodeSpanTable(table)).digest('hex');
 }
 
+/** Says what is wrong with a layer's spans, or null: they lie in its blob, and none is too short or too long. */
+export function spanFault(table: SpanColumns, blobBytes: number): string | null {
+  const { count, layerOffset, bitOffset } = table;
+  const end = Math.ceil(bitOffset[count]! / 8);
+  if (end > blobBytes) return `spans end at byte ${end}, beyond its ${blobBytes} bytes`;
+  const whole = count === 1 && bitOffset[0] === 0 && end === blobBytes;
+  for (let i = 0; i < count; i++) {
+    const compressed = Math.ceil(bitOffset[i + 1]! / 8) - Math.floor(bitOffset[i]! / 8);
+    const output = layerOffset[i + 1]! - layerOffset[i]!;
+    if (compressed < MIN_SPAN_BYTES && !whole)
+      return `span ${i} has ${compressed} compressed bytes, at least ${MIN_SPAN_BYTES} expected`;
+    if (output > MAX_SPAN_OUTPUT) return `span ${i} yields ${output} bytes, at most ${MAX_SPAN_OUTPUT} allowed`;
+    const most = 2 * output + MAX_SPAN_OVERHEAD;
+    if (compressed > most) return `span ${i} has ${compressed} compressed bytes, at most ${most} allowed`;
+  }
+  return null;
+}
+
 /** Reads one table; leaves the cursor behind it. Offsets come back in shared memory. */
 export function decodeSpanTable(cursor: Cursor): SpanColumns {
   const start = cursor.offset;
   const code = cursor.u8();
   const kind = KIND_OF_CODE.get(code);
   if (kind === undefined) return cursor.fail(`unknown layer kind ${code}`, start);
-  const count = readCount(cursor, kind === 'gzip' ? MIN_GZIP_SPAN_BYTES : MIN_SPAN_BYTES, 'spans');
+  const count = readCount(cursor, kind === 'gzip' ? MIN_GZIP_ROW_BYTES : MIN_ROW_BYTES, 'spans');
   const layerOffset = sharedFloat64(count + 1);
   readDeltas(cursor, layerOffset, 1, 0, 1);
   const bitOffset = sharedFloat64(count + 1);

@@ -7,7 +7,14 @@ import { layerLike } from '../../test/support/gzip.js';
 import { Cursor, FormatError } from '../bytes/index.js';
 import { decodeCheckpointState, encodeCheckpointState } from '../gzip/index.js';
 import { ByteWriter, readVarint } from './encode.js';
-import { HEADER, SECTION_ENTRY_SIZE, SECTION_NAMES } from './format.js';
+import {
+  HEADER,
+  MAX_SPAN_OUTPUT,
+  MAX_SPAN_OVERHEAD,
+  MIN_SPAN_BYTES,
+  SECTION_ENTRY_SIZE,
+  SECTION_NAMES,
+} from './format.js';
 import {
   type Archive,
   type ArchiveContents,
@@ -149,9 +156,9 @@ describe('archive round trip', () => {
   });
 
   test('any span table survives, and its encoding is canonical', () => {
-    const spans = fc.array(fc.tuple(fc.integer({ min: 1, max: 2 ** 40 }), fc.integer({ min: 0, max: 2 ** 42 })), {
-      maxLength: 60,
-    });
+    const output = fc.integer({ min: 1, max: MAX_SPAN_OUTPUT });
+    const bits = fc.integer({ min: 8 * MIN_SPAN_BYTES, max: 8 * MAX_SPAN_OVERHEAD });
+    const spans = fc.array(fc.tuple(output, bits), { maxLength: 60 });
     fc.assert(
       fc.property(spans, fc.integer({ min: 0, max: 1000 }), (list, seed) => {
         const layer = layerContents('gzip', list, seed);
@@ -248,7 +255,11 @@ describe('altered archives', () => {
     ['overlap', /section tree at 144/, (v, e) => v.setBigUint64(e('tree') + 8, 144n, true)],
     ['beyond the end', /truncated/, (v, e) => v.setBigUint64(e('tree') + 16, 1n << 40n, true)],
     ['beyond 2^53', /2\^53/, (v, e) => v.setBigUint64(e('tree') + 16, 1n << 60n, true)],
-    ['impossible ratio', /cannot come from/, (v, e) => v.setBigUint64(e('tree') + 24, 1n << 32n, true)],
+    [
+      'an impossible ratio',
+      /4294967296 raw bytes are too many/,
+      (v, e) => v.setBigUint64(e('tree') + 24, 1n << 32n, true),
+    ],
     ['wrong raw length', /inflate/, (v, e) => v.setBigUint64(e('tree') + 24, 4095n, true)],
     ['wrong raw digest', /raw bytes differs/, (v, e) => v.setUint8(e('tree') + 64, 0)],
     ['two digests of an uncompressed section', /its two digests differ/, (v, e) => v.setUint8(e('windows') + 64, 0)],
@@ -267,6 +278,11 @@ describe('altered archives', () => {
     expect(sections.map((s) => s.name)).toEqual(SECTION_NAMES);
   });
 
+  const withFirst = ({ image }: ArchiveContents, change: Partial<LayerMeta>): ArchiveContents['image'] => ({
+    ...image,
+    layers: image.layers.map((layer, i) => (i === 0 ? { ...layer, ...change } : layer)),
+  });
+
   test.each<[string, RegExp, (c: ReturnType<typeof smallArchive>) => object]>([
     [
       'a checkpoint state where the digest says that there is none',
@@ -282,6 +298,71 @@ describe('altered archives', () => {
       'a missing checkpoint state',
       /a checkpoint state of 0 bytes, but its digest says otherwise/,
       (c) => ({ layers: c.layers.map((l) => ({ ...l, states: l.states.map(() => new Uint8Array(0)) })) }),
+    ],
+    [
+      'a span of one byte',
+      /span 1 has 1 compressed bytes, at least 512 expected/,
+      (c) => ({
+        layers: [
+          layerContents('gzip', [
+            [5000, 40_000],
+            [1, 8],
+            [5000, 40_000],
+          ]),
+          ...c.layers.slice(1),
+        ],
+        image: withFirst(c, { uncompressedSize: 10_001 }),
+      }),
+    ],
+    [
+      'a short last span',
+      /span 1 has 511 compressed bytes/,
+      (c) => ({
+        layers: [
+          layerContents('gzip', [
+            [5000, 40_000],
+            [511, 511 * 8],
+          ]),
+          ...c.layers.slice(1),
+        ],
+        image: withFirst(c, { uncompressedSize: 5511, size: 5511 }),
+      }),
+    ],
+    [
+      'a short span that is not all of its blob',
+      /span 0 has 100 compressed bytes/,
+      (c) => ({
+        layers: [layerContents('gzip', [[5000, 800]]), ...c.layers.slice(1)],
+        image: withFirst(c, { uncompressedSize: 5000, size: 101 }),
+      }),
+    ],
+    [
+      'a span of a gigabyte',
+      /span 0 yields 1073741824 bytes, at most 134217728 allowed/,
+      (c) => ({
+        layers: [layerContents('gzip', [[2 ** 30, 2 ** 23]]), ...c.layers.slice(1)],
+        image: withFirst(c, { uncompressedSize: 2 ** 30 }),
+      }),
+    ],
+    [
+      'a span of many compressed bytes and little output',
+      /span 0 has 1048786 compressed bytes, at most 1048776 allowed/,
+      (c) => ({
+        layers: [layerContents('gzip', [[100, 8 * 1_048_786]]), ...c.layers.slice(1)],
+        image: withFirst(c, { uncompressedSize: 100, size: 1_048_786 }),
+      }),
+    ],
+    [
+      'more spans than a server has memory for',
+      /more than 262144 spans/,
+      () => {
+        const many = layerContents(
+          'tar',
+          Array.from({ length: 70 }, () => [512, 4096] as const),
+        );
+        const layers = Array.from({ length: 4000 }, () => many);
+        return { layers, image: imageMeta(layers), placement: null, profile: null };
+      },
     ],
     [
       'layer sizes that differ',
@@ -313,6 +394,19 @@ describe('altered archives', () => {
   ])('well-sealed contradictions: %s', (_, message, change) => {
     const contents = smallArchive();
     expect(failure(bytesOf({ ...contents, ...change(contents) })).message).toMatch(message);
+  });
+});
+
+describe('a section that deflates better than readers believe', () => {
+  test('is stored as it is, so that every archive that is written can be read', () => {
+    const tree = new Uint8Array(3 << 20);
+    const archive = openWholly(bytesOf({ ...smallArchive(), tree }));
+    expect(archive.sections.find(({ name }) => name === 'tree')).toMatchObject({
+      compression: 'none',
+      storedLength: tree.length,
+    });
+    expect(Buffer.compare(archive.tree, tree)).toBe(0);
+    expect(archive.identity).toBe(openWholly(bytesOf({ ...smallArchive(), tree })).identity);
   });
 });
 

@@ -6,10 +6,12 @@ import { encodeHashes, encodePlacement, encodeProfile } from './columns.js';
 import { ByteWriter } from './encode.js';
 import {
   Compression,
+  FREE_RAW_LENGTH,
   HEADER,
   IDENTITY_SECTIONS,
   MAGIC,
   MAX_CHECKPOINT_STATE,
+  MAX_RATIO,
   SECTION_ENTRY_SIZE,
   SECTION_NAMES,
   SectionKind,
@@ -60,7 +62,12 @@ function totalLength(parts: readonly Uint8Array[]): number {
 }
 
 function deflated(name: SectionName, raw: Uint8Array, stored: readonly Uint8Array[] = [deflate(raw)]): Section {
+  if (raw.length > FREE_RAW_LENGTH + totalLength(stored) * MAX_RATIO) return plain(name, [raw]);
   return { name, compression: Compression.deflate, stored, rawLength: raw.length, rawSha256: sha256([raw]) };
+}
+
+function plain(name: SectionName, raw: readonly Uint8Array[]): Section {
+  return { name, compression: Compression.none, stored: raw, rawLength: totalLength(raw), rawSha256: sha256(raw) };
 }
 
 /** How sections are deflated: higher levels take much longer and save little (docs/benchmarks.md, "Why these constants"). */
@@ -125,24 +132,9 @@ function sectionsOf(contents: ArchiveContents): Section[] {
       ),
     ),
     deflated('windowIndex', encodeWindowIndex(states)),
-    {
-      name: 'windows',
-      compression: Compression.none,
-      stored: windows,
-      rawLength: totalLength(windows),
-      rawSha256: sha256(windows),
-    },
+    plain('windows', windows),
   ];
-  if (contents.hashes) {
-    const raw = encodeHashes(contents.hashes);
-    sections.push({
-      name: 'hashes',
-      compression: Compression.none,
-      stored: [raw],
-      rawLength: raw.length,
-      rawSha256: sha256([raw]),
-    });
-  }
+  if (contents.hashes) sections.push(plain('hashes', [encodeHashes(contents.hashes)]));
   if (contents.placement) sections.push(deflated('placement', encodePlacement(contents.placement)));
   if (contents.profile) sections.push(deflated('profile', encodeProfile(contents.profile)));
   if (contents.references) sections.push(deflated('references', encodeReferences(contents.references)));

@@ -71,6 +71,29 @@ describe('checkpoints', () => {
     );
   });
 
+  test('are left out where a span would have fewer compressed bytes than it must, and the rest still gives the stream back', () => {
+    fc.assert(
+      fc.property(
+        fc.constantFrom(layerLike(40_000), Buffer.alloc(100_000), Buffer.alloc(10)),
+        fc.record(encoders),
+        fc.integer({ min: 300, max: 5000 }),
+        fc.integer({ min: 1, max: 600 }),
+        (bytes, options, spanBytes, minBytes) => {
+          const compressed = Buffer.concat([gzipSync(bytes, options), gzipSync(bytes, options)]);
+          const all = indexGzip(compressed, { spanBytes }).checkpoints;
+          const indexed = indexGzip(compressed, { spanBytes, minBytes });
+          const offsets = indexed.checkpoints.map((c) => c.layerOffset);
+          const bits = [0, ...indexed.checkpoints.map((c) => c.bitOffset), compressed.length * 8];
+          for (let i = 1; i < bits.length && offsets.length > 0; i++)
+            expect(bits[i]! - bits[i - 1]!).toBeGreaterThanOrEqual(8 * minBytes);
+          expect(all.map((c) => c.layerOffset)).toEqual(expect.arrayContaining(offsets));
+          checkSpans(compressed, indexed);
+        },
+      ),
+      { numRuns: 40 },
+    );
+  });
+
   test('are where they are whatever the pieces of input', () => {
     fc.assert(
       fc.property(data, fc.record(encoders), fc.integer({ min: 1, max: 50 }), (bytes, options, step) => {

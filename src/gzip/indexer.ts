@@ -55,6 +55,9 @@ export interface GzipEvents {
  */
 export class GzipIndexer {
   readonly #spanBytes: number;
+  readonly #minBits: number;
+  readonly #blobBits: number;
+  #spanStartBit = 0;
   readonly #cuts: Float64Array | null;
   #nextCut = 0;
   readonly #stream: GzipStream;
@@ -64,15 +67,25 @@ export class GzipIndexer {
   /**
    * @param options.spanBytes  bytes of output between checkpoints, at least 1
    * @param options.cuts       offsets in the output at which to have checkpoints instead, strictly increasing
+   * @param options.minBytes   compressed bytes that a span must have: a cut that would make a shorter one is left out
+   * @param options.blobBytes  length of the stream, so that the last span is not shorter either
    * @param options.memory     where to inflate, when others look at it too
    */
   constructor(
-    options: { spanBytes: number; cuts?: Float64Array | undefined; memory?: KernelMemory },
+    options: {
+      spanBytes: number;
+      cuts?: Float64Array | undefined;
+      minBytes?: number;
+      blobBytes?: number;
+      memory?: KernelMemory;
+    },
     events: GzipEvents,
   ) {
     if (!(options.spanBytes >= 1)) throw new RangeError(`spanBytes ${options.spanBytes}`);
     this.#spanBytes = options.spanBytes;
     this.#cuts = options.cuts ?? null;
+    this.#minBits = 8 * (options.minBytes ?? 0);
+    this.#blobBits = 8 * (options.blobBytes ?? Number.POSITIVE_INFINITY);
     this.#events = events;
     this.#stream = new GzipStream(
       {
@@ -110,16 +123,25 @@ export class GzipIndexer {
   }
 
   #limit(produced: number): number {
-    const cut = this.#cutAfter(produced - 1);
-    // The limit was the cut, or the end of the 32 KiB that may refer to the window.
-    this.#report();
-    if (cut !== produced) return cut;
     const { kernel } = this.#stream;
     const bitOffset = kernel.bitPosition;
+    if (this.#cutAfter(produced - 1) !== produced || !this.#mayCut(bitOffset)) {
+      const tracked = this.#tracked === null ? 0 : this.#tracked.layerOffset + WINDOW_BYTES;
+      if (produced < tracked) return Math.min(this.#cutAfter(produced), tracked);
+      // Nothing beyond these 32 KiB refers to the window.
+      this.#report();
+      return this.#cutAfter(produced);
+    }
+    this.#report();
     this.#tracked = { layerOffset: produced, bitOffset, header: kernel.checkpointHeader() };
+    this.#spanStartBit = bitOffset;
     this.#events.boundary?.(produced, bitOffset);
     kernel.track();
     return Math.min(this.#cutAfter(produced), produced + WINDOW_BYTES);
+  }
+
+  #mayCut(bitOffset: number): boolean {
+    return bitOffset - this.#spanStartBit >= this.#minBits && this.#blobBits - bitOffset >= this.#minBits;
   }
 
   #report(): void {

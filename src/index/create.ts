@@ -1,4 +1,11 @@
-import { buildArchive, deflateTree, type ImageMeta, type LayerContents, type Profile } from '../archive/index.js';
+import {
+  buildArchive,
+  deflateTree,
+  type ImageMeta,
+  type LayerContents,
+  MAX_SPANS,
+  type Profile,
+} from '../archive/index.js';
 import { anyFunction, boolean, ClipError, checked, fields, shown, string } from '../bytes/index.js';
 import { ErofsReader, type Placement, TreeListing, treeWarnings, writeErofs } from '../erofs/index.js';
 import {
@@ -220,6 +227,12 @@ export async function indexImage(options: CreateFromOCIImageOptions, extras: Ind
     const deflating = deflateTree(tree); // beside what is left to do
     for (const warning of treeWarnings(stats)) onWarning(warning);
     const layers = indexed.map((layer) => layer.contents);
+    const spans = layers.reduce((sum, layer) => sum + layer.spans.count, 0);
+    if (spans > MAX_SPANS) {
+      throw new ClipError('LIMIT', `the image has ${spans} spans, at most ${MAX_SPANS} are possible`, {
+        hint: 'make them longer: --checkpoint 4',
+      });
+    }
     const made = { image, tree, layers, placement };
     const fileSums = hashes
       ? fileHashes(

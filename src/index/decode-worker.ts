@@ -123,16 +123,15 @@ let decoder: LayerDecoder | null = null;
 
 /** The first bytes must be DETECT_BYTES or the whole blob. */
 function newDecoder(head: Uint8Array): LayerDecoder {
-  const { spanBytes } = job;
-  const cuts = job.cuts ?? undefined;
+  const spans = { spanBytes: job.spanBytes, blobBytes: job.blobBytes, cuts: job.cuts ?? undefined };
   switch (detectEncoding(head, 'blob')) {
     case 'gzip':
-      return new GzipDecoder(spanBytes, cuts, buffers, output);
+      return new GzipDecoder(spans, buffers, output);
     case 'zstd':
-      return new ZstdDecoder(spanBytes, cuts, output);
+      return new ZstdDecoder(spans, output);
     case 'tar':
     case 'empty':
-      return new PlainDecoder(spanBytes, cuts, output);
+      return new PlainDecoder(spans, output);
   }
 }
 

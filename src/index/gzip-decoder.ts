@@ -1,5 +1,6 @@
+import { MIN_SPAN_BYTES } from '../archive/index.js';
 import { GzipIndexer, type KernelMemory } from '../gzip/index.js';
-import type { DecodedLayer, DecodeSink, LayerDecoder } from './layer-decoder.js';
+import type { DecodedLayer, DecodeSink, LayerDecoder, SpanRules } from './layer-decoder.js';
 
 /** A gzip layer: checkpoints as the indexer finds them. */
 export class GzipDecoder implements LayerDecoder {
@@ -7,10 +8,10 @@ export class GzipDecoder implements LayerDecoder {
   readonly #indexer: GzipIndexer;
   #lastBoundary = 0;
 
-  constructor(spanBytes: number, cuts: Float64Array | undefined, memory: KernelMemory, sink: DecodeSink) {
+  constructor(spans: SpanRules, memory: KernelMemory, sink: DecodeSink) {
     this.#sink = sink;
     this.#indexer = new GzipIndexer(
-      { spanBytes, cuts, memory },
+      { ...spans, minBytes: MIN_SPAN_BYTES, memory },
       {
         output: (view) => sink.output(view),
         boundary: (layerOffset, bitOffset) => this.#boundary(layerOffset, bitOffset),

@@ -1,5 +1,5 @@
 import { availableParallelism } from 'node:os';
-import type { LayerContents } from '../archive/index.js';
+import { type LayerContents, spanFault } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import { type BlobTarget, type ImageSource, isForeignLayer, type LayerDescriptor } from '../oci/index.js';
 import type { LayerReferences, ModuleImports } from '../startup/index.js';
@@ -79,7 +79,7 @@ function indexLayer(
   };
   report(0);
   const cuts = options.cuts?.get(digest) ?? null;
-  const job = { type: 'layer', digest, spanBytes: options.spanBytes, cuts, hashes } as const;
+  const job = { type: 'layer', digest, blobBytes: size, spanBytes: options.spanBytes, cuts, hashes } as const;
   const { fed, result } = lane.index(job, (target) => scan(source, layer, target, signal), report);
   return { fed, indexed: result.then((found) => checked(layer, found, options.onWarning)) };
 }
@@ -108,6 +108,12 @@ function checked(layer: LayerDescriptor, result: LaneResult, onWarning: (warning
   const { count, layerOffset, sha256 } = spans;
   if (layerOffset.length !== count + 1 || sha256.length !== 32 * count) {
     throw new Error(`layer ${digest}: ${layerOffset.length} boundaries, ${count} sums, ${sha256.length} digest bytes`);
+  }
+  const fault = spanFault(spans, layer.size);
+  if (fault !== null) {
+    throw new ClipError('LIMIT', `layer ${digest} cannot be cut into spans: ${fault}`, {
+      hint: 'it was compressed in an unusual way: build it again with gzip or zstd as usual',
+    });
   }
   return {
     contents: { spans, states: result.states },

@@ -39,6 +39,7 @@ export function isClosed({ done }: LaneShared): boolean {
 export interface LayerJob {
   readonly type: 'layer';
   readonly digest: string;
+  readonly blobBytes: number;
   readonly spanBytes: number;
   readonly cuts: Float64Array | null;
   /** Also take the digest of the tar and of each file. */

@@ -10,7 +10,14 @@ import { Lane } from './lane.js';
 afterEach(() => void vi.restoreAllMocks());
 
 const blob = gzipSync(tar(file('large', layerLike(6e6))));
-const job = { type: 'layer', digest: 'sha256:x', spanBytes: 1 << 20, cuts: null, hashes: false } as const;
+const job = {
+  type: 'layer',
+  digest: 'sha256:x',
+  blobBytes: 1 << 20,
+  spanBytes: 1 << 20,
+  cuts: null,
+  hashes: false,
+} as const;
 
 test.each([
   ['before it has anything to do', 0],

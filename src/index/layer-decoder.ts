@@ -1,4 +1,4 @@
-import type { LayerKind } from '../archive/index.js';
+import { type LayerKind, MIN_SPAN_BYTES } from '../archive/index.js';
 import type { MemberTrailer } from '../gzip/index.js';
 
 /** A checkpoint's block header and sparse window, not yet deflated. */
@@ -32,21 +32,35 @@ export interface LayerDecoder {
   finish(): DecodedLayer;
 }
 
-/** Where spans of a layer without checkpoints end: every `spanBytes`, or at `cuts`. */
+/** Where a layer's spans are to end. */
+export interface SpanRules {
+  /** Bytes of the tar in each. */
+  readonly spanBytes: number;
+  /** Offsets in the tar at which to end spans instead. */
+  readonly cuts: Float64Array | undefined;
+  readonly blobBytes: number;
+}
+
+/** Where spans of an uncompressed layer end: every `spanBytes`, or at `cuts`, and none is shorter than a span may be. */
 class SpanSplitter {
-  readonly #spanBytes: number;
-  readonly #cuts: Float64Array | undefined;
+  readonly #rules: SpanRules;
   #cut = 0;
 
-  constructor(spanBytes: number, cuts: Float64Array | undefined) {
-    this.#spanBytes = spanBytes;
-    this.#cuts = cuts;
+  constructor(rules: SpanRules) {
+    this.#rules = rules;
   }
 
-  /** The first end beyond `offset`. */
+  /** The end of the span that starts at `offset`. */
   next(offset: number): number {
-    const cuts = this.#cuts;
-    if (cuts === undefined) return offset - (offset % this.#spanBytes) + this.#spanBytes;
+    let end = offset;
+    do end = this.#cutAfter(end);
+    while (end - offset < MIN_SPAN_BYTES);
+    return end <= this.#rules.blobBytes - MIN_SPAN_BYTES ? end : Number.POSITIVE_INFINITY;
+  }
+
+  #cutAfter(offset: number): number {
+    const { spanBytes, cuts } = this.#rules;
+    if (cuts === undefined) return offset - (offset % spanBytes) + spanBytes;
     while (this.#cut < cuts.length && cuts[this.#cut]! <= offset) this.#cut++;
     return cuts[this.#cut] ?? Number.POSITIVE_INFINITY;
   }
@@ -60,9 +74,9 @@ export class PlainDecoder implements LayerDecoder {
   #start = 0;
   #end: number;
 
-  constructor(spanBytes: number, cuts: Float64Array | undefined, sink: DecodeSink) {
+  constructor(spans: SpanRules, sink: DecodeSink) {
     this.#sink = sink;
-    this.#splitter = new SpanSplitter(spanBytes, cuts);
+    this.#splitter = new SpanSplitter(spans);
     this.#end = this.#splitter.next(0);
     sink.boundary(0, 0);
   }

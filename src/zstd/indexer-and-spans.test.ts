@@ -46,8 +46,8 @@ interface Indexed {
   readonly output: Buffer;
 }
 
-function index(blob: Uint8Array, spanBytes: number, chunk = 64 * 1024): Indexed {
-  const indexer = new ZstdIndexer({ spanBytes });
+function index(blob: Uint8Array, spanBytes: number, chunk = 64 * 1024, minBytes = 0): Indexed {
+  const indexer = new ZstdIndexer({ spanBytes, minBytes, blobBytes: blob.length });
   const bounds = [{ layerOffset: 0, byteOffset: 0, crc: 0 }];
   let fedTo = 0;
   const output: Buffer[] = [];
@@ -194,6 +194,32 @@ describe('zstd layers', () => {
     expect(createHash('sha256').update(indexed.output).digest('hex')).toBe(
       createHash('sha256').update(zeros).digest('hex'),
     );
+  });
+
+  test('no span has fewer compressed bytes than it must: zeros, many frames, a short end', () => {
+    const zeros = Buffer.alloc(40 * MIB);
+    const tiny = Buffer.from('a tar of a few bytes');
+    const frames = Buffer.concat(Array.from({ length: 50 }, () => zstd(tiny)));
+    for (const [blob, truth] of [
+      [zstd(zeros, ['-1']), zeros],
+      [frames, Buffer.concat(Array.from({ length: 50 }, () => tiny))],
+      [Buffer.concat([zstd(data), zstd(tiny), skippable(100_000)]), Buffer.concat([data, tiny])],
+    ] as const) {
+      const indexed = index(blob, 50, 64 * 1024, 512);
+      const bytes = indexed.bounds.map(({ byteOffset }) => byteOffset);
+      for (let i = 1; i < bytes.length; i++) expect(bytes[i]! - bytes[i - 1]!).toBeGreaterThanOrEqual(512);
+      checkSpans(blob, indexed, truth);
+    }
+    const whole = Buffer.concat([zstd(tiny), skippable(20_000)]);
+    const indexed = index(whole, MIB, 64 * 1024, 512);
+    expect(indexed.bounds.map(({ byteOffset }) => byteOffset)).toEqual([0, whole.length]);
+    checkSpans(whole, indexed, tiny);
+  });
+
+  test('a frame beyond 32 MiB makes the layer sequential however long spans may be', () => {
+    const zeros = Buffer.alloc(33 * MIB);
+    expect(index(zstd(zeros, ['-1'], true), 16 * MIB).summary.kind).toBe('zstd-stream');
+    expect(index(zstd(zeros.subarray(0, 32 * MIB), ['-1'], true), 16 * MIB).summary.kind).toBe('zstd');
   });
 
   test('cuts: spans end at the first block end behind each', () => {

@@ -25,6 +25,11 @@ const MAX_UNSAID_FRAME_SPANS = 4;
  * end) are not worth fetching with it.
  */
 const MAX_SKIPPABLE_IN_SPAN = 16 * 1024;
+/**
+ * A frame longer than this makes its layer sequential whatever `spanBytes` is: a span holds a whole frame, and its length is
+ * bounded (docs/format.md, "Limits").
+ */
+const MAX_FRAME_BYTES = 32 * 1024 * 1024;
 
 /**
  * Decodes a Zstandard stream once, as it comes, and reports where its spans end. One instance per layer, synchronous; its
@@ -51,6 +56,8 @@ export class ZstdIndexer {
   onBoundary: (layerOffset: number, byteOffset: number) => void = () => {};
 
   readonly #spanBytes: number;
+  readonly #minBytes: number;
+  readonly #blobBytes: number;
   readonly #cuts: Float64Array | null;
   #nextCut = 0;
   readonly #decoder = new ZstdDecoder();
@@ -60,6 +67,7 @@ export class ZstdIndexer {
   #produced = 0;
   /** Of the span at hand. */
   #spanStart = 0;
+  #spanStartByte = 0;
   #target: number;
   /** Output at the start of the frame at hand. */
   #frameStart = 0;
@@ -71,11 +79,15 @@ export class ZstdIndexer {
    * @param options.spanBytes  bytes of output between checkpoints, at least 1
    * @param options.cuts       offsets in the output at which checkpoints are wanted instead, strictly increasing; each moves
    *   on to the next frame or block end
+   * @param options.minBytes   compressed bytes that a span must have: it goes on until it has them
+   * @param options.blobBytes  length of the stream, so that the last span is not shorter either
    */
-  constructor(options: { spanBytes: number; cuts?: Float64Array }) {
+  constructor(options: { spanBytes: number; cuts?: Float64Array; minBytes?: number; blobBytes?: number }) {
     if (!(options.spanBytes >= 1)) throw new RangeError(`spanBytes ${options.spanBytes}`);
     this.#spanBytes = options.spanBytes;
     this.#cuts = options.cuts ?? null;
+    this.#minBytes = options.minBytes ?? 0;
+    this.#blobBytes = options.blobBytes ?? Number.POSITIVE_INFINITY;
     this.#target = this.#cutAfter(0);
   }
 
@@ -144,7 +156,8 @@ export class ZstdIndexer {
   #beginFrame(): void {
     const { contentSize } = this.#scanner;
     this.#frameStart = this.#produced;
-    if (contentSize !== null && contentSize > MAX_FRAME_SPANS * this.#spanBytes) this.#sequential = true;
+    const limit = Math.min(MAX_FRAME_SPANS * this.#spanBytes, MAX_FRAME_BYTES);
+    if (contentSize !== null && contentSize > limit) this.#sequential = true;
   }
 
   #endBlock(): void {
@@ -152,15 +165,24 @@ export class ZstdIndexer {
     // From here on the bound starts from what is certain.
     scanner.bound = this.#produced;
     if (this.#produced < this.#target) return;
-    if (scanner.contentSize === null && this.#produced - this.#frameStart >= MAX_UNSAID_FRAME_SPANS * this.#spanBytes) {
-      this.#sequential = true;
-    }
+    const limit = Math.min(MAX_UNSAID_FRAME_SPANS * this.#spanBytes, MAX_FRAME_BYTES);
+    if (scanner.contentSize === null && this.#produced - this.#frameStart >= limit) this.#sequential = true;
     if (this.#sequential) this.#cut(scanner.offset);
   }
 
   #cut(byteOffset: number): void {
     if (this.#produced === this.#spanStart) return;
+    if (this.#isLong(byteOffset) && this.#blobBytes - byteOffset >= this.#minBytes) this.#endSpan(byteOffset);
+  }
+
+  /** Whether the span at hand is long enough to end here. */
+  #isLong(byteOffset: number): boolean {
+    return byteOffset - this.#spanStartByte >= this.#minBytes;
+  }
+
+  #endSpan(byteOffset: number): void {
     this.#spanStart = this.#produced;
+    this.#spanStartByte = byteOffset;
     this.#target = this.#cutAfter(this.#produced);
     this.onBoundary(this.#produced, byteOffset);
   }
@@ -175,7 +197,9 @@ export class ZstdIndexer {
         `it ends within the frame that began at byte ${scanner.frameStart}`,
       );
     }
-    this.#cut(this.#dataEnd);
+    // A span that would be too short takes the skippable frames at the end along.
+    const end = this.#isLong(this.#dataEnd) ? this.#dataEnd : scanner.offset;
+    if (this.#produced > this.#spanStart) this.#endSpan(end);
     return {
       kind: this.#sequential ? 'zstd-stream' : 'zstd',
       compressedSize: scanner.offset,

@@ -20,6 +20,7 @@ export interface IndexedGzip {
 export interface IndexGzipOptions {
   readonly spanBytes?: number;
   readonly cuts?: Float64Array | undefined;
+  readonly minBytes?: number;
   /** Bytes given at a time. */
   readonly step?: number;
   /** In shared memory of this shape, as a lane has it: the pieces lie in its slots, and are as long at most. */
@@ -32,7 +33,7 @@ export interface IndexGzipOptions {
  * @throws the errors of the indexer, the sums and `onView`
  */
 export function indexGzip(input: Uint8Array, options: IndexGzipOptions = {}): IndexedGzip {
-  const { shape, spanBytes = 1 << 20, cuts } = options;
+  const { shape, spanBytes = 1 << 20, cuts, minBytes = 0 } = options;
   const memory = shape === undefined ? undefined : KernelMemory.make(shape, true);
   const step = Math.max(1, Math.min(options.step ?? input.length, shape?.inBytes ?? Number.POSITIVE_INFINITY));
   const checkpoints: GzipCheckpoint[] = [];
@@ -40,7 +41,7 @@ export function indexGzip(input: Uint8Array, options: IndexGzipOptions = {}): In
   const crc32s: number[] = [];
   const sums = new OutputSums();
   const indexer = new GzipIndexer(
-    { spanBytes, cuts, ...(memory && { memory }) },
+    { spanBytes, cuts, minBytes, blobBytes: input.length, ...(memory && { memory }) },
     {
       output: (view) => {
         options.onView?.(view);
