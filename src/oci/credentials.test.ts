@@ -1,8 +1,10 @@
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { DockerCredentials } from './credentials.js';
+import { CredentialOrder } from './credential-order.js';
+import { matchesImage } from './credential-plugins.js';
+import { DockerCredentials } from './docker-config.js';
 
 describe('Docker credentials', () => {
   let directory = '';
@@ -63,7 +65,7 @@ describe('Docker credentials', () => {
   });
 
   test('broken files are named', async () => {
-    await expect(lookUp('{', 'h.io')).rejects.toThrow(/config\.json is not JSON/);
+    await expect(lookUp('{', 'h.io')).rejects.toThrow(/config\.json are not JSON/);
     await expect(lookUp({ auths: { 'h.io': auth('nocolon') } }, 'h.io')).rejects.toThrow(/not base64 of user:password/);
     await expect(lookUp({}, 'h.io', 'a', { REGISTRY_AUTH_FILE: '/nonexistent' })).rejects.toThrow(
       /cannot read .* \/nonexistent: ENOENT/,
@@ -112,5 +114,148 @@ describe('Docker credentials', () => {
       /docker-credential-missing cannot be run: ENOENT/,
     );
     await expect(lookUp({ credsStore: '../evil' }, 'h.io', 'a', env)).rejects.toThrow(/is not a credential helper/);
+  });
+});
+
+describe('the order of logins', () => {
+  let directory = '';
+  beforeAll(() => {
+    directory = mkdtempSync(join(tmpdir(), 'clip-logins-'));
+  });
+  afterAll(() => rmSync(directory, { recursive: true, force: true }));
+  const auths = (host: string, text: string): object => ({ [host]: { auth: Buffer.from(text).toString('base64') } });
+  /** Every place but the kubelet's has a login for h.io. */
+  const full = (): Record<string, string> => {
+    writeFileSync(join(directory, 'config.json'), JSON.stringify({ auths: auths('h.io', 'docker:p') }));
+    writeFileSync(join(directory, 'auth.json'), JSON.stringify({ auths: auths('h.io', 'file:p') }));
+    return {
+      CLIP_REGISTRY_USER_H_IO: 'variables',
+      CLIP_REGISTRY_PASS_H_IO: 'p',
+      CLIP_OCI_AUTH: JSON.stringify(auths('h.io', 'json:p')),
+      DOCKER_CONFIG: directory,
+      HOME: directory,
+    };
+  };
+  const provider = { name: 'mine', getCredentials: async () => ({ username: 'provider', password: 'p' }) };
+  const user = async (env: Record<string, string>, mine?: typeof provider, host = 'h.io'): Promise<unknown> =>
+    (await new CredentialOrder({ PATH: process.env.PATH, ...env }, mine).getCredentials(host, 'a/b'))?.username ?? null;
+
+  test('environment, provider, files, anonymous', async () => {
+    const { CLIP_REGISTRY_USER_H_IO: _, CLIP_REGISTRY_PASS_H_IO: __, ...json } = full();
+    const { CLIP_OCI_AUTH: ___, ...docker } = json;
+    expect(await user(full(), provider)).toBe('variables');
+    expect(await user(json, provider)).toBe('json');
+    expect(await user(docker, provider)).toBe('provider');
+    expect(await user(docker)).toBe('docker');
+    expect(await user({ ...docker, REGISTRY_AUTH_FILE: join(directory, 'auth.json') })).toBe('file');
+    expect(await user(full(), undefined, 'other.io')).toBe(null);
+    const nothing = { name: 'mine', getCredentials: async () => null };
+    expect(await user(docker, nothing as unknown as typeof provider)).toBe('docker');
+  });
+
+  test('variables: names of hosts with ports, Docker Hub’s names, both shapes of JSON, and no password in an error', async () => {
+    const login = (name: string): Record<string, string> => ({
+      [`CLIP_REGISTRY_USER_${name}`]: 'u',
+      [`CLIP_REGISTRY_PASS_${name}`]: 'geheim',
+    });
+    expect(await user(login('MY_REGISTRY_EXAMPLE_COM_5000'), undefined, 'my-registry.example.com:5000')).toBe('u');
+    for (const name of ['DOCKER_IO', 'INDEX_DOCKER_IO', 'REGISTRY_1_DOCKER_IO']) {
+      expect(await user(login(name), undefined, 'docker.io')).toBe('u');
+    }
+    const entry = {
+      'h.io/a': { username: 'namespace', password: 'geheim' },
+      'h.io': { username: 'host', password: 'x' },
+    };
+    expect(await user({ CLIP_OCI_AUTH: JSON.stringify(entry) })).toBe('namespace');
+    expect(await user({ CLIP_OCI_AUTH: JSON.stringify({ auths: entry }) })).toBe('namespace');
+    for (const bad of [
+      { CLIP_OCI_AUTH: '{"h.io": {"password": "geheim"' },
+      { CLIP_OCI_AUTH: 'geheim' },
+      { CLIP_REGISTRY_PASS_H_IO: 'geheim' },
+      { CLIP_REGISTRY_USER_H_IO: 'geheim' },
+    ]) {
+      const error = await user(bad as Record<string, string>).catch((thrown: unknown) => thrown);
+      expect(error).toMatchObject({ code: expect.stringMatching(/BAD_FORMAT|USAGE/) });
+      expect(JSON.stringify([(error as Error).message, error])).not.toContain('geheim');
+    }
+  });
+
+  describe('plugins of the kubelet', () => {
+    const config = (...providers: object[]): Record<string, string> => {
+      const path = join(directory, 'plugins.yaml');
+      const list = providers.map(
+        (one) => `- ${JSON.stringify({ apiVersion: 'credentialprovider.kubelet.k8s.io/v1', ...one })}`,
+      );
+      writeFileSync(
+        path,
+        `apiVersion: kubelet.config.k8s.io/v1\nkind: CredentialProviderConfig\nproviders:\n${list.join('\n')}\n`,
+      );
+      return {
+        CLIP_CREDENTIAL_PROVIDER_CONFIG: path,
+        CLIP_CREDENTIAL_PROVIDER_BIN_DIR: directory,
+        HOME: '/nonexistent',
+      };
+    };
+    const plugin = (name: string, script: string): void => {
+      writeFileSync(join(directory, name), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+      chmodSync(join(directory, name), 0o755);
+    };
+    const answer = (auth: object): string =>
+      `echo '${JSON.stringify({ kind: 'CredentialProviderResponse', apiVersion: 'credentialprovider.kubelet.k8s.io/v1', cacheKeyType: 'Image', auth })}'`;
+
+    test('get the image as the kubelet gives it, with their arguments and variables', async () => {
+      plugin(
+        'echo',
+        `read -r line; printf '%s' "$line" >${directory}/request; printf '%s %s' "$1" "$REGION" >${directory}/called\n${answer({ 'h.io': { username: 'plugin', password: 'p' } })}`,
+      );
+      const env = config({ name: 'echo', matchImages: ['h.io'], args: ['get'], env: [{ name: 'REGION', value: 'x' }] });
+      expect(await user(env)).toBe('plugin');
+      expect(JSON.parse(readFileSync(join(directory, 'request'), 'utf8'))).toEqual({
+        apiVersion: 'credentialprovider.kubelet.k8s.io/v1',
+        kind: 'CredentialProviderRequest',
+        image: 'h.io/a/b',
+      });
+      expect(readFileSync(join(directory, 'called'), 'utf8')).toBe('get x');
+      expect(await user(env, undefined, 'other.io')).toBe(null);
+    });
+
+    test('the most precise pattern of an answer wins', async () => {
+      plugin(
+        'many',
+        answer({ '*.io': { username: 'any', password: 'p' }, 'h.io/a': { username: 'path', password: 'p' } }),
+      );
+      expect(await user(config({ name: 'many', matchImages: ['*.io'] }))).toBe('path');
+      expect(await user(config({ name: 'many', matchImages: ['*.io'] }), undefined, 'i.io')).toBe('any');
+    });
+
+    test('what is wrong with them is said, without what they said on stdout', async () => {
+      plugin('bad', 'echo "no role" >&2; exit 1');
+      plugin('rubbish', 'echo geheim');
+      const one = (name: string, more: object = {}): Promise<unknown> =>
+        user(config({ name, matchImages: ['h.io'], ...more })).catch((error: unknown) => String(error));
+      expect(await one('bad')).toMatch(/bad has no login for h\.io\/a\/b: no role/);
+      expect(await one('missing')).toMatch(/missing cannot be run: ENOENT/);
+      expect(await one('rubbish')).toMatch(/is not JSON/);
+      expect(await one('rubbish')).not.toMatch(/geheim/);
+      expect(await one('../evil')).toMatch(/without a path/);
+      expect(await one('bad', { apiVersion: 'v2' })).toMatch(/apiVersion/);
+      expect(await user({ CLIP_CREDENTIAL_PROVIDER_CONFIG: '/nonexistent' }).catch(String)).toMatch(
+        /bin-dir|directory/,
+      );
+    });
+
+    test.each([
+      ['*.dkr.ecr.*.amazonaws.com', '1.dkr.ecr.eu-1.amazonaws.com', 'a', true],
+      ['*.dkr.ecr.*.amazonaws.com', 'a.1.dkr.ecr.eu-1.amazonaws.com', 'a', false],
+      ['*.azurecr.io', 'evil.com/x.azurecr.io', 'a', false],
+      ['gcr.io', 'gcrxio', 'a', false],
+      ['registry.io:8080/path', 'registry.io:8080', 'path/x', true],
+      ['registry.io:8080/path', 'registry.io:8080', 'other', false],
+      ['registry.io:8080', 'registry.io', 'a', false],
+      ['k8s-*.io', 'k8s-a.io', 'a', true],
+      ['https://gcr.io', 'gcr.io', 'a', true],
+    ])('%s for %s/%s: %s', (pattern, registry, repository, matches) => {
+      expect(matchesImage(pattern, registry, repository)).toBe(matches);
+    });
   });
 });

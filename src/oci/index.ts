@@ -4,13 +4,8 @@
  * in the I/O thread of a server.
  */
 
-export {
-  type CredentialLookup,
-  type Credentials,
-  credentialsOption,
-  DockerCredentials,
-  type RegistryCredentialProvider,
-} from './credentials.js';
+export type { CredentialLookup } from './credential-order.js';
+export { type Credentials, credentialsOption, type RegistryCredentialProvider } from './credentials.js';
 export { digestOf, expectDigest, isDigest, verifyDigest } from './digest.js';
 export { mayPass, TransientError } from './errors.js';
 export { isForeignLayer } from './media-types.js';

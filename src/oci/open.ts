@@ -1,7 +1,7 @@
 import { ClipError } from '../bytes/index.js';
 import type { FileUser } from '../linux/index.js';
+import { CapturedCredentials, type CredentialLookup, CredentialOrder, captureLookup } from './credential-order.js';
 import type { Credentials, RegistryCredentialProvider } from './credentials.js';
-import { CapturedCredentials, type CredentialLookup, captureLookup, DockerCredentials } from './credentials.js';
 import { LayoutSource } from './layout.js';
 import type { ProxySettings } from './proxy.js';
 import { parseReference, type Reference, type RegistryReference } from './reference.js';
@@ -12,7 +12,7 @@ import type { ArchiveOrigin, ImageSource } from './source.js';
 
 /** How to reach a registry. Without a field, the environment and the Docker config of this process decide. */
 export interface SourceOptions {
-  /** null: anonymous. Default: {@link DockerCredentials}. */
+  /** null: anonymous. A provider is asked in the order of docs/cli.md, "Logins". Default: that order. */
   readonly credentials?: Credentials | RegistryCredentialProvider | null | undefined;
   /** With plain `credentials`: where to look for new ones when they are refused. */
   readonly lookup?: CredentialLookup | undefined;
@@ -53,9 +53,15 @@ export function openImageSource(reference: Reference | string, options: SourceOp
 }
 
 function credentialsOf({ credentials, lookup }: SourceOptions): Credentials | RegistryCredentialProvider | null {
-  if (credentials === undefined) return new DockerCredentials();
-  if (lookup === undefined || (credentials !== null && 'getCredentials' in credentials)) return credentials;
-  return new CapturedCredentials(credentials, lookup);
+  if (credentials === undefined) return new CredentialOrder();
+  if (isProvider(credentials)) return new CredentialOrder(process.env, credentials);
+  return lookup === undefined ? credentials : new CapturedCredentials(credentials, lookup);
+}
+
+function isProvider(
+  credentials: Credentials | RegistryCredentialProvider | null,
+): credentials is RegistryCredentialProvider {
+  return credentials !== null && 'getCredentials' in credentials;
 }
 
 /** For reading an archive's layers, by digest, from where they were when it was indexed. */
@@ -74,11 +80,11 @@ export async function captureAccess(
 ): Promise<RegistryAccess> {
   const plainHttp = options.plainHttp ?? false;
   const fromConfig = options.credentials === undefined;
-  const provider = options.credentials === undefined ? new DockerCredentials(env) : options.credentials;
+  const given = options.credentials;
   const credentials =
-    provider !== null && 'getCredentials' in provider
-      ? await provider.getCredentials(image.registry, image.repository)
-      : provider;
+    given === undefined || isProvider(given)
+      ? await new CredentialOrder(env, given).getCredentials(image.registry, image.repository)
+      : given;
   const lookup = fromConfig ? { lookup: captureLookup(env) } : {};
   return { credentials, ...lookup, plainHttp, ...settingsFromEnvironment(env) };
 }

@@ -1,4 +1,5 @@
 import { constants } from 'node:os';
+import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { ClipError } from '../../bytes/index.js';
 import type { IndexResult } from '../../index/index.js';
@@ -10,6 +11,8 @@ export interface RegistryFlags {
   readonly plainHttp?: boolean;
   readonly creds?: string;
   readonly allowPrivateRedirects?: boolean;
+  readonly credentialProviderConfig?: string;
+  readonly credentialProviderBinDir?: string;
 }
 
 /** The flags of every command that talks to a registry. Each flag but the first two sets the variable of its name. */
@@ -18,10 +21,18 @@ export function addRegistryFlags(command: Command): Command {
     .option('--plain-http', 'use HTTP with the registry, not HTTPS')
     .option('--creds <user:password>', "log in with these instead of the Docker config's entry")
     .option('--allow-private-redirects', 'follow redirects from a public registry into private networks')
+    .option('--credential-provider-config <file>', "plugins that know logins: the kubelet's CredentialProviderConfig")
+    .option('--credential-provider-bin-dir <dir>', 'where those plugins are')
     .hook('preAction', (_, action) => {
       const flags: RegistryFlags = action.opts();
       if (flags.allowPrivateRedirects === true) process.env.CLIP_ALLOW_PRIVATE_REDIRECTS = '1';
+      setVariable('CLIP_CREDENTIAL_PROVIDER_CONFIG', flags.credentialProviderConfig);
+      setVariable('CLIP_CREDENTIAL_PROVIDER_BIN_DIR', flags.credentialProviderBinDir);
     });
+}
+
+function setVariable(name: string, path: string | undefined): void {
+  if (path !== undefined) process.env[name] = resolve(path);
 }
 
 export function credentialsFrom(flags: RegistryFlags): { username: string; password: string } | undefined {
