@@ -24,6 +24,8 @@ export interface ReadMiss {
   readonly offset: number;
   /** As asked for; the file may end before. */
   readonly size: number;
+  /** The thread that reads; 0: not known. */
+  readonly thread: number;
 }
 
 export type ToWorker =

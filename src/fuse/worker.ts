@@ -129,8 +129,8 @@ function answer(mount: Mount, outcome: number): void {
     }
   } else if (outcome === Outcome.miss) {
     counters[WorkerCounter.misses]!++;
-    const { unique, missNid: nid, missOffset: offset, missSize: size } = dispatcher;
-    post({ type: 'miss', miss: { mountId: mount.id, unique, nid, offset, size } });
+    const { unique, thread, missNid: nid, missOffset: offset, missSize: size } = dispatcher;
+    post({ type: 'miss', miss: { mountId: mount.id, unique, nid, offset, size, thread } });
   } else if (outcome === Outcome.interrupt) {
     counters[WorkerCounter.interrupts]!++;
     post({ type: 'interrupt', mountId: mount.id, own: dispatcher.unique, unique: dispatcher.interrupted });

@@ -7,19 +7,12 @@ const MAX_KEPT = 64 * 1024 * 1024;
 export class BufferPool {
   readonly #free = new Map<number, SharedArrayBuffer[]>();
   #kept = 0;
-  #inUse = 0;
-
-  /** Bytes handed out and not given back. */
-  get inUse(): number {
-    return this.#inUse;
-  }
 
   /** At least `length` bytes, content arbitrary. */
   acquire(length: number): SharedArrayBuffer {
     let size = MIN_CLASS;
     while (size < length) size *= 2;
     const buffer = this.#free.get(size)?.pop();
-    this.#inUse += size;
     if (buffer === undefined) return new SharedArrayBuffer(size);
     this.#kept -= size;
     return buffer;
@@ -28,7 +21,6 @@ export class BufferPool {
   /** Nobody may look at the buffer any more. */
   release(buffer: SharedArrayBuffer): void {
     const size = buffer.byteLength;
-    this.#inUse -= size;
     if (this.#kept + size > MAX_KEPT) return;
     const list = this.#free.get(size) ?? [];
     this.#free.set(size, list);

@@ -1,6 +1,7 @@
 import type { LayerSpans } from '../spans/index.js';
 import { PRIORITIES, Priority } from './inflate-tasks.js';
 import type { JobCarrier, SpanJob } from './job.js';
+import type { BlobSource } from './types.js';
 
 /** What the queue needs of a layer. */
 export interface QueuedLayer {
@@ -13,8 +14,13 @@ export interface QueuedLayer {
   abandon(job: SpanJob): void;
 }
 
-/** Requests in flight over all layers; oci/ keeps as many connections. Requests of waiting readers may use them all. */
+/** Requests in flight of a lone image; oci/ keeps as many connections. Requests of waiting readers may use them all. */
 const MAX_REQUESTS = 32;
+/**
+ * Requests that an image may always have. Images share MAX_REQUESTS evenly, but one that comes late does not wait for those
+ * before it to give requests back, because a dead registry never does. So the sum may exceed MAX_REQUESTS.
+ */
+const MIN_REQUESTS = 4;
 /**
  * Of these, requests that no reader waits for. Spans that are needed first should arrive first, and not share the link with later
  * ones. Of a profile's requests this many fill a link of 1 Gbit/s and 20 ms (docs/benchmarks.md, "Why these constants").
@@ -22,6 +28,8 @@ const MAX_REQUESTS = 32;
 const MAX_BACKGROUND_REQUESTS = 8;
 /** Compressed bytes that these may have requested: a few large requests fill a link, and more would delay readers. */
 const MAX_BACKGROUND_BYTES = 16 * 1024 * 1024;
+/** Compressed bytes in flight or waiting for an inflate worker, beyond which nothing is fetched ahead. */
+const MAX_UNINFLATED_BYTES = 64 * 1024 * 1024;
 /** Fill is in no hurry. */
 const MAX_FILL_REQUESTS = 2;
 /**
@@ -37,52 +45,88 @@ const JOIN_GAP_SPANS = 32;
  */
 const MAX_REQUEST_BYTES = 8 * 1024 * 1024;
 
+/** What one image has waiting and under way. */
+class Flow {
+  readonly waiting: Map<SpanJob, QueuedLayer>[] = PRIORITIES.map(() => new Map());
+  active = 0;
+  background = 0;
+  backgroundBytes = 0;
+  /** Compressed bytes of jobs that have left the queue and not ended. */
+  uninflated = 0;
+
+  get queued(): number {
+    return this.waiting.reduce((sum, jobs) => sum + jobs.size, 0);
+  }
+
+  get idle(): boolean {
+    return this.active === 0 && this.uninflated === 0 && this.queued === 0;
+  }
+}
+
 /**
- * Spans that wait for a request. Neighbours of one layer go out together; more urgent ones first. A burst of misses is
+ * Spans that wait for a request. Neighbours of one layer go out together, more urgent ones first. A burst of misses is
  * seen whole before the first request leaves, because the queue is looked at when the event loop has delivered them all.
+ *
+ * Images take turns, and each has a share of the requests, so that a slow or dead registry holds up only its own image.
  */
 export class FetchQueue implements JobCarrier {
-  readonly #waiting: Map<SpanJob, QueuedLayer>[] = PRIORITIES.map(() => new Map());
-  #active = 0;
-  #background = 0;
-  #backgroundBytes = 0;
+  /** By source: each image has its own. */
+  readonly #flows = new Map<BlobSource, Flow>();
   #scheduled = false;
 
-  /** @param busy tells that more background work would only pile up (inflate workers or memory) */
-  constructor(readonly busy: () => boolean) {}
+  /** @param busy tells that more background work of an image would only pile up before the inflate workers */
+  constructor(readonly busy: (source: BlobSource) => boolean) {}
 
   get waiting(): number {
-    return this.#waiting.reduce((sum, jobs) => sum + jobs.size, 0);
+    let sum = 0;
+    for (const flow of this.#flows.values()) sum += flow.queued;
+    return sum;
   }
 
   get active(): number {
-    return this.#active;
+    let sum = 0;
+    for (const flow of this.#flows.values()) sum += flow.active;
+    return sum;
   }
 
   add(layer: QueuedLayer, job: SpanJob): void {
     job.phase = 'queued';
     job.carrier = this;
-    this.#waiting[job.priority]!.set(job, layer);
+    const { source } = job.provider;
+    let flow = this.#flows.get(source);
+    if (flow === undefined) {
+      flow = new Flow();
+      this.#flows.set(source, flow);
+    }
+    flow.waiting[job.priority]!.set(job, layer);
     this.wake();
   }
 
   reconsider(job: SpanJob): void {
-    const layer = this.#waiting[job.priority]!.get(job);
-    this.#waiting[job.priority]!.delete(job);
+    const layer = this.#remove(job);
     layer?.abandon(job);
   }
 
   /** A waiting or running job has become more urgent. */
   raise(job: SpanJob, priority: Priority): void {
-    const layer = this.#waiting[job.priority]!.get(job);
-    this.#waiting[job.priority]!.delete(job);
+    const layer = this.#remove(job);
     job.priority = priority;
     if (layer !== undefined) this.add(layer, job);
   }
 
+  /** A job has ended, which may let a request start. */
+  ended(job: SpanJob): void {
+    const { flow } = job;
+    if (flow !== null) {
+      flow.uninflated -= job.fetchedBytes;
+      job.flow = null;
+    }
+    this.wake();
+  }
+
   /** Something has changed that may let a request start. */
   wake(): void {
-    if (this.#scheduled || this.waiting === 0) return;
+    if (this.#scheduled || this.#flows.size === 0) return;
     this.#scheduled = true;
     setImmediate(() => {
       this.#scheduled = false;
@@ -90,30 +134,46 @@ export class FetchQueue implements JobCarrier {
     });
   }
 
+  #remove(job: SpanJob): QueuedLayer | undefined {
+    const jobs = this.#flows.get(job.provider.source)?.waiting[job.priority];
+    const layer = jobs?.get(job);
+    jobs?.delete(job);
+    return layer;
+  }
+
   #pump(): void {
+    for (const [source, flow] of this.#flows) if (flow.idle) this.#flows.delete(source);
     for (const priority of PRIORITIES) {
-      const jobs = this.#waiting[priority]!;
-      for (;;) {
-        const next = jobs.entries().next();
-        if (next.done || !this.#mayStart(priority)) break;
-        const [job, layer] = next.value;
-        this.#start(priority, layer, this.#run(layer, job, priority));
+      for (let started = true; started; ) {
+        started = false;
+        for (const [source, flow] of this.#flows) started = this.#startNext(source, flow, priority) || started;
       }
     }
   }
 
-  #mayStart(priority: Priority): boolean {
-    if (this.#active >= MAX_REQUESTS) return false;
+  #startNext(source: BlobSource, flow: Flow, priority: Priority): boolean {
+    const next = flow.waiting[priority]!.entries().next();
+    if (next.done || !this.#mayStart(source, flow, priority)) return false;
+    const [job, layer] = next.value;
+    this.#start(flow, priority, layer, this.#run(flow, layer, job, priority));
+    return true;
+  }
+
+  #mayStart(source: BlobSource, flow: Flow, priority: Priority): boolean {
+    const images = this.#flows.size;
+    if (flow.active >= Math.max(MIN_REQUESTS, MAX_REQUESTS / images)) return false;
     if (priority === Priority.demand) return true;
+    const most = priority === Priority.fill ? MAX_FILL_REQUESTS : MAX_BACKGROUND_REQUESTS;
     return (
-      this.#background < (priority === Priority.fill ? MAX_FILL_REQUESTS : MAX_BACKGROUND_REQUESTS) &&
-      this.#backgroundBytes < MAX_BACKGROUND_BYTES &&
-      !this.busy()
+      flow.background < Math.max(1, most / images) &&
+      flow.backgroundBytes < MAX_BACKGROUND_BYTES / images &&
+      flow.uninflated < MAX_UNINFLATED_BYTES / images &&
+      !this.busy(source)
     );
   }
 
   /** The job and its waiting neighbours. A reader's request takes its read-ahead along, but nothing less urgent. */
-  #run(layer: QueuedLayer, job: SpanJob, priority: Priority): SpanJob[] {
+  #run(flow: Flow, layer: QueuedLayer, job: SpanJob, priority: Priority): SpanJob[] {
     if (job.mismatches > 0) return [job]; // a second try goes alone: what was wrong may have been its neighbourhood
     const { spans } = layer;
     const run = [job];
@@ -123,7 +183,7 @@ export class FetchQueue implements JobCarrier {
       other.mismatches === 0 &&
       other.provider === job.provider &&
       other.priority <= limit &&
-      this.#waiting[other.priority]!.has(other);
+      flow.waiting[other.priority]!.has(other);
     /** The next one from `span` on, in steps of 1 or -1: the neighbour, or what lies across a small gap. */
     const next = (span: number, step: 1 | -1): SpanJob | undefined => {
       if (priority !== Priority.prefetch) return layer.job(span);
@@ -145,25 +205,30 @@ export class FetchQueue implements JobCarrier {
     }
   }
 
-  #start(priority: Priority, layer: QueuedLayer, run: readonly SpanJob[]): void {
+  #start(flow: Flow, priority: Priority, layer: QueuedLayer, run: readonly SpanJob[]): void {
     const background = priority !== Priority.demand;
-    this.#active++;
+    flow.active++;
     const bytes = layer.spans.compressedBytes(run[0]!.span, run.at(-1)!.span + 1);
     if (background) {
-      this.#background++;
-      this.#backgroundBytes += bytes;
+      flow.background++;
+      flow.backgroundBytes += bytes;
     }
     for (const job of run) {
-      this.#waiting[job.priority]!.delete(job);
+      flow.waiting[job.priority]!.delete(job);
       job.phase = 'fetching';
       job.carrier = null;
       job.fetchedAs = job.priority;
+      if (job.flow === null) {
+        job.flow = flow;
+        job.fetchedBytes = layer.spans.compressedBytes(job.span, job.span + 1);
+        flow.uninflated += job.fetchedBytes;
+      }
     }
     void layer.fetch(run).finally(() => {
-      this.#active--;
+      flow.active--;
       if (background) {
-        this.#background--;
-        this.#backgroundBytes -= bytes;
+        flow.background--;
+        flow.backgroundBytes -= bytes;
       }
       this.wake();
     });

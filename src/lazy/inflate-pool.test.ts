@@ -22,12 +22,12 @@ test('a pool that is closed ends its threads without terminating them, which Nod
     target: { fd: -1, position: 0, span: 0, generations: new Int32Array(new SharedArrayBuffer(4)) },
   };
   const pool = new InflatePool({ workers: 2 });
-  expect(await pool.run(task, Priority.demand)).toMatchObject({ status: 'bytes' });
-  const running = Array.from({ length: 5 }, () => pool.run(task, Priority.demand));
+  expect(await pool.run(task, Priority.demand, pool)).toMatchObject({ status: 'bytes' });
+  const running = Array.from({ length: 5 }, () => pool.run(task, Priority.demand, pool));
   const results = Promise.allSettled(running);
   await pool.close();
   for (const result of await results) expect(result).toMatchObject({ status: 'rejected', reason: { code: 'ABORTED' } });
-  await expect(pool.run(task, Priority.demand)).rejects.toMatchObject({ code: 'ABORTED' });
+  await expect(pool.run(task, Priority.demand, pool)).rejects.toMatchObject({ code: 'ABORTED' });
   expect(terminate).not.toHaveBeenCalled();
   terminate.mockRestore();
 });

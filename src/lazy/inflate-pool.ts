@@ -2,22 +2,8 @@ import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { ClipError } from '../bytes/index.js';
 import { type Logger, Metrics, silentLogger } from '../metrics/index.js';
-import {
-  PRIORITIES,
-  type Priority,
-  type ResultMessage,
-  type Task,
-  type TaskMessage,
-  type TaskResult,
-  type ToInflate,
-} from './inflate-tasks.js';
-
-interface Pending {
-  readonly id: number;
-  readonly task: Task;
-  readonly resolve: (result: TaskResult) => void;
-  readonly reject: (error: unknown) => void;
-}
+import type { Priority, ResultMessage, Task, TaskMessage, TaskResult, ToInflate } from './inflate-tasks.js';
+import { outputBytes, type Pending, TaskQueue } from './task-queue.js';
 
 interface Member {
   worker: Worker;
@@ -41,16 +27,34 @@ const MAX_WORKERS = 16;
  */
 const AHEAD_BYTES = 1.25 * 1024 * 1024;
 
-function outputBytes(task: Task): number {
-  return task.type === 'end-stream' ? 0 : task.outLength;
+/**
+ * Output that may be under way to memory at a time, because the disk does not take it or a stream's span is whole before it is
+ * written. Two spans of the longest checkpoint distance, 64 MiB; a longer span comes alone.
+ */
+const MAX_MEMORY_OUTPUT = 128 * 1024 * 1024;
+
+/** A stream's decoder lives in one worker, and its tasks come there in order. Only the first that waits is in the queue. */
+interface Stream {
+  member: Member | null;
+  /** Its worker died, and the decoder with it. */
+  lost: boolean;
+  readonly waiting: { readonly pending: Pending; readonly priority: Priority }[];
+  queued: boolean;
+}
+
+function memoryOf(task: Task): number {
+  if (task.type === 'inflate') return task.target.fd < 0 ? task.outLength : 0;
+  return task.type === 'stream' && task.target !== null ? task.outLength : 0;
 }
 
 /** Threads that check, inflate and store spans. The caller's thread only moves buffers. */
 export class InflatePool {
   readonly size: number;
-  readonly #queues: Pending[][] = PRIORITIES.map(() => []);
+  readonly #queue = new TaskQueue();
   readonly #members: Member[] = [];
-  readonly #streams = new Map<number, Member>();
+  readonly #streams = new Map<number, Stream>();
+  /** Output on its way to memory. */
+  #memory = 0;
   readonly #log: Logger;
   readonly #crashes;
   #nextId = 1;
@@ -72,46 +76,47 @@ export class InflatePool {
     while (this.#members.length < this.size && !this.#closed) this.#members.push(this.#spawn());
   }
 
-  /** What the tasks that wait for a worker will make. */
-  get backlogBytes(): number {
-    return this.#queues.reduce((sum, queue) => queue.reduce((bytes, { task }) => bytes + outputBytes(task), sum), 0);
+  /** Output of an image's tasks that wait for a worker. */
+  backlogBytes(owner: object): number {
+    return this.#queue.bytesOf(owner);
   }
 
   /** Tasks that wait for a worker. */
   get backlog(): number {
-    return this.#queues.reduce((sum, queue) => sum + queue.length, 0);
+    return this.#queue.length;
   }
 
   /**
    * Runs a task after all more urgent ones. Bad data is a result, not a rejection.
+   * @param owner the image for which it is done: images take turns
    * @throws ClipError SYSTEM when the worker died over it, ABORTED when the pool was closed.
    */
-  run(task: Task, priority: Priority): Promise<TaskResult> {
+  run(task: Task, priority: Priority, owner: object): Promise<TaskResult> {
     if (this.#closed) return Promise.reject(closedError());
     this.warm();
     return new Promise((resolve, reject) => {
-      const pending: Pending = { id: this.#nextId++, task, resolve, reject };
-      if (task.type === 'stream' || task.type === 'end-stream') this.#assign(this.#streamMember(task), pending);
-      else {
-        this.#queues[priority]!.push(pending);
-        this.#pump();
-      }
+      const pending: Pending = { id: this.#nextId++, task, owner, resolve, reject };
+      if (task.type === 'stream' || task.type === 'end-stream') {
+        const stream = this.#stream(task.stream);
+        stream.waiting.push({ pending, priority });
+        this.#queueNext(stream);
+      } else this.#queue.push(pending, priority);
+      this.#pump();
     });
   }
 
   /** A task that still waits for a worker has become more urgent. */
   raise(task: Task, priority: Priority): void {
-    for (const queue of this.#queues.slice(priority + 1)) {
-      const at = queue.findIndex((pending) => pending.task === task);
-      if (at >= 0) this.#queues[priority]!.push(...queue.splice(at, 1));
-    }
+    this.#queue.raise(task, priority);
   }
 
   /** The threads end by themselves, for the reason that index/lane.ts gives. */
   async close(): Promise<void> {
     this.#closed = true;
     const error = closedError();
-    for (const queue of this.#queues) for (const pending of queue.splice(0)) pending.reject(error);
+    for (const pending of this.#queue.clear()) pending.reject(error);
+    for (const { waiting } of this.#streams.values()) for (const { pending } of waiting) pending.reject(error);
+    this.#streams.clear();
     const members = this.#members.splice(0);
     for (const member of members) {
       for (const pending of member.running.values()) pending.reject(error);
@@ -160,7 +165,7 @@ export class InflatePool {
         this.#finish(member, pending);
         pending.reject(error);
       }
-      for (const [stream, owner] of this.#streams) if (owner === member) this.#streams.delete(stream);
+      for (const stream of this.#streams.values()) stream.lost ||= stream.member === member;
       member.worker = this.#start();
       this.#listen(member);
       this.#pump();
@@ -170,46 +175,83 @@ export class InflatePool {
   #finish(member: Member, pending: Pending): void {
     member.running.delete(pending.id);
     member.load -= outputBytes(pending.task);
+    this.#memory -= memoryOf(pending.task);
     if (member.running.size === 0) member.worker.unref();
   }
 
   #assign(member: Member, pending: Pending): void {
     member.running.set(pending.id, pending);
     member.load += outputBytes(pending.task);
+    this.#memory += memoryOf(pending.task);
     member.worker.ref();
     const message: TaskMessage = { id: pending.id, task: pending.task };
     member.worker.postMessage(message);
   }
 
   #pump(): void {
-    for (const queue of this.#queues) {
-      while (queue.length > 0) {
-        const member = this.#free();
-        if (member === null) return;
-        this.#assign(member, queue.shift()!);
-      }
+    for (;;) {
+      const pending = this.#queue.take((candidate) => this.#fits(candidate));
+      if (pending === null) return;
+      this.#begin(pending);
     }
+  }
+
+  #fits({ task }: Pending): boolean {
+    const stream = this.#streamOf(task);
+    if (stream?.lost) return true; // to be rejected
+    const free = stream?.member ? hasRoom(stream.member) : this.#free() !== null;
+    const memory = memoryOf(task);
+    return free && (memory === 0 || this.#memory === 0 || this.#memory + memory <= MAX_MEMORY_OUTPUT);
+  }
+
+  #begin(pending: Pending): void {
+    const stream = this.#streamOf(pending.task);
+    if (stream === undefined) {
+      this.#assign(this.#free()!, pending);
+      return;
+    }
+    stream.queued = false;
+    if (stream.lost) pending.reject(new ClipError('SYSTEM', 'the inflate worker of a stream died'));
+    else {
+      stream.member ??= this.#free()!;
+      this.#assign(stream.member, pending);
+    }
+    const { task } = pending;
+    if (task.type === 'end-stream') this.#streams.delete(task.stream);
+    else this.#queueNext(stream);
   }
 
   /** The least loaded worker, if it may take one more. */
   #free(): Member | null {
     let best: Member | null = null;
     for (const member of this.#members) if (best === null || member.load < best.load) best = member;
-    return best !== null && (best.running.size === 0 || best.load < AHEAD_BYTES) ? best : null;
+    return best !== null && hasRoom(best) ? best : null;
   }
 
-  /** A stream's decoder lives in one worker from its first span to its end. */
-  #streamMember(task: { type: string; stream: number }): Member {
-    let member = this.#streams.get(task.stream);
-    if (member === undefined) {
-      const used = [...this.#streams.values()];
-      const count = (m: Member): number => used.reduce((n, other) => n + (other === m ? 1 : 0), 0);
-      member = this.#members.reduce((a, b) => (count(b) < count(a) ? b : a));
-      this.#streams.set(task.stream, member);
+  #stream(id: number): Stream {
+    let stream = this.#streams.get(id);
+    if (stream === undefined) {
+      stream = { member: null, lost: false, waiting: [], queued: false };
+      this.#streams.set(id, stream);
     }
-    if (task.type === 'end-stream') this.#streams.delete(task.stream);
-    return member;
+    return stream;
   }
+
+  #streamOf(task: Task): Stream | undefined {
+    return task.type === 'stream' || task.type === 'end-stream' ? this.#streams.get(task.stream) : undefined;
+  }
+
+  #queueNext(stream: Stream): void {
+    if (stream.queued) return;
+    const next = stream.waiting.shift();
+    if (next === undefined) return;
+    stream.queued = true;
+    this.#queue.push(next.pending, next.priority);
+  }
+}
+
+function hasRoom(member: Member): boolean {
+  return member.running.size === 0 || member.load < AHEAD_BYTES;
 }
 
 function closedError(): ClipError {

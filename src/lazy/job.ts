@@ -28,25 +28,36 @@ export class SpanJob {
   phase: 'queued' | 'fetching' | 'inflating' = 'queued';
   /** Null while it cannot be given up: it is being looked up in the content cache, or inflated. */
   carrier: JobCarrier | null = null;
+  /** Compressed bytes that are accounted to its image since it left the queue. */
+  fetchedBytes = 0;
+  /** That account; null: none. */
+  flow: { uninflated: number } | null = null;
+  /** Other images' fetches of the same span, by provider: none is held up by another one's registry. */
+  readonly rivals = new Map<LayerProvider, SpanJob>();
+  /** Why the fetch failed, while rivals go on. */
+  failure: unknown = null;
   /** What an inflate worker was given for it. */
   task: Task | null = null;
   /** Called when a reader begins to wait for it. */
   onUrgent: () => void = () => {};
   #priority: Priority;
+  #answered = false;
   readonly promise: Promise<SpanResult>;
-  resolve!: (result: SpanResult) => void;
-  reject!: (error: unknown) => void;
+  #resolve!: (result: SpanResult) => void;
+  #reject!: (error: unknown) => void;
 
   constructor(
     readonly span: number,
     priority: Priority,
     /** Whose source is asked, and whose checkpoint state is used. */
     public provider: LayerProvider,
+    /** The job whose rival it is. */
+    readonly rivalOf: SpanJob | null = null,
   ) {
     this.#priority = priority;
     this.promise = new Promise((resolve, reject) => {
-      this.resolve = resolve;
-      this.reject = reject;
+      this.#resolve = resolve;
+      this.#reject = reject;
     });
     // A background job may fail with no reader waiting: the failure was counted and logged where it happened.
     this.promise.catch(() => {});
@@ -61,14 +72,31 @@ export class SpanJob {
     if (priority === Priority.demand) this.onUrgent();
   }
 
+  /** Its readers have their answer: what is still under way is of no more use. */
+  get answered(): boolean {
+    return (this.rivalOf ?? this).#answered;
+  }
+
   get wanted(): boolean {
-    return this.waiters > 0 || this.background;
+    return !this.answered && (this.waiters > 0 || this.background);
+  }
+
+  resolve(result: SpanResult): void {
+    this.#answered = true;
+    this.#resolve(result);
+  }
+
+  reject(error: unknown): void {
+    this.#answered = true;
+    this.#reject(error);
   }
 }
 
 /** Gets spans that are not in the cache: each job that is added ends through SpanJobs. */
 export interface SpanFetcher {
   add(job: SpanJob): void;
+  /** The layer is not open for an archive any more. */
+  providerLeft(provider: LayerProvider): void;
   /** The layer is being closed: frees what is held between fetches. */
   close(): void;
 }

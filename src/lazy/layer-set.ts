@@ -35,9 +35,7 @@ export interface OpenLayerOptions extends LayerProvider {
 }
 
 const DEFAULT_MEMORY_BYTES = 64 * 1024 * 1024;
-/** Compressed bytes in flight or waiting for a worker, beyond which nothing is fetched ahead. */
-const MAX_BACKGROUND_BUFFERS = 64 * 1024 * 1024;
-/** Inflated bytes waiting for each worker, likewise: four spans of 2 MiB, or a profile's many small ones, which all come together. */
+/** Inflated bytes of an image waiting for each worker, beyond which nothing is fetched ahead for it: four spans of 2 MiB, or a profile's many small ones, which all come together. */
 const MAX_BACKLOG_BYTES = 8 * 1024 * 1024;
 /** How often the progress of sequential readers is looked at: FUSE workers answer them and send no message. */
 const WATCH_MS = 5;
@@ -59,9 +57,7 @@ export class LayerSet {
       pool,
       buffers,
       counters,
-      queue: new FetchQueue(
-        () => pool.backlogBytes > MAX_BACKLOG_BYTES * pool.size || buffers.inUse > MAX_BACKGROUND_BUFFERS,
-      ),
+      queue: new FetchQueue((source) => pool.backlogBytes(source) > MAX_BACKLOG_BYTES * pool.size),
       memory: new MemoryLru(options.memoryBytes ?? DEFAULT_MEMORY_BYTES),
       log: options.log ?? silentLogger(),
       readahead: options.readahead ?? true,

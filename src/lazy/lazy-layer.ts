@@ -8,11 +8,17 @@ import { Priority } from './inflate-tasks.js';
 import { aborted, type SpanFetcher, type SpanJob, type SpanResult } from './job.js';
 import { RangeFetcher } from './range-fetcher.js';
 import { SpanJobs } from './span-jobs.js';
-import { StreamFetcher } from './stream-fetcher.js';
+import { StreamFetchers } from './stream-fetcher.js';
 import type { LayerProvider, ReadOptions } from './types.js';
 
 /** A span that vanishes between fill and copy (a disk that cannot read back what it took) is filled again this often. */
 const MAX_READ_ATTEMPTS = 3;
+
+/**
+ * A reader that joins another image's fetch waits this long for it; then the span is fetched from the reader's own source, too.
+ * Several round trips to a registry that works, and well below a second.
+ */
+const RIVAL_MS = 250;
 
 /** The uncompressed bytes of one layer, fetched span by span as they are asked for. Made by LayerSet.open. */
 export class LazyLayer {
@@ -30,7 +36,7 @@ export class LazyLayer {
     this.#jobs = new SpanJobs(this.spans, cached, context);
     this.#fetcher =
       table.kind === 'zstd-stream'
-        ? new StreamFetcher(this.#jobs, context, meta.size)
+        ? new StreamFetchers(this.#jobs, context, meta.size)
         : new RangeFetcher(this.#jobs, context, table.kind, meta.size);
     this.readahead = new Readahead(this);
   }
@@ -47,6 +53,7 @@ export class LazyLayer {
   /** True when no provider is left. */
   removeProvider(provider: LayerProvider): boolean {
     this.#jobs.providers.remove(provider);
+    this.#fetcher.providerLeft(provider);
     return this.#jobs.providers.count === 0;
   }
 
@@ -161,7 +168,7 @@ export class LazyLayer {
     const job = this.#jobs.get(span) ?? this.#begin(span, Priority.demand, provider);
     job.waiters++;
     this.#raise(job, Priority.demand);
-    return this.#join(job, interrupt);
+    return this.#join(job, provider, interrupt);
   }
 
   #begin(span: number, priority: Priority, provider: LayerProvider): SpanJob {
@@ -169,6 +176,12 @@ export class LazyLayer {
     if (this.cached.unverified(span)) void this.#jobs.track(this.#check(job));
     else this.#fetcher.add(job);
     return job;
+  }
+
+  /** The other image's registry may be slow, or dead. */
+  #rival(job: SpanJob, provider: LayerProvider): void {
+    const rival = this.#jobs.beginRival(job, provider);
+    if (rival !== null) this.#fetcher.add(rival);
   }
 
   #raise(job: SpanJob, priority: Priority): void {
@@ -187,7 +200,7 @@ export class LazyLayer {
     const target = { fd: shared.fd, position: spans.start(span), span, generations: shared.generations };
     try {
       job.task = { type: 'check', outLength: spans.length(span), crc32: spans.crc32(span), target };
-      const result = await pool.run(job.task, job.priority);
+      const result = await pool.run(job.task, job.priority, job.provider.source);
       job.task = null;
       if (result.status === 'stored') {
         counters.spansChecked.add();
@@ -207,14 +220,16 @@ export class LazyLayer {
   }
 
   /** Waits for a job, or until the read is given up. The job ends with its last reader when it is not wanted otherwise. */
-  async #join(job: SpanJob, interrupt: Interrupt): Promise<SpanResult> {
+  async #join(job: SpanJob, provider: LayerProvider, interrupt: Interrupt): Promise<SpanResult> {
     const { activity } = this.#context;
     activity.beginWait();
+    const rival = job.provider === provider ? null : setTimeout(() => this.#rival(job, provider), RIVAL_MS);
     try {
       const result = await interrupt.race(job.promise);
       noteUse(this.shared, job.span);
       return result;
     } finally {
+      if (rival !== null) clearTimeout(rival);
       activity.endWait();
       job.waiters--;
       this.#jobs.reconsider(job);

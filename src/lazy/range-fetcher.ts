@@ -39,6 +39,8 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
     this.#context.queue.add(this, job);
   }
 
+  providerLeft(): void {}
+
   close(): void {
     // Nothing is held between fetches.
   }
@@ -126,7 +128,7 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
   #elsewhere(job: SpanJob, error: unknown): boolean {
     const { log, counters } = this.#context;
     const { providers } = this.#jobs;
-    if (++job.failures >= Math.min(MAX_SOURCES, providers.count)) return false;
+    if (job.rivalOf !== null || ++job.failures >= Math.min(MAX_SOURCES, providers.count)) return false;
     counters.failovers.add();
     log.warn({ layer: this.spans.digest, span: job.span, error: String(error) }, 'asking another source for a span');
     job.provider = providers.next(job.provider);
@@ -136,6 +138,10 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
   async #inflate(job: SpanJob, compressed: Uint8Array): Promise<void> {
     const { spans } = this;
     const { span } = job;
+    if (job.answered) {
+      this.#jobs.abandon(job);
+      return;
+    }
     job.phase = 'inflating';
     try {
       const target = this.#jobs.target(span, job.priority);
@@ -194,6 +200,6 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
     }
     const whole: InflateTask = { ...task, state: { stored, sha256: this.spans.stateSha256(job.span) } };
     job.task = whole;
-    return this.#context.pool.run(whole, job.priority);
+    return this.#context.pool.run(whole, job.priority, provider.source);
   }
 }

@@ -2,6 +2,7 @@ import type { LayerSpans } from '../spans/index.js';
 import type { Activity } from './activity.js';
 import type { BufferPool } from './buffers.js';
 import type { JobCarrier, SpanJob } from './job.js';
+import { RequestLimit } from './request-limit.js';
 import type { BlobSource } from './types.js';
 
 export interface RangePlan {
@@ -19,6 +20,7 @@ export class RangeRequest implements JobCarrier {
   readonly #plan: RangePlan;
   readonly #abort = new AbortController();
   #delivered = 0;
+  #limit: RequestLimit | null = null;
 
   constructor(plan: RangePlan) {
     this.#plan = plan;
@@ -30,8 +32,9 @@ export class RangeRequest implements JobCarrier {
     return this.#plan.jobs.slice(this.#delivered);
   }
 
+  /** Given up because no reader is left. */
   get aborted(): boolean {
-    return this.#abort.signal.aborted;
+    return this.#abort.signal.aborted && this.#limit?.exceeded !== true;
   }
 
   reconsider(): void {
@@ -49,6 +52,8 @@ export class RangeRequest implements JobCarrier {
       if (--users === 0) buffers.release(buffer);
     };
     let receiving = false;
+    const limit = new RequestLimit(end - start, this.#abort);
+    this.#limit = limit;
     try {
       const bytes = new Uint8Array(buffer, 0, end - start);
       const onBytes = (received: number): Promise<void> | null => {
@@ -69,7 +74,10 @@ export class RangeRequest implements JobCarrier {
         return null;
       };
       await source.fetchInto(spans.digest, start, bytes, { signal: this.#abort.signal, size, onBytes });
+    } catch (error) {
+      throw limit.exceeded ? limit.error(`bytes ${start} to ${end} of layer ${spans.digest}`, error) : error;
     } finally {
+      limit.end();
       if (receiving) activity.endReceiving();
       release();
     }

@@ -40,8 +40,9 @@ export class SpanJobs {
     return this.#jobs.get(span);
   }
 
+  /** With their rivals. */
   all(): SpanJob[] {
-    return [...this.#jobs.values()];
+    return [...this.#jobs.values()].flatMap((job) => [job, ...job.rivals.values()]);
   }
 
   /** The span must have no job. It is held in the cache until the job is settled. */
@@ -52,10 +53,29 @@ export class SpanJobs {
     return job;
   }
 
+  /**
+   * A second fetch of a span, from the source of a reader that has waited for another image's source. The first that
+   * succeeds ends both. Null: there is one already, or none is needed any more.
+   */
+  beginRival(job: SpanJob, provider: LayerProvider): SpanJob | null {
+    if (job.answered || job.phase === 'inflating' || job.provider === provider || job.rivals.has(provider)) return null;
+    const rival = new SpanJob(job.span, Priority.demand, provider, job);
+    rival.background = true;
+    job.rivals.set(provider, rival);
+    this.cached.hold(job.span);
+    this.#context.counters.rivals.add();
+    return rival;
+  }
+
   /** To be called when a job has lost a reader or its background wish. */
   reconsider(job: SpanJob): void {
+    if (job.wanted) return;
+    for (const rival of [...job.rivals.values()]) {
+      rival.background = false;
+      this.reconsider(rival);
+    }
     // One that is being inflated goes on: it is nearly there, and the next reader will want it.
-    if (!job.wanted && this.#jobs.get(job.span) === job) job.carrier?.reconsider(job);
+    job.carrier?.reconsider(job);
   }
 
   /** Where a span's bytes are to go. fd −1: they are not to be cached. */
@@ -154,7 +174,8 @@ export class SpanJobs {
       { layer: digest, span: job.span, detail, attempt: job.mismatches },
       'a span is not what the archive says',
     );
-    if (job.mismatches < Math.max(MAX_MISMATCHES, this.providers.count + 1) && job.wanted) {
+    const again = job.rivalOf === null && job.mismatches < Math.max(MAX_MISMATCHES, this.providers.count + 1);
+    if (again && job.wanted) {
       job.provider = this.providers.next(job.provider);
       return true;
     }
@@ -172,21 +193,41 @@ export class SpanJobs {
     this.settle(job, abandoned(this.spans.name(job.span)));
   }
 
-  /** Ends a job with a result, or with an error for its readers. */
+  /** Ends a job, with a result or an error for its readers. Nothing of it may be under way any more. */
   settle(job: SpanJob, outcome: SpanResult | unknown): void {
-    this.#jobs.delete(job.span);
     this.cached.unhold(job.span);
-    if (outcome === null || outcome instanceof Uint8Array) job.resolve(outcome);
+    this.#context.queue.ended(job);
+    const first = job.rivalOf ?? job;
+    for (const [provider, rival] of first.rivals) if (rival === job) first.rivals.delete(provider);
+    if (first.answered) return;
+    if (outcome === null || outcome instanceof Uint8Array) this.#resolve(first, outcome);
+    else this.#fail(job, first, outcome);
+  }
+
+  #resolve(first: SpanJob, outcome: SpanResult): void {
+    this.#close(first);
+    first.resolve(outcome);
+    for (const other of [first, ...first.rivals.values()]) other.carrier?.reconsider(other);
+  }
+
+  #fail(job: SpanJob, first: SpanJob, error: unknown): void {
+    if (job === first) first.failure = error;
+    // The readers hear of it when no rival is left that may succeed.
+    if (first.failure === null || first.rivals.size > 0) return;
+    this.#close(first);
+    const { counters, log } = this.#context;
+    const { failure } = first;
+    if (failure instanceof ClipError && failure.code === 'ABORTED') counters.abortedSpans.add();
     else {
-      const { counters, log } = this.#context;
-      if (outcome instanceof ClipError && outcome.code === 'ABORTED') counters.abortedSpans.add();
-      else {
-        counters.failedSpans.add();
-        log.error({ layer: this.spans.digest, span: job.span, error: String(outcome) }, 'a span cannot be had');
-      }
-      job.reject(outcome);
+      counters.failedSpans.add();
+      log.error({ layer: this.spans.digest, span: first.span, error: String(failure) }, 'a span cannot be had');
     }
-    this.#context.queue.wake();
+    first.reject(failure);
+  }
+
+  /** From now on the span's next reader begins a new job. */
+  #close(job: SpanJob): void {
+    if (this.#jobs.get(job.span) === job) this.#jobs.delete(job.span);
   }
 
   /** Offers verified compressed bytes that came from the registry to the content cache. */

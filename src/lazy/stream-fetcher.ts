@@ -3,7 +3,9 @@ import type { LayerSpans } from '../spans/index.js';
 import type { LayerContext } from './context.js';
 import { Priority, type StreamTask, type TaskResult } from './inflate-tasks.js';
 import type { JobCarrier, SpanFetcher, SpanJob } from './job.js';
+import { RequestLimit } from './request-limit.js';
 import type { SpanJobs } from './span-jobs.js';
+import type { LayerProvider } from './types.js';
 
 /** One request of a stream; the next leaves when its bytes are in, so the link is never idle for more than a round trip. */
 const MAX_REQUEST_BYTES = 8 * 1024 * 1024;
@@ -13,11 +15,58 @@ const MAX_UNDECODED = 8;
 let nextStream = 1;
 
 /**
- * Spans of a layer that is one zstd frame: they can only be decoded in order. A wanted span is decoded on the way there, and
+ * Spans of a layer that is one zstd frame. All images that share the layer share one decoder, until a reader has to wait for
+ * another image's source: then its own image begins one.
+ */
+export class StreamFetchers implements SpanFetcher {
+  readonly #jobs: SpanJobs;
+  readonly #context: LayerContext;
+  readonly #fetchers = new Map<LayerProvider, StreamFetcher>();
+
+  constructor(
+    jobs: SpanJobs,
+    context: LayerContext,
+    readonly blobSize: number,
+  ) {
+    this.#jobs = jobs;
+    this.#context = context;
+  }
+
+  add(job: SpanJob): void {
+    this.#fetcher(job).add(job);
+  }
+
+  #fetcher(job: SpanJob): StreamFetcher {
+    const own = this.#fetchers.get(job.provider);
+    if (own !== undefined) return own;
+    const all = [...this.#fetchers.values()];
+    const shared = job.rivalOf === null && job.mismatches === 0 ? all.find((fetcher) => fetcher.live) : undefined;
+    if (shared !== undefined) return shared;
+    const again = (other: SpanJob): void => this.add(other);
+    const made = new StreamFetcher(job.provider, this.#jobs, this.#context, this.blobSize, again);
+    this.#fetchers.set(job.provider, made);
+    return made;
+  }
+
+  providerLeft(provider: LayerProvider): void {
+    const fetcher = this.#fetchers.get(provider);
+    // One that is at work for other images goes on, from another source with its next request.
+    if (fetcher?.idle !== true) return;
+    fetcher.close();
+    this.#fetchers.delete(provider);
+  }
+
+  close(): void {
+    for (const fetcher of this.#fetchers.values()) fetcher.close();
+  }
+}
+
+/**
+ * The decoder of a layer that is one zstd frame: spans can only be decoded in order. A wanted span is decoded on the way there, and
  * so is everything before it, which is kept too. A span behind the decoder's position (evicted, or found damaged) makes it
  * start again from the first byte.
  */
-export class StreamFetcher implements SpanFetcher, JobCarrier {
+class StreamFetcher implements JobCarrier {
   readonly #jobs: SpanJobs;
   readonly #context: LayerContext;
   readonly #wanted = new Map<number, SpanJob>();
@@ -33,16 +82,30 @@ export class StreamFetcher implements SpanFetcher, JobCarrier {
   #running = false;
 
   constructor(
+    /** Whose source is asked. */
+    readonly provider: LayerProvider,
     jobs: SpanJobs,
     context: LayerContext,
     readonly blobSize: number,
+    /** Takes a job whose bytes were wrong, to be fetched again. */
+    readonly again: (job: SpanJob) => void,
   ) {
     this.#jobs = jobs;
     this.#context = context;
   }
 
+  /** It has decoded something, or is about to: a span behind its position costs less here than from the layer's start. */
+  get live(): boolean {
+    return this.#stream !== 0 || this.#running;
+  }
+
+  get idle(): boolean {
+    return this.#wanted.size === 0 && !this.#running;
+  }
+
   add(job: SpanJob): void {
     job.phase = 'fetching';
+    job.provider = this.provider;
     job.carrier = this;
     this.#wanted.set(job.span, job);
     job.onUrgent = () => this.#hurry();
@@ -82,6 +145,7 @@ export class StreamFetcher implements SpanFetcher, JobCarrier {
     while (end <= furthest && spans.compressedBytes(first, end + 1) <= MAX_REQUEST_BYTES) end++;
     this.#abort = new AbortController();
     const { signal } = this.#abort;
+    const limit = new RequestLimit(spans.compressedBytes(first, end), this.#abort);
     const undecoded = new Set<Promise<void>>();
     try {
       for await (const { compressed, shared } of this.#pieces(first, end, signal)) {
@@ -97,8 +161,13 @@ export class StreamFetcher implements SpanFetcher, JobCarrier {
       await Promise.allSettled(undecoded);
       this.#end();
       // Readers that joined after the request was given up are served by the next one.
-      if (!signal.aborted) for (const job of this.#wanted.values()) this.#jobs.settle(this.#take(job), error);
+      const outcome = limit.exceeded
+        ? limit.error(`spans ${first} to ${end - 1} of layer ${spans.digest}`, error)
+        : error;
+      if (signal.aborted && !limit.exceeded) return;
+      for (const job of this.#wanted.values()) this.#jobs.settle(this.#take(job), outcome);
     } finally {
+      limit.end();
       this.#abort = null;
     }
   }
@@ -116,7 +185,7 @@ export class StreamFetcher implements SpanFetcher, JobCarrier {
       }
       let stop = span + 1;
       while (stop < end && !found[stop - first]) stop++;
-      const { source } = providers.current(this.#first().provider);
+      const { source } = providers.current(this.provider);
       this.#account(span, stop);
       const range = { start: spans.byteStart(span), end: spans.byteEnd(stop - 1) };
       const body = await source.fetchBlob(spans.digest, range, { signal, size: this.blobSize });
@@ -164,7 +233,7 @@ export class StreamFetcher implements SpanFetcher, JobCarrier {
     cached.hold(span);
     let result: TaskResult;
     try {
-      result = await this.#context.pool.run(task, priority);
+      result = await this.#context.pool.run(task, priority, this.provider.source);
     } catch (error) {
       this.#end();
       throw error;
@@ -187,7 +256,7 @@ export class StreamFetcher implements SpanFetcher, JobCarrier {
       return;
     }
     const victim = this.#take(this.#first());
-    if (this.#jobs.finish(victim, task.target, result)) this.add(victim);
+    if (this.#jobs.finish(victim, task.target, result)) this.again(victim);
   }
 
   #first(): SpanJob {
@@ -211,7 +280,7 @@ export class StreamFetcher implements SpanFetcher, JobCarrier {
     if (this.#stream === 0) return;
     const stream = this.#stream;
     this.#stream = 0;
-    this.#context.pool.run({ type: 'end-stream', stream }, Priority.demand).catch(() => {
+    this.#context.pool.run({ type: 'end-stream', stream }, Priority.demand, this.provider.source).catch(() => {
       // The worker is gone, and the decoder with it.
     });
   }

@@ -65,7 +65,7 @@ async function verifySpan(
   layer.hold(span);
   try {
     const task = { type: 'check', outLength: layer.length(span), crc32: table.crc32[span]!, target } as const;
-    intact = (await pool.run(task, Priority.fill)).status === 'stored';
+    intact = (await pool.run(task, Priority.fill, cache)).status === 'stored';
   } finally {
     layer.unhold(span);
   }

@@ -24,7 +24,7 @@ export { type MountInfo, mountNamespace, parseMountInfo, readMountInfo } from '.
 export { notifySystemd } from './notify.js';
 export { type FileUser, openBeneath, withFilePermissionsOf } from './open-beneath.js';
 export { openInRoot } from './open-in-root.js';
-export { dieWithParent, replaceProcess } from './process.js';
+export { dieWithParent, replaceProcess, threadLives } from './process.js';
 export {
   listenUnix,
   type PeerCredentials,

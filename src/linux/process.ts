@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { check, SystemCallError } from './errno.js';
 import * as flags from './flags.js';
@@ -6,6 +7,22 @@ import * as sys from './syscalls.js';
 /** Lets the kernel send this process `signal` when the thread that started it ends (prctl(2), PR_SET_PDEATHSIG). */
 export function dieWithParent(signal: NodeJS.Signals = 'SIGKILL'): void {
   check(sys.prctl(flags.PR_SET_PDEATHSIG, constants.signals[signal]), 'prctl PR_SET_PDEATHSIG');
+}
+
+/** Whether a thread exists and has not been killed. True in doubt. */
+export function threadLives(thread: number): boolean {
+  try {
+    process.kill(thread, 0);
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== 'ESRCH';
+  }
+  try {
+    const stat = readFileSync(`/proc/${thread}/stat`, 'latin1');
+    const state = stat.charAt(stat.lastIndexOf(')') + 2); // proc_pid_stat(5)
+    return state !== 'Z' && state !== 'X';
+  } catch {
+    return true;
+  }
 }
 
 /**

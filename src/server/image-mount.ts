@@ -79,7 +79,7 @@ export class ImageMount {
   }
 
   miss(miss: ReadMiss): void {
-    this.reads.start(miss.unique, miss.nid, miss.offset, miss.size);
+    this.reads.start(miss.unique, miss.nid, miss.offset, miss.size, miss.thread);
   }
 
   #map(nid: number, offset: number, size: number): Piece[] {

@@ -2,7 +2,7 @@ import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ClipError } from '../bytes/index.js';
 import type { FileHint, LayerPiece } from '../lazy/index.js';
-import { Errno } from '../linux/index.js';
+import { Errno, threadLives } from '../linux/index.js';
 import type { Logger } from '../metrics/index.js';
 import { mayPass } from '../oci/index.js';
 import type { ReadJournal } from '../wire/index.js';
@@ -39,6 +39,9 @@ interface Pending {
   readonly nid: number;
   readonly offset: number;
   readonly size: number;
+  /** The thread that reads; 0: not known. */
+  readonly thread: number;
+  readonly started: number;
   readonly abort: AbortController;
   timer: NodeJS.Timeout | null;
   answered: boolean;
@@ -58,6 +61,9 @@ interface Expired {
  * time is over. That comes within a moment; what comes later is another read, and tries again.
  */
 const REPEAT_MS = 100;
+
+/** How often it is looked whether the readers of reads that take long still live. */
+const DEAD_POLL_MS = 1_000;
 
 /** Between tries of a read whose registry is away: doubled from the one to the other. */
 const FIRST_PAUSE_MS = 100;
@@ -88,6 +94,7 @@ export class Reads {
   readonly #waiting: Pending[] = [];
   #expired: Expired[] = [];
   #running = 0;
+  #watch: NodeJS.Timeout | null = null;
   /** When each cause was last logged: a dead registry would otherwise write a line a read. */
   readonly #logged = new Map<string, number>();
 
@@ -100,7 +107,7 @@ export class Reads {
     return this.#pending.size;
   }
 
-  start(unique: bigint, nid: number, offset: number, size: number): void {
+  start(unique: bigint, nid: number, offset: number, size: number, thread = 0): void {
     if (this.#expired.length > 0 && this.#repeats(nid, offset, size)) {
       this.counters.reads++;
       this.#source.replyError(unique, Errno.EIO);
@@ -109,11 +116,13 @@ export class Reads {
     const abort = new AbortController();
     // One listener per extent of the file, of which a read may touch hundreds.
     setMaxListeners(0, abort.signal);
-    const pending: Pending = { unique, nid, offset, size, abort, timer: null, answered: false };
+    const started = performance.now();
+    const pending: Pending = { unique, nid, offset, size, thread, started, abort, timer: null, answered: false };
     this.#pending.set(unique, pending);
     this.#source.journal?.begin({ unique, nid, offset, size });
     this.counters.reads++;
     pending.timer = setTimeout(() => this.#timeOut(pending), this.#source.readTimeoutMs);
+    this.#watch ??= setInterval(() => this.#dropDead(), DEAD_POLL_MS).unref();
     if (this.#running < MAX_READS) void this.#run(pending);
     else {
       this.counters.queued++;
@@ -140,6 +149,7 @@ export class Reads {
       pending.abort.abort();
     }
     this.#waiting.length = 0;
+    this.#dropDead();
   }
 
   /** Resolves when no fetch is running, which after `abandon` is at once or nearly so. */
@@ -163,6 +173,22 @@ export class Reads {
     );
     read?.repeated.add(offset);
     return read !== undefined;
+  }
+
+  /**
+   * Ends the reads whose reader is gone. The kernel sends no INTERRUPT for them: a reader waits for pages, and the requests
+   * that fill the page cache belong to no process. Another process that waits for the same page asks for it again.
+   */
+  #dropDead(): void {
+    const before = performance.now() - DEAD_POLL_MS;
+    for (const pending of [...this.#pending.values()]) {
+      if (pending.thread === 0 || pending.started > before || threadLives(pending.thread)) continue;
+      this.counters.interrupted++;
+      this.#fail(pending, Errno.EINTR);
+    }
+    if (this.#pending.size > 0 || this.#watch === null) return;
+    clearInterval(this.#watch);
+    this.#watch = null;
   }
 
   #timeOut(pending: Pending): void {
