@@ -1,8 +1,8 @@
 import type { MemberTrailer } from '../gzip/index.js';
 
 /**
- * What one thread tells the other of a stretch of a layer, in the order in which it happened: a flat list of numbers, each
- * kind followed by its own. Plain numbers are what postMessage copies fastest.
+ * The decode worker's report on a part of a layer, in the order of the stream: a flat list of numbers, where each kind is followed
+ * by its values. postMessage copies plain numbers fastest.
  */
 export type Journal = readonly number[];
 
@@ -15,12 +15,12 @@ enum Kind {
   Member,
 }
 
-/** In the place of a CRC-32: whoever reads the bytes is to take it. */
+/** In the place of a CRC-32: the reader of the bytes computes it. */
 export const NOT_SUMMED = -1;
 
 export class JournalWriter {
   #records: number[] = [];
-  /** Where the last record may grow, if its bytes are not summed: their end, and the index of their length. */
+  /** The last record may grow if its bytes are not summed: their end, and the index of their length. */
   #outputEnd = -1;
   #lengthAt = 0;
 

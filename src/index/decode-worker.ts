@@ -19,8 +19,8 @@ import { type DecodeSink, type LayerDecoder, PlainDecoder, type RawState } from 
 import { ZstdDecoder } from './zstd-decoder.js';
 
 /**
- * Nothing but decoding: slots in, the tar out into buffers that the digest worker reads where they are, with a journal of what
- * there is to know of it. This is the longest job in an index build, so whatever another thread can do, it does.
+ * Decodes slots into buffers, which the digest worker reads in place, and reports in a journal. Decoding is the longest job of an
+ * index build, so this thread leaves everything else to others.
  */
 export interface DecodeWorkerData extends LaneShared {
   readonly digests: MessagePort;
@@ -30,8 +30,8 @@ const { memory, done, digests } = workerData as DecodeWorkerData;
 const buffers = new KernelMemory(LANE_SHAPE, memory);
 const { outBuffers } = LANE_SHAPE;
 /**
- * The digest worker is behind when it has so many messages before it: then this one takes the CRC of what it has just decoded,
- * for less than half of what it takes where the bytes must come from another core's cache.
+ * With this many unread messages the digest worker is behind. This thread then computes the CRC of the bytes it has just decoded:
+ * in its own cache that takes less than half the time.
  */
 const BEHIND = 5;
 
@@ -39,10 +39,10 @@ class Output implements DecodeSink {
   readonly #journal = new JournalWriter();
   #states: RawState[] = [];
   #posted = 0;
-  /** The buffer being filled; of each, the message that told of its last bytes. */
+  /** The buffer being filled, and for each buffer the number of the message with its last bytes. */
   #buffer = 0;
   readonly #told = new Array<number>(outBuffers).fill(0);
-  /** Of output that is not decoded in place. */
+  /** The end of the output that is copied into the buffer, if it is not decoded in place. */
   #copied = buffers.outStart(0);
 
   output(view: Uint8Array): void {
@@ -155,7 +155,7 @@ function take(message: LayerJob | ChunkMessage): void {
 parentPort!.on('message', (message: ToDecode) => {
   if (message.type === 'close' || isClosed({ memory, done })) {
     parentPort!.close();
-    digests.close(); // with which the digest worker ends, too
+    digests.close(); // this ends the digest worker, too
     return;
   }
   try {

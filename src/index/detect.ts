@@ -11,8 +11,8 @@ function startsWith(bytes: Uint8Array, magic: readonly number[]): boolean {
 }
 
 /**
- * A tar header has a right checksum (POSIX ustar: the sum of its bytes, the checksum field taken as blanks; old tars summed
- * signed chars), or is the zero block that ends an empty archive.
+ * A tar header has a correct checksum (POSIX ustar: the sum of its bytes, with blanks in the checksum field; old tars summed signed
+ * chars), or is the zero block that ends an empty archive.
  */
 function isTarHeader(block: Uint8Array): boolean {
   if (block.length < DETECT_BYTES) return false;
@@ -29,7 +29,7 @@ function isTarHeader(block: Uint8Array): boolean {
 }
 
 /**
- * Decides by magic bytes: media types lie. `head` is the blob's beginning, DETECT_BYTES or the whole of it.
+ * Decides by magic bytes, since media types may be wrong. `head` is the blob's beginning, DETECT_BYTES or the whole of it.
  * Throws FormatError naming `what` when it is neither tar nor a compression that layers have.
  */
 export function detectEncoding(head: Uint8Array, what: string): Encoding {

@@ -13,7 +13,7 @@ import {
 } from './lane-protocol.js';
 import { LayerDigester } from './layer-digester.js';
 
-/** Beside each decode worker: everything that takes reading the bytes, compressed or not, but not decoding them. */
+/** The partner of a decode worker: does all work that reads the bytes, compressed or not, without decoding them. */
 export interface DigestWorkerData extends LaneShared {
   readonly decoded: MessagePort;
 }
@@ -21,7 +21,7 @@ export interface DigestWorkerData extends LaneShared {
 const { memory, done, decoded } = workerData as DigestWorkerData;
 const buffers = new KernelMemory(LANE_SHAPE, memory);
 let digester!: LayerDigester;
-/** After a failure nothing else is told. */
+/** After a failure nothing more is reported. */
 let failed = false;
 
 const reader: JournalReader = {

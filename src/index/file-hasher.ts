@@ -9,7 +9,7 @@ import type { FileDigests } from './lane-protocol.js';
 const MAX_HASHED_HOLES = 4 * 1024 * 1024 * 1024;
 const ZEROS = new Uint8Array(256 * 1024);
 
-/** Counts the zeros that holes may still cost. */
+/** Counts the zeros of holes that may still be hashed. */
 export class HoleBudget {
   #left = MAX_HASHED_HOLES;
 
@@ -30,7 +30,7 @@ export class FileHasher {
   readonly #entries: EntryColumns;
   #entry = -1;
   #hash: Hash | null = null;
-  /** Bytes of the file hashed so far, holes included; and of its stored bytes. */
+  /** Bytes of the file hashed so far, holes included, and the stored bytes among them. */
   #position = 0;
   #stored = 0;
   #extents: Float64Array | null = null;
@@ -44,7 +44,7 @@ export class FileHasher {
     this.#entries = entries;
   }
 
-  /** Files without a digest, for their holes. */
+  /** Files that get no digest because of their holes. */
   get skipped(): number {
     return this.#skipped;
   }

@@ -6,8 +6,8 @@ import { HoleBudget, updateZeros } from './file-hasher.js';
 import type { FileDigests } from './lane-protocol.js';
 
 /**
- * From digests by place in a layer to digests by nid. The tree says where each file begins, and no two files that store
- * anything begin at the same place.
+ * Turns digests by place in a layer into digests by nid. The tree has the place of each file, and no two files with stored data
+ * begin at the same place.
  */
 export function fileHashes(
   tree: Uint8Array,

@@ -33,7 +33,7 @@ export class GzipDecoder implements LayerDecoder {
 
   finish(): DecodedLayer {
     const { compressedSize, layerSize, warnings } = this.#indexer.finish();
-    // A boundary without a checkpoint is the output's end already; what follows it (end of block, trailer) is no span's.
+    // A boundary without a checkpoint is the output's end. The bytes behind it (end of block, trailer) belong to no span.
     if (layerSize > this.#lastBoundary) this.#boundary(layerSize, compressedSize * 8);
     return { kind: 'gzip', warnings };
   }

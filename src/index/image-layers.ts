@@ -12,12 +12,12 @@ import type { FileDigests } from './lane-protocol.js';
  * 300 MB that indexing may take.
  */
 const MAX_LANES = 4;
-/** Decoding and digesting a layer keep about a core each busy: more lanes would only share them. */
+/** Decoding and digesting a layer keep about one core each busy: more lanes would only share them. */
 const CORES_PER_LANE = 2;
 
 export interface LayerProgress {
   readonly digest: string;
-  /** Compressed bytes that are decoded and hashed, and all there are. */
+  /** Compressed bytes that are decoded and hashed, and all of the layer. */
   readonly done: number;
   readonly total: number;
   /** Bytes per second since the layer's first byte. */
@@ -35,7 +35,7 @@ export interface IndexedLayer {
 
 export interface LayerIndexing {
   readonly spanBytes: number;
-  /** Offsets at which to cut a layer in place of every `spanBytes`, by digest. */
+  /** By digest: offsets at which to cut a layer, instead of every `spanBytes`. */
   readonly cuts: ReadonlyMap<string, Float64Array> | undefined;
   readonly hashes: boolean;
   readonly signal: AbortSignal | undefined;
@@ -43,7 +43,7 @@ export interface LayerIndexing {
   readonly onWarning: (warning: string) => void;
 }
 
-/** Reads a layer's blob. A foreign one is read like any other where the registry has it. */
+/** Reads a layer's blob. A foreign layer is read like any other if the registry has it. */
 async function scan(
   source: ImageSource,
   { digest, size, mediaType }: LayerDescriptor,
@@ -54,14 +54,14 @@ async function scan(
     await source.scanBlob(digest, size, target, { signal });
   } catch (error) {
     if (!(error instanceof ClipError) || error.code !== 'NOT_FOUND' || !isForeignLayer(mediaType)) throw error;
-    throw new ClipError('NOT_FOUND', `layer ${digest} is a foreign one (${mediaType}), and not kept with the image`, {
+    throw new ClipError('NOT_FOUND', `layer ${digest} is foreign (${mediaType}) and not stored with the image`, {
       cause: error,
-      hint: 'push the image with its base in full (Docker: allow-nondistributable-artifacts)',
+      hint: 'push the image with all layers of its base (Docker: allow-nondistributable-artifacts)',
     });
   }
 }
 
-/** Sends one layer through a lane: `fed` as Lane.index has it. */
+/** Sends one layer through a lane. `fed` is that of Lane.index. */
 function indexLayer(
   lane: Lane,
   source: ImageSource,
@@ -84,11 +84,11 @@ function indexLayer(
   return { fed, indexed: result.then((found) => checked(layer, found, options.onWarning)) };
 }
 
-/** The result, once its digests are those that manifest and config name. */
+/** The result, after its digests were compared with those in manifest and config. */
 function checked(layer: LayerDescriptor, result: LaneResult, onWarning: (warning: string) => void): IndexedLayer {
   const { digest } = layer;
   if (digestText(result.blobSha256) !== digest) {
-    throw new ClipError('DIGEST_MISMATCH', `layer ${digest}: the bytes that came do not have this digest`, {
+    throw new ClipError('DIGEST_MISMATCH', `layer ${digest}: the received bytes do not have this digest`, {
       hint: 'the registry, a proxy or the disk altered the layer: push it again, or index from another source',
     });
   }
@@ -96,9 +96,9 @@ function checked(layer: LayerDescriptor, result: LaneResult, onWarning: (warning
     if (digestText(result.diffSha256) !== layer.diffId) {
       throw new ClipError(
         'DIGEST_MISMATCH',
-        `layer ${digest}: its tar does not have the digest ${layer.diffId} that the config says`,
+        `layer ${digest}: its tar does not have the digest ${layer.diffId} of the config`,
         {
-          hint: 'the image was put together wrongly: build and push it again',
+          hint: 'layer and config do not belong together: build and push the image again',
         },
       );
     }
@@ -126,8 +126,8 @@ function checked(layer: LayerDescriptor, result: LaneResult, onWarning: (warning
 }
 
 /**
- * Indexes the distinct ones of `layers` side by side, the largest first, as many at once as the cores are good for. Gives them
- * by digest, as they come, to `onLayer`. `lanes` grows; closing them, after a failure too, is the caller's.
+ * Indexes the distinct layers side by side, the largest first, as many at once as there are cores for. Passes each with its digest to
+ * `onLayer` when it is done. Adds to `lanes`; the caller closes them, also after a failure.
  */
 export async function indexLayers(
   lanes: Lane[],
@@ -147,7 +147,7 @@ export async function indexLayers(
       const { digest } = layer;
       const { fed, indexed } = indexLayer(lane, source, layer, options);
       const result = indexed.then((found) => onLayer(digest, found));
-      result.catch(() => {}); // told below, unless feeding fails first
+      result.catch(() => {}); // reported below, unless feeding fails first
       results.push(result);
       await fed;
     }

@@ -7,9 +7,9 @@ import type { Journal } from './decode-journal.js';
 import type { DecodedLayer, RawState } from './layer-decoder.js';
 
 /**
- * What the threads of a lane share. Compressed bytes come off the socket into slots, and are decoded and hashed where they
- * are: eight, so that neither the network nor the decoder waits for the other's scheduling. The tar is read where it was
- * inflated: enough of it that the reading thread is never waited for while it does something else for a moment.
+ * The memory that the threads of a lane share. Compressed bytes come from the socket into slots, and are decoded and hashed in place.
+ * Eight slots keep network and decoder from waiting for each other's scheduling. The tar is read in its buffers: eight keep the
+ * decoder from waiting for a reader that is busy for a moment.
  */
 export const LANE_SHAPE: KernelShape = {
   outBuffers: 8,
@@ -20,11 +20,11 @@ export const LANE_SHAPE: KernelShape = {
 
 export interface LaneShared {
   readonly memory: LinearMemory;
-  /** One counter: `decoded` messages that the digest worker has done with, so that their output may be written over. */
+  /** One counter: `decoded` messages that the digest worker has processed. Their output may be overwritten. */
   readonly done: Int32Array<SharedArrayBuffer>;
 }
 
-/** More messages than there ever are. Added to `done` when the lane is closed: whatever is waited for has then been done. */
+/** More messages than a lane ever has. Added to `done` when the lane is closed, which ends every wait. */
 const CLOSED = 2 ** 30;
 
 export function closeLane({ done }: LaneShared): void {
@@ -42,7 +42,7 @@ export interface LayerJob {
   readonly blobBytes: number;
   readonly spanBytes: number;
   readonly cuts: Float64Array | null;
-  /** Also take the digest of the tar and of each file. */
+  /** Also compute the digest of the tar and of each file. */
   readonly hashes: boolean;
 }
 
@@ -53,7 +53,7 @@ export interface ChunkMessage {
   readonly last: boolean;
 }
 
-/** Says no more than that the lane is closed, which `isClosed` says to who is at work: for who waits for a message. */
+/** Wakes a thread that waits for messages when the lane is closed. A thread at work sees that by `isClosed`. */
 export interface CloseMessage {
   readonly type: 'close';
 }
@@ -61,12 +61,12 @@ export interface CloseMessage {
 /** Main thread → decode worker. */
 export type ToDecode = LayerJob | ChunkMessage | CloseMessage;
 
-/** What has been decoded since the last one. */
+/** The output decoded since the last message. */
 export interface DecodedMessage {
   readonly type: 'decoded';
   readonly journal: Journal;
   readonly states: readonly RawState[];
-  /** A slot that is decoded to its end, with its length, or null. */
+  /** A slot that is fully decoded, with its length, or null. */
   readonly slot: { readonly index: number; readonly length: number } | null;
 }
 
@@ -74,7 +74,7 @@ export interface EndMessage extends DecodedLayer {
   readonly type: 'end';
 }
 
-/** Decode worker → digest worker, in the order of the stream: so the first error of a layer is the one that is told. */
+/** Decode worker → digest worker, in the order of the stream: so the first error of a layer is the reported one. */
 export type ToDigest = LayerJob | DecodedMessage | EndMessage | Failure;
 
 /** SHA-256 of regular files, by the layer offset at which each file's data begins. */
@@ -91,11 +91,11 @@ export interface LayerResult {
   readonly blobSha256: Uint8Array;
   readonly entries: EntryTransfer;
   readonly warnings: readonly string[];
-  /** With hashes. */
+  /** Null without hashes. */
   readonly diffSha256: Uint8Array | null;
   readonly files: FileDigests | null;
   readonly references: LayerReferences;
-  /** The rest of them. */
+  /** The imports since the last `slot-free` message. */
   readonly imports: string;
 }
 
@@ -103,7 +103,7 @@ export interface SlotFree {
   readonly type: 'slot-free';
   readonly slot: number;
   readonly length: number;
-  /** What has been found since the last one, for `readImports`: a message of its own would wake the main thread once more. */
+  /** The imports since the last message, for `readImports`. A message of their own would wake the main thread once more. */
   readonly imports: string;
 }
 
@@ -135,10 +135,10 @@ export function toPlainError(error: unknown): PlainError {
   };
 }
 
-/** Codecs know what is wrong with the bytes, not where they come from. */
+/** Codecs know the fault of the bytes, not their origin. */
 const BAD_LAYER_HINT = 'the layer is damaged or was written wrongly: push the image again, or build it again';
 
-/** The error again, with the layer it is about named first. */
+/** Restores the error and puts the layer's name in front. */
 export function fromPlainError(plain: PlainError, layer: string): Error {
   const { hint } = plain;
   if (plain.format !== null) {

@@ -29,22 +29,22 @@ interface Active {
 }
 
 /**
- * Two threads and their shared memory that index one layer after the other: the decode worker inflates, the digest worker
- * takes all the sums and reads the tar. After a failure a lane is of no more use.
+ * Two threads with shared memory, which index one layer after the other: the decode worker inflates, the digest worker computes all
+ * sums and reads the tar. After a failure a lane can only be closed.
  */
 export class Lane {
   readonly #buffers = KernelMemory.make(LANE_SHAPE, true);
   readonly #decode: Worker;
   readonly #digest: Worker;
   readonly #free: number[] = Array.from({ length: LANE_SHAPE.inSlots }, (_, i) => i);
-  /** Layers whose results are to come, in their order. */
+  /** Layers without a result yet, in their order. */
   readonly #active: Active[] = [];
   readonly #shared: LaneShared;
   readonly #ended: Promise<unknown>;
   readonly #failed: Promise<never>;
   #fail!: (error: Error) => void;
   #failure: Error | null = null;
-  /** The slot being filled, how far, and the one to be filled next: only without it must the source wait. */
+  /** The slot being filled, its fill, and the next slot: the source waits only if there is no next one. */
   #slot: number;
   #fill = 0;
   #spare: number | null;
@@ -58,7 +58,7 @@ export class Lane {
         this.#wake?.();
       };
     });
-    this.#failed.catch(() => {}); // told by feed() and index()
+    this.#failed.catch(() => {}); // reported by feed() and index()
     const { port1, port2 } = new MessageChannel();
     this.#shared = {
       memory: this.#buffers.memory,
@@ -116,7 +116,7 @@ export class Lane {
     },
   };
 
-  /** Gives the slot at hand to the decoder. Returns when there will be a spare one again, unless there is. */
+  /** Gives the current slot to the decoder. Returns null if there is a next slot, else a promise of one. */
   #send(last: boolean): Promise<void> | null {
     const message: ChunkMessage = { type: 'chunk', slot: this.#slot, length: this.#fill, last };
     this.#tell(message);
@@ -137,9 +137,9 @@ export class Lane {
   }
 
   /**
-   * Indexes one layer, whose bytes `read` puts where it is told. `fed` resolves when all of them are on their way, and the next
-   * layer's may follow; `result` when they are indexed. Either rejects with what the blob or a thread did wrong; the layer's
-   * digest is for the caller to check. `onDone` is told of compressed bytes that are decoded and hashed.
+   * Indexes one layer, whose bytes `read` writes to the given target. `fed` resolves when all bytes are on their way and the next
+   * layer may follow, `result` when they are indexed. Both reject with a fault of the blob or of a thread. The caller checks the
+   * layer's digest. `onDone` gets the number of compressed bytes that were decoded and hashed.
    */
   index(
     job: LayerJob,
@@ -162,8 +162,8 @@ export class Lane {
   }
 
   /**
-   * The threads end by themselves, with the buffer they are at. Node 20 aborts the whole process when `terminate()` meets a
-   * thread between the making of a zlib stream and its set-up (node_zlib.cc: "close before init").
+   * The threads end by themselves after their current buffer. `terminate()` is not used: Node 20 aborts the whole process if it hits a
+   * thread between the creation of a zlib stream and its set-up (node_zlib.cc: "close before init").
    */
   async close(): Promise<void> {
     this.#fail(new ClipError('ABORTED', 'indexing was ended'));
@@ -178,5 +178,5 @@ export function digestText(sha256: Uint8Array): string {
   return `sha256:${toHex(sha256)}`;
 }
 
-// A slot holds more than detection wants to see at once, and only a blob's last slot may be shorter.
-if (LANE_SHAPE.inBytes < DETECT_BYTES) throw new RangeError('slots are too small to tell a tar by');
+// Detection sees the first slot only, and only a blob's last slot may be shorter than this.
+if (LANE_SHAPE.inBytes < DETECT_BYTES) throw new RangeError('slots are too small to detect a tar');

@@ -7,19 +7,19 @@ export interface RawState {
   readonly window: Uint8Array;
 }
 
-/** What comes out of a blob, in its order. */
+/** Receives the output of a decoder, in the order of the blob. */
 export interface DecodeSink {
-  /** The next bytes of the tar: valid during the call, unless they lie in memory that the sink knows. */
+  /** The next bytes of the tar. Valid during the call only, unless they lie in memory that the sink owns. */
   output(view: Uint8Array): void;
-  /** Where a span begins, and the one before it ends: told before more than some KiB beyond it are pushed. */
+  /** The end of a span and start of the next one. Called before more than some KiB beyond it are pushed. */
   boundary(layerOffset: number, bitOffset: number): void;
   /** Checkpoint states of spans 1, 2, 3 … in order; span 0 never needs one. */
   state(state: RawState): void;
-  /** The end of a gzip member, for who has summed its output. */
+  /** The end of a gzip member, with the sums of its output. */
   member(trailer: MemberTrailer): void;
 }
 
-/** What is known of a layer once it is decoded. */
+/** The facts about a layer that are known only when it is decoded. */
 export interface DecodedLayer {
   readonly kind: LayerKind;
   readonly warnings: readonly string[];
@@ -32,7 +32,7 @@ export interface LayerDecoder {
   finish(): DecodedLayer;
 }
 
-/** Where a layer's spans are to end. */
+/** The rules for the ends of a layer's spans. */
 export interface SpanRules {
   /** Bytes of the tar in each. */
   readonly spanBytes: number;
@@ -41,7 +41,7 @@ export interface SpanRules {
   readonly blobBytes: number;
 }
 
-/** Where spans of an uncompressed layer end: every `spanBytes`, or at `cuts`, and none is shorter than a span may be. */
+/** The ends of spans in an uncompressed layer: every `spanBytes`, or at `cuts`. No span is shorter than MIN_SPAN_BYTES. */
 class SpanSplitter {
   readonly #rules: SpanRules;
   #cut = 0;

@@ -15,8 +15,8 @@ import type { DecodedLayer, RawState } from './layer-decoder.js';
 import { SpanHasher } from './span-hasher.js';
 
 /**
- * All that an archive says of a layer, from its blob's bytes and from what a decoder made of them: digests, sums, and what the
- * tar's headers say. Pure: no threads, no I/O.
+ * Makes the archive's record of a layer from the bytes of its blob and the output of a decoder: digests, sums, and the entries of the
+ * tar. Pure: no threads, no I/O.
  */
 export class LayerDigester {
   readonly #hasher = new SpanHasher();
@@ -32,7 +32,7 @@ export class LayerDigester {
   readonly #imports = new ImportLog();
   readonly #diff: Hash | null;
 
-  /** @param hashes  also take the digest of the tar and of each file */
+  /** @param hashes  also compute the digest of the tar and of each file */
   constructor(hashes: boolean) {
     const entries = this.#entries;
     const files = hashes ? new FileHasher(entries) : null;
@@ -72,12 +72,12 @@ export class LayerDigester {
     this.#states.push(encodeCheckpointState(header, window));
   }
 
-  /** The next bytes of the blob, once what was decoded from them has been told. */
+  /** The next bytes of the blob. Their output must have been given before. */
   blob(bytes: Uint8Array): void {
     this.#hasher.push(bytes);
   }
 
-  /** What the Python modules since the last call import: for `readImports`. */
+  /** The imports of Python modules since the last call, for `readImports`. */
   takeImports(): string {
     return this.#imports.take();
   }

@@ -4,12 +4,12 @@ import { access, open, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { ClipError } from '../bytes/index.js';
 
-/** What keeps a file from being written, and what to do about it. */
+/** By errno: the reason why a file cannot be written, and the remedy. */
 const REASONS: Readonly<Record<string, readonly [why: string, hint?: string]>> = {
   ENOENT: ['its directory does not exist'],
-  ENOTDIR: ['what should be its directory is a file', 'give a path in a directory'],
-  ENOSPC: ['the disk is full', 'free some of it, or give a path on another disk'],
-  EROFS: ['the file system is read-only', 'give a path on another one'],
+  ENOTDIR: ['a part of its path is a file, not a directory', 'give a path in a directory'],
+  ENOSPC: ['the disk is full', 'free space, or give a path on another disk'],
+  EROFS: ['the file system is read-only', 'give a path on another file system'],
   EACCES: ['permission denied', 'give a path in a directory that you may write to'],
 };
 
@@ -21,12 +21,12 @@ function systemError(path: string, cause: unknown): ClipError {
   return new ClipError(kind, `cannot write ${path}: ${why}`, { cause, hint });
 }
 
-/** Says at once what would otherwise be found out after minutes of work. */
+/** Finds out before minutes of work whether the file can be written. */
 export async function checkWritable(path: string): Promise<void> {
   // An unset variable in a script, most likely.
   if (path === '') throw new ClipError('USAGE', 'the path of the archive to write is empty', { hint: 'give a file' });
   try {
-    // The slash: a file in the directory's place is ENOTDIR.
+    // With the slash, a file in the place of the directory gives ENOTDIR.
     await access(`${dirname(path)}/`, constants.W_OK);
   } catch (cause) {
     throw systemError(path, cause);
@@ -40,8 +40,8 @@ export async function checkWritable(path: string): Promise<void> {
 }
 
 /**
- * Writes a file that appears whole or not at all: under a temporary name beside it, synced, then renamed. Whatever goes wrong,
- * the temporary file goes away and `path` is as before.
+ * Writes a file that appears whole or not at all: under a temporary name beside it, synced, then renamed. After a failure the
+ * temporary file is removed and `path` is unchanged.
  */
 export async function writeFileByRename(
   path: string,
@@ -62,7 +62,7 @@ export async function writeFileByRename(
     signal?.throwIfAborted();
     await rename(temporary, path);
   } catch (cause) {
-    await rm(temporary, { force: true }).catch(() => {}); // the first error is the one to tell
+    await rm(temporary, { force: true }).catch(() => {}); // the first error is reported
     if (signal?.aborted) throw cause;
     throw systemError(path, cause);
   }

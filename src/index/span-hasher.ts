@@ -1,8 +1,8 @@
 import { createHash, type Hash } from 'node:crypto';
 
 /**
- * How far behind the reader of the stream its digests are taken. A boundary is announced while the bytes that hold it are
- * decoded, and a decoder holds back at most one deflate block header (286 bytes) for want of input: far less than this.
+ * The digests are computed this many bytes behind the end of the stream. A boundary is announced while its bytes are decoded, and a
+ * decoder that waits for input holds back at most one deflate block header (286 bytes): far less than this.
  */
 const LAG = 64 * 1024;
 
@@ -15,15 +15,15 @@ const LAG = 64 * 1024;
 export class SpanHasher {
   readonly #blob = createHash('sha256');
   readonly #digests: Uint8Array[] = [];
-  /** Bits, of boundaries not yet passed. */
+  /** Bit offsets of the boundaries ahead. */
   readonly #ahead: number[] = [];
-  /** The digest of the span at hand, and the byte behind what it has seen. */
+  /** The digest of the current span, and the offset behind the bytes in it. */
   #span: Hash | null = null;
   #position = 0;
-  /** Pushed, but not yet part of a span's digest. */
+  /** Pushed bytes that are not in a span's digest yet. */
   #tail = new Uint8Array(0);
 
-  /** The bit where a span starts, and where the one before it ends. */
+  /** Announces a boundary: the bit at which a span ends and the next one starts. */
   boundary(bits: number): void {
     if (Math.floor(bits / 8) < this.#position) {
       throw new RangeError(`boundary at bit ${bits} announced after byte ${this.#position} was hashed`);
@@ -31,7 +31,7 @@ export class SpanHasher {
     this.#ahead.push(bits);
   }
 
-  /** The next bytes of the blob. They are not kept, except for a copy of the last few. */
+  /** Takes the next bytes of the blob. Keeps none, except for a copy of the last few. */
   push(bytes: Uint8Array): void {
     this.#blob.update(bytes);
     if (bytes.length < LAG) {
@@ -44,7 +44,7 @@ export class SpanHasher {
     } else {
       this.#hash(this.#tail);
       this.#hash(bytes.subarray(0, bytes.length - LAG));
-      // Not slice(): of a Buffer that is a view, and of shared memory it is shared.
+      // Not slice(): that of a Buffer is a view, and that of shared memory is shared.
       this.#tail = new Uint8Array(LAG);
       this.#tail.set(bytes.subarray(bytes.length - LAG));
     }
@@ -57,7 +57,7 @@ export class SpanHasher {
     while (this.#ahead.length > 0) {
       const bits = this.#ahead[0]!;
       const [first, last] = [Math.floor(bits / 8), Math.ceil(bits / 8)];
-      // A boundary inside a byte waits until that byte is here: it is hashed twice.
+      // A boundary inside a byte waits for that byte, which is hashed twice.
       if (last > end) break;
       if (this.#span !== null) {
         if (last > from) this.#span.update(bytes.subarray(from - start, last - start));
@@ -72,7 +72,7 @@ export class SpanHasher {
     this.#position = end;
   }
 
-  /** Ends the last span at its boundary; gives the digests. Throws if a boundary lies beyond the blob. */
+  /** Ends the last span at its boundary and returns the digests. Throws if a boundary lies beyond the blob. */
   finish(): { blob: Uint8Array; spans: Uint8Array } {
     this.#hash(this.#tail);
     if (this.#ahead.length > 0)

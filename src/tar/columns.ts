@@ -23,7 +23,7 @@ export interface EntryFields {
   extents: readonly number[] | null;
 }
 
-/** What EntryColumns.toTransfer() gives and fromTransfer() takes: plain data that postMessage can move. */
+/** The result of EntryColumns.toTransfer() and the input of fromTransfer(): plain data that postMessage can move. */
 export interface EntryTransfer {
   readonly count: number;
   readonly words: Uint32Array<ArrayBuffer>;
@@ -217,7 +217,7 @@ export class EntryColumns {
     return this.#extents.subarray(pair * 2 + 2, pair * 2 + 2 + this.#extents[pair * 2]! * 2);
   }
 
-  /** Gives the columns away: after this the object must not be used. Post `message` with `transfer`. */
+  /** Gives the columns away: the object must not be used afterwards. Post `message` with `transfer`. */
   toTransfer(): { message: EntryTransfer; transfer: ArrayBuffer[] } {
     const message = { count: this.count, words: this.#words, arena: this.#arena, extents: this.#extents };
     return { message, transfer: [message.words.buffer, message.arena.buffer, message.extents.buffer] };

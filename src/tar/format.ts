@@ -56,7 +56,7 @@ export const SPARSE_SEGMENTS_MAX = 1 << 20;
  * 400 bytes of memory for each. Without a limit a megabyte of compressed headers makes a million of them.
  */
 export const ENTRIES_MAX = 4 * 1024 * 1024;
-/** Bytes of names, link targets and xattrs of one layer: 256 for each of so many entries, which real ones do not need. */
+/** Bytes of names, link targets and xattrs of one layer: 256 for each entry of the largest layer. Real entries need about 100. */
 export const NAMES_MAX = 256 * ENTRIES_MAX;
 
 /** st_mode type bits (inode(7)). */

@@ -2,7 +2,7 @@ import { describeContent, FormatError } from '../bytes/index.js';
 import { BLOCK, FIELD } from './format.js';
 import { parseField, parseNumeric, parseText } from './number.js';
 
-/** Which of the incompatible meanings the block's second half has. */
+/** The dialects differ in the meaning of the block's second half. */
 export type Dialect = 'v7' | 'ustar' | 'gnu' | 'star' | 'old-star';
 
 const USTAR = Buffer.from('ustar', 'latin1');
@@ -31,7 +31,7 @@ export function checkChecksum(block: Uint8Array, sum: number, at: number): void 
   try {
     stated = parseNumeric(block, from, length, 'checksum', at);
   } catch {
-    // Not a number is as wrong as another number.
+    // A field that is no number is as wrong as another number.
   }
   if (stated !== unsigned && stated !== signedSum(block)) {
     const found = `bad checksum: ${stated < 0 ? 'not a number' : stated}, expected ${unsigned}`;
@@ -76,8 +76,8 @@ export function headerPath(block: Uint8Array, dialect: Dialect): Uint8Array {
 }
 
 /**
- * GNU keeps atime and ctime where ustar has the prefix. Go before 1.8 wrote a prefix under the GNU magic nonetheless
- * (golang.org/issue/12594), and Docker of that time with it: if the times are no numbers, the bytes are a prefix.
+ * GNU has atime and ctime in the place of the ustar prefix. Go before 1.8, and Docker of that time, wrote a prefix under the GNU magic
+ * nonetheless (golang.org/issue/12594): if the times are no numbers, the bytes are a prefix.
  */
 function gnuHasPrefix(block: Uint8Array): boolean {
   if (block[FIELD.prefix[0]] === 0) return false;

@@ -28,7 +28,7 @@ export function parseNumeric(block: Uint8Array, start: number, length: number, n
   return value;
 }
 
-/** Where a field is in the block. */
+/** The place of a field in the block. */
 export type Field = readonly [start: number, length: number];
 
 export function parseField(block: Uint8Array, field: Field, name: string, at: number): number {

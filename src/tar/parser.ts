@@ -22,9 +22,9 @@ import { collectXattrs, latin1, PaxRecords } from './pax.js';
 import { checkSparseMap, oldGnuRealSize, readOldGnuSparse, readPaxSparse, SparseMapReader } from './sparse.js';
 
 export interface TarSink {
-  /** Where entries are appended. */
+  /** Entries are appended to these columns. */
   readonly entries: EntryColumns;
-  /** The stored bytes of regular files, in order, as views of what was pushed. Of a sparse file only its segments. */
+  /** The stored bytes of regular files, in order, as views of the pushed bytes. A sparse file has only its segments. */
   data?(entry: number, view: Uint8Array): void;
 }
 
@@ -36,8 +36,8 @@ const REGULAR_TYPES = '0\x007S';
 /**
  * Parses a layer as it streams by, in chunks of any size. File data is skipped, not copied.
  *
- * Follows POSIX pax, and where that leaves room Go's archive/tar, since every container engine unpacks with it.
- * Anything that is not a tar throws a FormatError with the layer offset; after that the parser must not be used.
+ * Follows POSIX pax. Where POSIX leaves room it follows Go's archive/tar, since every container engine unpacks with it.
+ * Anything that is not a tar throws a FormatError with the layer offset; the parser must not be used afterwards.
  */
 export class TarParser {
   readonly #sink: TarSink;
@@ -122,7 +122,7 @@ export class TarParser {
           break;
         }
         case 'end':
-          // What follows the two zero blocks is not part of the archive.
+          // Bytes behind the two zero blocks are not part of the archive.
           this.#position += view.length - at;
           return;
       }
@@ -299,7 +299,7 @@ export class TarParser {
         entry.link = this.#linkOf(block);
         break;
       case '2':
-        // Linux has no permissions on symlinks: whatever the writer noted, an unpacked one is 0777.
+        // Linux has no permissions on symlinks: an unpacked one is 0777, whatever its header has.
         entry.mode = S_IFLNK | 0o777;
         entry.link = this.#linkOf(block);
         break;
@@ -334,7 +334,7 @@ export class TarParser {
           `entry ${printable(entry.path)} has unknown type ${printable(Buffer.from(type, 'latin1'))}`,
         );
     }
-    // Types 1 to 6 have no data, whatever the size field says (as Go's reader has it; POSIX leaves it undefined).
+    // Types 1 to 6 have no data, whatever the size field has (as in Go's reader; POSIX leaves it undefined).
     this.#finishEntry(entry, 0);
   }
 

@@ -6,21 +6,21 @@ const EQUALS = 0x3d;
 const NEWLINE = 0x0a;
 const TIME = Buffer.from('time');
 
-/** Besides xattrs. The others (atime, ctime, uname, comment …) say nothing that a tree holds. */
+/** The keys used besides xattrs. A tree has no place for the others (atime, ctime, uname, comment …). */
 const USED_KEYS = new Set(
   ['path', 'linkpath', 'size', 'uid', 'gid', 'mtime'].concat(
     ['major', 'minor', 'name', 'size', 'realsize', 'map'].map((key) => `GNU.sparse.${key}`),
   ),
 );
 
-/** Values by key (latin1). An empty value masks the global header's and means: the header block's field. */
+/** Values by key (latin1). An empty value masks the global header's value: the field of the header block counts. */
 export class PaxRecords {
   readonly values = new Map<string, Uint8Array>();
-  /** GNU.sparse 0.0 repeats GNU.sparse.offset and GNU.sparse.numbytes: the order is the meaning. */
+  /** GNU.sparse 0.0 repeats the keys GNU.sparse.offset and GNU.sparse.numbytes: their order counts. */
   readonly sparse: number[] = [];
   hasXattrs = false;
 
-  /** For a global header: forgets what is masked, and checks that the rest is small. */
+  /** For a global header: drops empty values, and checks that the rest is small. */
   settleGlobal(at: number): void {
     this.sparse.length = 0;
     let total = 0;
@@ -58,9 +58,9 @@ export class PaxRecords {
       let nul = false;
       for (; equals < end - 1 && payload[equals] !== EQUALS; equals++) if (payload[equals] === 0) nul = true;
       if (equals === key || equals === end - 1) fail(key, 'record has no key');
-      // A NUL could end a name early for whoever reads it as a C string: two readers, two names.
+      // A reader of C strings would end the name at a NUL, and see another name than this one.
       if (nul) fail(key, 'key contains a NUL');
-      // Writers that keep nanoseconds keep them of all three times: a million files have two million records of no use.
+      // Writers that keep nanoseconds keep them for all three times: of a million files two million records are not used.
       if (!isUnused(payload, key, equals))
         this.#set(latin1(payload.subarray(key, equals)), payload.subarray(equals + 1, end - 1), fail, key);
       start = end;
@@ -98,14 +98,14 @@ export function latin1(bytes: Uint8Array): string {
 
 /**
  * Extended attributes: SCHILY.xattr.NAME (raw value; star, GNU tar, Go) and LIBARCHIVE.xattr.NAME (name URL-encoded, value
- * base64; bsdtar). bsdtar writes both; where they differ SCHILY wins, since that is the one container engines read.
+ * base64; bsdtar). bsdtar writes both. Where they differ SCHILY wins, since container engines read that one.
  */
 export function collectXattrs(global: PaxRecords, local: PaxRecords): Map<string, Uint8Array> | null {
   if (!global.hasXattrs && !local.hasXattrs) return null;
   const merged = new Map([...global.values, ...local.values]);
   const xattrs = new Map<string, Uint8Array>();
   for (const [key, value] of merged) {
-    // POSIX: an empty value "shall delete any … extended header value … of the same name". Go reads it so, and with it every engine.
+    // POSIX: an empty value "shall delete any … extended header value … of the same name". Go, and with it every engine, does so.
     if (value.length === 0) continue;
     if (key.startsWith('LIBARCHIVE.xattr.')) {
       const name = urlDecode(key.slice('LIBARCHIVE.xattr.'.length));

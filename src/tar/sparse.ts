@@ -24,11 +24,11 @@ export function oldGnuRealSize(block: Uint8Array, at: number): number {
 export interface PaxSparse {
   name: Uint8Array | undefined;
   realSize: number;
-  /** The map, or null when it stands before the data (version 1.0). */
+  /** The map, or null if it lies in front of the data (version 1.0). */
   map: number[] | null;
 }
 
-/** GNU tar manual, "Storing Sparse Files": versions 0.0, 0.1 and 1.0. Null when the records do not speak of sparseness. */
+/** GNU tar manual, "Storing Sparse Files": versions 0.0, 0.1 and 1.0. Null when no record is about sparseness. */
 export function readPaxSparse(
   get: (key: string) => Uint8Array | undefined,
   local: PaxRecords,
@@ -76,7 +76,7 @@ function parseList(parts: readonly string[], at: number): number[] {
 
 /**
  * Collects a version 1.0 map: "COUNT\n" then "OFFSET\nLENGTH\n" COUNT times, padded to a block, in front of the data.
- * Fed with whole blocks; says when it is complete.
+ * Takes whole blocks.
  */
 export class SparseMapReader {
   readonly map: number[] = [];

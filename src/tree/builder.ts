@@ -24,7 +24,7 @@ const PLNK = Buffer.from('.wh..wh.plnk', 'latin1');
 const MISSING = -1;
 const IGNORED = -2;
 
-/** Why a path is walked: to put an entry there, to find what a whiteout hides, or to find a hard link's target. */
+/** The reason to walk a path: to put an entry there, to find the file of a whiteout, or to find a hard link's target. */
 type Purpose = 'entry' | 'whiteout' | 'target';
 
 /**
@@ -40,7 +40,7 @@ export class TreeBuilder {
   #entries!: EntryColumns;
   #whiteouts!: Whiteouts;
   #hardLinks!: HardLinks;
-  /** aufs keeps the bodies of hard-linked files in /.wh..wh.plnk, and its hard links point there. By base name. */
+  /** By base name: aufs keeps the data of hard-linked files in /.wh..wh.plnk, and its hard links point there. */
   #plnk = new Map<string, number>();
   #ignoredEntries = 0;
   #namelessEntries = 0;
@@ -50,7 +50,7 @@ export class TreeBuilder {
   #total = 0;
   #implied = 0;
 
-  // The directory that the last path was in: most entries share it with their predecessor.
+  // The directory of the last path: most entries share it with their predecessor.
   #cachedStart = 0;
   #cachedEnd = -1;
   #cachedDirectory = MISSING;
@@ -100,7 +100,7 @@ export class TreeBuilder {
     this.#forgetDirectory();
     for (let i = 0; i < entries.count; i++) this.#apply(i);
     this.#hardLinks.resolve();
-    // Last, so that a hard link to what a lower layer has and this one deletes still finds it.
+    // Last, so that a hard link finds a file of a lower layer that this layer deletes.
     this.#whiteouts.apply();
   }
 
@@ -126,7 +126,7 @@ export class TreeBuilder {
     let base = end;
     while (base > start && arena[base - 1] !== 0x2f) base--;
     if (base === end || isDot(arena, base, end) || isDotDot(arena, base, end)) {
-      // The last name is none: clean the path, and see what it then ends in.
+      // The path ends in no name (a slash, "." or ".."): clean it and take its last name.
       splitPath(arena, start, end, true, this.#components);
       if (this.#components.length === 0) {
         // containerd, moby and containers/storage skip the entry of the root, of any type: the root stays as it was made.
@@ -174,7 +174,7 @@ export class TreeBuilder {
     }
   }
 
-  /** A file, directory, symlink, device or fifo takes its place: whatever stands there yields, unless both are directories. */
+  /** Puts a file, directory, symlink, device or fifo at its name. It replaces what is there, unless both are directories. */
   #place(i: number, directory: number, base: number, end: number): void {
     const store = this.#store;
     const type = this.#entries.mode(i) & S_IFMT;
@@ -220,7 +220,7 @@ export class TreeBuilder {
     this.#hardLinks.setName(inode, dentry);
   }
 
-  /** The inode that a hard link's target names, or MISSING. Symlinks on the way are followed, the last name is not. */
+  /** The inode of a hard link's target, or MISSING. Symlinks on the way are followed, a symlink at its end is not. */
   #findTarget(start: number, end: number): number {
     const { arena } = this.#entries;
     const components: Components = [];
@@ -248,7 +248,7 @@ export class TreeBuilder {
     const length = pathLength(this.#components);
     this.#checkPath(i, length + end - base);
     const directory = this.#walk(i, this.#components, purpose);
-    // A whiteout makes no directories and leaves no trace in those it passes, so what it found is no answer for an entry.
+    // A whiteout makes no directories and does not touch those on its way: an entry may need another result.
     if (purpose === 'whiteout') return directory;
     this.#cachedStart = start;
     this.#cachedEnd = base;
@@ -287,7 +287,7 @@ export class TreeBuilder {
       const { arena, start, end } = next;
       if (++this.#steps > this.#stepLimit)
         throw new ClipError('LIMIT', `layer ${this.#layer + 1}: paths need more than ${this.#stepLimit} steps`, {
-          hint: 'its symbolic links form loops: no honest builder writes such a layer',
+          hint: 'its symbolic links refer to each other: no image builder writes such a layer',
         });
       if (isDotDot(arena, start, end)) {
         if (stack.length > 1) stack.pop();
@@ -306,7 +306,7 @@ export class TreeBuilder {
       }
       const inode = store.dentryInode[dentry]!;
       const type = store.mode(inode) & S_IFMT;
-      // A name of this layer that is a hard link to a lower layer's symlink is not a symlink *made* in this layer.
+      // A hard link of this layer to a lower layer's symlink is not a symlink *made* in this layer.
       const own =
         store.dentryLayer[dentry] === this.#layer && (type !== S_IFLNK || store.inodeLayer[inode] === this.#layer);
       if (type === S_IFDIR) {

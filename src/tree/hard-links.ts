@@ -2,15 +2,15 @@ import { S_IFMT } from '../tar/index.js';
 import { NONE, type TreeStore } from './store.js';
 
 /**
- * Hard links whose target was not there yet when they came: their names hold a place (an inode of type 0) until the layer is
- * read, so that whatever replaces the name later still wins.
+ * Hard links that come before their target. Their names get a place-holder (an inode of type 0) until the layer is read, so that a
+ * later entry of the same name still replaces them.
  */
 export class HardLinks {
   readonly #store: TreeStore;
   readonly #layer: number;
   readonly #findTarget: (start: number, end: number) => number;
   readonly #fail: (entry: number, detail: string) => never;
-  /** By inode of the place-holder: its one dentry. */
+  /** The one dentry of each place-holder, by its inode. */
   readonly #pending = new Map<number, number>();
 
   constructor(
@@ -35,7 +35,7 @@ export class HardLinks {
     return inode;
   }
 
-  /** Says which name the place-holder has. */
+  /** Sets the name of a place-holder. */
   setName(inode: number, dentry: number): void {
     if (this.#pending.has(inode)) this.#pending.set(inode, dentry);
   }

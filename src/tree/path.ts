@@ -12,7 +12,7 @@ export function isDotDot(arena: Uint8Array, start: number, end: number): boolean
   return end - start === 2 && arena[start] === DOT && arena[start + 1] === DOT;
 }
 
-/** Splits at slashes; empty names and "." go. ".." takes away the name before it where `lexical`, or stays. */
+/** Splits at slashes, without empty names and ".". If `lexical`, ".." removes the name before it; else it stays. */
 export function splitPath(arena: Uint8Array, start: number, end: number, lexical: boolean, into: Components): void {
   into.length = 0;
   let from = start;

@@ -33,10 +33,10 @@ export class TreeStore {
   inodeCount = 0;
   inodeLayer = new Uint16Array(64);
   inodeEntry = new Uint32Array(64);
-  /** Names of a file; for directories see finish(). */
+  /** Number of names of a file. The constructor of Tree sets that of directories. */
   inodeLinks = new Uint32Array(64);
   inodeFirstChild = new Uint32Array(64);
-  /** 1 + the last layer that had something in this directory. */
+  /** 1 + the last layer with an entry in this directory. */
   inodeTouched = new Uint16Array(64);
 
   addInode(layer: number, entry: number): number {
@@ -134,7 +134,7 @@ export class TreeStore {
     this.dentryNameStart[dentry] = start;
   }
 
-  /** Gives the name to another inode; what it named before loses a link, and a directory all it held. */
+  /** Gives the name to another inode. The old one loses a link, and a directory its content. */
   replace(dentry: number, inode: number): void {
     const old = this.dentryInode[dentry]!;
     if (old === inode) return;
@@ -160,7 +160,7 @@ export class TreeStore {
     this.dentryInode[dentry] = NONE;
   }
 
-  /** Takes a link from an inode. Directories have one name, so what is below goes too: with a stack, since depth is the attacker's choice. */
+  /** Takes a link from an inode. A directory has one name, so its content goes too. The depth is the attacker's choice: no recursion. */
   #release(inode: number): void {
     const stack = [inode];
     for (let top = stack.pop(); top !== undefined; top = stack.pop()) {
@@ -181,7 +181,7 @@ function grow<T extends Uint8Array | Uint16Array | Uint32Array>(old: T, bigger: 
   return bigger;
 }
 
-/** Names are the attacker's choice: which of them collide must not be known beforehand. (No output depends on it.) */
+/** Names are the attacker's choice: a random seed keeps collisions unpredictable. (No output depends on it.) */
 const SEED = Math.floor(Math.random() * 0x1_0000_0000);
 
 /** FNV-1a over the name, seeded with the directory, and a final mix: FNV's low bits alone choose buckets badly. */

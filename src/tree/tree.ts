@@ -2,14 +2,14 @@ import { S_IFCHR, S_IFDIR, S_IFMT } from '../tar/index.js';
 import { startsWith } from './path.js';
 import { IMPLICIT, NONE, type TreeStore } from './store.js';
 
-/** What was left out of the tree on purpose. */
+/** Counts of directories, and of things left out of the tree on purpose. */
 export interface TreeStats {
   readonly directories: number;
-  /** trusted.overlay.* and user.overlay.*: they would steer an overlayfs on top. */
+  /** Attributes trusted.overlay.* and user.overlay.*: they would steer an overlayfs on top. */
   overlayXattrs: number;
   /** Character devices 0:0: overlayfs takes them for whiteouts. */
   readonly whiteoutDevices: number;
-  /** .wh..wh.plnk, .wh..wh.aufs and what is in them. */
+  /** .wh..wh.plnk, .wh..wh.aufs and their content. */
   readonly ignoredAufsEntries: number;
   /** Entries other than directories whose path is the root: an empty name, ".", "/". */
   readonly namelessEntries: number;

@@ -3,7 +3,7 @@ import { IMPLICIT, NONE, type TreeStore } from './store.js';
 /**
  * One layer's whiteouts, applied when all its entries are in the tree: image-spec layer.md, "Files that are present in the
  * same layer as a whiteout file can only be hidden by whiteout files in subsequent layers". So their place in the tar does
- * not matter, and nothing that this layer made is touched.
+ * not matter, and files of this layer stay.
  */
 export class Whiteouts {
   readonly #store: TreeStore;
@@ -11,7 +11,7 @@ export class Whiteouts {
   /** Triples: directory inode, name start, name end (in the layer's arena). */
   readonly #names: number[] = [];
   readonly #opaque: number[] = [];
-  /** Once a directory is pruned there is nothing left to prune: many whiteouts of one directory cost one pass. */
+  /** A pruned directory need not be pruned again: many whiteouts of one directory cost one pass. */
   readonly #pruned = new Set<number>();
 
   constructor(store: TreeStore, layer: number) {
@@ -38,14 +38,14 @@ export class Whiteouts {
     }
   }
 
-  /** Takes away what lower layers put under this name. Gives the directory that stays because this layer has a part in it. */
+  /** Removes the files of lower layers under this name. Returns the directory if it stays because this layer has a part in it. */
   #hide(dentry: number): number {
     const store = this.#store;
     const inode = store.dentryInode[dentry]!;
     const directory = store.isDirectory(inode);
     if (store.dentryLayer[dentry] === this.#layer) return directory ? inode : NONE;
     if (directory && store.inodeTouched[inode] === this.#layer + 1) {
-      // This layer has entries below, but none for the directory itself: it is a new one now, that no layer describes.
+      // This layer has entries below it and none for the directory itself: it becomes a new one that no layer describes.
       store.inodeLayer[inode] = IMPLICIT;
       return inode;
     }
@@ -53,7 +53,7 @@ export class Whiteouts {
     return NONE;
   }
 
-  /** Hides all that lower layers have in a directory, and in the directories of this layer below it. */
+  /** Hides all entries of lower layers in a directory, and in the directories of this layer below it. */
   #prune(directory: number): void {
     const store = this.#store;
     const stack = [directory];

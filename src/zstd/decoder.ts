@@ -16,7 +16,7 @@ declare namespace WebAssembly {
   }
 }
 
-/** What libzstd exports (zstd.h), as the zstddec package compiles it. Pointers and sizes are 32 bits. */
+/** The exports of libzstd (zstd.h) as the zstddec package compiles it. Pointers and sizes are 32 bits. */
 interface LibZstd {
   readonly memory: WebAssembly.Memory;
   malloc(size: number): number;
@@ -34,10 +34,10 @@ function instantiate(): LibZstd {
   return new WebAssembly.Instance(compiled, { env }).exports as LibZstd;
 }
 
-/** One block of output fits, and the view handed on is large enough to be worth a call. */
+/** Holds a block of output (128 KiB); a view of this size is worth a call. */
 const OUT_CAPACITY = 256 * 1024;
 const IN_CAPACITY = 256 * 1024;
-/** WASM memory only grows: an instance that a long window has swollen beyond this is let go after use. */
+/** WASM memory only grows. An instance that a long window has grown beyond this is dropped after use. */
 const KEEP_BYTES = 32 * 1024 * 1024;
 
 /**
@@ -85,7 +85,7 @@ export class ZstdDecoder {
     return this.#atEnd;
   }
 
-  /** Begins anew, at the start of a frame; after an error, too. */
+  /** Starts over at the start of a frame. Also the way out of an error. */
   reset(): void {
     this.#consumed = 0;
     this.#atEnd = true;
@@ -98,8 +98,8 @@ export class ZstdDecoder {
   }
 
   /**
-   * Decodes the next bytes, whatever pieces they come in. All output that these bytes determine is handed on before it
-   * returns: up to the end of the last whole block. Views are valid only during the call.
+   * Decodes the next bytes, in any pieces. Before it returns it passes on all output up to the end of the last whole block. Views
+   * are valid only during the call.
    *
    * @throws FormatError with the offset since reset(); the decoder is then of no use until reset()
    */
@@ -125,7 +125,7 @@ export class ZstdDecoder {
       const position = input[2]!;
       if (hint < 0 && hint >= -MAX_ERROR_CODE) this.#fail(-hint, this.#consumed + position);
       const produced = output[2]!;
-      // Asked without input after the end, it names what the next frame's header would need.
+      // Without input after a frame's end, the result is the size of the next frame's header, not 0.
       if (position > taken || produced > 0) this.#atEnd = hint === 0;
       taken = position;
       if (produced > 0) onOutput(new Uint8Array(lib.memory.buffer, this.#out, produced));

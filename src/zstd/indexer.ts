@@ -13,16 +13,16 @@ export interface ZstdSummary {
   readonly warnings: string[];
 }
 
-/** A frame that says it is longer than this many spans makes its layer sequential: a small read would decode all of it. */
+/** A frame that states a length of more than this many spans makes its layer sequential: a small read would decode all of it. */
 const MAX_FRAME_SPANS = 8;
 /**
- * A frame that does not say how long it is has this many spans before its layer turns sequential. Fewer: the first span of
- * such a layer grows to this size, because a digest cannot be cut after the fact.
+ * A frame that does not state its length may have this many spans before its layer becomes sequential. The number is smaller than
+ * the one above because the first span of such a layer grows to this size: a digest cannot be cut afterwards.
  */
 const MAX_UNSAID_FRAME_SPANS = 4;
 /**
- * Skippable frames up to this size are part of the span they stand in. Longer ones (zstd:chunked's table of contents, at the
- * end) are not worth fetching with it.
+ * Skippable frames up to this size are part of the span around them. Longer ones (zstd:chunked's table of contents, at the end)
+ * are not worth fetching with it.
  */
 const MAX_SKIPPABLE_IN_SPAN = 16 * 1024;
 /**
@@ -47,11 +47,11 @@ const MAX_FRAME_BYTES = 32 * 1024 * 1024;
  */
 export class ZstdIndexer {
   /**
-   * Called once for the end of every span, the last one too, as soon as it is known: before the input goes more than
-   * 16 KiB beyond it, and between the span's output and the next one's. The first span starts at 0 and 0. No span is empty.
+   * Called once at the end of every span, the last one included: before the input goes more than 16 KiB beyond it, and between
+   * the span's output and the next one's. The first span starts at 0 and 0. No span is empty.
    *
    * @param layerOffset  in the uncompressed stream
-   * @param byteOffset   in the compressed stream: that of a frame, or in a sequential layer, of what follows a block
+   * @param byteOffset   in the compressed stream: the start of a frame, or in a sequential layer the end of a block
    */
   onBoundary: (layerOffset: number, byteOffset: number) => void = () => {};
 
@@ -65,11 +65,11 @@ export class ZstdIndexer {
   #onOutput: (view: Uint8Array) => void = () => {};
 
   #produced = 0;
-  /** Of the span at hand. */
+  /** Output at the start of the current span. */
   #spanStart = 0;
   #spanStartByte = 0;
   #target: number;
-  /** Output at the start of the frame at hand. */
+  /** Output at the start of the current frame. */
   #frameStart = 0;
   /** Behind the last frame that holds data. */
   #dataEnd = 0;
@@ -101,7 +101,7 @@ export class ZstdIndexer {
   /**
    * Takes the next compressed bytes, in any pieces. `onOutput` gets views into WASM memory, valid only during the call:
    * together, the whole uncompressed stream in order.
-   * @throws FormatError what is wrong, and where in the compressed stream; ClipError UNSUPPORTED for a dictionary or a
+   * @throws FormatError naming the fault and its offset in the compressed stream; ClipError UNSUPPORTED for a dictionary or a
    *   window beyond 128 MiB
    */
   push(input: Uint8Array, onOutput: (view: Uint8Array) => void): void {
@@ -109,7 +109,7 @@ export class ZstdIndexer {
     const scanner = this.#scanner;
     let fed = 0;
     let at = 0;
-    /** Has the decoder take everything up to `at`. */
+    /** Gives the decoder everything up to `at`. */
     const feed = (): void => {
       if (at === fed) return;
       const piece = fed === 0 && at === input.length ? input : input.subarray(fed, at);
@@ -128,7 +128,7 @@ export class ZstdIndexer {
           this.#beginFrame();
           break;
         case 'block':
-          // Blocks that cannot reach the target, whatever they hold, are not worth a call each.
+          // A block that cannot reach the target is not worth a call of its own.
           if (scanner.bound >= this.#target) {
             feed();
             this.#endBlock();
@@ -162,7 +162,7 @@ export class ZstdIndexer {
 
   #endBlock(): void {
     const scanner = this.#scanner;
-    // From here on the bound starts from what is certain.
+    // The output so far is certain: the bound counts from it.
     scanner.bound = this.#produced;
     if (this.#produced < this.#target) return;
     const limit = Math.min(MAX_UNSAID_FRAME_SPANS * this.#spanBytes, MAX_FRAME_BYTES);

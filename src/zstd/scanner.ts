@@ -21,7 +21,7 @@ import {
 export type ScanEvent =
   /** The input is used up. */
   | 'none'
-  /** A frame's header has been read; `contentSize` says how much will come, if it does. */
+  /** A frame's header has been read; `contentSize` is the size of its content, if the header has it. */
   | 'frame'
   /** A block ends here; together the blocks so far yield at most `bound` bytes of output. */
   | 'block'
@@ -42,7 +42,7 @@ export class FrameScanner {
   frameStart = 0;
   /** Of a skippable frame. */
   frameEnd = 0;
-  /** Of the frame at hand; null when its header does not say. */
+  /** Of the current frame; null if its header does not have it. */
   contentSize: number | null = null;
   /** An upper bound of the output of all blocks up to here. */
   bound = 0;
@@ -50,7 +50,7 @@ export class FrameScanner {
   readonly #header = new Uint8Array(MAX_FRAME_HEADER);
   #collected = 0;
   #needed = 4;
-  /** Bytes left of what a block or skippable frame holds. */
+  /** Bytes left of the content of a block or skippable frame. */
   #left = 0;
   #blockBound = 0;
   #lastBlock = false;
@@ -113,7 +113,7 @@ export class FrameScanner {
     this.#needed = needed;
   }
 
-  /** What was needed of a header is there; more may be. */
+  /** The needed bytes of a header are there. It may turn out to need more. */
   #parse(): ScanEvent {
     if (this.#state === 'checksum') {
       this.#expect('header', 4);

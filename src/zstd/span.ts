@@ -68,7 +68,7 @@ export class ZstdStream {
    * @param compressed  all its bytes of the blob
    * @param onOutput    gets views into WASM memory, valid only during the call, in order
    * @returns the CRC-32 of the output
-   * @throws FormatError when it is corrupt or does not yield exactly `outLength` bytes; then this stream is of no more use
+   * @throws FormatError when it is corrupt or does not yield exactly `outLength` bytes; then this stream cannot be used any more
    */
   inflate(compressed: Uint8Array, outLength: number, onOutput: (view: Uint8Array) => void): number {
     if (this.#broken) throw new Error('a zstd stream cannot go on after an error');

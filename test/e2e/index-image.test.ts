@@ -77,8 +77,11 @@ test.each([
   expect(await index(reference)).toMatchObject({ inodes: 2 });
   rmSync(layout.blobPath(sha256(layer.blob)));
   const error = await failure(index(reference));
-  expect(error).toMatchObject({ code: 'NOT_FOUND', hint: expect.stringMatching(/push the image with its base/) });
-  expect(error.message).toContain(`${sha256(layer.blob)} is a foreign one (${mediaType})`);
+  expect(error).toMatchObject({
+    code: 'NOT_FOUND',
+    hint: expect.stringMatching(/push the image with all layers of its base/),
+  });
+  expect(error.message).toContain(`${sha256(layer.blob)} is foreign (${mediaType})`);
 });
 
 const BIG = tar(
