@@ -6,7 +6,7 @@ import { access, constants, lstat, mkdir, mkdtemp, readFile, rm, stat } from 'no
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { hostProgram } from '../src/cli/host-program.js';
+import { findProgram } from '../src/container/index.js';
 import {
   countEntries,
   findNode,
@@ -216,7 +216,7 @@ async function main(reference: string | undefined, command: readonly string[]): 
   let first: Counters | null = null;
   for (const words of await subject.commands(mountPoint)) {
     const line = `chroot ${mountPoint} ${words.join(' ')}`;
-    const ran = await show(line, hostProgram('chroot'), [mountPoint, ...words], inside);
+    const ran = await show(line, findProgram('chroot') ?? 'chroot', [mountPoint, ...words], inside);
     process.stderr.write(ran.stdout);
     outputs.push(ran.stdout);
     firstOutput ||= mounted.seconds + ran.firstOutput;

@@ -5,10 +5,10 @@ import { join } from 'node:path';
 import type { Archive } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import { ArchiveFile } from '../check/index.js';
-import { mountArchive } from '../client/index.js';
+import { ClipdClient, mountArchive } from '../client/index.js';
+import { DEFAULT_PATH, findProgram, findRuntime, runContainer } from '../container/index.js';
 import { createFromOCIImage } from '../index/index.js';
 import type { RecordedProfile } from '../lazy/index.js';
-import { hostProgram } from './host-program.js';
 
 export interface RecordRunOptions {
   readonly imageRef: string;
@@ -16,27 +16,29 @@ export interface RecordRunOptions {
   readonly credentials?: { username: string; password: string } | undefined;
   readonly plainHttp?: boolean | undefined;
   readonly platform?: string | undefined;
+  /** Run it as root in a bare chroot of the image: it can do to this machine what root can. */
+  readonly unsafeChroot?: boolean | undefined;
+  /** The network that the command has. Default: none. */
+  readonly net?: 'host' | 'none' | undefined;
   readonly signal: AbortSignal;
 }
 
 /** A service does not end by itself. A mount records for this long, and the reads of that time are the service's start. */
 const RUN_MS = 60_000;
 
-/** The PATH of containers whose image sets none. */
-const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+interface Recorded {
+  readonly archive: Archive;
+  readonly profile: RecordedProfile;
+}
 
 /**
- * Indexes an image, mounts it with a private clipd and an empty cache, runs the command in a chroot of it, and returns the
- * profile of its reads. The command's output goes to stderr.
- * @throws ClipError PERMISSION without root; SYSTEM when the command fails
+ * Indexes an image, runs the command in a container of it, with a clipd and an empty cache of its own, and returns the profile of
+ * its reads. The command's output goes to stderr.
+ * @throws ClipError UNSUPPORTED without a runtime; SYSTEM when the command fails
  */
-export async function recordRun(options: RecordRunOptions): Promise<{ archive: Archive; profile: RecordedProfile }> {
-  if (process.getuid?.() !== 0) {
-    throw new ClipError('PERMISSION', 'only root can run a command in a chroot of an image', {
-      hint: 'record a mount instead: clipctl mount, run it, clipctl profile stop DIR --out P, clipctl optimize --clip F --profile P',
-    });
-  }
+export async function recordRun(options: RecordRunOptions): Promise<Recorded> {
   const { imageRef, credentials, plainHttp, platform, signal } = options;
+  if (options.unsafeChroot !== true) findRecordRuntime();
   const directory = await mkdtemp(join(tmpdir(), 'clip-optimize-'));
   try {
     const archivePath = join(directory, 'plain.clip');
@@ -44,24 +46,107 @@ export async function recordRun(options: RecordRunOptions): Promise<{ archive: A
     const file = ArchiveFile.open(archivePath);
     const { archive } = file;
     file.close();
-    const mountPoint = join(directory, 'rootfs');
-    await mkdir(mountPoint);
-    const mount = mountArchive({
-      archivePath,
-      mountPoint,
-      cachePath: join(directory, 'cache'),
-      ...(credentials === undefined ? {} : { credentials }),
-      ...(plainHttp === undefined ? {} : { plainHttp }),
-    });
-    await mount.start();
-    try {
-      await runInside(mountPoint, archive, options);
-      return { archive, profile: (await mount.profile()).profile };
-    } finally {
-      await mount.unmount({ mode: 'lazy' });
-    }
+    const run = options.unsafeChroot === true ? runInChroot : runInContainer;
+    return { archive, profile: await run(directory, archive, archivePath, options) };
   } finally {
     await rm(directory, { recursive: true, force: true });
+  }
+}
+
+/** Before an image is indexed in vain. */
+function findRecordRuntime(): void {
+  try {
+    findRuntime();
+  } catch (cause) {
+    throw new ClipError('UNSUPPORTED', (cause as Error).message, {
+      cause,
+      hint: 'install the package runc or crun; or record a mount: clipctl profile stop; or trust the image with this machine: --unsafe-chroot',
+    });
+  }
+}
+
+async function runInContainer(
+  directory: string,
+  _archive: Archive,
+  archivePath: string,
+  { command, credentials, plainHttp, net, signal }: RecordRunOptions,
+): Promise<RecordedProfile> {
+  const root = join(directory, 'root');
+  const client = new ClipdClient(root);
+  let profile: RecordedProfile | null = null;
+  try {
+    const { exitCode, timedOut } = await runContainer({
+      archivePath,
+      settings: { root, cacheDir: join(directory, 'cache'), standby: false },
+      mount: {
+        options: plainHttp === true ? { plainHttp } : {},
+        ...(credentials === undefined ? {} : { credentials }),
+      },
+      entrypoint: '',
+      args: command,
+      net: net ?? 'none',
+      stdio: ['ignore', process.stderr.fd, process.stderr.fd],
+      maxMilliseconds: RUN_MS,
+      signal,
+      onEnded: async ({ state }) => {
+        profile = (await client.stopProfile(state.image)).profile;
+      },
+    });
+    if (exitCode !== 0 && !timedOut) throw noStart(command, exitCode, 'a command that needs the network: --net host');
+    return profile!;
+  } finally {
+    await client.stop(false).catch(() => {}); // none was started
+  }
+}
+
+function noStart(command: readonly string[], end: number | string, hint: string): ClipError {
+  return new ClipError('SYSTEM', `${command.join(' ')}: ended with ${end}, so its reads are no profile of a start`, {
+    hint,
+  });
+}
+
+async function runInChroot(
+  directory: string,
+  archive: Archive,
+  archivePath: string,
+  options: RecordRunOptions,
+): Promise<RecordedProfile> {
+  const chroot = findProgram('chroot');
+  if (process.getuid?.() !== 0 || chroot === null) {
+    throw new ClipError('PERMISSION', 'only root can run a command in a chroot of an image', {
+      hint: 'leave --unsafe-chroot out, with the package runc or crun installed',
+    });
+  }
+  const { credentials, plainHttp, command, signal } = options;
+  const mountPoint = join(directory, 'rootfs');
+  await mkdir(mountPoint);
+  const mount = mountArchive({
+    archivePath,
+    mountPoint,
+    cachePath: join(directory, 'cache'),
+    ...(credentials === undefined ? {} : { credentials }),
+    ...(plainHttp === undefined ? {} : { plainHttp }),
+  });
+  await mount.start();
+  try {
+    const child = spawn(chroot, [mountPoint, ...command], {
+      env: environmentOf(archive),
+      stdio: ['ignore', process.stderr.fd, process.stderr.fd],
+      signal,
+      timeout: RUN_MS,
+      killSignal: 'SIGKILL',
+    });
+    const started = performance.now();
+    const end = await new Promise<number | NodeJS.Signals>((resolve, reject) => {
+      child.once('error', reject);
+      child.once('exit', (code, by) => resolve(code ?? by ?? 0));
+    });
+    const timedOut = end === 'SIGKILL' && performance.now() - started >= RUN_MS;
+    const hint = 'the image is mounted read-only, without /proc and /dev: give a command that can run there';
+    if (end !== 0 && !timedOut) throw noStart(command, end, hint);
+    return (await mount.profile()).profile;
+  } finally {
+    await mount.unmount({ mode: 'lazy' });
   }
 }
 
@@ -74,23 +159,4 @@ function environmentOf(archive: Archive): NodeJS.ProcessEnv {
     return equals < 0 ? [pair, ''] : [pair.slice(0, equals), pair.slice(equals + 1)];
   });
   return { PATH: DEFAULT_PATH, ...Object.fromEntries(named) };
-}
-
-async function runInside(root: string, archive: Archive, { command, signal }: RecordRunOptions): Promise<void> {
-  const child = spawn(hostProgram('chroot'), [root, ...command], {
-    env: environmentOf(archive),
-    stdio: ['ignore', process.stderr.fd, process.stderr.fd],
-    signal,
-    timeout: RUN_MS,
-    killSignal: 'SIGKILL',
-  });
-  const started = performance.now();
-  const end = await new Promise<number | NodeJS.Signals>((resolve, reject) => {
-    child.once('error', reject);
-    child.once('exit', (code, by) => resolve(code ?? by ?? 0));
-  });
-  if (end === 0 || (end === 'SIGKILL' && performance.now() - started >= RUN_MS)) return;
-  throw new ClipError('SYSTEM', `${command.join(' ')}: ended with ${end}, so its reads are no profile of a start`, {
-    hint: 'the image is mounted read-only, without /proc and /dev: give a command that can run there',
-  });
 }

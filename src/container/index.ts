@@ -10,6 +10,7 @@ export {
   loadContainer,
   newContainerId,
 } from './container-state.js';
+export { DEFAULT_PATH } from './defaults.js';
 export { type ContainerInfo, containersOf } from './list-containers.js';
 export {
   type MountContainerOptions,

@@ -44,6 +44,8 @@ export function mountKernelOverlay(layers: OverlayLayers): void {
     `lowerdir=${escapeOverlayPath(lower)}`,
     `upperdir=${escapeOverlayPath(upper)}`,
     `workdir=${escapeOverlayPath(work)}`,
+    // Without it the two names that link(2) makes have different inode numbers (docs/internals/fuse.md, "Export support").
+    'xino=on',
     ...(inUserNamespace() ? ['userxattr'] : []),
   ];
   const how = flags.MS_NODEV | (nosuid ? flags.MS_NOSUID : 0);

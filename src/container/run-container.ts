@@ -17,6 +17,7 @@ import {
   type RuntimeCommand,
   runAttached,
   runCommand,
+  runtimeKill,
   StartError,
   type Stdio,
 } from './runtime.js';
@@ -37,6 +38,8 @@ export interface RunOptions extends ProcessOptions, Omit<MountContainerOptions, 
   readonly forwardSignals?: boolean;
   /** Ends the container, by SIGKILL. */
   readonly signal?: AbortSignal;
+  /** Ends it after so long, by SIGKILL: `timedOut` then. */
+  readonly maxMilliseconds?: number;
   readonly onWarning?: (warning: string) => void;
   /** Called before the container is taken down, while its mount can still be asked. */
   readonly onEnded?: (container: MountedContainer) => Promise<void>;
@@ -46,6 +49,7 @@ export interface RunResult {
   readonly id: string;
   /** Of the container's first process; 128 + the signal that ended it. */
   readonly exitCode: number;
+  readonly timedOut: boolean;
   /** Milliseconds from the request to the first process's exec, as the runtime reported it. */
   readonly firstExec: number;
 }
@@ -123,17 +127,28 @@ export async function runContainer(options: RunOptions): Promise<RunResult> {
     const abort = (): void => running.kill('SIGKILL');
     options.signal?.addEventListener('abort', abort);
     if (options.signal?.aborted) abort();
+    let timedOut = false;
+    const timer =
+      options.maxMilliseconds === undefined
+        ? null
+        : setTimeout(() => {
+            timedOut = true;
+            runtimeKill(command.runtime, command.id);
+          }, options.maxMilliseconds);
     let firstExec = Number.NaN;
     void started.at.then((at) => {
       firstExec = at - requested;
     });
-    const code = await running.ended.finally(() => options.signal?.removeEventListener('abort', abort));
+    const code = await running.ended.finally(() => {
+      options.signal?.removeEventListener('abort', abort);
+      if (timer !== null) clearTimeout(timer);
+    });
     if (options.signal?.aborted) throw new ClipError('ABORTED', `the container ${command.id} was ended`);
     const outcome = outcomeOf(command, code);
     if (outcome instanceof StartError) throw outcome;
     await options.onEnded?.(container);
     if (options.remove ?? true) await takeDown(true);
-    return { id: command.id, exitCode: outcome, firstExec };
+    return { id: command.id, exitCode: outcome, timedOut, firstExec };
   } catch (error) {
     await takeDown(false);
     throw error;

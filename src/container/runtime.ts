@@ -76,6 +76,11 @@ export function runtimeDelete(runtime: string, id: string, force: boolean): stri
   return ran.status === 0 ? null : ran.stderr.trim().replaceAll('\n', '; ');
 }
 
+/** Kills all processes of a container. */
+export function runtimeKill(runtime: string, id: string): void {
+  spawnSync(runtime, ['kill', '--all', id, 'KILL'], { stdio: 'ignore' });
+}
+
 /** The runtime's last error, from its log of JSON lines. */
 function lastError(log: string): string | null {
   if (!existsSync(log)) return null;

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -11,7 +11,7 @@ import { writeImage } from '../support/images.js';
 import { eventually } from '../support/mounted.js';
 import { type RegistryProxy, startProxy } from '../support/proxy.js';
 import { startRegistry, type TestRegistry } from '../support/registry.js';
-import { file, tar } from '../support/tar.js';
+import { dir, file, tar } from '../support/tar.js';
 
 // A recorded run, embedded, and the fetches of a mount that has it. Real registry, real mounts: needs root and /dev/fuse.
 // Nothing here may read a mount synchronously: the proxy that it waits for is in this process.
@@ -104,37 +104,89 @@ test('unmounting keeps the recorded profile; --no-prefetch fetches nothing by it
 
 test('optimize --image records a run of its own', async () => {
   const out = clip.path('own.clip');
-  // The image has no programs, so chroot(1) cannot run one: a failed run is no profile.
+  // The image has no programs: a failed run is no profile.
   const ran = await clip.run(['optimize', '--image', `${proxy.host}/app:one`, '--out', out, '--', '/first']);
   expect(ran.code).toBe(1);
-  expect(ran.stderr).toContain('/first: ended with');
+  expect(ran.stderr).toContain('"/first" cannot be executed');
+  const chroot = await clip.run([
+    ...['optimize', '--image', `${proxy.host}/app:one`],
+    '--unsafe-chroot',
+    '--out',
+    out,
+    '--',
+    '/first',
+  ]);
+  expect([chroot.code, chroot.stderr]).toEqual([1, expect.stringContaining('/first: ended with')]);
   expect(existsSync(out)).toBe(false);
   const usage = await clip.run(['optimize', '--image', `${proxy.host}/app:one`, '--out', out]);
   expect(usage.code).toBe(2);
 }, 60_000);
 
-test('optimize --image: the reads of the command become the profile', async () => {
-  // This machine's own program, with its libraries.
-  const libraries = [...execFileSync('ldd', ['/bin/true'], { encoding: 'utf8' }).matchAll(/(\/\S+) \(/g)].map(
-    (m) => m[1]!,
+test.each([[], ['--unsafe-chroot']])(
+  'optimize --image %s: the reads of the command become the profile',
+  async (...how) => {
+    // This machine's own program, with its libraries.
+    const libraries = [...execFileSync('ldd', ['/bin/true'], { encoding: 'utf8' }).matchAll(/(\/\S+) \(/g)].map(
+      (m) => m[1]!,
+    );
+    const program = (path: string, from = path): Uint8Array => file(path.slice(1), readFileSync(from), { mode: 0o755 });
+    const needed = [program('/tool', '/bin/true'), ...libraries.map((path) => program(path))];
+    // Regression: chroot(8) was looked for along the image's PATH.
+    const config = { Env: ['PATH=/nowhere'] };
+    const image = writeImage([tar(file('pad', PAD), ...needed, file('after', PAD))], { config });
+    await registry.push(image.reference, 'tool:one');
+    image.remove();
+    const out = clip.path('tool.clip');
+    await clip.ok('optimize', '--image', `${proxy.host}/tool:one`, '--out', out, ...how, '--', '/tool');
+    const opened = ArchiveFile.open(out);
+    const { archive } = opened;
+    opened.close();
+    expect(archive.profile!.source).toBe('recorded');
+    expect(archive.profile!.span.length).toBeGreaterThan(0);
+    const { layerOffset } = archive.layers[0]!.table;
+    for (const span of archive.profile!.span) {
+      expect(layerOffset[span]!).toBeGreaterThan(PAD.length - 4096);
+      expect(layerOffset[span + 1]!).toBeLessThan(PAD.length + needed.reduce((sum, part) => sum + part.length, 8192));
+    }
+  },
+  60_000,
+);
+
+test('optimize --image: a program that walks out of a chroot stays in its container', async () => {
+  // Regression: the command ran as root in a bare chroot, with the capabilities and the network of the machine.
+  const source = clip.path('escape.c');
+  const secret = clip.path('secret');
+  writeFileSync(secret, 'of the machine\n');
+  writeFileSync(
+    source,
+    `#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+int main(int count, char **words) {
+  int before = open(".", O_RDONLY);
+  mkdir("/tmp", 0755); mkdir("/tmp/in", 0755);
+  if (chroot("/tmp/in") != 0) chroot("/lost");
+  fchdir(before);
+  for (int i = 0; i < 100; i++) chdir("..");
+  chroot(".");
+  char text[100] = "";
+  int found = open(words[1], O_RDONLY);
+  if (found >= 0) read(found, text, 99);
+  printf("found: %s\\n", text);
+  return 0;
+}
+`,
   );
-  const program = (path: string, from = path): Uint8Array => file(path.slice(1), readFileSync(from), { mode: 0o755 });
-  const needed = [program('/tool', '/bin/true'), ...libraries.map((path) => program(path))];
-  // Regression: chroot(8) was looked for along the image's PATH.
-  const config = { Env: ['PATH=/nowhere'] };
-  const image = writeImage([tar(file('pad', PAD), ...needed, file('after', PAD))], { config });
-  await registry.push(image.reference, 'tool:one');
+  execFileSync('gcc', ['-static', '-w', '-o', clip.path('escape'), source]);
+  const program = file('escape', readFileSync(clip.path('escape')), { mode: 0o755 });
+  const image = writeImage([tar(program, dir('lost'))], {});
+  const run = async (...how: string[]): Promise<string> => {
+    const out = clip.path('escape.clip');
+    return (await clip.ok('optimize', '--image', image.reference, '--out', out, ...how, '--', '/escape', secret))
+      .stderr;
+  };
+  expect(await run()).toContain('found: \n');
+  expect(await run('--unsafe-chroot')).toContain('found: of the machine\n');
   image.remove();
-  const out = clip.path('tool.clip');
-  await clip.ok('optimize', '--image', `${proxy.host}/tool:one`, '--out', out, '--', '/tool');
-  const opened = ArchiveFile.open(out);
-  const { archive } = opened;
-  opened.close();
-  expect(archive.profile!.source).toBe('recorded');
-  expect(archive.profile!.span.length).toBeGreaterThan(0);
-  const { layerOffset } = archive.layers[0]!.table;
-  for (const span of archive.profile!.span) {
-    expect(layerOffset[span]!).toBeGreaterThan(PAD.length - 4096);
-    expect(layerOffset[span + 1]!).toBeLessThan(PAD.length + needed.reduce((sum, part) => sum + part.length, 8192));
-  }
 }, 60_000);

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import type { Archive } from '../../archive/index.js';
 import { ClipError } from '../../bytes/index.js';
 import type { RecordedProfile, TouchedRange } from '../../lazy/index.js';
@@ -17,6 +17,8 @@ interface Flags extends RegistryFlags, CommonFlags {
   readonly platform?: string;
   readonly checkpoint?: number;
   readonly shape: boolean;
+  readonly unsafeChroot?: boolean;
+  readonly net?: 'host' | 'none';
 }
 
 function readProfile(path: string): string {
@@ -80,7 +82,8 @@ async function optimizeImage(
   const credentials = credentialsFrom(flags);
   const { plainHttp, platform } = flags;
   const result = await interruptible(async (signal) => {
-    const options = { imageRef: image, credentials, plainHttp, platform, command, signal };
+    const { unsafeChroot, net } = flags;
+    const options = { imageRef: image, credentials, plainHttp, platform, command, unsafeChroot, net, signal };
     const recorded = await recordRun(options);
     return rewrite(flags, recorded.archive, recorded.profile, out, spanBytes, signal);
   });
@@ -200,7 +203,11 @@ export function registerOptimize(program: Command): void {
     .argument('[command...]', 'with --image: the command to run in the image, after --')
     .option('--clip <file>', 'the archive')
     .option('--profile <file>', 'with --clip: the reads of a run, as clipctl profile recorded them')
-    .option('--image <ref>', 'index this image and record a run of the command in it (root only)')
+    .option('--image <ref>', 'index this image and record a run of the command in a container of it')
+    .addOption(
+      new Option('--net <net>', "with --image: the command's network (default: none)").choices(['host', 'none']),
+    )
+    .option('--unsafe-chroot', 'with --image: run the command as root in a bare chroot, without a runtime')
     .option('--out <file>', 'where to write the new archive (default: replaces --clip)')
     .option('--storage-image <ref>', 'where mounts fetch the layers, if not from where they were indexed')
     .option('--platform <os/arch>', 'with --image: platform of a multi-platform image')
