@@ -51,7 +51,7 @@ test('an image is indexed once, and its archive serves every command', async () 
   const [archive] = await list();
   expect(archive).toMatchObject({ reference, platform: process.arch === 'x64' ? 'linux/amd64' : 'linux/arm64' });
   expect(archive!.path).toBe(clip.path('cache/archives', `${archive!.manifestDigest.replace(':', '-')}.clip`));
-  const { mtimeMs } = statSync(archive!.path);
+  const { ino } = statSync(archive!.path);
   expect(await run()).toBe('first\n');
   expect((await clip.ok('ls', '--image', reference, '/word')).stdout).toBe('/word\n');
   expect((await clip.ok('inspect', '--image', reference)).stdout).toContain(archive!.manifestDigest);
@@ -60,7 +60,7 @@ test('an image is indexed once, and its archive serves every command', async () 
   await clip.ok('mount', '--image', reference, '--at', place);
   expect(readFileSync(join(place, 'word'), 'utf8')).toBe('first\n');
   await clip.ok('umount', place);
-  expect(statSync(archive!.path).mtimeMs).toBe(mtimeMs);
+  expect(statSync(archive!.path).ino).toBe(ino);
   // Two names for one manifest share an archive.
   await clip.ok('inspect', '--image', `${registry.host}/app@${archive!.manifestDigest}`);
   expect(await list()).toHaveLength(1);
