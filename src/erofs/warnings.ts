@@ -3,16 +3,29 @@ import type { ErofsStats } from './writer.js';
 /** One line for each kind of thing that the tree leaves out or that the kernel cannot serve. Most images have none. */
 export function treeWarnings(stats: ErofsStats): string[] {
   const lines: string[] = [];
-  const say = (count: number, text: string): void => {
-    if (count > 0) lines.push(`${count} ${text}`);
+  const say = (count: number, thing: string, things: string, text: string): void => {
+    if (count > 0) lines.push(`${count} ${count === 1 ? thing : things} ${text}`);
   };
-  say(stats.overlayXattrs, "xattrs of overlayfs's own (trusted.overlay.*, user.overlay.*) are left out");
-  say(stats.whiteoutDevices, 'character devices 0:0 are left out: an overlayfs would take them for whiteouts');
-  say(stats.droppedXattrs, 'xattrs are left out: their namespace is unknown to Linux, or they are too long for EROFS');
-  say(stats.namelessEntries, 'tar entries without a name (empty, "." or "/") are left out, as container runtimes do');
+  const overlay = "of overlayfs's own (trusted.overlay.*, user.overlay.*)";
+  say(stats.overlayXattrs, 'xattr', 'xattrs', `${overlay} left out`);
+  say(
+    stats.whiteoutDevices,
+    'character device 0:0',
+    'character devices 0:0',
+    'left out: an overlayfs would take it for a whiteout',
+  );
+  say(stats.droppedXattrs, 'xattr', 'xattrs', 'left out: namespace unknown to Linux, or too long for EROFS');
+  say(
+    stats.namelessEntries,
+    'tar entry',
+    'tar entries',
+    'without a name (empty, "." or "/") left out, as container runtimes do',
+  );
   say(
     stats.placedFiles,
-    "sparse files have a layout that the kernel's EROFS driver cannot read: mounts serve them by FUSE",
+    'sparse file',
+    'sparse files',
+    "with a layout that the kernel's EROFS driver cannot read: mounts serve it by FUSE",
   );
   return lines;
 }

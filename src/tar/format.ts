@@ -52,7 +52,7 @@ export const GLOBAL_MAX = 4096;
 export const SPARSE_SEGMENTS_MAX = 1 << 20;
 
 /**
- * Entries of a layer, and of all layers of an image: eight times the half million that test/e2e/oracle-memory.test.ts indexes with
+ * Entries of a layer, and of all layers of an image: eight times the half million that test/e2e/index-memory.test.ts indexes with
  * 400 bytes of memory for each. Without a limit a megabyte of compressed headers makes a million of them.
  */
 export const ENTRIES_MAX = 4 * 1024 * 1024;
