@@ -10,6 +10,8 @@ export const Occupied = {
   unverified: 1,
   /** Filled by this run, or checked. The generation alone says whether it may be read. */
   yes: 2,
+  /** As `yes`, and all zeros: a hole that may be read, and takes no room. */
+  zeros: 3,
 } as const;
 
 /** Freed blocks are whole blocks; every Linux file system we know has 4096 or a divisor of it. */
@@ -22,7 +24,7 @@ const BLOCK = 4096;
  */
 export class CachedLayer {
   readonly occupied: Uint8Array;
-  /** Sum of the lengths of all spans that are not `Occupied.no`. */
+  /** Sum of the lengths of all spans that take room. */
   bytes = 0;
   mounts = 0;
   /** `shared.fd` is the layer's file, to be written. Not: the disk refuses, and at most what an earlier run left is there to read. */
@@ -31,6 +33,8 @@ export class CachedLayer {
   readonly opening = new DiskBackoff();
   /** Spans that the disk may have lost or has taken in part, and that were in use when that was heard of: to be dropped. */
   readonly doubtful = new Set<number>();
+  /** False once evicted bytes could not be freed: they may lie anywhere in the file. */
+  holesAreHoles = true;
   /** zstd-stream: the spans of the layer come and go together. */
   readonly whole: boolean;
   readonly #holds = new Map<number, number>();
@@ -63,9 +67,25 @@ export class CachedLayer {
     return this.occupied[span] === Occupied.unverified && !this.present(span);
   }
 
-  occupy(span: number, state: 1 | 2): void {
-    if (this.occupied[span] === Occupied.no) this.bytes += this.length(span);
+  occupy(span: number, state: 0 | 1 | 2 | 3): void {
+    this.bytes -= this.#room(span);
     this.occupied[span] = state;
+    this.bytes += this.#room(span);
+  }
+
+  /** Bytes that a span counts in the file. */
+  #room(span: number): number {
+    return this.takesRoom(span) ? this.length(span) : 0;
+  }
+
+  takesRoom(span: number): boolean {
+    const state = this.occupied[span];
+    return state === Occupied.unverified || state === Occupied.yes;
+  }
+
+  /** True when zeros need not be written to the span's own blocks. */
+  isHole(span: number): boolean {
+    return this.occupied[span] === Occupied.no && this.holesAreHoles;
   }
 
   /** Marks every span that [start, end) of the file touches. */
@@ -108,7 +128,7 @@ export class CachedLayer {
   /** Hides a span that could not be read back, and forgets its bytes. */
   forget(span: number): void {
     this.hide(span);
-    this.occupied[span] = Occupied.unverified;
+    this.occupy(span, Occupied.unverified);
   }
 
   /** Takes spans [first, end) out of the file's account and says which bytes may be freed. All must be evictable. */
@@ -116,8 +136,7 @@ export class CachedLayer {
     for (let span = first; span < end; span++) {
       if (this.occupied[span] === Occupied.no) continue;
       this.hide(span);
-      this.bytes -= this.length(span);
-      this.occupied[span] = Occupied.no;
+      this.occupy(span, Occupied.no);
     }
     return this.#freeable(this.shared.offsets[first]!, this.shared.offsets[end]!);
   }

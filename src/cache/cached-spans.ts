@@ -51,24 +51,28 @@ export class CachedSpans {
 
   #look({ fd, table }: OpenFile, span: number): Uint8Array | null | 'wrong' {
     const [start, end] = [table.layerOffset[span]!, table.layerOffset[span + 1]!];
-    // Evicted spans are holes, but for the blocks they share with a neighbour: only what is whole was ever complete.
+    // An evicted span is a hole, but for the blocks that it shares with neighbours, and zeros are holes, too: a span with a
+    // hole in it is there if its CRC-32 says so.
+    let data = false;
     let whole = false;
     dataExtents(
       fd,
       end,
       (from, to) => {
+        data = true;
         whole = from <= start && to >= end;
       },
       start,
     );
-    if (!whole) return null;
+    if (!data) return null;
     const bytes = new Uint8Array(end - start);
     for (let done = 0; done < bytes.length; ) {
       const n = readSync(fd, bytes, done, bytes.length - done, start + done);
       if (n === 0) return null; // cut off
       done += n;
     }
-    return crc32(bytes) === table.crc32[span] ? bytes : 'wrong';
+    if (crc32(bytes) === table.crc32[span]) return bytes;
+    return whole ? 'wrong' : null;
   }
 
   close(): void {

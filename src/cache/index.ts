@@ -3,7 +3,7 @@
  * lazy/'s. Runs in the I/O thread of a server, and in `clipctl cache` for a directory that no clipd has open.
  */
 
-export type { CachedLayer } from './cached-layer.js';
+export { type CachedLayer, Occupied } from './cached-layer.js';
 export { CachedSpans } from './cached-spans.js';
 export {
   type ContentCache,

@@ -32,7 +32,7 @@ export function leastRecentlyUsed(layers: Iterable<CachedLayer>, bytes: number):
       continue;
     }
     for (let span = 0; span < layer.count; span++) {
-      if (layer.evictable(span)) offer(layer, span, Math.abs(layer.shared.lastUse[span]!));
+      if (layer.evictable(span) && layer.takesRoom(span)) offer(layer, span, Math.abs(layer.shared.lastUse[span]!));
     }
   }
   const order = Float64Array.from(keys).sort();

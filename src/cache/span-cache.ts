@@ -195,7 +195,7 @@ export class SpanCache {
       this.#counters.refusedFills.add();
       return false;
     }
-    const need = layer.occupied[span] === Occupied.no ? layer.length(span) : 0;
+    const need = layer.takesRoom(span) ? 0 : layer.length(span);
     if (!this.#writes.due || (need > 0 && !this.#makeRoom(need, right))) {
       this.#counters.refusedFills.add();
       return false;
@@ -472,6 +472,7 @@ export class SpanCache {
         this.#log.warn({ path: this.#path }, 'this file system cannot punch holes: layers are evicted whole');
         dropWhole(layer);
       } else {
+        layer.holesAreHoles = false;
         // The bytes stay on disk uncounted until the next fill or restart; their readers already go the miss path.
         this.#counters.writeErrors.add();
         this.#log.error({ path: layer.path, error: String(error) }, 'evicted spans cannot be freed');

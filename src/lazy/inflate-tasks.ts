@@ -36,8 +36,8 @@ export interface EndStreamTask {
 export type Task = InflateTask | CheckTask | StreamTask | EndStreamTask;
 
 export type TaskResult =
-  /** In the cache file, generation odd (or nothing was to be kept). */
-  | { readonly status: 'stored' }
+  /** In the cache file, generation odd (or nothing was to be kept). `zeros`: it is all zeros, and its place stays a hole. */
+  | { readonly status: 'stored'; readonly zeros?: boolean }
   /** Verified bytes; `writeError` says that the cache file would not take them. */
   | { readonly status: 'bytes'; readonly bytes: Uint8Array; readonly writeError?: string }
   /** A check found other bytes than the archive says, or could not read them (`detail`). */

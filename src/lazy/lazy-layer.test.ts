@@ -1,4 +1,4 @@
-import { closeSync, mkdtempSync, openSync, readdirSync, rmSync, truncateSync, writeSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readdirSync, rmSync, statSync, truncateSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -6,7 +6,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { type LazyTestLayer, openLazyLayer } from '../../test/support/lazy-layers.js';
 import { compressibleBytes, FakeSource, gzipLayer, type TestLayer, tarLayer } from '../../test/support/span-layers.js';
 import { ClipError } from '../bytes/index.js';
-import type { SpanCacheOptions } from '../cache/index.js';
+import { CachedSpans, type SpanCacheOptions } from '../cache/index.js';
 import { InflatePool } from './inflate-pool.js';
 import type { LayerClaim } from './layer-claim.js';
 import type { LayerSetOptions } from './layer-set.js';
@@ -189,6 +189,45 @@ describe('what is fetched', () => {
     // The second archive never had to fetch what the first one had; the third fetched for itself.
     expect(secondSource.requests.length).toBeGreaterThan(0);
     expect(source.requests.length).toBeLessThanOrEqual(layer.table.count);
+  });
+});
+
+describe('zeros', () => {
+  // Spans end within blocks of the file system, and text lies before, between and behind the zeros.
+  const size = 33 * SPAN + 321;
+  const mostlyZero = new Uint8Array(size);
+  mostlyZero.set(compressibleBytes(3000, 7), 100);
+  mostlyZero.set(compressibleBytes(SPAN, 8), 20 * SPAN - 999);
+  mostlyZero.set(compressibleBytes(500, 9), size - 500);
+
+  test.each([
+    ['gzip', gzipLayer(mostlyZero, SPAN)],
+    ['tar', tarLayer(mostlyZero, SPAN)],
+  ])('spans of a %s layer that are all zeros stay holes, are read, evicted and filled again', async (_, zeros) => {
+    const { opened, cache, lazy, source, close } = await open(zeros);
+    const all = async (from: LayerClaim): Promise<void> => {
+      expect(Buffer.compare(await from.read(0, size), mostlyZero)).toBe(0);
+    };
+    await all(opened);
+    const blocks = (): number => statSync(lazy.cached.path).blocks * 512;
+    expect(blocks()).toBeLessThan(6 * SPAN);
+    expect(cache.usedBytes).toBeLessThan(6 * SPAN);
+    expect(cache.usedBytes).toBeGreaterThanOrEqual(SPAN);
+    for (let span = 0; span < lazy.spans.count; span++) expect(lazy.has(span)).toBe(true);
+    const requests = source.requests.length;
+    await all(opened);
+    expect(source.requests.length).toBe(requests);
+    cache.prune(0);
+    expect(cache.usedBytes).toBe(0);
+    await all(opened);
+    expect(blocks()).toBeLessThan(6 * SPAN);
+    const spans = new CachedSpans(join(dir, 'cache'), [{ digest: zeros.meta.digest, table: zeros.table }]);
+    const last = lazy.spans.count - 1;
+    expect(Buffer.compare((await spans.read(0, last))!, mostlyZero.subarray(lazy.spans.start(last)))).toBe(0);
+    spans.close();
+    close();
+    const again = await open(zeros);
+    await all(again.opened);
   });
 });
 

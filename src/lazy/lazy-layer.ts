@@ -1,6 +1,6 @@
 import type { LayerMeta, SpanTable } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
-import type { CachedLayer } from '../cache/index.js';
+import { type CachedLayer, Occupied } from '../cache/index.js';
 import { LayerSpans, noteUse, type SharedLayer } from '../spans/index.js';
 import { Readahead } from './ahead/sequential.js';
 import type { LayerContext } from './context.js';
@@ -204,7 +204,7 @@ export class LazyLayer {
       job.task = null;
       if (result.status === 'stored') {
         counters.spansChecked.add();
-        cached.occupy(span, 2);
+        cached.occupy(span, Occupied.yes);
         this.#jobs.settle(job, null);
         return;
       }

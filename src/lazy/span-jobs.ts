@@ -1,5 +1,5 @@
 import { ClipError, toHex } from '../bytes/index.js';
-import type { CachedLayer } from '../cache/index.js';
+import { type CachedLayer, Occupied } from '../cache/index.js';
 import type { LayerSpans, SpanTarget } from '../spans/index.js';
 import { UnreadAccount } from './ahead/unread.js';
 import type { LayerContext } from './context.js';
@@ -83,6 +83,7 @@ export class SpanJobs {
     const { cache } = this.#context;
     const { shared } = this.cached;
     const right = priority <= Priority.readahead ? 'anything' : 'unmounted';
+    const hole = this.cached.isHole(span);
     const keep = !this.file.avoidsDisk(span) && cache.reserve(this.cached, span, right);
     // Before the span is published: a worker may stamp a use the moment it is.
     this.stamp(span, priority);
@@ -91,6 +92,7 @@ export class SpanJobs {
       position: this.spans.start(span),
       span,
       generations: shared.generations,
+      hole,
     };
   }
 
@@ -144,6 +146,7 @@ export class SpanJobs {
     const { cache, memory, counters } = this.#context;
     if (result.status === 'stored') {
       if (target !== null) cache.writeSucceeded();
+      if (result.zeros === true) this.cached.occupy(span, Occupied.zeros);
       if (job !== null) this.settle(job, null);
       return;
     }

@@ -26,17 +26,50 @@ function writeFully(fd: number, view: Uint8Array, position: number): void {
   }
 }
 
-/** Writes a span's output to its place in the cache file, in order. */
-class FileSink {
-  #position: number;
+/** Blocks that are freed are whole blocks of this size (cache/), so others than a span's own may hold old bytes. */
+const BLOCK = 4096;
+const ZEROS = Buffer.alloc(64 * 1024);
 
-  constructor(readonly target: SpanTarget) {
+function isZero(view: Uint8Array): boolean {
+  for (let at = 0; at < view.length; at += ZEROS.length) {
+    const part = view.subarray(at, at + ZEROS.length);
+    // Node's equals() is memcmp, and ends with the first byte that differs.
+    if (!ZEROS.subarray(0, part.length).equals(part)) return false;
+  }
+  return true;
+}
+
+/** Writes a span's output to its place in the cache file, in order. Zeros that are there already, as a hole, are left alone. */
+class FileSink {
+  /** Nothing but zeros so far, and their place is a hole. */
+  zeros: boolean;
+  readonly #fd: number;
+  #position: number;
+  /** The blocks that hold nothing but this span, where a hole is one. */
+  readonly #holeStart: number;
+  readonly #holeEnd: number;
+
+  constructor(target: SpanTarget, length: number) {
+    this.zeros = target.hole === true;
+    this.#fd = target.fd;
     this.#position = target.position;
+    this.#holeStart = Math.ceil(target.position / BLOCK) * BLOCK;
+    this.#holeEnd = target.hole === true ? Math.floor((target.position + length) / BLOCK) * BLOCK : 0;
   }
 
   readonly write = (view: Uint8Array): void => {
-    writeFully(this.target.fd, view, this.#position);
-    this.#position += view.length;
+    const start = this.#position;
+    const end = start + view.length;
+    this.#position = end;
+    const from = Math.max(start, this.#holeStart);
+    const to = Math.min(end, this.#holeEnd);
+    const zero = (this.zeros || from < to) && isZero(view);
+    if (!zero) this.zeros = false;
+    if (!zero || from >= to) writeFully(this.#fd, view, start);
+    else {
+      writeFully(this.#fd, view.subarray(0, from - start), start);
+      writeFully(this.#fd, view.subarray(to - start), to);
+    }
   };
 }
 
@@ -66,10 +99,11 @@ export function inflateSpan(task: InflateTask, decoder: SpanDecoder): TaskResult
   let writeError: string | undefined;
   if (task.target.fd >= 0) {
     try {
-      const fault = decoder.decode(task, new FileSink(task.target).write);
+      const sink = new FileSink(task.target, task.outLength);
+      const fault = decoder.decode(task, sink.write);
       if (fault !== null) return fault;
       publish(task.target);
-      return { status: 'stored' };
+      return { status: 'stored', zeros: sink.zeros };
     } catch (error) {
       if (!(error instanceof WriteError)) throw error;
       writeError = error.code;
@@ -87,14 +121,15 @@ export function inflateNext(task: StreamTask, decoder: SpanDecoder, stream: Zstd
   const fault = decoder.decodeNext(stream, task, sink.write);
   if (fault !== null) return fault;
   if (target.fd < 0) return bytesOf(sink, undefined);
+  const file = new FileSink(target, task.outLength);
   try {
-    writeFully(target.fd, sink.bytes, target.position);
+    file.write(sink.bytes);
   } catch (error) {
     if (error instanceof WriteError) return bytesOf(sink, error.code);
     throw error;
   }
   publish(target);
-  return { status: 'stored' };
+  return { status: 'stored', zeros: file.zeros };
 }
 
 function bytesOf({ bytes }: MemorySink, writeError: string | undefined): TaskResult {

@@ -1,5 +1,5 @@
 import type { SpanColumns } from '../archive/index.js';
-import { type CachedLayer, parseSpanFileName, type SpanCache, type VerifiedFile } from '../cache/index.js';
+import { type CachedLayer, Occupied, parseSpanFileName, type SpanCache, type VerifiedFile } from '../cache/index.js';
 import type { InflatePool } from './inflate-pool.js';
 import { Priority } from './inflate-tasks.js';
 
@@ -57,7 +57,7 @@ async function verifySpan(
   span: number,
 ): Promise<'intact' | 'damaged' | 'absent'> {
   const { fd, generations } = layer.shared;
-  if (fd < 0 || layer.occupied[span] === 0) return 'absent';
+  if (fd < 0 || layer.occupied[span] === Occupied.no) return 'absent';
   const present = layer.present(span);
   const position = table.layerOffset[span]!;
   const target = { fd, position, span, generations };
@@ -70,7 +70,7 @@ async function verifySpan(
     layer.unhold(span);
   }
   if (intact) {
-    layer.occupy(span, 2);
+    if (layer.takesRoom(span)) layer.occupy(span, Occupied.yes);
     return 'intact';
   }
   // Bytes that somebody is just writing are not there yet.

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { expect, test, vi } from 'vitest';
 import { ClipError } from '../bytes/index.js';
 import { Errno } from '../linux/index.js';
@@ -170,4 +171,40 @@ test('abandoned reads are not answered: another server will be asked', async () 
   reads.abandon();
   await reads.stopped();
   expect(source.replies).toEqual([]);
+});
+
+test('a read of many extents gives its fetches one signal, and Node no reason to warn', async () => {
+  const { source, reads } = make();
+  source.pieces = () =>
+    Array.from({ length: 40 }, (_, i) => ({ layer: 0, layerOffset: i, length: 1, file: undefined }));
+  const warnings: Error[] = [];
+  const onWarning = (warning: Error): number => warnings.push(warning);
+  process.on('warning', onWarning);
+  reads.start(1n, 40, 0, 40);
+  expect(source.fetches).toHaveLength(40);
+  for (const fetch of source.fetches) fetch.resolve(Buffer.from('x'));
+  await tick(20);
+  process.off('warning', onWarning);
+  expect(source.replies).toEqual([[1n, 'x'.repeat(40)]]);
+  expect(warnings).toEqual([]);
+});
+
+test('the read of a thread that has died ends, and its fetch with it; that of a living one goes on', async () => {
+  vi.useFakeTimers();
+  try {
+    const { source, reads } = make();
+    // A process that has ended and that its parent, this process, has reaped.
+    const { pid } = spawnSync('true');
+    reads.start(1n, 40, 0, 4096, pid);
+    reads.start(2n, 40, 4096, 4096, process.pid);
+    await vi.advanceTimersByTimeAsync(2500);
+    expect(source.replies).toEqual([[1n, Errno.EINTR]]);
+    expect(source.fetches.map(({ signal }) => signal.aborted)).toEqual([true, false]);
+    expect(reads.counters.interrupted).toBe(1);
+    source.fetches[1]!.resolve(Buffer.from('late'));
+    await vi.advanceTimersByTimeAsync(1);
+    expect(source.replies[1]).toEqual([2n, 'late']);
+  } finally {
+    vi.useRealTimers();
+  }
 });

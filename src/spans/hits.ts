@@ -16,6 +16,8 @@ export interface SpanTarget {
   readonly span: number;
   /** Becomes odd once the bytes are written. */
   readonly generations: Int32Array;
+  /** The blocks of the file that hold nothing but this span are holes: zeros need not be written there. */
+  readonly hole?: boolean;
 }
 
 /** From now on FUSE workers read the span. Only the thread that has filled or checked it calls this. */
