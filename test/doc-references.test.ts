@@ -15,6 +15,8 @@ const TEXT = /\.(ts|mjs|js|c|sh|md|yml|json|service)$|^\.ci\/run$/;
  */
 const CITATION =
   /(?<![\w/.-])((?:docs\/(?!spec\/)[\w./-]+|README|CONTRIBUTING|SECURITY|CHANGELOG)\.md)(?:,\s+"([^"]+)")?/g;
+/** "src/fuse/abi.ts", in comments and pages. Not relative ones, which are imports. */
+const NAMED_FILE = /(?<![\w/.@-])((?:src|test|bench|scripts|examples|contrib)\/[\w./-]+\.(?:ts|mjs|sh|c|service))\b/g;
 /** Pages and numbers that are not in the repository. */
 const FOREIGN = /\bDESIGN\b(?:\.md|,? §)|\b(?:FUSE|EROFS|STYLE)(?:\.md|,? §| \d)|\b[Ii]ssues? #?\d+\b/g;
 
@@ -102,6 +104,17 @@ describe('references to pages', () => {
     expect(others.flatMap(danglingCitations)).toEqual([]);
     const cited = others.filter(({ file, text }) => file.startsWith('src/') && flat(text).match(CITATION) !== null);
     expect(cited.length).toBeGreaterThan(0);
+  });
+
+  it('name source files that exist', () => {
+    const others = texts.filter(({ file }) => file !== 'test/doc-references.test.ts');
+    const wrong = others.flatMap(({ file, text }) =>
+      [...text.matchAll(NAMED_FILE)]
+        .map(([, named]) => named!)
+        .filter((named) => !named.includes('NAME') && !existsSync(path.join(root, named)))
+        .map((named) => `${file}: there is no ${named}`),
+    );
+    expect(wrong).toEqual([]);
   });
 
   it('link to files and headings that exist', () => {

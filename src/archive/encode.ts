@@ -29,7 +29,7 @@ export class ByteWriter {
   }
 
   u8(value: number): void {
-    const at = this.#grow(1); // before #bytes is looked at: it may be another one afterwards
+    const at = this.#grow(1); // before #bytes is used, because it may be replaced
     this.#bytes[at] = value;
   }
 
@@ -64,7 +64,7 @@ export class ByteWriter {
     this.u8(rest);
   }
 
-  /** The bytes written; a view that later writes may detach. */
+  /** The written bytes: a view that later writes may detach. */
   finish(): Uint8Array {
     return this.#bytes.subarray(0, this.#length);
   }
@@ -88,7 +88,7 @@ export function readVarint(cursor: Cursor): number {
   }
 }
 
-/** A count of things that take at least `minimumBytes` each: refused before anything is allocated for it. */
+/** A count of items that take at least `minimumBytes` each. A count beyond the input is refused before memory is allocated. */
 export function readCount(cursor: Cursor, minimumBytes: number, of: string): number {
   const start = cursor.offset;
   const count = readVarint(cursor);

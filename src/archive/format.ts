@@ -37,7 +37,7 @@ export type SectionName = keyof typeof SectionKind;
 export const SECTION_NAMES = Object.keys(SectionKind) as readonly SectionName[];
 export const REQUIRED_SECTIONS: readonly SectionName[] = ['image', 'tree', 'spans', 'windowIndex', 'windows'];
 /**
- * The sections that decide what a reader of a mount sees. Windows are covered by the digests of checkpoint states in the spans;
+ * The sections that decide the contents of a mount. Windows are covered by the digests of checkpoint states in the spans;
  * how they are stored depends on the zlib that wrote them.
  */
 export const IDENTITY_SECTIONS: readonly SectionName[] = ['image', 'tree', 'spans', 'placement'];

@@ -26,7 +26,7 @@ import { decodeSpans, decodeWindowIndex, spanFault, stateDigest } from './span-t
 import type { FileHashes, ImageMeta, Profile, References, SpanTable } from './types.js';
 import { archiveIdentity } from './writer.js';
 
-/** Where an archive's bytes come from. */
+/** The source of an archive's bytes. */
 export interface ArchiveInput {
   /** Named in errors: the archive's path. */
   readonly name: string;
@@ -54,7 +54,7 @@ export interface Archive {
   readonly layers: readonly { readonly table: SpanTable }[];
   readonly placement: Placement | null;
   readonly profile: Profile | null;
-  /** Which files lead to which; null when none do. */
+  /** The files that lead to others; null if there are none. */
   readonly references: References | null;
   /** "sha256:…"; two archives with the same identity show the same files (docs/format.md, "Identity"). */
   readonly identity: string;
@@ -70,7 +70,7 @@ export interface Archive {
   verify(): void;
 }
 
-/** Pieces in which `verify` reads the windows: flat memory however large the section. */
+/** `verify` reads the windows in pieces of this size, so that its memory does not depend on the section's. */
 const VERIFY_CHUNK = 4 * 1024 * 1024;
 
 function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
@@ -79,7 +79,7 @@ function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
 
 const DAMAGED_HINT = 'the file is damaged or forged: make it again with clipctl index';
 
-/** What is not as it was written, of whatever section, has the same remedy. */
+/** Damage has the same remedy in every section. */
 function withHint<T>(open: () => T): T {
   try {
     return open();
@@ -202,17 +202,17 @@ function readSection(input: ArchiveInput, section: SectionInfo): Uint8Array {
   return raw;
 }
 
-/** What image an archive is of, without reading the rest of it. Throws FormatError as `openArchive` does. */
+/** The image section of an archive, without reading the rest of it. Throws FormatError as `openArchive` does. */
 export function readImageMeta(input: ArchiveInput): ImageMeta {
   return withHint(() => {
-    const section = readHeader(input).find((s) => s.name === 'image')!; // required: readTable saw to it
+    const section = readHeader(input).find((s) => s.name === 'image')!; // required: readTable has checked it
     return decodeImageMeta(readSection(input, section), `${input.name}: section image`);
   });
 }
 
 /**
  * Opens an archive: reads and checks the header and every section but `windows` and `hashes`, which are checked when used.
- * Throws FormatError naming the file and the section for anything that is not exactly as docs/format.md says.
+ * Throws FormatError naming the file and the section for each deviation from docs/format.md.
  */
 export function openArchive(input: ArchiveInput): Archive {
   return withHint(() => open(input));
@@ -221,7 +221,7 @@ export function openArchive(input: ArchiveInput): Archive {
 function open(input: ArchiveInput): Archive {
   const sections = readHeader(input);
   const find = (name: SectionName) => sections.find((s) => s.name === name);
-  const required = (name: SectionName): SectionInfo => find(name)!; // readTable saw to it
+  const required = (name: SectionName): SectionInfo => find(name)!; // readTable has checked it
   const what = (name: SectionName) => `${input.name}: section ${name}`;
   const raw = (name: SectionName) => readSection(input, required(name));
 
@@ -300,7 +300,7 @@ function checkState(state: CheckpointState, what: string, at: number): void {
   }
 }
 
-/** What the spans say of a layer must be what the image says of it. */
+/** The spans of a layer must agree with the image section. */
 function checkLayers(image: ImageMeta, layers: readonly { table: SpanTable }[], what: string): void {
   if (layers.length !== image.layers.length) {
     throw new FormatError(what, 0, `${layers.length} layers, but the image has ${image.layers.length}`);

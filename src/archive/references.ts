@@ -6,8 +6,8 @@ import type { References } from './types.js';
 export const REFERENCE_PAGE = 4096;
 
 /**
- * The references section: the files by nid, how many others each leads to, which (as differences of their positions in the
- * list), how many ranges each has, and those in pages: varints throughout.
+ * The references section, all in varints: the files by nid, the number of files that each leads to, these files (as differences of
+ * their positions in the list), the number of each file's ranges, and the ranges in pages.
  */
 export function encodeReferences(references: References): Uint8Array {
   const { count, nid, firstTarget, target, firstRange, range } = references;
@@ -34,7 +34,7 @@ function readPositions(cursor: Cursor, count: number, each: number, what: string
   let sum = 0;
   for (let i = 0; i < count; i++) {
     sum += each * readVarint(cursor);
-    // Each is at least a byte that is yet to come.
+    // Each takes at least one more byte.
     if (sum > cursor.remaining) cursor.fail(`more ${what} than bytes left`);
     first[i + 1] = sum;
   }

@@ -14,7 +14,7 @@ import {
 import { LAYER_KIND_CODE, MAX_SPAN_OUTPUT, MAX_SPAN_OVERHEAD, MIN_SPAN_BYTES } from './format.js';
 import type { LayerKind, SpanTable } from './types.js';
 
-/** Everything of a span table but where the checkpoint states lie in the archive. */
+/** A span table without the places of its checkpoint states in the archive. */
 export type SpanColumns = Omit<SpanTable, 'windowPosition' | 'windowLength'>;
 
 const KIND_OF_CODE = new Map<number, LayerKind>(
@@ -138,7 +138,7 @@ export function stateDigest(table: SpanColumns, span: number): Uint8Array {
   return table.kind === 'gzip' ? table.stateSha256.slice(32 * span, 32 * span + 32) : NO_STATE.sha256;
 }
 
-/** Joins tables and window index to what readers use. `windowsLength` is what the lengths must add up to. */
+/** Joins tables and window index into the tables that readers use. `windowsLength` must be the sum of the lengths. */
 export function decodeWindowIndex(
   raw: Uint8Array,
   what: string,

@@ -68,7 +68,7 @@ export interface FileHashes {
 }
 
 /**
- * Which files lead to which: whoever runs or loads the one will read the others (shared libraries, imported modules). A hint.
+ * The files that lead to others: a program that runs or loads the one reads the others (shared libraries, imported modules). A hint.
  * The parts of file i are [first…[i], first…[i + 1]) of `target` and `range`.
  */
 export interface References {

@@ -33,7 +33,7 @@ export interface ArchiveContents {
   readonly image: ImageMeta;
   /** The EROFS image. */
   readonly tree: Uint8Array;
-  /** The same deflated, by {@link deflateTree}, where that could be done beside something else. */
+  /** The same deflated, by {@link deflateTree}, if that was done beside other work. */
   readonly storedTree?: readonly Uint8Array[];
   /** As image.layers. A layer that appears twice may be the same object twice. */
   readonly layers: readonly LayerContents[];
@@ -77,12 +77,12 @@ function deflate(raw: Uint8Array): Uint8Array {
   return deflateRawSync(raw, DEFLATE);
 }
 
-/** The tree, the one large section, is deflated in so many stretches side by side. */
+/** The tree, the one large section, is deflated in this many stretches side by side. */
 const STRETCHES = 4;
-/** How far back deflate refers. */
+/** The distance that deflate refers back. */
 const WINDOW = 32768;
 
-/** Each stretch may refer to what is before it, and all but the last end on a byte without ending the stream: together they are one. */
+/** Each stretch may refer to the data before it, and all but the last end on a byte without ending the stream, so that together they are one stream. */
 function stretchesOf(raw: Uint8Array): [bytes: Uint8Array, options: ZlibOptions][] {
   const length = Math.ceil(raw.length / STRETCHES);
   return Array.from({ length: STRETCHES }, (_, i) => {
@@ -99,7 +99,7 @@ const deflateInPool = promisify<Uint8Array, ZlibOptions, Uint8Array>(deflateRaw)
 export function deflateTree(tree: Uint8Array): Promise<Uint8Array[]> {
   return Promise.all(
     stretchesOf(tree).map(([bytes, options]) => {
-      // Room for all that comes of it: to be given more, each stretch would wait for this thread, which is busy meanwhile.
+      // Room for the whole output: for more room a stretch would wait for this thread, which is busy meanwhile.
       return deflateInPool(bytes, { ...options, chunkSize: 4096 + Math.ceil(bytes.length / 2) });
     }),
   );

@@ -2,7 +2,7 @@ import type { Tree } from '../tree/index.js';
 import { DIRENT_SIZE, fileTypeOfMode } from './format.js';
 
 const DOT = 0x2e;
-/** In place of a child's index. */
+/** Used in place of a child's index. */
 const SELF = -1;
 const PARENT = -2;
 
@@ -51,7 +51,7 @@ export class DirectoryPacker {
     return entry === SELF ? 1 : entry === PARENT ? 2 : this.#tree.childNameLength(entry);
   }
 
-  /** i_size: whole blocks, and what the last one uses. */
+  /** i_size: whole blocks, and the used part of the last one. */
   size(directory: number): number {
     this.#collect(directory);
     let blocks = 0;

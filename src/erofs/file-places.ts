@@ -3,7 +3,7 @@ import { InodeView } from './inode.js';
 import type { Placement } from './placement.js';
 import type { ErofsReader } from './reader.js';
 
-/** Where a file's first stored byte lies; null when it stores none. */
+/** The place of a file's first stored byte; null if it stores none. */
 export type FirstByte = { readonly layer: number; readonly layerOffset: number } | null;
 
 /** Calls `visit` once for each inode below the root, the root included. */
@@ -35,7 +35,7 @@ export function firstByte(reader: ErofsReader, placement: Placement | null, nid:
   const take = (layer: number, layerOffset: number): void => {
     if (layer >= 0) found ??= { layer, layerOffset };
   };
-  // Few files begin with a hole: only for those is all of the file looked through.
+  // Few files begin with a hole; only those are searched as a whole.
   const head = Math.min(size, reader.blockSize);
   reader.mapRange(nid, 0, head, take);
   if (found === null && size > head) reader.mapRange(nid, head, size - head, take);

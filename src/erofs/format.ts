@@ -96,7 +96,7 @@ export const FT = { regular: 1, directory: 2, character: 3, block: 4, fifo: 5, s
 export const XATTR_HEADER_SIZE = 12;
 /** erofs_xattr_entry: name length u8, name index u8, value size u16; then name, value; padded to 4. */
 export const XATTR_ENTRY_SIZE = 4;
-/** The name index says which prefix was taken off the name. */
+/** The name index stands for the prefix that was taken off the name. */
 export const XATTR_PREFIXES: readonly { readonly index: number; readonly prefix: string; readonly exact: boolean }[] = [
   { index: 2, prefix: 'system.posix_acl_access', exact: true },
   { index: 3, prefix: 'system.posix_acl_default', exact: true },

@@ -1,7 +1,7 @@
 import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from './format.js';
 
 /**
- * One inode's fields, filled by ErofsReader.inode(). Reused from call to call, so that looking at an inode allocates nothing.
+ * One inode's fields, filled by ErofsReader.inode(). Reused from call to call, so that reading an inode allocates nothing.
  * `nlink` of a directory is 2 + its subdirectories; `rdev` is new_encode_dev(); times are UTC, and mtime may be negative.
  */
 export class InodeView {
@@ -18,7 +18,7 @@ export class InodeView {
   layout = 0;
   /** i_u as stored: start block, device or chunk format. */
   u = 0;
-  /** Image offsets: of the xattr body (length 0: none) and of what follows it (inline tail, or chunk indexes once 8-aligned). */
+  /** Image offsets: of the xattr body (length 0: none) and of the data behind it (inline tail, or chunk indexes after alignment to 8). */
   xattrStart = 0;
   xattrLength = 0;
   tail = 0;

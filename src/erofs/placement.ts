@@ -15,11 +15,11 @@ export interface Placement {
   readonly layerOffset: Float64Array;
 }
 
-/** A file may cost half a megabyte of indexes: more, and it goes to the placement section, where it costs 36 bytes an extent. */
+/** A file may have half a megabyte of indexes. With more it goes to the placement section, which takes 36 bytes per extent. */
 export const CHUNKS_MAX = 65_536;
 /**
- * 64 TiB. Four times what ext4 allows a file, and small enough that a forged size costs 512 bytes of hole indexes: no more than
- * the tar header that claims it.
+ * 64 TiB: four times the largest file of ext4, and small enough that a forged size costs 512 bytes of hole indexes, as much as the
+ * tar header that claims it.
  */
 export const FILE_SIZE_MAX = 2 ** 46;
 
@@ -44,14 +44,14 @@ export function planChunks(tree: Tree, inode: number, blockSize: number, into: C
   const extents = tree.extents(inode);
   let position = tree.dataOffset(inode);
   let chunk = largest;
-  // A double's remainder is slow, and this is asked of every file.
+  // A double's remainder is slow, and this runs for every file.
   let placed = Math.floor(position / blockSize) * blockSize !== position;
   if (extents !== null) {
     placed = false;
     for (let i = 0; i < extents.length && !placed; i += 2) {
       const offset = extents[i]!;
       const length = extents[i + 1]!;
-      // A chunk is all data or all hole. Only the end of the file may cut one short: what is beyond it reads as nothing.
+      // A chunk is all data or all hole. Only the end of the file may cut one short, because bytes beyond it are never read.
       while (chunk >= blockSize && (offset % chunk !== 0 || (length % chunk !== 0 && offset + length !== size)))
         chunk /= 2;
       if (chunk < blockSize || position % blockSize !== 0 || size / chunk > CHUNKS_MAX) placed = true;

@@ -40,15 +40,15 @@ export type RangeCallback = (layer: number, layerOffset: number, length: number)
 /**
  * Reads an EROFS metadata image in place: a flat Uint8Array over an ArrayBuffer or a SharedArrayBuffer.
  *
- * The image is untrusted: the superblock is checked by the constructor, and everything else when it is touched. Whatever
- * is out of bounds throws a FormatError. The work of one call is bounded by the size of the inode's own data in the image.
+ * The image is untrusted: the constructor checks the superblock, and each other part is checked when it is read. A part that is
+ * out of bounds throws a FormatError. The work of one call is bounded by the size of the inode's own data in the image.
  * inode(), lookup(), readdir() and mapRange() allocate nothing. Not re-entrant from two threads: one reader per thread.
  */
 export class ErofsReader {
   readonly image: Uint8Array;
   readonly blockSize: number;
   readonly rootNid: number;
-  /** As the superblock says; informative. */
+  /** According to the superblock; informative. */
   readonly inodeCount: number;
   /** Sizes of the layers in bytes, a multiple of the block size. Index = layer. */
   readonly deviceBytes: readonly number[];
@@ -64,7 +64,7 @@ export class ErofsReader {
   readonly #fixedNsec: number;
   readonly #xattrs: XattrReader;
   readonly #scratch = new InodeView();
-  // Of the directory block that #openBlock() looked at last.
+  // Of the directory block that #openBlock() opened last.
   #blockStart = 0;
   #blockLength = 0;
   #blockCount = 0;
@@ -204,12 +204,12 @@ export class ErofsReader {
     }
   }
 
-  /** The nid that `name`[start, end) has in the directory; -1 when there is none or `parent` is not a directory. */
+  /** The nid that `name`[start, end) has in the directory; -1 if there is none or `parent` is not a directory. */
   lookup(parent: number, name: Uint8Array, start: number, end: number): number {
     const directory = this.#scratch;
     this.inode(parent, directory);
     if (!directory.isDirectory) return -1;
-    // Entries are sorted over the whole directory, so each block's first name tells which side of it to go on.
+    // Entries are sorted over the whole directory, so each block's first name tells on which side the search goes on.
     let low = 0;
     let high = Math.ceil(directory.size / this.blockSize) - 1;
     while (low < high) {
@@ -234,7 +234,7 @@ export class ErofsReader {
 
   /**
    * Calls `cb` for each entry, `.` and `..` included, in bytewise order, from `cookie` on: 0 is the beginning, and each call
-   * names the cookie of the next entry. Cookies stay good for ever: they are byte positions in the directory.
+   * names the cookie of the next entry. Cookies stay valid for ever: they are byte positions in the directory.
    */
   readdir(nid: number, cookie: number, cb: DirentCallback): void {
     const directory = this.#scratch;
@@ -397,7 +397,7 @@ export class ErofsReader {
     cb(layer, layerOffset, pending);
   }
 
-  /** The value of the xattr with this full name ("user.x"), as a view of the image; null when the inode has none such. */
+  /** The value of the xattr with this full name ("user.x"), as a view of the image; null if the inode does not have it. */
   getXattr(nid: number, name: Uint8Array, start = 0, end = name.length): Uint8Array | null {
     this.inode(nid, this.#scratch);
     return this.#xattrs.get(this.#scratch, name, start, end);

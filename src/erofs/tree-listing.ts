@@ -2,10 +2,10 @@ import { InodeView } from './inode.js';
 import type { ErofsReader } from './reader.js';
 import { resolvePath } from './tree-path.js';
 
-/** Longer ones exist in a tar only; those are not looked for directory by directory, each from within the last. */
+/** Longer paths exist in a tar only, and are not listed, so that recursion stays bounded. */
 const MAX_PATH = 4096;
 
-/** The directories of a tree by path, listed once. Names are latin1: whatever bytes they are. */
+/** The directories of a tree by path, each listed once. Names are latin1 strings of arbitrary bytes. */
 export class TreeListing {
   readonly #reader: ErofsReader;
   readonly #bytes: Buffer;
@@ -19,7 +19,7 @@ export class TreeListing {
     this.#bytes = Buffer.from(image.buffer, image.byteOffset, image.length);
   }
 
-  /** The names in a directory and their nids; null for what is none. Symlinks on the way are followed. */
+  /** The names in a directory and their nids; null for a path that is no directory. Symlinks on the way are followed. */
   list(path: string): ReadonlyMap<string, number> | null {
     const known = this.#directories.get(path);
     if (known !== undefined) return known;
@@ -53,7 +53,7 @@ export class TreeListing {
     return nid;
   }
 
-  /** What is at a path, symlinks followed: by the names of the directory that it is in, as long as it is none itself. */
+  /** The inode at a path, symlinks followed, looked up in the listing of its directory unless it is a directory itself. */
   #find(path: string): number {
     const slash = path.lastIndexOf('/');
     if (slash >= 0 && slash < path.length - 1 && path.length <= MAX_PATH) {

@@ -1,7 +1,7 @@
 import { InodeView } from './inode.js';
 import type { ErofsReader } from './reader.js';
 
-/** Symlinks followed on the way to a path, as in path_resolution(7). */
+/** Limit of symlinks followed on the way to a path, as in path_resolution(7). */
 const MAX_SYMLINKS = 40;
 const SLASH = 0x2f;
 

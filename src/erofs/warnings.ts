@@ -1,6 +1,6 @@
 import type { ErofsStats } from './writer.js';
 
-/** One line for each kind of thing that the tree leaves out or that the kernel cannot serve. Most images have none. */
+/** One line for each kind of entry that the tree leaves out or that the kernel cannot serve. Most images have none. */
 export function treeWarnings(stats: ErofsStats): string[] {
   const lines: string[] = [];
   const say = (count: number, thing: string, things: string, text: string): void => {

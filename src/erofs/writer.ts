@@ -35,7 +35,7 @@ import { XattrWriter } from './xattr-writer.js';
 
 /** The reader computes offsets as int32. 2 GiB of tree is some 20 million files. */
 const IMAGE_MAX = 0x7fff_0000;
-/** Different mtimes that are counted in search of the commonest: bounds memory, and an image with more has no common one. */
+/** Distinct mtimes that are counted to find the commonest. This bounds memory; an image with more has no common one. */
 const MTIMES_MAX = 65_536;
 
 /** Tar data starts at multiples of this. */
@@ -83,7 +83,7 @@ export interface ErofsImage {
  * same tree gives the same bytes.
  *
  * Layout: superblock, device table, inodes, directory blocks, shared xattrs. Inodes come in the order of a walk: a
- * directory, its files, then its subdirectories, so that what is listed together lies together.
+ * directory, its files, then its subdirectories, so that names that are listed together lie together.
  *
  * @throws ClipError LIMIT for a file beyond 64 TiB or a tree beyond 2 GiB
  */
@@ -157,7 +157,7 @@ class Writer {
     return { image, placement: this.#placement.finish(), nids: this.#nids, stats };
   }
 
-  /** Puts every inode into #order once; nids serve as marks until they are given out. */
+  /** Puts every inode into #order once; nids serve as marks until they are assigned. */
   #walk(): void {
     const tree = this.#tree;
     const stack = [tree.root];
@@ -180,7 +180,7 @@ class Writer {
     }
   }
 
-  /** Inodes with the commonest mtime can be compact: they have the superblock's. */
+  /** Inodes with the commonest mtime can be compact, because compact inodes have the superblock's mtime. */
   #chooseEpoch(): void {
     const counts = new Map<number, Map<number, number>>();
     let different = 0;
@@ -205,7 +205,7 @@ class Writer {
         this.#epochNsec = nsec;
       }
     }
-    // The epoch is unsigned in the superblock's documentation: keep to what every reader agrees on.
+    // The superblock's documentation has an unsigned epoch: only values on which all readers agree are used.
     if (this.#epoch < 0) {
       this.#epoch = 0;
       this.#epochNsec = 0;
@@ -244,7 +244,7 @@ class Writer {
     return header + tail <= this.#blockSize ? tail : 0;
   }
 
-  /** Finds a place for the inode and what follows it. */
+  /** Finds a place for the inode and the data behind it. */
   #place(index: number): void {
     const tree = this.#tree;
     const inode = this.#order[index]!;
@@ -269,7 +269,7 @@ class Writer {
       return;
     }
     let at = this.#end;
-    // An inline tail must not cross a block boundary. The gap that this leaves takes inodes without one.
+    // An inline tail must not cross a block boundary. Inodes without a tail fill the resulting gap.
     if (tail > 0) while (((at + header) % this.#blockSize) + tail > this.#blockSize) at += NID_UNIT;
     if (at - this.#end > this.#gapEnd - this.#gapStart) {
       this.#gapStart = this.#end;
@@ -284,7 +284,7 @@ class Writer {
     return (compact ? COMPACT_SIZE : EXTENDED_SIZE) + (this.#xattrs.bodyOf(inode)?.length ?? 0);
   }
 
-  /** Writes the inode and what belongs to it; gives where the next whole blocks go. */
+  /** Writes the inode and its data; returns the place of the next whole blocks. */
   #writeInode(index: number, image: Uint8Array, view: DataView, outside: number): number {
     const tree = this.#tree;
     const inode = this.#order[index]!;
@@ -338,7 +338,7 @@ class Writer {
     return next;
   }
 
-  /** Gives i_u. */
+  /** Returns i_u. */
   #writeChunks(inode: number, view: DataView, at: number): number {
     const tree = this.#tree;
     const plan = this.#plan;
@@ -402,7 +402,7 @@ class Writer {
       image.set(Buffer.from(tag, 'latin1').subarray(0, DEVICE.tagSize), slot + DEVICE.tag);
       view.setUint32(slot + DEVICE.blocks, Math.ceil((blocks * DATA_UNIT) / this.#blockSize), true);
     }
-    // "One block from the superblock on", but of a larger block only what is left of it.
+    // "One block from the superblock on"; if blocks are larger, the rest of the superblock's block.
     const end = this.#blockSize > at ? this.#blockSize : at + this.#blockSize;
     view.setUint32(at + SB.checksum, crc32c(image.subarray(at, end)), true);
   }

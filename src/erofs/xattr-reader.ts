@@ -25,7 +25,7 @@ export class XattrReader {
     this.#shared = shared;
     let any = false;
     let acl = false;
-    // The shared area is the last thing in an image of ours; a zero name index ends it.
+    // The shared area is the last part of our images; a zero name index ends it.
     if (shared > 0) {
       for (let at = shared; at + XATTR_ENTRY_SIZE <= image.length && image[at + 1] !== 0; ) {
         any = true;
@@ -89,7 +89,7 @@ export class XattrReader {
       if (prefix === undefined) return false;
       const from = at + XATTR_ENTRY_SIZE;
       const name = this.#image.subarray(from, from + this.#image[at]!);
-      // It would read as two names to whoever gets the list.
+      // A reader of the list would take it for two names.
       if (name.includes(0)) throw new FormatError('EROFS xattr', at, 'a name contains a NUL');
       parts.push(prefix, name);
       size += prefix.length + name.length + 1;

@@ -12,7 +12,7 @@ const SHARED_MAX = 255;
  * here. A reader can then tell from the shared area alone whether a tree has any xattrs or ACLs.
  */
 export class XattrWriter {
-  /** What EROFS has no prefix for, or is too long for it. */
+  /** Xattrs without a prefix in EROFS, or too long for it. */
   dropped = 0;
   /** By inode: 1 + index of its set. Allocated when the first one comes. */
   #setOf: Uint32Array | null = null;
@@ -22,7 +22,7 @@ export class XattrWriter {
   readonly #entries: Uint8Array[] = [];
   #size = 0;
 
-  /** Reads an inode's xattrs; gives the length of the body that will follow the inode. */
+  /** Reads an inode's xattrs; returns the length of the body that will follow the inode. */
   add(tree: Tree, inode: number): number {
     const xattrs = tree.xattrs(inode);
     if (xattrs.length === 0) return 0;
@@ -86,7 +86,7 @@ function encode(name: Uint8Array, value: Uint8Array): Uint8Array | null {
   );
   if (found === undefined) return null;
   const rest = name.subarray(found.prefix.length);
-  // Linux counts the prefix too (XATTR_NAME_MAX): one name beyond it and listxattr fails for all of the file's.
+  // Linux counts the prefix too (XATTR_NAME_MAX): with one longer name listxattr fails for the whole file.
   if (name.length > NAME_MAX || value.length > XATTR_VALUE_MAX || rest.includes(0)) return null;
   const entry = new Uint8Array((XATTR_ENTRY_SIZE + rest.length + value.length + 3) & ~3);
   entry[0] = rest.length;

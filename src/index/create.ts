@@ -29,7 +29,7 @@ import { checkWritable, writeFileByRename } from './output-file.js';
 /** `--checkpoint`, in MiB of uncompressed output. */
 const MIN_CHECKPOINT_MIB = 1;
 const MAX_CHECKPOINT_MIB = 64;
-/** docs/operations.md, "Spans": what 1 MiB costs in the archive a single start saves several times in what it fetches. */
+/** docs/operations.md, "Spans": a single start saves several times the bytes that 1 MiB adds to the archive. */
 const DEFAULT_CHECKPOINT_MIB = 1;
 
 export interface CreateFromOCIImageOptions {
@@ -39,7 +39,7 @@ export interface CreateFromOCIImageOptions {
   readonly outputPath: string;
   /** MiB of uncompressed layer between checkpoints, 1 to 64. Default 1. */
   readonly checkpointMiB?: number | undefined;
-  /** Where mounts will fetch the layers from, when that is not `imageRef`: a copy of the image in another registry. */
+  /** Where mounts fetch the layers, if not from `imageRef`: a copy of the image in another registry. */
   readonly storageImageRef?: string | undefined;
   /** "linux/arm64/v8". Default: the host's. */
   readonly platform?: string | Platform | undefined;
@@ -94,7 +94,7 @@ export interface IndexResult {
 export interface IndexExtras {
   /** Offsets at which to cut a layer in place of regular checkpoints, by layer digest (workload-shaped spans). */
   readonly cuts?: ReadonlyMap<string, Float64Array> | undefined;
-  /** What the archive says it is of, when that is not how it was found: an archive made anew keeps its name. */
+  /** The archive's reference, if not the one that it is made from: an archive that is made again keeps its name. */
   readonly reference?: string | undefined;
   /** The profile to embed, once the spans are known. */
   readonly profile?: ((made: MadeArchive) => Profile | null) | undefined;
@@ -119,7 +119,7 @@ export function checkpointBytes(mib: number = DEFAULT_CHECKPOINT_MIB): number {
   return mib * 1024 * 1024;
 }
 
-/** The image as the archive will say it is: where mounts fetch it may differ from where it was indexed. */
+/** The archive's image section. Mounts may fetch from another place than it was indexed from. */
 function imageMetaOf(
   resolved: ResolvedImage,
   sizes: readonly number[],
@@ -172,7 +172,7 @@ async function deriveProfile(
   }
 }
 
-/** createFromOCIImage, with what only `clipctl optimize` has to add. */
+/** createFromOCIImage, with the additions of `clipctl optimize`. */
 export async function indexImage(options: CreateFromOCIImageOptions, extras: IndexExtras): Promise<IndexResult> {
   const started = performance.now();
   const spanBytes = checkpointBytes(options.checkpointMiB);
@@ -213,7 +213,7 @@ export async function indexImage(options: CreateFromOCIImageOptions, extras: Ind
       applyReady();
     });
     signal?.throwIfAborted();
-    // Their threads end beside what is left to do; what they hold is free for it.
+    // Their threads end beside the remaining work, which can use their memory.
     for (const lane of lanes) void lane.close();
 
     const indexed = resolved.layers.map((layer) => done.get(layer.digest)!);
@@ -224,7 +224,7 @@ export async function indexImage(options: CreateFromOCIImageOptions, extras: Ind
       return { tag: digest.slice('sha256:'.length), blocks: Math.ceil(uncompressedSize / 512) };
     });
     const { image: tree, placement, stats } = writeErofs(builder.finish(), devices);
-    const deflating = deflateTree(tree); // beside what is left to do
+    const deflating = deflateTree(tree); // beside the remaining work
     for (const warning of treeWarnings(stats)) onWarning(warning);
     const layers = indexed.map((layer) => layer.contents);
     const spans = layers.reduce((sum, layer) => sum + layer.spans.count, 0);
@@ -248,7 +248,7 @@ export async function indexImage(options: CreateFromOCIImageOptions, extras: Ind
       extras.profile === undefined
         ? await deriveProfile(made, reader, elf, source, signal, onWarning)
         : extras.profile(made);
-    // Beside a recorded profile nothing is followed.
+    // With a recorded profile references are not used.
     const references = profile?.source === 'recorded' ? null : linkReferences(image, listing, elf, indexed);
     const archive = buildArchive({ ...made, storedTree: await deflating, hashes: fileSums, profile, references });
     await writeFileByRename(outputPath, archive.parts, signal);

@@ -5,7 +5,7 @@ import { FormatError } from '../bytes/index.js';
  * (GNU, star). An empty field is 0.
  *
  * @param at  the block's layer offset, for the error
- * @throws FormatError when it is neither, or beyond ±2^53
+ * @throws FormatError if it is neither, or beyond ±2^53
  */
 export function parseNumeric(block: Uint8Array, start: number, length: number, name: string, at: number): number {
   const end = start + length;
@@ -81,7 +81,7 @@ function isDigit(byte: number): boolean {
 }
 
 /**
- * A pax time: decimal seconds with any number of fraction digits. Split so that 0 ≤ nsec < 10^9, as timespec wants it;
+ * A pax time: decimal seconds with any number of fraction digits. Split so that 0 ≤ nsec < 10^9, as in timespec;
  * digits beyond nanoseconds are cut off.
  */
 export function parsePaxTime(text: Uint8Array): { sec: number; nsec: number } | null {
