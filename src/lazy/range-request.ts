@@ -73,7 +73,8 @@ export class RangeRequest implements JobCarrier {
         activity.beginReceiving();
         return null;
       };
-      await source.fetchInto(spans.digest, start, bytes, { signal: this.#abort.signal, size, onBytes });
+      const mismatches = Math.max(...jobs.map((job) => job.mismatches));
+      await source.fetchInto(spans.digest, start, bytes, { signal: this.#abort.signal, size, mismatches, onBytes });
     } catch (error) {
       throw limit.exceeded ? limit.error(`bytes ${start} to ${end} of layer ${spans.digest}`, error) : error;
     } finally {

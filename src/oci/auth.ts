@@ -72,19 +72,23 @@ export class Authenticator {
   #reach: Reach = 'public';
   #token: Token | null = null;
   #renewing: Promise<Token> | null = null;
-  /** Tokens fetched so far. */
-  renewals = 0;
+  /** Called for each token that is fetched. */
+  readonly #onToken: () => void;
+  /** What the last token is for. */
+  #scope = '';
 
   constructor(
     transport: Transport,
     registry: string,
     repository: string,
     credentials: Credentials | RegistryCredentialProvider | null,
+    onToken: () => void = () => {},
   ) {
     this.#transport = transport;
     this.#registry = registry;
     this.#repository = repository;
     this.#provider = credentials;
+    this.#onToken = onToken;
   }
 
   /** The header to send now, or null before any challenge. */
@@ -110,7 +114,9 @@ export class Authenticator {
       challenges.find((c) => c.scheme === 'bearer' && c.params.realm !== undefined) ??
       challenges.find((c) => c.scheme === 'basic');
     if (challenge === undefined) return false;
-    if (used !== null && challenge.params.error === 'insufficient_scope') return false;
+    // A push wants more than the pull before it; the same again would be refused again.
+    const more = challenge.params.scope !== undefined && challenge.params.scope !== this.#scope;
+    if (used !== null && challenge.params.error === 'insufficient_scope' && !more) return false;
     // The same Basic password again will not do better; what the provider says now may.
     if (used !== null && challenge.scheme === 'basic' && !(await this.#askAgain())) return false;
     this.#challenge = challenge;
@@ -187,7 +193,8 @@ export class Authenticator {
     const realm = this.#realm(challenge, credentials);
     const scope = challenge.params.scope ?? `repository:${this.#repository}:pull`;
     const service = challenge.params.service;
-    this.renewals++;
+    this.#onToken();
+    this.#scope = scope;
 
     let response: Response;
     try {

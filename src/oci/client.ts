@@ -4,11 +4,12 @@ import { Authenticator } from './auth.js';
 import type { Credentials, RegistryCredentialProvider } from './credentials.js';
 import { DirectConnections } from './direct-get.js';
 import { aborted, networkError, readErrorBody, statusError } from './errors.js';
+import { hostName, type RegistryHost } from './hosts.js';
 import { isLoopback, speaksTls } from './probe.js';
 import { proxyFor } from './proxy.js';
 import { raceAbort } from './race-abort.js';
 import { apiHost } from './reference.js';
-import { Backoff, DEFAULT_RETRY, type RetryPolicy } from './retry.js';
+import type { RetryPolicy } from './retry.js';
 import type { BlobTarget, SourceCounters } from './source.js';
 import {
   DEFAULT_CONNECTIONS,
@@ -30,6 +31,10 @@ export interface ClientOptions extends TransportOptions {
   /** Redirects may lead from the internet into private networks (docs/security.md, "Registries"). */
   readonly allowPrivateRedirects?: boolean | undefined;
   readonly retry?: Partial<RetryPolicy> | undefined;
+  /** The registry's mirrors and itself, as found in another process. */
+  readonly hosts?: readonly RegistryHost[] | undefined;
+  /** Without `hosts`: where containerd's host configuration is. */
+  readonly hostsDirectory?: string | undefined;
 }
 
 export interface GetOptions {
@@ -49,14 +54,15 @@ interface Place {
   readonly reach: Reach;
 }
 
-/** GET requests to one repository of a registry: scheme, login, redirects, retries. */
+/** Requests to one repository at one host: scheme, login, redirects. */
 export class RegistryClient {
+  /** As logins and errors name it. */
   readonly registry: string;
-  readonly counters: SourceCounters = { requests: 0, bytes: 0, retries: 0, redirects: 0, tokens: 0 };
+  readonly counters: SourceCounters;
+  readonly #host: RegistryHost;
   readonly #transport: Transport;
   readonly #auth: Authenticator;
   readonly #options: ClientOptions;
-  readonly #policy: RetryPolicy;
   /** Where a blob's path was redirected to, until that fails. */
   readonly #redirected = new Map<string, Place>();
   #base: URL | null = null;
@@ -67,11 +73,23 @@ export class RegistryClient {
   /** A server has answered. */
   #reached = false;
 
-  constructor(registry: string, repository: string, options: ClientOptions) {
-    this.registry = registry;
+  constructor(
+    host: RegistryHost,
+    registry: string,
+    repository: string,
+    options: ClientOptions,
+    counters: SourceCounters,
+  ) {
+    this.registry = hostName(host, registry);
+    this.counters = counters;
+    this.#host = host;
     this.#options = options;
-    this.#policy = { ...DEFAULT_RETRY, ...options.retry };
-    this.#transport = new Transport(options);
+    this.#transport = new Transport({
+      ...options,
+      ca: [options.ca ?? '', host.ca].join('\n'),
+      client: host.client,
+      skipVerify: host.skipVerify,
+    });
     this.#direct = new DirectConnections(this.#transport.network, {
       connections: options.connections ?? DEFAULT_CONNECTIONS,
       headMs: options.idleTimeoutMs ?? HEAD_TIMEOUT_MS,
@@ -79,22 +97,30 @@ export class RegistryClient {
       stallBytes: STALL_BYTES,
       keepAliveMs: KEEP_ALIVE_MS,
     });
-    this.#auth = new Authenticator(this.#transport, registry, repository, options.credentials);
+    // A login that was given for the registry is not for its mirrors; a provider is asked for each host.
+    const { credentials } = options;
+    const own = host.base === null || (credentials !== null && 'getCredentials' in credentials);
+    this.#auth = new Authenticator(
+      this.#transport,
+      this.registry,
+      repository,
+      host.credentials ?? (own ? credentials : null),
+      () => counters.tokens++,
+    );
   }
 
-  backoff(): Backoff {
-    return new Backoff(this.#policy, () => {
-      this.counters.retries++;
-    });
-  }
-
-  /** HTTPS, or HTTP if forced, or if this is a loopback address where nothing speaks TLS. */
+  /** "https://host/v2/". HTTP if forced, or if this is a loopback address where nothing speaks TLS. */
   async base(signal?: AbortSignal): Promise<URL> {
     if (this.#base !== null) return this.#base;
+    if (this.#host.base !== null) {
+      this.#base = new URL(this.#host.base);
+      return this.#base;
+    }
     const host = apiHost(this.registry);
-    const https = new URL(`https://${host}/`);
+    const https = new URL(`https://${host}/v2/`);
+    const http = new URL(`http://${host}/v2/`);
     let base = https;
-    if (this.#options.plainHttp) base = new URL(`http://${host}/`);
+    if (this.#options.plainHttp) base = http;
     else if (isLoopback(https.hostname)) {
       const hostname = https.hostname.replace(/^\[|\]$/g, '');
       // One probe for all callers, whichever of them gives up meanwhile.
@@ -102,7 +128,7 @@ export class RegistryClient {
         this.#probe = null;
       });
       try {
-        if (!(await raceAbort(this.#probe, signal))) base = new URL(`http://${host}/`);
+        if (!(await raceAbort(this.#probe, signal))) base = http;
       } catch (error) {
         if (signal?.aborted) throw aborted(`connecting to ${host}`, signal.reason);
         throw networkError(https, error, this.#reached);
@@ -110,6 +136,20 @@ export class RegistryClient {
     }
     this.#base = base;
     return base;
+  }
+
+  /** @param path below the API's base */
+  #url(path: string, base: URL): URL {
+    const url = new URL(path, base);
+    const { namespace } = this.#host;
+    if (namespace !== null) url.searchParams.set('ns', namespace);
+    return url;
+  }
+
+  /** What goes with every request to this host, and to no other. */
+  async #ownHeaders(signal?: AbortSignal): Promise<Record<string, string>> {
+    const authorization = await this.#auth.authorization(signal);
+    return authorization === null ? { ...this.#host.headers } : { ...this.#host.headers, authorization };
   }
 
   /**
@@ -126,10 +166,9 @@ export class RegistryClient {
     if (length === 0 || (!whole && !this.#fit)) return 0;
     const base = await this.base(signal);
     const redirected = this.#redirected.get(path);
-    const { url, reach } = redirected ?? { url: new URL(path, base), reach: null };
+    const { url, reach } = redirected ?? { url: this.#url(path, base), reach: null };
     if (proxyFor(url, this.#options.proxy ?? {}) !== null) return 0;
-    const authorization = redirected === undefined ? await this.#authorization(signal) : null;
-    const headers = authorization === null ? {} : { authorization };
+    const headers = redirected === undefined ? await this.#ownHeaders(signal) : {};
     this.counters.requests++;
     const { received, fit } = await this.#direct.get({ ...request, url, reach, headers });
     this.counters.bytes += received;
@@ -163,14 +202,14 @@ export class RegistryClient {
     }
 
     const base = await this.base(signal);
-    let url = new URL(path, base);
+    let url = this.#url(path, base);
     let reach: Reach = null;
     let challenges = 0;
     for (let redirects = 0; ; ) {
       // The login is for the registry, and never for a host that it redirects to.
-      const authorization = url.origin === base.origin ? await this.#authorization(signal) : null;
-      const headers = authorization === null ? options.headers : { ...options.headers, authorization };
-      const response = await this.#send({ url, reach }, headers, signal);
+      const own: Record<string, string> = url.origin === base.origin ? await this.#ownHeaders(signal) : {};
+      const authorization = own.authorization ?? null;
+      const response = await this.#send({ url, reach }, { ...options.headers, ...own }, signal);
       const { status } = response;
       if (accept.includes(status)) {
         if (redirects > 0 && options.rememberRedirect) this.#redirected.set(path, { url, reach });
@@ -179,7 +218,7 @@ export class RegistryClient {
       // Twice: a token may be refused because it ended on the way.
       if (status === 401 && url.origin === base.origin && challenges < 2) {
         challenges++;
-        const better = await this.#challenged(response, authorization, signal);
+        const better = await this.#auth.challenged(response, this.#reachOf(response), authorization, signal);
         if (better) {
           response.body.cancel();
           continue;
@@ -220,18 +259,6 @@ export class RegistryClient {
     return locality === 'public' && this.#options.allowPrivateRedirects === true ? 'private' : locality;
   }
 
-  async #authorization(signal?: AbortSignal): Promise<string | null> {
-    const header = await this.#auth.authorization(signal);
-    this.counters.tokens = this.#auth.renewals;
-    return header;
-  }
-
-  async #challenged(response: Response, used: string | null, signal?: AbortSignal): Promise<boolean> {
-    const better = await this.#auth.challenged(response, this.#reachOf(response), used, signal);
-    this.counters.tokens = this.#auth.renewals;
-    return better;
-  }
-
   async #send(
     { url, reach }: Place,
     headers: Readonly<Record<string, string>>,
@@ -261,7 +288,7 @@ export class RegistryClient {
   async #isRegistry(failed: Response): Promise<boolean> {
     if (failed.headers['docker-distribution-api-version'] !== undefined) return true;
     try {
-      const response = await this.#send({ url: new URL('/v2/', failed.url), reach: null }, {});
+      const response = await this.#send({ url: new URL('/v2/', failed.url), reach: failed.locality }, {});
       response.body.cancel();
       return response.status === 200 || (response.status === 401 && response.headers['www-authenticate'] !== undefined);
     } catch {

@@ -2,6 +2,7 @@ import { ClipError } from '../bytes/index.js';
 import type { FileUser } from '../linux/index.js';
 import { CapturedCredentials, type CredentialLookup, CredentialOrder, captureLookup } from './credential-order.js';
 import type { Credentials, RegistryCredentialProvider } from './credentials.js';
+import { hostName, hostsFor, type RegistryHost } from './hosts.js';
 import { LayoutSource } from './layout.js';
 import type { ProxySettings } from './proxy.js';
 import { parseReference, type Reference, type RegistryReference } from './reference.js';
@@ -28,6 +29,10 @@ export interface SourceOptions {
   /** In place of /etc/docker/certs.d and /etc/containers/certs.d. */
   readonly certsDirectories?: readonly string[] | undefined;
   readonly idleTimeoutMs?: number | undefined;
+  /** The registry's mirrors and itself. Default: what `hostsDirectory` says. */
+  readonly hosts?: readonly RegistryHost[] | undefined;
+  /** In place of /etc/containerd/certs.d. */
+  readonly hostsDirectory?: string | undefined;
   /** Whose file permissions decide about image layouts, when this process reads for another user. */
   readonly layoutUser?: FileUser | undefined;
 }
@@ -37,6 +42,7 @@ export interface RegistryAccess extends RegistrySettings {
   readonly credentials: Credentials | null;
   readonly lookup?: CredentialLookup;
   readonly plainHttp: boolean;
+  readonly hosts: readonly RegistryHost[];
 }
 
 /** Opens what a reference names; nothing is fetched yet. */
@@ -59,9 +65,9 @@ function credentialsOf({ credentials, lookup }: SourceOptions): Credentials | Re
 }
 
 function isProvider(
-  credentials: Credentials | RegistryCredentialProvider | null,
+  credentials: Credentials | RegistryCredentialProvider | null | undefined,
 ): credentials is RegistryCredentialProvider {
-  return credentials !== null && 'getCredentials' in credentials;
+  return credentials !== null && credentials !== undefined && 'getCredentials' in credentials;
 }
 
 /** For reading an archive's layers, by digest, from where they were when it was indexed. */
@@ -86,5 +92,13 @@ export async function captureAccess(
       ? await new CredentialOrder(env, given).getCredentials(image.registry, image.repository)
       : given;
   const lookup = fromConfig ? { lookup: captureLookup(env) } : {};
-  return { credentials, ...lookup, plainHttp, ...settingsFromEnvironment(env) };
+  const settings = settingsFromEnvironment(env);
+  const logins = new CredentialOrder(env, isProvider(given) ? given : undefined);
+  const hosts = await Promise.all(
+    (await hostsFor(image.registry, settings.hostsDirectory)).map(async (host) => {
+      if (host.base === null) return host;
+      return { ...host, credentials: await logins.getCredentials(hostName(host, image.registry), image.repository) };
+    }),
+  );
+  return { credentials, ...lookup, plainHttp, hosts, ...settings };
 }

@@ -1,12 +1,15 @@
 import { ClipError } from '../bytes/index.js';
-import { type ClientOptions, RegistryClient } from './client.js';
+import type { ClientOptions } from './client.js';
 import { digestOf, verifyDigest } from './digest.js';
 import { aborted, networkError } from './errors.js';
+import { type Capability, DEFAULT_HOSTS_DIRECTORY, hostsFor } from './hosts.js';
 import { type Descriptor, MAX_MANIFEST_BYTES, parseJsonObject, parseManifest } from './manifest.js';
 import { ACCEPT_MANIFESTS } from './media-types.js';
 import { checkContentRange, checkRange, checkWhole, refuseEncoding, shortBody } from './ranges.js';
 import type { RegistryReference } from './reference.js';
+import { RegistryHosts } from './registry-hosts.js';
 import { type ContentReader, type ResolvedImage, type ResolveOptions, resolveImage } from './resolve.js';
+import type { Backoff } from './retry.js';
 import type { BlobOptions, BlobTarget, ByteRange, FillOptions, ImageSource, SourceCounters } from './source.js';
 import type { Response } from './transport.js';
 
@@ -16,6 +19,8 @@ const IDENTITY = { 'accept-encoding': 'identity' };
 /** A response to a blob request: what to skip of it, and how much is then wanted (null: all). */
 interface Opened {
   readonly response: Response;
+  /** The host failed while the body was read. */
+  failed(): void;
   readonly skip: number;
   readonly length: number | null;
 }
@@ -29,15 +34,28 @@ interface Small {
 /** An image in a registry: distribution-spec v1.1, pull. */
 export class RegistrySource implements ImageSource {
   readonly reference: RegistryReference;
-  readonly #client: RegistryClient;
+  readonly counters: SourceCounters = { requests: 0, bytes: 0, retries: 0, redirects: 0, tokens: 0 };
+  readonly #options: ClientOptions;
+  #hosts: Promise<RegistryHosts> | null = null;
 
   constructor(reference: RegistryReference, options: ClientOptions) {
     this.reference = reference;
-    this.#client = new RegistryClient(reference.registry, reference.repository, options);
+    this.#options = options;
   }
 
-  get counters(): Readonly<SourceCounters> {
-    return this.#client.counters;
+  /** Which hosts there are is looked up by the first request: a mount makes none. */
+  #open(): Promise<RegistryHosts> {
+    if (this.#hosts === null) {
+      const { registry, repository } = this.reference;
+      const { hosts, hostsDirectory = DEFAULT_HOSTS_DIRECTORY } = this.#options;
+      this.#hosts = Promise.resolve(hosts ?? hostsFor(registry, hostsDirectory)).then(
+        (found) => new RegistryHosts(found, registry, repository, this.#options, this.counters),
+      );
+      this.#hosts.catch(() => {
+        this.#hosts = null; // the file may be mended
+      });
+    }
+    return this.#hosts;
   }
 
   async resolve(options: ResolveOptions = {}): Promise<ResolvedImage> {
@@ -62,8 +80,10 @@ export class RegistrySource implements ImageSource {
     if (!(error instanceof ClipError) || error.code !== 'NOT_FOUND' || tag === null || digest !== null) throw error;
     let tags: unknown;
     try {
-      const path = `/v2/${repository}/tags/list?n=${MAX_TAGS_SHOWN + 1}`;
-      const response = await this.#client.attempt(path, { what: 'tags', headers: IDENTITY, accept: [200], signal });
+      const path = `${repository}/tags/list?n=${MAX_TAGS_SHOWN + 1}`;
+      const hosts = await this.#open();
+      const request = { what: 'tags', headers: IDENTITY, accept: [200], signal };
+      const { response } = await hosts.attempt('resolve', path, request);
       const bytes = await response.body.collect(MAX_MANIFEST_BYTES);
       tags = bytes === null ? null : parseJsonObject(bytes, 'tags').tags;
     } catch {
@@ -87,7 +107,8 @@ export class RegistrySource implements ImageSource {
     const { repository, canonical } = this.reference;
     const what = byDigest ? `manifest ${tagOrDigest} of ${repository}` : `${repository}:${tagOrDigest}`;
     const { bytes, response } = await this.#small(
-      `/v2/${repository}/manifests/${tagOrDigest}`,
+      `${repository}/manifests/${tagOrDigest}`,
+      byDigest ? 'pull' : 'resolve',
       what,
       MAX_MANIFEST_BYTES,
       ACCEPT_MANIFESTS,
@@ -122,7 +143,7 @@ export class RegistrySource implements ImageSource {
     const what = `config ${descriptor.digest} of ${this.reference.repository}`;
     if (descriptor.size > limit)
       throw new ClipError('LIMIT', `${what} has ${descriptor.size} bytes; clip takes up to ${limit}`);
-    const { bytes } = await this.#small(this.#blobPath(descriptor.digest), what, limit, '*/*', signal);
+    const { bytes } = await this.#small(this.#blobPath(descriptor.digest), 'pull', what, limit, '*/*', signal);
     if (bytes.length !== descriptor.size) {
       throw new ClipError('DIGEST_MISMATCH', `${what} has ${bytes.length} bytes, its manifest says ${descriptor.size}`);
     }
@@ -131,24 +152,35 @@ export class RegistrySource implements ImageSource {
   }
 
   #blobPath(digest: string): string {
-    return `/v2/${this.reference.repository}/blobs/${digest}`;
+    return `${this.reference.repository}/blobs/${digest}`;
   }
 
   /** A whole body of at most `limit` bytes; a connection lost on the way is tried again. */
-  async #small(path: string, what: string, limit: number, accept: string, signal?: AbortSignal): Promise<Small> {
-    const backoff = this.#client.backoff();
+  async #small(
+    path: string,
+    capability: Capability,
+    what: string,
+    limit: number,
+    accept: string,
+    signal?: AbortSignal,
+  ): Promise<Small> {
+    const hosts = await this.#open();
+    const backoff = hosts.backoff();
     for (;;) {
       try {
-        const response = await this.#client.attempt(path, {
+        const { response, failed } = await hosts.attempt(capability, path, {
           what,
           headers: { ...IDENTITY, accept },
           accept: [200],
           signal,
         });
         refuseEncoding(response, what);
-        const bytes = await this.#read(response, what, signal, () => response.body.collect(limit));
+        const bytes = await response.body.collect(limit).catch((error: unknown) => {
+          failed();
+          throw bodyError(error, response, what, signal);
+        });
         if (bytes === null) throw new ClipError('LIMIT', `${what} is longer than ${limit} bytes`);
-        this.#client.counters.bytes += bytes.length;
+        this.counters.bytes += bytes.length;
         return { bytes, response };
       } catch (error) {
         await backoff.next(error, what, signal);
@@ -156,54 +188,47 @@ export class RegistrySource implements ImageSource {
     }
   }
 
-  async #read<T>(
-    response: Response,
-    what: string,
-    signal: AbortSignal | undefined,
-    read: () => Promise<T>,
-  ): Promise<T> {
-    try {
-      return await read();
-    } catch (error) {
-      throw bodyError(error, response, what, signal);
-    }
-  }
-
   /** One try. */
-  async #open(digest: string, range: ByteRange, options: BlobOptions): Promise<Opened> {
+  async #request(digest: string, range: ByteRange, options: BlobOptions, skip: number): Promise<Opened> {
     const { start, end } = range;
     const what = `blob ${digest} of ${this.reference.repository}`;
     const whole = start === 0 && (end === undefined || end === options.size);
     const headers = whole ? IDENTITY : { ...IDENTITY, range: `bytes=${start}-${end === undefined ? '' : end - 1}` };
-    const response = await this.#client.attempt(this.#blobPath(digest), {
-      what,
-      headers,
-      accept: [200, 206],
-      signal: options.signal,
-      rememberRedirect: true,
-    });
+    const hosts = await this.#open();
+    const request = { what, headers, accept: [200, 206], signal: options.signal, rememberRedirect: true };
+    const { response, failed } = await hosts.attempt('pull', this.#blobPath(digest), request, skip);
     try {
       refuseEncoding(response, what);
       const layout =
         response.status === 206
           ? checkContentRange(response, range, options.size, what)
           : checkWhole(response, range, options.size, what);
-      return { response, ...layout };
+      return { response, failed, ...layout };
     } catch (error) {
       response.body.cancel();
+      failed();
       throw error;
     }
   }
 
-  async fetchBlob(digest: string, range: ByteRange, options: BlobOptions = {}): Promise<AsyncIterable<Uint8Array>> {
+  fetchBlob(digest: string, range: ByteRange, options: BlobOptions = {}): Promise<AsyncIterable<Uint8Array>> {
+    return this.#stream(digest, range, options, 0);
+  }
+
+  async #stream(
+    digest: string,
+    range: ByteRange,
+    options: BlobOptions,
+    skip: number,
+  ): Promise<AsyncIterable<Uint8Array>> {
     checkRange(range, options.size);
     const { end } = range;
     if (end === range.start) return (async function* () {})();
     const what = `blob ${digest} of ${this.reference.repository}`;
-    const backoff = this.#client.backoff();
-    const counters = this.#client.counters;
+    const backoff = (await this.#open()).backoff();
+    const { counters } = this;
     const open = (start: number): Promise<Opened> =>
-      this.#openRetrying(digest, { start, ...(end !== undefined && { end }) }, options, backoff);
+      this.#requestRetrying(digest, { start, ...(end !== undefined && { end }) }, options, backoff, skip);
     const first = await open(range.start);
 
     return (async function* () {
@@ -241,6 +266,7 @@ export class RegistrySource implements ImageSource {
           if (missing === undefined || at >= missing) return;
           throw shortBody(response, what, at, missing);
         } catch (error) {
+          opened.failed();
           ends.check(at > before, error);
           await backoff.next(error, what, options.signal);
         } finally {
@@ -252,7 +278,7 @@ export class RegistrySource implements ImageSource {
   }
 
   async fetchInto(digest: string, start: number, target: Uint8Array, options: FillOptions): Promise<void> {
-    const { size, signal, onBytes } = options;
+    const { size, signal, onBytes, mismatches = 0 } = options;
     const end = start + target.length;
     checkRange({ start, end }, size);
     if (target.length === 0) return;
@@ -264,15 +290,12 @@ export class RegistrySource implements ImageSource {
         return onBytes?.(received) ?? null;
       },
     };
-    let filled = await this.#client.getDirect(this.#blobPath(digest), {
-      start,
-      length: target.length,
-      size,
-      target: piece,
-      signal,
-    });
+    const hosts = await this.#open();
+    const request = { start, length: target.length, size, target: piece, signal };
+    let filled = await hosts.getDirect(this.#blobPath(digest), request, mismatches);
     if (filled === target.length) return;
-    for await (const chunk of await this.fetchBlob(digest, { start: start + filled, end }, { size, signal })) {
+    const range = { start: start + filled, end };
+    for await (const chunk of await this.#stream(digest, range, { size, signal }, mismatches)) {
       target.set(chunk, filled);
       filled += chunk.length;
       await onBytes?.(filled);
@@ -285,13 +308,8 @@ export class RegistrySource implements ImageSource {
     target: BlobTarget,
     options: Pick<BlobOptions, 'signal'> = {},
   ): Promise<void> {
-    const done = await this.#client.getDirect(this.#blobPath(digest), {
-      start: 0,
-      length: size,
-      size,
-      target,
-      signal: options.signal,
-    });
+    const request = { start: 0, length: size, size, target, signal: options.signal };
+    const done = await (await this.#open()).getDirect(this.#blobPath(digest), request);
     if (done === size) return;
     for await (const chunk of await this.fetchBlob(digest, { start: done, end: size }, { ...options, size })) {
       for (let at = 0; at < chunk.length; ) {
@@ -304,15 +322,16 @@ export class RegistrySource implements ImageSource {
     }
   }
 
-  async #openRetrying(
+  async #requestRetrying(
     digest: string,
     range: ByteRange,
     options: BlobOptions,
-    backoff: ReturnType<RegistryClient['backoff']>,
+    backoff: Backoff,
+    skip: number,
   ): Promise<Opened> {
     for (;;) {
       try {
-        return await this.#open(digest, range, options);
+        return await this.#request(digest, range, options, skip);
       } catch (error) {
         await backoff.next(error, `blob ${digest} of ${this.reference.repository}`, options.signal);
       }
@@ -320,7 +339,7 @@ export class RegistrySource implements ImageSource {
   }
 
   async close(): Promise<void> {
-    await this.#client.close();
+    await (await this.#hosts?.catch(() => null))?.close();
   }
 }
 

@@ -1,3 +1,4 @@
+import { DEFAULT_HOSTS_DIRECTORY } from './hosts.js';
 import { type ProxySettings, proxyFromEnvironment } from './proxy.js';
 import { environmentCa } from './tls-trust.js';
 
@@ -8,6 +9,8 @@ export interface RegistrySettings {
   readonly proxy: ProxySettings;
   /** Redirects may lead from the internet into private networks (docs/security.md, "Registries"). */
   readonly allowPrivateRedirects: boolean;
+  /** Of containerd's host configuration. */
+  readonly hostsDirectory: string;
 }
 
 /** Of the variables that clipctl's flags of the same names set. */
@@ -16,5 +19,6 @@ export function settingsFromEnvironment(env: NodeJS.ProcessEnv): RegistrySetting
     ca: environmentCa(env),
     proxy: proxyFromEnvironment(env),
     allowPrivateRedirects: env.CLIP_ALLOW_PRIVATE_REDIRECTS === '1',
+    hostsDirectory: env.CLIP_HOSTS_DIR || DEFAULT_HOSTS_DIRECTORY,
   };
 }

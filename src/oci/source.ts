@@ -17,6 +17,8 @@ export interface FillOptions {
   readonly signal?: AbortSignal | undefined;
   /** As in {@link BlobOptions}. */
   readonly size: number;
+  /** How often these bytes came before and were wrong: another host is asked, where there is one. */
+  readonly mismatches?: number | undefined;
   /** `received` bytes of the range are in memory. A promise that it returns is awaited before more are read. */
   readonly onBytes?: ((received: number) => Promise<void> | null) | undefined;
 }

@@ -3,8 +3,8 @@ import { join } from 'node:path';
 import { createSecureContext, rootCertificates, type SecureContext } from 'node:tls';
 import { ClipError } from '../bytes/index.js';
 
-/** Where Docker and Podman keep a registry's own CA and client certificates: DIR/HOST[:PORT]/*.crt, *.cert with *.key. */
-const CERTS_DIRECTORIES = ['/etc/docker/certs.d', '/etc/containers/certs.d'];
+/** Where Docker, Podman and containerd keep a registry's own CA and client certificates: DIR/HOST[:PORT]/*.crt, *.cert with *.key. */
+const CERTS_DIRECTORIES = ['/etc/docker/certs.d', '/etc/containers/certs.d', '/etc/containerd/certs.d'];
 
 /** The system's trust store, as Go's crypto/x509 finds it on Linux: what Docker would trust. */
 const SYSTEM_BUNDLES = [
@@ -67,6 +67,8 @@ export interface TrustOptions {
   readonly ca?: string | undefined;
   /** Default: Docker's and Podman's. */
   readonly certsDirectories?: readonly string[] | undefined;
+  /** PEM: what this machine shows to a server that asks, besides what certs.d holds. */
+  readonly client?: readonly { readonly cert: string; readonly key: string }[] | undefined;
   /** Take any certificate: `skip_verify` of a hosts.toml. */
   readonly skipVerify?: boolean | undefined;
 }
@@ -77,7 +79,7 @@ export interface TrustOptions {
  */
 export function secureContextFor(host: string, port: number, options: TrustOptions): SecureContext {
   const extra: string[] = [];
-  const client: { cert: string; key: string }[] = [];
+  const client = [...(options.client ?? [])];
   for (const base of options.certsDirectories ?? CERTS_DIRECTORIES) {
     for (const name of port === 443 ? [`${host}:443`, host] : [`${host}:${port}`]) {
       const directory = join(base, name);

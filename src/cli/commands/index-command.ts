@@ -11,6 +11,7 @@ export interface RegistryFlags {
   readonly plainHttp?: boolean;
   readonly creds?: string;
   readonly allowPrivateRedirects?: boolean;
+  readonly hostsDir?: string;
   readonly credentialProviderConfig?: string;
   readonly credentialProviderBinDir?: string;
 }
@@ -21,11 +22,13 @@ export function addRegistryFlags(command: Command): Command {
     .option('--plain-http', 'use HTTP with the registry, not HTTPS')
     .option('--creds <user:password>', "log in with these instead of the Docker config's entry")
     .option('--allow-private-redirects', 'follow redirects from a public registry into private networks')
+    .option('--hosts-dir <dir>', "mirrors, in containerd's format (default $CLIP_HOSTS_DIR, /etc/containerd/certs.d)")
     .option('--credential-provider-config <file>', "plugins that know logins: the kubelet's CredentialProviderConfig")
     .option('--credential-provider-bin-dir <dir>', 'where those plugins are')
     .hook('preAction', (_, action) => {
       const flags: RegistryFlags = action.opts();
       if (flags.allowPrivateRedirects === true) process.env.CLIP_ALLOW_PRIVATE_REDIRECTS = '1';
+      setVariable('CLIP_HOSTS_DIR', flags.hostsDir);
       setVariable('CLIP_CREDENTIAL_PROVIDER_CONFIG', flags.credentialProviderConfig);
       setVariable('CLIP_CREDENTIAL_PROVIDER_BIN_DIR', flags.credentialProviderBinDir);
     });

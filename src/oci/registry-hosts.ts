@@ -1,0 +1,115 @@
+import { ClipError } from '../bytes/index.js';
+import { type ClientOptions, type GetOptions, RegistryClient } from './client.js';
+import { type Capability, hostName, type RegistryHost } from './hosts.js';
+import { Backoff, DEFAULT_RETRY, type RetryPolicy } from './retry.js';
+import type { BlobTarget, SourceCounters } from './source.js';
+import type { Response } from './transport.js';
+
+/** A host that failed is asked last for this long: its readers would wait for its timeouts time and again. */
+const AVOID_MS = 30_000;
+
+interface Entry {
+  readonly host: RegistryHost;
+  readonly client: RegistryClient;
+  avoidUntil: number;
+}
+
+/** A response, and a way to say that its host failed while it was read. */
+export interface Attempt {
+  readonly response: Response;
+  failed(): void;
+}
+
+/**
+ * The hosts of a registry: mirrors in their order, and the registry itself last. What one host does not have or cannot give is
+ * asked of the next; the last one's error is the one that is reported.
+ */
+export class RegistryHosts {
+  readonly counters: SourceCounters;
+  readonly #entries: readonly Entry[];
+  readonly #policy: RetryPolicy;
+
+  constructor(
+    hosts: readonly RegistryHost[],
+    registry: string,
+    repository: string,
+    options: ClientOptions,
+    counters: SourceCounters,
+  ) {
+    this.counters = counters;
+    this.#policy = { ...DEFAULT_RETRY, ...options.retry };
+    this.#entries = hosts.map((host) => ({
+      host,
+      client: new RegistryClient(host, registry, repository, options, counters),
+      avoidUntil: 0,
+    }));
+  }
+
+  backoff(): Backoff {
+    return new Backoff(this.#policy, () => {
+      this.counters.retries++;
+    });
+  }
+
+  /**
+   * One try, at each host that can do it until one succeeds.
+   * @param skip hosts to leave out at first, because what they gave was wrong
+   * @throws TransientError when another try may help
+   */
+  async attempt(capability: Capability, path: string, options: GetOptions, skip = 0): Promise<Attempt> {
+    const entries = this.#order(capability, skip);
+    for (const [i, entry] of entries.entries()) {
+      const failed = (): void => {
+        if (entries.length > 1) entry.avoidUntil = performance.now() + AVOID_MS;
+      };
+      try {
+        return { response: await entry.client.attempt(path, options), failed };
+      } catch (error) {
+        // That it does not have something says nothing of the next request.
+        if (!(error instanceof ClipError && error.code === 'NOT_FOUND')) failed();
+        if (options.signal?.aborted || i === entries.length - 1) throw error;
+      }
+    }
+    throw new ClipError('UNSUPPORTED', `no host of the registry is for "${capability}"`, {
+      hint: 'look at the capabilities in its hosts.toml',
+    });
+  }
+
+  /** See RegistryClient.getDirect. Of the first host alone: the caller goes on with {@link attempt}. */
+  async getDirect(
+    path: string,
+    request: { start: number; length: number; size: number; target: BlobTarget; signal?: AbortSignal | undefined },
+    skip = 0,
+  ): Promise<number> {
+    const entries = this.#order('pull', skip);
+    const [first] = entries;
+    if (first === undefined) return 0;
+    try {
+      return await first.client.getDirect(path, request);
+    } catch (error) {
+      // Others may be reached; with one host alone this is the answer.
+      if (request.signal?.aborted || entries.length === 1) throw error;
+      first.avoidUntil = performance.now() + AVOID_MS;
+      return 0;
+    }
+  }
+
+  /** For errors: the host that would be asked. */
+  name(registry: string): string {
+    return hostName(this.#entries.at(-1)!.host, registry);
+  }
+
+  #order(capability: Capability, skip: number): Entry[] {
+    const able = this.#entries.filter(({ host }) => host.capabilities.includes(capability));
+    if (able.length < 2) return able;
+    const now = performance.now();
+    const turn = skip % able.length;
+    const rotated = [...able.slice(turn), ...able.slice(0, turn)];
+    const good = rotated.filter((entry) => entry.avoidUntil <= now);
+    return [...good, ...rotated.filter((entry) => entry.avoidUntil > now)];
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#entries.map(({ client }) => client.close()));
+  }
+}
