@@ -7,7 +7,7 @@ import type { Json } from './manifest.js';
 import { apiHost } from './reference.js';
 
 /*
- * containerd's host configuration (https://github.com/containerd/containerd/blob/main/docs/hosts.md): which hosts stand in front
+ * containerd's host configuration (its page hosts.md): which hosts stand in front
  * of a registry, and how each is reached.
  */
 
@@ -169,6 +169,6 @@ function readIfThere(path: string): string | null {
 
 function bad(path: string, message: string): ClipError {
   return new ClipError('BAD_FORMAT', `${path}: ${message}`, {
-    hint: 'see containerd’s docs/hosts.md, or name another directory with --hosts-dir',
+    hint: 'see containerd’s page on registry hosts, or name another directory with --hosts-dir',
   });
 }
