@@ -89,7 +89,7 @@ export const MAX_LAYERS = 4096;
 export const MAX_CHECKPOINT_STATE = 64 * 1024;
 
 /** Numbers of layer kinds in a span table. */
-export const LAYER_KIND_CODE = { tar: 1, gzip: 2, zstd: 3, 'zstd-stream': 4 } as const;
+export const LAYER_KIND_CODE = { tar: 1, gzip: 2, zstd: 3, 'zstd-stream': 4, blocks: 5 } as const;
 
 /** Numbers of profile sources in the profile section. */
 export const PROFILE_SOURCE_CODE = { recorded: 1, static: 2 } as const;

@@ -14,5 +14,16 @@ export {
   spanTableDigest,
   stateDigest,
 } from './span-table.js';
-export type { FileHashes, ImageMeta, LayerKind, LayerMeta, Profile, References, SpanTable } from './types.js';
+export type {
+  ArchiveStorage,
+  BlockColumns,
+  FileHashes,
+  ImageMeta,
+  LayerKind,
+  LayerMeta,
+  Profile,
+  References,
+  S3Location,
+  SpanTable,
+} from './types.js';
 export { type ArchiveContents, buildArchive, deflateTree, type LayerContents, writeArchive } from './writer.js';

@@ -23,7 +23,7 @@ import {
 import { decodeImageMeta } from './image-meta.js';
 import { decodeReferences } from './references.js';
 import { decodeSpans, decodeWindowIndex, spanFault, stateDigest } from './span-table.js';
-import type { FileHashes, ImageMeta, Profile, References, SpanTable } from './types.js';
+import type { ArchiveStorage, FileHashes, ImageMeta, Profile, References, SpanTable } from './types.js';
 import { archiveIdentity } from './writer.js';
 
 /** The source of an archive's bytes. */
@@ -47,6 +47,9 @@ export interface SectionInfo {
 }
 
 export interface Archive {
+  /** Of the file's format: 1 for archives of the Go predecessor. */
+  readonly version: number;
+  readonly storage: ArchiveStorage;
   readonly image: ImageMeta;
   /** The EROFS image, in shared memory. */
   readonly tree: Uint8Array;
@@ -54,6 +57,8 @@ export interface Archive {
   readonly layers: readonly { readonly table: SpanTable }[];
   readonly placement: Placement | null;
   readonly profile: Profile | null;
+  /** Digests of layers whose spans are not known yet: those of a version 1 archive that was never mounted. */
+  readonly unindexed: readonly string[];
   /** The files that lead to others; null if there are none. */
   readonly references: References | null;
   /** "sha256:…"; two archives with the same identity show the same files (docs/format.md, "Identity"). */
@@ -259,6 +264,9 @@ function open(input: ArchiveInput): Archive {
     return stored;
   };
   return {
+    version: VERSION,
+    unindexed: [],
+    storage: { kind: 'oci' },
     image,
     tree,
     layers,

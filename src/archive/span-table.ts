@@ -12,7 +12,7 @@ import {
   writeU32Column,
 } from './encode.js';
 import { LAYER_KIND_CODE, MAX_SPAN_OUTPUT, MAX_SPAN_OVERHEAD, MIN_SPAN_BYTES } from './format.js';
-import type { LayerKind, SpanTable } from './types.js';
+import type { BlockColumns, LayerKind, SpanTable } from './types.js';
 
 /** A span table without the places of its checkpoint states in the archive. */
 export type SpanColumns = Omit<SpanTable, 'windowPosition' | 'windowLength'>;
@@ -25,6 +25,8 @@ const KIND_OF_CODE = new Map<number, LayerKind>(
 const MIN_ROW_BYTES = 2 + 4 + 32;
 /** Of a gzip span: the SHA-256 of its checkpoint state beside them. */
 const MIN_GZIP_ROW_BYTES = MIN_ROW_BYTES + 32;
+/** Of a span of data blocks: two deltas. */
+const MIN_BLOCKS_ROW_BYTES = 2;
 /** Kind, count and first bit offset. */
 const MIN_TABLE_BYTES = 3;
 
@@ -36,7 +38,8 @@ export function encodeSpanTable(table: SpanColumns): Uint8Array {
   const { count, layerOffset, bitOffset } = table;
   if (layerOffset.length !== count + 1 || bitOffset.length !== count + 1)
     throw new RangeError('span columns differ in length');
-  if (table.crc32.length !== count || table.sha256.length !== 32 * count)
+  const sums = table.kind === 'blocks' ? 0 : count;
+  if (table.crc32.length !== sums || table.sha256.length !== 32 * sums)
     throw new RangeError('span columns differ in length');
   if (table.stateSha256.length !== (table.kind === 'gzip' ? 32 * count : 0))
     throw new RangeError('span columns differ in length');
@@ -48,7 +51,23 @@ export function encodeSpanTable(table: SpanColumns): Uint8Array {
   writeU32Column(out, table.crc32);
   out.bytes(table.sha256);
   out.bytes(table.stateSha256);
+  if (table.blocks !== undefined) encodeBlocks(out, table.blocks);
   return out.finish();
+}
+
+/** Of a `blocks` layer: count, starts (deltas), lengths (varints). What the index claims of hashes names no bytes. */
+function encodeBlocks(out: ByteWriter, { start, length }: BlockColumns): void {
+  out.varint(start.length);
+  writeDeltas(out, start, 0, 0);
+  for (const value of length) out.varint(value);
+}
+
+function decodeBlocks(cursor: Cursor): BlockColumns {
+  const count = readCount(cursor, 2, 'data blocks');
+  const [start, length] = [new Float64Array(count), new Float64Array(count)];
+  readDeltas(cursor, start, 0, 0, 1);
+  for (let i = 0; i < count; i++) length[i] = readVarint(cursor);
+  return { start, length, hash: new Array<string>(count).fill('') };
 }
 
 /**
@@ -83,14 +102,19 @@ export function decodeSpanTable(cursor: Cursor): SpanColumns {
   const code = cursor.u8();
   const kind = KIND_OF_CODE.get(code);
   if (kind === undefined) return cursor.fail(`unknown layer kind ${code}`, start);
-  const count = readCount(cursor, kind === 'gzip' ? MIN_GZIP_ROW_BYTES : MIN_ROW_BYTES, 'spans');
+  const leastBytes: Readonly<Partial<Record<LayerKind, number>>> = { gzip: MIN_GZIP_ROW_BYTES, blocks: MIN_BLOCKS_ROW_BYTES };
+  const count = readCount(cursor, leastBytes[kind] ?? MIN_ROW_BYTES, 'spans');
   const layerOffset = sharedFloat64(count + 1);
   readDeltas(cursor, layerOffset, 1, 0, 1);
   const bitOffset = sharedFloat64(count + 1);
   readDeltas(cursor, bitOffset, 0, 0, 0);
   if (kind !== 'gzip' && bitOffset.some((bits) => bits % 8 !== 0)) cursor.fail(`a ${kind} span inside a byte`, start);
-  if (kind === 'tar' && bitOffset.some((bits, i) => bits / 8 !== layerOffset[i])) {
+  if ((kind === 'tar' || kind === 'blocks') && bitOffset.some((bits, i) => bits / 8 !== layerOffset[i])) {
     cursor.fail('a span of an uncompressed layer whose two offsets differ', start);
+  }
+  if (kind === 'blocks') {
+    const [crc32, sha256] = [new Uint32Array(0), new Uint8Array(0)];
+    return { kind, count, layerOffset, bitOffset, crc32, sha256, stateSha256: sha256, blocks: decodeBlocks(cursor) };
   }
   const crc32 = readU32Column(cursor, count);
   const sha256 = new Uint8Array(cursor.bytes(32 * count)) /* a copy: Buffer's slice() is a view */;
@@ -113,9 +137,11 @@ export function encodeSpans(tables: readonly SpanColumns[], tableOfLayer: readon
 
 export function decodeSpans(raw: Uint8Array, what: string): { tables: SpanColumns[]; tableOfLayer: number[] } {
   const cursor = new Cursor(raw, what);
-  const tables = Array.from({ length: readCount(cursor, MIN_TABLE_BYTES, 'span tables') }, () =>
-    decodeSpanTable(cursor),
-  );
+  const tables = Array.from({ length: readCount(cursor, MIN_TABLE_BYTES, 'span tables') }, () => {
+    const start = cursor.offset;
+    const table = decodeSpanTable(cursor);
+    return table.kind === 'blocks' ? cursor.fail('a table of data blocks, which only caches hold', start) : table;
+  });
   const tableOfLayer = Array.from({ length: readCount(cursor, 1, 'layers') }, () => {
     const start = cursor.offset;
     const index = readVarint(cursor);

@@ -4,8 +4,21 @@
  * - `gzip`: inflate from a checkpoint between any two symbols (docs/internals/decisions/0001-inflate-in-webassembly.md).
  * - `zstd`: every span starts at a frame and is decoded on its own (zstd:chunked, multi-frame).
  * - `zstd-stream`: one frame: spans can only be decoded in order, from the layer's first byte.
+ * - `blocks`: the file of a version 1 archive: data blocks, each with its CRC-64 behind it. Never in a version 3 archive.
  */
-export type LayerKind = 'tar' | 'gzip' | 'zstd' | 'zstd-stream';
+export type LayerKind = 'tar' | 'gzip' | 'zstd' | 'zstd-stream' | 'blocks';
+
+/**
+ * The data blocks of a `blocks` layer, by their place in it: what its spans are checked by (docs/legacy.md, "What is checked").
+ * A block's checksum is the 8 bytes behind its content.
+ */
+export interface BlockColumns {
+  /** Where the content begins, ascending, and its length: never 0. Blocks do not overlap. */
+  readonly start: Float64Array;
+  readonly length: Float64Array;
+  /** SHA-256 of the content as the index claims it, in hex; empty where it claims none. Old ones may be wrong. */
+  readonly hash: readonly string[];
+}
 
 /**
  * A layer's spans, as columns. Span i inflates to layer bytes [layerOffset[i], layerOffset[i+1]) out of compressed bits
@@ -29,6 +42,28 @@ export interface SpanTable {
   readonly sha256: Uint8Array;
   /** Of gzip, 32 bytes a span: SHA-256 of its raw checkpoint state, of no bytes where none is needed. Empty for other kinds. */
   readonly stateSha256: Uint8Array;
+  /** Of a `blocks` layer, in place of `crc32` and `sha256`. */
+  readonly blocks?: BlockColumns | undefined;
+}
+
+/** Where the bytes of an archive's layers are kept. */
+export type ArchiveStorage =
+  /** In a registry or an image layout, as the image section says. */
+  | { readonly kind: 'oci' }
+  /** In the archive file itself, which is its only layer. */
+  | { readonly kind: 'local' }
+  /** In an object of an S3 bucket, which is its only layer. */
+  | ({ readonly kind: 's3' } & S3Location);
+
+export interface S3Location {
+  readonly bucket: string;
+  /** Empty: the client's default. */
+  readonly region: string;
+  readonly key: string;
+  /** Empty: Amazon's own. */
+  readonly endpoint: string;
+  /** The bucket's name stands in the path and not in the host name. */
+  readonly forcePathStyle: boolean;
 }
 
 export interface LayerMeta {

@@ -22,6 +22,7 @@ export {
 } from './check.js';
 export { describeContent } from './content.js';
 export { crc32, crc32Combine, crc32c } from './crc.js';
+export { Crc64, crc64, crc64Combine } from './crc64.js';
 export { Cursor } from './cursor.js';
 export { ClipError, type ErrorCode, FormatError } from './errors.js';
 export { fromHex, toHex } from './hex.js';

@@ -45,9 +45,14 @@ export class CachedLayer {
     readonly path: string,
     readonly shared: SharedLayer,
     readonly table: SpanColumns,
+    /**
+     * The file is the archive's own: its spans are read and checked where they lie, and never written, evicted or counted as
+     * cached.
+     */
+    readonly borrowed = false,
   ) {
     this.whole = table.kind === 'zstd-stream';
-    this.occupied = new Uint8Array(this.count);
+    this.occupied = new Uint8Array(this.count).fill(borrowed ? Occupied.unverified : Occupied.no);
   }
 
   get count(): number {
@@ -75,7 +80,7 @@ export class CachedLayer {
 
   /** Bytes that a span counts in the file. */
   #room(span: number): number {
-    return this.takesRoom(span) ? this.length(span) : 0;
+    return this.takesRoom(span) && !this.borrowed ? this.length(span) : 0;
   }
 
   takesRoom(span: number): boolean {
@@ -106,7 +111,7 @@ export class CachedLayer {
   }
 
   evictable(span: number): boolean {
-    return this.occupied[span] !== Occupied.no && !this.#holds.has(span);
+    return !this.borrowed && this.occupied[span] !== Occupied.no && !this.#holds.has(span);
   }
 
   /** Nothing of it is held: it may go as a whole. */

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { SpanColumns } from '../archive/index.js';
 import { ClipError, crc32 } from '../bytes/index.js';
+import { blockCheck, checkBlocks } from '../spans/index.js';
 import { dataExtents } from './extents.js';
 import { spanFileName } from './span-file-name.js';
 
@@ -71,7 +72,9 @@ export class CachedSpans {
       if (n === 0) return null; // cut off
       done += n;
     }
-    if (crc32(bytes) === table.crc32[span]) return bytes;
+    const blocks = blockCheck(table, span);
+    const right = blocks === null ? crc32(bytes) === table.crc32[span] : checkBlocks(bytes, blocks) === null;
+    if (right) return bytes;
     return whole ? 'wrong' : null;
   }
 

@@ -142,6 +142,7 @@ export class SpanCache {
 
   /** Whether it is worth asking `reserve` for a span of this layer: the disk takes writes, or may be tried again. */
   mayTake(layer: CachedLayer): boolean {
+    if (layer.borrowed) return false;
     return layer.attached ? this.#writes.due : this.#opens.due && layer.opening.due;
   }
 
@@ -164,6 +165,21 @@ export class SpanCache {
     let layer = this.#layers.get(key);
     if (layer === undefined) {
       layer = this.#openLayer(key, table);
+      this.#layers.set(key, layer);
+    }
+    layer.mounts++;
+    return layer;
+  }
+
+  /**
+   * A layer whose bytes lie in a file that is not the cache's: the archive's own. `key` names it. The descriptor stays the
+   * caller's.
+   */
+  borrow(key: string, fd: number, table: SpanColumns): CachedLayer {
+    let layer = this.#layers.get(key);
+    if (layer === undefined) {
+      const own = table.count > 0 ? openSync(`/proc/self/fd/${fd}`, 'r') : -1;
+      layer = new CachedLayer(key, '', this.#shared(table, own), table, true);
       this.#layers.set(key, layer);
     }
     layer.mounts++;
@@ -300,23 +316,27 @@ export class SpanCache {
   }
 
   #openLayer(key: string, table: SpanColumns): CachedLayer {
+    const view = this.#shared(table, table.count > 0 ? openPlaceholder() : -1);
+    const layer = new CachedLayer(key, join(this.#path, 'spans', key), view, table);
+    if (!this.#attach(layer)) this.#lend(layer);
+    return layer;
+  }
+
+  #shared(table: SpanColumns, fd: number): SharedLayer {
     const { count } = table;
     let offsets = table.layerOffset;
     if (!(offsets.buffer instanceof SharedArrayBuffer)) {
       offsets = shared((b) => new Float64Array(b), 8 * (count + 1));
       offsets.set(table.layerOffset);
     }
-    const view: SharedLayer = {
+    return {
       id: nextLayerId++,
       offsets,
       generations: shared((b) => new Int32Array(b), 4 * count),
-      fd: count > 0 ? openPlaceholder() : -1,
+      fd,
       lastUse: shared((b) => new Int32Array(b), 4 * count),
       clock: this.#clock,
     };
-    const layer = new CachedLayer(key, join(this.#path, 'spans', key), view, table);
-    if (!this.#attach(layer)) this.#lend(layer);
-    return layer;
   }
 
   /** Gives a layer what an earlier run left of it on a disk that takes no writes: to read, each span once it is checked. */
@@ -344,7 +364,7 @@ export class SpanCache {
   /** Gives a layer its file, if it has none and the disk lets us. True when it has one. */
   #attach(layer: CachedLayer): boolean {
     if (layer.attached) return true;
-    if (layer.count === 0 || !layer.opening.due || !this.#openDirectory()) return false;
+    if (layer.borrowed || layer.count === 0 || !layer.opening.due || !this.#openDirectory()) return false;
     const { path, shared: view } = layer;
     let lost: boolean;
     try {

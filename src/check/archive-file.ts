@@ -1,11 +1,19 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
-import { type Archive, openArchive } from '../archive/index.js';
+import { type Archive, type ArchiveInput, openArchive } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
+import { HEADER_SIZE, isLegacyHeader, openLegacyArchive } from '../legacy/index.js';
+import type { LayerIndexes } from './layer-indexes.js';
 
 /** Equal for two descriptors of the same unchanged file. Reads only its attributes. */
 export function fileKey(fd: number): string {
   const { dev, ino, size, mtimeNs, ctimeNs } = fstatSync(fd, { bigint: true });
   return [dev, ino, size, mtimeNs, ctimeNs].join(':');
+}
+
+/** Opens an archive of any version. `indexes` knows layers that version 1 archives are of. @throws FormatError */
+export function openAnyArchive(input: ArchiveInput, indexes: LayerIndexes | null = null): Archive {
+  if (!isLegacyHeader(input.readAt(0, Math.min(HEADER_SIZE, input.size)))) return openArchive(input);
+  return openLegacyArchive(input, (digest) => indexes?.get(digest) ?? null);
 }
 
 /**
@@ -18,12 +26,13 @@ export class ArchiveFile {
   readonly size: number;
   readonly fd: number;
   readonly key: string;
+  readonly #indexes: LayerIndexes | null;
 
   /**
    * Opens and checks an archive by path.
    * @throws FormatError when it is damaged; ClipError NOT_FOUND, PERMISSION, SYSTEM, BAD_FORMAT
    */
-  static open(path: string): ArchiveFile {
+  static open(path: string, indexes: LayerIndexes | null = null): ArchiveFile {
     let fd: number;
     try {
       fd = openSync(path, 'r');
@@ -39,14 +48,15 @@ export class ArchiveFile {
         cause,
       });
     }
-    return new ArchiveFile(fd, path);
+    return new ArchiveFile(fd, path, indexes);
   }
 
   /**
    * Takes the descriptor over; it is closed when the archive is refused.
    * @throws FormatError when the archive is damaged; ClipError BAD_FORMAT when it is not a file
    */
-  constructor(fd: number, path: string) {
+  constructor(fd: number, path: string, indexes: LayerIndexes | null = null) {
+    this.#indexes = indexes;
     this.fd = fd;
     this.path = path;
     this.key = fileKey(fd);
@@ -58,18 +68,17 @@ export class ArchiveFile {
         });
       }
       this.size = stat.size;
-      this.archive = openArchive({
-        name: path,
-        size: stat.size,
-        readAt: (offset, length) => this.#read(offset, length),
-      });
+      const readAt = (offset: number, length: number): Uint8Array => this.#read(offset, length);
+      this.archive = openAnyArchive({ name: path, size: stat.size, readAt }, indexes);
     } catch (error) {
       closeSync(fd);
+      indexes?.close();
       throw error;
     }
   }
 
   close(): void {
+    this.#indexes?.close();
     closeSync(this.fd);
   }
 

@@ -3,6 +3,16 @@
  * server (opening) and in clients (`clipctl ls`, `inspect`, `verify`).
  */
 
-export { ArchiveFile, fileKey } from './archive-file.js';
-export { readArchiveImage } from './read-image.js';
+export { ArchiveFile, fileKey, openAnyArchive } from './archive-file.js';
+export { LayerIndexes, unindexedLayers } from './layer-indexes.js';
+export { readArchiveImage, readArchiveOrigin } from './read-image.js';
+export {
+  type OpenedSource,
+  openImage,
+  openStorage,
+  overridden,
+  placeOf,
+  type StorageAccess,
+  type StorageOverride,
+} from './storage.js';
 export { type SpanSource, type VerifyProgress, type VerifyResult, verifyArchive } from './verify.js';

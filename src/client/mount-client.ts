@@ -3,6 +3,7 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { ClipError } from '../bytes/index.js';
 import type { Credentials, RegistryCredentialProvider } from '../oci/index.js';
+import type { S3Credentials } from '../s3/index.js';
 import type { DaemonSettings, ImageOptions, MountInfoReply, MountRequest } from '../wire/index.js';
 import { ownMountNamespace, resolveArchive, resolveMountPoint } from '../wire/index.js';
 import { type ClipdClient, NotRunningError } from './clipd-client.js';
@@ -16,33 +17,47 @@ export interface MountOptions {
   readonly suid?: boolean;
   readonly dev?: boolean;
   /** For the registry; null: anonymous. Default: the Docker config of this process's user. */
-  readonly credentials?: Credentials | RegistryCredentialProvider | null;
+  readonly credentials?: Credentials | S3Credentials | RegistryCredentialProvider | null;
 }
 
 /** How the registry is reached from here: credentials, proxies, certificates. Resolved now, because clipd cannot. */
 async function captureAccessFor(archivePath: string, options: MountOptions): Promise<Record<string, unknown>> {
-  const fd = openArchive(archivePath);
-  try {
-    // Loaded while a clipd that had to be started boots.
-    const { readImageMeta } = await import('../archive/index.js');
-    const image = readImageMeta({
-      name: archivePath,
-      size: fstatSync(fd).size,
-      readAt: (offset, length) => {
-        const buffer = Buffer.alloc(length);
-        return buffer.subarray(0, readSync(fd, buffer, 0, length, offset));
-      },
-    });
-    if (image.registry === '') return {};
-    const { captureAccess } = await import('../oci/index.js');
-    const { credentials } = options;
-    const plainHttp = options.options?.plainHttp ?? false;
-    return {
-      ...(await captureAccess(image, { plainHttp, ...(credentials === undefined ? {} : { credentials }) })),
-    };
-  } finally {
-    closeSync(fd);
+  // Loaded while a clipd that had to be started boots.
+  const { readArchiveOrigin, placeOf } = await import('../check/index.js');
+  const { storage, image } = readArchiveOrigin(archivePath);
+  const { credentials } = options;
+  if (storage.kind === 's3') return await s3Access(credentials);
+  if (credentials !== undefined && credentials !== null && 'accessKeyId' in credentials) {
+    throw new ClipError('USAGE', `${archivePath}: credentials for S3 given, but its data is not in S3`);
   }
+  const imageRef = options.options?.storage?.imageRef;
+  const { registry, repository } = imageRef === undefined ? image : await placeOf(imageRef);
+  if (registry === '') return {};
+  const { captureAccess } = await import('../oci/index.js');
+  const plainHttp = options.options?.plainHttp ?? false;
+  return {
+    ...(await captureAccess(
+      { ...image, registry, repository },
+      { plainHttp, ...(credentials === undefined ? {} : { credentials }) },
+    )),
+  };
+}
+
+/** Keys as given, or those of this process's environment, which clipd does not have. What neither knows the SDK looks for there. */
+async function s3Access(credentials: MountOptions['credentials']): Promise<Record<string, unknown>> {
+  if (credentials === null) return { s3: null };
+  if (credentials === undefined) {
+    const { environmentS3Credentials } = await import('../s3/index.js');
+    const found = environmentS3Credentials();
+    return found === undefined ? {} : { s3: found };
+  }
+  if ('accessKeyId' in credentials) return { s3: credentials };
+  if ('getCredentials' in credentials) {
+    throw new ClipError('USAGE', 'a registry credential provider given, but the data is in S3', {
+      hint: 'give { accessKeyId, secretAccessKey }',
+    });
+  }
+  return { s3: { accessKeyId: credentials.username ?? '', secretAccessKey: credentials.password ?? '' } };
 }
 
 function openArchive(path: string): number {

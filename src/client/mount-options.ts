@@ -1,7 +1,9 @@
-import { boolean, ClipError, fields, string } from '../bytes/index.js';
+import { boolean, type Check, ClipError, fields, string } from '../bytes/index.js';
 import type { ContentCache } from '../cache/index.js';
+import type { StorageOverride } from '../check/index.js';
 import { type Credentials, credentialsOption, type RegistryCredentialProvider } from '../oci/index.js';
-import { cacheSize, imageOptionChecks } from '../wire/index.js';
+import type { S3Credentials } from '../s3/index.js';
+import { cacheSize, imageOptionChecks, storageOverride } from '../wire/index.js';
 
 export interface MountArchiveOptions {
   /** A .clip file. */
@@ -12,8 +14,13 @@ export interface MountArchiveOptions {
   readonly cachePath?: string;
   /** Cap of the cache in bytes; default the smaller of 20 GB and 20 % of the disk. */
   readonly cacheSize?: number;
-  /** For the registry; null: anonymous. Default: the Docker config of this process's user. */
-  readonly credentials?: Credentials | RegistryCredentialProvider | null;
+  /**
+   * For the registry, or for S3 where an old archive's data is there; null: anonymous. Default: the Docker config of this
+   * process's user; for S3 its environment, else what the SDK finds.
+   */
+  readonly credentials?: Credentials | S3Credentials | RegistryCredentialProvider | null;
+  /** Where the data is, if not where the archive says. */
+  readonly storageInfo?: StorageOverride;
   /** Talk HTTP to a registry that is not on this machine. */
   readonly plainHttp?: boolean;
   /** Default true. False: a read fetches the spans it touches and nothing else. */
@@ -35,9 +42,23 @@ export interface MountArchiveOptions {
   readonly dev?: boolean;
 }
 
+const anyCredentials: Check<MountArchiveOptions['credentials']> = (value, where) => {
+  const { accessKeyId, secretAccessKey } = Object(value) as Record<string, unknown>;
+  if (typeof accessKeyId === 'string' && typeof secretAccessKey === 'string') return value as S3Credentials;
+  return credentialsOption(value, where);
+};
+
 const checkFields = fields(
   { archivePath: string, mountPoint: string },
-  { ...imageOptionChecks, cachePath: string, cacheSize, credentials: credentialsOption, suid: boolean, dev: boolean },
+  {
+    ...imageOptionChecks,
+    storageInfo: storageOverride,
+    cachePath: string,
+    cacheSize,
+    credentials: anyCredentials,
+    suid: boolean,
+    dev: boolean,
+  },
 );
 
 function checkContentCache(cache: string | ContentCache | undefined): void {

@@ -65,6 +65,11 @@ export function planChunks(tree: Tree, inode: number, blockSize: number, into: C
   into.placed = placed;
 }
 
+/** A column that other threads read too. */
+function shared(length: number): Float64Array {
+  return new Float64Array(new SharedArrayBuffer(8 * length));
+}
+
 /** Gathers extents in any order of nids, and sorts them at the end. */
 export class PlacementBuilder {
   readonly #files: { nid: number; layer: number; position: number; extents: Float64Array }[] = [];
@@ -80,11 +85,11 @@ export class PlacementBuilder {
     const count = this.#files.reduce((sum, file) => sum + file.extents.length / 2, 0);
     const out = {
       count,
-      nid: new Float64Array(count),
-      fileOffset: new Float64Array(count),
-      length: new Float64Array(count),
-      layer: new Uint32Array(count),
-      layerOffset: new Float64Array(count),
+      nid: shared(count),
+      fileOffset: shared(count),
+      length: shared(count),
+      layer: new Uint32Array(new SharedArrayBuffer(4 * count)),
+      layerOffset: shared(count),
     };
     let at = 0;
     for (const { nid, layer, position, extents } of this.#files) {

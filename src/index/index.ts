@@ -1,6 +1,6 @@
 /**
  * From an image to an archive, and nothing else: the lanes that decode and digest layers, and the assembly of their results. Runs in
- * the process that asked for the index, which is a client; decode-worker.ts and digest-worker.ts are the threads of a lane.
+ * the process that asked for the index: a client, or a server that mounts an old archive whose layers were never indexed; decode-worker.ts and digest-worker.ts are the threads of a lane.
  */
 
 export {
@@ -12,3 +12,5 @@ export {
   indexImage,
 } from './create.js';
 export type { LayerProgress } from './image-layers.js';
+export { writeLayerIndexes } from './layer-index-files.js';
+export { checkWritable, writeFileByRename } from './output-file.js';

@@ -19,6 +19,7 @@ test('a pool that is closed ends its threads without terminating them, which Nod
     state: NO_STATE,
     outLength: raw.length,
     crc32: table.crc32[0]!,
+    blocks: null,
     target: { fd: -1, position: 0, span: 0, generations: new Int32Array(new SharedArrayBuffer(4)) },
   };
   const pool = new InflatePool({ workers: 2 });

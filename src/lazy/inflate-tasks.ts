@@ -1,4 +1,4 @@
-import type { SpanTarget } from '../spans/index.js';
+import type { BlockCheck, PartSum, SpanTarget } from '../spans/index.js';
 import type { CompressedSpan, SingleSpan, SpanFault } from './span-decoder.js';
 
 /** Why bytes are wanted. The smaller goes first, in the request queue and in the inflate queue. */
@@ -17,6 +17,8 @@ export interface CheckTask {
   readonly type: 'check';
   readonly outLength: number;
   readonly crc32: number;
+  /** Of a layer of data blocks, in place of `crc32`. */
+  readonly blocks: BlockCheck | null;
   readonly target: SpanTarget;
 }
 
@@ -37,9 +39,14 @@ export type Task = InflateTask | CheckTask | StreamTask | EndStreamTask;
 
 export type TaskResult =
   /** In the cache file, generation odd (or nothing was to be kept). `zeros`: it is all zeros, and its place stays a hole. */
-  | { readonly status: 'stored'; readonly zeros?: boolean }
+  | { readonly status: 'stored'; readonly zeros?: boolean; readonly part?: PartSum | undefined }
   /** Verified bytes; `writeError` says that the cache file would not take them. */
-  | { readonly status: 'bytes'; readonly bytes: Uint8Array; readonly writeError?: string }
+  | {
+      readonly status: 'bytes';
+      readonly bytes: Uint8Array;
+      readonly writeError?: string;
+      readonly part?: PartSum | undefined;
+    }
   /** A check found other bytes than the archive says, or could not read them (`detail`). */
   | { readonly status: 'absent'; readonly detail?: string }
   | SpanFault

@@ -32,6 +32,8 @@ export interface LayerSetOptions {
 export interface OpenLayerOptions extends LayerProvider {
   readonly meta: LayerMeta;
   readonly table: SpanTable;
+  /** The layer's bytes lie in this file, which is read where it lies. `key` tells files apart. */
+  readonly file?: { readonly fd: number; readonly key: string } | undefined;
 }
 
 const DEFAULT_MEMORY_BYTES = 64 * 1024 * 1024;
@@ -77,7 +79,8 @@ export class LayerSet {
 
   open(options: OpenLayerOptions): LayerClaim {
     const { cache } = this.#context;
-    const cached = cache.layer(options.meta.digest, options.table);
+    const { meta, table, file } = options;
+    const cached = file === undefined ? cache.layer(meta.digest, table) : cache.borrow(file.key, file.fd, table);
     let layer = this.#layers.get(cached.key);
     if (layer === undefined) {
       const made = new LazyLayer(options.meta, options.table, cached, this.#context);

@@ -173,6 +173,7 @@ export class LazyLayer {
 
   #begin(span: number, priority: Priority, provider: LayerProvider): SpanJob {
     const job = this.#jobs.begin(span, priority, provider);
+    if (this.#jobs.refuseDamaged(job)) return job;
     if (this.cached.unverified(span)) void this.#jobs.track(this.#check(job));
     else this.#fetcher.add(job);
     return job;
@@ -199,13 +200,20 @@ export class LazyLayer {
     this.#jobs.stamp(span, job.priority);
     const target = { fd: shared.fd, position: spans.start(span), span, generations: shared.generations };
     try {
-      job.task = { type: 'check', outLength: spans.length(span), crc32: spans.crc32(span), target };
+      const blocks = spans.blocks(span);
+      // A part of a long block proves nothing alone: what an earlier run left of it is fetched again. In the archive's own file
+      // there is nothing else to be had.
+      if (blocks !== null && blocks.part !== null && !cached.borrowed) {
+        this.#fetcher.add(job);
+        return;
+      }
+      job.task = { type: 'check', outLength: spans.length(span), crc32: spans.crc32(span), blocks, target };
       const result = await pool.run(job.task, job.priority, job.provider.source);
       job.task = null;
       if (result.status === 'stored') {
         counters.spansChecked.add();
         cached.occupy(span, Occupied.yes);
-        this.#jobs.settle(job, null);
+        if (!this.#jobs.isDamaged(job, result.part)) this.#jobs.settle(job, null);
         return;
       }
       counters.spansDamaged.add();

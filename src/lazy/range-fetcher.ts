@@ -66,7 +66,7 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
   /** Starts what the content cache has on its way; returns the rest, as far as it is still wanted. */
   async #fromContentCache(jobs: readonly SpanJob[]): Promise<readonly SpanJob[]> {
     const { content } = this.#context;
-    if (content === null) return jobs;
+    if (content === null || this.kind === 'blocks') return jobs;
     // The lookups of one request wait for each other: a reader that comes to wait for one of them hurries all.
     const hurries: ((() => void) | undefined)[] = [];
     const hurryAll = (): void => {
@@ -158,6 +158,7 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
         startBit: spans.startBit(span),
         outLength: spans.length(span),
         crc32: spans.crc32(span),
+        blocks: spans.blocks(span),
         target,
       };
       const result = await this.#inflateWithAnyState(job, task);

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import type { LayerKind } from '../archive/index.js';
 import { ClipError, crc32 } from '../bytes/index.js';
 import { type CheckpointState, CheckpointStateError, SpanInflater } from '../gzip/index.js';
+import { type BlockCheck, checkBlocks } from '../spans/index.js';
 import type { ZstdSpanInflater, ZstdStream } from '../zstd/index.js';
 
 /** A span's compressed bytes, and what the archive says of them and of their output. */
@@ -11,6 +12,8 @@ export interface CompressedSpan {
   readonly sha256: Uint8Array;
   readonly outLength: number;
   readonly crc32: number;
+  /** Of a layer of data blocks, in place of `sha256` and `crc32`: its bytes hold their own checksums. */
+  readonly blocks?: BlockCheck | null;
 }
 
 /** A span that stands on its own. */
@@ -71,6 +74,9 @@ export class SpanDecoder {
   /** @returns the CRC-32 of the output */
   #inflate({ kind, compressed, startBit, state, outLength }: SingleSpan, output: Output): number {
     switch (kind) {
+      case 'blocks':
+        output(compressed);
+        return 0;
       case 'tar':
         output(compressed);
         return crc32(compressed);
@@ -85,8 +91,11 @@ export class SpanDecoder {
 }
 
 function verified(span: CompressedSpan, output: Output, inflate: (take: Output) => number): SpanFault | null {
-  const { compressed, sha256, outLength } = span;
-  if (!createHash('sha256').update(compressed).digest().equals(sha256)) return { status: 'digest-mismatch' };
+  const { compressed, sha256, outLength, blocks = null } = span;
+  if (blocks !== null) {
+    const detail = checkBlocks(compressed, blocks);
+    if (detail !== null) return { status: 'bad-content', detail };
+  } else if (!createHash('sha256').update(compressed).digest().equals(sha256)) return { status: 'digest-mismatch' };
   let length = 0;
   let outputFailed = false;
   const take = (view: Uint8Array): void => {
@@ -108,5 +117,7 @@ function verified(span: CompressedSpan, output: Output, inflate: (take: Output) 
   }
   if (length !== outLength)
     return { status: 'bad-content', detail: `it yields ${length} bytes, ${outLength} expected` };
-  return crc === span.crc32 ? null : { status: 'bad-content', detail: 'its inflated bytes have another CRC-32' };
+  return blocks !== null || crc === span.crc32
+    ? null
+    : { status: 'bad-content', detail: 'its inflated bytes have another CRC-32' };
 }

@@ -1,6 +1,6 @@
 import { ClipError, toHex } from '../bytes/index.js';
 import { type CachedLayer, Occupied } from '../cache/index.js';
-import type { LayerSpans, SpanTarget } from '../spans/index.js';
+import { BlockSums, type LayerSpans, type PartSum, type SpanTarget } from '../spans/index.js';
 import { UnreadAccount } from './ahead/unread.js';
 import type { LayerContext } from './context.js';
 import { Priority, type TaskResult } from './inflate-tasks.js';
@@ -23,6 +23,8 @@ export class SpanJobs {
   readonly file: SpanFile;
   readonly #context: LayerContext;
   readonly #jobs = new Map<number, SpanJob>();
+  /** Of a layer of data blocks. */
+  readonly #sums: BlockSums | null;
   /** What still uses the cache file, which must not be closed under it. */
   readonly #busy = new Set<Promise<unknown>>();
 
@@ -34,6 +36,7 @@ export class SpanJobs {
     this.#context = context;
     this.unread = new UnreadAccount(context.counters);
     this.file = new SpanFile(cached, context.cache, context.memory);
+    this.#sums = spans.table.blocks === undefined ? null : new BlockSums(spans.table);
   }
 
   get(span: number): SpanJob | undefined {
@@ -111,6 +114,7 @@ export class SpanJobs {
     switch (result.status) {
       case 'stored':
       case 'bytes':
+        if (this.isDamaged(job, result.part)) return false;
         this.keep(job, job.span, target, result);
         return false;
       case 'digest-mismatch':
@@ -233,10 +237,42 @@ export class SpanJobs {
     if (this.#jobs.get(job.span) === job) this.#jobs.delete(job.span);
   }
 
+  /**
+   * Takes note of a part of a long data block. The block is checked when its last part has come: if it is damaged, the job ends so,
+   * and none of its parts is served from then on (docs/legacy.md, "What is checked").
+   */
+  isDamaged(job: SpanJob, part: PartSum | undefined): boolean {
+    if (part === undefined || this.#sums === null) return false;
+    const wrong = this.#sums.add(job.span, part);
+    if (wrong === null) return this.refuseDamaged(job);
+    const { counters, cache, memory } = this.#context;
+    counters.badContent.add();
+    for (let span = wrong.first; span < wrong.end; span++) {
+      this.cached.hide(span);
+      memory.delete(this.cached.shared.id, span);
+    }
+    this.refuseDamaged(job);
+    for (let span = wrong.first; span < wrong.end; span++) cache.discard(this.cached, span);
+    return true;
+  }
+
+  /** Ends the job of a span whose block was found to be damaged. */
+  refuseDamaged(job: SpanJob): boolean {
+    if (this.#sums?.isWrong(job.span) !== true) return false;
+    this.cached.hide(job.span);
+    this.settle(
+      job,
+      new ClipError('DIGEST_MISMATCH', `${this.spans.name(job.span)}: the CRC-64 of its block differs`, {
+        hint: 'the archive is damaged: take it from its source again',
+      }),
+    );
+    return true;
+  }
+
   /** Offers verified compressed bytes that came from the registry to the content cache. */
   share(span: number, compressed: Uint8Array): void {
     const { content } = this.#context;
-    if (content === null) return;
+    if (content === null || this.#sums !== null) return;
     const hash = toHex(this.spans.sha256(span));
     if (content.wants(hash, compressed.length)) content.put(hash, Uint8Array.from(compressed), this.spans.digest);
   }

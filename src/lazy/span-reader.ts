@@ -68,7 +68,8 @@ export class SpanReader {
     } else {
       const stored = this.#archive.checkpointState(layer, span) ?? NO_STATE.stored;
       const state = { stored, sha256: spans.stateSha256(span) };
-      fault = this.#decoder.decode({ ...of, kind: table.kind, startBit: spans.startBit(span), state }, take);
+      const blocks = spans.blocks(span);
+      fault = this.#decoder.decode({ ...of, blocks, kind: table.kind, startBit: spans.startBit(span), state }, take);
     }
     if (fault === null) return output;
     const what = `layer ${meta.digest}, span ${span}`;

@@ -1,6 +1,6 @@
 import { readSync, writeSync } from 'node:fs';
 import { ClipError, crc32 } from '../bytes/index.js';
-import { publish, type SpanTarget } from '../spans/index.js';
+import { type BlockCheck, checkBlocks, partOf, publish, type SpanTarget } from '../spans/index.js';
 import type { ZstdStream } from '../zstd/index.js';
 import type { CheckTask, InflateTask, StreamTask, TaskResult } from './inflate-tasks.js';
 import type { SpanDecoder } from './span-decoder.js';
@@ -96,6 +96,8 @@ class MemorySink {
  * bytes does not lose them: they are inflated again, into memory, because the reader still wants them.
  */
 export function inflateSpan(task: InflateTask, decoder: SpanDecoder): TaskResult {
+  const { blocks = null } = task;
+  const part = blocks === null ? undefined : partOf(task.compressed, blocks);
   let writeError: string | undefined;
   if (task.target.fd >= 0) {
     try {
@@ -103,14 +105,14 @@ export function inflateSpan(task: InflateTask, decoder: SpanDecoder): TaskResult
       const fault = decoder.decode(task, sink.write);
       if (fault !== null) return fault;
       publish(task.target);
-      return { status: 'stored', zeros: sink.zeros };
+      return { status: 'stored', zeros: sink.zeros, part };
     } catch (error) {
       if (!(error instanceof WriteError)) throw error;
       writeError = error.code;
     }
   }
   const sink = new MemorySink(task.outLength);
-  return decoder.decode(task, sink.write) ?? bytesOf(sink, writeError);
+  return decoder.decode(task, sink.write) ?? { ...bytesOf(sink, writeError), part };
 }
 
 /** As inflateSpan, for the next span of a stream. It cannot be decoded twice, so it is whole in memory before it is written. */
@@ -132,14 +134,15 @@ export function inflateNext(task: StreamTask, decoder: SpanDecoder, stream: Zstd
   return { status: 'stored', zeros: file.zeros };
 }
 
-function bytesOf({ bytes }: MemorySink, writeError: string | undefined): TaskResult {
+function bytesOf({ bytes }: MemorySink, writeError: string | undefined): Extract<TaskResult, { status: 'bytes' }> {
   return writeError === undefined ? { status: 'bytes', bytes } : { status: 'bytes', bytes, writeError };
 }
 
 let scratch: Uint8Array | null = null;
 
 /** Whether the bytes that an earlier run left are the span. If so, it is present from now on. */
-export function checkSpan({ target, outLength, crc32: expected }: CheckTask): TaskResult {
+export function checkSpan({ target, outLength, crc32: expected, blocks }: CheckTask): TaskResult {
+  if (blocks !== null) return checkBlockSpan(target, outLength, blocks);
   scratch ??= new Uint8Array(READ_CHUNK);
   let crc = 0;
   for (let done = 0; done < outLength; ) {
@@ -156,4 +159,22 @@ export function checkSpan({ target, outLength, crc32: expected }: CheckTask): Ta
   if (crc !== expected) return { status: 'absent' };
   publish(target);
   return { status: 'stored' };
+}
+
+/** The same for a span of data blocks, which is read as a whole. */
+function checkBlockSpan(target: SpanTarget, length: number, blocks: BlockCheck): TaskResult {
+  if (scratch === null || scratch.length < length) scratch = new Uint8Array(Math.max(READ_CHUNK, length));
+  const bytes = scratch.subarray(0, length);
+  try {
+    for (let done = 0; done < length; ) {
+      const count = readSync(target.fd, bytes, done, length - done, target.position + done);
+      if (count === 0) return { status: 'absent' };
+      done += count;
+    }
+  } catch (error) {
+    return { status: 'absent', detail: (error as NodeJS.ErrnoException).code ?? String(error) };
+  }
+  if (checkBlocks(bytes, blocks) !== null) return { status: 'absent' };
+  publish(target);
+  return { status: 'stored', part: partOf(bytes, blocks) };
 }

@@ -1,5 +1,6 @@
 import type { SpanColumns } from '../archive/index.js';
 import { type CachedLayer, Occupied, parseSpanFileName, type SpanCache, type VerifiedFile } from '../cache/index.js';
+import { blockCheck } from '../spans/index.js';
 import type { InflatePool } from './inflate-pool.js';
 import { Priority } from './inflate-tasks.js';
 
@@ -64,7 +65,11 @@ async function verifySpan(
   let intact: boolean;
   layer.hold(span);
   try {
-    const task = { type: 'check', outLength: layer.length(span), crc32: table.crc32[span]!, target } as const;
+    const blocks = blockCheck(table, span);
+    // A part of a long block cannot be judged alone.
+    if (blocks !== null && blocks.part !== null) return 'absent';
+    const crc32 = table.crc32[span] ?? 0;
+    const task = { type: 'check', outLength: layer.length(span), crc32, blocks, target } as const;
     intact = (await pool.run(task, Priority.fill, cache)).status === 'stored';
   } finally {
     layer.unhold(span);

@@ -1,5 +1,6 @@
+import { ClipError } from '../bytes/index.js';
 import { openContentCache, SpanCache, type VerifiedFile } from '../cache/index.js';
-import type { ArchiveFile } from '../check/index.js';
+import { type ArchiveFile, LayerIndexes, openImage, type StorageAccess, unindexedLayers } from '../check/index.js';
 import type { FusePool } from '../fuse/index.js';
 import { InflatePool, LayerSet, profilesDirectory, verifySpans } from '../lazy/index.js';
 import { type Logger, Metrics } from '../metrics/index.js';
@@ -33,6 +34,12 @@ const PRELOAD_MS = 3000;
 /** Garbage of mounting and unmounting is collected this much later. */
 const COLLECT_MS = 1000;
 
+interface IndexArguments {
+  readonly archivePath: string;
+  readonly access: StorageAccess;
+  readonly options: Partial<ImageOptions>;
+}
+
 /** The data path of one server process: FUSE workers, inflate workers, the span cache and the images they serve. */
 export class Engine {
   readonly mounts = new Map<number, ImageMount>();
@@ -47,6 +54,9 @@ export class Engine {
   readonly #log: Logger;
   readonly #profiles: string;
   readonly #root: string;
+  readonly #cacheDir: string;
+  /** Layers that are being indexed, so that mounts of the same image wait for one pass. */
+  readonly #indexing = new Map<string, Promise<void>>();
   /** By connection; null where the kernel sends requests again. */
   readonly #journals: Map<number, ReadJournal> | null;
   #preload: NodeJS.Timeout | null = null;
@@ -62,6 +72,7 @@ export class Engine {
     this.#profiles = profilesDirectory(options.settings.cacheDir);
     const { cacheDir, contentCache, resend, root } = options.settings;
     this.#root = root;
+    this.#cacheDir = cacheDir;
     this.directories = [root, cacheDir];
     this.#journals = (resend ?? kernelResends()) ? null : new Map();
     this.#layers = new LayerSet({
@@ -91,12 +102,46 @@ export class Engine {
   /** An image that is about to be mounted. Takes `file` over. @throws FormatError */
   open(file: ArchiveFile, options: ImageOptions, client: ClientContext): ImageData {
     try {
+      const [missing] = file.archive.unindexed;
+      if (missing !== undefined) {
+        throw new ClipError('NOT_FOUND', `${file.path}: the index of layer ${missing} is gone from the cache`, {
+          hint: 'mount the archive again: its layers are then indexed anew',
+        });
+      }
       const log = this.#log.child({ image: file.archive.image.reference });
       return new ImageData(file, options, client, this.#layers, log);
     } catch (error) {
       file.close();
       throw error;
     }
+  }
+
+  /** What is known of the layers of version 1 archives. Each opened archive takes one, and closes it. */
+  layerIndexes(): LayerIndexes {
+    return new LayerIndexes(this.#cacheDir);
+  }
+
+  /** A version 1 archive of an image holds no checkpoints to inflate from: its layers are indexed when it is first mounted. */
+  async indexLayers({ archivePath, access, options }: IndexArguments): Promise<void> {
+    const missing = unindexedLayers(archivePath, this.layerIndexes());
+    if (missing === null) return;
+    const { image, digests } = missing;
+    const key = digests.join();
+    const running = this.#indexing.get(key);
+    if (running !== undefined) return running;
+    const work = async (): Promise<void> => {
+      this.#log.info({ archive: archivePath, layers: digests }, 'indexing layers of a version 1 archive');
+      const plainHttp = options.plainHttp === true || access.plainHttp === true;
+      const source = await openImage(image, { ...access, plainHttp }, options.storage);
+      try {
+        await this.layerIndexes().make(image, digests, source);
+      } finally {
+        await source.close();
+      }
+    };
+    const indexing = work().finally(() => this.#indexing.delete(key));
+    this.#indexing.set(key, indexing);
+    return indexing;
   }
 
   /** As soon as what is fetched may come from the content cache. */

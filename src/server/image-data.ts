@@ -1,4 +1,4 @@
-import type { ArchiveFile } from '../check/index.js';
+import { type ArchiveFile, openStorage } from '../check/index.js';
 import { ErofsReader, InodeView, mapFileRange } from '../erofs/index.js';
 import type { Follower, LayerClaim, LayerSet } from '../lazy/index.js';
 import type { Logger } from '../metrics/index.js';
@@ -24,11 +24,17 @@ export class ImageData {
     this.file = file;
     this.#options = options;
     // Opening fetches nothing: a node that boots without its registry mounts all the same.
-    this.source = new RegistrySource(archive.image, client, options.plainHttp);
+    this.source = new RegistrySource((access) => {
+      const plainHttp = options.plainHttp || access.plainHttp === true;
+      return openStorage(archive, file.fd, { ...access, plainHttp }, options.storage);
+    }, client);
+    // The data of a local version 1 archive is read where it lies.
+    const own = archive.storage.kind === 'local' ? { fd: file.fd, key: `${file.key}.${archive.identity}` } : undefined;
     this.layers = archive.image.layers.map((meta, index) =>
       set.open({
         meta,
         table: archive.layers[index]!.table,
+        file: own,
         source: this.source,
         readState: (span) => archive.checkpointState(index, span),
       }),

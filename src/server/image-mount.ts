@@ -38,7 +38,9 @@ export class ImageMount {
     this.fuseFd = fuseFd;
     this.#readahead = state.options.readahead;
     this.#reader = new ErofsReader(archive.tree);
-    this.recording = profiles === null ? null : Recording.begin(archive.image, profiles, log);
+    // Of what has no spans of its own choosing no profile can be made.
+    this.recording =
+      profiles === null || archive.storage.kind !== 'oci' ? null : Recording.begin(archive.image, profiles, log);
     this.reads = new Reads(
       {
         readTimeoutMs: state.options.readTimeout * 1000,

@@ -1,10 +1,10 @@
 import { closeSync, openSync } from 'node:fs';
+import { isDeepStrictEqual } from 'node:util';
 import type { Archive } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
-import { ArchiveFile, fileKey } from '../check/index.js';
+import { ArchiveFile, fileKey, type StorageAccess } from '../check/index.js';
 import { mountNamespace, readMountInfo } from '../linux/index.js';
 import type { Logger } from '../metrics/index.js';
-import type { SourceOptions } from '../oci/index.js';
 import type { FdSocket, HelloResult, KeeperMethods, Rpc, UnmountMode } from '../wire/index.js';
 import {
   type ClientContext,
@@ -27,7 +27,7 @@ export interface MountArguments {
   readonly options: Partial<ImageOptions>;
   readonly suid: boolean;
   readonly dev: boolean;
-  readonly access: SourceOptions;
+  readonly access: StorageAccess;
 }
 
 export interface MountedPlace {
@@ -79,7 +79,10 @@ export class MountServer {
     const { client, resumed, fdToken } = await this.#keeper.call('take', { id: state.id });
     const [fuseFd, archiveFd] = this.#fds.take(fdToken) as [number, number];
     try {
-      const file = new ArchiveFile(archiveFd, state.archivePath);
+      // By its descriptor: the file may have been replaced or removed since.
+      const archivePath = `/proc/self/fd/${archiveFd}`;
+      await this.engine.indexLayers({ archivePath, options: state.options, access: lastAccess(client) });
+      const file = new ArchiveFile(archiveFd, state.archivePath, this.engine.layerIndexes());
       if (file.archive.identity !== state.identity) {
         file.close();
         throw new ClipError('CONFLICT', `${state.archivePath} is another archive than the one that was mounted`);
@@ -105,7 +108,9 @@ export class MountServer {
     return result;
   }
 
-  mount(args: MountArguments): Promise<MountedPlace> {
+  async mount(args: MountArguments): Promise<MountedPlace> {
+    // Before the others are kept waiting: it may take as long as pulling the image.
+    await this.engine.indexLayers(args);
     return this.#serialized(() => this.#mount(args));
   }
 
@@ -140,7 +145,7 @@ export class MountServer {
     let existing = connections.find((c) => c.id === same?.id && !c.detached);
     let file: ArchiveFile | null = null;
     if (existing === undefined || this.hello.rootless) {
-      const opened = new ArchiveFile(fd, args.archivePath);
+      const opened = new ArchiveFile(fd, args.archivePath, this.engine.layerIndexes());
       file = opened;
       existing = connections.find((c) => c.identity === opened.archive.identity && !c.detached);
     } else {
@@ -168,7 +173,7 @@ export class MountServer {
    * the client asks for, it has it.
    */
   async #adopt(connection: ConnectionState, place: PlaceState, args: MountArguments): Promise<MountedPlace> {
-    const file = new ArchiveFile(openArchiveFd(args.archivePath), args.archivePath);
+    const file = new ArchiveFile(openArchiveFd(args.archivePath), args.archivePath, this.engine.layerIndexes());
     file.close();
     const hint = `clipctl umount ${place.path}`;
     if (file.archive.identity !== connection.identity || !this.engine.mounts.has(connection.id)) {
@@ -339,6 +344,11 @@ export class MountServer {
   }
 }
 
+/** How the client that mounted it last reaches the registry, as far as that is known. */
+function lastAccess(client: ClientContext): StorageAccess {
+  return (client as { ways?: readonly StorageAccess[] }).ways?.[0] ?? {};
+}
+
 function placeRequest(args: MountArguments): { path: string; suid: boolean; dev: boolean; requestId: string } {
   return { path: args.mountPoint, suid: args.suid, dev: args.dev, requestId: args.requestId };
 }
@@ -357,12 +367,13 @@ function openArchiveFd(path: string): number {
 
 /** One connection serves all places of an image, so what decides how it is served cannot differ. */
 function requireSameOptions(existing: ConnectionState, args: MountArguments): void {
-  for (const [name, wanted] of Object.entries(args.options)) {
+  // Where the data is is no matter of taste: who names no place wants the archive's own.
+  for (const [name, wanted] of Object.entries({ storage: undefined, ...args.options })) {
     const has = existing.options[name as keyof ImageOptions];
-    if (wanted === undefined || wanted === has) continue;
+    if ((wanted === undefined && name !== 'storage') || isDeepStrictEqual(wanted, has)) continue;
     throw new ClipError(
       'CONFLICT',
-      `${args.archivePath} is mounted already with ${name} ${String(has)}, not ${String(wanted)}`,
+      `${args.archivePath} is mounted already with ${name} ${said(has)}, not ${said(wanted)}`,
       {
         hint:
           name === 'fill' && wanted === true
@@ -371,4 +382,8 @@ function requireSameOptions(existing: ConnectionState, args: MountArguments): vo
       },
     );
   }
+}
+
+function said(option: unknown): string {
+  return typeof option === 'object' ? JSON.stringify(option) : String(option);
 }

@@ -1,16 +1,15 @@
 import { isDeepStrictEqual } from 'node:util';
-import type { ImageMeta } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
+import type { OpenedSource, StorageAccess } from '../check/index.js';
 import type { BlobSource } from '../lazy/index.js';
-import type { ImageSource, SourceOptions } from '../oci/index.js';
 import type { ClientContext } from '../wire/index.js';
 
 /** Ways to one registry that are kept: each place of an image may have come with its own. */
 const MAX_WAYS = 4;
 
 interface Way {
-  readonly access: SourceOptions;
-  source: Promise<ImageSource> | null;
+  readonly access: StorageAccess;
+  source: Promise<OpenedSource> | null;
   /** What `source` has fetched, once it is open. */
   counters: Readonly<{ bytes: number }> | null;
 }
@@ -23,15 +22,13 @@ interface Way {
  * the place mounted last are used, and when the registry refuses them those before.
  */
 export class RegistrySource implements BlobSource {
-  readonly #image: ImageMeta;
-  readonly #plainHttp: boolean;
+  readonly #openWay: (access: StorageAccess) => Promise<OpenedSource>;
   #ways: Way[];
   readonly #retired: Way[] = [];
 
-  constructor(image: ImageMeta, context: ClientContext, plainHttp: boolean) {
-    this.#image = image;
-    this.#plainHttp = plainHttp;
-    const { ways } = context as { ways?: readonly SourceOptions[] };
+  constructor(open: (access: StorageAccess) => Promise<OpenedSource>, context: ClientContext) {
+    this.#openWay = open;
+    const { ways } = context as { ways?: readonly StorageAccess[] };
     // Nobody's: after a crash of everything this process looks for its own user's.
     this.#ways = (ways === undefined || ways.length === 0 ? [{}] : ways).map((access) => ({
       access,
@@ -46,12 +43,12 @@ export class RegistrySource implements BlobSource {
   }
 
   /** The context of a mount that its first place brings. */
-  static contextOf(access: SourceOptions): ClientContext {
+  static contextOf(access: StorageAccess): ClientContext {
     return { ways: [access] };
   }
 
   /** Another place was mounted, with this access. */
-  prefer(access: SourceOptions): void {
+  prefer(access: StorageAccess): void {
     const known = this.#ways.find((way) => isDeepStrictEqual(way.access, access));
     const others = this.#ways.filter((way) => way !== known && Object.keys(way.access).length > 0);
     const ways = [known ?? { access, source: null, counters: null }, ...others];
@@ -60,10 +57,8 @@ export class RegistrySource implements BlobSource {
     this.#retired.push(...ways.slice(MAX_WAYS).filter((way) => way.source !== null));
   }
 
-  #open(way: Way): Promise<ImageSource> {
-    way.source ??= import('../oci/index.js').then((oci) => {
-      const plainHttp = this.#plainHttp || way.access.plainHttp === true;
-      const source = oci.sourceForArchive(this.#image, { ...way.access, plainHttp });
+  #open(way: Way): Promise<OpenedSource> {
+    way.source ??= this.#openWay(way.access).then((source) => {
       way.counters = source.counters;
       return source;
     });
@@ -75,11 +70,11 @@ export class RegistrySource implements BlobSource {
     return [...this.#ways, ...this.#retired].reduce((sum, { counters }) => sum + (counters?.bytes ?? 0), 0);
   }
 
-  fetchBlob(...args: Parameters<ImageSource['fetchBlob']>): ReturnType<ImageSource['fetchBlob']> {
+  fetchBlob(...args: Parameters<BlobSource['fetchBlob']>): ReturnType<BlobSource['fetchBlob']> {
     return this.#tryAll((source) => source.fetchBlob(...args));
   }
 
-  fetchInto(...args: Parameters<ImageSource['fetchInto']>): ReturnType<ImageSource['fetchInto']> {
+  fetchInto(...args: Parameters<BlobSource['fetchInto']>): ReturnType<BlobSource['fetchInto']> {
     const [digest, start, target, options] = args;
     // What has come may be in use already: another way goes on behind it.
     let done = 0;
@@ -93,7 +88,7 @@ export class RegistrySource implements BlobSource {
     });
   }
 
-  async #tryAll<T>(fetch: (source: ImageSource) => Promise<T>): Promise<T> {
+  async #tryAll<T>(fetch: (source: OpenedSource) => Promise<T>): Promise<T> {
     let refused: unknown;
     for (const way of [...this.#ways]) {
       try {

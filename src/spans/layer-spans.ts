@@ -1,5 +1,6 @@
 import { type SpanColumns, stateDigest } from '../archive/index.js';
 import { lowerBound } from '../bytes/index.js';
+import { type BlockCheck, blockCheck } from './block-check.js';
 
 /** The span that holds `offset`. `offsets` are whole numbers, ascending, and offsets[0] ≤ offset. */
 export function spanAt(offsets: Float64Array, offset: number): number {
@@ -57,8 +58,9 @@ export class LayerSpans {
     return this.table.bitOffset[span]! % 8;
   }
 
+  /** 0 for a layer of data blocks, which has `blocks` instead. */
   crc32(span: number): number {
-    return this.table.crc32[span]!;
+    return this.table.crc32[span] ?? 0;
   }
 
   /** A copy, because a view in a message to a worker takes the whole table along. */
@@ -69,6 +71,11 @@ export class LayerSpans {
   /** SHA-256 of a span's raw checkpoint state. A copy, likewise. */
   stateSha256(span: number): Uint8Array {
     return stateDigest(this.table, span);
+  }
+
+  /** What a span of data blocks is checked by; null for layers of other kinds. */
+  blocks(span: number): BlockCheck | null {
+    return blockCheck(this.table, span);
   }
 
   /** For errors. */

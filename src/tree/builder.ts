@@ -36,6 +36,7 @@ type Purpose = 'entry' | 'whiteout' | 'target';
 export class TreeBuilder {
   readonly #store = new TreeStore();
   readonly #root: number;
+  readonly #literal: boolean;
   #layer = 0;
   #entries!: EntryColumns;
   #whiteouts!: Whiteouts;
@@ -61,7 +62,12 @@ export class TreeBuilder {
   readonly #todo: { arena: Uint8Array; start: number; end: number }[] = [];
   readonly #stack: number[] = [];
 
-  constructor() {
+  /**
+   * @param options `literal`: the entries are a whole tree that was walked, not a layer. Names that begin with ".wh." are then
+   * files like others, and the root is as its entry says.
+   */
+  constructor(options: { readonly literal?: boolean } = {}) {
+    this.#literal = options.literal ?? false;
     this.#root = this.#store.addInode(IMPLICIT, 0);
     this.#store.inodeLinks[this.#root] = 1;
   }
@@ -130,13 +136,14 @@ export class TreeBuilder {
       splitPath(arena, start, end, true, this.#components);
       if (this.#components.length === 0) {
         // containerd, moby and containers/storage skip the entry of the root, of any type: the root stays as it was made.
-        if ((e.mode(i) & S_IFMT) !== S_IFDIR) this.#namelessEntries++;
+        if (this.#literal && (e.mode(i) & S_IFMT) === S_IFDIR) this.#store.describe(this.#root, this.#layer, i);
+        else if ((e.mode(i) & S_IFMT) !== S_IFDIR) this.#namelessEntries++;
         return;
       }
       base = this.#components.at(-2)!;
       end = this.#components.at(-1)!;
     }
-    const isWhiteout = arena[base] === 0x2e && startsWith(arena, base, end, WHITEOUT);
+    const isWhiteout = !this.#literal && arena[base] === 0x2e && startsWith(arena, base, end, WHITEOUT);
     const directory = this.#parentOf(i, start, base, end, isWhiteout ? 'whiteout' : 'entry');
     if (directory === IGNORED) {
       this.#ignore(i, base, end);
@@ -226,7 +233,11 @@ export class TreeBuilder {
     const components: Components = [];
     splitPath(arena, start, end, true, components);
     if (components.length === 0) return this.#root;
-    if (components.length === 4 && equalBytes(arena, components[0]!, components[1]!, PLNK, 0, PLNK.length)) {
+    if (
+      !this.#literal &&
+      components.length === 4 &&
+      equalBytes(arena, components[0]!, components[1]!, PLNK, 0, PLNK.length)
+    ) {
       return this.#plnk.get(this.#text(components[2]!, components[3]!)) ?? MISSING;
     }
     const to = components.pop()!;
@@ -293,7 +304,8 @@ export class TreeBuilder {
         if (stack.length > 1) stack.pop();
         continue;
       }
-      if (arena[start] === 0x2e && startsWith(arena, start, end, AUFS)) return purpose === 'target' ? MISSING : IGNORED;
+      if (!this.#literal && arena[start] === 0x2e && startsWith(arena, start, end, AUFS))
+        return purpose === 'target' ? MISSING : IGNORED;
       const directory = stack.at(-1)!;
       const dentry = store.find(directory, arena, start, end);
       if (dentry === NONE) {

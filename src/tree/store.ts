@@ -56,6 +56,12 @@ export class TreeStore {
     this.inodeTouched = grow(this.inodeTouched, new Uint16Array(size));
   }
 
+  /** The inode is now as this entry says. */
+  describe(inode: number, layer: number, entry: number): void {
+    this.inodeLayer[inode] = layer;
+    this.inodeEntry[inode] = entry;
+  }
+
   mode(inode: number): number {
     const layer = this.inodeLayer[inode]!;
     return layer === IMPLICIT ? IMPLICIT_MODE : this.layers[layer]!.mode(this.inodeEntry[inode]!);

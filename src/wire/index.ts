@@ -77,6 +77,7 @@ export {
   prefetchRequest,
   profileStopRequest,
   stopRequest,
+  storageOverride,
   unmountRequest,
   upgradeRequest,
 } from './schema.js';

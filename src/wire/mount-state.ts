@@ -1,6 +1,7 @@
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ClipError } from '../bytes/index.js';
+import type { StorageOverride } from '../check/index.js';
 
 /** How an image's bytes are fetched: the same for every place where one clipd shows that image. */
 export interface ImageOptions {
@@ -12,6 +13,8 @@ export interface ImageOptions {
   readonly prefetch: boolean;
   /** Fetch the rest of the image while readers are quiet. */
   readonly fill: boolean;
+  /** Where the data is, if not where the archive says. */
+  readonly storage?: StorageOverride | undefined;
 }
 
 export const DEFAULT_IMAGE_OPTIONS: ImageOptions = {

@@ -28,12 +28,28 @@ const onlyTrue: Check<true> = checked('true, or absent', (value) => value === tr
 /** A day: who wants to wait longer for a registry wants something else. */
 const MAX_READ_TIMEOUT = 86_400;
 
+/** Longest key of an S3 object, which is the longest of these. */
+const STORAGE_TEXT_MAX = 1024;
+
+export const storageOverride = object(
+  {},
+  {
+    bucket: text(STORAGE_TEXT_MAX),
+    key: text(STORAGE_TEXT_MAX),
+    region: text(STORAGE_TEXT_MAX),
+    endpoint: text(STORAGE_TEXT_MAX),
+    forcePathStyle: boolean,
+    imageRef: text(STORAGE_TEXT_MAX),
+  },
+);
+
 export const imageOptionChecks = {
   readahead: boolean,
   readTimeout: number(0.001, MAX_READ_TIMEOUT),
   plainHttp: boolean,
   prefetch: boolean,
   fill: boolean,
+  storage: storageOverride,
 };
 export const cacheSize = number(0, 2 ** 53);
 

@@ -16,7 +16,7 @@ export interface FuzzTarget {
 /** Inputs grow no larger than this: it is also the room for the one under test in shared memory. */
 export const MAX_INPUT_BYTES = 1 << 20;
 
-export const TARGETS = ['gzip', 'zstd', 'tar', 'erofs', 'clip'] as const;
+export const TARGETS = ['gzip', 'zstd', 'tar', 'erofs', 'clip', 'gob', 'legacy'] as const;
 
 export async function loadTarget(name: string): Promise<FuzzTarget> {
   return (await import(`./${name}.js`)) as FuzzTarget;

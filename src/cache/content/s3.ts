@@ -1,5 +1,6 @@
-import type { Readable, Transform } from 'node:stream';
-import type { S3Client, S3ClientConfig } from '@aws-sdk/client-s3';
+import type { Readable } from 'node:stream';
+import type { S3Client } from '@aws-sdk/client-s3';
+import { newS3Client, s3Sdk } from '../../s3/index.js';
 import { type ContentCache, type ContentOptions, checkHash, collect } from './types.js';
 
 export interface S3Options {
@@ -17,8 +18,6 @@ export interface S3Options {
   };
 }
 
-/** S3's errors are XML of some hundred bytes. */
-const MAX_ERROR_BYTES = 64 * 1024;
 /** Larger content goes up in parts of this size. */
 const PART = 8 * 1024 * 1024;
 
@@ -32,7 +31,7 @@ export class S3ContentCache implements ContentCache {
   }
 
   async getContent(hash: string, offset: number, length: number, options: ContentOptions): Promise<Uint8Array | null> {
-    const [{ GetObjectCommand }, client] = await Promise.all([sdk(), this.#connect()]);
+    const [{ GetObjectCommand }, client] = await Promise.all([s3Sdk(), this.#connect()]);
     const range = `bytes=${offset}-${offset + length - 1}`;
     try {
       const answer = await client.send(
@@ -75,7 +74,7 @@ export class S3ContentCache implements ContentCache {
   }
 
   async has(hash: string, options: ContentOptions): Promise<boolean> {
-    const [{ HeadObjectCommand }, client] = await Promise.all([sdk(), this.#connect()]);
+    const [{ HeadObjectCommand }, client] = await Promise.all([s3Sdk(), this.#connect()]);
     try {
       await client.send(
         new HeadObjectCommand({ Bucket: this.#options.bucket, Key: this.#key(hash) }),
@@ -98,56 +97,9 @@ export class S3ContentCache implements ContentCache {
   }
 
   #connect(): Promise<S3Client> {
-    this.#client ??= Promise.all([sdk(), import('node:stream')]).then(([{ S3Client }, { Transform }]) => {
-      const { region, endpoint, credentials } = this.#options;
-      const config: S3ClientConfig = {
-        region: region ?? process.env.AWS_REGION ?? 'us-east-1',
-        maxAttempts: 2,
-        // Readers compare with the span's digest. Other servers need not know the SDK's own checksums, nor the way it sends them.
-        requestChecksumCalculation: 'WHEN_REQUIRED',
-        responseChecksumValidation: 'WHEN_REQUIRED',
-        ...(endpoint === undefined ? {} : { endpoint, forcePathStyle: true }),
-        ...(credentials === undefined ? {} : { credentials }),
-      };
-      const client = new S3Client(config);
-      // The SDK reads an error's body as a whole. Content is bounded where it is read.
-      client.middlewareStack.add(
-        (next) => async (args) => {
-          const result = await next(args);
-          const response = result.response as { statusCode: number; body: Readable };
-          if (response.statusCode >= 300) response.body = bounded(Transform, response.body);
-          return result;
-        },
-        { step: 'deserialize', priority: 'low', name: 'boundErrorBodies' },
-      );
-      return client;
-    });
+    this.#client ??= newS3Client(this.#options);
     return this.#client;
   }
-}
-
-/** A stream of at most MAX_ERROR_BYTES: beyond them it fails, and with it the connection. */
-function bounded(Stream: typeof Transform, body: Readable): Readable {
-  let length = 0;
-  const limited = new Stream({
-    transform(chunk: Buffer, _, done) {
-      length += chunk.length;
-      if (length <= MAX_ERROR_BYTES) return done(null, chunk);
-      body.destroy();
-      done(new Error(`an error of more than ${MAX_ERROR_BYTES} bytes`));
-    },
-  });
-  body.on('error', (error) => limited.destroy(error));
-  return body.pipe(limited);
-}
-
-/**
- * Until 2027 the SDK says on stderr, with every start, which Node version its later releases will want. Users of clip can do
- * nothing about that: engines in package.json says which versions clip runs on.
- */
-function sdk(): Promise<typeof import('@aws-sdk/client-s3')> {
-  process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED ??= 'true';
-  return import('@aws-sdk/client-s3');
 }
 
 function isMissing(error: unknown): boolean {

@@ -1,6 +1,7 @@
 import { constants } from 'node:os';
 import type { Command } from 'commander';
 import { ClipError } from '../../bytes/index.js';
+import type { StorageOverride } from '../../check/index.js';
 import type { ClipdClient } from '../../client/index.js';
 import { DEFAULT_IMAGE_OPTIONS, IDLE_EXIT_SECONDS, type ImageOptions, type MountInfoReply } from '../../wire/index.js';
 import {
@@ -16,9 +17,10 @@ import { seconds } from '../numbers.js';
 import { printResult } from '../output.js';
 import { addOverlayFlags, type OverlayFlags, overlayOptions } from '../overlay-flags.js';
 import { addProcessFlags, type ProcessFlags, processOptions } from '../process-flags.js';
+import { addStorageFlags, type StorageFlags, storageFlags, storageOverride } from '../storage-flags.js';
 import { credentialsFrom } from './index-command.js';
 
-interface Flags extends DaemonFlags, ImageFlags, OverlayFlags, ProcessFlags {
+interface Flags extends DaemonFlags, ImageFlags, OverlayFlags, ProcessFlags, StorageFlags {
   readonly at?: string;
   readonly cid?: string;
   readonly foreground?: boolean;
@@ -38,6 +40,7 @@ function imageOptions(flags: Flags): Partial<ImageOptions> {
     ...(flags.fill === true ? { fill: true } : {}),
     ...(flags.readTimeout === undefined ? {} : { readTimeout: flags.readTimeout }),
     ...(flags.plainHttp === true ? { plainHttp: true } : {}),
+    ...storageFrom(flags),
   };
 }
 
@@ -175,13 +178,20 @@ async function mountAt(
   process.exit(flags.foreground === true ? 0 : 128 + constants.signals[signal]);
 }
 
+/** --s3-… and --storage-image: absent when none is given, so that nothing conflicts with a mount that exists. */
+function storageFrom(flags: StorageFlags): { storage?: StorageOverride } {
+  const storage = storageOverride(flags);
+  return storage === undefined ? {} : { storage };
+}
+
 const OPTION_FLAGS = {
   readahead: (value) => (value ? '' : '--no-readahead'),
   prefetch: (value) => (value ? '' : '--no-prefetch'),
   fill: (value) => (value ? '--fill' : ''),
   plainHttp: (value) => (value ? '--plain-http' : ''),
   readTimeout: (value) => `--read-timeout ${value}`,
-} satisfies { [K in keyof ImageOptions]: (value: ImageOptions[K]) => string };
+  storage: (value) => (value === undefined ? '' : storageFlags(value)),
+} satisfies { [K in keyof Required<ImageOptions>]: (value: ImageOptions[K]) => string };
 
 /** The options that hold here because the image was mounted with them already: all places of an image share them. */
 function inherited(mounted: MountInfoReply, asked: Partial<ImageOptions>, defaults: ImageOptions): string {
@@ -214,5 +224,5 @@ export function registerMount(program: Command): void {
     .option('--read-timeout <seconds>', 'after this a read that has no bytes fails (default 300)', seconds)
     .option('--suid', 'honour set-uid bits')
     .option('--dev', 'honour device nodes');
-  addDaemonFlags(addProcessFlags(addOverlayFlags(addImageFlags(command)))).action(mount);
+  addDaemonFlags(addStorageFlags(addProcessFlags(addOverlayFlags(addImageFlags(command))))).action(mount);
 }

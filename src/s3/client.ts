@@ -1,0 +1,99 @@
+import type { Readable, Transform } from 'node:stream';
+import type { S3Client, S3ClientConfig } from '@aws-sdk/client-s3';
+import type { S3Location } from '../archive/index.js';
+
+export interface S3Credentials {
+  readonly accessKeyId: string;
+  readonly secretAccessKey: string;
+  readonly sessionToken?: string | undefined;
+}
+
+export interface S3ClientOptions {
+  readonly region?: string | undefined;
+  /** For servers other than Amazon's. */
+  readonly endpoint?: string | undefined;
+  /** The bucket's name in the path. Default: for every endpoint that is named. */
+  readonly forcePathStyle?: boolean | undefined;
+  /** null: unsigned requests. Default: the SDK's chain (environment, profile, instance role). */
+  readonly credentials?: S3Credentials | null | undefined;
+}
+
+/**
+ * Until 2027 the SDK says on stderr, with every start, which Node version its later releases will want. That is for the developer
+ * who updates it here, not for the user of clip: engines in package.json says what clip runs on.
+ */
+export function s3Sdk(): Promise<typeof import('@aws-sdk/client-s3')> {
+  process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED ??= 'true';
+  return import('@aws-sdk/client-s3');
+}
+
+/** S3's errors are XML of some hundred bytes. */
+const MAX_ERROR_BYTES = 64 * 1024;
+
+/** The SDK is loaded by the first client: it takes 150 ms. */
+export async function newS3Client(options: S3ClientOptions): Promise<S3Client> {
+  const [{ S3Client }, { Transform }] = await Promise.all([s3Sdk(), import('node:stream')]);
+  const { region, endpoint, credentials, forcePathStyle } = options;
+  const config: S3ClientConfig = {
+    region: region || process.env.AWS_REGION || 'us-east-1',
+    maxAttempts: 3,
+    // What is read is checked by clip itself. Other servers need not know the SDK's own checksums, nor the way it sends them.
+    requestChecksumCalculation: 'WHEN_REQUIRED',
+    responseChecksumValidation: 'WHEN_REQUIRED',
+    ...(endpoint ? { endpoint, forcePathStyle: forcePathStyle !== false || isAddress(endpoint) } : {}),
+    ...(endpoint === undefined && forcePathStyle === true ? { forcePathStyle } : {}),
+    ...(credentials
+      ? { credentials: { ...credentials, sessionToken: credentials.sessionToken || undefined } as never }
+      : {}),
+    ...(credentials === null ? { signer: { sign: async (request) => request } } : {}),
+  };
+  const client = new S3Client(config);
+  // The SDK reads an error's body as a whole. Content is bounded where it is read.
+  client.middlewareStack.add(
+    (next) => async (args) => {
+      const result = await next(args);
+      const response = result.response as { statusCode: number; body: Readable };
+      if (response.statusCode >= 300) response.body = bounded(Transform, response.body);
+      return result;
+    },
+    { step: 'deserialize', priority: 'low', name: 'boundErrorBodies' },
+  );
+  return client;
+}
+
+/** A stream of at most MAX_ERROR_BYTES: beyond them it fails, and with it the connection. */
+function bounded(Stream: typeof Transform, body: Readable): Readable {
+  let length = 0;
+  const limited = new Stream({
+    transform(chunk: Buffer, _, done) {
+      length += chunk.length;
+      if (length <= MAX_ERROR_BYTES) return done(null, chunk);
+      body.destroy();
+      done(new Error(`an error of more than ${MAX_ERROR_BYTES} bytes`));
+    },
+  });
+  body.on('error', (error) => limited.destroy(error));
+  return body.pipe(limited);
+}
+
+/** A bucket's name cannot be put in front of an IP address. */
+function isAddress(endpoint: string): boolean {
+  try {
+    const { hostname } = new URL(endpoint);
+    return hostname === 'localhost' || /^[\d.]+$/.test(hostname) || hostname.startsWith('[');
+  } catch {
+    return false;
+  }
+}
+
+export function clientOptions(location: S3Location, credentials: S3Credentials | null | undefined): S3ClientOptions {
+  const { region, endpoint, forcePathStyle } = location;
+  return { region, endpoint: endpoint === '' ? undefined : endpoint, forcePathStyle, credentials };
+}
+
+/** From the environment, as the SDK would find them: for a process that has another environment. */
+export function environmentS3Credentials(env: NodeJS.ProcessEnv = process.env): S3Credentials | undefined {
+  const { AWS_ACCESS_KEY_ID: accessKeyId, AWS_SECRET_ACCESS_KEY: secretAccessKey, AWS_SESSION_TOKEN: token } = env;
+  if (!accessKeyId || !secretAccessKey) return undefined;
+  return { accessKeyId, secretAccessKey, ...(token ? { sessionToken: token } : {}) };
+}

@@ -1,0 +1,14 @@
+/**
+ * S3: reads an object by ranges, uploads one whole. What the bytes mean is not this folder's business. Runs on the main thread of
+ * servers and of clipctl; the SDK is loaded when it is first used.
+ */
+export {
+  environmentS3Credentials,
+  newS3Client,
+  type S3ClientOptions,
+  type S3Credentials,
+  s3Sdk,
+} from './client.js';
+export { s3Error, s3Name } from './errors.js';
+export { S3Source } from './source.js';
+export { type UploadOptions, uploadFile } from './upload.js';
