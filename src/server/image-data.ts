@@ -1,4 +1,4 @@
-import { type ArchiveFile, openStorage } from '../check/index.js';
+import { type ArchiveFile, openStorage, overridden } from '../check/index.js';
 import { ErofsReader, InodeView, mapFileRange } from '../erofs/index.js';
 import type { Follower, LayerClaim, LayerSet } from '../lazy/index.js';
 import type { Logger } from '../metrics/index.js';
@@ -24,6 +24,7 @@ export class ImageData {
     this.file = file;
     this.#options = options;
     // Opening fetches nothing: a node that boots without its registry mounts all the same.
+    overridden(archive, options.storage); // what cannot be is refused now, not by the first read
     this.source = new RegistrySource((access) => {
       const plainHttp = options.plainHttp || access.plainHttp === true;
       return openStorage(archive, file.fd, { ...access, plainHttp }, options.storage);

@@ -1,0 +1,313 @@
+import { createHash } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { lstat, open, readFile, readlink } from 'node:fs/promises';
+import { PutObjectCommand, S3Client } from '@aws-sdk/client-s3';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { type LegacyNode, localEnd } from '../../src/legacy/index.js';
+import { Clipctl } from '../support/clipctl.js';
+import { S3_CREDENTIALS, type ServerProcess, startS3 } from '../support/content-servers.js';
+import { type ExpectedNode, expectedNodes, fixture, LEGACY, LOCAL, OCI, S3 } from '../support/legacy.js';
+import { startRegistry, type TestRegistry } from '../support/registry.js';
+
+// Archives that the Go program made, mounted and read. Needs root and /dev/fuse.
+
+const CREDS = `${S3_CREDENTIALS.accessKeyId}:${S3_CREDENTIALS.secretAccessKey}`;
+const at = (root: string, path: string): Buffer => Buffer.concat([Buffer.from(root), Buffer.from(path, 'latin1')]);
+const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
+
+/** Everything that lstat, readlink and read show, against what the Go program's own reader says. */
+async function compare(root: string, nodes: readonly ExpectedNode[], content: (node: ExpectedNode) => string | null) {
+  for (const node of nodes) {
+    const path = at(root, node.path);
+    const stat = await lstat(path, { bigint: true });
+    const type = stat.isDirectory() ? 'dir' : stat.isSymbolicLink() ? 'symlink' : 'file';
+    const found = {
+      path: node.path,
+      type,
+      mode: Number(stat.mode & 0o7777n),
+      uid: Number(stat.uid),
+      gid: Number(stat.gid),
+      mtime: stat.mtimeNs,
+    };
+    const { mode, uid, gid } = node;
+    const mtime = BigInt(node.mtime) * 1_000_000_000n + BigInt(node.mtimeNsec);
+    expect(found).toEqual({ path: node.path, type: node.type, mode, uid, gid, mtime });
+    if (type === 'symlink') expect((await readlink(path, 'buffer')).toString('latin1')).toBe(node.target);
+    if (type !== 'file') continue;
+    expect(Number(stat.size)).toBe(node.size);
+    const bytes = await readFile(path);
+    expect(bytes).toHaveLength(node.size);
+    const hash = content(node);
+    if (hash !== null) expect({ path: node.path, hash: sha256(bytes) }).toEqual({ path: node.path, hash });
+  }
+}
+
+/** The content of a file of a local archive, straight from the archive's bytes. */
+function contentOf(archive: string): (node: ExpectedNode) => string {
+  const bytes = readFileSync(fixture(archive));
+  return ({ dataPos, dataLen }) => sha256(bytes.subarray(dataPos, dataPos + dataLen));
+}
+
+let clip: Clipctl;
+
+beforeAll(async () => {
+  clip = await Clipctl.create();
+});
+
+afterAll(() => clip.close());
+
+describe('local archives', () => {
+  test.each(LOCAL)('%s', async (name) => {
+    const place = await clip.place(name);
+    await clip.ok('mount', '--clip', fixture(name), '--at', place, '--suid');
+    await compare(place, expectedNodes(name), contentOf(name));
+    // They were read where they lie: nothing was fetched or cached.
+    const { counters } = await clip.stats();
+    expect(counters.spansChecked).toBeGreaterThan(0);
+    expect(counters.cacheUsedBytes).toBe(0);
+    await clip.ok('umount', place);
+  });
+
+  test('hard links of 2023 are one file with three names', async () => {
+    const place = await clip.place('links');
+    await clip.ok('mount', '--clip', fixture('local-2023-06'), '--at', place);
+    const stats = await Promise.all(
+      ['data/text.txt', 'data/text-link.txt', 'etc/text-link.txt'].map((p) => lstat(`${place}/${p}`)),
+    );
+    expect(new Set(stats.map(({ ino }) => ino)).size).toBe(1);
+    expect(stats[0]!.nlink).toBe(3);
+    await clip.ok('umount', place);
+  });
+
+  test('two archives of one tree at two paths are two mounts', async () => {
+    const copy = clip.path('copy.clip');
+    writeFileSync(copy, readFileSync(fixture('local-2026-05')));
+    const [one, two] = [await clip.place('one'), await clip.place('two')];
+    await clip.ok('mount', '--clip', fixture('local-2026-05'), '--at', one);
+    await clip.ok('mount', '--clip', copy, '--at', two);
+    await compare(two, expectedNodes('local-2026-05'), contentOf('local-2026-05'));
+    await clip.ok('umount', one);
+    await clip.ok('umount', two);
+  });
+});
+
+describe('damage', () => {
+  const node = (path: string, fields: Partial<LegacyNode>): LegacyNode => ({
+    nodeType: 'file',
+    path: Buffer.from(path),
+    ino: 0,
+    size: fields.dataLen ?? 0,
+    mtime: 0,
+    mtimeNsec: 0,
+    mode: 0o100644,
+    nlink: 1,
+    uid: 0,
+    gid: 0,
+    rdev: 0,
+    target: new Uint8Array(0),
+    contentHash: new Uint8Array(0),
+    dataPos: 0,
+    dataLen: 0,
+    remote: null,
+    ...fields,
+  });
+
+  test('a flipped bit in a file is EIO for its readers, and for no other', async () => {
+    const bytes = readFileSync(fixture('local-2024-06'));
+    const nodes = expectedNodes('local-2024-06');
+    const victim = nodes.find(({ path }) => path === '/data/random.bin')!;
+    bytes[victim.dataPos + 1000]! ^= 4;
+    const archive = clip.path('damaged.clip');
+    writeFileSync(archive, bytes);
+    const place = await clip.place('damaged');
+    await clip.ok('mount', '--clip', archive, '--at', place);
+    await expect(readFile(`${place}/data/random.bin`)).rejects.toMatchObject({ code: 'EIO' });
+    await expect(readFile(`${place}/data/random.bin`)).rejects.toMatchObject({ code: 'EIO' });
+    expect(sha256(await readFile(`${place}/etc/hostname`))).toBe(
+      nodes.find(({ path }) => path === '/etc/hostname')!.hash,
+    );
+    expect((await clip.stats()).counters.badContent).toBeGreaterThan(0);
+    await clip.ok('umount', place);
+  });
+
+  test('a long file is read in pieces; damage is found with the last piece and stays found', async () => {
+    const length = 9 * 1024 * 1024 + 5;
+    const content = Buffer.alloc(length);
+    for (let i = 0; i < length; i += 4096) content.writeUInt32LE(i, Math.min(i, length - 4));
+    const start = 55;
+    const { crc64 } = await import('../../src/bytes/index.js');
+    const sum = Buffer.alloc(8);
+    sum.writeBigUInt64BE(crc64(content));
+    const make = (damage: boolean): string => {
+      const bytes = Buffer.from(content);
+      if (damage) bytes[5_000_000]! ^= 1;
+      const nodes = [node('/', { nodeType: 'dir', mode: 0o40755 }), node('/big', { dataPos: start, dataLen: length })];
+      const { index, header } = localEnd(nodes, start + length + 8);
+      const path = clip.path(damage ? 'long-damaged.clip' : 'long.clip');
+      writeFileSync(path, Buffer.concat([header, Buffer.alloc(1), bytes, sum, index]));
+      return path;
+    };
+    const good = await clip.place('long');
+    await clip.ok('mount', '--clip', make(false), '--at', good);
+    // Backwards first, so that the pieces come in another order.
+    const file = await open(`${good}/big`);
+    const tail = Buffer.alloc(100_000);
+    await file.read(tail, 0, tail.length, length - tail.length);
+    await file.close();
+    expect(tail.equals(content.subarray(length - tail.length))).toBe(true);
+    expect((await readFile(`${good}/big`)).equals(content)).toBe(true);
+    await clip.ok('umount', good);
+
+    const bad = await clip.place('long-damaged');
+    await clip.ok('mount', '--clip', make(true), '--at', bad);
+    await expect(readFile(`${bad}/big`)).rejects.toMatchObject({ code: 'EIO' });
+    // Every piece is refused by now, unless the kernel has it in its page cache.
+    await clip.ok('umount', bad);
+    await clip.ok('mount', '--clip', clip.path('long-damaged.clip'), '--at', bad);
+    await expect(readFile(`${bad}/big`)).rejects.toMatchObject({ code: 'EIO' });
+    await clip.ok('umount', bad);
+  });
+});
+
+describe('S3 archives', () => {
+  let server: ServerProcess;
+
+  beforeAll(async () => {
+    server = await startS3();
+    const client = new S3Client({
+      region: 'us-east-1',
+      endpoint: `http://127.0.0.1:${server.port}`,
+      forcePathStyle: true,
+      credentials: S3_CREDENTIALS,
+    });
+    for (const name of S3) {
+      const Body = readFileSync(fixture(name.replace('s3', 'local')));
+      await client.send(new PutObjectCommand({ Bucket: 'clip', Key: `at/${name}`, Body }));
+    }
+    client.destroy();
+  });
+
+  afterAll(() => server.stop());
+
+  const override = (name: string): string[] => [
+    ...['--s3-bucket', 'clip', '--s3-key', `at/${name}`, '--s3-endpoint', `http://127.0.0.1:${server.port}`],
+    ...['--creds', CREDS],
+  ];
+
+  test.each(S3)('%s', async (name) => {
+    const place = await clip.place(name);
+    await clip.ok('mount', '--clip', fixture(name), '--at', place, ...override(name));
+    await compare(place, expectedNodes(name), contentOf(name.replace('s3', 'local')));
+    await clip.ok('umount', place);
+  });
+
+  test('what is cached is not fetched again, and one file costs one file', async () => {
+    const own = await Clipctl.create();
+    try {
+      const place = await own.place('m');
+      const mount = ['mount', '--clip', fixture('s3-2026-05'), '--at', place, ...override('s3-2026-05')];
+      await own.ok(...mount);
+      const text = await readFile(`${place}/data/random.bin`);
+      const first = (await own.stats()).counters;
+      expect(first.demandBytes).toBeGreaterThanOrEqual(text.length);
+      expect(first.demandBytes).toBeLessThan(text.length + 4096);
+      await own.stop();
+      await own.ok(...mount);
+      expect((await readFile(`${place}/data/random.bin`)).equals(text)).toBe(true);
+      const second = (await own.stats()).counters;
+      expect(second.demandBytes).toBe(0);
+      expect(second.spansChecked).toBe(1);
+    } finally {
+      await own.close();
+    }
+  });
+
+  test('credentials of the environment are used, and wrong ones are told', async () => {
+    const own = await Clipctl.create();
+    try {
+      const place = await own.place('m');
+      const where = override('s3-2026-05').slice(0, -2);
+      const keys = { AWS_ACCESS_KEY_ID: 'NOBODY', AWS_SECRET_ACCESS_KEY: 'S3RVER' };
+      const mount = ['mount', '--clip', fixture('s3-2026-05'), '--at', place, ...where];
+      expect((await own.run(mount, { env: keys })).code).toBe(0);
+      await expect(readFile(`${place}/etc/hostname`)).rejects.toMatchObject({ code: 'EIO' });
+      await own.ok('umount', place);
+      expect((await own.run(mount, { env: { ...keys, AWS_ACCESS_KEY_ID: 'S3RVER' } })).code).toBe(0);
+      expect(await readFile(`${place}/etc/hostname`, 'utf8')).not.toBe('');
+    } finally {
+      await own.close();
+    }
+  });
+
+  test('an override that is not for this archive is refused', async () => {
+    const place = await clip.place('wrong');
+    const ran = await clip.run(['mount', '--clip', fixture('local-2026-05'), '--at', place, '--s3-bucket', 'x']);
+    expect(ran.code).toBe(1);
+    expect(ran.stderr).toMatch(/S3 bucket given, but the data of this archive is in its own file/);
+  });
+});
+
+describe('OCI archives', () => {
+  let registry: TestRegistry;
+
+  beforeAll(async () => {
+    registry = await startRegistry();
+    await registry.push(`oci:${LEGACY}/oci-image:1`, 'legacy/small:1');
+  });
+
+  afterAll(() => registry.stop());
+
+  test('its layers are indexed by the first mount, and read by ranges from then on', async () => {
+    const own = await Clipctl.create();
+    try {
+      for (const name of OCI) {
+        const place = await own.place(name);
+        const image = ['--storage-image', `${registry.host}/legacy/small:1`];
+        await own.ok('mount', '--clip', fixture(name), '--at', place, ...image);
+        await compare(place, expectedNodes(name), () => null);
+        await own.ok('umount', place);
+      }
+      // Against the image itself, as clip indexes it.
+      const out = own.path('v3.clip');
+      await own.ok('index', '--image', `${registry.host}/legacy/small:1`, '--out', out);
+      const [old, fresh] = [await own.place('old'), await own.place('fresh')];
+      await own.ok(
+        'mount',
+        '--clip',
+        fixture('oci-2026-05'),
+        '--at',
+        old,
+        '--storage-image',
+        `${registry.host}/legacy/small`,
+      );
+      await own.ok('mount', '--clip', out, '--at', fresh);
+      for (const { type, path } of expectedNodes('oci-2026-05')) {
+        if (type !== 'file') continue;
+        expect(sha256(await readFile(at(old, path)))).toBe(sha256(await readFile(at(fresh, path))));
+      }
+    } finally {
+      await own.close();
+    }
+  });
+
+  test('a registry that has not the layers is an error of the mount', async () => {
+    const own = await Clipctl.create();
+    try {
+      const place = await own.place('m');
+      const ran = await own.run([
+        'mount',
+        '--clip',
+        fixture('oci-2026-05'),
+        '--at',
+        place,
+        '--storage-image',
+        `${registry.host}/no/such`,
+      ]);
+      expect(ran.code).toBe(1);
+      expect(ran.stderr).toMatch(/no\/such/);
+      expect(own.mounts()).toEqual([]);
+    } finally {
+      await own.close();
+    }
+  });
+});
