@@ -242,7 +242,7 @@ describe('S3 archives', () => {
   test('an override that is not for this archive is refused', async () => {
     const place = await clip.place('wrong');
     const ran = await clip.run(['mount', '--clip', fixture('local-2026-05'), '--at', place, '--s3-bucket', 'x']);
-    expect(ran.code).toBe(1);
+    expect(ran.code).toBe(2);
     expect(ran.stderr).toMatch(/S3 bucket given, but the data of this archive is in its own file/);
   });
 });
