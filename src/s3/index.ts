@@ -1,6 +1,6 @@
 /**
- * S3: reads an object by ranges, uploads one whole. What the bytes mean is not this folder's business. Runs on the main thread of
- * servers and of clipctl; the SDK is loaded when it is first used.
+ * S3: reads an object by ranges, uploads one whole. What the bytes mean is not this folder's business. Runs in servers and
+ * in clients, on the main thread; the SDK is loaded when it is first used.
  */
 export {
   environmentS3Credentials,
