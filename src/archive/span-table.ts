@@ -102,7 +102,10 @@ export function decodeSpanTable(cursor: Cursor): SpanColumns {
   const code = cursor.u8();
   const kind = KIND_OF_CODE.get(code);
   if (kind === undefined) return cursor.fail(`unknown layer kind ${code}`, start);
-  const leastBytes: Readonly<Partial<Record<LayerKind, number>>> = { gzip: MIN_GZIP_ROW_BYTES, blocks: MIN_BLOCKS_ROW_BYTES };
+  const leastBytes: Readonly<Partial<Record<LayerKind, number>>> = {
+    gzip: MIN_GZIP_ROW_BYTES,
+    blocks: MIN_BLOCKS_ROW_BYTES,
+  };
   const count = readCount(cursor, leastBytes[kind] ?? MIN_ROW_BYTES, 'spans');
   const layerOffset = sharedFloat64(count + 1);
   readDeltas(cursor, layerOffset, 1, 0, 1);
