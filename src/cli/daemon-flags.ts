@@ -48,7 +48,7 @@ export function contentCacheUrl(flags: DaemonFlags): string | undefined {
   return flags.contentCache ?? (process.env.CLIP_CONTENT_CACHE || undefined);
 }
 
-/** What the user asked for of a clipd that may run already: it conflicts with what that has. */
+/** Settings that the user set explicitly. They conflict with different settings of a running clipd. */
 export function askedOfDaemon(location: Location, flags: DaemonFlags): NonNullable<MountRequest['daemon']> {
   const contentCache = contentCacheUrl(flags);
   return {

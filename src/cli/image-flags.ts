@@ -17,18 +17,17 @@ export interface ImageFlags extends CommonFlags, RegistryFlags {
 export function addImageFlags(command: Command): Command {
   command
     .option('--clip <file>', 'the .clip archive')
-    .option('--image <ref>', 'or an image: its archive is stored, or made now');
+    .option('--image <ref>', 'or an image, whose archive is taken from the store or made now');
   return addPullFlags(command);
 }
 
 export function addPullFlags(command: Command): Command {
   command
     .addOption(
-      new Option('--pull <when>', 'with an image: ask the registry what its tag means (default: missing)').choices([
-        'always',
-        'missing',
-        'never',
-      ]),
+      new Option(
+        '--pull <when>',
+        'with an image: when to ask the registry for its manifest (default: missing)',
+      ).choices(['always', 'missing', 'never']),
     )
     .option('--platform <os/arch>', "with a multi-platform image (default: this machine's)");
   return addRegistryFlags(command);

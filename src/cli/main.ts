@@ -42,7 +42,7 @@ main().catch((thrown: unknown) => {
   const error = explained(thrown);
 
   if (error instanceof CommanderError) {
-    // Wrong flags of `run` are told from the exit codes of what it runs, as docker does.
+    // `run` has another exit code for wrong flags than the programs that it runs, as in docker.
     const usage = process.argv[2] === 'run' ? EXIT_NOT_RUN : EXIT_USAGE;
     process.exitCode = error.exitCode === 0 ? 0 : usage;
   } else {

@@ -15,15 +15,15 @@ export interface OverlayFlags {
 export function addOverlayFlags(command: Command): Command {
   return command
     .addOption(
-      new Option('--overlay <how>', 'overlayfs, fuse-overlayfs, or what works (default: auto)').choices([
+      new Option('--overlay <how>', 'overlayfs, fuse-overlayfs, or one of them that works (default: auto)').choices([
         'auto',
         'kernel',
         'fuse',
       ]),
     )
     .option('--kernel-overlay', 'the same as --overlay kernel')
-    .option('--tmpfs-upper <size>', 'what it writes goes to memory, at most so much', byteSize)
-    .option('--upper <dir>', 'what it writes goes to DIR/upper, and stays')
+    .option('--tmpfs-upper <size>', 'its writable layer is in memory, with at most SIZE', byteSize)
+    .option('--upper <dir>', 'its writable layer is DIR/upper, and is kept')
     .option('--mount-base <dir>', 'the image is mounted at DIR/ID (default: ROOT/ID/image)')
     .option('--rootfs-base <dir>', 'the merged tree is at DIR/ID (default: ROOT/ID/rootfs)');
 }

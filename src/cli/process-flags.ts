@@ -70,7 +70,7 @@ function environment(flags: ProcessFlags): string[] {
 
 export function addProcessFlags(command: Command): Command {
   return command
-    .option('-e, --env <name=value>', 'an environment variable (NAME alone: as it is here)', repeated)
+    .option('-e, --env <name=value>', "an environment variable (NAME alone: with clipctl's value)", repeated)
     .option('--env-file <file>', 'lines of NAME=value', repeated)
     .option('-v, --volume <src:dst>', 'a file or directory of this machine, :ro for read-only', volume)
     .option('--tmpfs <path>', 'a directory in memory; options after a colon: /run:size=64m', absolutePath)
@@ -79,7 +79,7 @@ export function addProcessFlags(command: Command): Command {
     .option('--hostname <name>', 'its host name (default: the id)')
     .addOption(new Option('--net <net>', 'the network (default: host)').choices(['host', 'none']))
     .option('--entrypoint <program>', "in place of the image's")
-    .option('--read-only', 'it cannot write to its root')
+    .option('--read-only', 'its root cannot be written to')
     .option('--memory <size>', 'memory at most, 512M', byteSize)
     .option('--cpus <n>', 'processors at most, 1.5', processors);
 }

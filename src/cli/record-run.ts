@@ -16,7 +16,7 @@ export interface RecordRunOptions {
   readonly credentials?: { username: string; password: string } | undefined;
   readonly plainHttp?: boolean | undefined;
   readonly platform?: string | undefined;
-  /** Run it as root in a bare chroot of the image: it can do to this machine what root can. */
+  /** Run it as root in a bare chroot of the image, where it has all rights of root on this machine. */
   readonly unsafeChroot?: boolean | undefined;
   /** The network that the command has. Default: none. */
   readonly net?: 'host' | 'none' | undefined;

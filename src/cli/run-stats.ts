@@ -2,11 +2,11 @@ import type { MountedContainer, RunResult } from '../container/index.js';
 import type { Stats } from '../wire/index.js';
 import { formatBytes } from './units.js';
 
-/** What `run --stats` says. */
+/** The figures of `run --stats`. */
 export interface RunStats {
   /** Passes output on and notes when the first came. */
   readonly onOutput: (chunk: Buffer, stream: 'stdout' | 'stderr') => void;
-  /** Asks clipd what was fetched, while the image is still mounted. */
+  /** Asks clipd for the fetched bytes, while the image is still mounted. */
   readonly onEnded: (container: MountedContainer) => Promise<void>;
   print(result: RunResult): void;
 }

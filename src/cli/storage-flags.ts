@@ -19,7 +19,7 @@ export function addStorageFlags(command: Command): Command {
     .option('--s3-endpoint <url>', 'its server');
 }
 
-/** What the flags say; undefined when none is given. */
+/** The storage that the flags name; undefined if they name none. */
 export function storageOverride(flags: StorageFlags): StorageOverride | undefined {
   const { s3Bucket, s3Key, s3Region, s3Endpoint, storageImage } = flags;
   const given = {

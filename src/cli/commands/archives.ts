@@ -28,7 +28,7 @@ async function list(flags: Flags): Promise<void> {
   );
 }
 
-/** A digest as it is, or what a reference stood for when it was last looked up. */
+/** A digest itself, or the digest that a reference was last resolved to. */
 async function digestOf(name: string, flags: Flags): Promise<string> {
   const { formatPlatform, hostPlatform, isDigest, parsePlatform, parseReference } = await import('../../oci/index.js');
   if (isDigest(name)) return name;
@@ -60,7 +60,7 @@ async function prune(flags: Flags): Promise<void> {
 }
 
 export function registerArchives(program: Command): void {
-  const archives = program.command('archives').description('the archives that --image made and keeps');
+  const archives = program.command('archives').description('list or remove the archives that --image made');
   archives.command('ls').description('list them, the last used first').action(list);
   archives
     .command('rm')

@@ -17,7 +17,7 @@ async function run(flags: Flags): Promise<void> {
   const { becomeKeeper } = await import('../../keeper/index.js');
   const location = await locate(flags);
   await checkContentCache(flags);
-  // This process goes on as the keeper, without what clipctl has loaded: systemd knows it by its process id.
+  // This process goes on as the keeper, without clipctl's modules, because systemd knows it by its process id.
   becomeKeeper(daemonSettings(location, flags));
 }
 

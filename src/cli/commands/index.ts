@@ -26,7 +26,7 @@ const commands: Readonly<Record<string, () => Promise<Register>>> = {
 
 /** Registers the command that `args` name. For help or an unknown name all are registered, to be listed or searched for a similar name. */
 export async function registerCommands(program: Command, args: readonly string[]): Promise<void> {
-  // `run` passes on what follows the image.
+  // `run` passes on the arguments behind the image.
   program.enablePositionalOptions();
   const asked = args[0] ?? '';
   const load = Object.hasOwn(commands, asked) ? [commands[asked]!] : Object.values(commands);

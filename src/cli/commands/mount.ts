@@ -214,7 +214,7 @@ export function registerMount(program: Command): void {
   const command = program
     .command('mount')
     .description('mount an indexed image; prints the mount point once it answers')
-    .argument('[command...]', 'with --cid: what the container runs (default: what the image says)')
+    .argument('[command...]', "with --cid: the container's command (default: the image's)")
     .option('--at <dir>', 'an existing directory')
     .option('--cid <id>', 'a container: mount it with a writable layer at ROOT/ID/rootfs, and write a bundle')
     .option('--foreground', 'stay, and unmount on Ctrl-C')

@@ -22,7 +22,7 @@ async function noteDead(root: string): Promise<void> {
   );
 }
 
-/** A container, and what clipd knows of its image. */
+/** A container, and clipd's figures of its image. */
 interface ListedContainer extends ContainerInfo {
   readonly mountPoint: string;
   readonly fetchedBytes: number | null;

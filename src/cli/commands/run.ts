@@ -90,7 +90,7 @@ async function run(positionals: readonly string[], flags: Flags): Promise<void> 
   process.exitCode = result.exitCode;
 }
 
-/** Docker's exit code for what kept a container from running, whatever it was. */
+/** Docker's exit code for every failure to run a container. */
 async function runOrExplain(positionals: readonly string[], flags: Flags): Promise<void> {
   try {
     await run(positionals, flags);
@@ -107,13 +107,13 @@ export function registerRun(program: Command): void {
     .argument('[image-and-command...]', 'an image, then a command (default: the image’s own). With --clip: a command')
     .passThroughOptions()
     .option('--clip <file>', 'an archive, in place of an image')
-    .option('--rm', 'take everything down when it has ended')
-    .option('-i, --interactive', 'pass standard input on')
+    .option('--rm', 'take the container down when it has ended')
+    .option('-i, --interactive', 'connect standard input')
     .option('-t, --tty', 'give it a terminal')
     .option('-d, --detach', 'leave it in the background and print its id')
     .option('--name <id>', 'its id (default: twelve hex digits)')
     .option('-p, --publish <ports>', 'not available: with --net host its ports are the machine’s', repeated)
     .option('--runtime <program>', 'runc, crun, runsc, or a path (default: runc, else crun)')
-    .option('--stats', 'say at the end when it started and what it fetched');
+    .option('--stats', 'print at the end when it started and how much it fetched');
   addDaemonFlags(addPullFlags(addOverlayFlags(addProcessFlags(command)))).action(runOrExplain);
 }
