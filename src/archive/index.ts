@@ -3,7 +3,7 @@
  * back; opening files is check/'s, making the contents index/'s. No I/O. Runs in every process.
  */
 
-export { MAX_SPANS, MIN_SPAN_BYTES, SectionKind, type SectionName, VERSION } from './format.js';
+export { MAX_SPAN_OUTPUT, MAX_SPANS, MIN_SPAN_BYTES, SectionKind, type SectionName, VERSION } from './format.js';
 export { type Archive, type ArchiveInput, openArchive, readImageMeta, type SectionInfo } from './reader.js';
 export { decodeReferences, encodeReferences, REFERENCE_PAGE } from './references.js';
 export {

@@ -1,5 +1,7 @@
 /** Smallest size class; spans of 2 MiB are some 700 KiB compressed. */
 const MIN_CLASS = 256 * 1024;
+/** A larger buffer is not kept: it was for one very long span. */
+const MAX_CLASS = 8 * 1024 * 1024;
 /** Kept for reuse in total: page faults of fresh buffers cost more than hashing (docs/benchmarks.md, "Why these constants"). */
 const MAX_KEPT = 64 * 1024 * 1024;
 
@@ -18,13 +20,19 @@ export class BufferPool {
     return buffer;
   }
 
-  /** Nobody may look at the buffer any more. */
+  /** The buffer may not be used any more. */
   release(buffer: SharedArrayBuffer): void {
     const size = buffer.byteLength;
-    if (this.#kept + size > MAX_KEPT) return;
+    if (size > MAX_CLASS || this.#kept + size > MAX_KEPT) return;
     const list = this.#free.get(size) ?? [];
     this.#free.set(size, list);
     list.push(buffer);
     this.#kept += size;
+  }
+
+  /** Frees what is kept. */
+  clear(): void {
+    this.#free.clear();
+    this.#kept = 0;
   }
 }

@@ -29,7 +29,9 @@ const MAX_BACKGROUND_REQUESTS = 8;
 /** Compressed bytes that these may have requested: a few large requests fill a link, and more would delay readers. */
 const MAX_BACKGROUND_BYTES = 16 * 1024 * 1024;
 /** Compressed bytes in flight or waiting for an inflate worker, beyond which nothing is fetched ahead. */
-const MAX_UNINFLATED_BYTES = 64 * 1024 * 1024;
+const MAX_BACKGROUND_UNINFLATED = 64 * 1024 * 1024;
+/** Beyond this not even for readers, unless nothing else of the image is under way: all requests of the largest size. */
+const MAX_UNINFLATED_BYTES = 256 * 1024 * 1024;
 /** Fill is in no hurry. */
 const MAX_FILL_REQUESTS = 2;
 /**
@@ -92,6 +94,7 @@ export class FetchQueue implements JobCarrier {
   add(layer: QueuedLayer, job: SpanJob): void {
     job.phase = 'queued';
     job.carrier = this;
+    this.#release(job);
     const { source } = job.provider;
     let flow = this.#flows.get(source);
     if (flow === undefined) {
@@ -116,12 +119,13 @@ export class FetchQueue implements JobCarrier {
 
   /** A job has ended, which may let a request start. */
   ended(job: SpanJob): void {
-    const { flow } = job;
-    if (flow !== null) {
-      flow.uninflated -= job.fetchedBytes;
-      job.flow = null;
-    }
+    this.#release(job);
     this.wake();
+  }
+
+  #release(job: SpanJob): void {
+    if (job.flow !== null) job.flow.uninflated -= job.fetchedBytes;
+    job.flow = null;
   }
 
   /** Something has changed that may let a request start. */
@@ -155,6 +159,8 @@ export class FetchQueue implements JobCarrier {
     const next = flow.waiting[priority]!.entries().next();
     if (next.done || !this.#mayStart(source, flow, priority)) return false;
     const [job, layer] = next.value;
+    const bytes = layer.spans.compressedBytes(job.span, job.span + 1);
+    if (flow.uninflated > 0 && flow.uninflated + bytes > MAX_UNINFLATED_BYTES / this.#flows.size) return false;
     this.#start(flow, priority, layer, this.#run(flow, layer, job, priority));
     return true;
   }
@@ -167,7 +173,7 @@ export class FetchQueue implements JobCarrier {
     return (
       flow.background < Math.max(1, most / images) &&
       flow.backgroundBytes < MAX_BACKGROUND_BYTES / images &&
-      flow.uninflated < MAX_UNINFLATED_BYTES / images &&
+      flow.uninflated < MAX_BACKGROUND_UNINFLATED / images &&
       !this.busy(source)
     );
   }
@@ -218,11 +224,9 @@ export class FetchQueue implements JobCarrier {
       job.phase = 'fetching';
       job.carrier = null;
       job.fetchedAs = job.priority;
-      if (job.flow === null) {
-        job.flow = flow;
-        job.fetchedBytes = layer.spans.compressedBytes(job.span, job.span + 1);
-        flow.uninflated += job.fetchedBytes;
-      }
+      job.flow = flow;
+      job.fetchedBytes = layer.spans.compressedBytes(job.span, job.span + 1);
+      flow.uninflated += job.fetchedBytes;
     }
     void layer.fetch(run).finally(() => {
       flow.active--;

@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
+import { MAX_SPAN_OUTPUT } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import { type Logger, Metrics, silentLogger } from '../metrics/index.js';
 import type { Priority, ResultMessage, Task, TaskMessage, TaskResult, ToInflate } from './inflate-tasks.js';
@@ -28,10 +29,10 @@ const MAX_WORKERS = 16;
 const AHEAD_BYTES = 1.25 * 1024 * 1024;
 
 /**
- * Output that may be under way to memory at a time, because the disk does not take it or a stream's span is whole before it is
- * written. Two spans of the longest checkpoint distance, 64 MiB; a longer span comes alone.
+ * Output that may be under way to memory at a time, because the disk does not take it or because a stream's span is whole before
+ * it is written. One of the longest spans, or two of the longest checkpoint distance, 64 MiB.
  */
-const MAX_MEMORY_OUTPUT = 128 * 1024 * 1024;
+const MAX_MEMORY_OUTPUT = MAX_SPAN_OUTPUT;
 
 /** A stream's decoder lives in one worker, and its tasks come there in order. Only the first that waits is in the queue. */
 interface Stream {

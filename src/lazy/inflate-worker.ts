@@ -30,6 +30,8 @@ function perform(task: Task): TaskResult {
     }
     case 'end-stream':
       streams.delete(task.stream);
+      // A decoder's window is up to 128 MiB, and V8 is in no hurry to free it (node --expose-gc).
+      globalThis.gc?.();
       return { status: 'stored' };
   }
 }

@@ -78,7 +78,7 @@ export class LayerSet {
   }
 
   open(options: OpenLayerOptions): LayerClaim {
-    const { cache } = this.#context;
+    const { cache, buffers } = this.#context;
     const { meta, table, file } = options;
     const cached = file === undefined ? cache.layer(meta.digest, table) : cache.borrow(file.key, file.fd, table);
     let layer = this.#layers.get(cached.key);
@@ -99,6 +99,7 @@ export class LayerSet {
       opened.shutDown();
       this.#layers.delete(cached.key);
       this.#watching.delete(opened);
+      if (this.#layers.size === 0) buffers.clear();
       // Workers may be writing what was fetched ahead: the file stays open until they are done.
       void opened.drained().then(() => cache.release(cached));
     });

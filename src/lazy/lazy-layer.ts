@@ -73,16 +73,20 @@ export class LazyLayer {
     // Held from here on, so that what was waited for is not evicted before it is copied.
     for (let span = first; span <= last; span++) cached.hold(span);
     const interrupt = new Interrupt(options.signal, spans.digest);
+    const out = Buffer.allocUnsafeSlow(length);
     try {
       for (let attempt = 1; ; attempt++) {
-        const waits: Promise<SpanResult>[] = [];
-        for (let span = first; span <= last; span++) waits.push(this.#await(provider, span, interrupt));
+        const waits: Promise<boolean>[] = [];
+        for (let span = first; span <= last; span++) {
+          // Copied as soon as it is there, because a span in memory may be a thousand times as long as the read.
+          const take = (bytes: SpanResult): boolean => copySpan(out, offset, spans.start(span), bytes);
+          waits.push(this.#await(provider, span, interrupt).then(take));
+        }
         if (attempt === 1 && options.file !== undefined && this.#context.readahead) {
           this.readahead.onRead(provider, options.file, offset, first, last);
         }
-        const results = await Promise.all(waits);
-        const out = Buffer.allocUnsafeSlow(length);
-        if (this.#jobs.file.copyOut(out, offset, first, results)) return out;
+        const copied = await Promise.all(waits);
+        if (this.#jobs.file.copyOut(out, offset, first, copied)) return out;
         if (attempt === MAX_READ_ATTEMPTS) {
           throw new ClipError('SYSTEM', `layer ${spans.digest}: its cache file cannot be read back`, {
             hint: 'look for disk errors in the kernel log',
@@ -137,8 +141,9 @@ export class LazyLayer {
   }
 
   /** Resolves when no thread uses the cache file for this layer's sake any more. After shutDown. */
-  drained(): Promise<void> {
-    return this.#jobs.drained();
+  async drained(): Promise<void> {
+    await this.#jobs.drained();
+    this.#context.memory.deleteLayer(this.shared.id);
   }
 
   /** Brings the accounts of what was fetched ahead up to date. */
@@ -243,6 +248,15 @@ export class LazyLayer {
       this.#jobs.reconsider(job);
     }
   }
+}
+
+/** Copies the part that a span in memory has of a read. False: the span is in the file. */
+function copySpan(out: Uint8Array, offset: number, spanStart: number, bytes: SpanResult): boolean {
+  if (bytes === null) return false;
+  const start = Math.max(offset, spanStart);
+  const end = Math.min(offset + out.length, spanStart + bytes.length);
+  out.set(bytes.subarray(start - spanStart, end - spanStart), start - offset);
+  return true;
 }
 
 /** The end of a read by its signal. One listener, however many spans the read waits for. */

@@ -39,4 +39,13 @@ export class MemoryLru {
     this.#bytes -= this.#spans.get(key)?.length ?? 0;
     this.#spans.delete(key);
   }
+
+  /** The layer is closed. */
+  deleteLayer(layer: number): void {
+    for (const [key, bytes] of this.#spans) {
+      if (!key.startsWith(`${layer}.`)) continue;
+      this.#spans.delete(key);
+      this.#bytes -= bytes.length;
+    }
+  }
 }

@@ -2,7 +2,6 @@ import { readSync, write } from 'node:fs';
 import { promisify } from 'node:util';
 import type { CachedLayer, SpanCache } from '../cache/index.js';
 import { publish } from '../spans/index.js';
-import type { SpanResult } from './job.js';
 import type { MemoryLru } from './memory-lru.js';
 
 /** A span that the disk could not read back is kept in memory for this long; then the disk gets another chance. */
@@ -34,24 +33,20 @@ export class SpanFile {
   }
 
   /**
-   * Copies the layer's bytes from `offset` on out of spans [first, first + results.length), which the caller holds. False
-   * when the file could not give back what it had; those spans are to be fetched again.
+   * Copies the layer's bytes from `offset` on out of the spans from `first` on that are not `copied` yet, which the caller
+   * holds. False when the file could not give back what it had; those spans are to be fetched again.
    */
-  copyOut(out: Uint8Array, offset: number, first: number, results: readonly SpanResult[]): boolean {
+  copyOut(out: Uint8Array, offset: number, first: number, copied: readonly boolean[]): boolean {
     const { offsets } = this.#cached.shared;
     const end = offset + out.length;
-    for (let i = 0; i < results.length; ) {
-      const spanStart = offsets[first + i]!;
-      const start = Math.max(offset, spanStart);
-      const bytes = results[i]!;
-      if (bytes !== null) {
-        const stop = Math.min(end, offsets[first + i + 1]!);
-        out.set(bytes.subarray(start - spanStart, stop - spanStart), start - offset);
+    for (let i = 0; i < copied.length; ) {
+      if (copied[i]) {
         i++;
         continue;
       }
       let j = i + 1;
-      while (j < results.length && results[j] === null) j++;
+      while (j < copied.length && !copied[j]) j++;
+      const start = Math.max(offset, offsets[first + i]!);
       const stop = Math.min(end, offsets[first + j]!);
       if (!this.#readBack(out, start - offset, stop - start, start, first + i, first + j)) return false;
       i = j;

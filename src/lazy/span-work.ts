@@ -1,12 +1,10 @@
 import { readSync, writeSync } from 'node:fs';
-import { ClipError, crc32 } from '../bytes/index.js';
+import { crc32 } from '../bytes/index.js';
 import { type BlockCheck, checkBlocks, partOf, publish, type SpanTarget } from '../spans/index.js';
 import type { ZstdStream } from '../zstd/index.js';
 import type { CheckTask, InflateTask, StreamTask, TaskResult } from './inflate-tasks.js';
 import type { SpanDecoder } from './span-decoder.js';
 
-/** A span is held in memory as a whole only without a disk cache; then a table must not make us allocate what it likes. */
-const MAX_SPAN_IN_MEMORY = 1 << 30;
 const READ_CHUNK = 256 * 1024;
 
 /** A cache file refused a write. */
@@ -73,15 +71,12 @@ class FileSink {
   };
 }
 
-/** Collects a span's output. */
+/** Collects a span's output. An archive with a span of more than MAX_SPAN_OUTPUT bytes cannot be opened. */
 class MemorySink {
   readonly bytes: Uint8Array;
   #length = 0;
 
   constructor(length: number) {
-    if (length > MAX_SPAN_IN_MEMORY) {
-      throw new ClipError('LIMIT', `a span of ${length} bytes does not fit in memory (limit ${MAX_SPAN_IN_MEMORY})`);
-    }
     this.bytes = new Uint8Array(length);
   }
 
