@@ -169,8 +169,8 @@ export class MountServer {
   }
 
   /**
-   * Everything was killed, and the first mount after that is at a place that was brought back with the others: if it is what
-   * the client asks for, it has it.
+   * After a crash the keeper restores every place. If the client asks for one of them with the same archive and options, it is
+   * adopted instead of refused as busy.
    */
   async #adopt(connection: ConnectionState, place: PlaceState, args: MountArguments): Promise<MountedPlace> {
     const file = new ArchiveFile(openArchiveFd(args.archivePath), args.archivePath, this.engine.layerIndexes());
