@@ -18,6 +18,7 @@ const programs = {
   'inflate-worker': 'src/lazy/inflate-worker.ts',
   'decode-worker': 'src/index/decode-worker.ts',
   'digest-worker': 'src/index/digest-worker.ts',
+  'unpack-worker': 'src/unpack/unpack-worker.ts',
 };
 const assets = [
   'dist/src/gzip/inflate.wasm',

@@ -21,6 +21,7 @@ export const MOUNT_ATTR_NOSUID = 2;
 export const MOUNT_ATTR_NODEV = 4;
 export const MOVE_MOUNT_F_EMPTY_PATH = 4;
 export const AT_FDCWD = -100;
+export const AT_SYMLINK_NOFOLLOW = 0x100;
 
 // asm/unistd.h: calls newer than some C libraries; since 2019 the numbers are the same on every architecture
 // (and an old one that glibc before 2.30 does not offer)

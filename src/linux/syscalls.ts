@@ -90,6 +90,7 @@ const c = {
   ]),
   sched_getaffinity: bind<[number, number, Memory]>('sched_getaffinity', 'int', ['int', 'size_t', 'void *']),
   sched_setaffinity: bind<[number, number, Memory]>('sched_setaffinity', 'int', ['int', 'size_t', 'void *']),
+  utimensat: bind<[number, Memory, Memory, number]>('utimensat', 'int', ['int', 'void *', 'void *', 'int']),
   mknod: bind<[Memory, number, number]>('mknod', 'int', ['void *', 'uint32_t', 'uint64_t']),
   lgetxattr: bind<[Memory, Memory, Memory, number]>('lgetxattr', 'int64_t', ['void *', 'void *', 'void *', 'size_t']),
   llistxattr: bind<[Memory, Memory, number]>('llistxattr', 'int64_t', ['void *', 'void *', 'size_t']),
@@ -183,6 +184,9 @@ export const getAffinity = (thread: number, length: number, mask: Memory): numbe
   outcome(c.sched_getaffinity(thread, length, mask));
 export const setAffinity = (thread: number, length: number, mask: Memory): number =>
   outcome(c.sched_setaffinity(thread, length, mask));
+/** `times` holds two struct timespec: of access and of modification. */
+export const utimensat = (path: Path, times: Memory, flags: number): number =>
+  outcome(c.utimensat(-100, cString(path), times, flags));
 export const mknod = (path: Path, mode: number, device: number): number =>
   outcome(c.mknod(cString(path), mode, device));
 export const lgetxattr = (path: Path, name: Path, value: Memory, size: number): number =>

@@ -14,7 +14,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { ClipError } from '../bytes/index.js';
+import { ClipError, FormatError } from '../bytes/index.js';
 import { readArchiveImage } from '../check/index.js';
 import { tryLock } from '../linux/index.js';
 
@@ -106,11 +106,17 @@ export class ArchiveStore {
     openOwn(this.#references);
   }
 
-  /** The archive of a manifest, now the last used; null when there is none. */
+  /** The archive of a manifest, now the last used; null when there is none, or one that is damaged or of another version of clip. */
   find(manifestDigest: string): StoredArchive | null {
     const path = join(this.#directory, nameOf(manifestDigest));
     const stat = statSync(path, { throwIfNoEntry: false });
     if (!stat?.isFile()) return null;
+    try {
+      readArchiveImage(path);
+    } catch (error) {
+      if (error instanceof FormatError) return null;
+      throw error;
+    }
     const now = new Date();
     try {
       utimesSync(path, now, stat.mtime);

@@ -13,6 +13,7 @@ const commands: Readonly<Record<string, () => Promise<Register>>> = {
   profile: async () => (await import('./profile.js')).registerProfile,
   mount: async () => (await import('./mount.js')).registerMount,
   umount: async () => (await import('./umount.js')).registerUmount,
+  unpack: async () => (await import('./unpack.js')).registerUnpack,
   run: async () => (await import('./run.js')).registerRun,
   ps: async () => (await import('./ps.js')).registerPs,
   stats: async () => (await import('./stats.js')).registerStats,

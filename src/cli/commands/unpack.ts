@@ -1,0 +1,51 @@
+import type { Command } from 'commander';
+import { addImageFlags, archiveOf, type ImageFlags } from '../image-flags.js';
+import { printResult } from '../output.js';
+import { formatBytes, formatSeconds, shortDigest } from '../units.js';
+import { credentialsFrom, interruptible } from './index-command.js';
+
+async function run(directory: string, flags: ImageFlags): Promise<void> {
+  const result = await interruptible(async (signal) => {
+    const path = await archiveOf(flags, signal);
+    const [{ ArchiveFile }, { sourceForArchive }, { unpackArchive }, { createProgress }] = await Promise.all([
+      import('../../check/index.js'),
+      import('../../oci/index.js'),
+      import('../../unpack/index.js'),
+      import('../progress.js'),
+    ]);
+    const credentials = credentialsFrom(flags);
+    const file = ArchiveFile.open(path);
+    const source = sourceForArchive(file.archive.image, {
+      ...(credentials === undefined ? {} : { credentials }),
+      ...(flags.plainHttp === undefined ? {} : { plainHttp: flags.plainHttp }),
+    });
+    const progress = await createProgress();
+    try {
+      return await unpackArchive({
+        archive: file.archive,
+        source,
+        directory,
+        signal,
+        onProgress: ({ digest, done, total, rate }) => progress.update(digest, shortDigest(digest), done, total, rate),
+      });
+    } finally {
+      progress.stop();
+      await source.close();
+      file.close();
+    }
+  });
+  if (result === undefined) return;
+  printResult(result, flags.json === true, () => {
+    const { files, fetchedBytes, milliseconds, resumed } = result;
+    const how = resumed ? ', the rest of an earlier run' : '';
+    return `${result.directory}: ${files} files, ${formatBytes(fetchedBytes)} fetched in ${formatSeconds(milliseconds / 1000)}${how}`;
+  });
+}
+
+export function registerUnpack(program: Command): void {
+  const command = program
+    .command('unpack')
+    .description('make a directory of a whole image')
+    .argument('<dir>', 'a new directory, or the half of an interrupted run');
+  addImageFlags(command).action(run);
+}
