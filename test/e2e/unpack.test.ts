@@ -41,7 +41,9 @@ test('is what the mount shows: owners, modes, times, links, devices, xattrs, nam
 test('is what umoci unpacks', async () => {
   const bundle = clip.path('umoci');
   execFileSync('umoci', ['unpack', '--image', rich.reference.replace(/^oci:/, ''), bundle], { stdio: 'pipe' });
-  const lines = compareTrees(snapshotTree(join(bundle, 'rootfs')), snapshotTree(clip.path('rich'))).filter((line) => !/nlink/.test(line));
+  const lines = compareTrees(snapshotTree(join(bundle, 'rootfs')), snapshotTree(clip.path('rich'))).filter(
+    (line) => !/nlink/.test(line),
+  );
   // Directories that no layer names are umoci's to date.
   expect(lines.filter((line) => !/^\.:|mtime/.test(line))).toEqual([]);
 });
