@@ -2,7 +2,7 @@ import type { SpanColumns } from '../archive/index.js';
 import { hide, isPresent, type SharedLayer, spanAt } from '../spans/index.js';
 import { DiskBackoff } from './disk-backoff.js';
 
-/** What lies in a span's place in the file, as far as the I/O thread knows. */
+/** The contents of a span's place in the file, as the I/O thread knows them. */
 export const Occupied = {
   /** A hole. */
   no: 0,
@@ -27,11 +27,11 @@ export class CachedLayer {
   /** Sum of the lengths of all spans that take room. */
   bytes = 0;
   mounts = 0;
-  /** `shared.fd` is the layer's file, to be written. Not: the disk refuses, and at most what an earlier run left is there to read. */
+  /** `shared.fd` is the layer's file, opened for writing. False: the disk refuses, and at most spans of an earlier run can be read. */
   attached = false;
   /** Opening the file. */
   readonly opening = new DiskBackoff();
-  /** Spans that the disk may have lost or has taken in part, and that were in use when that was heard of: to be dropped. */
+  /** Spans that the disk may have lost or has only in part, and that were in use when this became known: to be dropped. */
   readonly doubtful = new Set<number>();
   /** False once evicted bytes could not be freed: they may lie anywhere in the file. */
   holesAreHoles = true;
@@ -67,7 +67,7 @@ export class CachedLayer {
     return isPresent(this.shared, span);
   }
 
-  /** True when bytes of an earlier run may be there: check them before fetching. */
+  /** True if bytes of an earlier run may be there, to be checked before fetching. */
   unverified(span: number): boolean {
     return this.occupied[span] === Occupied.unverified && !this.present(span);
   }
@@ -114,7 +114,7 @@ export class CachedLayer {
     return !this.borrowed && this.occupied[span] !== Occupied.no && !this.#holds.has(span);
   }
 
-  /** Nothing of it is held: it may go as a whole. */
+  /** No span of it is held, so it may be evicted as a whole. */
   get idle(): boolean {
     return this.#holds.size === 0;
   }

@@ -7,7 +7,7 @@ import { blockCheck, checkBlocks } from '../spans/index.js';
 import { dataExtents } from './extents.js';
 import { spanFileName } from './span-file-name.js';
 
-/** A clipd may be writing the span at this moment: what is wrong is looked at again after so long. */
+/** A clipd may be writing the span at this moment: a wrong span is read again after this long. */
 const SECOND_LOOK_MS = 300;
 
 interface OpenFile {
@@ -16,7 +16,7 @@ interface OpenFile {
   readonly digest: string;
 }
 
-/** The spans of an archive as they lie in a cache directory, read beside whoever owns it. For `clipctl verify --from cache`. */
+/** The spans of an archive in a cache directory, read beside its owner. For `clipctl verify --from cache`. */
 export class CachedSpans {
   readonly #files: readonly (OpenFile | null)[];
 
@@ -33,7 +33,7 @@ export class CachedSpans {
   }
 
   /**
-   * The span's bytes, which are what the archive's CRC-32 says; null when they are not, or not wholly, in the cache.
+   * The span's bytes, checked against the archive's CRC-32; null if they are not, or only in part, in the cache.
    * @throws ClipError DIGEST_MISMATCH naming layer and span
    */
   async read(layer: number, span: number): Promise<Uint8Array | null> {
@@ -53,7 +53,7 @@ export class CachedSpans {
   #look({ fd, table }: OpenFile, span: number): Uint8Array | null | 'wrong' {
     const [start, end] = [table.layerOffset[span]!, table.layerOffset[span + 1]!];
     // An evicted span is a hole, but for the blocks that it shares with neighbours, and zeros are holes, too: a span with a
-    // hole in it is there if its CRC-32 says so.
+    // hole is present if its CRC-32 is right.
     let data = false;
     let whole = false;
     dataExtents(

@@ -1,7 +1,7 @@
 const FIRST_PAUSE_MS = 1000;
 const MAX_PAUSE_MS = 30_000;
 
-/** When the disk is tried again after it has refused something: after a second, then twice as long each time. */
+/** The next try of a disk that has refused a call: after a second, then twice as long each time. */
 export class DiskBackoff {
   #pause = 0;
   #until = 0;

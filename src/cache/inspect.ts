@@ -8,7 +8,7 @@ import { CacheDirectory, type CacheOwner, listDirectory, readOwner, readTable } 
 import { dataExtents } from './extents.js';
 import { parseSpanFileName } from './span-file-name.js';
 
-/** A cache directory as it lies on disk: what `clipctl cache` shows. None of this needs its owner. */
+/** A cache directory on disk, for `clipctl cache`. None of this needs the directory's owner. */
 export interface CachedFile {
   /** "sha256:…" of the blob. */
   readonly layer: string;
@@ -25,7 +25,7 @@ export interface CachedFile {
 
 export interface CacheSummary {
   readonly directory: string;
-  /** Who has it open now; null: nobody. */
+  /** The process that has it open; null: none. */
   readonly owner: CacheOwner | null;
   readonly files: number;
   readonly usedBytes: number;
@@ -34,7 +34,7 @@ export interface CacheSummary {
 export interface VerifiedFile {
   readonly layer: string;
   readonly table: string;
-  /** Spans whose bytes are what the archive says. */
+  /** Spans with the archive's CRC-32. */
   readonly intact: number;
   /** Spans that were damaged or incomplete: their bytes were freed. */
   readonly damaged: number;
@@ -73,7 +73,7 @@ export function summarizeCache(directory: string): CacheSummary {
 }
 
 /**
- * Checks every cached span against its table's crc32 and frees what is wrong.
+ * Checks every cached span against its table's crc32 and frees wrong ones.
  * @throws ClipError BUSY while a process has the directory open
  */
 export function verifyCache(directory: string, onFile: (file: VerifiedFile) => void): void {
@@ -93,7 +93,7 @@ export function verifyCache(directory: string, onFile: (file: VerifiedFile) => v
 
 function verifyFile(path: string, table: SpanColumns | null): { intact: number; damaged: number; absent: number } {
   const counts = { intact: 0, damaged: 0, absent: 0 };
-  if (table === null) return counts; // without its table it cannot be judged: the daemon checks it at its next use
+  if (table === null) return counts; // without its table it cannot be checked here: clipd checks it at its next use
   const fd = openSync(path, 'r+');
   try {
     const { layerOffset, count } = table;
@@ -111,7 +111,7 @@ function verifyFile(path: string, table: SpanColumns | null): { intact: number; 
       const [start, end] = [layerOffset[span]!, layerOffset[span + 1]!];
       const blocks = blockCheck(table, span);
       if (blocks !== null && blocks.part !== null) {
-        counts.absent++; // a part of a long block cannot be judged alone
+        counts.absent++; // a part of a long block cannot be checked alone
         continue;
       }
       const whole = blocks === null ? null : new Uint8Array(end - start);

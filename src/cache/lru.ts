@@ -25,7 +25,7 @@ export function leastRecentlyUsed(layers: Iterable<CachedLayer>, bytes: number):
   };
   for (const layer of layers) {
     if (layer.whole) {
-      // Decoding goes through all of it again, whichever part is missing: it is as old as its youngest span.
+      // Decoding starts from the beginning for any missing part, so the layer is as old as its youngest span.
       let youngest = 0;
       for (const use of layer.shared.lastUse) youngest = Math.max(youngest, Math.abs(use));
       if (layer.idle && layer.bytes > 0) offer(layer, -1, youngest);

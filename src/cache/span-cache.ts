@@ -19,9 +19,9 @@ export interface SpanCacheOptions {
   readonly maxBytes?: number | undefined;
   readonly log?: Logger;
   readonly metrics?: Metrics;
-  /** How the lock file names us. */
+  /** The owner's name in the lock file. */
   readonly owner?: string;
-  /** Where the lock file says that our control socket is. */
+  /** The root of the owner's control socket, for the lock file. */
   readonly root?: string;
 }
 
@@ -41,14 +41,14 @@ export type EvictionRight = 'anything' | 'unmounted';
 
 const DEFAULT_MAX_BYTES = 20e9;
 const DEFAULT_DISK_SHARE = 0.2;
-/** Freed in one go once the cap is reached: the scan for the oldest is paid once per batch. */
+/** Bytes freed at once when the cap is reached, so that the scan for the oldest spans is made once per batch. */
 const BATCH_SHARE = 1 / 32;
 const MAX_BATCH = 256 * 1024 * 1024;
-/** Given back to a disk that has run full under us, each time it refuses. */
+/** Share of the cache that is freed each time a full disk refuses a write. */
 const FULL_DISK_SHARE = 1 / 8;
-/** How often a file that was written lately is asked whether the disk has taken what the kernel accepted. */
+/** How often recently written files are checked for failed write-back. */
 const WRITEBACK_POLL_MS = 200;
-/** The kernel writes back what is older than 30 s, and looks every 5 (vm.dirty_expire_centisecs): a slow disk may take more. */
+/** The kernel writes back pages that are older than 30 s, and checks every 5 s (vm.dirty_expire_centisecs). A slow disk may take longer. */
 const WRITEBACK_WATCH_MS = 120_000;
 
 let nextLayerId = 1;
@@ -104,8 +104,8 @@ export class SpanCache {
   }
 
   /**
-   * Opens and locks the cache in `path`. A disk that is full or read-only gives a cache that stores nothing until it recovers,
-   * and of which what an earlier run left is read.
+   * Opens and locks the cache in `path`. On a disk that is full or read-only the cache stores nothing until the disk recovers, and
+   * reads the spans of earlier runs.
    * @throws ClipError BUSY when another process owns it, PERMISSION or SYSTEM when it cannot be used at all.
    */
   static async open(path: string, options: SpanCacheOptions = {}): Promise<SpanCache> {
@@ -140,24 +140,24 @@ export class SpanCache {
     return this.#directory?.writable === true && this.#writes.due;
   }
 
-  /** Whether it is worth asking `reserve` for a span of this layer: the disk takes writes, or may be tried again. */
+  /** Whether `reserve` can succeed for a span of this layer: the disk takes writes, or may be tried again. */
   mayTake(layer: CachedLayer): boolean {
     if (layer.borrowed) return false;
     return layer.attached ? this.#writes.due : this.#opens.due && layer.opening.due;
   }
 
-  /** Whether the disk takes writes for this layer; one that has no file yet is given it, if that is possible by now. */
+  /** Whether the disk takes writes for this layer. A layer without a file gets it, if the disk allows it now. */
   ready(layer: CachedLayer): boolean {
     return this.#writes.due && this.#attach(layer);
   }
 
-  /** Advances with every fill; what `lastUse` is measured in. */
+  /** The unit of `lastUse`: advances with every fill. */
   tick(): number {
     return Atomics.add(this.#clock, 0, 1) + 1;
   }
 
   /**
-   * The layer's cache file, opened or made. Each call is one mount of it, to be given back with `release`. When the disk
+   * The layer's cache file, opened or made. Each call is a claim of one mount, which `release` ends. If the disk
    * refuses, every read of the layer is a miss until it gets its file later.
    */
   layer(digest: string, table: SpanColumns): CachedLayer {
@@ -172,8 +172,7 @@ export class SpanCache {
   }
 
   /**
-   * A layer whose bytes lie in a file that is not the cache's: the archive's own. `key` names it. The descriptor stays the
-   * caller's.
+   * A layer whose bytes lie in the archive's own file, not in the cache's. `key` names it. The descriptor stays the caller's.
    */
   borrow(key: string, fd: number, table: SpanColumns): CachedLayer {
     let layer = this.#layers.get(key);
@@ -186,7 +185,7 @@ export class SpanCache {
     return layer;
   }
 
-  /** Gives a mount's claim back. After the last one the descriptor is closed: no worker may use `shared` any more. */
+  /** Ends a mount's claim. After the last one the descriptor is closed, and no worker may use `shared` any more. */
   release(layer: CachedLayer): void {
     if (this.#layers.get(layer.key) !== layer || --layer.mounts > 0) return;
     this.#layers.delete(layer.key);
@@ -203,8 +202,8 @@ export class SpanCache {
   }
 
   /**
-   * To be called before a span is written, which must then follow (or `writeFailed`). False: serve it without caching.
-   * The caller holds the span.
+   * Call it before a span is written; a write or `writeFailed` must follow. False: serve the span without caching it. The caller
+   * holds the span.
    */
   reserve(layer: CachedLayer, span: number, right: EvictionRight): boolean {
     if (!this.#attach(layer)) {
@@ -221,19 +220,19 @@ export class SpanCache {
     return true;
   }
 
-  /** Room for a fill of `bytes` without pushing out anything a mount has: what prefetch asks before it fetches. */
+  /** Whether `bytes` fit without evicting spans of mounts. Prefetching asks this before it fetches. */
   hasRoom(bytes: number): boolean {
     return this.#writes.due && this.usedBytes - this.#unmounted.bytes + bytes <= this.maxBytes;
   }
 
-  /** A write of a span ended well: the disk takes writes (again). */
+  /** A write of a span succeeded: the disk takes writes (again). */
   writeSucceeded(): void {
     if (this.#writes.succeeded()) this.#log.info({ path: this.#path }, 'the disk cache takes writes again');
   }
 
   /** A write of a reserved span failed: nothing is cached for a while, longer each time. */
   writeFailed(layer: CachedLayer, span: number, code: string): void {
-    // What was written of it takes room, and is nobody's: freed as soon as nobody holds the span.
+    // The written part takes room and belongs to no span: it is freed when the span is not held any more.
     layer.doubt(span);
     this.#refused(layer.path, code);
   }
@@ -245,7 +244,7 @@ export class SpanCache {
     if (first) this.#log.error({ path, code }, 'the disk cache refuses writes: serving without it for now');
   }
 
-  /** A disk that has run full gets some of its own back. */
+  /** Frees some bytes on a disk that has run full. */
   #yield(code: unknown): void {
     if (code === 'ENOSPC' || code === 'EDQUOT') this.#free(this.usedBytes * FULL_DISK_SHARE, 'anything');
   }
@@ -265,7 +264,7 @@ export class SpanCache {
     return before - this.usedBytes;
   }
 
-  /** Frees a span that was found damaged. The caller holds it no more; somebody else who does keeps it. */
+  /** Frees a damaged span, which the caller does not hold any more. It stays while another holder has it. */
   discard(layer: CachedLayer, span: number): void {
     if (layer.evictable(span)) this.#evict(layer, span, span + 1);
   }
@@ -278,12 +277,12 @@ export class SpanCache {
     return spanFiles(spans).sort((a, b) => used(a) - used(b));
   }
 
-  /** The span table of one of `files`; null when it is not there, or not what the name says. */
+  /** The span table of one of `files`; null if it is missing or does not match the file's name. */
   tableOf(name: string): SpanColumns | null {
     return this.#directory === null ? null : readTable(join(this.#directory.spans, name));
   }
 
-  /** Whether something has one of `files` mounted. */
+  /** Whether one of `files` is mounted. */
   isMounted(name: string): boolean {
     return this.#layers.has(name);
   }
@@ -339,7 +338,7 @@ export class SpanCache {
     };
   }
 
-  /** Gives a layer what an earlier run left of it on a disk that takes no writes: to read, each span once it is checked. */
+  /** Opens a layer's file of an earlier run on a disk that takes no writes, for reading. Each span is checked first. */
   #lend(layer: CachedLayer): void {
     if (layer.count === 0 || this.#directory === null || this.#directory.writable) return;
     try {
@@ -361,7 +360,7 @@ export class SpanCache {
     dataExtents(fd, offsets[layer.count]!, (start, end) => layer.occupyRange(start, end));
   }
 
-  /** Gives a layer its file, if it has none and the disk lets us. True when it has one. */
+  /** Opens a layer's file, if it has none and the disk allows it. True if it has one. */
   #attach(layer: CachedLayer): boolean {
     if (layer.attached) return true;
     if (layer.borrowed || layer.count === 0 || !layer.opening.due || !this.#openDirectory()) return false;
@@ -389,13 +388,13 @@ export class SpanCache {
     layer.attached = true;
     this.#unmounted.remove(path);
     this.#takeStock(layer);
-    // Pages that nobody has heard of: what the page cache shows is not what the disk has.
+    // Pages with an unreported error: the page cache may differ from the disk.
     if (lost) this.#drop(layer);
     if (layer.opening.succeeded()) this.#log.info({ path }, 'a cache file can be opened again');
     return true;
   }
 
-  /** Opens the directory if that failed before. True when it is open. */
+  /** Opens the directory if that failed before. True if it is open. */
   #openDirectory(): boolean {
     if (this.#directory?.writable) return true;
     if (!this.#opens.due) return false;
@@ -403,14 +402,14 @@ export class SpanCache {
       this.#directory ??= CacheDirectory.open(this.#path, this.#options.owner, this.#options.root);
       this.#directory.makeWritable();
     } catch {
-      // What refuses is known already, or somebody else has taken the directory meanwhile: both may pass.
+      // The failure is known already, or another process has taken the directory meanwhile. Both may pass.
       this.#counters.writeErrors.add();
       this.#opens.failed();
       return false;
     }
     this.#opens.succeeded();
     this.#unmounted = new UnmountedFiles(this.#directory.spans);
-    // Those that are read already are not to be cut; each gets its file to write with its next fill.
+    // Open layers must not be truncated; each gets its file for writing with its next fill.
     for (const layer of this.#layers.values()) this.#unmounted.remove(layer.path);
     this.#log.info({ path: this.#path }, 'the cache directory can be written again');
     this.prune(this.maxBytes);
@@ -423,8 +422,8 @@ export class SpanCache {
   }
 
   /**
-   * Asks whether the disk has refused what the kernel had accepted before: such pages count as written, and once they leave
-   * memory what was there before reads back, zeros as a rule. Called by itself while there is reason to.
+   * Checks whether the disk has refused bytes that the kernel had accepted. Such pages count as written, and when they leave memory,
+   * the old contents of the disk are read, mostly zeros. A timer calls it while there are recent writes.
    */
   checkWriteback(): void {
     for (const layer of this.#layers.values()) {
@@ -438,7 +437,7 @@ export class SpanCache {
     this.#watching = null;
   }
 
-  /** Which pages of the file were lost the kernel does not say: it is given up as a whole. */
+  /** The kernel does not tell which pages of the file were lost, so the file is given up as a whole. */
   #lost(layer: CachedLayer, code: string): void {
     this.#drop(layer);
     this.#refused(layer.path, code);
@@ -449,7 +448,7 @@ export class SpanCache {
     this.#dropDoubtful(layer);
   }
 
-  /** What is being filled or copied out is dropped at the next look. */
+  /** Spans that are being filled or copied out are dropped at the next check. */
   #dropDoubtful(layer: CachedLayer): void {
     for (const span of layer.doubtful) {
       if (layer.occupied[span] !== Occupied.no) {
@@ -482,7 +481,7 @@ export class SpanCache {
     const before = layer.bytes;
     const hole = layer.vacate(first, end);
     this.#counters.evictedSpans.add(end - first);
-    if (!layer.attached) return this.#count(before - layer.bytes); // read-only: it is not looked for again
+    if (!layer.attached) return this.#count(before - layer.bytes); // read-only: it is not looked up again
     try {
       if (!this.#holePunching) dropWhole(layer);
       else if (hole.end > hole.start) punchHole(layer.shared.fd, hole.start, hole.end - hole.start);

@@ -4,19 +4,19 @@ import type { Logger } from '../metrics/index.js';
 import { listDirectory } from './directory.js';
 import { parseSpanFileName, TABLE_SUFFIX } from './span-file-name.js';
 
-/** One step of shortening a file. Sparse tails may free less than that: the loop looks at the blocks. */
+/** Bytes by which a file is shortened in one step. Sparse tails free less, so the loop counts blocks. */
 const STEP = 16 * 1024 * 1024;
 
 /**
- * Layer files nobody has mounted: the first to go. They are cut from the end, oldest file first. No table is needed for that
- * and no order of writes: what is left is checked span by span when the layer is mounted again.
+ * Layer files that are not mounted, which are freed first. They are cut from the end, the oldest file first. This needs no span table
+ * and no order of writes: the rest is checked span by span when the layer is mounted again.
  */
 export class UnmountedFiles {
   /** path → bytes on disk, in order of last use. */
   readonly #files = new Map<string, number>();
   bytes = 0;
 
-  /** Takes stock of what earlier runs left, and removes what is none of ours in the directory we own. */
+  /** Lists the files of earlier runs, and removes foreign files in the cache's own directory. */
   constructor(spans: string | null) {
     if (spans === null) return;
     const found: { path: string; bytes: number; lastUse: number }[] = [];
@@ -39,7 +39,7 @@ export class UnmountedFiles {
     return this.#files.size;
   }
 
-  /** One that holds nothing is removed: nobody would look for it when room is needed. */
+  /** An empty file is removed, because it would never be freed when room is needed. */
   add(path: string, bytes: number): void {
     if (bytes === 0) {
       removeFile(path);
@@ -55,7 +55,7 @@ export class UnmountedFiles {
     this.#files.delete(path);
   }
 
-  /** Frees up to `bytes`, or all there is. Returns what was freed. */
+  /** Frees up to `bytes`, or all. Returns the freed bytes. */
   shrink(bytes: number, log: Logger): number {
     let freed = 0;
     for (const path of [...this.#files.keys()]) {

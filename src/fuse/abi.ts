@@ -4,9 +4,9 @@
  */
 
 export const FUSE_KERNEL_VERSION = 7;
-/** What we speak. The kernel offers its own and uses the smaller. */
+/** The version that clip speaks. The kernel offers its own and uses the smaller. */
 export const FUSE_KERNEL_MINOR = 45;
-/** Linux 5.4. Older kernels lack what the design rests on: no-open directories (7.29), cached symlinks (7.28), max_pages (7.28). */
+/** Linux 5.4. Older kernels lack required features: directories without OPENDIR (7.29), cached symlinks (7.28), max_pages (7.28). */
 export const FUSE_OLDEST_MINOR = 31;
 export const FUSE_ROOT_ID = 1;
 
@@ -87,7 +87,7 @@ export const STATFS_SIZE = 80;
 
 /** struct fuse_init_in. */
 export const INIT_IN = { major: 0, minor: 4, maxReadahead: 8, flags: 12, flags2: 16 } as const;
-/** Without flags2: what kernels before 7.36 send. */
+/** Without flags2, as kernels before 7.36 send it. */
 export const INIT_IN_SHORT = 16;
 /** struct fuse_init_out. */
 export const INIT_OUT = {
@@ -161,7 +161,7 @@ export const Op = {
   TMPFILE: 51,
 } as const;
 
-/** enum fuse_notify_code: makes the kernel queue again what a dead server had taken (Linux ≥ 6.9). */
+/** enum fuse_notify_code: makes the kernel queue again the requests that a dead server had taken (Linux ≥ 6.9). */
 export const FUSE_NOTIFY_RESEND = 7;
 
 /** `max_write` we announce: nothing is ever written, so the request buffer need not be larger (the kernel wants 8 KiB at least). */
@@ -177,6 +177,6 @@ export const MAX_BACKGROUND = 4096;
 export const CONGESTION_THRESHOLD = 3072;
 /** Seconds an entry or its attributes stay valid: 136 years. The image never changes. */
 export const FOREVER = 0xffff_ffff;
-/** st_blksize: what programs size their buffers by. */
+/** st_blksize, by which programs size their buffers. */
 export const BLOCK_SIZE = 4096;
 export const NAME_MAX = 255;

@@ -1,6 +1,6 @@
 import { lastCpuOf, ThreadPins, threadId } from '../linux/index.js';
 
-/** What is asked of the kernel. */
+/** The kernel's calls that are used here. */
 export interface CompanionKernel {
   threadId(): number;
   lastCpuOf(thread: number): number;
@@ -53,7 +53,7 @@ export class Companion {
   taken(thread: number): void {
     const { words } = this;
     if (thread !== 0 && thread === words[CLIENT]) {
-      if (words[STREAK]! < ALONE) words[STREAK]!++; // further it need not count
+      if (words[STREAK]! < ALONE) words[STREAK]!++; // a larger count has no effect
     } else {
       words[CLIENT] = thread;
       words[STREAK] = 0;
@@ -64,8 +64,8 @@ export class Companion {
   }
 
   /**
-   * It was answered, and `leader` waits, or will, for the next. Looks where the scheduler has put the thread: more often while it
-   * moves. One that waited for the disk mostly has: it is woken on an idle CPU, not on the one that its answer comes from.
+   * The request was answered, and `leader` waits, or will wait, for the next one. Looks up the thread's CPU, more often while the
+   * thread moves. A thread that waited for the disk has mostly moved: it is woken on an idle CPU.
    */
   answered(leader: number): void {
     const { words } = this;
@@ -75,23 +75,23 @@ export class Companion {
     words[PATIENCE] = cpu === words[CPU] ? Math.min(words[PATIENCE]! * 2, MAX_PATIENCE) : 1;
     words[DUE] = words[PATIENCE]!;
     words[CPU] = cpu;
-    // To move a worker that sleeps costs next to nothing.
+    // Moving a sleeping worker costs very little.
     this.#move(leader, cpu);
   }
 
-  /** Before waiting for the next request. @returns whether this worker is where that is likely to come from */
+  /** Before waiting for the next request. @returns whether this worker is on the CPU of the requesting thread */
   join(): boolean {
     this.#move(this.self, this.words[CPU]!);
     return this.words[WORKERS + 2 * this.self - 1] !== 0;
   }
 
-  /** Before waiting for anything else. In any case: another worker may have moved this one just now, as the leader. */
+  /** Before waiting for anything else. Always, because another worker may have moved this one just now, as the leader. */
   leave(): void {
     this.words[WORKERS + 2 * this.self - 1] = 0;
     this.kernel.release(this.words[WORKERS + 2 * (this.self - 1)]!);
   }
 
-  /** Before an answer that takes long: where the thread goes on is not known until it has it. */
+  /** Before a slow answer: the CPU on which the thread will go on is not known before it has the answer. */
   delay(): void {
     this.words[CPU] = 0;
     this.leave();

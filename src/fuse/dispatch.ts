@@ -14,7 +14,7 @@ export interface ServedImage {
   readonly placement: Placement | null;
 }
 
-/** What {@link Dispatcher.handle} gives when there is no reply to write yet. */
+/** Results of {@link Dispatcher.handle} without a reply to write. */
 export const Outcome = {
   /** The kernel expects none. */
   none: 0,
@@ -24,7 +24,7 @@ export const Outcome = {
   interrupt: -2,
 } as const;
 
-/** ENXIO is what lseek(2) gives when there is no more data. */
+/** lseek(2) gives ENXIO if there is no more data. */
 const ENXIO = 6;
 
 /** Requests that would change something. The kernel refuses them on a read-only mount; a remount does not change that. */
@@ -51,7 +51,7 @@ const WRITES: ReadonlySet<number> = new Set([
  * (LOOKUP, GETATTR, READDIR, READ) allocate nothing and throw nothing. One instance per worker, one request at a time.
  */
 export class Dispatcher {
-  /** A read that missed: node (nid, not node id), and what was asked for. */
+  /** A read that missed: its nid (not the node id), offset and size. */
   missNid = 0;
   missOffset = 0;
   missSize = 0;
@@ -260,7 +260,7 @@ export class Dispatcher {
     bytes.fill(0, OUT_HEADER, OUT_HEADER + abi.INIT_OUT_SIZE);
     view.setUint32(OUT_HEADER + abi.INIT_OUT.major, abi.FUSE_KERNEL_VERSION, true);
     view.setUint32(OUT_HEADER + abi.INIT_OUT.minor, abi.FUSE_KERNEL_MINOR, true);
-    // A newer major: the kernel reads no further, and asks again in ours.
+    // A newer major version: the kernel reads no further, and asks again in this one.
     if (major > abi.FUSE_KERNEL_VERSION) return this.#ok(abi.INIT_OUT_SIZE);
     const offered = request.getUint32(at + abi.INIT_IN.flags, true);
     const extended = (offered & abi.FUSE_INIT_EXT) !== 0 && length >= at + abi.INIT_IN.flags2 + 4;

@@ -5,10 +5,10 @@ const PARKED = 2;
 export const LEADERSHIP_WORDS = 3;
 
 /**
- * Which worker waits for requests. If all waited, each request would wake another one, and a worker that polls for a moment
- * before it sleeps (worth more than any other trick here: a wake-up costs more than an answer) would find that the kernel
- * wakes its sleeping neighbour too. So one worker, the leader, waits; the others are parked until the leader finds a second
- * request behind the first, or has to wait for the disk and gives the lead away.
+ * Decides which worker waits for requests. If all waited, each request would wake another one. A worker that polls for a moment before
+ * it sleeps, which helps most because a wake-up costs more than an answer, would find that the kernel also wakes its sleeping
+ * neighbour. So one worker, the leader, waits. The others are parked until the leader finds a second request behind the first, or
+ * has to wait for the disk and gives the lead away.
  */
 export class Leadership {
   constructor(
@@ -17,18 +17,18 @@ export class Leadership {
     private readonly self: number,
   ) {}
 
-  /** Takes the lead if nobody has it. */
+  /** Takes the lead if it is free. */
   lead(): boolean {
     const leader = Atomics.compareExchange(this.words, LEADER, 0, this.self);
     return leader === 0 || leader === this.self;
   }
 
-  /** Who has the lead; 0: nobody at the moment. */
+  /** The worker that has the lead; 0: none at the moment. */
   get leader(): number {
     return Atomics.load(this.words, LEADER);
   }
 
-  /** Gives the lead away, if it is ours, before something that may take long. */
+  /** Gives the lead away, if this worker has it, before work that may take long. */
   abdicate(): void {
     if (Atomics.load(this.words, LEADER) !== this.self) return;
     Atomics.store(this.words, LEADER, 0);
@@ -50,7 +50,7 @@ export class Leadership {
   /** Sleeps until called, unless there was a call since `ticket` or the lead is free. */
   park(ticket: number): void {
     Atomics.add(this.words, PARKED, 1);
-    // The order matters: who gives the lead away frees it first and calls then.
+    // The order matters: a worker that gives the lead away frees it first and calls afterwards.
     if (Atomics.load(this.words, LEADER) !== 0) Atomics.wait(this.words, TICKET, ticket);
     Atomics.sub(this.words, PARKED, 1);
   }

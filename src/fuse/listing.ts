@@ -26,7 +26,7 @@ export class Listing {
 
   constructor(private readonly encoder: Encoder) {}
 
-  /** Entries from `cookie` on, as many as fit between `at` and `at + size`. Gives the end of what was written. */
+  /** Entries from `cookie` on, as many as fit between `at` and `at + size`. Returns the end of the written bytes. */
   fill(reader: ErofsReader, nid: number, cookie: number, size: number, at: number, plus: boolean): number {
     this.#reader = reader;
     this.#plus = plus;

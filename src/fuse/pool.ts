@@ -25,11 +25,11 @@ export interface FusePoolOptions {
    * may just have been answered, or be on its way here): then the kernel is told to ask again if it still matters.
    */
   onInterrupt(mountId: number, unique: bigint): boolean;
-  /** The connection has ended: somebody unmounted it. Called once per mount; detach() it, then close its descriptor. */
+  /** The connection has ended: it was unmounted. Called once per mount; detach() it, then close its descriptor. */
   onGone(mountId: number, reason: string): void;
   /** Why a request was answered with EIO (a damaged tree). The first hundred of each worker; all are counted. */
   onFault?(mountId: number, cause: string): void;
-  /** False: do as on a kernel that cannot send requests again (Linux < 6.9). For tests. */
+  /** False: act as on a kernel that cannot send requests again (Linux < 6.9). For tests. */
   resend?: boolean;
   /** A worker died, and with it the requests in its hands. Default: throw, because only a new server process can ask for them again. */
   onFailure?(error: Error): void;
@@ -52,7 +52,7 @@ interface Acknowledgement {
   resolve(error: string | null): void;
 }
 
-/** A request in a worker's hands is answered long before: what is unknown after so many tries was lost with a server. */
+/** A worker answers its request long before. A request that is unknown after this many tries was lost with a server. */
 const LOST_AFTER_TRIES = 5;
 const LOST_RETRY_MS = 20;
 
@@ -83,8 +83,8 @@ export class FusePool {
   }
 
   /**
-   * Starts the first thread; resolves when it waits for work. Enough to answer whoever mounts: the others would only take the
-   * cores from it while they boot.
+   * Starts the first thread; resolves when it waits for work. One is enough to answer a first mount, and the others would only take
+   * the cores from it while they boot.
    */
   start(): Promise<void> {
     if (this.#started === null) {
@@ -163,7 +163,7 @@ export class FusePool {
     });
   }
 
-  /** Nobody waits for what it is told here: the first worker has found these mounts good. */
+  /** Its answers are not waited for, because the first worker has accepted these mounts. */
   #join(worker: PoolWorker): void {
     worker.ready = true;
     for (const mount of this.#specs.values()) this.#post(worker, { type: 'attach', sequence: 0, mount });
@@ -245,7 +245,7 @@ export class FusePool {
 
   /**
    * Serves a mount from now on.
-   * @returns whether the kernel was asked to resend what a dead server left; always true unless `spec.resumed`
+   * @returns whether the kernel was asked to resend the requests of a dead server; always true unless `spec.resumed`
    * @throws when the tree is not a valid image
    */
   async attach(spec: FuseMountSpec): Promise<{ resent: boolean }> {
@@ -270,7 +270,7 @@ export class FusePool {
     if (!this.#closing) await this.#tell((sequence) => ({ type: 'detach', sequence, id }));
   }
 
-  /** How many there are to be. */
+  /** The intended number of workers. */
   get workerCount(): number {
     return this.#options.workers ?? Math.min(MAX_DEFAULT_WORKERS, availableParallelism());
   }
@@ -298,7 +298,7 @@ export class FusePool {
     this.#stopWorkers();
     process.off('exit', this.#onExit);
     await Promise.all(this.#workers.map((worker) => worker.exited));
-    // Those who wait for a worker to let go of a mount: it has.
+    // Callers that wait for a worker to release a mount: it has.
     for (const acknowledgement of this.#pending.values()) acknowledgement.resolve(acknowledgement.error);
     this.#pending.clear();
     for (const worker of this.#workers) {

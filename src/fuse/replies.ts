@@ -48,8 +48,8 @@ export function replyError(fd: number, unique: bigint, errno: number): void {
 }
 
 /**
- * Makes the kernel queue again every request that a dead server had taken and not answered. Before the first read of the
- * connection. False when the kernel cannot (Linux < 6.9): those requests stay unanswered until they are interrupted.
+ * Makes the kernel queue again every request that a dead server had taken and not answered. Call it before the first read of the
+ * connection. False if the kernel cannot (Linux < 6.9): those requests stay unanswered until they are interrupted.
  */
 export function requestResend(fd: number): boolean {
   writeHeader(OUT_HEADER, FUSE_NOTIFY_RESEND, 0n);

@@ -1,4 +1,4 @@
-/** Polls, half a microsecond each, before the leader sleeps: about what a reader takes to come back with its next request. */
+/** Polls, half a microsecond each, before the leader sleeps: about the time until a reader's next request. */
 const MAX_SPIN = 120;
 /** Requests after which the two ways of waiting are compared anew. */
 const EPOCH = 64;
@@ -6,7 +6,7 @@ const EPOCH = 64;
 const EXPLORE = 10;
 /** Weight of the newest epoch. */
 const NEWEST = 0.3;
-/** Milliseconds between two requests beyond which they are not one reader's conversation. */
+/** Two requests with more milliseconds between them do not follow from each other. */
 const CONVERSATION = 0.5;
 /** A sleep that ended within this many milliseconds would have been caught by polling. */
 const SHORT_SLEEP = 0.12;

@@ -12,11 +12,11 @@ export interface FuseMountSpec {
   /** By layer index. */
   readonly layers: readonly SharedLayer[];
   readonly placement: Placement | null;
-  /** Taken over from a server that died: INIT is long answered, and what that one left unanswered is asked for again. */
+  /** Taken over from a server that died: INIT was answered long ago, and its unanswered requests are asked for again. */
   readonly resumed: boolean;
 }
 
-/** A read of which not all bytes are in the span cache. Whoever gets it must answer it: replyData() or replyError(). */
+/** A read of which not all bytes are in the span cache. Its receiver must answer it, by replyData() or replyError(). */
 export interface ReadMiss {
   readonly mountId: number;
   readonly unique: bigint;

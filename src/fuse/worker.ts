@@ -20,7 +20,7 @@ import {
 
 const WAKE = 0xffff_ffff;
 const MAX_EVENTS = 64;
-/** Requests answered for one mount before the others get a look. */
+/** Requests answered for one mount before the other mounts have their turn. */
 const BURST = 32;
 /** Causes of EIO that are reported one by one; the rest are only counted. */
 const MAX_FAULT_REPORTS = 100;
@@ -72,7 +72,7 @@ function detach(id: number): void {
   epoll.remove(mount.fd);
 }
 
-/** Somebody unmounted it, or aborted the connection. Left in epoll it would be reported for ever. */
+/** It was unmounted, or its connection aborted. Left in epoll it would be reported for ever. */
 function gone(mount: Mount, errno: number): void {
   detach(mount.id);
   post({ type: 'gone', mountId: mount.id, errno });
@@ -139,7 +139,7 @@ function answer(mount: Mount, outcome: number): void {
 
 /** Waits for events as the leader. */
 function wait(): number {
-  // Polling there would keep the CPU from the very thread that is to ask.
+  // Polling there would take the CPU from the thread that sends the requests.
   if (companion.join()) return epoll.wait(-1);
   for (let i = policy.spins; i > 0; i--) {
     const count = epoll.wait(0);

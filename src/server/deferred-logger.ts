@@ -1,6 +1,6 @@
 import { createLogger, type Logger, type LogOptions } from '../metrics/index.js';
 
-/** What the engine uses of a logger. */
+/** The methods of a logger that the engine uses. */
 type Level = 'debug' | 'info' | 'warn' | 'error' | 'fatal';
 
 /**

@@ -3,7 +3,7 @@ import { ClipError } from '../bytes/index.js';
 import { ErofsReader, FT, InodeView, mapFileRange, resolvePath } from '../erofs/index.js';
 import type { TouchedRange } from '../lazy/index.js';
 
-/** Directory entries looked at between two turns of the event loop: some milliseconds, which a reader may have to wait. */
+/** Directory entries that are read between two turns of the event loop. This takes some milliseconds, for which a reader may wait. */
 const ENTRIES_PER_TURN = 2000;
 
 interface Entry {
@@ -97,7 +97,7 @@ class FileSelection {
     const target = this.resolve(path);
     this.matches++;
     if (target < 0) return;
-    // A link to a directory would bring in what the pattern does not name.
+    // A link to a directory would add files that the pattern does not name.
     this.#reader.inode(target, this.#inode);
     if (this.#inode.isFile) this.#addFile(target);
   }

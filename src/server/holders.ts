@@ -10,7 +10,7 @@ export interface Holder {
   readonly how: string;
 }
 
-/** More names than this help nobody, and a host may have tens of thousands of processes. */
+/** At most this many holders are named; a host may have tens of thousands of processes. */
 const MAX_HOLDERS = 20;
 
 const IN_NAMESPACE = 'mount namespace';
@@ -19,7 +19,7 @@ function tryRead<T>(read: () => T): T | undefined {
   try {
     return read();
   } catch {
-    return undefined; // the process has gone, or is not ours to look at
+    return undefined; // the process has ended, or belongs to another user
   }
 }
 
@@ -44,7 +44,7 @@ function howHeld(pid: string, path: string, device: string, ownNamespace: string
   return undefined;
 }
 
-/** Who keeps the mount at `path` busy. Looks at links in /proc only: never asks the mount itself, which may hang. */
+/** The processes that keep the mount at `path` busy. Reads links in /proc only, and never asks the mount, which may hang. */
 export function findHolders(path: string, entries: readonly MountInfo[]): Holder[] {
   const holders: Holder[] = [];
   const device = entries.findLast((entry) => entry.mountPoint === path)?.device ?? '';

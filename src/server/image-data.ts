@@ -6,13 +6,13 @@ import type { ClientContext, ImageOptions } from '../wire/index.js';
 import { FetchAhead } from './prefetch.js';
 import { RegistrySource } from './registry-source.js';
 
-/** An image's bytes: there, and being fetched ahead, before the image has a FUSE connection. */
+/** An image's layers: open, and being fetched ahead, before the image has a FUSE connection. */
 export class ImageData {
   readonly file: ArchiveFile;
   readonly source: RegistrySource;
   readonly layers: readonly LayerClaim[];
   readonly ahead: FetchAhead;
-  /** Fetches what the files that are read lead to; null where that is off, or the archive has no references. */
+  /** Fetches the files that read files lead to; null if that is off, or the archive has no references. */
   readonly follower: Follower | null;
   readonly #options: ImageOptions;
   #begun = false;
@@ -24,7 +24,7 @@ export class ImageData {
     this.file = file;
     this.#options = options;
     // Opening fetches nothing: a node that boots without its registry mounts all the same.
-    overridden(archive, options.storage); // what cannot be is refused now, not by the first read
+    overridden(archive, options.storage); // an impossible storage is refused now, not by the first read
     this.source = new RegistrySource((access) => {
       const plainHttp = options.plainHttp || access.plainHttp === true;
       return openStorage(archive, file.fd, { ...access, plainHttp }, options.storage);
@@ -47,7 +47,7 @@ export class ImageData {
   #follow(set: LayerSet, log: Logger): Follower | null {
     const { references, profile, tree, placement } = this.file.archive;
     const { readahead, prefetch } = this.#options;
-    // A recorded profile knows better what is read.
+    // A recorded profile is better than references.
     if (references === null || !readahead || !prefetch || profile?.source === 'recorded') return null;
     const reader = new ErofsReader(tree);
     const scratch = new InodeView();
@@ -63,7 +63,7 @@ export class ImageData {
     if (this.#begun || this.#closed) return;
     this.#begun = true;
     const { prefetch, readahead, fill } = this.#options;
-    // Without read-ahead only bytes that are read may be fetched: a profile is read-ahead, too.
+    // Without read-ahead only bytes that are read may be fetched; a profile is read-ahead as well.
     this.ahead.begin({ profile: prefetch && readahead, fill });
   }
 

@@ -15,7 +15,7 @@ export class ImageMount {
   readonly id: number;
   readonly reads: Reads;
   readonly fuseFd: number;
-  /** What is read first, for a profile; null after a take-over, which has missed the beginning. */
+  /** Records the first reads, for a profile; null after a take-over, which has missed the beginning. */
   readonly recording: Recording | null;
   readonly #image: ImageData;
   readonly #reader: ErofsReader;
@@ -38,7 +38,7 @@ export class ImageMount {
     this.fuseFd = fuseFd;
     this.#readahead = state.options.readahead;
     this.#reader = new ErofsReader(archive.tree);
-    // Of what has no spans of its own choosing no profile can be made.
+    // A profile needs spans that an index can choose.
     this.recording =
       profiles === null || archive.storage.kind !== 'oci' ? null : Recording.begin(archive.image, profiles, log);
     this.reads = new Reads(
@@ -68,7 +68,7 @@ export class ImageMount {
     return this.#image.ahead;
   }
 
-  /** What the FUSE workers are given. */
+  /** The mount as the FUSE workers get it. */
   spec(resumed: boolean): FuseMountSpec {
     return {
       id: this.id,
@@ -94,7 +94,7 @@ export class ImageMount {
       position += length;
     });
     if (!this.#readahead || position === offset) return pieces;
-    // A tar holds a file's data in one stretch: what is left of the file follows the last piece.
+    // A tar holds a file's data in one stretch, so the rest of the file follows the last piece.
     const last = pieces.at(-1)!;
     if (last.layer < 0) return pieces;
     this.#reader.inode(nid, this.#scratch);
@@ -104,7 +104,7 @@ export class ImageMount {
     return pieces;
   }
 
-  /** After the FUSE workers have let go of it. */
+  /** After the FUSE workers have released it. */
   async close(): Promise<void> {
     this.ahead.cancel();
     this.recording?.stop();

@@ -16,12 +16,12 @@ interface Task {
 
 /** Prefetches that have ended and are remembered. */
 const MAX_ENDED = 16;
-/** More at once is a mistake of the caller's; each holds its list of spans. */
+/** Prefetches at once; each holds its list of spans. */
 const MAX_RUNNING = 64;
 
 let nextId = 1;
 
-/** What is fetched of one image before it is read: on mounting, and as asked for through the control API. */
+/** The prefetches of one image: those of its mount, and those of the control API. */
 export class FetchAhead {
   readonly #archive: Archive;
   readonly #layers: readonly LayerClaim[];
@@ -36,7 +36,7 @@ export class FetchAhead {
     this.#log = log;
   }
 
-  /** What a mount begins with. */
+  /** The prefetches with which a mount begins. */
   begin(options: { readonly profile: boolean; readonly fill: boolean }): void {
     const { profile } = this.#archive;
     const first = options.profile && profile !== null ? this.#run({ what: 'profile' }, profile) : null;
@@ -49,7 +49,7 @@ export class FetchAhead {
   }
 
   /**
-   * Begins to fetch; readers go first all the same.
+   * Begins to fetch; readers always go first.
    * @throws ClipError NOT_FOUND: no profile in the archive, no such file; LIMIT
    */
   async start(wish: PrefetchWish): Promise<PrefetchState> {
@@ -105,7 +105,7 @@ export class FetchAhead {
     return this.#tasks.map(stateOf);
   }
 
-  /** Calls one off, or all. @returns those that were running */
+  /** Cancels one, or all. @returns those that were running */
   cancel(id?: string): PrefetchState[] {
     const running = this.#tasks.filter((task) => !task.ended && (id === undefined || task.id === id));
     for (const task of running) task.abort.abort();

@@ -13,24 +13,24 @@ export interface Piece extends LayerPiece {
   readonly file: FileHint | undefined;
 }
 
-/** What a miss needs of a mount, and where its answer goes. */
+/** The parts of a mount that a miss needs, and the receiver of its answer. */
 export interface ReadSource {
   readonly readTimeoutMs: number;
   /** Where file bytes lie. @throws FormatError */
   map(nid: number, offset: number, size: number): Piece[];
   read(piece: Piece, signal: AbortSignal): Promise<Uint8Array>;
-  /** A read has asked for its bytes. What it leads to may be asked for now. */
+  /** A read has asked for its bytes. The files that it leads to may be asked for now. */
   follow?(nid: number, pieces: readonly Piece[]): void;
   replyData(unique: bigint, pieces: Uint8Array[]): void;
   replyError(unique: bigint, errno: number): void;
-  /** Where the next server finds what this one has not answered; null where the kernel asks it again. */
+  /** Holds the unanswered reads for the next server; null if the kernel sends them again. */
   readonly journal?: Pick<ReadJournal, 'begin' | 'end'> | null;
 }
 
 /**
  * Reads of one mount that are fetched at once. The kernel asks for at most 128 KiB at a time, so this many hold 64 MiB
- * of replies; what comes beyond waits as three numbers each, and the kernel bounds that (max_background, and one per
- * blocked thread). Per mount, so that one dead registry does not use up what the others need.
+ * of replies. Further reads wait as three numbers each, and the kernel bounds them (max_background, and one per blocked thread). The
+ * limit is per mount, so that the reads of one dead registry do not block other mounts.
  */
 export const MAX_READS = 512;
 
@@ -57,15 +57,15 @@ interface Expired {
 }
 
 /**
- * The kernel reads ahead, and when that fails asks once more for the page that its reader waits for: the same read(2), whose
- * time is over. That comes within a moment; what comes later is another read, and tries again.
+ * If read-ahead fails, the kernel asks once more for the page that its reader waits for. This belongs to the same read(2), whose time
+ * is over, and comes within a moment. A later request is another read, and tries again.
  */
 const REPEAT_MS = 100;
 
-/** How often it is looked whether the readers of reads that take long still live. */
+/** How often the readers of slow reads are checked for being alive. */
 const DEAD_POLL_MS = 1_000;
 
-/** Between tries of a read whose registry is away: doubled from the one to the other. */
+/** Pause between tries of a read whose registry is away: doubled from the first to the maximum. */
 const FIRST_PAUSE_MS = 100;
 const MAX_PAUSE_MS = 5_000;
 
@@ -95,7 +95,7 @@ export class Reads {
   #expired: Expired[] = [];
   #running = 0;
   #watch: NodeJS.Timeout | null = null;
-  /** When each cause was last logged: a dead registry would otherwise write a line a read. */
+  /** When each cause was last logged. Otherwise a dead registry would write a line per read. */
   readonly #logged = new Map<string, number>();
 
   constructor(source: ReadSource, log: Logger) {
@@ -142,7 +142,7 @@ export class Reads {
     return true;
   }
 
-  /** Nobody waits any more: the mount has gone, or another server will be asked again. */
+  /** No answer is needed any more: the mount has ended, or another server is asked again. */
   abandon(): void {
     for (const pending of [...this.#pending.values()]) {
       this.#forget(pending);
@@ -242,7 +242,7 @@ export class Reads {
     }
   }
 
-  /** The archive is here, so there was a registry. While it cannot be reached a read waits, as long as the read timeout lets it. */
+  /** The archive exists, so there was a registry. While it cannot be reached a read waits, up to the read timeout. */
   async #bytes(piece: Piece, { nid, abort }: Pending): Promise<Uint8Array> {
     for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(2 * pause, MAX_PAUSE_MS)) {
       try {
@@ -278,7 +278,7 @@ export class Reads {
 
 /** The same cause is logged once in this time. */
 const LOG_INTERVAL_MS = 60_000;
-/** Causes remembered; beyond it we forget them all and log anew. */
+/** Causes remembered; beyond it all are forgotten and logged again. */
 const MAX_LOGGED = 256;
 
 /** The kernel never asks for more than this in one read. */

@@ -4,13 +4,13 @@ import type { OpenedSource, StorageAccess } from '../check/index.js';
 import type { BlobSource } from '../lazy/index.js';
 import type { ClientContext } from '../wire/index.js';
 
-/** Ways to one registry that are kept: each place of an image may have come with its own. */
+/** At most this many ways to one registry are kept: each place of an image may bring its own. */
 const MAX_WAYS = 4;
 
 interface Way {
   readonly access: StorageAccess;
   source: Promise<OpenedSource> | null;
-  /** What `source` has fetched, once it is open. */
+  /** The bytes that `source` has fetched, once it is open. */
   counters: Readonly<{ bytes: number }> | null;
 }
 
@@ -19,7 +19,7 @@ interface Way {
  * registry), and a server that takes over answers from its cache before it loads a registry client.
  *
  * Places of one image share it, and with it the credentials, proxies and certificates that each of them brought: those of
- * the place mounted last are used, and when the registry refuses them those before.
+ * the place mounted last are used, and if the registry refuses them, those of earlier places.
  */
 export class RegistrySource implements BlobSource {
   readonly #openWay: (access: StorageAccess) => Promise<OpenedSource>;
@@ -29,7 +29,7 @@ export class RegistrySource implements BlobSource {
   constructor(open: (access: StorageAccess) => Promise<OpenedSource>, context: ClientContext) {
     this.#openWay = open;
     const { ways } = context as { ways?: readonly StorageAccess[] };
-    // Nobody's: after a crash of everything this process looks for its own user's.
+    // No client's: after a crash of everything this process looks up those of its own user.
     this.#ways = (ways === undefined || ways.length === 0 ? [{}] : ways).map((access) => ({
       access,
       source: null,
@@ -37,7 +37,7 @@ export class RegistrySource implements BlobSource {
     }));
   }
 
-  /** What the keeper keeps for the next server. */
+  /** The context that the keeper keeps for the next server. */
   get context(): ClientContext {
     return { ways: this.#ways.map((way) => way.access) };
   }
@@ -76,7 +76,7 @@ export class RegistrySource implements BlobSource {
 
   fetchInto(...args: Parameters<BlobSource['fetchInto']>): ReturnType<BlobSource['fetchInto']> {
     const [digest, start, target, options] = args;
-    // What has come may be in use already: another way goes on behind it.
+    // Received bytes may be in use already, so another way goes on behind them.
     let done = 0;
     return this.#tryAll((source) => {
       const before = done;
@@ -93,7 +93,7 @@ export class RegistrySource implements BlobSource {
     for (const way of [...this.#ways]) {
       try {
         const got = await fetch(await this.#open(way));
-        // What was refused once is not asked first again.
+        // A refused way is not asked first again.
         if (refused !== undefined && this.#ways.includes(way)) {
           this.#ways = [way, ...this.#ways.filter((other) => other !== way)];
         }

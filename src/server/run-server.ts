@@ -16,7 +16,7 @@ import {
 import type { Engine } from './engine.js';
 import type { MountServer } from './mount-list.js';
 
-/** So long the cores are left to a first mount and the program that it is for. A server that waits in reserve has no hurry either. */
+/** For this long the cores are left to a first mount and its program. A server that waits in reserve has no hurry either. */
 const FIRST_USE_MS = 2000;
 
 export interface ServerProcessContext {
@@ -28,10 +28,10 @@ export interface ServerProcessContext {
 
 /**
  * The whole life of a server process but its API: ties this process to the keeper that spawned it, takes over its
- * connections, and ends when the keeper says so or has gone.
+ * connections, and ends when the keeper says so or has ended.
  *
- * The order is what makes readers of a killed server, and whoever mounts first, wait less: a FUSE thread boots on one core
- * while this thread loads the engine on another; what only misses need comes after the connections are answered.
+ * The order makes readers of a killed server, and a first mount, wait less: a FUSE thread boots on one core while this thread loads the
+ * engine on another. Parts that only misses need are loaded after the connections are answered.
  * @param closeApi called first when the keeper wants this server to end: no more requests
  */
 export async function runServer(
@@ -40,12 +40,12 @@ export async function runServer(
   closeApi: () => Promise<void>,
 ): Promise<ServerProcessContext> {
   process.title = 'clipd server';
-  // For credential helpers, and for connections brought back by a keeper that had nobody's credentials.
+  // For credential helpers, and for connections that the keeper restored without a client's credentials.
   restoreExtraCertificates(process.env);
   // Without its keeper a server is nothing: mounts belong to the next clipd.
   dieWithParent('SIGKILL');
   process.on('disconnect', () => process.exit(0));
-  // It may have been killed before we got here: a server that stayed would hold the socket on which clients wait for ever.
+  // The keeper may have been killed already: a server that stayed would hold the socket on which clients wait for ever.
   if (!process.connected) process.exit(0);
   // Ctrl-C in a terminal goes to the whole group; the keeper decides what happens.
   process.on('SIGINT', () => {});
@@ -54,7 +54,7 @@ export async function runServer(
   let engine: Engine | null = null;
   let server: MountServer | null = null;
   let log: Logger | null = null;
-  /** Requests in this process's hands would never be answered: the next one asks the kernel for them again. */
+  /** A broken process would never answer its requests, so it ends, and the next one asks the kernel for them again. */
   const die = (err: unknown, message: string): void => {
     if (log === null) process.stderr.write(`${String((err as Error).stack ?? err)}\n`);
     else log.fatal({ err }, message);
@@ -105,13 +105,13 @@ export async function runServer(
     };
     if (connections > 0) setTimeout(settle, 0);
     else {
-      // Who started us is about to ask for a mount, and then for what is in it: that comes first.
+      // The client that started this clipd is about to mount, and then to read. That comes first.
       setTimeout(() => void import('../oci/index.js'), 0);
       setTimeout(settle, FIRST_USE_MS);
     }
     return { server, settings, log, metrics };
   } catch (error) {
-    // Before anything was served the keeper passes this on to who started it; later it tries again, with back-off.
+    // If no server has served yet, the keeper passes the error to the process that started it. Later it tries again, with back-off.
     const fields = error instanceof ClipError ? { error: error.message, hint: error.hint } : { err: error };
     log?.fatal(fields, 'cannot serve');
     await keeper.call('cannotServe', { error: toWireError(error) });

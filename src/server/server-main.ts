@@ -27,7 +27,7 @@ async function main(): Promise<void> {
   const [{ createApiServer }, { routesOf }] = await Promise.all([import('./api/http.js'), import('./api/routes.js')]);
   const context = await starting;
   api = createApiServer(routesOf(context, version), (err) => context.log.error({ err }, 'a request failed'));
-  // A client that goes away mid-answer is not an event.
+  // A client that closes its connection during an answer is no error.
   api.on('clientError', (_error, socket) => socket.destroy());
   api.listen({ fd: LISTEN_FD });
 }

@@ -1,11 +1,11 @@
-/** So many failures one after the other, and nothing is asked for a while. */
+/** After this many failures in a row the cache is not asked for a while. */
 const FAILURES_TO_OPEN = 3;
 const FIRST_PAUSE_MS = 1000;
 const MAX_PAUSE_MS = 30_000;
 
 /**
  * A circuit breaker: open after three failures in a row, for a second, then twice as long each time; after a pause one call
- * goes ahead as a probe (half open), and the others wait for what becomes of it.
+ * goes ahead as a probe (half open), and the others wait for its outcome.
  */
 export class Breaker {
   #failures = 0;
@@ -16,7 +16,7 @@ export class Breaker {
   /** @param onChange told when it opens, with the cause, and when it closes again */
   constructor(readonly onChange: (open: boolean, cause: string) => void) {}
 
-  /** Given up on: since it opened no call has succeeded, whether or not one may try by now. */
+  /** No call has succeeded since it opened, even if a probe may be made now. */
   get tripped(): boolean {
     return this.#pause > 0;
   }
@@ -26,7 +26,7 @@ export class Breaker {
     return this.#pause > 0 && performance.now() < this.#closedUntil;
   }
 
-  /** May this call be made? Who is told so must report how it ended. */
+  /** Whether this call may be made. If so, the caller must report its end. */
   admit(): boolean {
     if (this.#pause === 0) return true;
     if (this.open || this.#probing) return false;

@@ -13,7 +13,7 @@ const SLOTS = 16_384;
 const MAX_SLOTS_BYTES = 8 * 1024 * 1024;
 /** A key may move again while it is asked for. */
 const MAX_REDIRECTIONS = 5;
-/** A node that is away may have been replaced: the others are asked about it, but not more often than this. */
+/** A node that is away may have been replaced. The other nodes are asked about it, at most this often. */
 const REFRESH_MS = 1000;
 
 interface Redirection {
@@ -23,7 +23,7 @@ interface Redirection {
 }
 
 /**
- * A cluster: which node has which slot, learnt from CLUSTER SLOTS and corrected by MOVED and ASK. The client library's own
+ * A cluster. The nodes of the slots are learnt from CLUSTER SLOTS and corrected by MOVED and ASK. The client library's own
  * cluster support waits for nodes that are away; here a command for such a node fails at once and the other nodes' slots are
  * served all the same, because a cache that does not answer must not cost a reader anything.
  */
@@ -114,7 +114,7 @@ export class RedisCluster {
     return this.#refreshing;
   }
 
-  /** The first node to answer says which node has which slot. @throws the last node's refusal */
+  /** Asks for the nodes of the slots; the first answer counts. @throws the last node's refusal */
   async #discover(): Promise<void> {
     const known = new Set([...this.#slots.filter((address) => address !== undefined), ...this.#roots.map(keyOf)]);
     const answers = [...known].map(async (address) => {

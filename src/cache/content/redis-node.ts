@@ -19,7 +19,7 @@ export interface RedisAddress {
 
 export interface RedisSendOptions {
   readonly signal?: AbortSignal | undefined;
-  /** What the reply may hold; default: what statuses, numbers and errors take. */
+  /** Largest reply in bytes; the default is enough for statuses, numbers and errors. */
   readonly maxBytes?: number;
 }
 
@@ -122,7 +122,7 @@ export class RedisNode {
     const commands: RedisArguments[] = [];
     if (password !== undefined) commands.push(['AUTH', ...(username === undefined ? [] : [username]), password]);
     if (database !== undefined) commands.push(['SELECT', String(database)]);
-    // Also without a login: a server that wants one says so now.
+    // Also without a login: a server that demands one refuses now.
     commands.push(['PING']);
     await Promise.all(commands.map((command) => this.#write(command, {})));
   }

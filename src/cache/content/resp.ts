@@ -1,6 +1,6 @@
 /*
  * RESP2, the protocol of Redis and Valkey (https://redis.io/docs/latest/develop/reference/protocol-spec/): commands, and replies
- * with a bound on what they may hold.
+ * of bounded size.
  */
 
 /** Strings of bytes are Buffers; simple strings are strings. */
@@ -15,7 +15,7 @@ export class RedisError extends Error {}
 const MAX_LINE = 4096;
 /** CLUSTER SLOTS nests lists three deep. */
 const MAX_DEPTH = 4;
-/** Counted for each reply in a list, besides its bytes: what a JavaScript value costs. */
+/** Counted for each reply in a list, besides its bytes: the memory of a JavaScript value. */
 const ELEMENT_BYTES = 32;
 
 export function encodeCommand(args: RedisArguments): Buffer {
@@ -27,7 +27,7 @@ export function encodeCommand(args: RedisArguments): Buffer {
   return Buffer.concat(parts);
 }
 
-/** What is expected next, and where it goes. */
+/** An expected reply, and its receiver. */
 export interface ExpectedReply {
   /** Bytes that the whole reply may hold. */
   readonly maxBytes: number;
@@ -55,12 +55,12 @@ export class ReplyParser {
   /** A bulk string being read: its bytes, or null where they are skipped. */
   #bulk: { readonly bytes: Buffer | null; readonly length: number; filled: number } | null = null;
 
-  /** @param next what is expected of a reply that begins, the same until it is settled; null: no reply is due */
+  /** @param next the expected reply, the same until it is settled; null: none is due */
   constructor(next: () => ExpectedReply | null) {
     this.#next = next;
   }
 
-  /** @throws Error when the stream is not what was expected: the connection is of no use any more */
+  /** @throws Error if the stream is not as expected: the connection cannot be used any more */
   push(chunk: Buffer): void {
     for (let at = 0; at < chunk.length; ) {
       if (this.#reply === null) this.#begin();
@@ -127,7 +127,7 @@ export class ReplyParser {
   #takeBulk(chunk: Buffer, from: number): number {
     const bulk = this.#bulk!;
     const take = Math.min(bulk.length + 2 - bulk.filled, chunk.length - from);
-    // Given up while it came: what there is of it is let go.
+    // The caller gave up while it came: its bytes are dropped.
     if (bulk.bytes !== null && this.#reply!.abandoned) this.#bulk = { ...bulk, bytes: null };
     const { bytes } = this.#bulk!;
     if (bytes !== null && bulk.filled < bulk.length) {

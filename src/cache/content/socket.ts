@@ -5,8 +5,8 @@ import { pipeline } from 'node:stream/promises';
 import { type ContentCache, type ContentOptions, checkHash, collect } from './types.js';
 
 /*
- * A content cache in another process of this machine, by HTTP over a unix socket (docs/api.md): what `unix:/path` names, and
- * how a library's engine, which is a process of its own, reaches a cache that its caller wrote.
+ * A content cache in another process of this machine, by HTTP over a unix socket (docs/api.md): the cache of `unix:/path`, and
+ * the way by which a library's engine, which is a process of its own, reaches its caller's cache.
  *
  *   GET  /HASH?routingKey=…   with `Range: bytes=FIRST-LAST`: 206 and the bytes, 404 for a miss
  *   HEAD /HASH?…&length=N     200 or 404

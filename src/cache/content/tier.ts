@@ -5,7 +5,7 @@ import type { ContentCache, ContentOptions } from './types.js';
 export interface ContentTierOptions {
   readonly metrics?: Metrics;
   readonly log?: Logger;
-  /** How long a reader who waits may be kept from the registry. Default 50 ms. */
+  /** Time that a waiting reader may lose before the registry is asked. Default 50 ms. */
   readonly budgetMs?: number;
   /** Bytes waiting to be stored; more are dropped. Default 64 MiB. */
   readonly maxQueueBytes?: number;
@@ -13,22 +13,22 @@ export interface ContentTierOptions {
   readonly storeBudgetMs?: number;
 }
 
-/** Who waits for a lookup. */
+/** The urgency of a lookup. */
 export interface Lookup {
-  /** A reader does: it is over after the budget. */
+  /** A reader waits: the lookup ends after the budget. */
   readonly waiting: boolean;
-  /** Takes what is to be called should a reader come to wait for it meanwhile. */
+  /** Receives a function to call if a reader starts to wait for the lookup meanwhile. */
   onUrgent?(hurry: () => void): void;
 }
 
 const BUDGET_MS = 50;
-/** Nobody waits for what is fetched ahead: a slow shared cache may still spare the registry. */
+/** Budget of fetching ahead, for which no reader waits: a slow shared cache may still spare the registry. */
 const BACKGROUND_BUDGET_MS = 2000;
 const MAX_QUEUE_BYTES = 64 * 1024 * 1024;
 const PARALLEL_STORES = 4;
-/** A store that takes longer is given up: a cache that hangs must not hold the places of those that would work. */
+/** A store that takes longer is given up, so that a hanging one does not block the others. */
 const STORE_BUDGET_MS = 30_000;
-/** Stored lately: not worth asking about again. */
+/** Recently stored hashes, which are not checked again. */
 const MAX_REMEMBERED = 65_536;
 
 interface Store {
@@ -38,9 +38,9 @@ interface Store {
 }
 
 /**
- * A ContentCache held at arm's length: looked up within a time budget, given up on quickly when it fails (a circuit breaker
- * with a half-open probe), filled in the background from a queue that drops rather than grows. One that works but takes longer
- * than a reader may wait (a bucket far away) is still filled, and still asked for what is fetched ahead.
+ * Keeps a ContentCache from delaying readers. Lookups have a time budget, a failing cache is left out quickly (a circuit breaker with a
+ * half-open probe), and it is filled in the background from a bounded queue that drops entries. A cache that works but takes longer
+ * than a reader may wait (a bucket far away) is still filled, and still asked when fetching ahead.
  */
 export class ContentTier {
   readonly #cache: ContentCache;
@@ -51,20 +51,20 @@ export class ContentTier {
   readonly #counters;
   /** Settles when the cache is connected, or is known not to be there. Never rejects. */
   readonly #ready: Promise<void>;
-  /** Calls off what is under way. */
+  /** Aborts running calls. */
   readonly #closing = new AbortController();
   readonly #queue: Store[] = [];
   /** Hashes queued or under way. */
   readonly #pending = new Set<string>();
-  /** Hashes stored, as far as we know. */
+  /** Hashes that are probably stored. */
   readonly #known = new Set<string>();
-  /** Known to be wrong in the cache: to be stored over. */
+  /** Hashes with wrong content in the cache, to be overwritten. */
   readonly #poisonedHashes = new Set<string>();
   #queuedBytes = 0;
   #storing = 0;
-  /** For readers who wait: also open while the cache works, but not within their budget. */
+  /** For waiting readers: also open while the cache works, but slower than their budget. */
   readonly #quick: Breaker;
-  /** For all others: open when the cache does not work at all. */
+  /** For all others: open if the cache does not work at all. */
   readonly #whole: Breaker;
 
   constructor(cache: ContentCache, options: ContentTierOptions = {}) {
@@ -73,7 +73,7 @@ export class ContentTier {
     this.#budget = options.budgetMs ?? BUDGET_MS;
     this.#maxQueue = options.maxQueueBytes ?? MAX_QUEUE_BYTES;
     this.#storeBudget = options.storeBudgetMs ?? STORE_BUDGET_MS;
-    // A refusal is met again, and then counted, by the first lookup.
+    // The first lookup meets a refusal again, and counts it.
     this.#ready = Promise.resolve(cache.connect?.()).catch(() => {});
     const metrics = options.metrics ?? new Metrics();
     this.#counters = {
@@ -114,7 +114,7 @@ export class ContentTier {
   /** The content if it comes in time; null: look elsewhere. Never rejects. Not verified. */
   async get(hash: string, length: number, routingKey: string, lookup: Lookup): Promise<Uint8Array | null> {
     const { waiting } = lookup;
-    // A reader who waits asks the quick one last: admitted there, the call is made and its end reported.
+    // For a waiting reader the quick breaker is asked last: if it admits the call, the call is made and its end reported.
     const breaker = waiting ? this.#quick : this.#whole;
     if ((waiting && this.#whole.open) || !breaker.admit()) {
       this.#counters.skipped.add();
@@ -137,7 +137,7 @@ export class ContentTier {
       breaker.succeeded();
       if (found === null || found.length !== length) {
         this.#counters.misses.add();
-        // What we stored has gone: evicted, expired, or the server was restarted without it.
+        // Stored content is missing: evicted, expired, or lost by a restart.
         this.#known.delete(hash);
         return null;
       }
@@ -154,7 +154,7 @@ export class ContentTier {
     }
   }
 
-  /** What came from it was not what its hash says. Fetched from the registry, the right bytes will replace it. */
+  /** Its content did not match the hash. The right bytes, fetched from the registry, will replace it. */
   poisoned(hash: string): void {
     this.#counters.poisoned.add();
     this.#log.error({ hash }, 'the content cache holds other bytes than the hash says: ignored');
@@ -162,7 +162,7 @@ export class ContentTier {
     remember(this.#poisonedHashes, hash);
   }
 
-  /** Whether `put` would queue it: spare yourself the copy otherwise. */
+  /** Whether `put` would queue it, so that a caller can save the copy otherwise. */
   wants(hash: string, length: number): boolean {
     if (this.#pending.has(hash) || this.#known.has(hash)) return false;
     if (this.#queuedBytes + length <= this.#maxQueue && !this.#whole.open) return true;
@@ -239,18 +239,18 @@ export class ContentTier {
   }
 }
 
-/** The oldest make room. */
+/** The oldest entries are removed first. */
 function remember(hashes: Set<string>, hash: string): void {
   if (hashes.size >= MAX_REMEMBERED) hashes.delete(hashes.keys().next().value!);
   hashes.add(hash);
 }
 
-/** So many times a lookup is looked at before it is given up. */
+/** A lookup is checked this many times before it is given up. */
 const LOOKS = 4;
 
 /**
- * How long an answer is waited for. Times when this thread was busy itself and could not have heard it do not count, beyond a
- * quarter each: they would keep a reader from the registry just as long, and make a good cache look bad.
+ * A time limit for an answer. Of a period in which this thread was busy and could not receive the answer, only a quarter of the limit
+ * counts. Otherwise the thread's own delays would make a good cache look slow.
  */
 class Patience {
   readonly end: Promise<'timeout'>;
@@ -263,11 +263,11 @@ class Patience {
     });
   }
 
-  /** Ends it so many milliseconds from now. */
+  /** Ends it this many milliseconds from now. */
   within(ms: number): void {
     this.stop();
     const look = (left: number): void => {
-      // What has arrived meanwhile is heard before the next look.
+      // Answers that have arrived meanwhile are handled before the next check.
       if (left === 0) setImmediate(this.#end);
       else this.#timer = setTimeout(look, ms / LOOKS, left - 1);
     };
@@ -283,7 +283,7 @@ async function* once(bytes: Uint8Array): AsyncIterable<Uint8Array> {
   yield bytes;
 }
 
-/** What `work` comes to, or, after `ms`, what `late` says. */
+/** The result of `work` or, after `ms`, that of `late`. */
 async function withTimeout<T>(work: Promise<T>, ms: number, late: () => T): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   const timeout = new Promise<'late'>((resolve) => {

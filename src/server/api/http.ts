@@ -16,7 +16,7 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   BAD_FORMAT: 422,
 };
 
-/** Handles one route: gets the parsed body (undefined for GET) and the query, gives what is sent as JSON. */
+/** Handles one route: gets the parsed body (undefined for GET) and the query, returns the JSON answer. */
 export type Route = (body: unknown, query: URLSearchParams, signal: AbortSignal) => unknown;
 
 /** The one parameter that some requests have. @throws ClipError USAGE */
@@ -89,7 +89,7 @@ export function createApiServer(routes: Readonly<Record<string, Route>>, onFault
         const route = routeFor(routes, request.method ?? 'GET', url.pathname);
         send(response, 200, await route(await readBody(request), url.searchParams, gone.signal));
       } catch (error) {
-        // Who has hung up in the middle of a request is nobody's fault, and not there to be told.
+        // A client that closed its connection in the middle of a request gets no answer, and it is no error.
         if (response.destroyed) return;
         if (!(error instanceof ClipError)) onFault(error);
         if (!response.headersSent) sendError(response, error);

@@ -15,7 +15,7 @@ function wishOf({ profile, paths, bytesPerSecond }: PrefetchRequest): PrefetchWi
   return { what: 'image', bytesPerSecond };
 }
 
-/** Fetching what nobody has read yet. */
+/** Prefetching. */
 export function prefetchRoutes(server: MountServer): Record<string, Route> {
   const replies = (mountPoint: string, states: readonly PrefetchState[]): { prefetches: PrefetchReply[] } => ({
     prefetches: states.map((state) => ({ mountPoint, ...state })),

@@ -35,7 +35,7 @@ function rssOf(pid: number): number {
   }
 }
 
-/** What each request does. */
+/** The handlers of all requests. */
 export function routesOf(context: ServerProcessContext, version: string): Record<string, Route> {
   const { server, settings, metrics } = context;
   const { hello, engine } = server;
@@ -173,14 +173,14 @@ function prefixed(prefix: string, values: object): Record<string, number> {
   );
 }
 
-/** Of a URL what a screen or a log may show. */
+/** A URL without its secrets, for a screen or a log. */
 function withoutPassword(value: string | number): string {
   return String(value).replace(/(?<=^[\w+]+:\/\/).*@/, '…@');
 }
 
 /**
- * What the caller said about the clipd it wants must be what runs: silently using another cache would look like success.
- * A default that it was started with counts as the value it came to.
+ * The running clipd must have the settings that the caller named: another cache, used silently, would look like success. A default
+ * counts as the value that clipd has for it.
  */
 function requireSameDaemon(request: MountRequest, { settings, server }: ServerProcessContext): void {
   const { cache, fuse } = server.engine;
