@@ -87,7 +87,7 @@ test('an archive that is damaged, or that another version of clip wrote, is made
   expect((await clip.ok('archives', 'ls')).stdout).toContain('damaged');
   expect(await run()).toBe('second\n');
   const version = Buffer.from(readFileSync(newest.path));
-  version[9]! += 1; // docs/format.md, "Header"
+  version[9]! += 1; // docs/format.md, "Layout"
   writeFileSync(newest.path, version);
   expect(await run()).toBe('second\n');
   expect(await list()).toHaveLength(before.length);
