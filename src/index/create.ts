@@ -33,7 +33,7 @@ const MAX_CHECKPOINT_MIB = 64;
 const DEFAULT_CHECKPOINT_MIB = 1;
 
 export interface CreateFromOCIImageOptions {
-  /** "registry/repository:tag", "…@sha256:…", or "oci:DIRECTORY[:TAG]" for an image layout. */
+  /** "registry/repository:tag", "…@sha256:…", or a layout: "oci:DIR[:TAG]", "oci-archive:FILE[:TAG]", "docker-archive:FILE[:NAME]". */
   readonly imageRef: string;
   /** Appears, or is replaced, by rename once it is complete. */
   readonly outputPath: string;
@@ -133,7 +133,7 @@ function imageMetaOf(
   if (storageImageRef === undefined) return image;
   const storage = parseReference(storageImageRef);
   if (storage.kind === 'layout')
-    return { ...image, reference: storageImageRef, registry: '', repository: storage.directory };
+    return { ...image, reference: storageImageRef, registry: '', repository: storage.repository };
   return { ...image, reference: storageImageRef, registry: storage.registry, repository: storage.repository };
 }
 

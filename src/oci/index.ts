@@ -11,7 +11,13 @@ export { mayPass, TransientError } from './errors.js';
 export { isForeignLayer } from './media-types.js';
 export { captureAccess, openImageSource, type RegistryAccess, type SourceOptions, sourceForArchive } from './open.js';
 export { formatPlatform, hostPlatform, type Platform, parsePlatform } from './platform.js';
-export { type LayoutReference, parseReference, type Reference, type RegistryReference } from './reference.js';
+export {
+  type LayoutReference,
+  originReference,
+  parseReference,
+  type Reference,
+  type RegistryReference,
+} from './reference.js';
 export type { LayerDescriptor, ResolvedImage, ResolveOptions } from './resolve.js';
 export type { RetryPolicy } from './retry.js';
 export type { ArchiveOrigin, BlobOptions, BlobTarget, ByteRange, ImageSource, SourceCounters } from './source.js';

@@ -1,10 +1,11 @@
-import { closeSync, constants, fstatSync, openSync } from 'node:fs';
-import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ClipError } from '../bytes/index.js';
-import { type FileUser, flags, openBeneath, withFilePermissionsOf } from '../linux/index.js';
+import type { FileUser } from '../linux/index.js';
 import { expectDigest, verifyDigest } from './digest.js';
+import { DockerArchive } from './docker-archive.js';
 import { aborted, malformed } from './errors.js';
+import { COPY_AGAIN, LayoutDirectory, type LayoutFiles, type OpenFile } from './layout-files.js';
+import { LayoutTar } from './layout-tar.js';
 import {
   type Descriptor,
   type Index,
@@ -23,41 +24,29 @@ const READ_BYTES = 1024 * 1024;
 /** image-spec annotations.md; what `oci:DIR:TAG` matches. */
 const REF_NAME = 'org.opencontainers.image.ref.name';
 
-const COPY_AGAIN = 'copy the image into it again (skopeo copy)';
-
 function damaged(message: string): ClipError {
   return new ClipError('DIGEST_MISMATCH', message, { hint: COPY_AGAIN });
 }
 
-/** A blob, open. */
-interface OpenFile {
-  readonly handle: FileHandle;
-  readonly size: number;
-}
-
-/** An OCI image layout on disk (image-spec image-layout.md). */
+/** An OCI image layout on disk (image-spec image-layout.md): a directory, a tar of one, or the archive of docker save. */
 export class LayoutSource implements ImageSource {
   readonly reference: LayoutReference;
   readonly counters: SourceCounters = { requests: 0, bytes: 0, retries: 0, redirects: 0, tokens: 0 };
-  readonly #user: FileUser | undefined;
+  readonly #files: LayoutFiles;
   readonly #open = new Map<string, Promise<OpenFile>>();
   #marked = false;
 
   /** @param user whose file permissions decide, when another user's process reads for them */
   constructor(reference: LayoutReference, user?: FileUser) {
     this.reference = reference;
-    this.#user = user;
+    this.#files = filesOf(reference, user);
   }
 
   async resolve(options: ResolveOptions = {}): Promise<ResolvedImage> {
-    const { directory, canonical } = this.reference;
+    const { path, repository, canonical } = this.reference;
     await this.#checkMarker();
-    const index = parseManifest(
-      await this.#metadata('index.json', MAX_MANIFEST_BYTES),
-      '',
-      join(directory, 'index.json'),
-    );
-    if (index.kind !== 'index') throw malformed(`${join(directory, 'index.json')} is not an index`);
+    const index = parseManifest(await this.#metadata('index.json', MAX_MANIFEST_BYTES), '', join(path, 'index.json'));
+    if (index.kind !== 'index') throw malformed(`${join(path, 'index.json')} is not an index`);
     const reader: ContentReader = {
       name: canonical,
       manifest: async (descriptor) => ({
@@ -67,28 +56,30 @@ export class LayoutSource implements ImageSource {
       config: (descriptor, limit) => this.#small(descriptor, limit),
     };
     const root = await this.#root(index, reader);
-    return resolveImage(reader, root, { reference: canonical, registry: '', repository: directory }, options);
+    return resolveImage(reader, root, { reference: canonical, registry: '', repository }, options);
   }
 
   async #root(index: Index, reader: ContentReader): Promise<{ digest: string; top: Manifest | Index }> {
-    const { tag, digest, directory } = this.reference;
+    const { form, tag, digest, path } = this.reference;
     const tags = index.manifests.map((entry) => entry.annotations[REF_NAME]);
     const list = [...new Set(tags.filter((name) => name !== undefined))]
-      .map((name) => `oci:${directory}:${name}`)
+      .map((name) => `${form}:${path}:${name}`)
       .join(', ');
-    const chosen = index.manifests.filter((entry, i) =>
+    const matching = index.manifests.filter((entry, i) =>
       digest !== null ? entry.digest === digest : tag === null || tags[i] === tag,
     );
+    // An image with two tags is there twice.
+    const chosen = [...new Map(matching.map((entry) => [entry.digest, entry])).values()];
     if (chosen.length === 0) {
       const hint = list === '' ? 'its index.json names no tags' : `it has: ${list}`;
       throw new ClipError(
         'NOT_FOUND',
-        `the image layout ${directory} has no ${digest ?? (tag === null ? 'image' : `tag ${tag}`)}`,
+        `the image layout ${path} has no ${digest ?? (tag === null ? 'image' : `tag ${tag}`)}`,
         { hint },
       );
     }
-    if (tag === null && digest === null && new Set(tags).size > 1) {
-      throw new ClipError('NOT_FOUND', `the image layout ${directory} holds more than one image`, {
+    if (tag === null && digest === null && chosen.length > 1 && new Set(tags).size > 1) {
+      throw new ClipError('NOT_FOUND', `the image layout ${path} holds more than one image`, {
         hint: `name one of: ${list}`,
       });
     }
@@ -105,31 +96,30 @@ export class LayoutSource implements ImageSource {
    */
   async #checkMarker(): Promise<void> {
     if (this.#marked) return;
-    const { directory } = this.reference;
-    const marker = parseJsonObject(await this.#metadata('oci-layout', 4096), join(directory, 'oci-layout'));
+    const { path } = this.reference;
+    const marker = parseJsonObject(await this.#metadata('oci-layout', 4096), join(path, 'oci-layout'));
     if (marker.imageLayoutVersion !== '1.0.0') {
       throw new ClipError(
         'UNSUPPORTED',
-        `${directory} is an image layout of version ${JSON.stringify(marker.imageLayoutVersion)}, not 1.0.0`,
+        `${path} is an image layout of version ${JSON.stringify(marker.imageLayoutVersion)}, not 1.0.0`,
       );
     }
     this.#marked = true;
   }
 
   async #metadata(name: string, limit: number): Promise<Uint8Array> {
-    const path = join(this.reference.directory, name);
-    const file = await this.#openRegular(name, (code) =>
-      code === 'ENOENT' || code === 'ENOTDIR'
-        ? new ClipError('NOT_FOUND', `${this.reference.directory} is not an OCI image layout: it has no ${name}`, {
-            hint: 'write oci:DIR:TAG, where DIR holds oci-layout, index.json and blobs/',
-          })
-        : undefined,
-    );
+    const path = join(this.reference.path, name);
+    const file = await this.#files.open(name);
+    if (file === null) {
+      throw new ClipError('NOT_FOUND', `${this.reference.path} is not an OCI image layout: it has no ${name}`, {
+        hint: 'write oci:DIR:TAG, where DIR holds oci-layout, index.json and blobs/',
+      });
+    }
     try {
       if (file.size > limit) throw new ClipError('LIMIT', `${path} has ${file.size} bytes; clip takes up to ${limit}`);
       return await readExactly(file, path, 0, file.size);
     } finally {
-      await file.handle.close();
+      await file.close();
     }
   }
 
@@ -146,56 +136,11 @@ export class LayoutSource implements ImageSource {
   async #openBlob(digest: string): Promise<OpenFile> {
     const [algorithm, hex] = expectDigest(digest, 'blob name').split(':') as [string, string];
     await this.#checkMarker();
-    return this.#openRegular(join('blobs', algorithm, hex), (code) =>
-      code === 'ENOENT'
-        ? new ClipError('NOT_FOUND', `the image layout ${this.reference.directory} lacks blob ${digest}`, {
-            hint: COPY_AGAIN,
-          })
-        : undefined,
-    );
-  }
-
-  /**
-   * Opens a regular file below the layout's directory, with the user's permissions and through no symbolic link: the layout
-   * may be another user's, and a link in it would lead to files that only this process can read (docs/security.md, "Layouts").
-   */
-  async #openRegular(name: string, explain: (code: string) => ClipError | undefined): Promise<OpenFile> {
-    const { directory } = this.reference;
-    const user = this.#user;
-    const fds: number[] = [];
-    const keep = (fd: number): number => {
-      fds.push(fd);
-      return fd;
-    };
-    try {
-      const asUser = <T>(run: () => T): T => (user === undefined ? run() : withFilePermissionsOf(user, run));
-      const base = keep(asUser(() => openSync(directory, flags.O_PATH | constants.O_DIRECTORY)));
-      // With O_PATH nothing happens to a device or a FIFO.
-      const found = keep(openBeneath(base, name, flags.O_PATH, { user }));
-      const stat = fstatSync(found);
-      if (!stat.isFile()) {
-        throw new ClipError('BAD_FORMAT', `${join(directory, name)} is not a regular file`, { hint: COPY_AGAIN });
-      }
-      // The permissions are taken for this thread alone, so the open that they decide about is synchronous.
-      const readable = keep(asUser(() => openSync(`/proc/self/fd/${found}`, constants.O_RDONLY)));
-      return { handle: await open(`/proc/self/fd/${readable}`, constants.O_RDONLY), size: stat.size };
-    } catch (cause) {
-      if (cause instanceof ClipError) throw cause;
-      const code = (cause as NodeJS.ErrnoException).code ?? '';
-      const path = join(directory, name);
-      if (code === 'ELOOP') {
-        throw new ClipError('BAD_FORMAT', `${path}: a symbolic link in an image layout is not followed`, {
-          cause,
-          hint: COPY_AGAIN,
-        });
-      }
-      throw (
-        explain(code) ??
-        new ClipError('PERMISSION', `cannot open ${path}: ${code}`, { cause, hint: 'name a layout that you may read' })
-      );
-    } finally {
-      for (const fd of fds) closeSync(fd);
-    }
+    const file = await this.#files.open(`blobs/${algorithm}/${hex}`);
+    if (file !== null) return file;
+    throw new ClipError('NOT_FOUND', `the image layout ${this.reference.path} lacks blob ${digest}`, {
+      hint: COPY_AGAIN,
+    });
   }
 
   async #small(descriptor: Descriptor, limit: number): Promise<Uint8Array> {
@@ -252,7 +197,7 @@ export class LayoutSource implements ImageSource {
     for (let filled = 0; filled < target.length; ) {
       if (signal?.aborted) throw aborted(what, signal.reason);
       const length = Math.min(READ_BYTES, target.length - filled);
-      const { bytesRead } = await file.handle.read(target, filled, length, start + filled);
+      const bytesRead = await file.read(target, filled, length, start + filled);
       if (bytesRead === 0) throw damaged(`${what} ends at byte ${start + filled}: it was cut while in use`);
       filled += bytesRead;
       this.counters.bytes += bytesRead;
@@ -270,7 +215,7 @@ export class LayoutSource implements ImageSource {
     for (let at = 0; at < size; ) {
       if (options.signal?.aborted) throw aborted(what, options.signal.reason);
       const room = target.room();
-      const { bytesRead } = await file.handle.read(room, 0, Math.min(room.length, size - at), at);
+      const bytesRead = await file.read(room, 0, Math.min(room.length, size - at), at);
       if (bytesRead === 0) throw damaged(`${what} ends at byte ${at}: it was cut while in use`);
       at += bytesRead;
       this.counters.bytes += bytesRead;
@@ -281,7 +226,8 @@ export class LayoutSource implements ImageSource {
   async close(): Promise<void> {
     const files = [...this.#open.values()];
     this.#open.clear();
-    await Promise.allSettled(files.map(async (opened) => (await opened).handle.close()));
+    await Promise.allSettled(files.map(async (opened) => (await opened).close()));
+    await this.#files.close();
   }
 }
 
@@ -293,9 +239,15 @@ async function readExactly(
 ): Promise<Uint8Array<ArrayBuffer>> {
   const bytes = new Uint8Array(length);
   for (let filled = 0; filled < length; ) {
-    const { bytesRead } = await file.handle.read(bytes, filled, length - filled, position + filled);
+    const bytesRead = await file.read(bytes, filled, length - filled, position + filled);
     if (bytesRead === 0) throw damaged(`${what} ends at byte ${position + filled}: it was cut while in use`);
     filled += bytesRead;
   }
   return bytes;
+}
+
+function filesOf({ form, path }: LayoutReference, user: FileUser | undefined): LayoutFiles {
+  if (form === 'oci') return new LayoutDirectory(path, user);
+  const tar = new LayoutTar(path, user);
+  return form === 'oci-archive' ? tar : new DockerArchive(tar, path);
 }

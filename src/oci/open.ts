@@ -1,11 +1,10 @@
-import { ClipError } from '../bytes/index.js';
 import type { FileUser } from '../linux/index.js';
 import { CapturedCredentials, type CredentialLookup, CredentialOrder, captureLookup } from './credential-order.js';
 import type { Credentials, RegistryCredentialProvider } from './credentials.js';
 import { hostName, hostsFor, type RegistryHost } from './hosts.js';
 import { LayoutSource } from './layout.js';
 import type { ProxySettings } from './proxy.js';
-import { parseReference, type Reference, type RegistryReference } from './reference.js';
+import { originReference, parseReference, type Reference, type RegistryReference } from './reference.js';
 import { RegistrySource } from './registry.js';
 import type { RetryPolicy } from './retry.js';
 import { type RegistrySettings, settingsFromEnvironment } from './settings.js';
@@ -72,10 +71,7 @@ function isProvider(
 
 /** For reading an archive's layers, by digest, from where they were when it was indexed. */
 export function sourceForArchive(origin: ArchiveOrigin, options: SourceOptions = {}): ImageSource {
-  if (origin.registry === '') return openImageSource(`oci:${origin.repository}@${origin.manifestDigest}`, options);
-  const reference = parseReference(`${origin.registry}/${origin.repository}@${origin.manifestDigest}`);
-  if (reference.kind !== 'registry') throw new ClipError('BAD_REFERENCE', `"${origin.reference}" names no registry`);
-  return openImageSource(reference, options);
+  return openImageSource(originReference(origin), options);
 }
 
 /** Resolves here and now what a daemon cannot see: logins, certificates, proxies of this process. */

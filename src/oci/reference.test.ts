@@ -43,13 +43,19 @@ describe('references', () => {
   });
 
   test.each([
-    ['oci:/images/py:latest', { directory: '/images/py', tag: 'latest', digest: null }],
-    ['oci:/images/py', { directory: '/images/py', tag: null, digest: null }],
-    ['oci:/with:colon/py', { directory: '/with:colon/py', tag: null, digest: null }],
-    ['oci:/with:colon/py:1.0', { directory: '/with:colon/py', tag: '1.0', digest: null }],
-    [`oci:/d@sha256:${HEX}`, { directory: '/d', tag: null, digest: `sha256:${HEX}` }],
-    [`oci:/a@b:t@sha256:${HEX}`, { directory: '/a@b', tag: 't', digest: `sha256:${HEX}` }],
-    ['oci:relative/dir:t', { directory: resolve('relative/dir'), tag: 't', digest: null }],
+    ['oci:/images/py:latest', { path: '/images/py', tag: 'latest', digest: null }],
+    ['oci:/images/py', { path: '/images/py', tag: null, digest: null }],
+    ['oci:/with:colon/py', { path: '/with:colon/py', tag: null, digest: null }],
+    ['oci:/with:colon/py:1.0', { path: '/with:colon/py', tag: '1.0', digest: null }],
+    [`oci:/d@sha256:${HEX}`, { path: '/d', tag: null, digest: `sha256:${HEX}` }],
+    [`oci:/a@b:t@sha256:${HEX}`, { path: '/a@b', tag: 't', digest: `sha256:${HEX}` }],
+    ['oci-archive:/a.tar:t', { form: 'oci-archive', path: '/a.tar', tag: 't', repository: 'oci-archive:/a.tar' }],
+    ['oci-archive:/a.tar', { form: 'oci-archive', path: '/a.tar', tag: null }],
+    ['docker-archive:/a.tar', { form: 'docker-archive', path: '/a.tar', tag: null }],
+    ['docker-archive:/a.tar:py', { path: '/a.tar', tag: 'docker.io/library/py:latest' }],
+    ['docker-archive:/a.tar:h.io:5000/x/y:1', { path: '/a.tar', tag: 'h.io:5000/x/y:1' }],
+    [`docker-archive:/a.tar@sha256:${HEX}`, { path: '/a.tar', tag: null, digest: `sha256:${HEX}` }],
+    ['oci:relative/dir:t', { path: resolve('relative/dir'), tag: 't', digest: null }],
   ])('%s is a layout', (text, expected) => {
     const reference = parseReference(text);
     expect(reference).toMatchObject({ kind: 'layout', ...expected });

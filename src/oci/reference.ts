@@ -17,8 +17,13 @@ export interface RegistryReference {
 
 export interface LayoutReference {
   readonly kind: 'layout';
-  /** Absolute. */
-  readonly directory: string;
+  /** A directory, a tar of one, or what docker save writes. */
+  readonly form: 'oci' | 'oci-archive' | 'docker-archive';
+  /** Of the directory or the file; absolute. */
+  readonly path: string;
+  /** What an archive remembers as its repository: the path, with the form before it unless it is a directory. */
+  readonly repository: string;
+  /** Of docker-archive: the canonical name of an image in a registry. */
   readonly tag: string | null;
   readonly digest: string | null;
   readonly canonical: string;
@@ -33,7 +38,8 @@ const COMPONENT = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$/;
 const TAG = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/;
 const MAX_NAME = 255;
 
-const SHAPE = 'write [HOST[:PORT]/]NAME[:TAG][@DIGEST], or oci:DIR[:TAG] for an image layout on disk';
+const SHAPE =
+  'write [HOST[:PORT]/]NAME[:TAG][@DIGEST], oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME]';
 
 function bad(text: string, why: string, hint = SHAPE): never {
   throw new ClipError('BAD_REFERENCE', `"${text}" is not an image reference: ${why}`, { hint });
@@ -55,18 +61,34 @@ function takeTag(text: string): { rest: string; tag: string | null } {
   return { rest: text.slice(0, colon), tag: text.slice(colon + 1) };
 }
 
-function parseLayout(text: string): LayoutReference {
+function parseLayout(text: string, form: LayoutReference['form']): LayoutReference {
+  const what = form === 'oci' ? 'directory' : 'file';
   // Only a digest at the very end is one: directories may have '@' in their names.
-  const match = /^oci:(.*?)(?:@(sha(?:256|512):[0-9a-f]+))?$/s.exec(text);
+  const match = /^[a-z-]+:(.*?)(?:@(sha(?:256|512):[0-9a-f]+))?$/s.exec(text);
   const digest = match?.[2] ?? null;
   if (digest !== null && !isDigest(digest)) bad(text, `"${digest}" is not a digest`);
-  const { rest, tag } = takeTag(match?.[1] ?? '');
-  if (rest === '') bad(text, 'no directory', 'write oci:DIR:TAG');
-  if (rest.includes('\0')) bad(text, 'a NUL byte in the directory');
-  if (tag === '') bad(text, 'the tag is empty');
-  const directory = resolve(rest);
-  const canonical = `oci:${directory}${tag === null ? '' : `:${tag}`}${digest === null ? '' : `@${digest}`}`;
-  return { kind: 'layout', directory, tag, digest, canonical };
+  const { rest, tag: name } = form === 'docker-archive' ? takeName(match?.[1] ?? '') : takeTag(match?.[1] ?? '');
+  if (rest === '') bad(text, `no ${what}`, form === 'oci' ? 'write oci:DIR:TAG' : `write ${form}:FILE`);
+  if (rest.includes('\0')) bad(text, `a NUL byte in the ${what}`);
+  if (name === '') bad(text, 'the tag is empty');
+  const path = resolve(rest);
+  const tag = name !== null && form === 'docker-archive' ? parseReference(name).canonical : name;
+  const repository = form === 'oci' ? path : `${form}:${path}`;
+  const suffix = `${tag === null ? '' : `:${tag}`}${digest === null ? '' : `@${digest}`}`;
+  return { kind: 'layout', form, path, repository, tag, digest, canonical: `${form}:${path}${suffix}` };
+}
+
+/** A name after the first ':': it may have a host, a port and a tag of its own. */
+function takeName(text: string): { rest: string; tag: string | null } {
+  const colon = text.indexOf(':');
+  return colon < 0 ? { rest: text, tag: null } : { rest: text.slice(0, colon), tag: text.slice(colon + 1) };
+}
+
+/** The reference that an archive's layers are found by: those of one manifest, whatever its tag means by now. */
+export function originReference(origin: { registry: string; repository: string; manifestDigest: string }): string {
+  const { registry, repository, manifestDigest } = origin;
+  if (registry !== '') return `${registry}/${repository}@${manifestDigest}`;
+  return `${repository.startsWith('/') ? 'oci:' : ''}${repository}@${manifestDigest}`;
 }
 
 /**
@@ -77,7 +99,8 @@ function parseLayout(text: string): LayoutReference {
  */
 export function parseReference(input: string): Reference {
   const text = input.trim();
-  if (text.startsWith('oci:')) return parseLayout(text);
+  const form = /^(oci|oci-archive|docker-archive):/.exec(text)?.[1] as LayoutReference['form'] | undefined;
+  if (form !== undefined) return parseLayout(text, form);
   const scheme = /^([a-z][a-z0-9+.-]*):\/\//i.exec(text)?.[1]?.toLowerCase();
   if (scheme !== undefined && scheme !== 'docker') {
     bad(text, `it begins with ${scheme}://`, 'leave the scheme out; --plain-http is the switch for HTTP');

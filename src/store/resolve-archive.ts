@@ -47,7 +47,9 @@ export async function resolveArchive(options: ResolveArchiveOptions): Promise<Re
     });
   }
   if (clip !== undefined) return { path: clip, origin: 'file' };
-  const { formatPlatform, hostPlatform, parsePlatform, parseReference } = await import('../oci/index.js');
+  const { formatPlatform, hostPlatform, originReference, parsePlatform, parseReference } = await import(
+    '../oci/index.js'
+  );
   const reference = parseReference(image!);
   const platform = options.platform === undefined ? hostPlatform() : parsePlatform(options.platform);
   const platformText = formatPlatform(platform);
@@ -90,14 +92,13 @@ export async function resolveArchive(options: ResolveArchiveOptions): Promise<Re
   }
   const { indexImage } = await import('../index/index.js');
   // By digest: what is indexed is what was resolved, whatever the tag means by now.
-  const where =
-    reference.kind === 'layout' ? `oci:${reference.directory}` : `${reference.registry}/${reference.repository}`;
+  const where = originReference({ ...resolved, manifestDigest });
   const made = await store.findOrMake(
     manifestDigest,
     async (path) => {
       await indexImage(
         {
-          imageRef: `${where}@${manifestDigest}`,
+          imageRef: where,
           outputPath: path,
           platform,
           ...sourceOptions,

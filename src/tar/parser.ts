@@ -130,6 +130,19 @@ export class TarParser {
   }
 
   /**
+   * Leaves out the file data that comes next, for a caller that can seek past it: the sink does not get it.
+   * @returns its bytes
+   */
+  skipData(): number {
+    if (this.#state !== 'data') return 0;
+    const bytes = this.#left;
+    this.#position += bytes;
+    this.#left = 0;
+    this.#startPadding();
+    return bytes;
+  }
+
+  /**
    * The stream is over. Like Go's reader, accepts an archive without its two closing zero blocks, one whose last file lacks
    * its padding, and one that ends after a pax header or a long name that no entry follows; cut anywhere else, it throws.
    */

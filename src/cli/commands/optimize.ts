@@ -116,9 +116,10 @@ async function rewrite(
   spanBytes: number,
   signal: AbortSignal,
 ): Promise<Rewritten> {
-  const [{ indexImage }, { profileSpans, shapedCuts }] = await Promise.all([
+  const [{ indexImage }, { profileSpans, shapedCuts }, { originReference }] = await Promise.all([
     import('../../index/index.js'),
     import('../../lazy/index.js'),
+    import('../../oci/index.js'),
   ]);
   const [{ createProgress }, { shortDigest }] = await Promise.all([import('../progress.js'), import('../units.js')]);
   const { image } = archive;
@@ -129,11 +130,10 @@ async function rewrite(
       return [digest, shapedCuts(ranges, first, uncompressedSize, spanBytes)];
     }),
   );
-  const where = image.registry === '' ? `oci:${image.repository}` : `${image.registry}/${image.repository}`;
   const progress = await createProgress();
   const result = await indexImage(
     {
-      imageRef: `${where}@${image.manifestDigest}`,
+      imageRef: originReference(image),
       outputPath: out,
       checkpointMiB: flags.checkpoint,
       storageImageRef: flags.storageImage,
