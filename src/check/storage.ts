@@ -74,7 +74,7 @@ export async function openImage(
 export async function placeOf(imageRef: string): Promise<Pick<ImageMeta, 'registry' | 'repository'>> {
   const { parseReference } = await import('../oci/index.js');
   const parsed = parseReference(imageRef);
-  if (parsed.kind === 'layout') return { registry: '', repository: parsed.directory };
+  if (parsed.kind === 'layout') return { registry: '', repository: parsed.repository };
   return { registry: parsed.registry, repository: parsed.repository };
 }
 
