@@ -42,6 +42,7 @@ export class CachedLayer {
   constructor(
     /** `<layer digest>.<table digest>` */
     readonly key: string,
+    /** Of its file, for people. */
     readonly path: string,
     readonly shared: SharedLayer,
     readonly table: SpanColumns,

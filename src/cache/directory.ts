@@ -1,19 +1,9 @@
-import {
-  closeSync,
-  constants,
-  ftruncateSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeSync,
-} from 'node:fs';
-import { dirname, join } from 'node:path';
+import { closeSync, constants, readdirSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { decodeSpanTable, type SpanColumns } from '../archive/index.js';
 import { ClipError, Cursor } from '../bytes/index.js';
 import { tryLock } from '../linux/index.js';
+import { descriptorPath, OwnDirectory } from '../paths/index.js';
 import { isTableOf, parseSpanFileName, TABLE_SUFFIX } from './span-file-name.js';
 
 /**
@@ -41,17 +31,27 @@ export function isDiskTrouble(error: unknown): boolean {
  * that a directory named by mistake loses nothing.
  */
 export class CacheDirectory {
-  readonly spans: string;
+  /** A path to the layer files, which leads by descriptor. */
+  get spans(): string {
+    return this.#spans === null ? join(this.path, 'spans') : descriptorPath(this.#spans.fd);
+  }
+
+  readonly #own: OwnDirectory;
+  #spans: OwnDirectory | null = null;
   #writable = false;
   #discarded = false;
   #trouble: unknown = null;
 
   private constructor(
-    readonly path: string,
+    own: OwnDirectory,
     readonly lock: number,
     readonly owner: CacheOwner,
   ) {
-    this.spans = join(path, 'spans');
+    this.#own = own;
+  }
+
+  get path(): string {
+    return this.#own.path;
   }
 
   /**
@@ -62,7 +62,6 @@ export class CacheDirectory {
   static open(path: string, name = 'clipd', root?: string): CacheDirectory {
     const owner: CacheOwner = { pid: process.pid, name, ...(root === undefined ? {} : { root }) };
     try {
-      makeDirectory(path);
       // Not O_TRUNC: until the lock is ours the text in it is the owner's.
       const directory = CacheDirectory.#locked(path, constants.O_RDWR | constants.O_CREAT, owner);
       try {
@@ -83,15 +82,26 @@ export class CacheDirectory {
   }
 
   static #locked(path: string, flags: number, owner: CacheOwner): CacheDirectory {
-    const lock = openSync(join(path, 'lock'), flags, 0o600);
-    if (tryLock(lock)) return new CacheDirectory(path, lock, owner);
-    closeSync(lock);
-    throw busy(path);
+    const own = OwnDirectory.open(resolve(path), { make: (flags & constants.O_CREAT) !== 0 });
+    try {
+      const lock = own.open('lock', flags);
+      if (tryLock(lock)) return new CacheDirectory(own, lock, owner);
+      closeSync(lock);
+      throw busy(own.path);
+    } catch (error) {
+      own.close();
+      throw error;
+    }
   }
 
   static #asItLies(path: string, owner: CacheOwner): CacheDirectory | null {
     try {
-      if (formatOf(path) === CACHE_FORMAT) return CacheDirectory.#locked(path, constants.O_RDONLY, owner);
+      const directory = CacheDirectory.#locked(path, constants.O_RDONLY, owner);
+      if (directory.#own.read('version')?.trim() === CACHE_FORMAT) {
+        directory.#spans = directory.#own.directory('spans');
+        return directory;
+      }
+      directory.release();
     } catch (error) {
       if (error instanceof ClipError) throw error;
     }
@@ -116,20 +126,32 @@ export class CacheDirectory {
   /** Tries again what `open` could not do. The lock is ours all the while. @throws the disk's error */
   makeWritable(): void {
     if (this.#writable) return;
-    const text = openSync(join(this.path, 'lock'), constants.O_RDWR);
+    const text = this.#own.open('lock', constants.O_RDWR | constants.O_TRUNC);
     try {
-      ftruncateSync(text, 0);
       writeSync(text, `${JSON.stringify(this.owner)}\n`, 0);
     } finally {
       closeSync(text);
     }
-    this.#discarded = prepare(this.path);
+    this.#prepare();
     this.#writable = true;
+  }
+
+  /** Discards what another format left. */
+  #prepare(): void {
+    const own = this.#own;
+    if (own.read('version')?.trim() !== CACHE_FORMAT) {
+      this.#discarded = listDirectory(own.at('spans')).length > 0;
+      rmSync(own.at('spans'), { recursive: true, force: true });
+      own.replace('version', `${CACHE_FORMAT}\n`);
+    }
+    this.#spans ??= own.directory('spans');
   }
 
   /** The lock goes with its descriptor. The files stay: they are checked at their next use. */
   release(): void {
     closeSync(this.lock);
+    this.#spans?.close();
+    this.#own.close();
   }
 }
 
@@ -155,45 +177,6 @@ export function readTable(path: string): SpanColumns | null {
     return isTableOf(path, bytes) ? decodeSpanTable(new Cursor(bytes, path + TABLE_SUFFIX)) : null;
   } catch {
     return null;
-  }
-}
-
-/** What the directory says it holds; null when it says nothing. */
-function formatOf(path: string): string | null {
-  try {
-    return readFileSync(join(path, 'version'), 'utf8').trim();
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    return null;
-  }
-}
-
-/** Discards what another format left. True when there was something to discard. */
-function prepare(path: string): boolean {
-  const version = join(path, 'version');
-  const spans = join(path, 'spans');
-  let discarded = false;
-  if (formatOf(path) !== CACHE_FORMAT) {
-    discarded = listDirectory(spans).length > 0;
-    rmSync(spans, { recursive: true, force: true });
-    const fd = openSync(version, 'w', 0o600);
-    writeSync(fd, `${CACHE_FORMAT}\n`);
-    closeSync(fd);
-  }
-  mkdirSync(spans, { recursive: true, mode: 0o700 });
-  return discarded;
-}
-
-/** Like `mkdir -p`, but it says EROFS and not ENOENT on a read-only disk, as Node's recursive one does not. */
-function makeDirectory(path: string): void {
-  try {
-    mkdirSync(path, { mode: 0o700 });
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT' && dirname(path) !== path) {
-      makeDirectory(dirname(path));
-      mkdirSync(path, { mode: 0o700 });
-    } else if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) throw error;
   }
 }
 

@@ -5,6 +5,7 @@ import {
   ftruncateSync,
   futimesSync,
   openSync,
+  rmSync,
   statSync,
   writeFileSync,
 } from 'node:fs';
@@ -20,13 +21,18 @@ export function openSpanFile(path: string, table: SpanColumns): number {
     const size = table.layerOffset[table.count]!;
     if (fstatSync(fd).size !== size) ftruncateSync(fd, size);
     const encoded = encodeSpanTable(table);
-    if (sizeOf(path + TABLE_SUFFIX) !== encoded.length) writeFileSync(path + TABLE_SUFFIX, encoded, { mode: 0o600 });
+    if (sizeOf(path + TABLE_SUFFIX) !== encoded.length) writeTable(path + TABLE_SUFFIX, encoded);
     stampMount(fd);
     return fd;
   } catch (error) {
     closeSync(fd);
     throw error;
   }
+}
+
+function writeTable(path: string, table: Uint8Array): void {
+  rmSync(path, { force: true });
+  writeFileSync(path, table, { mode: 0o600, flag: 'wx' });
 }
 
 /**

@@ -219,8 +219,8 @@ describe('the directory', () => {
   test('a path that is a file, or that lies in one, is an error that says so', async () => {
     writeFileSync(join(dir, 'file'), 'x');
     await expect(SpanCache.open(join(dir, 'file'))).rejects.toMatchObject({
-      code: 'SYSTEM',
-      message: /EEXIST|ENOTDIR/,
+      code: 'NOT_FOUND',
+      message: /file is not a directory/,
     });
   });
 

@@ -196,7 +196,7 @@ export class SpanCache {
       if (code !== null) this.#lost(layer, code);
       const bytes = fstatSync(fd).blocks * 512;
       stampMount(fd);
-      this.#unmounted.add(layer.path, bytes);
+      this.#unmounted.add(this.#file(layer), bytes);
     }
     closeSync(fd);
   }
@@ -338,11 +338,16 @@ export class SpanCache {
     };
   }
 
+  /** Where a layer's file is opened, by descriptor. Only while the directory is open. */
+  #file(layer: CachedLayer): string {
+    return join(this.#directory!.spans, layer.key);
+  }
+
   /** Opens a layer's file of an earlier run on a disk that takes no writes, for reading. Each span is checked first. */
   #lend(layer: CachedLayer): void {
     if (layer.count === 0 || this.#directory === null || this.#directory.writable) return;
     try {
-      const fd = openSync(layer.path, constants.O_RDONLY | constants.O_NOFOLLOW);
+      const fd = openSync(this.#file(layer), constants.O_RDONLY | constants.O_NOFOLLOW);
       try {
         replaceDescriptor(layer.shared.fd, fd);
       } finally {
@@ -364,7 +369,8 @@ export class SpanCache {
   #attach(layer: CachedLayer): boolean {
     if (layer.attached) return true;
     if (layer.borrowed || layer.count === 0 || !layer.opening.due || !this.#openDirectory()) return false;
-    const { path, shared: view } = layer;
+    const path = this.#file(layer);
+    const { shared: view } = layer;
     let lost: boolean;
     try {
       const fd = openSpanFile(path, layer.table);
@@ -378,7 +384,7 @@ export class SpanCache {
       this.#counters.writeErrors.add();
       if (!layer.opening.active) {
         this.#log.error(
-          { path, error: String(error) },
+          { path: layer.path, error: String(error) },
           'a cache file cannot be opened: its layer is served without a disk cache for now',
         );
       }
@@ -390,7 +396,7 @@ export class SpanCache {
     this.#takeStock(layer);
     // Pages with an unreported error: the page cache may differ from the disk.
     if (lost) this.#drop(layer);
-    if (layer.opening.succeeded()) this.#log.info({ path }, 'a cache file can be opened again');
+    if (layer.opening.succeeded()) this.#log.info({ path: layer.path }, 'a cache file can be opened again');
     return true;
   }
 
@@ -410,7 +416,7 @@ export class SpanCache {
     this.#opens.succeeded();
     this.#unmounted = new UnmountedFiles(this.#directory.spans);
     // Open layers must not be truncated; each gets its file for writing with its next fill.
-    for (const layer of this.#layers.values()) this.#unmounted.remove(layer.path);
+    for (const layer of this.#layers.values()) this.#unmounted.remove(this.#file(layer));
     this.#log.info({ path: this.#path }, 'the cache directory can be written again');
     this.prune(this.maxBytes);
     return true;

@@ -1,10 +1,11 @@
-import { closeSync, fstatSync, mkdirSync, openSync, readSync } from 'node:fs';
-import { join } from 'node:path';
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { type ArchiveInput, type ImageMeta, openArchive } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import type { LayerProgress } from '../index/index.js';
 import { HEADER_SIZE, isLegacyHeader, type LayerIndex, readLegacyOrigin } from '../legacy/index.js';
 import type { ImageSource, LayerDescriptor } from '../oci/index.js';
+import { OwnDirectory } from '../paths/index.js';
 
 /**
  * What is known of layers that version 1 archives are of. Each layer is indexed once, when the first archive that has it is
@@ -70,8 +71,12 @@ export class LayerIndexes {
   ): Promise<void> {
     const { writeLayerIndexes } = await import('../index/index.js');
     const layers = await describe(image, digests, source, options.signal);
-    mkdirSync(this.#directory, { recursive: true, mode: 0o700 });
-    await writeLayerIndexes(image, layers, source, (digest) => this.#path(digest), options);
+    const directory = OwnDirectory.open(this.#directory, { make: true });
+    try {
+      await writeLayerIndexes(image, layers, source, (digest) => directory.at(basename(this.#path(digest))), options);
+    } finally {
+      directory.close();
+    }
   }
 
   close(): void {

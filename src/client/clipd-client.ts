@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { ClipError } from '../bytes/index.js';
+import { OwnDirectory } from '../paths/index.js';
 import {
   API,
   type CachedLayerReply,
@@ -22,6 +23,7 @@ import {
   type UnmountReply,
   type UnmountRequest,
 } from '../wire/index.js';
+import type { Answer } from './exchange.js';
 
 /** A server that is replaced is back in a fraction of a second; longer than this something else is wrong. */
 const RETRY_FOR_MS = 10_000;
@@ -159,6 +161,16 @@ export class ClipdClient {
     return this.#call('POST', API.upgrade, { serverModule });
   }
 
+  /** A request may carry a login: it goes only to a clipd that this user or root has started. */
+  #openRoot(): OwnDirectory {
+    try {
+      return OwnDirectory.open(this.root, { orRoots: true });
+    } catch (error) {
+      if (error instanceof ClipError && error.code === 'NOT_FOUND') throw new NotRunningError(this.root, error);
+      throw error;
+    }
+  }
+
   /** @param afterRetry what an error of a repeated request means, if it is none */
   async #call<T>(
     method: string,
@@ -202,7 +214,14 @@ export class ClipdClient {
   async #once<T>(method: string, path: string, body: unknown): Promise<T> {
     // Loaded while a clipd that had to be started boots: Node's HTTP takes a while.
     const { exchange } = await import('./exchange.js');
-    const { status, text } = await exchange(this.#socketPath, method, path, body);
+    const root = this.#openRoot();
+    let answer: Answer;
+    try {
+      answer = await exchange(root.socket(SOCKET_NAME), method, path, body);
+    } finally {
+      root.close();
+    }
+    const { status, text } = answer;
     let value: T | ErrorReply;
     try {
       value = JSON.parse(text) as T | ErrorReply;

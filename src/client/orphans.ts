@@ -1,49 +1,75 @@
 import { execFile } from 'node:child_process';
-import { rmSync } from 'node:fs';
-import { basename } from 'node:path';
+import { closeSync, openSync, rmSync } from 'node:fs';
+import { basename, dirname } from 'node:path';
 import { promisify } from 'node:util';
 import { ClipError } from '../bytes/index.js';
-import { readMountInfo, unmount } from '../linux/index.js';
-import {
-  CLIP_FS_TYPE,
-  forgetPlace,
-  mountAt,
-  PRIVATE_ROOT_PREFIX,
-  parseSource,
-  resolveMountPoint,
-} from '../wire/index.js';
+import { detachMount, flags, type MountInfo, mountIdOf, readMountInfo } from '../linux/index.js';
+import { descriptorPath, OwnDirectory, openPlace } from '../paths/index.js';
+import { forgetPlace, mountAt, ownClipMount, PRIVATE_ROOT_PREFIX, resolveMountPoint } from '../wire/index.js';
 import { ClipdClient, NotRunningError } from './clipd-client.js';
 
-async function remove(mountPoint: string): Promise<void> {
+/** Takes one mount, and no other, out of the tree. */
+async function remove(mount: MountInfo): Promise<void> {
+  const { mountPoint } = mount;
   try {
-    if (process.getuid?.() === 0) unmount(mountPoint, 'lazy');
+    if (process.getuid?.() === 0) detach(mount);
     else await promisify(execFile)('fusermount3', ['-u', '-z', '--', mountPoint]);
   } catch (cause) {
     throw new ClipError('PERMISSION', `cannot unmount ${mountPoint}: ${(cause as Error).message}`, { cause });
   }
 }
 
+function detach({ id, mountPoint }: MountInfo): void {
+  const parent = openPlace(dirname(mountPoint));
+  try {
+    const fd = openSync(descriptorPath(parent.fd, basename(mountPoint)), flags.O_PATH);
+    try {
+      if (mountIdOf(fd) !== id) throw new Error('it has just been moved, or another mount covers it');
+      detachMount(fd, mountPoint);
+    } finally {
+      closeSync(fd);
+    }
+  } finally {
+    closeSync(parent.fd);
+  }
+}
+
+/** The root of a clipd that has gone, if it is a directory that only this user could have written to. */
+function openRootOf(path: string): OwnDirectory | null {
+  try {
+    return OwnDirectory.open(path);
+  } catch {
+    return null;
+  }
+}
+
 /**
  * Unmounts a clip mount whose clipd has gone (every access to it says ENOTCONN), or that another root's clipd forgot, and
  * takes it off the list from which that clipd's next run would bring it back.
- * @throws ClipError NOT_FOUND when no clip mount is there
+ * @throws ClipError NOT_FOUND when no clip mount of this user is there
  */
 export async function unmountOrphan(mountPoint: string): Promise<void> {
   const mount = mountAt(readMountInfo(), mountPoint);
   if (mount === undefined)
     throw new ClipError('NOT_FOUND', `${mountPoint} is not mounted`, { hint: 'clipctl ps lists the mounts' });
-  if (mount.type !== CLIP_FS_TYPE) {
-    throw new ClipError('NOT_FOUND', `${mountPoint} is not a clip mount but ${mount.type}`, { hint: 'use umount(8)' });
+  const owner = ownClipMount(mount);
+  if (owner === null) {
+    throw new ClipError('NOT_FOUND', `${mountPoint} is not a clip mount of this user but ${mount.type}`, {
+      hint: 'use umount(8)',
+    });
   }
-  await remove(mountPoint);
-  const owner = parseSource(mount.source);
-  if (owner === null) return;
-  forgetPlace(owner.root, mountPoint);
+  await remove(mount);
+  const root = openRootOf(owner.root);
+  if (root === null) return;
+  try {
+    forgetPlace(root, mountPoint);
+  } finally {
+    root.close();
+  }
   // The connection itself, once nothing else shows it.
-  const left = readMountInfo().filter((other) => other.type === CLIP_FS_TYPE && other.source === mount.source);
+  const left = readMountInfo().filter((other) => other.device === mount.device);
   const [only] = left;
-  if (left.length === 1 && only !== undefined && only.mountPoint.startsWith(`${owner.root}/`))
-    await remove(only.mountPoint);
+  if (left.length === 1 && only !== undefined && only.mountPoint.startsWith(`${owner.root}/`)) await remove(only);
 }
 
 /** Dead mounts may lie one upon the other, where something mounted over one. */
@@ -52,12 +78,11 @@ const MAX_STACKED = 16;
 /**
  * Takes dead clip mounts away from a place that is to be mounted. Those of `root` stay: its next clipd mounts them again,
  * with the others that it finds.
- * @throws ClipError BUSY when what is there is not ours to remove
+ * @throws ClipError BUSY when the mount there is not ours to remove
  */
 export async function clearDeadMounts(place: string, root: string | null): Promise<void> {
   for (let i = 0; i < MAX_STACKED && resolveMountPoint(place).dead; i++) {
-    const mount = mountAt(readMountInfo(), place);
-    const owner = mount?.type === CLIP_FS_TYPE ? parseSource(mount.source) : null;
+    const owner = ownClipMount(mountAt(readMountInfo(), place));
     if (owner === null) {
       throw new ClipError('BUSY', `mount point ${place} is a dead FUSE mount`, { hint: `umount -l ${place}` });
     }
@@ -68,17 +93,25 @@ export async function clearDeadMounts(place: string, root: string | null): Promi
       });
     }
     await unmountOrphan(place);
-    // What a library's engine leaves when it is killed: nobody will ever start a clipd there again.
-    if (basename(owner.root).startsWith(PRIVATE_ROOT_PREFIX)) rmSync(owner.root, { recursive: true, force: true });
+    // A library's engine that was killed leaves its root: no clipd will ever be started there again.
+    if (basename(owner.root).startsWith(PRIVATE_ROOT_PREFIX)) removeRoot(owner.root);
   }
 }
 
+function removeRoot(path: string): void {
+  const root = openRootOf(path);
+  if (root === null) return;
+  root.close();
+  rmSync(path, { recursive: true, force: true });
+}
+
+/** A root that this user cannot trust has no clipd of this user. */
 async function answers(root: string): Promise<boolean> {
   try {
     await new ClipdClient(root).health();
     return true;
   } catch (error) {
-    if (error instanceof NotRunningError) return false;
+    if (error instanceof NotRunningError || (error instanceof ClipError && error.code === 'PERMISSION')) return false;
     throw error;
   }
 }

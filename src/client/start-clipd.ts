@@ -1,15 +1,15 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, openSync } from 'node:fs';
+import { closeSync, constants } from 'node:fs';
 import { join } from 'node:path';
 import { ClipError } from '../bytes/index.js';
+import { OwnDirectory } from '../paths/index.js';
 import {
   type DaemonSettings,
   fromWireError,
-  holdBackExtraCertificates,
   KEEPER_FLAGS,
   KEEPER_MAIN,
   type KeeperReport,
-  makeDirectory,
+  keeperEnvironment,
   SETTINGS_VARIABLE,
 } from '../wire/index.js';
 
@@ -26,10 +26,8 @@ export interface StartedKeeper {
  * @throws ClipError BUSY when another clipd was quicker
  */
 export async function startKeeper(settings: DaemonSettings): Promise<StartedKeeper> {
-  makeDirectory(settings.root);
-  const log = openSync(join(settings.root, 'clipd.log'), 'a', 0o600);
-  const env = { ...process.env, [SETTINGS_VARIABLE]: JSON.stringify(settings) };
-  holdBackExtraCertificates(env);
+  const log = openLog(settings.root);
+  const env = { ...keeperEnvironment(process.env), [SETTINGS_VARIABLE]: JSON.stringify(settings) };
   const child = spawn(process.execPath, [...KEEPER_FLAGS, KEEPER_MAIN], {
     env,
     detached: true,
@@ -77,4 +75,13 @@ export async function startKeeper(settings: DaemonSettings): Promise<StartedKeep
   (child.stdout as unknown as { unref(): void }).unref();
   if (child.stdin !== null) (child.stdin as unknown as { unref(): void }).unref();
   return { child, serving };
+}
+
+function openLog(root: string): number {
+  const directory = OwnDirectory.open(root, { make: true });
+  try {
+    return directory.open('clipd.log', constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT);
+  } finally {
+    directory.close();
+  }
 }

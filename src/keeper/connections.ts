@@ -1,21 +1,22 @@
-import { constants, openSync, readdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { closeSync, constants, openSync, readdirSync } from 'node:fs';
+import { basename } from 'node:path';
 import { ClipError } from '../bytes/index.js';
-import { closeFd, type MountInfo, readMountInfo } from '../linux/index.js';
+import { closeFd, flags, type MountInfo, mountIdOf, readMountInfo } from '../linux/index.js';
+import { type OwnDirectory, openPlaceInParent } from '../paths/index.js';
 import type { ConnectRequest, PlaceRequest, UnmountMode } from '../wire/index.js';
 import {
-  CLIP_FS_TYPE,
   type ClientContext,
   type ConnectionState,
   loadState,
-  mountAt,
   mountSource,
+  ownClipMount,
   type PlaceState,
-  parseSource,
   saveState,
 } from '../wire/index.js';
+import { HeldMount } from './held-mount.js';
 import { logLine } from './log-line.js';
 import {
+  abortAnchor,
   bindPlace,
   connectFuse,
   isBusy,
@@ -23,15 +24,30 @@ import {
   makeAnchor,
   removeAnchor,
   rootless,
-  unmountPlace,
+  unmountHeld,
 } from './mounter.js';
 
+/** The directory of anchors, in the root. */
+export const ANCHORS = 'mnt';
+
+const DIRECTORY = flags.O_PATH | constants.O_DIRECTORY;
+
+/** A place's directory, and the directory that it lies in, open with O_PATH. */
+export interface PlaceDescriptors {
+  readonly fd: number;
+  readonly parent: number;
+}
+
 /** A connection as the keeper has it: what the list says, and what only a process can hold. */
-export interface Connection {
+export interface HeldConnection {
   state: ConnectionState;
   readonly fuseFd: number;
   /** Kept open: the file may be replaced or removed while it is mounted. */
   readonly archiveFd: number;
+  /** The mount that carries the connection. Without root, its only place. */
+  readonly anchor: HeldMount;
+  /** By the path of the place. */
+  readonly places: Map<string, HeldMount>;
   client: ClientContext;
   /** A server has been given this connection: the next one must ask the kernel to resend. */
   resumed: boolean;
@@ -44,11 +60,11 @@ function placeOf(request: PlaceRequest): PlaceState {
 
 /** The keeper's table of connections and their places: mounts, unmounts, and keeps the list on disk in step. */
 export class Connections {
-  readonly #root: string;
-  readonly #byId = new Map<number, Connection>();
+  readonly #root: OwnDirectory;
+  readonly #byId = new Map<number, HeldConnection>();
   #nextId = 1;
 
-  constructor(root: string) {
+  constructor(root: OwnDirectory) {
     this.#root = root;
   }
 
@@ -60,7 +76,7 @@ export class Connections {
     return this.#byId.size;
   }
 
-  get(id: number): Connection {
+  get(id: number): HeldConnection {
     const connection = this.#byId.get(id);
     if (connection === undefined) throw new ClipError('NOT_FOUND', `no connection ${id}`);
     return connection;
@@ -70,24 +86,35 @@ export class Connections {
     saveState(this.#root, this.states);
   }
 
-  async connect(request: Omit<ConnectRequest, 'fdToken'>, archiveFd: number): Promise<Connection> {
+  /** An anchor, reached through the root's descriptor. */
+  #anchorOf(id: number): string {
+    return this.#root.at(`${ANCHORS}/${id}`);
+  }
+
+  async connect(request: Omit<ConnectRequest, 'fdToken'>, archiveFd: number): Promise<HeldConnection> {
     const id = this.#nextId++;
-    const anchor = rootless ? request.place.path : join(this.#root, 'mnt', String(id));
-    let fuseFd: number;
+    let fuseFd = -1;
+    let anchor: HeldMount;
     try {
-      if (!rootless) makeAnchor(anchor);
-      fuseFd = await connectFuse(anchor, mountSource(this.#root, id));
+      if (!rootless) makeAnchor(this.#anchorOf(id));
+      const target = rootless ? request.place.path : this.#anchorOf(id);
+      fuseFd = await connectFuse(target, mountSource(this.#root.path, id));
+      anchor = rootless ? this.#findMount(id) : this.#mountOfAnchor(id);
     } catch (error) {
       closeFd(archiveFd);
-      if (!rootless) removeAnchor(anchor);
+      if (fuseFd >= 0) closeFd(fuseFd); // which ends the connection
+      if (!rootless) removeAnchor(this.#anchorOf(id));
       throw error;
     }
     const { identity, archivePath, options, client } = request;
     const places = rootless ? [placeOf(request.place)] : [];
-    const connection: Connection = {
-      state: { id, identity, archivePath, anchor, places, options, detached: false },
+    const path = rootless ? request.place.path : `${this.#root.path}/${ANCHORS}/${id}`;
+    const connection: HeldConnection = {
+      state: { id, identity, archivePath, anchor: path, places, options, detached: false },
       fuseFd,
       archiveFd,
+      anchor,
+      places: new Map(rootless ? [[path, anchor]] : []),
       client,
       resumed: false,
     };
@@ -96,10 +123,41 @@ export class Connections {
     return connection;
   }
 
-  bind(id: number, request: PlaceRequest, client?: ClientContext): PlaceState {
+  #mountOfAnchor(id: number): HeldMount {
+    // Of the new mount nothing but its root is asked, which the kernel knows: no server answers yet.
+    const fd = openSync(this.#anchorOf(id), DIRECTORY);
+    try {
+      return HeldMount.in(openSync(this.#root.at(ANCHORS), DIRECTORY), String(id), mountIdOf(fd));
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  /** What fusermount3 has mounted for a connection, wherever its path led. */
+  #findMount(id: number): HeldMount {
+    const source = mountSource(this.#root.path, id);
+    const mount = readMountInfo().findLast((one) => one.source === source && ownClipMount(one) !== null);
+    if (mount === undefined) throw new ClipError('SYSTEM', `fusermount3 has mounted nothing for ${source}`);
+    return HeldMount.listed(mount);
+  }
+
+  /** @param at the place's directory and the one that it lies in, open: both are taken over */
+  bind(id: number, request: PlaceRequest, at: PlaceDescriptors, client?: ClientContext): PlaceState {
     const connection = this.get(id);
-    const place = placeOf(request);
-    bindPlace(connection.state.anchor, place.path, place);
+    let held: HeldMount;
+    try {
+      const mount = bindPlace(this.#anchorOf(id), at.fd, request.path, request);
+      held = HeldMount.in(at.parent, basename(request.path), mount);
+    } catch (error) {
+      closeSync(at.parent);
+      throw error;
+    } finally {
+      closeSync(at.fd);
+    }
+    // Its directory may have been moved between being opened and being mounted on.
+    const path = held.find(readMountInfo())?.mountPoint ?? request.path;
+    const place = placeOf({ ...request, path });
+    connection.places.set(path, held);
     connection.state = { ...connection.state, places: [...connection.state.places, place] };
     if (client !== undefined) connection.client = client;
     this.#save();
@@ -117,41 +175,38 @@ export class Connections {
     return place;
   }
 
-  #markRestored(connection: Connection): void {
+  #markRestored(connection: HeldConnection): void {
     const places = connection.state.places.map((place): PlaceState => ({ ...place, restored: true }));
     connection.state = { ...connection.state, places };
   }
 
-  /** @throws BUSY, NOT_FOUND */
+  /** @throws BUSY, NOT_FOUND, CONFLICT */
   async unbind(path: string, mode: UnmountMode): Promise<{ id: number; closed: boolean }> {
-    const connection = [...this.#byId.values()].find((c) => c.state.places.some((place) => place.path === path));
+    const connection = [...this.#byId.values()].find((c) => c.places.has(path));
     if (connection === undefined) throw new ClipError('NOT_FOUND', `${path} is not mounted by this clipd`);
-    const last = connection.state.places.length === 1;
-    // umount(2) takes what is on top, whoever's it is.
-    const above = this.#coveredBy(readMountInfo(), path, connection.state.id);
-    if (above !== undefined) {
-      throw new ClipError('CONFLICT', `${path} is covered by another mount (${above.type}, ${above.source})`, {
-        hint: `umount ${path} removes that one; then try again`,
-      });
-    }
+    const { id } = connection.state;
     try {
       // Cutting its users off is for the last place only: the connection is shared.
-      if (mode === 'force' && last && !rootless) await unmountPlace(connection.state.anchor, 'force');
-      await unmountPlace(path, mode === 'normal' ? 'normal' : 'lazy');
+      if (mode === 'force' && connection.places.size === 1) abortAnchor(this.#anchorOf(id));
+      await unmountHeld(connection.places.get(path)!, mode === 'normal' ? 'normal' : 'lazy');
     } catch (error) {
       if (isBusy(error)) throw new ClipError('BUSY', `${path} is busy`, { cause: error });
       throw error;
     }
-    return { id: connection.state.id, closed: await this.#forgetPlace(connection, path) };
+    return { id, closed: await this.#forgetPlace(connection, path) };
   }
 
-  async #forgetPlace(connection: Connection, path: string): Promise<boolean> {
-    const { state } = connection;
-    const places = state.places.filter((place) => place.path !== path);
-    const closed = places.length === 0;
-    connection.state = { ...state, places, detached: closed };
-    if (closed && !rootless) await this.#unmountQuietly(state.anchor);
-    if (closed) removeAnchorOf(state);
+  async #forgetPlace(connection: HeldConnection, path: string): Promise<boolean> {
+    const { state, anchor, places } = connection;
+    const held = places.get(path);
+    if (held !== anchor) held?.close();
+    places.delete(path);
+    const closed = places.size === 0;
+    connection.state = { ...state, places: state.places.filter((place) => place.path !== path), detached: closed };
+    if (closed && !rootless) {
+      await unmountQuietly(anchor);
+      removeAnchor(this.#anchorOf(state.id));
+    }
     this.#save();
     return closed;
   }
@@ -161,92 +216,67 @@ export class Connections {
     const connection = this.#byId.get(id);
     if (connection === undefined) return;
     this.#byId.delete(id);
-    const mounts = readMountInfo();
-    for (const { path } of connection.state.places) {
-      if (this.#isOurs(mountAt(mounts, path), id)) await this.#unmountQuietly(path);
-    }
-    if (this.#isOurs(mountAt(mounts, connection.state.anchor), id)) await this.#unmountQuietly(connection.state.anchor);
-    removeAnchorOf(connection.state);
-    closeFd(connection.fuseFd);
-    closeFd(connection.archiveFd);
+    await this.#takeDown(connection);
+    closeConnection(connection);
     this.#save();
   }
 
-  /** Another's mount on top of one of ours: to unmount the place would be to unmount that. */
-  #coveredBy(mounts: readonly MountInfo[], path: string, id: number): MountInfo | undefined {
-    const top = mountAt(mounts, path);
-    return top === undefined || this.#isOurs(top, id) ? undefined : top;
+  /** Places out of the tree, busy ones lazily. One that another's mount covers stays, dead, until that has gone. */
+  async #takeDown({ state, anchor, places }: HeldConnection): Promise<void> {
+    for (const held of places.values()) await unmountQuietly(held);
+    if (rootless) return;
+    await unmountQuietly(anchor);
+    removeAnchor(this.#anchorOf(state.id));
   }
 
-  #isOurs(mount: MountInfo | undefined, id: number): boolean {
-    return mount?.type === CLIP_FS_TYPE && mount.source === mountSource(this.#root, id);
-  }
-
-  /** Takes note of places that another program unmounted. @returns ids of connections that lost their last place */
+  /** Takes note of places that another program unmounted or moved. @returns ids of connections that lost their last place */
   async reconcile(): Promise<number[]> {
     if (this.#byId.size === 0) return [];
     const mounts = readMountInfo();
     const closed: number[] = [];
     for (const connection of this.#byId.values()) {
-      for (const place of connection.state.places) {
-        const here = mounts.some((m) => m.mountPoint === place.path && this.#isOurs(m, connection.state.id));
-        if (here) continue;
-        logLine('info', 'unmounted by another program', { place: place.path });
-        if (await this.#forgetPlace(connection, place.path)) closed.push(connection.state.id);
+      for (const [path, held] of [...connection.places]) {
+        const now = held.find(mounts)?.mountPoint;
+        if (now === path) continue;
+        if (now !== undefined) {
+          this.#move(connection, path, now);
+          continue;
+        }
+        logLine('info', 'unmounted by another program', { place: path });
+        if (await this.#forgetPlace(connection, path)) closed.push(connection.state.id);
       }
     }
     return closed;
   }
 
-  async #unmountQuietly(path: string): Promise<void> {
-    try {
-      await unmountPlace(path, 'normal');
-    } catch (error) {
-      if (isNotMounted(error)) return;
-      await unmountPlace(path, 'lazy').catch((error: unknown) => {
-        logLine('warn', 'cannot unmount', { path, error: String(error) });
-      });
-    }
+  /** A directory above a place was renamed. */
+  #move(connection: HeldConnection, path: string, now: string): void {
+    logLine('info', 'a place was moved', { place: path, to: now });
+    connection.places.set(now, connection.places.get(path)!);
+    connection.places.delete(path);
+    const places = connection.state.places.map((place) => (place.path === path ? { ...place, path: now } : place));
+    connection.state = { ...connection.state, places };
+    this.#save();
   }
 
-  /** All places out of the tree, busy ones lazily. One that another's mount covers stays, dead, until that has gone. */
   async unmountAll(): Promise<void> {
-    for (const { state } of this.#byId.values()) {
-      for (const { path } of state.places) {
-        const above = this.#coveredBy(readMountInfo(), path, state.id);
-        if (above === undefined) await this.#unmountQuietly(path);
-        else logLine('warn', 'covered by another mount: left', { place: path, by: above.source });
-      }
-      if (!rootless && !state.detached) await this.#unmountQuietly(state.anchor);
-      removeAnchorOf(state);
-    }
+    for (const connection of this.#byId.values()) await this.#takeDown(connection);
   }
 
   closeAll(): void {
-    for (const connection of this.#byId.values()) {
-      closeFd(connection.fuseFd);
-      closeFd(connection.archiveFd);
-    }
+    for (const connection of this.#byId.values()) closeConnection(connection);
     this.#byId.clear();
   }
 
   /**
-   * What an earlier clipd with this root left behind when everything was killed: its mounts are dead (ENOTCONN). They are
+   * An earlier clipd of this root that was killed has left dead mounts (ENOTCONN). They are
    * taken out of the tree and, where the archive is still there, mounted again at the same places. Users that hold files
    * of the dead mounts keep getting ENOTCONN; new opens work.
    */
   async repair(): Promise<void> {
     const old = loadState(this.#root);
     for (const mount of readMountInfo().reverse()) {
-      if (mount.type !== CLIP_FS_TYPE || parseSource(mount.source)?.root !== this.#root) continue;
-      if (mountAt(readMountInfo(), mount.mountPoint)?.source !== mount.source) {
-        logLine('warn', 'a dead mount is covered by another: left', { place: mount.mountPoint });
-        continue;
-      }
-      logLine('warn', 'removing a dead mount', { place: mount.mountPoint });
-      await unmountPlace(mount.mountPoint, 'lazy').catch((error: unknown) => {
-        logLine('warn', 'cannot unmount', { path: mount.mountPoint, error: String(error) });
-      });
+      if (ownClipMount(mount)?.root === this.#root.path) await removeDead(mount);
     }
     this.#removeEmptyAnchors();
     for (const state of old) {
@@ -266,7 +296,7 @@ export class Connections {
   #removeEmptyAnchors(): void {
     if (rootless) return;
     try {
-      for (const id of readdirSync(join(this.#root, 'mnt'))) removeAnchor(join(this.#root, 'mnt', id));
+      for (const id of readdirSync(this.#root.at(ANCHORS))) removeAnchor(this.#root.at(`${ANCHORS}/${id}`));
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     }
@@ -280,7 +310,7 @@ export class Connections {
     const failed: unknown[] = [];
     for (const place of rootless ? [] : state.places) {
       try {
-        this.bind(connection.state.id, place);
+        this.#rebind(connection.state.id, place);
       } catch (error) {
         failed.push(error);
         logLine('error', 'a place of the last run is not brought back', { place: place.path, error: String(error) });
@@ -293,8 +323,41 @@ export class Connections {
     this.#markRestored(connection);
     logLine('info', 'mounted again', { places: connection.state.places.map((place) => place.path) });
   }
+
+  #rebind(id: number, place: PlaceState): void {
+    const { path, ...at } = openPlaceInParent(place.path);
+    this.bind(id, { ...place, path }, at);
+  }
 }
 
-function removeAnchorOf(state: ConnectionState): void {
-  if (!rootless) removeAnchor(state.anchor);
+async function removeDead(mount: MountInfo): Promise<void> {
+  const place = mount.mountPoint;
+  try {
+    const held = HeldMount.listed(mount);
+    try {
+      await unmountHeld(held, 'lazy');
+      logLine('warn', 'removed a dead mount', { place });
+    } finally {
+      held.close();
+    }
+  } catch (error) {
+    logLine('warn', 'a dead mount is left', { place, error: error instanceof Error ? error.message : String(error) });
+  }
+}
+
+async function unmountQuietly(held: HeldMount): Promise<void> {
+  try {
+    await unmountHeld(held, 'normal');
+  } catch (error) {
+    if (isNotMounted(error)) return;
+    await unmountHeld(held, 'lazy').catch((error: unknown) => {
+      logLine('warn', 'cannot unmount', { error: error instanceof Error ? error.message : String(error) });
+    });
+  }
+}
+
+function closeConnection({ fuseFd, archiveFd, anchor, places }: HeldConnection): void {
+  for (const held of new Set([anchor, ...places.values()])) held.close();
+  closeFd(fuseFd);
+  closeFd(archiveFd);
 }

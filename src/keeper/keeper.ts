@@ -1,18 +1,18 @@
-import { closeSync, constants, fstatSync, mkdirSync, openSync, rmdirSync, rmSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { closeSync, constants, fstatSync, rmdirSync, rmSync, statSync } from 'node:fs';
 import { ClipError } from '../bytes/index.js';
 import { closeFd, listenUnix, tryLock } from '../linux/index.js';
+import { OwnDirectory } from '../paths/index.js';
 import {
   type DaemonSettings,
   fromWireError,
   type HelloResult,
-  journalDirectory,
+  JOURNAL_DIRECTORY,
   KEEPER_PROTOCOL,
   type KeeperMethods,
   SOCKET_NAME,
-  stateFilePath,
+  STATE_FILE,
 } from '../wire/index.js';
-import { type Connection, Connections } from './connections.js';
+import { ANCHORS, Connections, type HeldConnection } from './connections.js';
 import { logLine } from './log-line.js';
 import { rootless } from './mounter.js';
 import { type ServerProcess, Supervisor } from './supervisor.js';
@@ -32,6 +32,7 @@ const UPGRADE_MS = 20_000;
  */
 export class Keeper {
   readonly #settings: DaemonSettings;
+  readonly #root: OwnDirectory;
   readonly #lockFd: number;
   readonly #listenFd: number;
   readonly #connections: Connections;
@@ -50,11 +51,18 @@ export class Keeper {
   readonly #ended: Promise<void>;
   #end: () => void = () => {};
 
-  private constructor(settings: DaemonSettings, serverModule: string, lockFd: number, listenFd: number) {
+  private constructor(
+    settings: DaemonSettings,
+    root: OwnDirectory,
+    serverModule: string,
+    lockFd: number,
+    listenFd: number,
+  ) {
     this.#settings = settings;
+    this.#root = root;
     this.#lockFd = lockFd;
     this.#listenFd = listenFd;
-    this.#connections = new Connections(settings.root);
+    this.#connections = new Connections(root);
     this.#supervisor = new Supervisor({
       serverModule,
       settings: JSON.stringify(settings),
@@ -79,16 +87,17 @@ export class Keeper {
    * @throws BUSY when another clipd has this root
    */
   static async start(settings: DaemonSettings, serverModule: string): Promise<Keeper> {
-    mkdirSync(settings.root, { recursive: true, mode: 0o700 });
-    const lockFd = takeLock(join(settings.root, 'clipd.lock'));
+    const root = OwnDirectory.open(settings.root, { make: true });
+    const lockFd = takeLock(root);
     if (lockFd === null) {
+      root.close();
       throw new ClipError('BUSY', `a clipd runs with root ${settings.root} already`, {
         hint: 'clipctl daemon --stop ends it; another --root runs beside it',
       });
     }
-    const socket = join(settings.root, SOCKET_NAME);
+    const socket = root.at(SOCKET_NAME);
     rmSync(socket, { force: true });
-    const keeper = new Keeper(settings, serverModule, lockFd, listenUnix(socket));
+    const keeper = new Keeper({ ...settings, root: root.path }, root, serverModule, lockFd, listenUnix(socket));
     // The server starts while we repair; it is told the connections when both are ready.
     keeper.#supervisor.start();
     keeper.#repaired = keeper.#connections.repair();
@@ -160,12 +169,15 @@ export class Keeper {
       },
       connect: async (request) => {
         const [archiveFd] = server.fds.take(request.fdToken) as [number];
-        const connection: Connection = await table.connect(request, archiveFd);
+        const connection: HeldConnection = await table.connect(request, archiveFd);
         connection.resumed = true;
         this.#checkIdle();
         return { connection: connection.state, fdToken: server.fds.send([connection.fuseFd]) };
       },
-      bind: ({ id, place, client }) => table.bind(id, place, client),
+      bind: ({ id, place, fdToken, client }) => {
+        const [fd, parent] = server.fds.take(fdToken) as [number, number];
+        return table.bind(id, place, { fd, parent }, client);
+      },
       adopt: ({ id, place, client }) => table.adopt(id, place, client),
       unbind: async ({ path, mode }) => table.unbind(path, mode),
       drop: async ({ id, reason }) => {
@@ -226,42 +238,45 @@ export class Keeper {
   }
 
   async #stop(): Promise<void> {
-    const { root } = this.#settings;
+    const root = this.#root;
     this.#supervisor.halt();
     clearInterval(this.#reconcileTimer);
     if (this.#idleTimer !== null) clearTimeout(this.#idleTimer);
     // No new clients. The next clipd may start as soon as the lock is free.
-    rmSync(join(root, SOCKET_NAME), { force: true });
+    rmSync(root.at(SOCKET_NAME), { force: true });
     const server = this.#supervisor.current;
     await this.#connections.unmountAll();
     if (server !== null) await this.#endServer(server);
     this.#connections.closeAll();
     closeFd(this.#listenFd);
     // A list that was refused is somebody's: it stays.
-    if (this.#listIsOurs) rmSync(stateFilePath(root), { force: true });
-    rmSync(journalDirectory(root), { recursive: true, force: true });
+    if (this.#listIsOurs) rmSync(root.at(STATE_FILE), { force: true });
+    rmSync(root.at(JOURNAL_DIRECTORY), { recursive: true, force: true });
     try {
-      rmdirSync(join(root, 'mnt'));
+      rmdirSync(root.at(ANCHORS));
     } catch {
       // never made, or an anchor is still used by a detached mount
     }
-    rmSync(join(root, 'clipd.lock'), { force: true });
+    rmSync(root.at(LOCK_FILE), { force: true });
     closeSync(this.#lockFd);
-    if (this.#settings.private) rmSync(root, { recursive: true, force: true });
+    if (this.#settings.private) rmSync(root.path, { recursive: true, force: true });
+    root.close();
     this.#end();
   }
 }
 
+const LOCK_FILE = 'clipd.lock';
+
 /** The lock file's descriptor, locked; null when another process has it. */
-function takeLock(path: string): number | null {
+function takeLock(root: OwnDirectory): number | null {
   for (;;) {
-    const fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
+    const fd = root.open(LOCK_FILE, constants.O_RDWR | constants.O_CREAT);
     if (!tryLock(fd)) {
       closeSync(fd);
       return null;
     }
     // The owner before us removes the file as it leaves: what we have locked may no longer be what others will find.
-    if (statSync(path, { throwIfNoEntry: false })?.ino === fstatSync(fd).ino) return fd;
+    if (statSync(root.at(LOCK_FILE), { throwIfNoEntry: false })?.ino === fstatSync(fd).ino) return fd;
     closeSync(fd);
   }
 }

@@ -3,8 +3,9 @@ import { once } from 'node:events';
 import { mkdirSync, rmdirSync } from 'node:fs';
 import { ClipError } from '../bytes/index.js';
 import {
-  bindMount,
+  bindMountAt,
   closeFd,
+  flags,
   mountFuse,
   openFuseDevice,
   receiveDescriptors,
@@ -12,6 +13,7 @@ import {
   socketPair,
   unmount,
 } from '../linux/index.js';
+import type { HeldMount } from './held-mount.js';
 
 /** Mounting as this user can: mount(2) for root, fusermount3 for others. All paths are absolute and resolved. */
 export const rootless: boolean = process.getuid?.() !== 0;
@@ -130,20 +132,35 @@ function escapeOption(text: string): string {
   return text.replace(/[\\,]/g, '\\$&');
 }
 
-export function bindPlace(anchor: string, path: string, flags: { suid: boolean; dev: boolean }): void {
+/**
+ * Shows what is mounted at the anchor at a place, too.
+ * @param place the place's directory, open
+ * @param path for errors
+ * @returns the mount's id
+ */
+export function bindPlace(
+  anchor: string,
+  place: number,
+  path: string,
+  { suid, dev }: { readonly suid: boolean; readonly dev: boolean },
+): number {
+  // The anchor is ro,nosuid,nodev, and a bind mount begins with the flags of its source.
+  const wanted = flags.MS_RDONLY | (suid ? 0 : flags.MS_NOSUID) | (dev ? 0 : flags.MS_NODEV);
   try {
-    bindMount(anchor, path, flags);
+    return bindMountAt(anchor, place, path, suid || dev ? wanted : undefined);
   } catch (error) {
     throw placeError(path, error);
   }
 }
 
-/** @throws the system call's error (`code` EBUSY, EINVAL …), or with fusermount3 a ClipError BUSY with its words */
-export async function unmountPlace(path: string, how: 'normal' | 'lazy' | 'force'): Promise<void> {
+/** @throws ClipError CONFLICT (covered), BUSY with fusermount3's words; the system call's error (`code` EBUSY, EINVAL …) */
+export async function unmountHeld(held: HeldMount, how: 'normal' | 'lazy'): Promise<void> {
   if (!rootless) {
-    unmount(path, how === 'normal' ? undefined : how);
+    held.unmount(how);
     return;
   }
+  const { path, fd } = held.top();
+  closeFd(fd);
   // Without root there is no MNT_FORCE: lazy is the most there is.
   const child = spawn('fusermount3', ['-u', ...(how === 'normal' ? [] : ['-z']), '--', path], {
     stdio: ['ignore', 'ignore', 'pipe'],
@@ -155,6 +172,11 @@ export async function unmountPlace(path: string, how: 'normal' | 'lazy' | 'force
     const busy = /busy/i.test(outcome.message);
     throw new ClipError(busy ? 'BUSY' : 'SYSTEM', `fusermount3 -u ${path}: ${outcome.message}`);
   }
+}
+
+/** Aborts what is under way at an anchor, where nobody else can mount. */
+export function abortAnchor(path: string): void {
+  if (!rootless) unmount(path, 'force');
 }
 
 export function isBusy(error: unknown): boolean {

@@ -3,10 +3,10 @@ import { ClipError } from '../bytes/index.js';
 import { notifySystemd, replaceProcess } from '../linux/index.js';
 import {
   type DaemonSettings,
-  holdBackExtraCertificates,
   KEEPER_FLAGS,
   KEEPER_MAIN,
   type KeeperReport,
+  keeperEnvironment,
   SERVER_MAIN,
   SETTINGS_VARIABLE,
   toWireError,
@@ -43,8 +43,10 @@ async function runDaemon(settings: DaemonSettings, report: (report: KeeperReport
 
 /** Turns this process into a keeper that reports to people: `clipctl daemon`. Returns only by throwing. */
 export function becomeKeeper(settings: DaemonSettings): never {
-  process.env[SETTINGS_VARIABLE] = JSON.stringify(settings); // which the program inherits
-  holdBackExtraCertificates(process.env);
+  const env = keeperEnvironment(process.env);
+  for (const name of Object.keys(process.env)) if (env[name] === undefined) delete process.env[name];
+  // Which the program inherits.
+  Object.assign(process.env, env, { [SETTINGS_VARIABLE]: JSON.stringify(settings) });
   replaceProcess(process.execPath, [...KEEPER_FLAGS, KEEPER_MAIN, FOREGROUND]);
 }
 

@@ -20,12 +20,15 @@ export const MOUNT_ATTR_RDONLY = 1;
 export const MOUNT_ATTR_NOSUID = 2;
 export const MOUNT_ATTR_NODEV = 4;
 export const MOVE_MOUNT_F_EMPTY_PATH = 4;
+export const MOVE_MOUNT_T_EMPTY_PATH = 0x40;
+export const OPEN_TREE_CLONE = 1;
 export const AT_FDCWD = -100;
 export const AT_SYMLINK_NOFOLLOW = 0x100;
 
 // asm/unistd.h: calls newer than some C libraries; since 2019 the numbers are the same on every architecture
 // (and an old one that glibc before 2.30 does not offer)
 export const SYS_gettid = process.arch === 'x64' ? 186 : 178;
+export const SYS_open_tree = 428;
 export const SYS_move_mount = 429;
 export const SYS_fsopen = 430;
 export const SYS_fsconfig = 431;

@@ -2,7 +2,8 @@ import { closeSync, mkdtempSync, openSync, readSync, rmSync, symlinkSync } from 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { check, SystemCallError } from './errno.js';
-import * as flags from './flags.js';
+import * as abi from './flags.js';
+import { mountIdOf } from './mountinfo.js';
 import * as sys from './syscalls.js';
 
 export interface MountOptions {
@@ -26,22 +27,40 @@ export function mountFileSystem(options: MountOptions): void {
   check(sys.mount(options.source, options.target, options.type, options.flags, data), call);
 }
 
-/** Makes `source` also appear at `target`, read-only, and without setuid and devices unless `flags` allow them. */
-export function bindMount(
-  source: string,
-  target: string,
-  options: { readOnly?: boolean; suid?: boolean; dev?: boolean } = {},
-): void {
-  check(sys.mount(source, target, null, flags.MS_BIND, null), `bind mount ${source} on ${target}`);
-  // A bind mount ignores every other flag; they are set by a remount of the new place.
-  const attributes =
-    ((options.readOnly ?? true) ? flags.MS_RDONLY : 0) |
-    (options.suid ? 0 : flags.MS_NOSUID) |
-    (options.dev ? 0 : flags.MS_NODEV);
-  const result = sys.mount('none', target, null, flags.MS_BIND | flags.MS_REMOUNT | attributes, null);
-  if (result < 0) {
-    sys.umount2(target, flags.MNT_DETACH | flags.UMOUNT_NOFOLLOW);
-    throw new SystemCallError(`bind mount ${source} on ${target}`, -result);
+/**
+ * Makes what is mounted at `source` also appear at a directory that is open (O_PATH is enough), with the flags that it has there:
+ * open_tree(2) and move_mount(2). No path of the target is looked up, so nobody can lead the mount elsewhere.
+ * @param flags MS_NOSUID and the like, in place of the source's
+ * @returns the new mount's id
+ */
+export function bindMountAt(source: string, target: number, shown: string, flags?: number): number {
+  const call = `bind mount ${source} on ${shown}`;
+  const path = sys.cString(source);
+  const clone = check(
+    sys.syscall(
+      abi.SYS_open_tree,
+      abi.AT_FDCWD,
+      sys.addressOf(path),
+      abi.OPEN_TREE_CLONE | abi.O_CLOEXEC, // OPEN_TREE_CLOEXEC
+    ),
+    call,
+  );
+  try {
+    const id = mountIdOf(clone);
+    const empty = sys.cString('');
+    const both = abi.MOVE_MOUNT_F_EMPTY_PATH | abi.MOVE_MOUNT_T_EMPTY_PATH;
+    check(sys.syscall(abi.SYS_move_mount, clone, sys.addressOf(empty), target, sys.addressOf(empty), both), call);
+    if (flags !== undefined) {
+      const here = `/proc/self/fd/${clone}`;
+      const result = sys.mount('none', here, null, abi.MS_BIND | abi.MS_REMOUNT | flags, null);
+      if (result < 0) {
+        sys.umount2(here, abi.MNT_DETACH);
+        throw new SystemCallError(call, -result);
+      }
+    }
+    return id;
+  } finally {
+    sys.close(clone);
   }
 }
 
@@ -50,11 +69,16 @@ export function bindMount(
  * @param how 'lazy' takes it out of the tree at once and ends it with its last user; 'force' aborts its requests
  */
 export function unmount(target: string | Uint8Array, how?: 'lazy' | 'force'): void {
-  const how2 = how === 'lazy' ? flags.MNT_DETACH : how === 'force' ? flags.MNT_FORCE : 0;
+  const how2 = how === 'lazy' ? abi.MNT_DETACH : how === 'force' ? abi.MNT_FORCE : 0;
   check(
-    sys.umount2(target, how2 | flags.UMOUNT_NOFOLLOW),
+    sys.umount2(target, how2 | abi.UMOUNT_NOFOLLOW),
     `unmount ${typeof target === 'string' ? target : Buffer.from(target).toString()}`,
   );
+}
+
+/** Takes the mount whose root is open out of the tree at once, also when another mount covers it. It goes when its last user does. */
+export function detachMount(fd: number, shown: string): void {
+  check(sys.umount2(`/proc/self/fd/${fd}`, abi.MNT_DETACH), `unmount ${shown}`);
 }
 
 /** fsconfig(2) copies a string of at most 256 bytes with its NUL. */
@@ -74,7 +98,7 @@ export function mountErofs(
   readWhole(primary);
   const call = `mount erofs ${primary} on ${target}`;
   const type = sys.cString('erofs');
-  const context = check(sys.syscall(flags.SYS_fsopen, sys.addressOf(type), flags.FSOPEN_CLOEXEC), call);
+  const context = check(sys.syscall(abi.SYS_fsopen, sys.addressOf(type), abi.FSOPEN_CLOEXEC), call);
   let links: string | undefined;
   const shortened = (path: string): string => {
     if (Buffer.byteLength(path) <= MAX_FSCONFIG_VALUE) return path;
@@ -87,7 +111,7 @@ export function mountErofs(
     const keyBytes = key === null ? null : sys.cString(key);
     const valueBytes = value === null ? null : sys.cString(value);
     const result = sys.syscall(
-      flags.SYS_fsconfig,
+      abi.SYS_fsconfig,
       context,
       command,
       keyBytes === null ? 0 : sys.addressOf(keyBytes),
@@ -98,26 +122,24 @@ export function mountErofs(
   };
   let mounted = -1;
   try {
-    configure(flags.FSCONFIG_SET_STRING, 'source', shortened(primary));
-    for (const device of devices) configure(flags.FSCONFIG_SET_STRING, 'device', shortened(device));
-    configure(flags.FSCONFIG_SET_FLAG, 'ro', null);
-    configure(flags.FSCONFIG_CMD_CREATE, null, null);
+    configure(abi.FSCONFIG_SET_STRING, 'source', shortened(primary));
+    for (const device of devices) configure(abi.FSCONFIG_SET_STRING, 'device', shortened(device));
+    configure(abi.FSCONFIG_SET_FLAG, 'ro', null);
+    configure(abi.FSCONFIG_CMD_CREATE, null, null);
     const attributes =
-      flags.MOUNT_ATTR_RDONLY |
-      (options.suid ? 0 : flags.MOUNT_ATTR_NOSUID) |
-      (options.dev ? 0 : flags.MOUNT_ATTR_NODEV);
-    mounted = sys.syscall(flags.SYS_fsmount, context, flags.FSMOUNT_CLOEXEC, attributes);
+      abi.MOUNT_ATTR_RDONLY | (options.suid ? 0 : abi.MOUNT_ATTR_NOSUID) | (options.dev ? 0 : abi.MOUNT_ATTR_NODEV);
+    mounted = sys.syscall(abi.SYS_fsmount, context, abi.FSMOUNT_CLOEXEC, attributes);
     if (mounted < 0) throw new SystemCallError(call, -mounted, readLog(context));
     const empty = sys.cString('');
     const place = sys.cString(target);
     check(
       sys.syscall(
-        flags.SYS_move_mount,
+        abi.SYS_move_mount,
         mounted,
         sys.addressOf(empty),
-        flags.AT_FDCWD,
+        abi.AT_FDCWD,
         sys.addressOf(place),
-        flags.MOVE_MOUNT_F_EMPTY_PATH,
+        abi.MOVE_MOUNT_F_EMPTY_PATH,
       ),
       call,
     );

@@ -12,6 +12,8 @@ export interface MountInfo {
   options: string[];
   type: string;
   source: string;
+  /** Of the file system, which all its mounts share: "user_id=0" of a FUSE connection says who mounted it. */
+  superOptions: string[];
 }
 
 const decodeField = (field: string): string =>
@@ -38,6 +40,7 @@ export function parseMountInfo(text: string): MountInfo[] {
       options: head[5]!.split(','),
       type: tail[0] ?? '',
       source: decodeField(tail[1] ?? ''),
+      superOptions: (tail[2] ?? '').split(','),
     });
   }
   return mounts;
@@ -46,6 +49,12 @@ export function parseMountInfo(text: string): MountInfo[] {
 /** The mounts that this process (or another) sees, in order: of several at one place the last one is on top. */
 export function readMountInfo(pid: number | 'self' = 'self'): MountInfo[] {
   return parseMountInfo(readFileSync(`/proc/${pid}/mountinfo`, 'latin1'));
+}
+
+/** The id, as in mountinfo, of the mount that an open file or directory (O_PATH, too) lies on. */
+export function mountIdOf(fd: number): number {
+  const text = readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1');
+  return Number(/^mnt_id:\s*(\d+)$/m.exec(text)?.[1] ?? Number.NaN);
 }
 
 /** Identifies a process's mount namespace: "mnt:[4026531841]". */

@@ -15,9 +15,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
-  bindMount,
+  bindMountAt,
   closeBackingFile,
   createEventFd,
+  detachMount,
   Epoll,
   Errno,
   flags,
@@ -27,6 +28,7 @@ import {
   listXattr,
   mountErofs,
   mountFuse,
+  mountIdOf,
   openBackingFile,
   openFuseDevice,
   parseMountInfo,
@@ -248,15 +250,19 @@ describe('mounts', () => {
       options: ['rw', 'noatime'],
       type: 'fuse.clip',
       source: 'clip:x',
+      superOptions: ['rw', 'errors=continue'],
     });
   });
 
-  it.skipIf(!root)('bind-mounts read-only, without setuid and devices, and unmounts', () => {
+  it.skipIf(!root)('bind-mounts at a descriptor read-only, without setuid and devices, and unmounts', () => {
     const source = mkdtempSync(join(dir, 'source-'));
     const target = mkdtempSync(join(dir, 'target-'));
     writeFileSync(join(source, 'f'), 'x');
-    bindMount(source, target);
-    const info = readMountInfo().find((mount) => mount.mountPoint === target)!;
+    const directory = openSync(target, flags.O_PATH);
+    const id = bindMountAt(source, directory, target, flags.MS_RDONLY | flags.MS_NOSUID | flags.MS_NODEV);
+    closeSync(directory);
+    const info = readMountInfo().find((mount) => mount.id === id)!;
+    expect(info.mountPoint).toBe(target);
     expect(info.options).toEqual(expect.arrayContaining(['ro', 'nosuid', 'nodev']));
     expect(() => writeFileSync(join(target, 'g'), '')).toThrow(/EROFS/);
     const held = openSync(join(target, 'f'), 'r');
@@ -265,6 +271,25 @@ describe('mounts', () => {
     closeSync(held);
     expect(readMountInfo().some((mount) => mount.mountPoint === target)).toBe(false);
     expect(() => unmount(target)).toThrow(/EINVAL/);
+  });
+
+  it.skipIf(!root)('detaches the mount that a descriptor is on, not the one that covers it', () => {
+    const target = mkdtempSync(join(dir, 'covered-'));
+    const at = (): number => openSync(target, flags.O_PATH);
+    const mount = (source: string): number => {
+      const directory = at();
+      const id = bindMountAt(mkdtempSync(join(dir, source)), directory, target);
+      closeSync(directory);
+      return id;
+    };
+    const below = mount('below-');
+    const fd = at();
+    expect(mountIdOf(fd)).toBe(below);
+    const above = mount('above-');
+    detachMount(fd, target);
+    closeSync(fd);
+    const left = readMountInfo().map((entry) => entry.id);
+    expect([left.includes(below), left.includes(above)]).toEqual([false, false]); // what lies on it goes with it
   });
 
   it.skipIf(!root)('refuses a backing file to a connection that did not ask for passthrough', () => {

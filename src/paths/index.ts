@@ -4,5 +4,5 @@
  * does not load koffi. Runs in every process.
  */
 
-export { descriptorPath, type OpenPlace, openPlace } from './open-place.js';
+export { descriptorPath, type OpenPlace, type OpenPlaceInParent, openPlace, openPlaceInParent } from './open-place.js';
 export { OwnDirectory, type OwnDirectoryOptions } from './own-directory.js';

@@ -26,6 +26,11 @@ export interface OpenPlace {
   readonly path: string;
 }
 
+/** The same, and the directory that it was found in. */
+export interface OpenPlaceInParent extends OpenPlace {
+  readonly parent: number;
+}
+
 /**
  * A path that leads to an open descriptor, or below it: how openat(2) is said with Node's functions. The kernel jumps to the open file
  * itself; names above it are not looked up again.
@@ -34,9 +39,25 @@ export function descriptorPath(fd: number, name?: string): string {
   return name === undefined ? `/proc/self/fd/${fd}` : `/proc/self/fd/${fd}/${name}`;
 }
 
-/** Opens a directory relative to another, following no link. Asks no file system that is mounted there. */
-function openComponent(directory: number, name: string): number {
-  return openSync(descriptorPath(directory, name), O_PATH | constants.O_NOFOLLOW | constants.O_DIRECTORY);
+/**
+ * Opens a directory relative to another, following no link. Asks no file system that is mounted there.
+ * @param make make it, for this user alone, when it is not there
+ */
+export function openComponent(directory: number, name: string, make: boolean): number {
+  const path = descriptorPath(directory, name);
+  const open = (): number => openSync(path, O_PATH | constants.O_NOFOLLOW | constants.O_DIRECTORY);
+  try {
+    return open();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || !make) throw error;
+  }
+  try {
+    mkdirSync(path, { mode: 0o700 });
+  } catch (error) {
+    // Another process was quicker.
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+  }
+  return open();
 }
 
 /**
@@ -75,7 +96,18 @@ function isTrustedLink(parent: Stats, link: Stats): boolean {
  * @param options.make make missing directories, for this user alone
  * @throws ClipError PERMISSION for another user's link; NOT_FOUND for one that leads in a circle; Node's error (ENOENT, ENOTDIR, EACCES …)
  */
-export function openPlace(given: string, options: { readonly make?: boolean } = {}): OpenPlace {
+export function openPlace(path: string, options: { readonly make?: boolean } = {}): OpenPlace {
+  const { parent, ...place } = walk(path, options.make ?? false);
+  closeSync(parent);
+  return place;
+}
+
+/** As openPlace; both descriptors are the caller's. The parent of "/" is "/". */
+export function openPlaceInParent(path: string): OpenPlaceInParent {
+  return walk(path, false);
+}
+
+function walk(given: string, make: boolean): OpenPlaceInParent {
   if (!given.startsWith('/') || given.includes('\0')) throw new RangeError(`not an absolute path: ${given}`);
   const waiting = given.split('/').reverse();
   /** Descriptors and names from "/" down: ".." in a link goes back by one. */
@@ -93,7 +125,7 @@ export function openPlace(given: string, options: { readonly make?: boolean } = 
         if (open.length > 1) pop();
         continue;
       }
-      const fd = tryOpen(parent, name, options.make ?? false);
+      const fd = tryOpen(parent, name, make);
       if (fd !== null) {
         open.push({ fd, name });
         continue;
@@ -119,7 +151,9 @@ export function openPlace(given: string, options: { readonly make?: boolean } = 
       waiting.push(...target.split('/').reverse());
     }
     const path = open.map((entry) => entry.name).join('/');
-    return { fd: open.pop()!.fd, path: path === '' ? '/' : path };
+    const { fd } = open.pop()!;
+    const parent = open.pop()?.fd ?? openSync('/', O_PATH | constants.O_DIRECTORY);
+    return { fd, parent, path: path === '' ? '/' : path };
   } finally {
     while (open.length > 0) pop();
   }
@@ -128,17 +162,10 @@ export function openPlace(given: string, options: { readonly make?: boolean } = 
 /** A descriptor; null when the name is not a directory (a link, a file). */
 function tryOpen(parent: number, name: string, make: boolean): number | null {
   try {
-    return openComponent(parent, name);
+    return openComponent(parent, name, make);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'ENOTDIR' || code === 'ELOOP') return null;
-    if (code !== 'ENOENT' || !make) throw error;
+    throw error;
   }
-  try {
-    mkdirSync(descriptorPath(parent, name), { mode: 0o700 });
-  } catch (error) {
-    // Another process was quicker.
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-  }
-  return openComponent(parent, name);
 }

@@ -2,7 +2,9 @@ import {
   closeSync,
   constants,
   fstatSync,
+  fsyncSync,
   ftruncateSync,
+  lstatSync,
   openSync,
   readFileSync,
   renameSync,
@@ -11,7 +13,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { ClipError } from '../bytes/index.js';
-import { descriptorPath, openPlace } from './open-place.js';
+import { descriptorPath, openComponent, openPlace } from './open-place.js';
 
 const GROUP_OR_OTHERS_WRITE = 0o022;
 
@@ -72,6 +74,30 @@ export class OwnDirectory {
   }
 
   /**
+   * A directory in it, made if need be.
+   * @throws ClipError PERMISSION when it is a link, or not this user's alone; Node's error
+   */
+  directory(name: string): OwnDirectory {
+    const path = `${this.path}/${name}`;
+    let fd: number;
+    try {
+      fd = openComponent(this.fd, name, true);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === 'ENOTDIR' || code === 'ELOOP') throw this.#notOurs(name, 'directory');
+      throw error;
+    }
+    const directory = new OwnDirectory(path, fd, this.users);
+    try {
+      directory.#check(fstatSync(fd), path);
+      return directory;
+    } catch (error) {
+      directory.close();
+      throw error;
+    }
+  }
+
+  /**
    * Opens a file in it. O_NOFOLLOW is always set, and O_TRUNC takes effect after the checks.
    * @throws ClipError PERMISSION for a link or another user's file; Node's error (ENOENT, ENOSPC …)
    */
@@ -96,8 +122,8 @@ export class OwnDirectory {
     }
   }
 
-  #notOurs(name: string): ClipError {
-    return new ClipError('PERMISSION', `${this.path}/${name} is not a plain file of this user`, {
+  #notOurs(name: string, what = 'plain file'): ClipError {
+    return new ClipError('PERMISSION', `${this.path}/${name} is not a ${what} of this user`, {
       hint: `remove it: another user may have made it while ${this.path} was open to others`,
     });
   }
@@ -118,12 +144,32 @@ export class OwnDirectory {
     }
   }
 
-  /** Writes a file by rename, so that a crash leaves the old content or the new. @throws Node's error */
+  /** Writes a file by rename, so that a crash or a loss of power leaves the old content or the new. @throws Node's error */
   replace(name: string, content: string): void {
     const temporary = this.at(`${name}.new`);
     rmSync(temporary, { force: true }); // of a process that was killed
-    writeFileSync(temporary, content, { mode: 0o600, flag: 'wx' });
+    const fd = openSync(temporary, 'wx', 0o600);
+    try {
+      writeFileSync(fd, content);
+      fsyncSync(fd); // a name without its content is what a loss of power may leave otherwise
+    } finally {
+      closeSync(fd);
+    }
     renameSync(temporary, this.at(name));
+  }
+
+  /**
+   * The path by which to connect to a socket in it, which nobody else can have bound.
+   * @throws ClipError PERMISSION; Node's error (ENOENT, EACCES)
+   */
+  socket(name: string): string {
+    const stat = lstatSync(this.at(name));
+    if (!stat.isSocket() || !this.users.has(stat.uid)) {
+      throw new ClipError('PERMISSION', `${this.path}/${name} is not a socket of this user or root`, {
+        hint: `look who has made it: ls -l ${this.path}`,
+      });
+    }
+    return this.at(name);
   }
 
   close(): void {
@@ -146,7 +192,7 @@ function reach(path: string, make: boolean): { readonly fd: number; readonly pat
     }
     if (code === 'ENOENT') throw new ClipError('NOT_FOUND', `directory ${path} does not exist`, { cause });
     if (code === 'ENOTDIR') {
-      throw new ClipError('PERMISSION', `${path} is not a directory`, { cause, hint: 'name a directory of your own' });
+      throw new ClipError('NOT_FOUND', `${path} is not a directory`, { cause, hint: 'name a directory of your own' });
     }
     throw cause;
   }

@@ -160,7 +160,7 @@ describe('OwnDirectory', () => {
     }
     expect(refusal(() => OwnDirectory.open(join(dir, 'none')))).toMatch(/^NOT_FOUND/);
     writeFileSync(join(dir, 'file'), '');
-    expect(refusal(() => OwnDirectory.open(join(dir, 'file')))).toMatch(/^PERMISSION: .* is not a directory/);
+    expect(refusal(() => OwnDirectory.open(join(dir, 'file')))).toMatch(/^NOT_FOUND: .* is not a directory/);
   });
 
   it.skipIf(!root)('opens no link, no second name and no file of another user, and truncates none of them', () => {

@@ -4,6 +4,7 @@ import { type ArchiveFile, LayerIndexes, openImage, type StorageAccess, unindexe
 import type { FusePool } from '../fuse/index.js';
 import { InflatePool, LayerSet, profilesDirectory, verifySpans } from '../lazy/index.js';
 import { type Logger, Metrics } from '../metrics/index.js';
+import { OwnDirectory } from '../paths/index.js';
 import type { ClientContext, ConnectionState, DaemonSettings, ImageOptions } from '../wire/index.js';
 import { type JournaledRead, kernelResends, ReadJournal } from '../wire/index.js';
 import { lazyLogger } from './deferred-logger.js';
@@ -53,7 +54,7 @@ export class Engine {
   readonly #layers: LayerSet;
   readonly #log: Logger;
   readonly #profiles: string;
-  readonly #root: string;
+  readonly #root: OwnDirectory;
   readonly #cacheDir: string;
   /** Layers that are being indexed, so that mounts of the same image wait for one pass. */
   readonly #indexing = new Map<string, Promise<void>>();
@@ -71,7 +72,7 @@ export class Engine {
     this.#log = options.log;
     this.#profiles = profilesDirectory(options.settings.cacheDir);
     const { cacheDir, contentCache, resend, root } = options.settings;
-    this.#root = root;
+    this.#root = OwnDirectory.open(root);
     this.#cacheDir = cacheDir;
     this.directories = [root, cacheDir];
     this.#journals = (resend ?? kernelResends()) ? null : new Map();

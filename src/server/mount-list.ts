@@ -3,10 +3,12 @@ import { isDeepStrictEqual } from 'node:util';
 import type { Archive } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import { ArchiveFile, fileKey, type StorageAccess } from '../check/index.js';
-import { mountNamespace, readMountInfo } from '../linux/index.js';
+import { mountIdOf, mountNamespace, readMountInfo } from '../linux/index.js';
 import type { Logger } from '../metrics/index.js';
+import { type OpenPlaceInParent, openPlaceInParent } from '../paths/index.js';
 import type { FdSocket, HelloResult, KeeperMethods, Rpc, UnmountMode } from '../wire/index.js';
 import {
+  CLIP_FS_TYPE,
   type ClientContext,
   type ConnectionState,
   DEFAULT_IMAGE_OPTIONS,
@@ -114,18 +116,30 @@ export class MountServer {
     return this.#serialized(() => this.#mount(args));
   }
 
-  async #mount(args: MountArguments): Promise<MountedPlace> {
-    if (args.mountNamespace !== mountNamespace()) {
+  async #mount(asked: MountArguments): Promise<MountedPlace> {
+    if (asked.mountNamespace !== mountNamespace()) {
       const pid = this.hello.keeperPid;
       throw new ClipError('CONFLICT', `clipd (pid ${pid}) is in another mount namespace: you would not see the mount`, {
         hint: `nsenter --mount=/proc/${pid}/ns/mnt clipctl mount …, or start a clipd of your own with another --root`,
       });
     }
-    if (this.hello.rootless && (args.suid || args.dev)) {
+    if (this.hello.rootless && (asked.suid || asked.dev)) {
       throw new ClipError('PERMISSION', 'only root can mount with --suid or --dev', {
         hint: 'run as root, or leave these options out',
       });
     }
+    // From here on the directory is known by its descriptor: what becomes of its path leads the mount nowhere else.
+    const place = openMountPoint(asked.mountPoint);
+    try {
+      return await this.#mountAt({ ...asked, mountPoint: place.path }, [place.fd, place.parent]);
+    } finally {
+      closeSync(place.fd);
+      closeSync(place.parent);
+    }
+  }
+
+  /** @param directories the mount point and the one that it lies in, open; the caller closes them */
+  async #mountAt(args: MountArguments, directories: readonly number[]): Promise<MountedPlace> {
     const connections = await this.#keeper.call('list', null);
     for (const connection of connections) {
       for (const place of connection.places) {
@@ -136,7 +150,7 @@ export class MountServer {
         this.#refuseInside(place.path, args);
       }
     }
-    this.#refuseForeignMount(args.mountPoint);
+    this.#refuseInClipMount(args.mountPoint, directories[0]!);
     this.#refuseHiding(args.mountPoint);
     const fd = openArchiveFd(args.archivePath);
     // A file that is mounted already need not be read again to know what it is.
@@ -155,10 +169,14 @@ export class MountServer {
       file?.close();
       requireSameOptions(existing, args);
       const client = this.#preferAccess(existing.id, args);
-      const place = await this.#keeper.call('bind', { id: existing.id, place: placeRequest(args), client });
-      return this.#mounted(existing, place);
+      return this.#mounted(existing, await this.#bind(existing.id, args, directories, client));
     }
-    return this.#connect(args, file!);
+    return this.#connect(args, directories, file!);
+  }
+
+  #bind(id: number, args: MountArguments, directories: readonly number[], client?: ClientContext): Promise<PlaceState> {
+    const bind = { id, place: placeRequest(args), fdToken: this.#fds.send(directories) };
+    return this.#keeper.call('bind', client === undefined ? bind : { ...bind, client });
   }
 
   /** Whoever mounts is the last to know how the registry is reached. @returns what the keeper is to remember */
@@ -193,7 +211,7 @@ export class MountServer {
     );
   }
 
-  async #connect(args: MountArguments, file: ArchiveFile): Promise<MountedPlace> {
+  async #connect(args: MountArguments, directories: readonly number[], file: ArchiveFile): Promise<MountedPlace> {
     const identity = file.archive.identity;
     const options = { ...DEFAULT_IMAGE_OPTIONS, ...args.options };
     const client = RegistrySource.contextOf(args.access);
@@ -222,9 +240,7 @@ export class MountServer {
     const [fuseFd] = this.#fds.take(reply.fdToken) as [number];
     try {
       await this.engine.attach(connection, fuseFd, image, false);
-      const bound = this.hello.rootless
-        ? connection.places[0]!
-        : await this.#keeper.call('bind', { id: connection.id, place });
+      const bound = this.hello.rootless ? connection.places[0]! : await this.#bind(connection.id, args, directories);
       return this.#mounted(connection, bound);
     } catch (error) {
       await this.#keeper.call('drop', { id: connection.id, reason: null });
@@ -269,11 +285,13 @@ export class MountServer {
     }
   }
 
-  #refuseForeignMount(mountPoint: string): void {
-    const top = readMountInfo().findLast((mount) => mount.mountPoint === mountPoint);
-    if (top?.type !== 'fuse.clip') return;
-    throw new ClipError('BUSY', `${mountPoint} is a clip mount of another clipd, or a dead one (${top.source})`, {
-      hint: `clipctl umount --lazy ${mountPoint}`,
+  /** By the mount that the directory lies on, not by its path, which may have changed since. */
+  #refuseInClipMount(mountPoint: string, directory: number): void {
+    const id = mountIdOf(directory);
+    const mount = readMountInfo().find((one) => one.id === id);
+    if (mount?.type !== CLIP_FS_TYPE) return;
+    throw new ClipError('BUSY', `${mountPoint} is a clip mount already, or lies in one (${mount.source})`, {
+      hint: `clipctl umount --lazy ${mount.mountPoint}`,
     });
   }
 
@@ -351,6 +369,21 @@ function lastAccess(client: ClientContext): StorageAccess {
 
 function placeRequest(args: MountArguments): { path: string; suid: boolean; dev: boolean; requestId: string } {
   return { path: args.mountPoint, suid: args.suid, dev: args.dev, requestId: args.requestId };
+}
+
+/** @throws ClipError */
+function openMountPoint(path: string): OpenPlaceInParent {
+  try {
+    return openPlaceInParent(path);
+  } catch (cause) {
+    if (cause instanceof ClipError) throw cause;
+    const { code } = cause as NodeJS.ErrnoException;
+    if (code === 'ENOENT') {
+      throw new ClipError('NOT_FOUND', `mount point ${path} does not exist`, { cause, hint: `mkdir -p ${path}` });
+    }
+    const what = code === 'ENOTDIR' ? 'is not a directory' : `cannot be opened: ${code}`;
+    throw new ClipError('PERMISSION', `mount point ${path} ${what}`, { cause, hint: 'give a directory' });
+  }
 }
 
 function openArchiveFd(path: string): number {

@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
-import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import type { ImageMeta } from '../archive/index.js';
 import { PROFILE_FORMAT, type RecordedProfile, touchedRanges } from '../lazy/index.js';
 import type { Logger } from '../metrics/index.js';
+import { OwnDirectory } from '../paths/index.js';
 import { newTouchRecords, recording, stopRecording, type TouchRecord } from '../spans/index.js';
 
 /** A program has started by then. Its later reads depend on its work, which no profile can foresee. */
@@ -68,9 +68,12 @@ export class Recording {
   /** A cache directory that cannot be written costs the profile, not the mount. */
   #keep(profile: RecordedProfile): void {
     try {
-      mkdirSync(join(this.#path, '..'), { recursive: true, mode: 0o700 });
-      writeFileSync(`${this.#path}.new`, `${JSON.stringify(profile)}\n`, { mode: 0o600 });
-      renameSync(`${this.#path}.new`, this.#path);
+      const directory = OwnDirectory.open(dirname(this.#path), { make: true });
+      try {
+        directory.replace(basename(this.#path), `${JSON.stringify(profile)}\n`);
+      } finally {
+        directory.close();
+      }
     } catch (error) {
       this.#log.warn({ path: this.#path, error: String(error) }, 'the profile cannot be kept');
     }

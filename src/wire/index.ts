@@ -23,7 +23,7 @@ export {
   type UnmountReply,
   type UnmountRequest,
 } from './api.js';
-export { holdBackExtraCertificates, restoreExtraCertificates } from './extra-certificates.js';
+export { keeperEnvironment, restoreExtraCertificates } from './environment.js';
 export { FdSocket } from './fd-socket.js';
 export {
   type ConnectRequest,
@@ -59,13 +59,13 @@ export {
   listedPlaces,
   loadState,
   type PlaceState,
+  STATE_FILE,
   saveState,
-  stateFilePath,
 } from './mount-state.js';
-export { CLIP_FS_TYPE, isWithin, mountAt, mountOf, mountSource, parseSource } from './paths.js';
+export { CLIP_FS_TYPE, isWithin, mountAt, mountOf, mountSource, ownClipMount, parseSource } from './paths.js';
 export type { PrefetchState, PrefetchWish } from './prefetch.js';
 export { IDLE_EXIT_SECONDS, KEEPER_FLAGS, KEEPER_MAIN, type KeeperReport, SERVER_MAIN } from './programs.js';
-export { type JournaledRead, journalDirectory, kernelResends, ReadJournal } from './read-journal.js';
+export { JOURNAL_DIRECTORY, type JournaledRead, kernelResends, ReadJournal } from './read-journal.js';
 export { fromWireError, Rpc, toWireError, type WireError } from './rpc.js';
 export {
   cachePruneRequest,

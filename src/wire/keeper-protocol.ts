@@ -37,7 +37,7 @@ export const LISTEN_FD = 4;
 export const FDS_SOCKET_FD = 5;
 
 /** Bumped when keeper and server of different builds would misunderstand each other: an upgrade across it is refused. */
-export const KEEPER_PROTOCOL = 1;
+export const KEEPER_PROTOCOL = 2;
 
 export interface HelloResult {
   readonly connections: readonly ConnectionState[];
@@ -61,6 +61,7 @@ export interface ConnectRequest {
 }
 
 export interface PlaceRequest {
+  /** As it was opened. */
   readonly path: string;
   readonly suid: boolean;
   readonly dev: boolean;
@@ -83,8 +84,8 @@ export type KeeperMethods = {
   take(args: { id: number }): { client: ClientContext; resumed: boolean; fdToken: string };
   /** [archive] → [/dev/fuse]: opens and mounts a connection. */
   connect(args: ConnectRequest): Promise<{ connection: ConnectionState; fdToken: string }>;
-  /** `client` replaces what is kept of how the registry is reached. */
-  bind(args: { id: number; place: PlaceRequest; client?: ClientContext }): PlaceState;
+  /** [the place's directory, the one that it lies in; both O_PATH] → a bind mount there. `client` replaces what is kept of how the registry is reached. */
+  bind(args: { id: number; place: PlaceRequest; fdToken: string; client?: ClientContext }): PlaceState;
   /** Makes a restored place this request's own. */
   adopt(args: { id: number; place: PlaceRequest; client: ClientContext }): PlaceState;
   /** `closed`: it was the last place, the connection is unmounted too. Throws BUSY. */

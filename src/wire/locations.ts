@@ -1,7 +1,8 @@
-import { mkdirSync, readlinkSync, realpathSync, statfsSync, statSync } from 'node:fs';
+import { closeSync, readlinkSync, realpathSync, statfsSync, statSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { ClipError } from '../bytes/index.js';
+import { OwnDirectory, openPlace } from '../paths/index.js';
 
 const isRoot = (): boolean => process.getuid?.() === 0;
 
@@ -24,60 +25,43 @@ export function defaultCacheDir(env: NodeJS.ProcessEnv = process.env): string {
   return join(env.XDG_CACHE_HOME || join(env.HOME || homedir(), '.cache'), 'clip');
 }
 
-/** Makes a directory of clipd's own, for its user alone. @throws ClipError naming it */
+/** Makes a directory of this user's own, if need be. @throws ClipError when it is not this user's alone */
 export function makeDirectory(path: string): void {
-  try {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
-  } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException;
-    throw new ClipError(
-      code === 'EACCES' || code === 'EPERM' ? 'PERMISSION' : 'SYSTEM',
-      `cannot make ${path}: ${code}`,
-      {
-        cause,
-        hint: 'give directories that you may write to: --root DIR --cache-dir DIR',
-      },
-    );
-  }
+  OwnDirectory.open(path, { make: true }).close();
 }
 
-/** A directory that may not exist yet, as one absolute path whoever names it. */
+/** A directory that may not exist yet, as one absolute path whoever names it. @throws ClipError PERMISSION */
 export function resolveDirectory(path: string): string {
-  const absolute = resolve(path);
+  const directory = OwnDirectory.open(resolve(path), { make: true });
+  directory.close();
+  return directory.path;
+}
+
+/** Null where there is no directory, or none that can be reached. @throws ClipError for another user's link */
+function tryRealPath(path: string): string | null {
   try {
-    return realpathSync(absolute);
-  } catch {
-    makeDirectory(absolute);
-    return realpathSync(absolute);
+    const place = openPlace(path);
+    closeSync(place.fd);
+    return place.path;
+  } catch (error) {
+    if (error instanceof ClipError) throw error;
+    return null;
   }
 }
 
 /**
  * The real path of a place that may be mounted, without asking the file system mounted there: one that is dead or slow
- * must not keep us from unmounting it. readlink(2) of a directory fails in the kernel without a request.
+ * must not keep us from unmounting it.
+ * @throws ClipError when the path leads through a link that another user controls
  */
 export function resolvePlace(path: string): string {
   // An unset variable in a script, most likely, and not meant to be the current directory.
   if (path === '') throw new ClipError('USAGE', 'the path of a directory is empty', { hint: 'give a directory' });
-  let place = resolve(path);
-  // As many links as the kernel follows (path_resolution(7)).
-  for (let links = 0; links < 40; links++) {
-    let target: string;
-    try {
-      target = readlinkSync(place);
-    } catch {
-      if (place === '/') return place;
-      try {
-        return join(realpathSync(dirname(place)), basename(place));
-      } catch {
-        return place;
-      }
-    }
-    place = resolve(dirname(place), target);
-  }
-  throw new ClipError('NOT_FOUND', `${path} is a symbolic link in a loop of links`, {
-    hint: 'give a directory',
-  });
+  const place = resolve(path);
+  const real = tryRealPath(place);
+  if (real !== null) return real;
+  const parent = tryRealPath(dirname(place));
+  return parent === null ? place : join(parent, basename(place));
 }
 
 /**

@@ -2,20 +2,24 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { OwnDirectory } from '../paths/index.js';
 import {
   type ConnectionState,
   DEFAULT_IMAGE_OPTIONS,
   forgetPlace,
   loadState,
+  STATE_FILE,
   saveState,
-  stateFilePath,
 } from './mount-state.js';
 
-let root: string;
+let root: OwnDirectory;
 beforeEach(() => {
-  root = mkdtempSync(join(tmpdir(), 'clip-state-'));
+  root = OwnDirectory.open(mkdtempSync(join(tmpdir(), 'clip-state-')));
 });
-afterEach(() => rmSync(root, { recursive: true }));
+afterEach(() => {
+  rmSync(root.path, { recursive: true });
+  root.close();
+});
 
 const place = (path: string) => ({ path, suid: false, dev: false, requestId: path, mountedAt: 1 });
 const connection = (id: number, ...paths: string[]): ConnectionState => ({
@@ -32,7 +36,7 @@ test('what is saved is loaded; no file is an empty list; nothing else stays', ()
   expect(loadState(root)).toEqual([]);
   saveState(root, [connection(1, '/a', '/b'), connection(2)]);
   expect(loadState(root)).toEqual([connection(1, '/a', '/b'), connection(2)]);
-  expect(readdirSync(root)).toEqual(['mounts.json']);
+  expect(readdirSync(root.path)).toEqual(['mounts.json']);
 });
 
 test.each([
@@ -41,10 +45,10 @@ test.each([
   ['something else', 'null', /mount list of format undefined/],
   ['a damaged entry', '{"format":1,"connections":[{"id":1}]}', /damaged mount list/],
 ])('%s is refused and left alone', (_name, text, message) => {
-  writeFileSync(stateFilePath(root), text);
+  writeFileSync(join(root.path, STATE_FILE), text);
   expect(() => loadState(root)).toThrow(message);
   forgetPlace(root, '/a');
-  expect(readFileSync(stateFilePath(root), 'utf8')).toBe(text);
+  expect(readFileSync(join(root.path, STATE_FILE), 'utf8')).toBe(text);
 });
 
 test('forgetting a place drops its connection with the last one', () => {

@@ -1,7 +1,6 @@
-import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { ClipError } from '../bytes/index.js';
 import type { StorageOverride } from '../check/index.js';
+import { OwnDirectory } from '../paths/index.js';
 
 /** How an image's bytes are fetched: the same for every place where one clipd shows that image. */
 export interface ImageOptions {
@@ -64,16 +63,13 @@ interface StateFile {
   readonly connections: readonly ConnectionState[];
 }
 
-export function stateFilePath(root: string): string {
-  return join(root, 'mounts.json');
-}
+/** The list of mounts, in the root. */
+export const STATE_FILE = 'mounts.json';
 
 /** Written by rename, so that a crash leaves the old list or the new one. */
-export function saveState(root: string, connections: readonly ConnectionState[]): void {
-  const path = stateFilePath(root);
+export function saveState(root: OwnDirectory, connections: readonly ConnectionState[]): void {
   const file: StateFile = { format: 1, connections };
-  writeFileSync(`${path}.new`, `${JSON.stringify(file, null, 1)}\n`, { mode: 0o600 });
-  renameSync(`${path}.new`, path);
+  root.replace(STATE_FILE, `${JSON.stringify(file, null, 1)}\n`);
 }
 
 /**
@@ -81,9 +77,10 @@ export function saveState(root: string, connections: readonly ConnectionState[])
  * @throws ClipError if this version does not understand the file (docs/architecture.md, "Persisted state and what is only in
  * memory")
  */
-export function loadState(root: string): readonly ConnectionState[] {
-  const path = stateFilePath(root);
-  if (!existsSync(path)) return [];
+export function loadState(root: OwnDirectory): readonly ConnectionState[] {
+  const path = `${root.path}/${STATE_FILE}`;
+  const text = root.read(STATE_FILE);
+  if (text === null) return [];
   const refuse = (detail: string, cause?: unknown): never => {
     throw new ClipError('UNSUPPORTED', `${path}: ${detail}`, {
       cause,
@@ -92,7 +89,7 @@ export function loadState(root: string): readonly ConnectionState[] {
   };
   let file: Partial<StateFile>;
   try {
-    file = JSON.parse(readFileSync(path, 'utf8')) as Partial<StateFile>;
+    file = JSON.parse(text) as Partial<StateFile>;
   } catch (cause) {
     return refuse('not a mount list (JSON expected)', cause);
   }
@@ -103,15 +100,19 @@ export function loadState(root: string): readonly ConnectionState[] {
 
 /** Where the clipd that had this root before had mounted something; empty when its list cannot be read. */
 export function listedPlaces(root: string): string[] {
+  let directory: OwnDirectory | null = null;
   try {
-    return loadState(root).flatMap((connection) => connection.places.map((place) => place.path));
+    directory = OwnDirectory.open(root, { orRoots: true });
+    return loadState(directory).flatMap((connection) => connection.places.map((place) => place.path));
   } catch {
     return [];
+  } finally {
+    directory?.close();
   }
 }
 
 /** Takes a place off the list of a clipd that does not run. A list that cannot be read stays as it is. */
-export function forgetPlace(root: string, path: string): void {
+export function forgetPlace(root: OwnDirectory, path: string): void {
   let connections: readonly ConnectionState[];
   try {
     connections = loadState(root);

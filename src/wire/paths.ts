@@ -8,6 +8,15 @@ export function mountSource(root: string, id: number): string {
   return `clip:${root}#${id}`;
 }
 
+/**
+ * Whose clipd made a mount, if this user's did: the file system type and the source are what anybody says who mounts with
+ * fusermount3, but the kernel and that program say who it was.
+ */
+export function ownClipMount(mount: MountInfo | undefined): { readonly root: string; readonly id: number } | null {
+  if (mount?.type !== CLIP_FS_TYPE) return null;
+  return mount.superOptions.includes(`user_id=${process.geteuid?.() ?? 0}`) ? parseSource(mount.source) : null;
+}
+
 export function parseSource(source: string): { readonly root: string; readonly id: number } | null {
   const match = /^clip:(\/.*)#(\d+)$/s.exec(source);
   return match === null ? null : { root: match[1]!, id: Number(match[2]) };

@@ -2,13 +2,17 @@ import { existsSync, mkdtempSync, rmSync, truncateSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { journalDirectory, kernelResends, ReadJournal } from './read-journal.js';
+import { OwnDirectory } from '../paths/index.js';
+import { JOURNAL_DIRECTORY, kernelResends, ReadJournal } from './read-journal.js';
 
-let root: string;
+let root: OwnDirectory;
 beforeEach(() => {
-  root = mkdtempSync(join(tmpdir(), 'clip-journal-'));
+  root = OwnDirectory.open(mkdtempSync(join(tmpdir(), 'clip-journal-')));
 });
-afterEach(() => rmSync(root, { recursive: true }));
+afterEach(() => {
+  rmSync(root.path, { recursive: true });
+  root.close();
+});
 
 const read = (unique: number) => ({
   unique: BigInt(unique),
@@ -32,14 +36,14 @@ test('the next server finds what was begun and not ended, in a journal that is i
   second.journal.begin(read(12));
   expect(ReadJournal.open(root, 7).left).toEqual([read(10)]);
   second.journal.remove();
-  expect(existsSync(join(journalDirectory(root), '7'))).toBe(false);
+  expect(existsSync(join(root.path, JOURNAL_DIRECTORY, '7'))).toBe(false);
 });
 
 test('a torn record is nobody’s read', () => {
   const { journal } = ReadJournal.open(root, 1);
   journal.begin(read(2));
   journal.begin(read(4));
-  truncateSync(join(journalDirectory(root), '1'), 40);
+  truncateSync(join(root.path, JOURNAL_DIRECTORY, '1'), 40);
   expect(ReadJournal.open(root, 1).left).toEqual([read(2)]);
 });
 

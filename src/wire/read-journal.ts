@@ -1,6 +1,7 @@
 import { closeSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import { release } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
+import type { OwnDirectory } from '../paths/index.js';
 
 /** A read that was under way, as the kernel asked for it. */
 export interface JournaledRead {
@@ -21,9 +22,8 @@ export function kernelResends(kernel = release()): boolean {
   return major > 6 || (major === 6 && minor >= 9);
 }
 
-export function journalDirectory(root: string): string {
-  return join(root, 'reads');
-}
+/** In the root. */
+export const JOURNAL_DIRECTORY = 'reads';
 
 /**
  * The missed reads of one connection, written down for the next server on kernels that would not ask it again: it answers
@@ -44,9 +44,10 @@ export class ReadJournal {
   }
 
   /** @returns also what the server before has left; nothing of it is in the new journal yet */
-  static open(root: string, connection: number): { journal: ReadJournal; left: JournaledRead[] } {
-    const path = join(journalDirectory(root), String(connection));
-    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+  static open(root: OwnDirectory, connection: number): { journal: ReadJournal; left: JournaledRead[] } {
+    const directory = root.at(JOURNAL_DIRECTORY);
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    const path = join(directory, String(connection));
     const left = read(path);
     return { journal: new ReadJournal(path, openSync(path, 'w', 0o600)), left };
   }

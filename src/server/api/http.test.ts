@@ -1,10 +1,14 @@
-import { request } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
+import { type IncomingMessage, request } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { runHostile } from '../../../test/support/hostile.js';
 import { createApiServer, mountPointOf } from './http.js';
 
 let server: ReturnType<typeof createApiServer>;
-let port: number;
+let directory: string;
+let socketPath: string;
 const faults: unknown[] = [];
 beforeEach(async () => {
   faults.length = 0;
@@ -19,17 +23,28 @@ beforeEach(async () => {
     },
     (error) => faults.push(error),
   );
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  port = (server.address() as AddressInfo).port;
+  directory = mkdtempSync(join(tmpdir(), 'clip-api-'));
+  socketPath = join(directory, 'api.sock');
+  await new Promise<void>((resolve) => server.listen(socketPath, resolve));
 });
 afterEach(() => {
   server.closeAllConnections();
   server.close();
+  rmSync(directory, { recursive: true });
 });
 
-const ask = async (path: string, init: RequestInit = {}): Promise<[number, unknown]> => {
-  const response = await fetch(`http://127.0.0.1:${port}${path}`, init);
-  return [response.status, await response.json()];
+async function send(path: string, method: string): Promise<{ response: IncomingMessage; text: string }> {
+  const response = await new Promise<IncomingMessage>((resolve, reject) => {
+    request({ socketPath, path, method }, resolve).on('error', reject).end();
+  });
+  let text = '';
+  for await (const chunk of response.setEncoding('utf8') as AsyncIterable<string>) text += chunk;
+  return { response, text };
+}
+
+const ask = async (path: string, { method = 'GET' } = {}): Promise<[number | undefined, unknown]> => {
+  const { response, text } = await send(path, method);
+  return [response.statusCode, JSON.parse(text)];
 };
 
 test.each([
@@ -47,19 +62,19 @@ test('one parameter, with what a URL escapes', async () => {
 });
 
 test('a method that the path does not take is told which it takes; a path that nobody knows is not there', async () => {
-  const response = await fetch(`http://127.0.0.1:${port}/echo?a=1`, { method: 'DELETE' });
-  expect([response.status, response.headers.get('allow')]).toEqual([405, 'GET, POST']);
-  expect(await response.json()).toEqual({
+  const { response, text } = await send('/echo?a=1', 'DELETE');
+  expect([response.statusCode, response.headers.allow]).toEqual([405, 'GET, POST']);
+  expect(JSON.parse(text)).toEqual({
     error: expect.objectContaining({ code: 'USAGE', message: 'DELETE /echo: this path takes GET, POST' }),
   });
   expect(await ask('/wait', { method: 'PUT' })).toEqual([405, expect.anything()]);
   expect(await ask('/nothing')).toEqual([404, { error: expect.objectContaining({ code: 'NOT_FOUND' }) }]);
-  const head = await fetch(`http://127.0.0.1:${port}/echo`, { method: 'HEAD' });
-  expect([head.status, await head.text()]).toEqual([405, '']);
+  const head = await send('/echo', 'HEAD');
+  expect([head.response.statusCode, head.text]).toEqual([405, '']);
 });
 
 test('a client that hangs up in the middle of its request is no fault of ours; a bug is', async () => {
-  const client = request({ port, path: '/echo', method: 'POST', headers: { 'content-length': 10 } });
+  const client = request({ socketPath, path: '/echo', method: 'POST', headers: { 'content-length': 10 } });
   client.on('error', () => {});
   client.write('{"a"');
   const seen = new Promise((resolve) => server.once('request', resolve));
@@ -71,3 +86,20 @@ test('a client that hangs up in the middle of its request is no fault of ours; a
   await closed;
   expect(faults).toEqual([expect.any(TypeError)]);
 });
+
+test.runIf(process.getuid?.() === 0)(
+  'another user gets no answer, even from a socket that is open to everybody',
+  async () => {
+    chmodSync(directory, 0o755);
+    chmodSync(socketPath, 0o666);
+    const child = runHostile(
+      `require('http').get({ socketPath: process.argv[1], path: '/echo' }, (r) => console.log(r.statusCode))
+       .on('error', (e) => console.log(e.code));`,
+      [socketPath],
+    );
+    let text = '';
+    for await (const chunk of child.stdout!) text += String(chunk);
+    expect(text).toMatch(/^(ECONNRESET|EPIPE)\n$/);
+    expect(await ask('/echo')).toEqual([200, null]);
+  },
+);

@@ -1,5 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import { ClipError, type ErrorCode } from '../../bytes/index.js';
+import { peerCredentials } from '../../linux/index.js';
 import type { ErrorReply } from '../../wire/index.js';
 import { toWireError } from '../../wire/index.js';
 
@@ -78,9 +80,25 @@ function sendError(response: ServerResponse, error: unknown): void {
   else send(response, (error instanceof ClipError && STATUS[error.code]) || 500, reply);
 }
 
-/** JSON over HTTP; `routes` by "METHOD /path". */
+/**
+ * Whether a connection comes from this user or root. The socket's directory lets nobody else in already; this holds also when somebody has
+ * opened it to others, or has handed a connection on.
+ */
+function isAllowed(socket: Socket): boolean {
+  // Node tells nothing of a peer; its handle has the descriptor.
+  const fd = (socket as unknown as { _handle?: { fd?: number } })._handle?.fd;
+  if (fd === undefined || fd < 0) return false;
+  try {
+    const { uid } = peerCredentials(fd);
+    return uid === 0 || uid === process.geteuid?.();
+  } catch {
+    return false; // it has gone
+  }
+}
+
+/** JSON over HTTP on a unix socket; `routes` by "METHOD /path". */
 export function createApiServer(routes: Readonly<Record<string, Route>>, onFault: (error: unknown) => void): Server {
-  return createServer((request, response) => {
+  const server = createServer((request, response) => {
     const gone = new AbortController();
     response.on('close', () => gone.abort());
     void (async () => {
@@ -96,4 +114,8 @@ export function createApiServer(routes: Readonly<Record<string, Route>>, onFault
       }
     })();
   });
+  server.on('connection', (socket) => {
+    if (!isAllowed(socket)) socket.destroy();
+  });
+  return server;
 }
