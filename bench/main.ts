@@ -18,6 +18,7 @@ const SUITES: Readonly<Record<string, () => Promise<{ run: Suite }>>> = {
   lazy: () => import('./lazy.js'),
   coldstart: () => import('./coldstart.js'),
   checkpoints: () => import('./checkpoints.js'),
+  run: () => import('./run.js'),
 };
 
 const { values, positionals } = parseArgs({

@@ -6,6 +6,17 @@ export { ClipError, type ErrorCode, FormatError } from './bytes/index.js';
 export type { ContentCache, ContentOptions } from './cache/index.js';
 export { type MountArchiveOptions, type MountedArchive, mountArchive, type PrefetchOptions } from './client/index.js';
 export {
+  type BundleOptions,
+  type ContainerOptions,
+  createBundle,
+  OverlayMounter,
+  type ProcessOptions,
+  type RunContainerOptions,
+  type RunResult,
+  runContainer,
+  StartError,
+} from './container/index.js';
+export {
   type CreateFromOCIImageOptions,
   createFromOCIImage,
   type IndexResult,

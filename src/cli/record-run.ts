@@ -6,7 +6,7 @@ import type { Archive } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import { ArchiveFile } from '../check/index.js';
 import { ClipdClient, mountArchive } from '../client/index.js';
-import { DEFAULT_PATH, findProgram, findRuntime, runContainer } from '../container/index.js';
+import { DEFAULT_PATH, findProgram, findRuntime, runInContainer } from '../container/index.js';
 import { createFromOCIImage } from '../index/index.js';
 import type { RecordedProfile } from '../lazy/index.js';
 
@@ -46,7 +46,7 @@ export async function recordRun(options: RecordRunOptions): Promise<Recorded> {
     const file = ArchiveFile.open(archivePath);
     const { archive } = file;
     file.close();
-    const run = options.unsafeChroot === true ? runInChroot : runInContainer;
+    const run = options.unsafeChroot === true ? recordInChroot : recordInContainer;
     return { archive, profile: await run(directory, archive, archivePath, options) };
   } finally {
     await rm(directory, { recursive: true, force: true });
@@ -65,7 +65,7 @@ function findRecordRuntime(): void {
   }
 }
 
-async function runInContainer(
+async function recordInContainer(
   directory: string,
   _archive: Archive,
   archivePath: string,
@@ -75,7 +75,7 @@ async function runInContainer(
   const client = new ClipdClient(root);
   let profile: RecordedProfile | null = null;
   try {
-    const { exitCode, timedOut } = await runContainer({
+    const { exitCode, timedOut } = await runInContainer({
       archivePath,
       settings: { root, cacheDir: join(directory, 'cache'), standby: false },
       mount: {
@@ -105,7 +105,7 @@ function noStart(command: readonly string[], end: number | string, hint: string)
   });
 }
 
-async function runInChroot(
+async function recordInChroot(
   directory: string,
   archive: Archive,
   archivePath: string,

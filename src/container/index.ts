@@ -11,6 +11,12 @@ export {
   newContainerId,
 } from './container-state.js';
 export { DEFAULT_PATH } from './defaults.js';
+export {
+  type ContainerOptions,
+  OverlayMounter,
+  type RunContainerOptions,
+  runContainer,
+} from './library.js';
 export { type ContainerInfo, containersOf } from './list-containers.js';
 export {
   type MountContainerOptions,
@@ -23,6 +29,12 @@ export {
 } from './mount-container.js';
 export { describeProcesses } from './processes.js';
 export { findProgram } from './programs.js';
-export { architectureWarning, type RunOptions, type RunResult, runContainer, startContainer } from './run-container.js';
+export {
+  architectureWarning,
+  type RunOptions,
+  type RunResult,
+  runInContainer,
+  startContainer,
+} from './run-container.js';
 export { EXIT_NOT_STARTED, findRuntime, StartError } from './runtime.js';
 export type { ProcessOptions, Volume } from './spec.js';

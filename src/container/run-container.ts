@@ -107,9 +107,9 @@ export async function prepareContainer(options: RunOptions): Promise<PreparedCon
  * @returns its exit code
  * @throws StartError (exitCode 125, 126, 127, as Docker's) when it did not start; ClipError otherwise. Nothing is left behind then
  * @example
- * const { exitCode } = await runContainer({ settings, archivePath: 'py.clip', args: ['python3', '-c', 'print(1)'] });
+ * const { exitCode } = await runInContainer({ settings, archivePath: 'py.clip', args: ['python3', '-c', 'print(1)'] });
  */
-export async function runContainer(options: RunOptions): Promise<RunResult> {
+export async function runInContainer(options: RunOptions): Promise<RunResult> {
   const requested = performance.now();
   const container = await prepareContainer(options);
   const { settings } = options;

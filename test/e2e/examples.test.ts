@@ -82,14 +82,12 @@ describe('examples', () => {
     });
     await open.push(small.reference, 'small:latest');
     small.remove();
-    const bundle = clipctl.path('bundle');
-    const script = 'echo $GREETING; echo new > /written; cat /written';
-    const text = await example('runc.mjs', `${open.host}/small`, bundle, '/bin/sh', '-c', script);
-    expect(text).toBe('hello\nnew\n');
-    expect(readFileSync(path.join(bundle, 'upper/written'), 'utf8')).toBe('new\n');
+    const script = 'echo $GREETING $EXAMPLE; echo new > /written; cat /written';
+    const text = await example('runc.mjs', `${open.host}/small`, script);
+    expect(text).toBe('hello\nnew\nexit code 0\nhello 1\nnew\n');
     expect(execFileSync('runc', ['list', '--quiet'], { encoding: 'utf8' })).not.toContain('clip-example');
     // Without a command: the image's own.
-    expect(await example('runc.mjs', `${open.host}/small`, clipctl.path('bundle2'))).toBe('hello\n');
+    expect(await example('runc.mjs', `${open.host}/small`)).toBe('hello\nexit code 0\nhello\n');
   });
 
   it('are all run here', () => {

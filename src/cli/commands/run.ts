@@ -47,7 +47,7 @@ async function run(positionals: readonly string[], flags: Flags): Promise<void> 
   if (flags.clip === undefined && first === undefined) {
     throw new ClipError('USAGE', 'no image is named', { hint: 'clipctl run REF [COMMAND…]' });
   }
-  const { findRuntime, runContainer, startContainer } = await import('../../container/index.js');
+  const { findRuntime, runInContainer, startContainer } = await import('../../container/index.js');
   findRuntime(flags.runtime); // before an image is indexed in vain
   const image = flags.clip === undefined ? { image: first! } : {};
   const archivePath = await archiveOf({ ...flags, ...image });
@@ -79,7 +79,7 @@ async function run(positionals: readonly string[], flags: Flags): Promise<void> 
     process.stdout.write(`${id}\n`);
     return;
   }
-  const result = await runContainer({
+  const result = await runInContainer({
     ...options,
     remove: flags.rm ?? false,
     forwardSignals: true,

@@ -1,0 +1,129 @@
+import type { Credentials, RegistryCredentialProvider } from '../oci/index.js';
+import { type PullPolicy, resolveArchive } from '../store/index.js';
+import {
+  type DaemonSettings,
+  defaultCacheDir,
+  defaultRoot,
+  IDLE_EXIT_SECONDS,
+  type ImageOptions,
+  resolvePlace,
+} from '../wire/index.js';
+import { newContainerId } from './container-state.js';
+import { type MountedContainer, mountContainer, type OverlayOptions, unmountContainer } from './mount-container.js';
+import { type RunOptions, type RunResult, runInContainer } from './run-container.js';
+
+/** Which image, and which clipd shows it. */
+export interface ContainerOptions extends OverlayOptions {
+  /** A .clip file. Or: */
+  readonly archivePath?: string;
+  /** an image, whose archive is looked for in the cache directory, or made. */
+  readonly image?: string;
+  /** With an image: when the registry is asked what its tag means. Default "missing". */
+  readonly pull?: PullPolicy;
+  /** With an image of several platforms: "linux/arm64". Default: the host's. */
+  readonly platform?: string;
+  /** Default: twelve hex digits. */
+  readonly id?: string;
+  /** Of the clipd that mounts, which is started if none runs there. Default: clipctl's. */
+  readonly root?: string;
+  readonly cacheDir?: string;
+  /** For the registry; null: anonymous. Default: the logins of this process's user. */
+  readonly credentials?: Credentials | RegistryCredentialProvider | null;
+  readonly plainHttp?: boolean;
+  /** How the image's bytes are fetched, as for mountArchive. */
+  readonly fetch?: Partial<Pick<ImageOptions, 'readahead' | 'prefetch' | 'fill' | 'readTimeout'>>;
+}
+
+export type RunContainerOptions = ContainerOptions &
+  Omit<RunOptions, 'archivePath' | 'settings' | 'daemon' | 'mount' | 'id'>;
+
+async function mountOptions(options: ContainerOptions, id: string) {
+  const { archivePath, image, pull, platform, credentials, plainHttp, fetch } = options;
+  const cacheDir = resolvePlace(options.cacheDir ?? defaultCacheDir());
+  const registry = {
+    ...(credentials === undefined ? {} : { credentials }),
+    ...(plainHttp === undefined ? {} : { plainHttp }),
+  };
+  const { path } = await resolveArchive({ clip: archivePath, image, pull, platform, cacheDir, ...registry });
+  const settings: DaemonSettings = {
+    root: resolvePlace(options.root ?? defaultRoot()),
+    cacheDir,
+    idleExit: IDLE_EXIT_SECONDS,
+  };
+  return {
+    ...options,
+    id,
+    archivePath: path,
+    settings,
+    mount: {
+      options: { ...fetch, ...(plainHttp === true ? { plainHttp } : {}) },
+      ...(credentials === undefined ? {} : { credentials }),
+    },
+  };
+}
+
+/**
+ * An image with a writable layer over it. The mount outlives this process; `cleanup` takes it down, in this process or another.
+ *
+ * @example
+ * ```ts
+ * await using mounter = new OverlayMounter({ image: 'registry.example.com/py:latest', id: 'job-1' });
+ * const { rootfs, bundle, image } = await mounter.mount();
+ * createBundle({ bundle, rootfs, image, args: ['python3', '-c', 'print(1)'] });
+ * ```
+ */
+export class OverlayMounter implements AsyncDisposable {
+  readonly id: string;
+  readonly #options: ContainerOptions;
+  #mounted: Promise<MountedContainer> | null = null;
+
+  constructor(options: ContainerOptions) {
+    this.#options = options;
+    this.id = options.id ?? newContainerId();
+  }
+
+  /**
+   * Mounts; a further call gives what the first one did.
+   * @returns the merged tree, the directory for the bundle, and what the archive says of the image
+   * @throws ClipError BUSY when the id is in use; otherwise naming the archive, the directory or what is missing
+   */
+  async mount(): Promise<{
+    readonly rootfs: string;
+    readonly bundle: string;
+    readonly image: MountedContainer['image'];
+  }> {
+    this.#mounted ??= mountOptions(this.#options, this.id).then(mountContainer);
+    const { state, paths, image } = await this.#mounted;
+    return { rootfs: state.rootfs, bundle: paths.bundle, image };
+  }
+
+  /**
+   * Takes it all down; done already is done. Without `force`, a container that runs is an error.
+   * @throws ClipError BUSY
+   */
+  async cleanup(options: { readonly force?: boolean } = {}): Promise<void> {
+    await this.#mounted?.catch(() => {}); // it took itself down
+    const root = resolvePlace(this.#options.root ?? defaultRoot());
+    const cacheDir = resolvePlace(this.#options.cacheDir ?? defaultCacheDir());
+    await unmountContainer(root, cacheDir, this.id, options);
+    this.#mounted = null;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.cleanup({ force: true });
+  }
+}
+
+/**
+ * Runs a command of an image in a container, and resolves when it has ended and everything is taken down.
+ * @returns its exit code, and when its first process began
+ * @throws StartError (exitCode 125, 126, 127, as Docker's) when it did not start; ClipError otherwise
+ * @example
+ * ```ts
+ * const { exitCode } = await runContainer({ image: 'python:3', args: ['python3', '-c', 'print(1)'] });
+ * ```
+ */
+export async function runContainer(options: RunContainerOptions): Promise<RunResult> {
+  const id = options.id ?? newContainerId();
+  return runInContainer({ ...options, ...(await mountOptions(options, id)) });
+}
