@@ -15,6 +15,7 @@ const programs = {
   'keeper-main': 'src/keeper/keeper-main.ts',
   'server-main': 'src/server/server-main.ts',
   worker: 'src/fuse/worker.ts',
+  'page-drops-main': 'src/fuse/page-drops-main.ts',
   'inflate-worker': 'src/lazy/inflate-worker.ts',
   'decode-worker': 'src/index/decode-worker.ts',
   'digest-worker': 'src/index/digest-worker.ts',

@@ -72,6 +72,8 @@ export class SpanCache {
   readonly #clock = shared((b) => new Int32Array(b), 4);
   readonly #counters;
   #holePunching = true;
+  /** Told of spans [first, end) of a mounted layer that are about to be freed. */
+  onEvict: ((layer: CachedLayer, first: number, end: number) => void) | null = null;
   /** Writes of spans. */
   readonly #writes = new DiskBackoff();
   /** Opening the directory. */
@@ -282,6 +284,11 @@ export class SpanCache {
     return this.#directory === null ? null : readTable(join(this.#directory.spans, name));
   }
 
+  /** The layers that are mounted. */
+  mounted(): CachedLayer[] {
+    return [...this.#layers.values()];
+  }
+
   /** Whether one of `files` is mounted. */
   isMounted(name: string): boolean {
     return this.#layers.has(name);
@@ -485,6 +492,7 @@ export class SpanCache {
 
   #evict(layer: CachedLayer, first: number, end: number): number {
     const before = layer.bytes;
+    this.onEvict?.(layer, first, end);
     const hole = layer.vacate(first, end);
     this.#counters.evictedSpans.add(end - first);
     if (!layer.attached) return this.#count(before - layer.bytes); // read-only: it is not looked up again

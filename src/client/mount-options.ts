@@ -29,6 +29,8 @@ export interface MountArchiveOptions {
   readonly prefetch?: boolean;
   /** Fetch the rest of the image while readers are quiet. Default false. */
   readonly fill?: boolean;
+  /** Check each cached span before each read that it answers. Default false: spans are checked again every ten minutes of use. */
+  readonly paranoid?: boolean;
   /**
    * A cache shared with other machines: redis://…, s3://bucket/prefix, dir:/path, unix:/socket, or an object of your own. An
    * object is asked over a socket, because the engine is another process: while this process is blocked (by a synchronous

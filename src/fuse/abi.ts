@@ -161,6 +161,12 @@ export const Op = {
   TMPFILE: 51,
 } as const;
 
+/** enum fuse_notify_code: makes the kernel drop pages of a file. */
+export const FUSE_NOTIFY_INVAL_INODE = 2;
+/** struct fuse_notify_inval_inode_out */
+export const INVAL_INODE = { ino: 0, offset: 8, length: 16 } as const;
+export const INVAL_INODE_SIZE = 24;
+
 /** enum fuse_notify_code: makes the kernel queue again the requests that a dead server had taken (Linux ≥ 6.9). */
 export const FUSE_NOTIFY_RESEND = 7;
 

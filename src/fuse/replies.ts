@@ -1,5 +1,5 @@
 import { Errno, SystemCallError, sys } from '../linux/index.js';
-import { FUSE_NOTIFY_RESEND, OUT, OUT_HEADER } from './abi.js';
+import { FUSE_NOTIFY_INVAL_INODE, FUSE_NOTIFY_RESEND, INVAL_INODE, INVAL_INODE_SIZE, OUT, OUT_HEADER } from './abi.js';
 
 /** More pieces than this are joined: no read has so many. */
 const MAX_PIECES = 63;
@@ -57,4 +57,16 @@ export function requestResend(fd: number): boolean {
   if (result === -Errno.EINVAL) return false;
   finish(result, 'ask the kernel to resend FUSE requests');
   return true;
+}
+
+/** Makes the kernel drop the pages of [offset, offset + length) of a file. It waits for those that are being read. */
+export function dropFilePages(fd: number, nid: number, offset: number, length: number): void {
+  const message = Buffer.alloc(OUT_HEADER + INVAL_INODE_SIZE);
+  message.writeUInt32LE(message.length, OUT.len);
+  message.writeInt32LE(FUSE_NOTIFY_INVAL_INODE, OUT.error);
+  message.writeBigUInt64LE(BigInt(nid), OUT_HEADER + INVAL_INODE.ino);
+  message.writeBigInt64LE(BigInt(offset), OUT_HEADER + INVAL_INODE.offset);
+  message.writeBigInt64LE(BigInt(length), OUT_HEADER + INVAL_INODE.length);
+  // ENOENT: the kernel does not have the file.
+  finish(sys.write(fd, sys.addressOf(message), message.length), 'drop pages of a file');
 }

@@ -22,6 +22,7 @@ export {
   type TouchedRange,
   touchedRanges,
 } from './profile.js';
+export { Recheck } from './recheck.js';
 export { SpanDecoder, type SpanFault } from './span-decoder.js';
 export { type SpanLayers, SpanReader } from './span-reader.js';
 export type { BlobSource, FileHint, LayerProvider, ReadOptions } from './types.js';

@@ -80,7 +80,9 @@ export class LazyLayer {
         for (let span = first; span <= last; span++) {
           // Copied as soon as it is there, because a span in memory may be a thousand times as long as the read.
           const take = (bytes: SpanResult): boolean => copySpan(out, offset, spans.start(span), bytes);
-          waits.push(this.#await(provider, span, interrupt).then(take));
+          const recheck = options.recheck === true && this.cached.present(span);
+          const ready = recheck ? this.#recheck(span).then(() => this.#await(provider, span, interrupt)) : null;
+          waits.push((ready ?? this.#await(provider, span, interrupt)).then(take));
         }
         if (attempt === 1 && options.file !== undefined && this.#context.readahead) {
           this.readahead.onRead(provider, options.file, offset, first, last);
@@ -194,6 +196,17 @@ export class LazyLayer {
     if (priority >= job.priority) return;
     if (job.task !== null) this.#context.pool.raise(job.task, priority);
     this.#context.queue.raise(job, priority);
+  }
+
+  /** Checks a span that is in the cache. One that is wrong is not there any more afterwards. */
+  async #recheck(span: number): Promise<void> {
+    const { shared } = this;
+    const { spans, cached } = this;
+    const blocks = spans.blocks(span);
+    if (blocks !== null && blocks.part !== null) return; // a part of a long block proves nothing alone
+    const target = { fd: shared.fd, position: spans.start(span), span, generations: shared.generations };
+    const task = { type: 'check', outLength: spans.length(span), crc32: spans.crc32(span), blocks, target } as const;
+    if ((await this.#context.pool.run(task, Priority.demand, this)).status !== 'stored') cached.forget(span);
   }
 
   /** First use after a restart: what lies in the file may be the span. */

@@ -22,4 +22,6 @@ export interface ReadOptions {
   readonly signal?: AbortSignal | undefined;
   /** Without it nothing is read ahead. */
   readonly file?: FileHint | undefined;
+  /** Check spans that are in the cache before this read gets them. */
+  readonly recheck?: boolean | undefined;
 }

@@ -15,6 +15,7 @@ export async function verifySpans(
   cache: SpanCache,
   pool: InflatePool,
   onFile: (file: VerifiedFile) => void,
+  onDamaged: (layer: CachedLayer, span: number) => void,
   signal?: AbortSignal,
 ): Promise<void> {
   for (const name of cache.files()) {
@@ -23,7 +24,7 @@ export async function verifySpans(
     const columns = cache.tableOf(name);
     // Without its table it cannot be judged: it is checked when it is mounted.
     if (columns === null) onFile({ ...file, intact: 0, damaged: 0, absent: 0 });
-    else onFile({ ...file, ...(await verifyLayer(cache, pool, file.layer, columns, signal)) });
+    else onFile({ ...file, ...(await verifyLayer(cache, pool, file.layer, columns, onDamaged, signal)) });
   }
 }
 
@@ -32,6 +33,7 @@ async function verifyLayer(
   pool: InflatePool,
   digest: string,
   table: SpanColumns,
+  onDamaged: (layer: CachedLayer, span: number) => void,
   signal: AbortSignal | undefined,
 ): Promise<{ intact: number; damaged: number; absent: number }> {
   const layer = cache.layer(digest, table);
@@ -40,7 +42,9 @@ async function verifyLayer(
     let next = 0;
     const work = async (): Promise<void> => {
       for (let span = next++; span < table.count && !signal?.aborted; span = next++) {
-        counts[await verifySpan(cache, pool, layer, table, span)]++;
+        const found = await verifySpan(cache, pool, layer, table, span);
+        counts[found]++;
+        if (found === 'damaged') onDamaged(layer, span);
       }
     };
     await Promise.all(Array.from({ length: CHECKS_PER_THREAD * pool.size }, work));
@@ -50,7 +54,8 @@ async function verifyLayer(
   }
 }
 
-async function verifySpan(
+/** Checks a span and frees it when it is damaged. Its kernel pages are the caller's. */
+export async function verifySpan(
   cache: SpanCache,
   pool: InflatePool,
   layer: CachedLayer,

@@ -1,13 +1,20 @@
 import { ClipError } from '../bytes/index.js';
-import { openContentCache, SpanCache, type VerifiedFile } from '../cache/index.js';
+import {
+  type CachedLayer,
+  type EvictionRight,
+  openContentCache,
+  SpanCache,
+  type VerifiedFile,
+} from '../cache/index.js';
 import { type ArchiveFile, LayerIndexes, openImage, type StorageAccess, unindexedLayers } from '../check/index.js';
 import type { FusePool } from '../fuse/index.js';
-import { InflatePool, LayerSet, profilesDirectory, verifySpans } from '../lazy/index.js';
+import { InflatePool, LayerSet, profilesDirectory, Recheck, verifySpans } from '../lazy/index.js';
 import { type Logger, Metrics } from '../metrics/index.js';
 import { OwnDirectory } from '../paths/index.js';
 import type { ClientContext, ConnectionState, DaemonSettings, ImageOptions } from '../wire/index.js';
 import { type JournaledRead, kernelResends, ReadJournal } from '../wire/index.js';
 import { lazyLogger } from './deferred-logger.js';
+import { FreedSpans } from './freed-spans.js';
 import { ImageData } from './image-data.js';
 import { ImageMount } from './image-mount.js';
 import { newReadCounters, type ReadCounters } from './reads.js';
@@ -60,6 +67,7 @@ export class Engine {
   readonly #indexing = new Map<string, Promise<void>>();
   /** By connection; null where the kernel sends requests again. */
   readonly #journals: Map<number, ReadJournal> | null;
+  readonly #recheck: Recheck;
   #preload: NodeJS.Timeout | null = null;
   #collecting: NodeJS.Timeout | null = null;
   /** What unmounted images counted. */
@@ -76,6 +84,7 @@ export class Engine {
     this.#cacheDir = cacheDir;
     this.directories = [root, cacheDir];
     this.#journals = (resend ?? kernelResends()) ? null : new Map();
+    this.#recheck = new Recheck(cache, inflate, (layer, span) => this.#onDamaged(layer, span));
     this.#layers = new LayerSet({
       cache,
       pool: inflate,
@@ -209,8 +218,48 @@ export class Engine {
   /** Checks all that is cached, and frees what is damaged. */
   async verifyCache(signal: AbortSignal): Promise<VerifiedFile[]> {
     const files: VerifiedFile[] = [];
-    await verifySpans(this.cache, this.#inflate, (file) => files.push(file), signal);
+    const damaged = new FreedSpans();
+    const onDamaged = ({ shared }: CachedLayer, span: number): void => damaged.add(shared, span);
+    await verifySpans(this.cache, this.#inflate, (file) => files.push(file), onDamaged, signal);
+    await this.#dropPages(damaged);
     return files;
+  }
+
+  /** Evicts down to `maxBytes`. Returns the bytes freed. */
+  async pruneCache(maxBytes: number, right: EvictionRight): Promise<number> {
+    const freed = new FreedSpans();
+    this.cache.onEvict = ({ shared }, first, end) => {
+      for (let span = first; span < end; span++) freed.add(shared, span);
+    };
+    let bytes: number;
+    try {
+      bytes = this.cache.prune(maxBytes, right);
+    } finally {
+      this.cache.onEvict = null;
+    }
+    await this.#dropPages(freed);
+    return bytes;
+  }
+
+  /** Readers get what the cache has freed from the cache again, and not from pages that the kernel has of it. */
+  async #dropPages(freed: FreedSpans): Promise<void> {
+    if (freed.empty) return;
+    const drop = async (mount: ImageMount): Promise<void> => {
+      if (!(await mount.dropPages(freed))) {
+        this.#log.warn(
+          { mount: mount.id },
+          'the kernel has not dropped all pages of freed spans yet: some are being read',
+        );
+      }
+    };
+    await Promise.all([...this.mounts.values()].map(drop));
+  }
+
+  #onDamaged({ key, shared }: CachedLayer, span: number): void {
+    this.#log.error({ layer: key, span }, 'a cached span has changed on the disk: it was freed, and is fetched again');
+    const damaged = new FreedSpans();
+    damaged.add(shared, span);
+    void this.#dropPages(damaged);
   }
 
   readCounters(): ReadCounters {
@@ -223,6 +272,7 @@ export class Engine {
 
   /** Stops taking requests, gives those under way `milliseconds`, and lets go of the cache. What is left the kernel asks again. */
   async drain(milliseconds: number): Promise<void> {
+    this.#recheck.stop();
     await this.fuse.close();
     await Promise.all([...this.mounts.values()].map((mount) => mount.reads.idle(milliseconds)));
     for (const mount of this.mounts.values()) await mount.close();

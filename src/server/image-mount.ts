@@ -1,9 +1,10 @@
 import type { ArchiveFile } from '../check/index.js';
 import { ErofsReader, InodeView, mapFileRange } from '../erofs/index.js';
-import { type FuseMountSpec, type ReadMiss, replyData, replyError } from '../fuse/index.js';
+import { dropPages, type FuseMountSpec, type ReadMiss, replyData, replyError } from '../fuse/index.js';
 import type { Logger } from '../metrics/index.js';
 import { noteTouch } from '../spans/index.js';
 import type { ConnectionState, ReadJournal } from '../wire/index.js';
+import type { FreedSpans } from './freed-spans.js';
 import type { ImageData } from './image-data.js';
 import type { FetchAhead } from './prefetch.js';
 import { type Piece, Reads } from './reads.js';
@@ -21,6 +22,7 @@ export class ImageMount {
   readonly #reader: ErofsReader;
   readonly #scratch = new InodeView();
   readonly #readahead: boolean;
+  readonly #paranoid: boolean;
 
   /** Takes `image` over; `close` closes it. @throws FormatError */
   constructor(
@@ -37,6 +39,7 @@ export class ImageMount {
     this.#image = image;
     this.fuseFd = fuseFd;
     this.#readahead = state.options.readahead;
+    this.#paranoid = state.options.paranoid === true;
     this.#reader = new ErofsReader(archive.tree);
     // A profile needs spans that an index can choose.
     this.recording =
@@ -46,7 +49,11 @@ export class ImageMount {
         readTimeoutMs: state.options.readTimeout * 1000,
         map: (nid, offset, size) => this.#map(nid, offset, size),
         read: (piece, signal) =>
-          image.layers[piece.layer]!.read(piece.layerOffset, piece.length, { signal, file: piece.file }),
+          image.layers[piece.layer]!.read(piece.layerOffset, piece.length, {
+            signal,
+            file: piece.file,
+            recheck: this.#paranoid,
+          }),
         follow: (nid, pieces) => image.follower?.onMiss(nid, pieces),
         replyData: (unique, pieces) => replyData(fuseFd, unique, pieces),
         replyError: (unique, errno) => replyError(fuseFd, unique, errno),
@@ -74,7 +81,12 @@ export class ImageMount {
       id: this.id,
       fd: this.fuseFd,
       tree: this.file.archive.tree.buffer as SharedArrayBuffer,
-      layers: this.#image.layers.map(({ layer }, i) => ({ ...layer.shared, touch: this.recording?.touch[i] })),
+      layers: this.#image.layers.map(({ layer }, i) => ({
+        ...layer.shared,
+        // Every read comes to the I/O thread, which checks the spans.
+        ...(this.#paranoid ? { fd: -1 } : {}),
+        touch: this.recording?.touch[i],
+      })),
       placement: this.file.archive.placement,
       resumed,
     };
@@ -82,6 +94,13 @@ export class ImageMount {
 
   miss(miss: ReadMiss): void {
     this.reads.start(miss.unique, miss.nid, miss.offset, miss.size, miss.thread);
+  }
+
+  /** Drops the kernel's pages of freed spans. False: not all yet. */
+  async dropPages(freed: FreedSpans): Promise<boolean> {
+    const layers = this.#image.layers.map(({ layer }) => layer.shared);
+    if (!freed.concerns(layers)) return true;
+    return dropPages(this.fuseFd, freed.rangesOf(this.#reader, this.file.archive.placement, layers));
   }
 
   #map(nid: number, offset: number, size: number): Piece[] {

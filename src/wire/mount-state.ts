@@ -12,6 +12,8 @@ export interface ImageOptions {
   readonly prefetch: boolean;
   /** Fetch the rest of the image while readers are quiet. */
   readonly fill: boolean;
+  /** Check each cached span before each read that it answers. */
+  readonly paranoid: boolean;
   /** Where the data is, if not where the archive says. */
   readonly storage?: StorageOverride | undefined;
 }
@@ -22,6 +24,7 @@ export const DEFAULT_IMAGE_OPTIONS: ImageOptions = {
   plainHttp: false,
   prefetch: true,
   fill: false,
+  paranoid: false,
 };
 
 /**

@@ -49,6 +49,7 @@ export const imageOptionChecks = {
   plainHttp: boolean,
   prefetch: boolean,
   fill: boolean,
+  paranoid: boolean,
   storage: storageOverride,
 };
 export const cacheSize = number(0, 2 ** 53);

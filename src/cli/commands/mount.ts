@@ -27,6 +27,7 @@ interface Flags extends DaemonFlags, ImageFlags, OverlayFlags, ProcessFlags, Sto
   readonly readahead: boolean;
   readonly prefetch: boolean;
   readonly fill?: boolean;
+  readonly paranoid?: boolean;
   readonly readTimeout?: number;
   readonly suid?: boolean;
   readonly dev?: boolean;
@@ -38,6 +39,7 @@ function imageOptions(flags: Flags): Partial<ImageOptions> {
     ...(flags.readahead ? {} : { readahead: false }),
     ...(flags.prefetch ? {} : { prefetch: false }),
     ...(flags.fill === true ? { fill: true } : {}),
+    ...(flags.paranoid === true ? { paranoid: true } : {}),
     ...(flags.readTimeout === undefined ? {} : { readTimeout: flags.readTimeout }),
     ...(flags.plainHttp === true ? { plainHttp: true } : {}),
     ...storageFrom(flags),
@@ -188,6 +190,7 @@ const OPTION_FLAGS = {
   readahead: (value) => (value ? '' : '--no-readahead'),
   prefetch: (value) => (value ? '' : '--no-prefetch'),
   fill: (value) => (value ? '--fill' : ''),
+  paranoid: (value) => (value ? '--paranoid' : ''),
   plainHttp: (value) => (value ? '--plain-http' : ''),
   readTimeout: (value) => `--read-timeout ${value}`,
   storage: (value) => (value === undefined ? '' : storageFlags(value)),
@@ -221,6 +224,7 @@ export function registerMount(program: Command): void {
     .option('--no-readahead', 'fetch the spans that are read and nothing else')
     .option('--no-prefetch', "do not fetch by the archive's profile and its references between files")
     .option('--fill', 'fetch the rest of the image while no reader waits')
+    .option('--paranoid', 'check each cached span before each read of it')
     .option('--read-timeout <seconds>', 'after this a read that has no bytes fails (default 300)', seconds)
     .option('--suid', 'honour set-uid bits')
     .option('--dev', 'honour device nodes');

@@ -26,9 +26,9 @@ export function cacheRoutes(engine: Engine, { cacheDir }: DaemonSettings): Recor
         mounted: cache.isMounted(`${file.layer.slice(file.layer.indexOf(':') + 1)}.${file.table}`),
       })),
     }),
-    [`POST ${API.cachePrune}`]: (body): CachePruneReply => {
+    [`POST ${API.cachePrune}`]: async (body): Promise<CachePruneReply> => {
       const { to = 0, mounted = false } = cachePruneRequest(body, 'request: body');
-      const freedBytes = cache.prune(to, mounted ? 'anything' : 'unmounted');
+      const freedBytes = await engine.pruneCache(to, mounted ? 'anything' : 'unmounted');
       return { freedBytes, usedBytes: cache.usedBytes };
     },
     [`POST ${API.cacheVerify}`]: async (body, _query, signal): Promise<CacheVerifyReply> => {

@@ -1,0 +1,38 @@
+import { spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+
+/** A stretch of a file whose pages the kernel is to drop. */
+export interface FileRange {
+  readonly nid: number;
+  readonly offset: number;
+  readonly length: number;
+}
+
+const PROGRAM = fileURLToPath(new URL('./page-drops-main.js', import.meta.url));
+/** A page that is being read is locked, and dropping it waits for that read. */
+const WAIT_MS = 5_000;
+
+/**
+ * Makes the kernel forget pages that it has of a mount, so that they are read again. In a process of its own, because the kernel
+ * waits for pages that are being read, and cannot be interrupted: a thread of the server that waits would keep the server from
+ * being replaced, and the pages from coming.
+ * @returns false when it is not done yet; it goes on
+ */
+export function dropPages(fd: number, ranges: readonly FileRange[]): Promise<boolean> {
+  if (ranges.length === 0) return Promise.resolve(true);
+  const numbers = new Float64Array(3 * ranges.length);
+  for (const [i, { nid, offset, length }] of ranges.entries()) numbers.set([nid, offset, length], 3 * i);
+  const child = spawn(process.execPath, [PROGRAM], { stdio: ['pipe', 'ignore', 'ignore', fd], detached: true });
+  child.unref();
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => resolve(false), WAIT_MS).unref();
+    const end = (done: boolean): void => {
+      clearTimeout(timer);
+      resolve(done);
+    };
+    child.once('error', () => end(false));
+    child.once('exit', (code) => end(code === 0));
+    child.stdin!.on('error', () => {}); // it has ended: exit says how
+    child.stdin!.end(new Uint8Array(numbers.buffer));
+  });
+}
