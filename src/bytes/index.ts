@@ -26,3 +26,4 @@ export { Crc64, crc64, crc64Combine } from './crc64.js';
 export { Cursor } from './cursor.js';
 export { ClipError, type ErrorCode, FormatError } from './errors.js';
 export { fromHex, toHex } from './hex.js';
+export { printable, printableJson, printableText } from './printable.js';

@@ -3,7 +3,7 @@ import type { PullPolicy } from '../store/index.js';
 import { addRegistryFlags, credentialsFrom, type RegistryFlags } from './commands/index-command.js';
 import type { CommonFlags } from './common-flags.js';
 import { locate } from './daemon-flags.js';
-import { printable } from './printable.js';
+import { printNote } from './output.js';
 
 /** The flags of a command that takes an archive: a file, or an image whose archive the store has or makes. */
 export interface ImageFlags extends CommonFlags, RegistryFlags {
@@ -34,7 +34,7 @@ export function addPullFlags(command: Command): Command {
 }
 
 export function warn(text: string): void {
-  process.stderr.write(`clipctl: warning: ${printable(text)}\n`);
+  printNote('warning', text);
 }
 
 /** The archive that the flags name, made with progress on stderr if need be. */
@@ -63,7 +63,7 @@ export async function archiveOf(flags: ImageFlags, signal?: AbortSignal): Promis
       signal,
       onProgress,
       onWarning: warn,
-      onNote: (note) => void process.stderr.write(`clipctl: note: ${printable(note)}\n`),
+      onNote: (note) => printNote('note', note),
     });
     return path;
   } finally {

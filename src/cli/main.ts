@@ -4,7 +4,7 @@
  */
 
 import { Command, CommanderError } from 'commander';
-import { ClipError } from '../bytes/index.js';
+import { ClipError, printableText } from '../bytes/index.js';
 import { packageVersion } from '../metrics/index.js';
 import { registerCommands } from './commands/index.js';
 import { EXIT_FAILED, EXIT_NOT_RUN, EXIT_USAGE, exitCodeOf, printError } from './output.js';
@@ -13,7 +13,7 @@ const program = new Command('clipctl')
   .description('Run container images without pulling them.')
   .showHelpAfterError('  clipctl help COMMAND shows its arguments and flags')
   // All errors look alike: commander's get our prefix.
-  .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'clipctl: ')) })
+  .configureOutput({ outputError: (text, write) => write(printableText(text.replace(/^error: /, 'clipctl: '))) })
   .version(packageVersion(), '-V, --version', 'print the version')
   .exitOverride();
 

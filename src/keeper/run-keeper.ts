@@ -1,5 +1,5 @@
 import { writeSync } from 'node:fs';
-import { ClipError } from '../bytes/index.js';
+import { ClipError, printable } from '../bytes/index.js';
 import { notifySystemd, replaceProcess } from '../linux/index.js';
 import {
   type DaemonSettings,
@@ -64,8 +64,8 @@ function reportToStarter(report: KeeperReport): void {
 function reportToPeople(root: string, report: KeeperReport): void {
   if (report.state === 'serving') process.stderr.write(`clipctl: clipd serves at ${root}\n`);
   if (report.state !== 'failed') return;
-  process.stderr.write(`clipctl: ${report.error.message}\n`);
-  if (report.error.hint !== undefined) process.stderr.write(`  ${report.error.hint}\n`);
+  process.stderr.write(`clipctl: ${printable(report.error.message)}\n`);
+  if (report.error.hint !== undefined) process.stderr.write(`  ${printable(report.error.hint)}\n`);
 }
 
 /** The keeper as a program of its own. */

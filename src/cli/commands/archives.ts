@@ -1,10 +1,9 @@
 import type { Command } from 'commander';
-import { ClipError } from '../../bytes/index.js';
+import { ClipError, printable } from '../../bytes/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
 import { byteSize } from '../numbers.js';
 import { printResult } from '../output.js';
-import { printable } from '../printable.js';
 import { formatBytes } from '../units.js';
 
 interface Flags extends CommonFlags {

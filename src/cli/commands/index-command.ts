@@ -5,7 +5,7 @@ import { ClipError } from '../../bytes/index.js';
 import type { IndexResult } from '../../index/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { wholeNumber } from '../numbers.js';
-import { printResult } from '../output.js';
+import { printNote, printResult } from '../output.js';
 
 export interface RegistryFlags {
   readonly plainHttp?: boolean;
@@ -97,7 +97,7 @@ async function run(flags: Flags): Promise<void> {
         hashes: flags.hashes,
         signal,
         onProgress: ({ digest, done, total, rate }) => progress.update(digest, shortDigest(digest), done, total, rate),
-        onWarning: (warning) => void process.stderr.write(`clipctl: warning: ${warning}\n`),
+        onWarning: (warning) => printNote('warning', warning),
       }).finally(() => progress.stop()),
     );
     if (result !== undefined) await report(result, flags);

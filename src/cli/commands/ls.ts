@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { ClipError } from '../../bytes/index.js';
+import { ClipError, printable, printableJson } from '../../bytes/index.js';
 import {
   type ErofsReader,
   InodeView,
@@ -13,7 +13,6 @@ import {
   S_IFSOCK,
 } from '../../erofs/index.js';
 import { addImageFlags, archiveOf, type ImageFlags } from '../image-flags.js';
-import { printable } from '../printable.js';
 
 interface Flags extends ImageFlags {
   readonly long?: boolean;
@@ -175,7 +174,7 @@ class Lister {
       ...(inode.isSymlink ? bytesField('target', this.#reader.readlink(nid)) : {}),
       ...(inode.rdev === 0 ? {} : { major: inode.rdevMajor, minor: inode.rdevMinor }),
     };
-    this.#write(text(`${this.#firstJson ? '' : ','}\n  ${JSON.stringify(value)}`));
+    this.#write(text(`${this.#firstJson ? '' : ','}\n  ${printableJson(value)}`));
     this.#firstJson = false;
   }
 }

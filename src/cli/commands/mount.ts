@@ -14,7 +14,7 @@ import {
 } from '../daemon-flags.js';
 import { addImageFlags, archiveOf, type ImageFlags, warn } from '../image-flags.js';
 import { seconds } from '../numbers.js';
-import { printResult } from '../output.js';
+import { printNote, printPath } from '../output.js';
 import { addOverlayFlags, type OverlayFlags, overlayOptions } from '../overlay-flags.js';
 import { addProcessFlags, type ProcessFlags, processOptions } from '../process-flags.js';
 import { addStorageFlags, type StorageFlags, storageFlags, storageOverride } from '../storage-flags.js';
@@ -131,7 +131,7 @@ async function mountForContainer(
       reference: image.reference,
       archivePath: state.archivePath,
     };
-    printResult(result, flags.json === true, () => state.rootfs);
+    printPath(result, flags.json === true, state.rootfs);
     if (flags.foreground !== true) return;
     const { ClipdClient } = await import('../../client/index.js');
     const end = await Promise.race([interrupted.signal, new ClipdClient(root).waitUnmounted(state.image)]);
@@ -206,11 +206,10 @@ function inherited(mounted: MountInfoReply, asked: Partial<ImageOptions>, defaul
 }
 
 async function print(mounted: MountInfoReply, flags: Flags): Promise<void> {
-  printResult(mounted, flags.json === true, () => mounted.mountPoint);
+  printPath(mounted, flags.json === true, mounted.mountPoint);
   const also = inherited(mounted, imageOptions(flags), DEFAULT_IMAGE_OPTIONS);
-  if (also !== '')
-    process.stderr.write(`clipctl: note: the image is mounted already with ${also}, which also applies here\n`);
-  if (flags.verbose) process.stderr.write(`clipctl: ${mounted.reference} from ${mounted.archivePath}\n`);
+  if (also !== '') printNote('note', `the image is mounted already with ${also}, which also applies here`);
+  if (flags.verbose) printNote(null, `${mounted.reference} from ${mounted.archivePath}`);
 }
 
 export function registerMount(program: Command): void {

@@ -5,7 +5,7 @@ import { ClipError } from '../../bytes/index.js';
 import type { RecordedProfile, TouchedRange } from '../../lazy/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { wholeNumber } from '../numbers.js';
-import { printResult } from '../output.js';
+import { printNote, printResult } from '../output.js';
 import { addRegistryFlags, credentialsFrom, interruptible, type RegistryFlags } from './index-command.js';
 
 interface Flags extends RegistryFlags, CommonFlags {
@@ -143,7 +143,7 @@ async function rewrite(
       hashes: archive.sections.some((section) => section.name === 'hashes'),
       signal,
       onProgress: ({ digest, done, total, rate }) => progress.update(digest, shortDigest(digest), done, total, rate),
-      onWarning: (warning) => void process.stderr.write(`clipctl: warning: ${warning}\n`),
+      onWarning: (warning) => printNote('warning', warning),
     },
     {
       reference: flags.storageImage === undefined ? image.reference : undefined,

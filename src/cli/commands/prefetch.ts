@@ -1,12 +1,11 @@
 import type { Command } from 'commander';
-import { ClipError } from '../../bytes/index.js';
+import { ClipError, printable } from '../../bytes/index.js';
 import type { ClipdClient } from '../../client/index.js';
 import { type PrefetchReply, resolvePlace } from '../../wire/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
 import { byteRate } from '../numbers.js';
 import { printResult } from '../output.js';
-import { printable } from '../printable.js';
 import { interruptible } from './index-command.js';
 
 interface Flags extends CommonFlags {

@@ -1,12 +1,11 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Command } from 'commander';
-import { ClipError } from '../../bytes/index.js';
+import { ClipError, printable } from '../../bytes/index.js';
 import { resolvePlace } from '../../wire/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
 import { printResult } from '../output.js';
-import { printable } from '../printable.js';
 
 interface StopFlags extends CommonFlags {
   readonly out?: string;

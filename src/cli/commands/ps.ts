@@ -1,10 +1,10 @@
 import type { Command } from 'commander';
+import { printable } from '../../bytes/index.js';
 import { type ContainerInfo, describeProcesses } from '../../container/index.js';
 import { listedPlaces, type MountInfoReply } from '../../wire/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
 import { printResult } from '../output.js';
-import { printable } from '../printable.js';
 import { formatBytes } from '../units.js';
 
 const NAMES = { image: 'the image', profile: 'its profile', paths: 'files' } as const;

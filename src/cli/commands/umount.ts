@@ -5,7 +5,7 @@ import type { ClipdClient } from '../../client/index.js';
 import { resolvePlace } from '../../wire/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
-import { printResult } from '../output.js';
+import { printNote, printResult } from '../output.js';
 
 interface Flags extends CommonFlags {
   readonly force?: boolean;
@@ -31,7 +31,7 @@ async function umountContainer(id: string, flags: Flags): Promise<void> {
   const { unmountContainer } = await import('../../container/index.js');
   const { root, cacheDir } = await locate(flags);
   const found = await unmountContainer(root, cacheDir, id, { force: flags.force ?? false });
-  if (!found) process.stderr.write(`clipctl: note: there is no container ${id}\n`);
+  if (!found) printNote('note', `there is no container ${id}`);
   printResult({ id, found }, flags.json === true, () => '');
 }
 
