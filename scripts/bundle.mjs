@@ -4,6 +4,8 @@
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { rolldown } from 'rolldown';
+import { dts } from 'rolldown-plugin-dts';
+import { thirdPartyLicences } from './licences.mjs';
 
 process.chdir(path.join(import.meta.dirname, '..'));
 const out = 'dist/lib';
@@ -28,14 +30,13 @@ const assets = [
   'src/container/seccomp-moby.json',
 ];
 
-const { version, dependencies } = JSON.parse(readFileSync('package.json', 'utf8'));
-/** Every start needs it. All other packages load from node_modules when they are used. */
-const bundled = 'commander';
+const { version, dependencies, peerDependencies } = JSON.parse(readFileSync('package.json', 'utf8'));
 
 const bundle = await rolldown({
   input: programs,
   platform: 'node',
-  external: Object.keys(dependencies).filter((name) => name !== bundled),
+  // Every start needs Commander, a development dependency. These load from node_modules when they are used.
+  external: Object.keys({ ...dependencies, ...peerDependencies }),
   transform: { define: { CLIP_VERSION: JSON.stringify(version) } },
   // A folder's index.ts brings only what is used of it: clipctl must not load koffi because wire/ also passes descriptors.
   treeshake: { moduleSideEffects: false },
@@ -48,9 +49,25 @@ const bundle = await rolldown({
 });
 const { output } = await bundle.generate({ format: 'cjs', chunkFileNames: '[name].js', minify: false });
 
+// One file of types: what it declares and does not export is not public (test/e2e/package-types.test.ts).
+const types = await rolldown({
+  input: { index: 'dist/src/index.d.ts' },
+  external: /^[^./]/,
+  plugins: [dts({ dtsInput: true, emitDtsOnly: true, tsconfig: false })],
+});
+const [{ code: declarations }] = (await types.generate({ format: 'es' })).output;
+
 mkdirSync(out, { recursive: true });
 const files = new Map([['package.json', '{ "type": "commonjs" }\n']]);
 for (const chunk of output) files.set(chunk.fileName, chunk.code ?? chunk.source);
+// Importers and requirers get the same objects: instanceof ClipError holds in a program that does both.
+const { exports: names } = output.find(({ fileName }) => fileName === 'index.js');
+files.set('index.mjs', `export {\n${names.map((name) => `  ${name},\n`).join('')}} from './index.js';\n`);
+files.set('index.d.ts', declarations);
+files.set('index.d.mts', declarations);
+const moduleIds = output.flatMap((chunk) => chunk.moduleIds ?? []);
+const assetNames = assets.map((asset) => path.basename(asset));
+files.set('THIRD_PARTY_LICENSES', thirdPartyLicences(moduleIds, assetNames));
 // Only changed files are written, so a build does not replace files of a running program.
 for (const [name, text] of files) {
   const file = path.join(out, name);

@@ -86,7 +86,7 @@ export interface ImageMeta {
   /** "library/python"; for an image layout the layout's absolute directory. */
   readonly repository: string;
   readonly manifestDigest: string;
-  readonly platform: { readonly os: string; readonly architecture: string; readonly variant?: string };
+  readonly platform: { readonly os: string; readonly architecture: string; readonly variant?: string | undefined };
   /** The image's config blob, as parsed JSON ({config: {Env, Cmd, Entrypoint, …}, rootfs, …}). */
   readonly config: Readonly<Record<string, unknown>>;
   /** In order of application, base first. EROFS device id = index + 1. */

@@ -90,3 +90,15 @@ export function object<R extends Shape, O extends Shape>(required: R, optional: 
     return result;
   };
 }
+
+/** The options of a public function: as `object`, and the error for an unknown one lists those that there are. */
+export function optionsOf<R extends Shape, O extends Shape>(required: R, optional: O): Check<Of<R> & Partial<Of<O>>> {
+  const known = fields(required, optional);
+  const names = [...Object.keys(required), ...Object.keys(optional)];
+  return (value, where) => {
+    const result = known(value, where);
+    const unknown = Object.keys(anyObject(value, where)).find((name) => !names.includes(name));
+    if (unknown === undefined) return result;
+    throw new ClipError('USAGE', `${where}.${unknown} is not an option`, { hint: `options are ${names.join(', ')}` });
+  };
+}

@@ -42,8 +42,18 @@ export class FormatError extends ClipError {
     readonly what: string,
     readonly offset: number,
     readonly detail: string,
-    options: { hint?: string; cause?: unknown } = {},
+    options: { hint?: string | undefined; cause?: unknown } = {},
   ) {
     super('BAD_FORMAT', `${what} at byte ${offset}: ${detail}`, options);
+  }
+}
+
+/** The caller's signal called it off. Named as the platform names it; `cause` is the signal's reason. */
+export class AbortError extends ClipError {
+  override readonly name = 'AbortError';
+
+  /** @param what was under way: "indexing py:latest" */
+  constructor(what: string, signal: AbortSignal) {
+    super('ABORTED', `${what} was called off`, { cause: signal.reason });
   }
 }

@@ -15,6 +15,7 @@ export {
   number,
   object,
   oneOf,
+  optionsOf,
   reject,
   shown,
   string,
@@ -24,6 +25,6 @@ export { describeContent } from './content.js';
 export { crc32, crc32Combine, crc32c } from './crc.js';
 export { Crc64, crc64, crc64Combine } from './crc64.js';
 export { Cursor } from './cursor.js';
-export { ClipError, type ErrorCode, FormatError } from './errors.js';
+export { AbortError, ClipError, type ErrorCode, FormatError } from './errors.js';
 export { fromHex, toHex } from './hex.js';
 export { printable, printableJson, printableText } from './printable.js';

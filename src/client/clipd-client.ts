@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { ClipError } from '../bytes/index.js';
+import { AbortError, ClipError } from '../bytes/index.js';
 import { OwnDirectory } from '../paths/index.js';
 import {
   API,
@@ -113,12 +113,15 @@ export class ClipdClient {
   /**
    * Resolves when a prefetch has ended, however it did. One that was lost with its server begins anew.
    * @param options.signal calls it off
-   * @throws ClipError ABORTED by the signal
+   * @throws AbortError by the signal
    */
   async waitPrefetched(
     request: PrefetchRequest,
     started: PrefetchReply,
-    options: { onProgress?: (state: PrefetchReply) => void; signal?: AbortSignal } = {},
+    options: {
+      onProgress?: ((state: PrefetchReply) => void) | undefined;
+      signal?: AbortSignal | undefined;
+    } = {},
   ): Promise<PrefetchReply> {
     const { onProgress = () => {}, signal } = options;
     let state = started;
@@ -127,7 +130,7 @@ export class ClipdClient {
       await new Promise((resolve) => setTimeout(resolve, PREFETCH_POLL_MS));
       if (signal?.aborted) {
         await this.cancelPrefetch({ mountPoint: request.mountPoint, id: state.id });
-        throw new ClipError('ABORTED', `the prefetch of ${request.mountPoint} was called off`);
+        throw new AbortError(`the prefetch of ${request.mountPoint}`, signal);
       }
       const { id } = state;
       const states = await this.prefetches(request.mountPoint);

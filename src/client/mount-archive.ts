@@ -17,12 +17,12 @@ export interface MountedArchive {
   /** Resolves when it is not mounted any more, whoever unmounted it. Pending until `start` has succeeded. */
   readonly closed: Promise<void>;
   /** @throws ClipError BUSY, naming the processes that hold it */
-  unmount(options?: { mode?: 'normal' | 'lazy' | 'force' }): Promise<void>;
+  unmount(options?: { mode?: 'normal' | 'lazy' | 'force' | undefined }): Promise<void>;
   /** What was read first since the mount, in that order; ends its recording, which otherwise takes 60 s. */
   profile(): Promise<ProfileReply>;
   /**
    * Fetches what nobody has read yet: the whole image, or what is wished. Resolves when it has ended; its `state` is `done`, or
-   * `incomplete` with a reason. @throws ClipError NOT_FOUND when nothing is called so; ABORTED by the signal
+   * `incomplete` with a reason. @throws ClipError NOT_FOUND when nothing is called so; AbortError by the signal
    */
   prefetch(wish?: PrefetchOptions): Promise<PrefetchReply>;
   /** What was fetched and served, of all mounts that share this one's engine. */
@@ -31,8 +31,8 @@ export interface MountedArchive {
 
 /** One of `profile` and `paths`, or neither: the whole image. */
 export interface PrefetchOptions extends Omit<PrefetchRequest, 'mountPoint'> {
-  readonly signal?: AbortSignal;
-  readonly onProgress?: (state: PrefetchReply) => void;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((state: PrefetchReply) => void) | undefined;
 }
 
 /** The keeper and server that this process's mounts with one cache directory share. */
@@ -207,11 +207,7 @@ export function mountArchive(options: MountArchiveOptions): MountedArchive {
     async prefetch({ signal, onProgress, ...wish } = {}) {
       const { client } = running();
       const request = { ...wish, mountPoint };
-      const waiting = {
-        ...(signal === undefined ? {} : { signal }),
-        ...(onProgress === undefined ? {} : { onProgress }),
-      };
-      return client.waitPrefetched(request, await client.prefetch(request), waiting);
+      return client.waitPrefetched(request, await client.prefetch(request), { signal, onProgress });
     },
     profile: () => running().client.stopProfile(mountPoint),
     stats: () => running().client.stats(),

@@ -1,4 +1,4 @@
-import { boolean, type Check, ClipError, fields, string } from '../bytes/index.js';
+import { boolean, type Check, ClipError, optionsOf, string } from '../bytes/index.js';
 import type { ContentCache } from '../cache/index.js';
 import type { StorageOverride } from '../check/index.js';
 import { type Credentials, credentialsOption, type RegistryCredentialProvider } from '../oci/index.js';
@@ -11,37 +11,37 @@ export interface MountArchiveOptions {
   /** An existing directory. */
   readonly mountPoint: string;
   /** Where spans are cached. Default: a directory of this process's own, removed when its last mount ends. */
-  readonly cachePath?: string;
+  readonly cachePath?: string | undefined;
   /** Cap of the cache in bytes; default the smaller of 20 GB and 20 % of the disk. */
-  readonly cacheSize?: number;
+  readonly cacheSize?: number | undefined;
   /**
    * For the registry, or for S3 where an old archive's data is there; null: anonymous. Default: the Docker config of this
    * process's user; for S3 its environment, else what the SDK finds.
    */
-  readonly credentials?: Credentials | S3Credentials | RegistryCredentialProvider | null;
+  readonly credentials?: Credentials | S3Credentials | RegistryCredentialProvider | null | undefined;
   /** Where the data is, if not where the archive says. */
-  readonly storageInfo?: StorageOverride;
+  readonly storageInfo?: StorageOverride | undefined;
   /** Talk HTTP to a registry that is not on this machine. */
-  readonly plainHttp?: boolean;
+  readonly plainHttp?: boolean | undefined;
   /** Default true. False: a read fetches the spans it touches and nothing else. */
-  readonly readahead?: boolean;
+  readonly readahead?: boolean | undefined;
   /** Fetch by the profile that the archive may hold. Default true. */
-  readonly prefetch?: boolean;
+  readonly prefetch?: boolean | undefined;
   /** Fetch the rest of the image while readers are quiet. Default false. */
-  readonly fill?: boolean;
+  readonly fill?: boolean | undefined;
   /** Check each cached span before each read that it answers. Default false: spans are checked again every ten minutes of use. */
-  readonly paranoid?: boolean;
+  readonly paranoid?: boolean | undefined;
   /**
    * A cache shared with other machines: redis://…, s3://bucket/prefix, dir:/path, unix:/socket, or an object of your own. An
    * object is asked over a socket, because the engine is another process: while this process is blocked (by a synchronous
    * read of the mount, say) it cannot answer, and the registry is asked instead.
    */
-  readonly contentCache?: string | ContentCache;
+  readonly contentCache?: string | ContentCache | undefined;
   /** Seconds after which a read that gets no bytes ends with EIO. Default 300. */
-  readonly readTimeout?: number;
+  readonly readTimeout?: number | undefined;
   /** Honour set-uid bits, device nodes. Default false. */
-  readonly suid?: boolean;
-  readonly dev?: boolean;
+  readonly suid?: boolean | undefined;
+  readonly dev?: boolean | undefined;
 }
 
 const anyCredentials: Check<MountArchiveOptions['credentials']> = (value, where) => {
@@ -50,10 +50,14 @@ const anyCredentials: Check<MountArchiveOptions['credentials']> = (value, where)
   return credentialsOption(value, where);
 };
 
-const checkFields = fields(
+/** Here it is called storageInfo. */
+const { storage: _, ...imageOptions } = imageOptionChecks;
+
+const checkFields = optionsOf(
   { archivePath: string, mountPoint: string },
   {
-    ...imageOptionChecks,
+    ...imageOptions,
+    contentCache: (value) => value, // checked below
     storageInfo: storageOverride,
     cachePath: string,
     cacheSize,

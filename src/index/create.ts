@@ -6,7 +6,7 @@ import {
   MAX_SPANS,
   type Profile,
 } from '../archive/index.js';
-import { anyFunction, boolean, ClipError, checked, fields, shown, string } from '../bytes/index.js';
+import { AbortError, anyFunction, boolean, ClipError, checked, optionsOf, shown, string } from '../bytes/index.js';
 import { ErofsReader, type Placement, TreeListing, treeWarnings, writeErofs } from '../erofs/index.js';
 import {
   type Credentials,
@@ -53,9 +53,10 @@ export interface CreateFromOCIImageOptions {
   readonly onWarning?: ((warning: string) => void) | undefined;
 }
 
-const checkOptions = fields(
+const checkOptions = optionsOf(
   { imageRef: string, outputPath: string },
   {
+    checkpointMiB: (value) => value, // checked with the flag of clipctl
     storageImageRef: string,
     platform: checked('a string such as "linux/amd64", or { os, architecture }', (value) => {
       const { os, architecture } = Object(value) as Partial<Platform>;
@@ -270,7 +271,7 @@ export async function indexImage(options: CreateFromOCIImageOptions, extras: Ind
       milliseconds: Math.round(performance.now() - started),
     };
   } catch (error) {
-    if (signal?.aborted) throw new ClipError('ABORTED', `indexing ${imageRef} was interrupted`, { cause: error });
+    if (signal?.aborted) throw new AbortError(`indexing ${imageRef}`, signal);
     throw error;
   } finally {
     await Promise.all([...lanes.map((lane) => lane.close()), source.close()]);

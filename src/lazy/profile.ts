@@ -13,7 +13,7 @@ export interface TouchedRange {
 
 /** What a run has read, in the order in which it did: the file that `clipctl profile` writes. */
 export interface RecordedProfile {
-  readonly format: typeof PROFILE_FORMAT;
+  readonly format: 'clip profile 1';
   readonly manifestDigest: string;
   /** For the order of the layers in `ranges`. */
   readonly layers: readonly string[];

@@ -39,21 +39,19 @@ export class Metrics {
     return Object.fromEntries([...values].sort(([a], [b]) => (a < b ? -1 : 1)));
   }
 
-  /** Prometheus text exposition: clip_demand_bytes_total and so on. prom-client loads on first use. */
-  async exposition(): Promise<{ contentType: string; text: string }> {
-    const prom = await import('prom-client');
-    const registry = new prom.Registry();
+  /** In the text format of Prometheus: clip_demand_bytes_total and so on. */
+  exposition(): { contentType: string; text: string } {
+    const lines: string[] = [];
     for (const [name, value] of Object.entries(this.snapshot())) {
       const snake = `clip_${name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`).replace(/[^a-zA-Z0-9_]/g, '_')}`;
       const gauge = this.#gauges.get(name);
-      const registers = [registry];
-      if (gauge !== undefined) new prom.Gauge({ name: snake, help: gauge.help, registers }).set(value);
-      else {
-        const help = this.#counters.get(name)?.help ?? name;
-        new prom.Counter({ name: `${snake}_total`, help, registers }).inc(Math.max(0, value));
-      }
+      const [metric, type] = gauge === undefined ? [`${snake}_total`, 'counter'] : [snake, 'gauge'];
+      const help = (gauge ?? this.#counters.get(name))?.help ?? name;
+      // Only backslash and line feed are escaped in a help text.
+      const escaped = help.replaceAll('\\', '\\\\').replaceAll('\n', '\\n');
+      lines.push(`# HELP ${metric} ${escaped}`, `# TYPE ${metric} ${type}`, `${metric} ${value}`);
     }
-    return { contentType: registry.contentType, text: await registry.metrics() };
+    return { contentType: 'text/plain; version=0.0.4; charset=utf-8', text: `${lines.join('\n')}\n` };
   }
 }
 

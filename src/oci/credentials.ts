@@ -2,12 +2,12 @@ import { type Check, checked } from '../bytes/index.js';
 
 /** How to log in to a registry. Plain data: a client resolves it and a daemon uses it. */
 export interface Credentials {
-  readonly username?: string;
-  readonly password?: string;
+  readonly username?: string | undefined;
+  readonly password?: string | undefined;
   /** An OAuth2 refresh token, exchanged for an access token ("identitytoken" in Docker's config). */
-  readonly identityToken?: string;
+  readonly identityToken?: string | undefined;
   /** A bearer token used as it is. */
-  readonly registryToken?: string;
+  readonly registryToken?: string | undefined;
 }
 
 /** Bring your own: asked when a registry demands a login, and again when what it gave has expired. */

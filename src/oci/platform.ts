@@ -4,7 +4,7 @@ import { ClipError } from '../bytes/index.js';
 export interface Platform {
   readonly os: string;
   readonly architecture: string;
-  readonly variant?: string;
+  readonly variant?: string | undefined;
 }
 
 /** Node's names for processors, and Go's, which images use. */

@@ -1,6 +1,8 @@
+import { createRequire } from 'node:module';
 import type { Readable, Transform } from 'node:stream';
 import type { S3Client, S3ClientConfig } from '@aws-sdk/client-s3';
 import type { S3Location } from '../archive/index.js';
+import { ClipError } from '../bytes/index.js';
 
 export interface S3Credentials {
   readonly accessKeyId: string;
@@ -18,13 +20,41 @@ export interface S3ClientOptions {
   readonly credentials?: S3Credentials | null | undefined;
 }
 
+/** Peers of the package, and optional: most users have no data in S3, and the SDK is twice as large as all the rest. */
+const SDK = '@aws-sdk/client-s3';
+const UPLOADS = '@aws-sdk/lib-storage';
+
+/** @throws ClipError UNSUPPORTED when the SDK is not installed. It is not loaded: that takes 150 ms. */
+export function requireS3Sdk(): void {
+  const { resolve } = createRequire(import.meta.url);
+  try {
+    for (const name of [SDK, UPLOADS]) resolve(name);
+  } catch (cause) {
+    throw missingSdk(cause);
+  }
+}
+
+function missingSdk(cause: unknown): ClipError {
+  return new ClipError('UNSUPPORTED', 'S3 needs a library that is not installed', {
+    cause,
+    hint: `npm install ${SDK} ${UPLOADS}, with -g where clipfs is installed with -g`,
+  });
+}
+
 /**
  * Until 2027 the SDK says on stderr, with every start, which Node version its later releases will want. That is for the developer
  * who updates it here, not for the user of clip: engines in package.json says what clip runs on.
  */
-export function s3Sdk(): Promise<typeof import('@aws-sdk/client-s3')> {
+export async function s3Sdk(): Promise<typeof import('@aws-sdk/client-s3')> {
   process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED ??= 'true';
+  requireS3Sdk();
   return import('@aws-sdk/client-s3');
+}
+
+/** Uploads in parts. */
+export async function s3Uploads(): Promise<typeof import('@aws-sdk/lib-storage')> {
+  requireS3Sdk();
+  return import('@aws-sdk/lib-storage');
 }
 
 /** S3's errors are XML of some hundred bytes. */

@@ -5,9 +5,11 @@
 export {
   environmentS3Credentials,
   newS3Client,
+  requireS3Sdk,
   type S3ClientOptions,
   type S3Credentials,
   s3Sdk,
+  s3Uploads,
 } from './client.js';
 export { s3Error, s3Name } from './errors.js';
 export { S3Source } from './source.js';

@@ -1,6 +1,6 @@
 import { createReadStream } from 'node:fs';
 import type { S3Location } from '../archive/index.js';
-import { clientOptions, newS3Client, type S3Credentials } from './client.js';
+import { clientOptions, newS3Client, type S3Credentials, s3Uploads } from './client.js';
 import { s3Error, s3Name } from './errors.js';
 
 /** S3 takes 10,000 parts at most; larger files get larger parts. */
@@ -28,7 +28,7 @@ export async function uploadFile(
 ): Promise<void> {
   const { signal, onProgress } = options;
   const [{ Upload }, client] = await Promise.all([
-    import('@aws-sdk/lib-storage'),
+    s3Uploads(),
     newS3Client(clientOptions(location, options.credentials)),
   ]);
   try {

@@ -104,11 +104,11 @@ export interface ProfileReply {
 export interface PrefetchRequest {
   readonly mountPoint: string;
   /** What the archive's profile names. */
-  readonly profile?: true;
+  readonly profile?: true | undefined;
   /** Paths of the image, and globs. */
-  readonly paths?: readonly string[];
+  readonly paths?: readonly string[] | undefined;
   /** For all of it: compressed bytes a second, if not as fast as it goes. */
-  readonly bytesPerSecond?: number;
+  readonly bytesPerSecond?: number | undefined;
 }
 
 /** A prefetch ends with the server that runs it; what it has fetched stays. */

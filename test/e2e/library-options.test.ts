@@ -36,6 +36,7 @@ test.each<[unknown, string]>([
   ],
   [{ ...index, hashes: 'yes' }, 'options.hashes must be true or false, not "yes"'],
   [{ ...index, signal: {} }, 'options.signal must be an AbortSignal, not an object'],
+  [{ ...index, outputpath: 'x' }, 'options.outputpath is not an option'],
   [{ ...index, onProgress: 'log' }, 'options.onProgress must be a function, not "log"'],
 ])('createFromOCIImage(%j)', async (options, message) => {
   await expect(createFromOCIImage(options as never)).rejects.toEqual(usage(`createFromOCIImage: ${message}`));
@@ -60,6 +61,8 @@ test.each<[unknown, string]>([
     { ...place, credentials: 'me:secret'.split(':') },
     'options.credentials must be null, { username, password }, or an object with getCredentials(), not a list',
   ],
+  [{ ...place, readAhead: false }, 'options.readAhead is not an option'],
+  [{ ...place, storage: {} }, 'options.storage is not an option'],
   [{ ...place, suid: 1 }, 'options.suid must be true or false, not 1'],
 ])('mountArchive(%j)', async (options, message) => {
   const runtime = process.env.XDG_RUNTIME_DIR;

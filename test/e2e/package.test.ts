@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { Clipctl } from '../support/clipctl.js';
+import { Clipctl, runProgram } from '../support/clipctl.js';
 import { writeImage } from '../support/images.js';
 import { file, tar } from '../support/tar.js';
 
@@ -15,6 +15,7 @@ describe('the package', () => {
   const directory = mkdtempSync(path.join(tmpdir(), 'clip-package-'));
   const home = path.join(directory, 'node_modules/clipfs');
   let packed: string[] = [];
+  let tarballBytes = 0;
   afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
   beforeAll(() => {
@@ -23,7 +24,9 @@ describe('the package', () => {
       encoding: 'utf8',
       stdio: ['ignore', 'pipe', 'ignore'],
     });
-    packed = (JSON.parse(report) as { files: { path: string }[] }[])[0]!.files.map((entry) => entry.path);
+    const [archive] = JSON.parse(report) as { size: number; files: { path: string }[] }[];
+    tarballBytes = archive!.size;
+    packed = archive!.files.map((entry) => entry.path);
     for (const name of packed) cpSync(path.join(root, name), path.join(home, name));
     const { dependencies } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')) as {
       dependencies: Record<string, string>;
@@ -57,7 +60,69 @@ describe('the package', () => {
     const source = await import('../../src/index.js');
     const exported = (JSON.parse(names) as string[]).filter((name) => name !== 'default' && name !== 'module.exports');
     expect(exported.sort()).toEqual(Object.keys(source).sort());
-    expect(packed).toContain('dist/src/index.d.ts');
+    expect(packed.filter((name) => /\.d\.[cm]?ts$/.test(name))).toEqual([
+      'dist/lib/index.d.mts',
+      'dist/lib/index.d.ts',
+    ]);
+  });
+
+  it('has the licence of everything that is bundled or compiled into it', () => {
+    const text = readFileSync(path.join(home, 'dist/lib/THIRD_PARTY_LICENSES'), 'utf8');
+    const parts = text.split(/^-{100}$/m).slice(1);
+    const licences = new Map(
+      parts.flatMap((part, i) => (i % 2 === 0 ? [[part.trim().split(' ')[0]!, parts[i + 1]!]] : [])),
+    );
+    // The bundler marks where a module begins.
+    const modules = packed
+      .filter((name) => /^dist\/lib\/.*\.js$/.test(name))
+      .flatMap((name) => [...readFileSync(path.join(home, name), 'utf8').matchAll(/^\s*\/\/#region (\S+)/gm)])
+      .flatMap((match) => /node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(match[1]!)?.[1] ?? []);
+    expect(modules).toContain('commander');
+    expect([...new Set(modules)].filter((name) => !licences.has(name))).toEqual([]);
+    expect(licences.get('commander')).toContain('TJ Holowaychuk');
+    expect(licences.get('zstddec')).toContain('For Zstandard software');
+    expect(licences.get('assemblyscript')).toContain('Apache License');
+    expect(licences.get('moby/profiles')).toContain('Apache License');
+    const others = packed.filter(
+      (name) => /^dist\/lib\/.*\.(wasm|json)$/.test(name) && !name.endsWith('/package.json'),
+    );
+    expect(others.map((name) => path.basename(name)).sort()).toEqual([
+      'inflate-shared.wasm',
+      'inflate.wasm',
+      'seccomp-moby.json',
+      'zstd.wasm',
+    ]);
+  });
+
+  it('takes little room: the tarball, and all that npm installs', () => {
+    expect(tarballBytes).toBeLessThan(600_000);
+    const listed = execFileSync('npm', ['ls', '--omit=dev', '--all', '--parseable'], { cwd: root, encoding: 'utf8' });
+    const directories = listed.trim().split('\n').slice(1);
+    expect(directories.length).toBeGreaterThan(10);
+    expect(directories.filter((name) => /@aws-sdk|commander/.test(name))).toEqual([]);
+    const blocks = execFileSync('du', ['-sk', home, ...directories], { encoding: 'utf8' })
+      .trim()
+      .split('\n');
+    const kibibytes = blocks.reduce((sum, line) => sum + Number.parseInt(line, 10), 0);
+    expect(kibibytes * 1024).toBeLessThan(15_000_000);
+  });
+
+  it('says what to install for S3', async () => {
+    const clip = await Clipctl.create();
+    try {
+      const args = ['mount', '--clip', '/nonexistent', '--at', '/', '--content-cache', 's3://bucket'];
+      const { code, stderr } = await runProgram(process.execPath, [path.join(home, 'bin/clipctl.js'), ...args], {
+        cwd: directory,
+        env: clip.env,
+      });
+      expect({ code, stderr }).toEqual({
+        code: 1,
+        stderr:
+          'clipctl: S3 needs a library that is not installed\n  npm install @aws-sdk/client-s3 @aws-sdk/lib-storage, with -g where clipfs is installed with -g\n',
+      });
+    } finally {
+      await clip.close();
+    }
   });
 
   it('indexes, mounts and reads', async () => {

@@ -1,5 +1,6 @@
 import { isAbsolute } from 'node:path';
 import { ClipError } from '../../bytes/index.js';
+import { requireS3Sdk } from '../../s3/index.js';
 import { DirectoryContentCache } from './directory.js';
 import { MemoryContentCache } from './memory.js';
 import { RedisContentCache } from './redis.js';
@@ -12,7 +13,7 @@ import type { ContentCache } from './types.js';
  * redis://[user:password@]host[:port][/db][?ttl=SECONDS], rediss:// for TLS; several hosts with commas, or redis+cluster://:
  * a cluster; s3://bucket/prefix[?endpoint=URL&region=R]; dir:/path; unix:/socket; memory:BYTES. Opens nothing: an unavailable cache is
  * found out, and survived, when it is used.
- * @throws ClipError USAGE
+ * @throws ClipError USAGE, UNSUPPORTED where the library for S3 is not installed
  */
 export function openContentCache(
   text: string,
@@ -86,6 +87,7 @@ function credentialsOf(login: string, text: string): [username: string, password
 }
 
 function s3(text: string, credentials: S3Options['credentials']): ContentCache {
+  requireS3Sdk();
   let url: URL;
   try {
     url = new URL(text);

@@ -1,6 +1,6 @@
 import type { Readable } from 'node:stream';
 import type { S3Client } from '@aws-sdk/client-s3';
-import { newS3Client, s3Sdk } from '../../s3/index.js';
+import { newS3Client, s3Sdk, s3Uploads } from '../../s3/index.js';
 import { type ContentCache, type ContentOptions, checkHash, collect } from './types.js';
 
 export interface S3Options {
@@ -52,11 +52,7 @@ export class S3ContentCache implements ContentCache {
   }
 
   async storeContent(chunks: AsyncIterable<Uint8Array>, hash: string, options: ContentOptions): Promise<string> {
-    const [{ Upload }, { Readable }, client] = await Promise.all([
-      import('@aws-sdk/lib-storage'),
-      import('node:stream'),
-      this.#connect(),
-    ]);
+    const [{ Upload }, { Readable }, client] = await Promise.all([s3Uploads(), import('node:stream'), this.#connect()]);
     // One PUT for up to a part, a multipart upload beyond: either way the object appears when it is whole.
     const upload = new Upload({
       client,

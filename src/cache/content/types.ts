@@ -19,7 +19,7 @@ export interface ContentCache {
 export interface ContentOptions {
   /** What belongs together: the layer's digest. For caches that route by it. */
   readonly routingKey: string;
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** Checks a hash, which becomes a file name and part of keys. */
