@@ -1,5 +1,5 @@
 // The licences of everything that others wrote and that is part of dist/lib: packages in the bundle, and what is compiled into assets.
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 
 /** Parts that do not come in as a module: the file they are part of, and their package or a note in place of one. */
@@ -69,9 +69,4 @@ export function thirdPartyLicences(moduleIds, assets) {
     '',
     ...parts,
   ].join('\n');
-}
-
-/** Directories of packages that are copied whole, with their licence files in them, need no entry; this finds one without. */
-export function hasLicence(directory) {
-  return existsSync(directory) && readdirSync(directory).some((file) => LICENCE_FILE.test(file));
 }

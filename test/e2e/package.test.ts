@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -9,6 +9,26 @@ import { writeImage } from '../support/images.js';
 import { file, tar } from '../support/tar.js';
 
 const root = fileURLToPath(new URL('../../..', import.meta.url));
+
+const manifest = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')) as {
+  dependencies: Record<string, string>;
+  peerDependencies: Record<string, string>;
+};
+const installed = new Set(Object.keys({ ...manifest.dependencies, ...manifest.peerDependencies }));
+const lock = JSON.parse(readFileSync(path.join(root, 'package-lock.json'), 'utf8')) as {
+  packages: Record<string, { dependencies?: Record<string, string> }>;
+};
+
+/** The packages that the program's source imports. */
+function importedPackages(): string[] {
+  const sources = readdirSync(path.join(root, 'src'), { recursive: true, encoding: 'utf8' });
+  const programs = sources.filter((name) => name.endsWith('.ts') && !/\.(test|fixture)\.ts$|assembly/.test(name));
+  return programs.flatMap((name) => {
+    const text = readFileSync(path.join(root, 'src', name), 'utf8');
+    const imports = text.matchAll(/^import (?!type )[^'";]*from '([^.'][^']*)'|import\('([^.'][^']*)'\)/gm);
+    return [...imports].map((match) => match[1] ?? match[2]!).filter((specifier) => !specifier.startsWith('node:'));
+  });
+}
 
 /** The files that `npm pack` takes, in a directory of their own, beside the dependencies that npm would install. */
 describe('the package', () => {
@@ -28,10 +48,7 @@ describe('the package', () => {
     tarballBytes = archive!.size;
     packed = archive!.files.map((entry) => entry.path);
     for (const name of packed) cpSync(path.join(root, name), path.join(home, name));
-    const { dependencies } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')) as {
-      dependencies: Record<string, string>;
-    };
-    for (const name of Object.keys(dependencies)) {
+    for (const name of Object.keys(manifest.dependencies)) {
       const link = path.join(directory, 'node_modules', name);
       mkdirSync(path.dirname(link), { recursive: true });
       symlinkSync(path.join(root, 'node_modules', name), link);
@@ -72,13 +89,16 @@ describe('the package', () => {
     const licences = new Map(
       parts.flatMap((part, i) => (i % 2 === 0 ? [[part.trim().split(' ')[0]!, parts[i + 1]!]] : [])),
     );
-    // The bundler marks where a module begins.
-    const modules = packed
-      .filter((name) => /^dist\/lib\/.*\.js$/.test(name))
-      .flatMap((name) => [...readFileSync(path.join(home, name), 'utf8').matchAll(/^\s*\/\/#region (\S+)/gm)])
-      .flatMap((match) => /node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(match[1]!)?.[1] ?? []);
-    expect(modules).toContain('commander');
-    expect([...new Set(modules)].filter((name) => !licences.has(name))).toEqual([]);
+    // What src/ imports and npm does not install beside it is bundled, with all that it depends on.
+    const bundled = new Set<string>();
+    const add = (name: string): void => {
+      if (bundled.has(name)) return;
+      bundled.add(name);
+      for (const next of Object.keys(lock.packages[`node_modules/${name}`]!.dependencies ?? {})) add(next);
+    };
+    for (const name of importedPackages()) if (!installed.has(name)) add(name);
+    expect([...bundled]).toContain('commander');
+    expect([...bundled].filter((name) => !licences.has(name))).toEqual([]);
     expect(licences.get('commander')).toContain('TJ Holowaychuk');
     expect(licences.get('zstddec')).toContain('For Zstandard software');
     expect(licences.get('assemblyscript')).toContain('Apache License');
