@@ -4,19 +4,43 @@
 
 export type { ImageMeta, LayerMeta, S3Location } from './archive/index.js';
 export { AbortError, ClipError, type ErrorCode, FormatError } from './bytes/index.js';
-export type { ContentCache, ContentOptions } from './cache/index.js';
+export type {
+  CachedFile,
+  CacheOwner,
+  CacheSummary,
+  ContentCache,
+  ContentOptions,
+  VerifiedFile,
+} from './cache/index.js';
 export type { StorageOverride } from './check/index.js';
-export { type MountArchiveOptions, type MountedArchive, mountArchive, type PrefetchOptions } from './client/index.js';
+export {
+  ClipdClient,
+  type MountArchiveOptions,
+  type MountedArchive,
+  type MountOptions,
+  mountArchive,
+  NotRunningError,
+  type PrefetchOptions,
+} from './client/index.js';
 export {
   type BundleOptions,
   type ContainerOptions,
+  type ContainerPaths,
+  type ContainerState,
   createBundle,
+  type MountContainerOptions,
+  type MountedContainer,
+  type OverlayKind,
   OverlayMounter,
+  type OverlayOptions,
   type ProcessOptions,
   type RunContainerOptions,
+  type RunOptions,
   type RunResult,
   runContainer,
   StartError,
+  type Stdio,
+  type Volume,
 } from './container/index.js';
 export {
   type CreateFromOCIImageOptions,
@@ -27,13 +51,27 @@ export {
 export type { RecordedProfile, TouchedRange } from './lazy/index.js';
 export type { Credentials, Platform, RegistryCredentialProvider } from './oci/index.js';
 export type { S3Credentials } from './s3/index.js';
+export type { PullPolicy } from './store/index.js';
 export type {
+  CachedLayerReply,
+  CachePruneReply,
+  CachePruneRequest,
+  CacheReply,
+  CacheVerifyReply,
   ConnectionStats,
+  DaemonSettings,
   Health,
+  ImageOptions,
+  MountInfoReply,
+  MountRequest,
+  PrefetchCancelRequest,
   PrefetchReply,
   PrefetchRequest,
   PrefetchState,
   PrefetchWish,
   ProfileReply,
   Stats,
+  UnmountMode,
+  UnmountReply,
+  UnmountRequest,
 } from './wire/index.js';

@@ -4,6 +4,8 @@
  */
 export { type BundleOptions, createBundle } from './bundle.js';
 export {
+  type ContainerPaths,
+  type ContainerState,
   checkContainerId,
   containerPaths,
   listContainers,
@@ -27,6 +29,7 @@ export {
   type UnmountContainerOptions,
   unmountContainer,
 } from './mount-container.js';
+export type { OverlayKind } from './overlay.js';
 export { describeProcesses } from './processes.js';
 export { findProgram } from './programs.js';
 export {
@@ -36,5 +39,5 @@ export {
   runInContainer,
   startContainer,
 } from './run-container.js';
-export { EXIT_NOT_STARTED, findRuntime, StartError } from './runtime.js';
+export { EXIT_NOT_STARTED, findRuntime, StartError, type Stdio } from './runtime.js';
 export type { ProcessOptions, Volume } from './spec.js';
