@@ -24,6 +24,8 @@ import {
 
 /** Registries send a blob's request on once, to their storage; a CDN may do it again. */
 const MAX_REDIRECTS = 5;
+/** After so many the server has no ranges as direct-get.ts wants them; one alone may have been a hiccup of a proxy. */
+const MAX_MISFITS = 3;
 
 export interface ClientOptions extends TransportOptions {
   readonly credentials: Credentials | RegistryCredentialProvider | null;
@@ -68,8 +70,8 @@ export class RegistryClient {
   #base: URL | null = null;
   #probe: Promise<boolean> | null = null;
   readonly #direct: DirectConnections;
-  /** Ranges were answered with those ranges so far. */
-  #fit = true;
+  /** Successes in a row that were not the range that was asked for. */
+  #misfits = 0;
   /** A server has answered. */
   #reached = false;
 
@@ -163,7 +165,7 @@ export class RegistryClient {
   ): Promise<number> {
     const { start, length, size, signal } = request;
     const whole = start === 0 && length === size;
-    if (length === 0 || (!whole && !this.#fit)) return 0;
+    if (length === 0 || (!whole && this.#misfits >= MAX_MISFITS)) return 0;
     const base = await this.base(signal);
     const redirected = this.#redirected.get(path);
     const { url, reach } = redirected ?? { url: this.#url(path, base), reach: null };
@@ -175,7 +177,7 @@ export class RegistryClient {
     if (signal?.aborted) throw aborted(path, signal.reason);
     if (received > 0) this.#reached = true;
     if (received > 0 && received < length) this.counters.retries++;
-    if (!whole) this.#fit = fit;
+    if (!whole) this.#misfits = fit ? 0 : this.#misfits + 1;
     return received;
   }
 

@@ -4,7 +4,7 @@ import type { ByteRange } from './source.js';
 import type { Response } from './transport.js';
 
 /** A server without ranges sends the blob from its start. This much is skipped rather than given up on. */
-const MAX_SKIP_BYTES = 8 * 1024 * 1024;
+export const MAX_SKIP_BYTES = 8 * 1024 * 1024;
 
 export function checkRange({ start, end }: ByteRange, size: number | undefined): void {
   const limit = size ?? Number.MAX_SAFE_INTEGER;

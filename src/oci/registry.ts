@@ -1,11 +1,12 @@
 import { ClipError } from '../bytes/index.js';
+import { BlobSpool } from './blob-spool.js';
 import type { ClientOptions } from './client.js';
 import { digestOf, verifyDigest } from './digest.js';
 import { aborted, networkError } from './errors.js';
 import { type Capability, DEFAULT_HOSTS_DIRECTORY, hostsFor } from './hosts.js';
 import { type Descriptor, MAX_MANIFEST_BYTES, parseJsonObject, parseManifest } from './manifest.js';
 import { ACCEPT_MANIFESTS } from './media-types.js';
-import { checkContentRange, checkRange, checkWhole, refuseEncoding, shortBody } from './ranges.js';
+import { checkContentRange, checkRange, checkWhole, MAX_SKIP_BYTES, refuseEncoding, shortBody } from './ranges.js';
 import type { RegistryReference } from './reference.js';
 import { RegistryHosts } from './registry-hosts.js';
 import { type ContentReader, type ResolvedImage, type ResolveOptions, resolveImage } from './resolve.js';
@@ -14,6 +15,8 @@ import type { BlobOptions, BlobTarget, ByteRange, FillOptions, ImageSource, Sour
 import type { Response } from './transport.js';
 
 const MAX_TAGS_SHOWN = 20;
+/** Blobs kept whole on the disk for a server without ranges: as many as are read at a time, mostly. */
+const MAX_SPOOLS = 8;
 const IDENTITY = { 'accept-encoding': 'identity' };
 
 /** A response to a blob request: what to skip of it, and how much is then wanted (null: all). */
@@ -37,6 +40,8 @@ export class RegistrySource implements ImageSource {
   readonly counters: SourceCounters = { requests: 0, bytes: 0, retries: 0, redirects: 0, tokens: 0 };
   readonly #options: ClientOptions;
   #hosts: Promise<RegistryHosts> | null = null;
+  /** By digest, the one used last at the end. */
+  readonly #spools = new Map<string, BlobSpool>();
 
   constructor(reference: RegistryReference, options: ClientOptions) {
     this.reference = reference;
@@ -194,11 +199,18 @@ export class RegistrySource implements ImageSource {
     const what = `blob ${digest} of ${this.reference.repository}`;
     const whole = start === 0 && (end === undefined || end === options.size);
     const headers = whole ? IDENTITY : { ...IDENTITY, range: `bytes=${start}-${end === undefined ? '' : end - 1}` };
+    const spooled = this.#spooled(digest, range, options.size);
+    if (spooled !== null) return spooled;
     const hosts = await this.#open();
     const request = { what, headers, accept: [200, 206], signal: options.signal, rememberRedirect: true };
     const { response, failed } = await hosts.attempt('pull', this.#blobPath(digest), request, skip);
     try {
       refuseEncoding(response, what);
+      if (response.status === 200 && start > MAX_SKIP_BYTES && options.size !== undefined) {
+        response.body.cancel();
+        await this.#spool(digest, options.size, what, skip);
+        return this.#spooled(digest, range, options.size)!;
+      }
       const layout =
         response.status === 206
           ? checkContentRange(response, range, options.size, what)
@@ -208,6 +220,39 @@ export class RegistrySource implements ImageSource {
       response.body.cancel();
       failed();
       throw error;
+    }
+  }
+
+  /** From a blob that was fetched as a whole, because the server has no ranges. */
+  #spooled(digest: string, { start, end }: ByteRange, size: number | undefined): Opened | null {
+    const spool = this.#spools.get(digest);
+    if (spool === undefined || size === undefined) return null;
+    this.#spools.delete(digest);
+    if (spool.failed) {
+      void spool.close();
+      return null;
+    }
+    this.#spools.set(digest, spool);
+    const last = end ?? size;
+    return { response: spool.read(start, last), failed: () => {}, skip: 0, length: last - start };
+  }
+
+  /** Not tied to the signal of the reader who found out: others will read the same blob. */
+  async #spool(digest: string, size: number, what: string, skip: number): Promise<void> {
+    const hosts = await this.#open();
+    const request = { what, headers: IDENTITY, accept: [200], rememberRedirect: true };
+    const { response } = await hosts.attempt('pull', this.#blobPath(digest), request, skip);
+    refuseEncoding(response, what);
+    checkWhole(response, { start: 0 }, size, what);
+    if (this.#spools.has(digest)) {
+      response.body.cancel(); // another reader was quicker
+      return;
+    }
+    this.#spools.set(digest, new BlobSpool(response, digest, size));
+    for (const [oldest, spool] of this.#spools) {
+      if (this.#spools.size <= MAX_SPOOLS) break;
+      this.#spools.delete(oldest);
+      void spool.close();
     }
   }
 
@@ -292,7 +337,7 @@ export class RegistrySource implements ImageSource {
     };
     const hosts = await this.#open();
     const request = { start, length: target.length, size, target: piece, signal };
-    let filled = await hosts.getDirect(this.#blobPath(digest), request, mismatches);
+    let filled = this.#spools.has(digest) ? 0 : await hosts.getDirect(this.#blobPath(digest), request, mismatches);
     if (filled === target.length) return;
     const range = { start: start + filled, end };
     for await (const chunk of await this.#stream(digest, range, { size, signal }, mismatches)) {
@@ -339,6 +384,8 @@ export class RegistrySource implements ImageSource {
   }
 
   async close(): Promise<void> {
+    await Promise.all([...this.#spools.values()].map((spool) => spool.close()));
+    this.#spools.clear();
     await (await this.#hosts?.catch(() => null))?.close();
   }
 }
