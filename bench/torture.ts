@@ -1,5 +1,6 @@
 // npm run torture [-- --kills N --readers N --mounts N --cold|--warm]: readers verify files while the server is killed.
 // npm run torture -- --requests N: the memory of a server after N requests (requests.ts).
+// npm run torture -- registry [--faults N --readers N]: faults between the reader and the registry (registry-torture.ts).
 import { readFileSync, statSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { Worker } from 'node:worker_threads';
@@ -13,7 +14,8 @@ import { file, tar } from '../test/support/tar.js';
 import { median } from './support.js';
 import type { ReaderData, ReaderResult } from './torture-reader.js';
 
-const { values } = parseArgs({
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
   options: {
     kills: { type: 'string', default: '100' },
     readers: { type: 'string', default: '16' },
@@ -21,6 +23,7 @@ const { values } = parseArgs({
     cold: { type: 'boolean', default: false },
     warm: { type: 'boolean', default: false },
     requests: { type: 'string' },
+    faults: { type: 'string', default: '10000' },
     json: { type: 'boolean', default: false },
   },
 });
@@ -164,6 +167,27 @@ async function replayRequests(count: number): Promise<void> {
   );
 }
 
+async function faultRegistries(): Promise<void> {
+  const { isGood, tortureRegistries } = await import('./registry-torture.js');
+  const results = await tortureRegistries({ faults: Number(values.faults), readers, awayMs: 30_000, log });
+  failed = !results.every(isGood);
+  if (values.json) {
+    process.stdout.write(`${JSON.stringify(results, null, 2)}\n`);
+    return;
+  }
+  for (const verdict of results) {
+    const faults = Object.entries(verdict.faults);
+    const count = faults.reduce((sum, [, n]) => sum + n, 0);
+    process.stdout.write(
+      `${isGood(verdict) ? 'ok  ' : 'MISS'} ${verdict.registry}: ${count} faults, ${readers} readers, ${verdict.reads} reads, ` +
+        `${verdict.wrongBytes} with wrong bytes, ${verdict.failedReads.length} failed, ${verdict.requests} requests ` +
+        `(≤ ${verdict.requestBound}), ${verdict.tokens} tokens, ${verdict.cachedRequests} requests for cached spans, ` +
+        `slowest read ${verdict.worstReadMs} ms\n     ${faults.map(([name, n]) => `${name} ${n}`).join(', ')}\n`,
+    );
+    for (const failure of verdict.failedReads.slice(0, 10)) process.stdout.write(`     ${failure}\n`);
+  }
+}
+
 const verdicts: Verdict[] = [];
 async function killServers(): Promise<void> {
   const registry = await startRegistry();
@@ -191,7 +215,8 @@ async function killServers(): Promise<void> {
 }
 
 try {
-  await (values.requests === undefined ? killServers() : replayRequests(Number(values.requests)));
+  if (positionals[0] === 'registry') await faultRegistries();
+  else await (values.requests === undefined ? killServers() : replayRequests(Number(values.requests)));
 } finally {
   await undoAll();
 }

@@ -16,6 +16,12 @@ export class TransientError extends ClipError {
   }
 }
 
+/**
+ * A refusal, or an answer to another question. From a server that has given the same kind of thing before, it may be a hiccup of
+ * a proxy on the way, and is tried again a few times; from one that has not, it is the answer.
+ */
+export class DoubtfulError extends ClipError {}
+
 /** Manifests, indexes and configs that no client could use. */
 export function malformed(message: string, cause?: unknown): ClipError {
   return new ClipError('BAD_FORMAT', message, { cause, hint: 'the image is malformed: push it again (skopeo copy)' });
@@ -170,14 +176,12 @@ export function statusError(
     const message = loggedIn
       ? `${registry} refuses the login for ${what}${words}`
       : `${registry} wants a login for ${what}${words}`;
-    return make('UNAUTHORIZED', message, loginHint(registry));
+    return new DoubtfulError('UNAUTHORIZED', message, { hint: loginHint(registry) });
   }
   if (status === 403) {
-    return make(
-      'UNAUTHORIZED',
-      `${registry} denies access to ${what}${words}`,
-      `check the name, and that the login for ${registry} may pull it`,
-    );
+    return new DoubtfulError('UNAUTHORIZED', `${registry} denies access to ${what}${words}`, {
+      hint: `check the name, and that the login for ${registry} may pull it`,
+    });
   }
   if (status === 404) {
     return make(

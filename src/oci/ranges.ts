@@ -1,5 +1,5 @@
 import { ClipError } from '../bytes/index.js';
-import { networkError } from './errors.js';
+import { DoubtfulError, networkError } from './errors.js';
 import type { ByteRange } from './source.js';
 import type { Response } from './transport.js';
 
@@ -46,7 +46,7 @@ export function checkContentRange(
   const { host } = response.url;
   const asked = `bytes ${range.start}-${range.end === undefined ? '' : range.end - 1}`;
   if (match === null) {
-    throw new ClipError(
+    throw new DoubtfulError(
       'UNSUPPORTED',
       `${host} answers 206 to ${asked} of ${what} with ${header === '' ? 'no Content-Range' : `Content-Range "${header.slice(0, 60)}"`}`,
     );
@@ -57,7 +57,7 @@ export function checkContentRange(
     throw new ClipError('DIGEST_MISMATCH', `${host} holds ${total} bytes of ${what}; the manifest says ${size}`);
   }
   if (first !== range.start || last < first || (range.end !== undefined && last >= range.end)) {
-    throw new ClipError('NETWORK', `${host} answers ${asked} of ${what} with bytes ${first}-${last}`, {
+    throw new DoubtfulError('NETWORK', `${host} answers ${asked} of ${what} with bytes ${first}-${last}`, {
       hint: 'a cache or proxy on the way mixes up ranges',
     });
   }

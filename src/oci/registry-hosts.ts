@@ -28,6 +28,8 @@ export class RegistryHosts {
   readonly counters: SourceCounters;
   readonly #entries: readonly Entry[];
   readonly #policy: RetryPolicy;
+  /** Bytes of a blob have come. */
+  #served = false;
 
   constructor(
     hosts: readonly RegistryHost[],
@@ -46,9 +48,10 @@ export class RegistryHosts {
   }
 
   backoff(): Backoff {
-    return new Backoff(this.#policy, () => {
+    const onRetry = (): void => {
       this.counters.retries++;
-    });
+    };
+    return new Backoff(this.#policy, onRetry, () => this.#served);
   }
 
   /**
@@ -63,7 +66,9 @@ export class RegistryHosts {
         if (entries.length > 1) entry.avoidUntil = performance.now() + AVOID_MS;
       };
       try {
-        return { response: await entry.client.attempt(path, options), failed };
+        const response = await entry.client.attempt(path, options);
+        this.#served ||= path.includes('/blobs/');
+        return { response, failed };
       } catch (error) {
         // That it does not have something says nothing of the next request.
         if (!(error instanceof ClipError && error.code === 'NOT_FOUND')) failed();
@@ -85,7 +90,9 @@ export class RegistryHosts {
     const [first] = entries;
     if (first === undefined) return 0;
     try {
-      return await first.client.getDirect(path, request);
+      const received = await first.client.getDirect(path, request);
+      this.#served ||= received > 0;
+      return received;
     } catch (error) {
       // Others may be reached; with one host alone this is the answer.
       if (request.signal?.aborted || entries.length === 1) throw error;

@@ -239,22 +239,28 @@ describe('a plain registry', () => {
 
   test('ranges that are not what was asked for are refused', async () => {
     const source = through('big');
-    blobFaults({ range: 'bytes=8-20' });
+    const always = (fault: Fault): void => {
+      proxy.fault = (request) => (request.path.includes('/blobs/') ? fault : null);
+    };
+    always({ range: 'bytes=8-20' });
     expect(await failure(read(source, 7, 20))).toMatchObject({
       code: 'NETWORK',
       message: expect.stringContaining('with bytes 8-20'),
     });
-    blobFaults({ range: 'bytes=7-30' });
+    always({ range: 'bytes=7-30' });
     expect((await failure(read(source, 7, 20))).message).toMatch(/answers bytes 7-19 .* with bytes 7-30/);
-    blobFaults({ headers: { 'content-range': null } });
+    always({ headers: { 'content-range': null } });
     expect((await failure(read(source, 7, 20))).message).toMatch(/no Content-Range/);
-    blobFaults({ headers: { 'content-range': 'bytes 7-19/99' } });
+    always({ headers: { 'content-range': 'bytes 7-19/99' } });
     expect(await failure(read(source, 7, 20))).toMatchObject({
       code: 'DIGEST_MISMATCH',
       message: expect.stringMatching(/holds 99 bytes/),
     });
-    blobFaults({ headers: { 'content-encoding': 'gzip' } });
+    always({ headers: { 'content-encoding': 'gzip' } });
     expect((await failure(read(source, 7, 20))).message).toMatch(/Content-Encoding gzip/);
+    // Once is a hiccup, from a server that has served ranges.
+    blobFaults({ respond: { status: 403 } }, { respond: { status: 401 } }, { range: 'bytes=8-20' });
+    expect(Buffer.from(await read(source, 7, 20)).equals(image.blob.subarray(7, 20))).toBe(true);
     // Less than asked for is no lie: the rest is asked for.
     blobFaults({ range: 'bytes=7-10' });
     expect(Buffer.from(await read(source, 7, 20)).equals(image.blob.subarray(7, 20))).toBe(true);

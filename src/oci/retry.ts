@@ -1,4 +1,4 @@
-import { aborted, TransientError } from './errors.js';
+import { aborted, DoubtfulError, TransientError } from './errors.js';
 
 export interface RetryPolicy {
   /** Tries without progress, the first included. */
@@ -13,33 +13,43 @@ export interface RetryPolicy {
 /** 0.1 + 0.2 + 0.4 + 0.8 + 1.6 s and half as much jitter: a restarted load balancer is back by then, a user still waits. */
 export const DEFAULT_RETRY: RetryPolicy = { attempts: 6, baseMs: 100, maxMs: 5_000, maxRetryAfterMs: 60_000 };
 
+/** Refusals in a row that a server may give which has served before: some 3 s, for a login that has really ended. */
+const MAX_DOUBTS = 5;
+
 /** Counts tries of one operation and waits between them. */
 export class Backoff {
   readonly #policy: RetryPolicy;
   readonly #onRetry: () => void;
+  readonly #served: () => boolean;
   #failures = 0;
+  #doubts = 0;
 
-  constructor(policy: RetryPolicy, onRetry: () => void) {
+  /** @param served whether the server has given something of this kind before: see DoubtfulError */
+  constructor(policy: RetryPolicy, onRetry: () => void, served: () => boolean = () => false) {
     this.#policy = policy;
     this.#onRetry = onRetry;
+    this.#served = served;
   }
 
   /** Progress was made: the count begins anew. */
   reset(): void {
     this.#failures = 0;
+    this.#doubts = 0;
   }
 
   /** Waits before the next try, or throws `error` when it is not worth one. */
   async next(error: unknown, what: string, signal?: AbortSignal): Promise<void> {
     if (signal?.aborted) throw aborted(what, signal.reason);
-    if (!(error instanceof TransientError)) throw error;
+    const doubtful = error instanceof DoubtfulError && this.#served() && this.#doubts++ < MAX_DOUBTS;
+    if (!(error instanceof TransientError) && !doubtful) throw error;
+    const retryAfterMs = error instanceof TransientError ? (error.retryAfterMs ?? 0) : 0;
     this.#failures++;
     const { attempts, baseMs, maxMs, maxRetryAfterMs } = this.#policy;
-    if (this.#failures >= attempts || (error.retryAfterMs ?? 0) > maxRetryAfterMs) throw error;
+    if (this.#failures >= attempts || retryAfterMs > maxRetryAfterMs) throw error;
     this.#onRetry();
     const backoff = Math.min(maxMs, baseMs * 2 ** (this.#failures - 1));
     // Jitter, so that many clients cut off at once do not come back at once.
-    const delay = Math.max(error.retryAfterMs ?? 0, backoff * (1 + Math.random() / 2));
+    const delay = Math.max(retryAfterMs, backoff * (1 + Math.random() / 2));
     await new Promise<void>((resolve, reject) => {
       const timer = setTimeout(() => {
         signal?.removeEventListener('abort', onAbort);

@@ -6,7 +6,7 @@ import {
   type Server,
   type ServerResponse,
 } from 'node:http';
-import { request as httpsRequest } from 'node:https';
+import { createServer as createTlsServer, request as httpsRequest } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import { Link } from './link.js';
 
@@ -49,6 +49,10 @@ export interface Fault {
   readonly resetAfter?: number;
   /** Stop sending after this many bytes of the body, and keep the connection open. */
   readonly stallAfter?: number;
+  /** End the connection in order after so many body bytes. */
+  readonly endAfter?: number;
+  /** From so many body bytes on, send a byte now and then. */
+  readonly dripAfter?: number;
   /** Turn over a bit of this byte of the body. */
   readonly corruptAt?: number;
 }
@@ -62,6 +66,8 @@ export interface ProxyOptions {
   readonly bytesPerSecond?: number;
   /** To come back where another was. */
   readonly port?: number;
+  /** Speak TLS with these: PEM. */
+  readonly tls?: { readonly cert: string | Buffer; readonly key: string | Buffer };
 }
 
 export interface RegistryProxy {
@@ -104,7 +110,12 @@ class ReverseProxy implements RegistryProxy {
   constructor(options: ProxyOptions) {
     this.#options = options;
     this.#link = options.bytesPerSecond === undefined ? null : new Link(options.bytesPerSecond);
-    this.#server = createServer({ keepAliveTimeout: 60_000 }, (request, response) => this.#handle(request, response));
+    const { tls } = options;
+    const handle = (request: IncomingMessage, response: ServerResponse): void => this.#handle(request, response);
+    this.#server =
+      tls === undefined
+        ? createServer({ keepAliveTimeout: 60_000 }, handle)
+        : createTlsServer({ keepAliveTimeout: 60_000, ...tls }, handle);
     this.#server.on('connection', (socket: Socket) => {
       this.connections++;
       socket.setNoDelay(true);
@@ -116,7 +127,7 @@ class ReverseProxy implements RegistryProxy {
     await new Promise<void>((resolve) => this.#server.listen(this.#options.port ?? 0, '127.0.0.1', resolve));
     this.port = (this.#server.address() as AddressInfo).port;
     this.host = `127.0.0.1:${this.port}`;
-    this.url = `http://${this.host}`;
+    this.url = `${this.#options.tls === undefined ? 'http' : 'https'}://${this.host}`;
   }
 
   blobTraffic(): { requests: number; bytes: number } {
@@ -199,8 +210,10 @@ class ReverseProxy implements RegistryProxy {
           chunk = Buffer.from(chunk);
           chunk[fault.corruptAt - at]! ^= 0x10;
         }
-        const cut =
-          Math.min(fault.resetAfter ?? Number.POSITIVE_INFINITY, fault.stallAfter ?? Number.POSITIVE_INFINITY) - at;
+        const never = Number.POSITIVE_INFINITY;
+        const { resetAfter = never, stallAfter = never, endAfter = never, dripAfter = never } = fault;
+        const cut = Math.min(resetAfter, stallAfter, endAfter, dripAfter) - at;
+        const rest = cut < chunk.length ? chunk.subarray(cut) : chunk.subarray(0, 0);
         if (cut <= chunk.length) chunk = chunk.subarray(0, cut);
         if (this.#link !== null) await this.#link.send(chunk.length);
         entry.bytes += chunk.length;
@@ -211,10 +224,24 @@ class ReverseProxy implements RegistryProxy {
         if (response.destroyed) return;
         if (entry.bytes === fault.resetAfter) {
           // The bytes that were written must arrive before the reset overtakes them.
-          setTimeout(() => response.socket?.resetAndDestroy(), 20);
+          // Node resets no TLS connection: it is cut.
+          const { tls } = this.#options;
+          setTimeout(() => (tls === undefined ? response.socket?.resetAndDestroy() : response.socket?.destroy()), 20);
           return;
         }
         if (entry.bytes === fault.stallAfter) return;
+        if (entry.bytes === fault.endAfter) {
+          response.socket?.end();
+          return;
+        }
+        if (entry.bytes === fault.dripAfter) {
+          for (const byte of rest) {
+            if (response.destroyed) return;
+            response.write(Buffer.of(byte));
+            await new Promise((resolve) => setTimeout(resolve, 50));
+          }
+          return;
+        }
       }
       entry.complete = true;
       response.end();
