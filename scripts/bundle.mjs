@@ -22,6 +22,7 @@ const programs = {
   'decode-worker': 'src/index/decode-worker.ts',
   'digest-worker': 'src/index/digest-worker.ts',
   'unpack-worker': 'src/unpack/unpack-worker.ts',
+  'pack-worker': 'src/pack/pack-worker.ts',
 };
 const assets = [
   'dist/src/gzip/inflate.wasm',

@@ -50,6 +50,21 @@ export {
 } from './index/index.js';
 export type { RecordedProfile, TouchedRange } from './lazy/index.js';
 export type { Credentials, Platform, RegistryCredentialProvider } from './oci/index.js';
+export {
+  type ConvertOptions,
+  type CreateArchiveOptions,
+  type CreateArchiveResult,
+  convertArchive,
+  createAndUploadArchive,
+  createArchive,
+  type ExtractArchiveOptions,
+  type ExtractArchiveResult,
+  extractArchive,
+  type S3Target,
+  type StoreS3Options,
+  type StoreS3Result,
+  storeS3,
+} from './pack/index.js';
 export type { S3Credentials } from './s3/index.js';
 export type { PullPolicy } from './store/index.js';
 export type {

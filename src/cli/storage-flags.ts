@@ -1,5 +1,7 @@
 import type { Command } from 'commander';
+import { ClipError } from '../bytes/index.js';
 import type { StorageOverride } from '../check/index.js';
+import type { S3Credentials } from '../s3/index.js';
 
 /** Where an archive's data is, if not where the archive says. */
 export interface StorageFlags {
@@ -8,6 +10,27 @@ export interface StorageFlags {
   readonly s3Region?: string;
   readonly s3Endpoint?: string;
   readonly storageImage?: string;
+}
+
+/** The flags of commands that talk to S3 and to nothing else. */
+export interface S3Flags extends Omit<StorageFlags, 'storageImage'> {
+  readonly creds?: string;
+}
+
+export function addS3Flags(command: Command): Command {
+  return command
+    .option('--s3-bucket <name>', 'the bucket')
+    .option('--s3-key <key>', "the object (default for store: the archive's name)")
+    .option('--s3-region <region>', 'the region (default: AWS_REGION, or us-east-1)')
+    .option('--s3-endpoint <url>', "the server, if not Amazon's")
+    .option('--creds <key:secret>', 'keys, in place of those of the environment');
+}
+
+export function s3CredentialsFrom({ creds }: S3Flags): S3Credentials | undefined {
+  if (creds === undefined) return undefined;
+  const colon = creds.indexOf(':');
+  if (colon <= 0) throw new ClipError('USAGE', '--creds takes KEY_ID:SECRET');
+  return { accessKeyId: creds.slice(0, colon), secretAccessKey: creds.slice(colon + 1) };
 }
 
 export function addStorageFlags(command: Command): Command {

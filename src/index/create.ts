@@ -93,6 +93,8 @@ export interface IndexResult {
 }
 
 export interface IndexExtras {
+  /** Called before the layers are read. May throw: then nothing is written. */
+  readonly onResolved?: ((image: ResolvedImage) => void) | undefined;
   /** Offsets at which to cut a layer in place of regular checkpoints, by layer digest (workload-shaped spans). */
   readonly cuts?: ReadonlyMap<string, Float64Array> | undefined;
   /** The archive's reference, if not the one that it is made from: an archive that is made again keeps its name. */
@@ -198,6 +200,7 @@ export async function indexImage(options: CreateFromOCIImageOptions, extras: Ind
       signal,
       onWarning,
     });
+    extras.onResolved?.(resolved);
     const builder = new TreeBuilder();
     const done = new Map<string, IndexedLayer>();
     let applied = 0;

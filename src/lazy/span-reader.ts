@@ -1,7 +1,7 @@
 import type { ImageMeta, SpanColumns } from '../archive/index.js';
 import { ClipError, FormatError } from '../bytes/index.js';
 import { NO_STATE } from '../gzip/index.js';
-import { LayerSpans } from '../spans/index.js';
+import { BlockSums, LayerSpans, type PartSum, partOf } from '../spans/index.js';
 import type { ZstdStream } from '../zstd/index.js';
 import { SpanDecoder, type SpanFault } from './span-decoder.js';
 import type { BlobSource } from './types.js';
@@ -23,6 +23,8 @@ export class SpanReader {
   readonly #decoder = new SpanDecoder();
   /** Of the sequential layer read last. */
   #stream: { layer: number; next: number; decoder: ZstdStream } | null = null;
+  /** Of layers of data blocks: what the parts of long ones add up to. */
+  readonly #sums = new Map<number, BlockSums>();
 
   constructor(archive: SpanLayers, source: Pick<BlobSource, 'fetchInto'>) {
     this.#archive = archive;
@@ -43,6 +45,15 @@ export class SpanReader {
       while (stream.next < span) await this.#inflate(layer, stream.next, signal);
     }
     return this.#inflate(layer, span, signal);
+  }
+
+  /** A long data block is checked when its last part is read. @throws FormatError */
+  #addPart(layer: number, span: number, spans: LayerSpans, part: PartSum | undefined): void {
+    if (part === undefined) return;
+    const sums = this.#sums.get(layer) ?? new BlockSums(spans.table);
+    this.#sums.set(layer, sums);
+    if (sums.add(span, part) === null) return;
+    throw new FormatError(`layer ${spans.digest}, span ${span}`, spans.start(span), 'the CRC-64 of its block differs');
   }
 
   async #inflate(layer: number, span: number, signal: AbortSignal | undefined): Promise<Uint8Array> {
@@ -69,6 +80,7 @@ export class SpanReader {
       const stored = this.#archive.checkpointState(layer, span) ?? NO_STATE.stored;
       const state = { stored, sha256: spans.stateSha256(span) };
       const blocks = spans.blocks(span);
+      if (blocks !== null) this.#addPart(layer, span, spans, partOf(compressed, blocks));
       fault = this.#decoder.decode({ ...of, blocks, kind: table.kind, startBit: spans.startBit(span), state }, take);
     }
     if (fault === null) return output;

@@ -36,4 +36,5 @@ export {
 } from './sockets.js';
 /** Raw calls: results or −errno, no exceptions. */
 export * as sys from './syscalls.js';
+export { setTimes, setTimesOf } from './times.js';
 export { getXattr, listXattr, setXattr } from './xattr.js';

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
-import { type Archive, VERSION } from '../../archive/index.js';
+import type { Archive } from '../../archive/index.js';
+import { locate } from '../daemon-flags.js';
 import { addImageFlags, archiveOf, type ImageFlags } from '../image-flags.js';
 import { printResult } from '../output.js';
 
@@ -28,7 +29,9 @@ function describe(archive: Archive, path: string, size: number, inodes: number):
   return {
     path,
     size,
-    version: VERSION,
+    version: archive.version,
+    storage: archive.storage,
+    unindexed: archive.unindexed,
     identity: archive.identity,
     reference: image.reference,
     registry: image.registry,
@@ -48,13 +51,16 @@ function describe(archive: Archive, path: string, size: number, inodes: number):
 }
 
 async function run(flags: ImageFlags): Promise<void> {
-  const [{ ArchiveFile }, { ErofsReader }, { formatBytes, formatTable, shortDigest }] = await Promise.all([
-    import('../../check/index.js'),
-    import('../../erofs/index.js'),
-    import('../units.js'),
-  ]);
+  const [{ ArchiveFile, LayerIndexes }, { ErofsReader }, { formatBytes, formatTable, shortDigest }, { s3Name }] =
+    await Promise.all([
+      import('../../check/index.js'),
+      import('../../erofs/index.js'),
+      import('../units.js'),
+      import('../../s3/index.js'),
+    ]);
   const clip = await archiveOf(flags);
-  const file = ArchiveFile.open(clip);
+  const { cacheDir } = await locate(flags);
+  const file = ArchiveFile.open(clip, new LayerIndexes(cacheDir));
   try {
     const { archive } = file;
     const { inodeCount } = new ErofsReader(archive.tree);
@@ -63,11 +69,16 @@ async function run(flags: ImageFlags): Promise<void> {
       const { image } = archive;
       const { os, architecture, variant } = image.platform;
       const facts = [
-        ['archive', `${file.path}, ${formatBytes(file.size)}, version ${VERSION}`],
+        ['archive', `${file.path}, ${formatBytes(file.size)}, version ${archive.version}`],
         ['identity', archive.identity],
-        ['image', image.reference],
-        ['manifest', image.manifestDigest],
-        ['platform', [os, architecture, variant].filter(Boolean).join('/')],
+        ...(archive.storage.kind === 'oci'
+          ? [
+              ['image', image.reference],
+              ['manifest', image.manifestDigest],
+              ['platform', [os, architecture, variant].filter(Boolean).join('/')],
+            ]
+          : [['data', archive.storage.kind === 'local' ? 'in this file' : `in ${s3Name(archive.storage)}`]]),
+        ...(archive.unindexed.length === 0 ? [] : [['layers', 'not indexed yet: the first mount does it']]),
         ['files', String(inodeCount)],
         [
           'profile',
@@ -95,7 +106,10 @@ async function run(flags: ImageFlags): Promise<void> {
       });
       return [
         formatTable(facts),
-        formatTable([['section', 'offset', 'stored', 'raw', ''], ...sections], [1, 2, 3]),
+        // Version 1 has none.
+        ...(sections.length === 0
+          ? []
+          : [formatTable([['section', 'offset', 'stored', 'raw', ''], ...sections], [1, 2, 3])]),
         formatTable([['layer', '', 'size', 'tar', 'spans', 'windows', 'mean window'], ...layers], [2, 3, 4, 5, 6]),
       ].join('\n');
     });

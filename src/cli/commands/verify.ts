@@ -1,20 +1,22 @@
 import { type Command, Option } from 'commander';
 import type { Archive } from '../../archive/index.js';
 import { ClipError } from '../../bytes/index.js';
-import type { SpanSource } from '../../check/index.js';
+import type { ArchiveFile, SpanSource, StorageAccess } from '../../check/index.js';
 import type { ImageSource } from '../../oci/index.js';
 import { locate } from '../daemon-flags.js';
 import { addImageFlags, archiveOf, type ImageFlags } from '../image-flags.js';
 import { printResult } from '../output.js';
+import { addStorageFlags, type StorageFlags, storageOverride } from '../storage-flags.js';
 import { credentialsFrom, interruptible } from './index-command.js';
 
-interface Flags extends ImageFlags {
+interface Flags extends ImageFlags, StorageFlags {
   readonly from: 'registry' | 'cache';
 }
 
 /** The source of the spans; the caller calls `close`. */
 async function openSource(
   archive: Archive,
+  fd: number,
   flags: Flags,
 ): Promise<{ source: Pick<ImageSource, 'fetchInto'> | SpanSource; close: () => Promise<void> | void }> {
   if (flags.from === 'cache') {
@@ -24,25 +26,54 @@ async function openSource(
     const source = new CachedSpans(cacheDir, layers);
     return { source, close: () => source.close() };
   }
-  const credentials = credentialsFrom(flags);
-  const { sourceForArchive } = await import('../../oci/index.js');
-  const source = sourceForArchive(archive.image, {
-    ...(credentials === undefined ? {} : { credentials }),
-    ...(flags.plainHttp === undefined ? {} : { plainHttp: flags.plainHttp }),
-  });
+  const { openStorage } = await import('../../check/index.js');
+  const source = await openStorage(archive, fd, accessOf(flags, archive), storageOverride(flags));
   return { source, close: () => source.close() };
 }
 
+/** How the registry, or S3, is reached. */
+function accessOf(flags: Flags, { storage }: Pick<Archive, 'storage'>): StorageAccess {
+  const credentials = credentialsFrom(flags);
+  const { username = '', password = '' } = credentials ?? {};
+  return {
+    ...(credentials === undefined ? {} : { credentials }),
+    ...(credentials === undefined || storage.kind !== 's3'
+      ? {}
+      : { s3: { accessKeyId: username, secretAccessKey: password } }),
+    ...(flags.plainHttp === undefined ? {} : { plainHttp: flags.plainHttp }),
+  };
+}
+
+/** The archive. Layers of an old one that were never indexed are indexed now: their spans are what is to be verified. */
+async function openIndexed(clip: string, flags: Flags): Promise<ArchiveFile> {
+  const { ArchiveFile, LayerIndexes, openImage, unindexedLayers } = await import('../../check/index.js');
+  const { cacheDir } = await locate(flags);
+  const missing = unindexedLayers(clip, new LayerIndexes(cacheDir));
+  if (missing !== null) {
+    const source = await openImage(
+      missing.image,
+      accessOf(flags, { storage: { kind: 'oci' } }),
+      storageOverride(flags),
+    );
+    try {
+      await new LayerIndexes(cacheDir).make(missing.image, missing.digests, source);
+    } finally {
+      await source.close();
+    }
+  }
+  return ArchiveFile.open(clip, new LayerIndexes(cacheDir));
+}
+
 async function run(flags: Flags): Promise<void> {
-  const [{ ArchiveFile, verifyArchive }, { createProgress }, { formatBytes, shortDigest }] = await Promise.all([
+  const [{ verifyArchive }, { createProgress }, { formatBytes, shortDigest }] = await Promise.all([
     import('../../check/index.js'),
     import('../progress.js'),
     import('../units.js'),
   ]);
   const clip = await archiveOf(flags);
-  const file = ArchiveFile.open(clip);
+  const file = await openIndexed(clip, flags);
   const { archive } = file;
-  const { source, close } = await openSource(archive, flags);
+  const { source, close } = await openSource(archive, file.fd, flags);
   const progress = await createProgress();
   try {
     const result = await interruptible((signal) =>
@@ -56,12 +87,14 @@ async function run(flags: Flags): Promise<void> {
       { path: file.path, identity: archive.identity, from: flags.from, ...result },
       flags.json === true,
       () => {
-        const { layers, spans, absent, compressedBytes, files, problems } = result;
+        const { layers, spans, absent, compressedBytes, files, problems, wrongHashes } = result;
         const missing = absent > 0 ? `, ${absent} not cached` : '';
-        const hashed = archive.sections.some((s) => s.name === 'hashes') ? `, ${files} files` : '';
+        const hashed = files > 0 ? `, ${files} files` : '';
+        const notes = wrongHashes.map((note) => `  note: ${note}, but its checksum is right`);
         const extent = `${layers} layer${layers === 1 ? '' : 's'}, ${spans} spans (${formatBytes(compressedBytes)})${missing}${hashed}`;
-        if (problems.length === 0) return `${file.path}: ${extent}: all as indexed`;
+        if (problems.length === 0) return [...notes, `${file.path}: ${extent}: all as indexed`].join('\n');
         return [
+          ...notes,
           ...problems.map((problem) => `  ${problem}`),
           `${file.path}: ${extent}: ${problems.length} problems`,
         ].join('\n');
@@ -72,7 +105,9 @@ async function run(flags: Flags): Promise<void> {
         hint:
           flags.from === 'cache'
             ? 'clipctl cache verify frees the damaged spans; mounts find and replace them by themselves'
-            : 'the layers in the registry were altered: push the image again',
+            : archive.storage.kind === 'oci'
+              ? 'the layers in the registry were altered: push the image again'
+              : 'the archive is damaged: take it from its source again',
       });
     }
   } finally {
@@ -91,5 +126,5 @@ export function registerVerify(program: Command): void {
         .choices(['registry', 'cache'])
         .default('registry'),
     );
-  addImageFlags(command).action((flags: Flags) => run(flags));
+  addStorageFlags(addImageFlags(command)).action((flags: Flags) => run(flags));
 }

@@ -1,0 +1,46 @@
+import type { Command } from 'commander';
+import type { CommonFlags } from '../common-flags.js';
+import { printResult } from '../output.js';
+import { printable } from '../printable.js';
+import { interruptible } from './index-command.js';
+
+interface Flags extends CommonFlags {
+  readonly out: string;
+  readonly skipUnsupported?: boolean;
+}
+
+async function run(directory: string, flags: Flags): Promise<void> {
+  const [{ createArchive }, { createProgress }, { formatBytes, formatSeconds }] = await Promise.all([
+    import('../../pack/index.js'),
+    import('../progress.js'),
+    import('../units.js'),
+  ]);
+  const progress = await createProgress();
+  const started = performance.now();
+  const result = await interruptible((signal) =>
+    createArchive({
+      inputPath: directory,
+      outputPath: flags.out,
+      skipUnsupported: flags.skipUnsupported,
+      signal,
+      onProgress: (done, total) =>
+        progress.update(flags.out, 'packing', done, total, (1000 * done) / (performance.now() - started)),
+      onWarning: (warning) => void process.stderr.write(`clipctl: warning: ${printable(warning)}\n`),
+    }).finally(() => progress.stop()),
+  );
+  if (result === undefined) return;
+  printResult(result, flags.json === true, () => {
+    const { outputPath, size, nodes, contentBytes, milliseconds } = result;
+    return `${outputPath}: ${formatBytes(size)}, ${nodes} names, ${formatBytes(contentBytes)} of content, in ${formatSeconds(milliseconds / 1000)}`;
+  });
+}
+
+export function registerCreate(program: Command): void {
+  program
+    .command('create')
+    .description('pack a directory with its data into an archive of version 1, which the Go program reads too')
+    .argument('<dir>', 'the directory')
+    .requiredOption('--out <file>', 'the archive to write')
+    .option('--skip-unsupported', 'leave out what the format cannot hold (extended attributes), with a warning')
+    .action((directory: string, flags: Flags) => run(directory, flags));
+}

@@ -1,0 +1,51 @@
+import type { Command } from 'commander';
+import type { CommonFlags } from '../common-flags.js';
+import { printResult } from '../output.js';
+import { printable } from '../printable.js';
+import { addS3Flags, type S3Flags, s3CredentialsFrom, storageOverride } from '../storage-flags.js';
+import { interruptible } from './index-command.js';
+
+interface Flags extends CommonFlags, S3Flags {
+  readonly clip: string;
+  readonly out: string;
+  readonly skipUnsupported?: boolean;
+}
+
+async function run(flags: Flags): Promise<void> {
+  const [{ extractArchive }, { createProgress }, { formatBytes, formatSeconds }] = await Promise.all([
+    import('../../pack/index.js'),
+    import('../progress.js'),
+    import('../units.js'),
+  ]);
+  const progress = await createProgress();
+  const started = performance.now();
+  const credentials = s3CredentialsFrom(flags);
+  const result = await interruptible((signal) =>
+    extractArchive({
+      archivePath: flags.clip,
+      outputPath: flags.out,
+      skipUnsupported: flags.skipUnsupported,
+      storageInfo: storageOverride(flags),
+      credentials,
+      signal,
+      onProgress: (done, total) =>
+        progress.update(flags.out, 'unpacking', done, total, (1000 * done) / (performance.now() - started)),
+      onWarning: (warning) => void process.stderr.write(`clipctl: warning: ${printable(warning)}\n`),
+    }).finally(() => progress.stop()),
+  );
+  if (result === undefined) return;
+  printResult(result, flags.json === true, () => {
+    const { outputPath, names, contentBytes, milliseconds } = result;
+    return `${outputPath}: ${names} names, ${formatBytes(contentBytes)}, every checksum right, in ${formatSeconds(milliseconds / 1000)}`;
+  });
+}
+
+export function registerExtract(program: Command): void {
+  const command = program
+    .command('extract')
+    .description('unpack an archive of version 1 into an empty directory, with owners, modes and times')
+    .requiredOption('--clip <file>', 'the archive: local, or with its data in S3')
+    .requiredOption('--out <dir>', 'a directory that is empty or does not exist yet')
+    .option('--skip-unsupported', 'leave out devices if they cannot be made (they need root), with a warning');
+  addS3Flags(command).action((flags: Flags) => run(flags));
+}

@@ -1,0 +1,160 @@
+import { createHash } from 'node:crypto';
+import {
+  closeSync,
+  constants,
+  fchmodSync,
+  fchownSync,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs';
+import { parentPort } from 'node:worker_threads';
+import { Crc64 } from '../bytes/index.js';
+import { BLOCK_SUM_SIZE, BLOCK_TYPE_FILE, BLOCK_TYPE_SIZE } from '../legacy/index.js';
+import { setTimesOf } from '../linux/index.js';
+import type { PackItem, PackJob, PackResult, UnpackItem } from './pack-protocol.js';
+
+/** Files are read and written in pieces of this size; small ones share one write. */
+const BUFFER_BYTES = 1 << 20;
+const buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
+
+/** A file that cannot be packed or unpacked; the others can. */
+class Problem extends Error {}
+
+/** What is to be written to the archive, gathered as long as it is contiguous. */
+class Output {
+  #used = 0;
+  #position = 0;
+
+  constructor(readonly fd: number) {}
+
+  /** Room for the next bytes at this place of the archive. */
+  room(position: number, want: number): Buffer {
+    if (this.#used > 0 && (position !== this.#position + this.#used || this.#used === BUFFER_BYTES)) this.flush();
+    if (this.#used === 0) this.#position = position;
+    return buffer.subarray(this.#used, Math.min(BUFFER_BYTES, this.#used + want));
+  }
+
+  filled(count: number): void {
+    this.#used += count;
+  }
+
+  put(position: number, bytes: Uint8Array): void {
+    for (let done = 0; done < bytes.length; ) {
+      const room = this.room(position + done, bytes.length - done);
+      room.set(bytes.subarray(done, done + room.length));
+      this.filled(room.length);
+      done += room.length;
+    }
+  }
+
+  flush(): void {
+    for (let done = 0; done < this.#used; ) {
+      done += writeSync(this.fd, buffer, done, this.#used - done, this.#position + done);
+    }
+    this.#used = 0;
+  }
+}
+
+const TYPE = Uint8Array.of(BLOCK_TYPE_FILE);
+
+function pack(item: PackItem, out: Output): Uint8Array {
+  let fd: number;
+  try {
+    fd = openSync(Buffer.from(item.path), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  } catch (error) {
+    throw new Problem(`cannot be read: ${(error as NodeJS.ErrnoException).code}`);
+  }
+  try {
+    const { dev, ino } = fstatSync(fd, { bigint: true });
+    if (dev !== item.dev || ino !== item.ino) throw new Problem('was replaced while the tree was packed');
+    const hash = createHash('sha256');
+    const crc = new Crc64();
+    out.put(item.position, TYPE);
+    for (let done = 0; done < item.size; ) {
+      const room = out.room(item.position + BLOCK_TYPE_SIZE + done, item.size - done);
+      const count = readSync(fd, room, 0, room.length, null);
+      if (count === 0) throw new Problem(`shrank to ${done} bytes while it was packed`);
+      const view = room.subarray(0, count);
+      hash.update(view);
+      crc.update(view);
+      out.filled(count);
+      done += count;
+    }
+    if (readSync(fd, Buffer.alloc(1), 0, 1, null) !== 0) throw new Problem('grew while it was packed');
+    const sum = Buffer.alloc(BLOCK_SUM_SIZE);
+    sum.writeBigUInt64BE(crc.digest());
+    out.put(item.position + BLOCK_TYPE_SIZE + item.size, sum);
+    return hash.digest();
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** The content is checked before the file gets its mode: a damaged one is removed again. */
+function unpack(item: UnpackItem, archive: number, own: boolean): void {
+  const path = Buffer.from(item.path);
+  const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW } = constants;
+  const fd = openSync(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+  try {
+    const crc = new Crc64();
+    const stored = Math.min(item.length, item.size);
+    for (let done = 0; done < item.length; ) {
+      const want = Math.min(BUFFER_BYTES, item.length - done);
+      const count = readSync(archive, buffer, 0, want, item.start + done);
+      if (count === 0) throw new Problem('the archive ends in its data');
+      crc.update(buffer.subarray(0, count));
+      const useful = Math.max(0, Math.min(count, stored - done));
+      for (let at = 0; at < useful; ) at += writeSync(fd, buffer, at, useful - at);
+      done += count;
+    }
+    if (item.length > 0) {
+      const sum = Buffer.alloc(BLOCK_SUM_SIZE);
+      if (
+        readSync(archive, sum, 0, sum.length, item.start + item.length) < sum.length ||
+        sum.readBigUInt64BE() !== crc.digest()
+      ) {
+        throw new Problem('its data is damaged: the CRC-64 differs');
+      }
+    }
+    if (item.size > stored) ftruncateSync(fd, item.size);
+    if (own) fchownSync(fd, item.uid, item.gid);
+    // After the owner: changing it takes set-uid bits away.
+    fchmodSync(fd, item.mode & 0o7777);
+    setTimesOf(fd, item.mtime, item.mtimeNsec);
+  } catch (error) {
+    if (error instanceof Problem) unlinkSync(path);
+    throw error;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function perform(job: PackJob): PackResult {
+  const hashes = new Uint8Array(job.type === 'pack' ? 32 * job.items.length : 0);
+  const problems: { index: number; detail: string }[] = [];
+  let bytes = 0;
+  try {
+    const out = job.type === 'pack' ? new Output(job.out) : null;
+    for (const [i, item] of job.items.entries()) {
+      try {
+        if (job.type === 'pack') hashes.set(pack(item as PackItem, out!), 32 * i);
+        else unpack(item as UnpackItem, job.archive, job.own);
+      } catch (error) {
+        if (!(error instanceof Problem)) throw error;
+        problems.push({ index: item.index, detail: error.message });
+      }
+      bytes += item.size;
+    }
+    out?.flush();
+    return { hashes, bytes, problems, failure: null };
+  } catch (error) {
+    const { code = 'SYSTEM', message } = error as NodeJS.ErrnoException;
+    return { hashes, bytes, problems, failure: { code, detail: message } };
+  }
+}
+
+parentPort!.on('message', (job: PackJob) => parentPort!.postMessage(perform(job)));
