@@ -17,7 +17,7 @@ export {
 } from './descriptors.js';
 export { Epoll } from './epoll.js';
 export { check, Errno, errnoName, SystemCallError } from './errno.js';
-export { setFileTime } from './file-times.js';
+export { setFileTime, setOpenFileTime } from './file-times.js';
 export * as flags from './flags.js';
 export { closeBackingFile, type FuseMountOptions, mountFuse, openBackingFile, openFuseDevice } from './fuse-device.js';
 export { bindMountAt, detachMount, type MountOptions, mountErofs, mountFileSystem, unmount } from './mount.js';
@@ -36,5 +36,4 @@ export {
 } from './sockets.js';
 /** Raw calls: results or −errno, no exceptions. */
 export * as sys from './syscalls.js';
-export { setTimes, setTimesOf } from './times.js';
 export { getXattr, listXattr, setXattr } from './xattr.js';

@@ -92,7 +92,6 @@ const c = {
   sched_setaffinity: bind<[number, number, Memory]>('sched_setaffinity', 'int', ['int', 'size_t', 'void *']),
   utimensat: bind<[number, Memory, Memory, number]>('utimensat', 'int', ['int', 'void *', 'void *', 'int']),
   mknod: bind<[Memory, number, number]>('mknod', 'int', ['void *', 'uint32_t', 'uint64_t']),
-  utimensat: bind<[number, Memory, Memory, number]>('utimensat', 'int', ['int', 'void *', 'void *', 'int']),
   futimens: bind<[number, Memory]>('futimens', 'int', ['int', 'void *']),
   lgetxattr: bind<[Memory, Memory, Memory, number]>('lgetxattr', 'int64_t', ['void *', 'void *', 'void *', 'size_t']),
   llistxattr: bind<[Memory, Memory, number]>('llistxattr', 'int64_t', ['void *', 'void *', 'size_t']),
@@ -191,8 +190,6 @@ export const utimensat = (path: Path, times: Memory, flags: number): number =>
   outcome(c.utimensat(-100, cString(path), times, flags));
 export const mknod = (path: Path, mode: number, device: number): number =>
   outcome(c.mknod(cString(path), mode, device));
-/** `times`: two struct timespec, of access and of modification. Symlinks are not followed. */
-export const utimensat = (path: Path, times: Memory): number => outcome(c.utimensat(-100, cString(path), times, 0x100)); // AT_FDCWD, AT_SYMLINK_NOFOLLOW
 export const futimens = (fd: number, times: Memory): number => outcome(c.futimens(fd, times));
 export const lgetxattr = (path: Path, name: Path, value: Memory, size: number): number =>
   outcome(c.lgetxattr(cString(path), cString(name), value, size));

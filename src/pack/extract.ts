@@ -18,7 +18,7 @@ import { join } from 'node:path';
 import { anyFunction, boolean, ClipError, fields, lowerBound, string } from '../bytes/index.js';
 import { ArchiveFile, openStorage, type StorageOverride } from '../check/index.js';
 import { ErofsReader, InodeView, mapFileRange, S_IFBLK, S_IFCHR, S_IFLNK, S_IFMT, S_IFREG } from '../erofs/index.js';
-import { check, setTimes, sys } from '../linux/index.js';
+import { check, setFileTime, sys } from '../linux/index.js';
 import type { S3Credentials } from '../s3/index.js';
 import { signalOption } from './create.js';
 import type { PackJob, PackResult, UnpackItem } from './pack-protocol.js';
@@ -264,7 +264,7 @@ class Extraction {
     } else if ((mode & S_IFMT) === S_IFLNK) {
       this.#attempt(path, () => symlinkSync(Buffer.from(this.#reader.readlink(nid)), path));
       if (this.#own) lchownSync(path, inode.uid, inode.gid);
-      setTimes(path, inode.mtime, inode.mtimeNsec);
+      setFileTime(path, inode.mtime, inode.mtimeNsec);
     } else this.#makeSpecial(path, inode);
   }
 
@@ -307,7 +307,7 @@ class Extraction {
     if (this.#own) chownSync(path, inode.uid, inode.gid);
     chmodSync(path, inode.mode & 0o7777);
     // The target itself is named by its descriptor, a magic link, which is to be followed.
-    setTimes(path === this.#below ? Buffer.concat([path, Buffer.from('/.')]) : path, inode.mtime, inode.mtimeNsec);
+    setFileTime(path === this.#below ? Buffer.concat([path, Buffer.from('/.')]) : path, inode.mtime, inode.mtimeNsec);
   }
 
   async #unpackFiles(total: number): Promise<string[]> {

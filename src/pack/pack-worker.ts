@@ -14,7 +14,7 @@ import {
 import { parentPort } from 'node:worker_threads';
 import { Crc64 } from '../bytes/index.js';
 import { BLOCK_SUM_SIZE, BLOCK_TYPE_FILE, BLOCK_TYPE_SIZE } from '../legacy/index.js';
-import { setTimesOf } from '../linux/index.js';
+import { setOpenFileTime } from '../linux/index.js';
 import type { PackItem, PackJob, PackResult, UnpackItem } from './pack-protocol.js';
 
 /** Files are read and written in pieces of this size; small ones share one write. */
@@ -124,7 +124,7 @@ function unpack(item: UnpackItem, archive: number, own: boolean): void {
     if (own) fchownSync(fd, item.uid, item.gid);
     // After the owner: changing it takes set-uid bits away.
     fchmodSync(fd, item.mode & 0o7777);
-    setTimesOf(fd, item.mtime, item.mtimeNsec);
+    setOpenFileTime(fd, item.mtime, item.mtimeNsec);
   } catch (error) {
     if (error instanceof Problem) unlinkSync(path);
     throw error;
