@@ -1,7 +1,7 @@
 import type { LayerMeta, SpanTable } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import { type CachedLayer, Occupied } from '../cache/index.js';
-import { LayerSpans, noteUse, type SharedLayer } from '../spans/index.js';
+import { LayerSpans, noteUse, publish, type SharedLayer } from '../spans/index.js';
 import { Readahead } from './ahead/sequential.js';
 import type { LayerContext } from './context.js';
 import { Priority } from './inflate-tasks.js';
@@ -231,7 +231,9 @@ export class LazyLayer {
       if (result.status === 'stored') {
         counters.spansChecked.add();
         cached.occupy(span, Occupied.yes);
-        if (!this.#jobs.isDamaged(job, result.part)) this.#jobs.settle(job, null);
+        if (this.#jobs.isDamaged(job, result.part)) return;
+        if (result.part !== undefined) publish(target);
+        this.#jobs.settle(job, null);
         return;
       }
       counters.spansDamaged.add();

@@ -1,6 +1,6 @@
 import { ClipError, toHex } from '../bytes/index.js';
 import { type CachedLayer, Occupied } from '../cache/index.js';
-import { BlockSums, type LayerSpans, type PartSum, type SpanTarget } from '../spans/index.js';
+import { BlockSums, type LayerSpans, type PartSum, publish, type SpanTarget } from '../spans/index.js';
 import { UnreadAccount } from './ahead/unread.js';
 import type { LayerContext } from './context.js';
 import { Priority, type TaskResult } from './inflate-tasks.js';
@@ -115,6 +115,7 @@ export class SpanJobs {
       case 'stored':
       case 'bytes':
         if (this.isDamaged(job, result.part)) return false;
+        if (result.status === 'stored' && result.part !== undefined && target !== null) publish(target);
         this.keep(job, job.span, target, result);
         return false;
       case 'digest-mismatch':

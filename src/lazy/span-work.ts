@@ -99,7 +99,8 @@ export function inflateSpan(task: InflateTask, decoder: SpanDecoder): TaskResult
       const sink = new FileSink(task.target, task.outLength);
       const fault = decoder.decode(task, sink.write);
       if (fault !== null) return fault;
-      publish(task.target);
+      // A part of a long data block is not served before the I/O thread has added it to the others.
+      if (part === undefined) publish(task.target);
       return { status: 'stored', zeros: sink.zeros, part };
     } catch (error) {
       if (!(error instanceof WriteError)) throw error;
@@ -170,6 +171,6 @@ function checkBlockSpan(target: SpanTarget, length: number, blocks: BlockCheck):
     return { status: 'absent', detail: (error as NodeJS.ErrnoException).code ?? String(error) };
   }
   if (checkBlocks(bytes, blocks) !== null) return { status: 'absent' };
-  publish(target);
+  if (blocks.part === null) publish(target);
   return { status: 'stored', part: partOf(bytes, blocks) };
 }
