@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import type { CommonFlags } from '../common-flags.js';
+import { warn } from '../image-flags.js';
 import { printResult } from '../output.js';
-import { printable } from '../printable.js';
 import { addRegistryFlags, credentialsFrom, interruptible, type RegistryFlags } from './index-command.js';
 
 interface Flags extends CommonFlags, RegistryFlags {
@@ -25,7 +25,7 @@ async function run(old: string, made: string, flags: Flags): Promise<void> {
       plainHttp: flags.plainHttp,
       signal,
       onProgress: ({ digest, done, total, rate }) => progress.update(digest, shortDigest(digest), done, total, rate),
-      onWarning: (warning) => void process.stderr.write(`clipctl: warning: ${printable(warning)}\n`),
+      onWarning: warn,
     }).finally(() => progress.stop()),
   );
   if (result === undefined) return;

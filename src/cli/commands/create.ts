@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import type { CommonFlags } from '../common-flags.js';
+import { warn } from '../image-flags.js';
 import { printResult } from '../output.js';
-import { printable } from '../printable.js';
 import { interruptible } from './index-command.js';
 
 interface Flags extends CommonFlags {
@@ -25,7 +25,7 @@ async function run(directory: string, flags: Flags): Promise<void> {
       signal,
       onProgress: (done, total) =>
         progress.update(flags.out, 'packing', done, total, (1000 * done) / (performance.now() - started)),
-      onWarning: (warning) => void process.stderr.write(`clipctl: warning: ${printable(warning)}\n`),
+      onWarning: warn,
     }).finally(() => progress.stop()),
   );
   if (result === undefined) return;

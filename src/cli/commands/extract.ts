@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import type { CommonFlags } from '../common-flags.js';
+import { warn } from '../image-flags.js';
 import { printResult } from '../output.js';
-import { printable } from '../printable.js';
 import { addS3Flags, type S3Flags, s3CredentialsFrom, storageOverride } from '../storage-flags.js';
 import { interruptible } from './index-command.js';
 
@@ -30,7 +30,7 @@ async function run(flags: Flags): Promise<void> {
       signal,
       onProgress: (done, total) =>
         progress.update(flags.out, 'unpacking', done, total, (1000 * done) / (performance.now() - started)),
-      onWarning: (warning) => void process.stderr.write(`clipctl: warning: ${printable(warning)}\n`),
+      onWarning: warn,
     }).finally(() => progress.stop()),
   );
   if (result === undefined) return;
