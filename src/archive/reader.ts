@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { inflateRawSync } from 'node:zlib';
-import { Cursor, FormatError } from '../bytes/index.js';
+import { Cursor, FormatError, toHex } from '../bytes/index.js';
 import type { Placement } from '../erofs/index.js';
 import { type CheckpointState, decodeCheckpointState } from '../gzip/index.js';
 import { decodeHashes, decodePlacement, decodeProfile } from './columns.js';
@@ -63,6 +63,8 @@ export interface Archive {
   readonly references: References | null;
   /** "sha256:…"; two archives with the same identity show the same files (docs/format.md, "Identity"). */
   readonly identity: string;
+  /** "sha256:…" of header and section table. Two archives with the same digest are the same bytes, and served as one mount. */
+  readonly digest: string;
   readonly sections: readonly SectionInfo[];
   /**
    * The checkpoint state of a span as it is stored, null where none is needed. It is not checked here but where it is used,
@@ -99,7 +101,7 @@ const VERSION_HINTS: Readonly<Record<number, string>> = {
   2: 'an older clip wrote it: make it again with clipctl index',
 };
 
-function readHeader(input: ArchiveInput): SectionInfo[] {
+function readHeader(input: ArchiveInput): { sections: SectionInfo[]; digest: string } {
   const what = `${input.name}: header`;
   const fixed = new Cursor(input.readAt(0, Math.min(HEADER.table, input.size)), what);
   if (input.size < MAGIC.length || !sameBytes(fixed.bytes(MAGIC.length), MAGIC)) {
@@ -124,7 +126,7 @@ function readHeader(input: ArchiveInput): SectionInfo[] {
   if (!sameBytes(createHash('sha256').update(prefix).update(tableBytes).digest(), expected)) {
     fixed.fail('sha256 of the section table differs', HEADER.sha256);
   }
-  return readTable(tableBytes, count, input.size, what);
+  return { sections: readTable(tableBytes, count, input.size, what), digest: `sha256:${toHex(expected)}` };
 }
 
 function readTable(bytes: Uint8Array, count: number, fileSize: number, what: string): SectionInfo[] {
@@ -210,7 +212,7 @@ function readSection(input: ArchiveInput, section: SectionInfo): Uint8Array {
 /** The image section of an archive, without reading the rest of it. Throws FormatError as `openArchive` does. */
 export function readImageMeta(input: ArchiveInput): ImageMeta {
   return withHint(() => {
-    const section = readHeader(input).find((s) => s.name === 'image')!; // required: readTable has checked it
+    const section = readHeader(input).sections.find((s) => s.name === 'image')!; // required: readTable has checked it
     return decodeImageMeta(readSection(input, section), `${input.name}: section image`);
   });
 }
@@ -224,7 +226,7 @@ export function openArchive(input: ArchiveInput): Archive {
 }
 
 function open(input: ArchiveInput): Archive {
-  const sections = readHeader(input);
+  const { sections, digest } = readHeader(input);
   const find = (name: SectionName) => sections.find((s) => s.name === name);
   const required = (name: SectionName): SectionInfo => find(name)!; // readTable has checked it
   const what = (name: SectionName) => `${input.name}: section ${name}`;
@@ -274,6 +276,7 @@ function open(input: ArchiveInput): Archive {
     profile: optional('profile', (bytes, w) => decodeProfile(bytes, w, counts)),
     references: optional('references', decodeReferences),
     identity: archiveIdentity(sections),
+    digest,
     sections,
     checkpointState,
     hashes: () => optional('hashes', decodeHashes),

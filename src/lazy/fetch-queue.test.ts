@@ -12,7 +12,7 @@ interface Fetch {
   done(): Promise<void>;
 }
 
-const provider = (): LayerProvider => ({ source: {} as LayerProvider['source'], readState: () => null });
+const provider = (): LayerProvider => ({ source: {} as LayerProvider['source'], blobSize: 0, readState: () => null });
 const SOURCE = provider();
 
 /** A layer of spans of one compressed size, whose requests end when the test says so. */

@@ -29,7 +29,7 @@ export interface LayerSetOptions {
   readonly memoryBytes?: number;
 }
 
-export interface OpenLayerOptions extends LayerProvider {
+export interface OpenLayerOptions extends Omit<LayerProvider, 'blobSize'> {
   readonly meta: LayerMeta;
   readonly table: SpanTable;
   /** The layer's bytes lie in this file, which is read where it lies. `key` tells files apart. */
@@ -89,7 +89,11 @@ export class LayerSet {
       layer = made;
     }
     const opened = layer;
-    const provider: LayerProvider = { source: options.source, readState: (span) => options.readState(span) };
+    const provider: LayerProvider = {
+      source: options.source,
+      blobSize: options.meta.size,
+      readState: (span) => options.readState(span),
+    };
     opened.addProvider(provider);
     return new LayerClaim(opened, provider, () => {
       if (!opened.removeProvider(provider)) {

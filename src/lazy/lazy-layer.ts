@@ -36,8 +36,8 @@ export class LazyLayer {
     this.#jobs = new SpanJobs(this.spans, cached, context);
     this.#fetcher =
       table.kind === 'zstd-stream'
-        ? new StreamFetchers(this.#jobs, context, meta.size)
-        : new RangeFetcher(this.#jobs, context, table.kind, meta.size);
+        ? new StreamFetchers(this.#jobs, context)
+        : new RangeFetcher(this.#jobs, context, table.kind);
     this.readahead = new Readahead(this);
   }
 

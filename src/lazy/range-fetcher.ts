@@ -25,7 +25,6 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
     jobs: SpanJobs,
     context: LayerContext,
     readonly kind: Exclude<LayerKind, 'zstd-stream'>,
-    readonly blobSize: number,
   ) {
     this.#jobs = jobs;
     this.#context = context;
@@ -105,14 +104,13 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
     const { buffers, activity } = this.#context;
     const request = new RangeRequest({
       spans: this.spans,
-      blobSize: this.blobSize,
       jobs,
       deliver: (job, compressed, done) => void this.#jobs.track(this.#inflate(job, compressed)).finally(done),
     });
     try {
       const provider = this.#jobs.providers.current(jobs[0]!.provider);
       this.#jobs.accountFetch(jobs);
-      await request.run(provider.source, buffers, activity);
+      await request.run(provider, buffers, activity);
     } catch (error) {
       for (const job of request.missing) {
         job.carrier = null;

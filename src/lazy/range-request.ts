@@ -3,10 +3,9 @@ import type { Activity } from './activity.js';
 import type { BufferPool } from './buffers.js';
 import type { JobCarrier, SpanJob } from './job.js';
 import { RequestLimit } from './request-limit.js';
-import type { BlobSource } from './types.js';
+import type { LayerProvider } from './types.js';
 
 export interface RangePlan {
-  readonly blobSize: number;
   readonly jobs: readonly SpanJob[];
   readonly spans: LayerSpans;
   /** A span's compressed bytes are there. It calls `done` when they are not needed any more. */
@@ -42,8 +41,8 @@ export class RangeRequest implements JobCarrier {
   }
 
   /** @throws what the source throws */
-  async run(source: BlobSource, buffers: BufferPool, activity: Activity): Promise<void> {
-    const { jobs, spans, blobSize: size } = this.#plan;
+  async run({ source, blobSize: size }: LayerProvider, buffers: BufferPool, activity: Activity): Promise<void> {
+    const { jobs, spans } = this.#plan;
     const start = spans.byteStart(jobs[0]!.span);
     const end = spans.byteEnd(jobs.at(-1)!.span);
     const buffer = buffers.acquire(end - start);

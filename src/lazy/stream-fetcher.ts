@@ -23,11 +23,7 @@ export class StreamFetchers implements SpanFetcher {
   readonly #context: LayerContext;
   readonly #fetchers = new Map<LayerProvider, StreamFetcher>();
 
-  constructor(
-    jobs: SpanJobs,
-    context: LayerContext,
-    readonly blobSize: number,
-  ) {
+  constructor(jobs: SpanJobs, context: LayerContext) {
     this.#jobs = jobs;
     this.#context = context;
   }
@@ -43,7 +39,7 @@ export class StreamFetchers implements SpanFetcher {
     const shared = job.rivalOf === null && job.mismatches === 0 ? all.find((fetcher) => fetcher.live) : undefined;
     if (shared !== undefined) return shared;
     const again = (other: SpanJob): void => this.add(other);
-    const made = new StreamFetcher(job.provider, this.#jobs, this.#context, this.blobSize, again);
+    const made = new StreamFetcher(job.provider, this.#jobs, this.#context, again);
     this.#fetchers.set(job.provider, made);
     return made;
   }
@@ -86,7 +82,6 @@ class StreamFetcher implements JobCarrier {
     readonly provider: LayerProvider,
     jobs: SpanJobs,
     context: LayerContext,
-    readonly blobSize: number,
     /** Takes a job whose bytes were wrong, to be fetched again. */
     readonly again: (job: SpanJob) => void,
   ) {
@@ -185,10 +180,10 @@ class StreamFetcher implements JobCarrier {
       }
       let stop = span + 1;
       while (stop < end && !found[stop - first]) stop++;
-      const { source } = providers.current(this.provider);
+      const { source, blobSize: size } = providers.current(this.provider);
       this.#account(span, stop);
       const range = { start: spans.byteStart(span), end: spans.byteEnd(stop - 1) };
-      const body = await source.fetchBlob(spans.digest, range, { signal, size: this.blobSize });
+      const body = await source.fetchBlob(spans.digest, range, { signal, size });
       for await (const compressed of cut(body, spans, span, stop)) yield { compressed, shared: false };
       span = stop;
     }

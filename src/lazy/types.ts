@@ -6,6 +6,8 @@ export type BlobSource = Pick<ImageSource, 'fetchBlob' | 'fetchInto'>;
 /** One archive's way to a layer. Archives of one layer and span table share everything else. */
 export interface LayerProvider {
   readonly source: BlobSource;
+  /** As this archive states it. The source checks it, so an archive that lies fails by itself and not for the others. */
+  readonly blobSize: number;
   /** The checkpoint state of a span as it is stored, not yet checked; null where none is needed. */
   readState(span: number): Uint8Array | null;
 }

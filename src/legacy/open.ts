@@ -146,6 +146,7 @@ function open(input: ArchiveInput, layerIndex: (digest: string) => LayerIndex | 
     profile: null,
     references: null,
     identity,
+    digest: identity,
     sections: [],
     unindexed: digests.filter((_, i) => indexes[i] === null),
     checkpointState: (layer, span) => indexes[layer]?.checkpointState(span) ?? null,

@@ -159,9 +159,10 @@ export class MountServer {
     let existing = connections.find((c) => c.id === same?.id && !c.detached);
     let file: ArchiveFile | null = null;
     if (existing === undefined || this.hello.rootless) {
-      const opened = new ArchiveFile(fd, args.archivePath, this.engine.layerIndexes());
-      file = opened;
-      existing = connections.find((c) => c.identity === opened.archive.identity && !c.detached);
+      file = new ArchiveFile(fd, args.archivePath, this.engine.layerIndexes());
+      const { digest } = file.archive;
+      // Not by identity: a forged archive of the same identity could not change what this mount shows, but it could break it.
+      existing = connections.find((c) => this.engine.mounts.get(c.id)?.file.archive.digest === digest && !c.detached);
     } else {
       closeSync(fd);
     }
@@ -194,7 +195,7 @@ export class MountServer {
     const file = new ArchiveFile(openArchiveFd(args.archivePath), args.archivePath, this.engine.layerIndexes());
     file.close();
     const hint = `clipctl umount ${place.path}`;
-    if (file.archive.identity !== connection.identity || !this.engine.mounts.has(connection.id)) {
+    if (file.archive.digest !== this.engine.mounts.get(connection.id)?.file.archive.digest) {
       const message = `${place.path} was mounted again, with ${connection.archivePath}, after clipd was killed`;
       throw new ClipError('BUSY', message, { hint });
     }
