@@ -1,31 +1,22 @@
-import { readFileSync, statSync, writeFileSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { ArchiveContents } from '../../src/archive/index.js';
 import { Clipctl } from '../support/clipctl.js';
-import {
-  FORGED_RULE,
-  type Forgery,
-  forgeries,
-  HONEST_RULE,
-  layerToForge,
-  RULES,
-  readContents,
-  sealed,
-} from '../support/forged.js';
+import { FORGED_RULE, type Forgery, forgeries, layerToForge, RULES, readContents, sealed } from '../support/forged.js';
+import { FORGED_FILES, ForgedMounts } from '../support/forged-mounts.js';
 import { type TestImage, writeImage } from '../support/images.js';
 import { readDirect, sha256Of } from '../support/mounted.js';
 
 // Archives with right CRCs and digests and other content, mounted beside an honest archive of the same layers: whatever a forged
 // archive shows of itself, the honest mount shows the image.
 
-const FILES = ['before', 'etc/sudoers', 'bin/tool', 'empty', 'large'];
 let image: TestImage;
 let honest: ArchiveContents;
 let all: Forgery[];
 let expected: ReadonlyMap<string, string>;
 let archives: Clipctl;
 let clip: Clipctl;
+let mounts: ForgedMounts;
 
 beforeAll(async () => {
   archives = await Clipctl.create();
@@ -38,7 +29,7 @@ beforeAll(async () => {
   const place = await archives.place('honest');
   await archives.ok('mount', '--clip', archives.path('honest.clip'), '--at', place);
   expect(readFileSync(`${place}/etc/sudoers`, 'utf8')).toBe(RULES);
-  expected = new Map(FILES.map((path) => [path, sha256Of(readFileSync(`${place}/${path}`))]));
+  expected = new Map(FORGED_FILES.map((path) => [path, sha256Of(readFileSync(`${place}/${path}`))]));
   await archives.ok('umount', place);
 });
 afterAll(async () => {
@@ -47,6 +38,7 @@ afterAll(async () => {
 });
 beforeEach(async () => {
   clip = await Clipctl.create();
+  mounts = new ForgedMounts(clip, expected);
 });
 afterEach(async () => {
   await clip.close();
@@ -58,54 +50,33 @@ async function mount(archive: string, name: string): Promise<string> {
   return place;
 }
 
-/** Reads all files of a mount that may be forged; a file that cannot be read is null. */
-async function readForged(place: string): Promise<Map<string, Buffer | null>> {
-  const found = new Map<string, Buffer | null>();
-  for (const path of FILES) {
-    try {
-      found.set(path, await readDirect(`${place}/${path}`));
-    } catch (error) {
-      expect(error).toMatchObject({ code: 'EIO' });
-      found.set(path, null);
-    }
-  }
-  return found;
-}
-
-async function expectHonest(place: string): Promise<void> {
-  for (const [path, sha256] of expected)
-    expect([path, sha256Of(await readDirect(`${place}/${path}`))]).toEqual([path, sha256]);
-  expect(await readFile(`${place}/etc/sudoers`, 'utf8')).toContain(HONEST_RULE);
-  expect(statSync(`${place}/bin/tool`).mode & 0o7777).toBe(0o755);
-}
-
 const archiveOf = (name: string): string => `${all.findIndex((forgery) => forgery.name === name)}.clip`;
 
 describe('a forged window, which would give a guest NOPASSWD', () => {
   test('does not reach an honest mount through the disk cache', async () => {
     const place = await mount(archiveOf('a window'), 'forged');
-    expect((await readForged(place)).get('etc/sudoers')).toBeNull();
+    expect((await mounts.readForged(place)).get('etc/sudoers')).toBeNull();
     await clip.ok('umount', place);
-    await expectHonest(await mount('honest.clip', 'honest'));
+    await mounts.checkHonest(await mount('honest.clip', 'honest'));
   });
 
   test('does not reach an honest mount that is served as one with it, because their identities are equal', async () => {
     const place = await mount(archiveOf('a window'), 'forged');
-    await readForged(place);
-    await expectHonest(await mount('honest.clip', 'honest'));
+    await mounts.readForged(place);
+    await mounts.checkHonest(await mount('honest.clip', 'honest'));
     // Now the honest state is known to the layer that both share.
     expect((await readDirect(`${place}/etc/sudoers`)).toString()).toBe(RULES);
   });
 
   test('does not reach an honest mount that shares the layer with a mount that nobody has read', async () => {
     await mount(archiveOf('a window, in an archive of another name'), 'forged');
-    await expectHonest(await mount('honest.clip', 'honest'));
+    await mounts.checkHonest(await mount('honest.clip', 'honest'));
   });
 
   test('shows only in the mount of the archive that has its digest, and nowhere else', async () => {
     const place = await mount(archiveOf('a window and its digest'), 'forged');
-    expect((await readForged(place)).get('etc/sudoers')!.toString()).toContain(FORGED_RULE);
-    await expectHonest(await mount('honest.clip', 'honest'));
+    expect((await mounts.readForged(place)).get('etc/sudoers')!.toString()).toContain(FORGED_RULE);
+    await mounts.checkHonest(await mount('honest.clip', 'honest'));
     expect((await readDirect(`${place}/etc/sudoers`)).toString()).toContain(FORGED_RULE);
   });
 
@@ -117,36 +88,42 @@ describe('a forged window, which would give a guest NOPASSWD', () => {
       /section windows at byte \d+: checkpoint state: its SHA-256 differs\n {2}.*clipctl index/,
     );
     const place = await mount(archiveOf('a window'), 'forged');
-    await readForged(place);
+    await mounts.readForged(place);
     await clip.ok('umount', place);
     expect(await clip.json('cache', 'verify')).toMatchObject({ damaged: 0 });
   });
 });
 
 test('no forged archive changes what the honest one shows, mounted before it, after it, or in its place', async () => {
+  await mount('honest.clip', 'first'); // starts clipd, and stays away from the files
+  await clip.ok('umount', clip.path('first'));
+  const honestArchive = archives.path('honest.clip');
   for (const [i, { name }] of all.entries()) {
-    const forged = await mount(`${i}.clip`, 'forged');
-    const first = await readForged(forged);
-    const place = await mount('honest.clip', 'honest');
-    await expectHonest(place);
-    await readForged(forged);
-    await expectHonest(place);
-    await clip.ok('umount', place);
-    await clip.ok('umount', forged);
-    await expectHonest(await mount('honest.clip', 'honest'));
-    await clip.ok('umount', place);
-    await clip.ok('cache', 'prune');
-    expect([name, first.size]).toEqual([name, FILES.length]);
+    try {
+      const forged = await mounts.mount(archives.path(`${i}.clip`), 'forged');
+      await mounts.readForged(forged);
+      const place = await mounts.mount(honestArchive, 'honest');
+      await mounts.checkHonest(place);
+      await mounts.readForged(forged);
+      await mounts.checkHonest(place);
+      await mounts.unmount(place);
+      await mounts.unmount(forged);
+      await mounts.checkHonest(await mounts.mount(honestArchive, 'honest'));
+      await mounts.unmount(place);
+      await mounts.prune(false);
+    } catch (cause) {
+      throw new Error(`beside an archive with another value for ${name}: ${String(cause)}`, { cause });
+    }
   }
 });
 
 test('forged archives that come after the honest one do not change it either', async () => {
   const place = await mount('honest.clip', 'honest');
-  for (const [i, { sameIdentity }] of all.entries()) {
-    const forged = await mount(`${i}.clip`, `forged-${i}`);
-    const found = await readForged(forged);
-    if (sameIdentity) expect(sha256Of(found.get('etc/sudoers')!)).toBe(expected.get('etc/sudoers'));
-    await clip.ok('cache', 'prune', '--mounted');
-    await expectHonest(place);
+  for (const [i, { sameIdentity, name }] of all.entries()) {
+    const forged = await mounts.mount(archives.path(`${i}.clip`), `forged-${i}`);
+    const found = await mounts.readForged(forged);
+    if (sameIdentity) expect([name, found.get('etc/sudoers')!.toString()]).toEqual([name, RULES]);
+    await mounts.prune(true);
+    await mounts.checkHonest(place);
   }
 });
