@@ -21,6 +21,8 @@ const DIRECTORY = flags.O_PATH | constants.O_NOFOLLOW | constants.O_DIRECTORY;
  */
 export class HeldMount {
   readonly id: number;
+  /** Of its file system, from the first look at it, when it is certainly mounted. */
+  #device: string | null = null;
   #parent: number;
   #name: string;
 
@@ -40,9 +42,15 @@ export class HeldMount {
     return new HeldMount(mount.id, openPlace(dirname(mount.mountPoint)).fd, basename(mount.mountPoint));
   }
 
-  /** Null when it is mounted no more. */
+  /**
+   * Null when it is mounted no more. The kernel gives the id of a mount that has gone to the next one, of any program; the device is
+   * the connection's, and ours as long as the connection lives.
+   */
   find(mounts: readonly MountInfo[]): MountInfo | null {
-    return mounts.find((mount) => mount.id === this.id) ?? null;
+    const found = mounts.find((mount) => mount.id === this.id);
+    if (found === undefined) return null;
+    this.#device ??= found.device;
+    return found.device === this.#device ? found : null;
   }
 
   /** The root of the mount, open, if nothing covers it. Sends nothing to the mount's server. */

@@ -16,16 +16,20 @@ describe.each(TARGETS.filter((name) => existsSync(new URL(`./${name}.js`, import
       const target = await loadTarget(name);
       const corpus = await target.corpus();
       expect(corpus.length).toBeGreaterThan(0);
-      for (const input of corpus) target.execute(input);
+      for (const input of corpus) await target.execute(input);
       const random = new Random(1);
-      for (let i = 0; i < 300; i++) target.execute(mutate(random.pick(corpus), corpus, random));
+      const count = target.mutationsInTests ?? 300;
+      for (let i = 0; i < count; i++) await target.execute(mutate(random.pick(corpus), corpus, random));
       if (target.mutate)
-        for (let i = 0; i < 300; i++) target.execute(target.mutate(random.pick(corpus).slice(), random));
+        for (let i = 0; i < count; i++) await target.execute(target.mutate(random.pick(corpus).slice(), random));
+      await target.close?.();
     });
 
     const directory = path.join(root, name);
     test.each(existsSync(directory) ? readdirSync(directory) : [])('stands %s', async (file) => {
-      (await loadTarget(name)).execute(new Uint8Array(readFileSync(path.join(directory, file))));
+      const target = await loadTarget(name);
+      await target.execute(new Uint8Array(readFileSync(path.join(directory, file))));
+      await target.close?.();
     });
   },
 );

@@ -8,15 +8,19 @@ export interface FuzzTarget {
    * Runs the code under test. Typed refusals (FormatError) are caught inside; any error that is thrown is a bug. May return a
    * word about the outcome, such as the error's detail: an input with a new word joins the corpus.
    */
-  execute(input: Uint8Array): string | undefined;
+  execute(input: Uint8Array): string | undefined | Promise<string | undefined>;
   /** A change that knows the format, such as one that repairs checksums. Tried beside the general ones. */
   mutate?(input: Uint8Array, random: Random): Uint8Array;
+  /** Mutations of each kind in regressions.test.ts; default 300. */
+  readonly mutationsInTests?: number;
+  /** Ends what the target has started. */
+  close?(): Promise<void>;
 }
 
 /** Inputs grow no larger than this: it is also the room for the one under test in shared memory. */
 export const MAX_INPUT_BYTES = 1 << 20;
 
-export const TARGETS = ['gzip', 'zstd', 'tar', 'erofs', 'clip', 'gob', 'legacy'] as const;
+export const TARGETS = ['gzip', 'zstd', 'tar', 'erofs', 'clip', 'gob', 'legacy', 'mounts'] as const;
 
 export async function loadTarget(name: string): Promise<FuzzTarget> {
   return (await import(`./${name}.js`)) as FuzzTarget;
