@@ -19,6 +19,7 @@ const SUITES: Readonly<Record<string, () => Promise<{ run: Suite }>>> = {
   coldstart: () => import('./coldstart.js'),
   checkpoints: () => import('./checkpoints.js'),
   run: () => import('./run.js'),
+  unpack: () => import('./unpack.js'),
 };
 
 const { values, positionals } = parseArgs({

@@ -1,4 +1,4 @@
-import { rm } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { Clipctl } from '../test/support/clipctl.js';
 import { spawnProxy } from '../test/support/proxy-process.js';
@@ -19,18 +19,19 @@ import {
 const SHORT_ROUNDS = 9;
 const GIGABIT = 125e6;
 
-async function seconds(rounds: number, once: (i: number) => Promise<{ seconds: number }>): Promise<number> {
+/** The median of so many runs. */
+export async function seconds(rounds: number, once: (i: number) => Promise<{ seconds: number }>): Promise<number> {
   const all: number[] = [];
   for (let i = 0; i < rounds; i++) all.push((await once(i)).seconds);
   return median(all);
 }
 
-/** Containers by `clipctl run` beside those of podman, by the same runc; a start on a node that never saw the image; `unpack`. */
+/** Containers by `clipctl run` beside those of podman, by the same runc; a start on a node that never saw the image. */
 export async function run(ctx: BenchContext): Promise<SuiteResult> {
   const image = await ctx.python();
   const scratch = await ctx.scratch();
   const rows: Row[] = [];
-  await runOk('scripts/debian-packages.sh', ['podman', 'skopeo', 'umoci', 'runc']);
+  await runOk('scripts/debian-packages.sh', ['podman', 'runc']);
   const clip = await Clipctl.create({ parent: scratch });
   ctx.defer(() => clip.close());
 
@@ -73,7 +74,7 @@ export async function run(ctx: BenchContext): Promise<SuiteResult> {
 
   // What clip adds to the runtime's own time: a bundle with an unpacked root beside a whole run.
   const unpacked = path.join(scratch, 'unpacked');
-  const unpack = await clip.ok('unpack', '--image', image.reference, unpacked);
+  await clip.ok('unpack', '--image', image.reference, unpacked);
   const bundle = path.join(scratch, 'bundle');
   const spec = await bareBundle(clip, image.reference, bundle, unpacked);
   const bare = await seconds(SHORT_ROUNDS, (i) =>
@@ -86,41 +87,6 @@ export async function run(ctx: BenchContext): Promise<SuiteResult> {
   });
   rows.push(bounded('warm index: first instruction, beyond runc', (inner - bare) * 1000, 'ms', { atMost: 120 }));
 
-  // A whole image as a directory.
-  const ours = [unpack.seconds];
-  const theirs: number[] = [];
-  for (let i = 0; i < 3; i++) {
-    await rm(unpacked, { recursive: true });
-    ours.push((await clip.ok('unpack', '--image', image.reference, unpacked)).seconds);
-    const layout = path.join(scratch, `copy-${i}`);
-    const copied = await runOk('skopeo', [
-      'copy',
-      '-q',
-      '--src-tls-verify=false',
-      `docker://${image.reference}`,
-      `oci:${layout}:py`,
-    ]);
-    const opened = await runOk('umoci', ['unpack', '--image', `${layout}:py`, `${layout}-bundle`]);
-    theirs.push(copied.seconds + opened.seconds);
-    await Promise.all([layout, `${layout}-bundle`].map((one) => rm(one, { recursive: true })));
-  }
-  const oneCore = await seconds(3, () => runOk('gzip', ['-dc', image.layers[0]!]));
-  rows.push({ metric: 'skopeo copy + umoci unpack', value: median(theirs), unit: 's' });
-  rows.push({ metric: 'gzip -dc of the layer, one core', value: oneCore, unit: 's' });
-  const unpackSeconds = median(ours);
-  rows.push(
-    rated(
-      'clipctl unpack',
-      unpackSeconds,
-      's',
-      { value: median(theirs) / unpackSeconds, to: 'skopeo + umoci' },
-      { atLeast: 2.5 },
-    ),
-  );
-  rows.push(
-    rated('clipctl unpack', unpackSeconds, 's', { value: oneCore / unpackSeconds, to: 'gzip -dc' }, { atLeast: 1.7 }),
-  );
-
   // A node that never saw the image.
   rows.push(...(await coldStart(ctx, image, scratch, unpacked)));
   return { title: `containers of ${image.reference.split('/')[1]}, runc`, rows };
@@ -128,7 +94,6 @@ export async function run(ctx: BenchContext): Promise<SuiteResult> {
 
 /** A bundle whose root is the unpacked image, for the runtime's own time. */
 async function bareBundle(clip: Clipctl, reference: string, bundle: string, rootfs: string): Promise<string> {
-  const { mkdir, readFile, writeFile } = await import('node:fs/promises');
   await clip.ok('mount', '--image', reference, '--cid', 'spec', '--', '/bin/true');
   const spec = JSON.parse(await readFile(clip.path('root/spec/config.json'), 'utf8')) as Record<string, unknown>;
   await clip.ok('umount', '--cid', 'spec');
