@@ -10,6 +10,7 @@ export interface OverlayFlags {
   readonly upper?: string;
   readonly mountBase?: string;
   readonly rootfsBase?: string;
+  readonly plane?: 'mount' | 'unpack';
 }
 
 export function addOverlayFlags(command: Command): Command {
@@ -25,6 +26,12 @@ export function addOverlayFlags(command: Command): Command {
     .option('--tmpfs-upper <size>', 'its writable layer is in memory, with at most SIZE', byteSize)
     .option('--upper <dir>', 'its writable layer is DIR/upper, and is kept')
     .option('--mount-base <dir>', 'the image is mounted at DIR/ID (default: ROOT/ID/image)')
+    .addOption(
+      new Option('--plane <how>', 'mount the image, or unpack all of it first (default: mount)').choices([
+        'mount',
+        'unpack',
+      ]),
+    )
     .option('--rootfs-base <dir>', 'the merged tree is at DIR/ID (default: ROOT/ID/rootfs)');
 }
 
@@ -35,6 +42,7 @@ export function overlayOptions(flags: OverlayFlags): OverlayOptions {
     ...(flags.tmpfsUpper === undefined ? {} : { tmpfsUpper: flags.tmpfsUpper }),
     ...(flags.upper === undefined ? {} : { upper: flags.upper }),
     ...(flags.mountBase === undefined ? {} : { mountBase: flags.mountBase }),
+    ...(flags.plane === undefined ? {} : { plane: flags.plane }),
     ...(flags.rootfsBase === undefined ? {} : { rootfsBase: flags.rootfsBase }),
   };
 }

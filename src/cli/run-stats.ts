@@ -21,7 +21,8 @@ export function runStats(requested: number): RunStats {
       if (Number.isNaN(firstOutput)) firstOutput = performance.now() - requested;
       process[stream].write(chunk);
     },
-    async onEnded({ paths }) {
+    async onEnded({ paths, mounted }) {
+      if (mounted === null) return;
       const { ClipdClient } = await import('../client/index.js');
       stats = await new ClipdClient(paths.bundle.slice(0, paths.bundle.lastIndexOf('/'))).stats();
     },

@@ -10,6 +10,7 @@ import {
   type CacheReply,
   type CacheVerifyReply,
   type ErrorReply,
+  type FirstExecRequest,
   fromWireError,
   type Health,
   type MountInfoReply,
@@ -87,6 +88,11 @@ export class ClipdClient {
     } catch (error) {
       if (!(error instanceof NotRunningError)) throw error;
     }
+  }
+
+  /** Says when a container's first process began, for `stats`. */
+  noteFirstExec(body: FirstExecRequest): Promise<object> {
+    return this.#call('POST', API.firstExec, body);
   }
 
   /** Ends the recording of what is read first there, if it still runs, and gives what was recorded. */

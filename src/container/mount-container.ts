@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, realpathSync, rmdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path';
 import type { ImageMeta } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
-import { readArchiveImage } from '../check/index.js';
+import { ArchiveFile, readArchiveImage } from '../check/index.js';
 import { ClipdClient, loadOrphans, type MountOptions, mountStarting, NotRunningError } from '../client/index.js';
 import { readMountInfo, unmount } from '../linux/index.js';
 import type { DaemonSettings, MountInfoReply, MountRequest } from '../wire/index.js';
@@ -40,6 +40,8 @@ export interface OverlayOptions {
   /** The writable layer in memory, of at most so many bytes. */
   readonly tmpfsUpper?: number;
   readonly nosuid?: boolean;
+  /** What shows the image: a mount of clipd's, which fetches what is read; or a directory with all of it. Default "mount". */
+  readonly plane?: 'mount' | 'unpack';
   /** Directories in which the image's mount and the merged tree get a directory by the container's id. Default: the bundle. */
   readonly mountBase?: string;
   readonly rootfsBase?: string;
@@ -60,8 +62,8 @@ export interface MountedContainer {
   readonly state: ContainerState;
   readonly paths: ContainerPaths;
   readonly image: ImageMeta;
-  /** The image's mount. */
-  readonly mounted: MountInfoReply;
+  /** The image's mount; null when it was unpacked. */
+  readonly mounted: MountInfoReply | null;
   /** A clipd was started for it. */
   readonly started: boolean;
 }
@@ -84,21 +86,28 @@ function newState(options: MountContainerOptions, paths: ContainerPaths): Contai
   const { id, settings, upper, tmpfsUpper } = options;
   const based = (base: string | undefined, name: string): string =>
     base === undefined ? join(paths.bundle, name) : join(realpathSync(base), id);
-  const own = tmpfsUpper === undefined ? writableDirectory(settings.root, settings.cacheDir, id) : paths.tmpfs;
+  const onDisk = writableDirectory(settings.root, settings.cacheDir, id);
+  const own = tmpfsUpper === undefined ? onDisk : paths.tmpfs;
   return {
     format: 1,
     id,
     reference: '',
     archivePath: options.archivePath,
-    plane: 'mount',
+    plane: options.plane ?? 'mount',
     rootfs: based(options.rootfsBase, 'rootfs'),
-    image: based(options.mountBase, 'image'),
+    image: options.plane === 'unpack' ? join(onDisk, 'image') : based(options.mountBase, 'image'),
     overlay: null,
     writable: upper === undefined ? own : realpathSync(upper),
     keepWritable: upper !== undefined,
     runtime: options.runtime ?? null,
     createdAt: Date.now(),
   };
+}
+
+/** Unpacking makes the directory itself. */
+function makePlaceForImage({ image }: ContainerState): void {
+  makeWritableParent(join(image, '..'));
+  ownDirectory(join(image, '..'));
 }
 
 function makeDirectories(state: ContainerState, options: MountContainerOptions, paths: ContainerPaths): void {
@@ -111,10 +120,59 @@ function makeDirectories(state: ContainerState, options: MountContainerOptions, 
     rmSync(state.writable, { recursive: true, force: true });
     mkdirSync(state.writable, { mode: 0o700 });
   }
-  for (const path of [state.rootfs, state.image]) ownDirectory(path);
+  ownDirectory(state.rootfs);
+  if (state.plane === 'mount') ownDirectory(state.image);
+  else makePlaceForImage(state);
   // The merged root is the upper directory's: anybody in the container may enter it.
   ownDirectory(join(state.writable, 'upper'), 0o755);
   ownDirectory(join(state.writable, 'work'));
+}
+
+interface Shown {
+  readonly image: ImageMeta;
+  readonly archivePath: string;
+  readonly mounted: MountInfoReply | null;
+  readonly started: boolean;
+}
+
+async function mountImage(state: ContainerState, options: MountContainerOptions): Promise<Shown> {
+  const { settings, archivePath } = options;
+  const mounting = mountStarting(
+    new ClipdClient(settings.root),
+    settings,
+    { ...options.mount, archivePath, mountPoint: state.image },
+    options.daemon ?? {},
+  );
+  let image: ImageMeta;
+  try {
+    image = readArchiveImage(archivePath);
+  } finally {
+    await mounting.catch(() => {}); // it throws below, unless the archive cannot be read
+  }
+  const { mounted, started } = await mounting;
+  return { image, archivePath: mounted.archivePath, mounted, started };
+}
+
+async function unpackImage(state: ContainerState, { archivePath, mount }: MountContainerOptions): Promise<Shown> {
+  const [{ unpackArchive }, { sourceForArchive }] = await Promise.all([
+    import('../unpack/index.js'),
+    import('../oci/index.js'),
+  ]);
+  const file = ArchiveFile.open(archivePath);
+  const { archive } = file;
+  const { credentials, options } = mount ?? {};
+  const source = sourceForArchive(archive.image, {
+    // Keys of S3 are for archives whose data is there, which is not unpacked this way.
+    ...(credentials === undefined || (credentials !== null && 'accessKeyId' in credentials) ? {} : { credentials }),
+    ...(options?.plainHttp === undefined ? {} : { plainHttp: options.plainHttp }),
+  });
+  try {
+    await unpackArchive({ archive, source, directory: state.image });
+    return { image: archive.image, archivePath, mounted: null, started: false };
+  } finally {
+    await source.close();
+    file.close();
+  }
 }
 
 /** Lays a writable layer over an image. @returns what did it */
@@ -161,24 +219,11 @@ export async function mountContainer(options: MountContainerOptions): Promise<Mo
   try {
     refuseSharedUpper(settings.root, settings.cacheDir, state);
     makeDirectories(state, options, paths);
-    const mounting = mountStarting(
-      new ClipdClient(settings.root),
-      settings,
-      { ...options.mount, archivePath: options.archivePath, mountPoint: state.image },
-      options.daemon ?? {},
-    );
-    mounting.catch(() => {}); // awaited below, also when reading the archive fails
-    let image: ImageMeta;
-    try {
-      image = readArchiveImage(options.archivePath);
-    } finally {
-      await mounting.catch(() => {});
-    }
-    const { mounted, started } = await mounting;
-    state = { ...state, reference: image.reference, archivePath: mounted.archivePath };
+    const shown = await (state.plane === 'unpack' ? unpackImage(state, options) : mountImage(state, options));
+    state = { ...state, reference: shown.image.reference, archivePath: shown.archivePath };
     state = { ...state, overlay: mountOverlay(state, options) };
     saveContainer(settings.root, state);
-    return { state, paths, image, mounted, started };
+    return { state, paths, image: shown.image, mounted: shown.mounted, started: shown.started };
   } catch (error) {
     await unmountContainer(settings.root, settings.cacheDir, id, { force: true }).catch(() => {});
     throw error;
@@ -283,8 +328,11 @@ export async function unmountContainer(
   if (!ended) endRuntime(state, paths.bundle, force);
   unmountRootfs(state, force);
   if (isMounted(paths.tmpfs)) unmount(paths.tmpfs, force ? 'lazy' : undefined);
-  await unmountImage(root, state, force);
-  for (const path of [state.rootfs, state.image]) removeDirectory(path);
+  if (state.plane === 'mount') {
+    await unmountImage(root, state, force);
+    removeDirectory(state.image);
+  } else rmSync(join(state.image, '..'), { recursive: true, force: true });
+  removeDirectory(state.rootfs);
   if (state.keepWritable) rmSync(join(state.writable, 'work'), { recursive: true, force: true });
   else rmSync(state.writable, { recursive: true, force: true });
   rmSync(paths.bundle, { recursive: true, force: true });

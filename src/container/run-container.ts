@@ -2,6 +2,7 @@ import { closeSync, existsSync, openSync, watch } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { ImageMeta } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
+import { ClipdClient } from '../client/index.js';
 import { createBundle } from './bundle.js';
 import { newContainerId } from './container-state.js';
 import {
@@ -80,6 +81,15 @@ function whenThere(path: string): { readonly at: Promise<number>; readonly stop:
   return { at, stop };
 }
 
+/** A metric: a clipd that is being replaced may miss it. */
+async function noteFirstExec(root: string, mounted: MountedContainer['mounted'], milliseconds: number): Promise<void> {
+  if (mounted === null) return;
+  const client = new ClipdClient(root);
+  await client
+    .noteFirstExec({ mountPoint: mounted.mountPoint, milliseconds: Math.round(milliseconds) })
+    .catch(() => {});
+}
+
 export interface PreparedContainer extends MountedContainer {
   readonly command: RuntimeCommand;
 }
@@ -113,7 +123,7 @@ export async function runInContainer(options: RunOptions): Promise<RunResult> {
   const requested = performance.now();
   const container = await prepareContainer(options);
   const { settings } = options;
-  const { command, paths } = container;
+  const { command, paths, mounted } = container;
   const takeDown = (ended: boolean): Promise<boolean> =>
     unmountContainer(settings.root, settings.cacheDir, command.id, { ended, force: true });
   const started = whenThere(paths.pid);
@@ -138,6 +148,7 @@ export async function runInContainer(options: RunOptions): Promise<RunResult> {
     let firstExec = Number.NaN;
     void started.at.then((at) => {
       firstExec = at - requested;
+      void noteFirstExec(settings.root, mounted, firstExec);
     });
     const code = await running.ended.finally(() => {
       options.signal?.removeEventListener('abort', abort);
@@ -173,6 +184,7 @@ export async function startContainer(
   cleanUp: ((id: string) => readonly string[]) | null,
 ): Promise<{ readonly id: string; readonly output: string }> {
   const { settings } = options;
+  const requested = performance.now();
   const container = await prepareContainer(options);
   const { command, state } = container;
   const output = join(state.keepWritable ? command.bundle : state.writable, 'output.log');
@@ -189,6 +201,7 @@ export async function startContainer(
         ? outcome
         : new StartError(125, `the container ended with ${exitCodeOf(end, null)}`);
     }
+    await noteFirstExec(settings.root, container.mounted, performance.now() - requested);
     running.release();
     return { id: command.id, output };
   } catch (error) {

@@ -11,5 +11,7 @@ export function openInRoot(directory: number, path: string, how: number): number
   // struct open_how: flags, mode, resolve.
   const resolve = BigInt(flags.RESOLVE_IN_ROOT | flags.RESOLVE_NO_MAGICLINKS);
   const open = new Uint8Array(new BigUint64Array([BigInt(how | flags.O_CLOEXEC), 0n, resolve]).buffer);
-  return sys.syscall(flags.SYS_openat2, directory, sys.addressOf(name), sys.addressOf(open), open.length);
+  const result = sys.syscall(flags.SYS_openat2, directory, sys.addressOf(name), sys.addressOf(open), open.length);
+  // The call has only their addresses: both must live until it is over.
+  return name.length + open.length > 0 ? result : 0;
 }

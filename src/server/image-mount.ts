@@ -22,6 +22,8 @@ export class ImageMount {
   readonly #reader: ErofsReader;
   readonly #scratch = new InodeView();
   readonly #readahead: boolean;
+  readonly #attachedAt = performance.now();
+  #firstReadAt = 0;
   readonly #paranoid: boolean;
 
   /** Takes `image` over; `close` closes it. @throws FormatError */
@@ -55,12 +57,20 @@ export class ImageMount {
             recheck: this.#paranoid,
           }),
         follow: (nid, pieces) => image.follower?.onMiss(nid, pieces),
-        replyData: (unique, pieces) => replyData(fuseFd, unique, pieces),
+        replyData: (unique, pieces) => {
+          this.#firstReadAt ||= performance.now();
+          return replyData(fuseFd, unique, pieces);
+        },
         replyError: (unique, errno) => replyError(fuseFd, unique, errno),
         journal,
       },
       log.child({ mount: state.id, archive: state.archivePath }),
     );
+  }
+
+  /** Milliseconds until the first read was answered that had to wait; null: none yet. */
+  get firstRead(): number | null {
+    return this.#firstReadAt === 0 ? null : Math.round(this.#firstReadAt - this.#attachedAt);
   }
 
   get file(): ArchiveFile {

@@ -17,6 +17,7 @@ export const API = {
   prefetch: '/v1/prefetch',
   prefetchCancel: '/v1/prefetch/cancel',
   profileStop: '/v1/profile/stop',
+  firstExec: '/v1/first-exec',
   cache: '/v1/cache',
   cacheLayers: '/v1/cache/layers',
   cachePrune: '/v1/cache/prune',
@@ -78,6 +79,10 @@ export interface MountInfoReply {
   readonly mountedAt: string;
   /** Compressed bytes that came from the registry since this server process runs. Of the image: its places share them. */
   readonly fetchedBytes: number;
+  /** Milliseconds from the mount to the first read that clipd answered after it had fetched for it; null: none yet. Of the image. */
+  readonly firstRead: number | null;
+  /** Milliseconds from the request for a container to its first process's exec, as its client reported it; null: it did not. */
+  readonly firstExec: number | null;
   /** What is, or was, fetched before anybody reads it. Of the image: its places share it. */
   readonly prefetches: readonly PrefetchState[];
 }
@@ -91,6 +96,11 @@ export interface UnmountReply {
   readonly mountPoint: string;
   /** It was the image's last place. */
   readonly closed: boolean;
+}
+
+export interface FirstExecRequest {
+  readonly mountPoint: string;
+  readonly milliseconds: number;
 }
 
 export interface ProfileReply {
@@ -164,6 +174,9 @@ export interface ConnectionStats {
   readonly layers: number;
   /** Compressed bytes that came from the registry since this server process runs. */
   readonly fetchedBytes: number;
+  /** As in {@link MountInfoReply}; of all its containers that reported. */
+  readonly firstRead: number | null;
+  readonly firstExecs: readonly number[];
   readonly reads: Readonly<Record<string, number>>;
   readonly inFlight: number;
   /** What is, or was, fetched before anybody reads it: by profile, by `--fill`, as asked for. */

@@ -86,6 +86,8 @@ export const prefetchRequest: Check<PrefetchRequest> = (value, where) => {
 export const prefetchCancelRequest: Check<PrefetchCancelRequest> = object({ mountPoint: path }, { id: text(100) });
 export const cachePruneRequest: Check<CachePruneRequest> = object({}, { to: number(0, 2 ** 53), mounted: boolean });
 export const cacheVerifyRequest = object({}, {});
+/** A day, as for reads. */
+export const firstExecRequest = object({ mountPoint: path, milliseconds: number(0, 1000 * MAX_READ_TIMEOUT) }, {});
 export const profileStopRequest = object({ mountPoint: path }, {});
 export const stopRequest = object({}, { onlyIfIdle: boolean });
 export const upgradeRequest = object({ serverModule: path }, {});

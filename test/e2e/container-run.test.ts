@@ -295,3 +295,23 @@ describe('bad input', () => {
     expect([ran.code, ran.stderr]).toEqual([1, expect.stringMatching(/No space left|I\/O error/)]);
   });
 });
+
+test('--plane unpack runs without a mount of clipd’s', async () => {
+  const ran = await clip.run(['run', '--rm', '--plane', 'unpack', '--stats', image.reference, 'id -un; ls /etc']);
+  expect([ran.code, ran.stdout]).toEqual([0, 'app\ngroup\nhostname\nhosts\npasswd\nresolv.conf\n']);
+  expect(ran.stderr).toMatch(/first exec after \d+ ms/);
+});
+
+test('stats and ps say when a container’s first process began, and when its first read was served', async () => {
+  await clip.ok('daemon', '--stop');
+  await clip.ok('cache', 'prune');
+  await clip.ok('run', '-d', '--name', 'timed', image.reference, 'sleep 1000');
+  type Connection = { firstRead: number | null; firstExecs: number[] };
+  const timed = async (): Promise<Connection> =>
+    (await clip.json<{ connections: Connection[] }>('stats')).connections[0]!;
+  await eventually(async () => (await timed()).firstExecs.length === 1);
+  const { firstRead, firstExecs } = await timed();
+  expect(firstRead).toBeGreaterThan(0);
+  expect(firstExecs[0]).toBeGreaterThan(0);
+  await clip.ok('umount', '--cid', 'timed', '--force');
+});

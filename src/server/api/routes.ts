@@ -4,6 +4,8 @@ import { mountNamespace } from '../../linux/index.js';
 import {
   API,
   type ConnectionStats,
+  type FirstExecRequest,
+  firstExecRequest,
   type Health,
   type MountInfoReply,
   type MountRequest,
@@ -54,6 +56,18 @@ export function routesOf(context: ServerProcessContext, version: string): Record
     mounts: (await server.list()).reduce((sum, connection) => sum + connection.places.length, 0),
   });
 
+  /** By request: a place that is mounted anew has none. In memory only, like the counters. */
+  const firstExecs = new Map<string, number>();
+  const noteFirstExec = async ({ mountPoint, milliseconds }: FirstExecRequest): Promise<object> => {
+    const places = (await server.list()).flatMap((connection) => connection.places);
+    const known = new Set(places.map(({ requestId }) => requestId));
+    for (const old of firstExecs.keys()) if (!known.has(old)) firstExecs.delete(old);
+    const place = places.find(({ path }) => path === mountPoint);
+    if (place === undefined) throw new ClipError('NOT_FOUND', `${mountPoint} is not a clip mount of this clipd`);
+    firstExecs.set(place.requestId, milliseconds);
+    return {};
+  };
+
   const describe = ({ connection, place, reference }: MountedPlace): MountInfoReply => ({
     mountPoint: place.path,
     archivePath: connection.archivePath,
@@ -65,6 +79,8 @@ export function routesOf(context: ServerProcessContext, version: string): Record
     options: connection.options,
     mountedAt: new Date(place.mountedAt).toISOString(),
     fetchedBytes: engine.mounts.get(connection.id)?.source.fetchedBytes ?? 0,
+    firstRead: engine.mounts.get(connection.id)?.firstRead ?? null,
+    firstExec: firstExecs.get(place.requestId) ?? null,
     prefetches: engine.mounts.get(connection.id)?.ahead.list() ?? [],
   });
 
@@ -91,6 +107,8 @@ export function routesOf(context: ServerProcessContext, version: string): Record
         treeBytes: mount.file.archive.tree.length,
         layers: mount.file.archive.image.layers.length,
         fetchedBytes: mount.source.fetchedBytes,
+        firstRead: mount.firstRead,
+        firstExecs: state.places.flatMap(({ requestId }) => firstExecs.get(requestId) ?? []),
         reads: { ...mount.reads.counters },
         inFlight: mount.reads.inFlight,
         prefetches: mount.ahead.list(),
@@ -154,6 +172,7 @@ export function routesOf(context: ServerProcessContext, version: string): Record
       const { mountPoint, mode } = unmountRequest(body, 'request: body');
       return { mountPoint, ...(await server.unmount(mountPoint, mode)) };
     },
+    [`POST ${API.firstExec}`]: (body) => noteFirstExec(firstExecRequest(body, 'request: body')),
     [`POST ${API.profileStop}`]: (body) => stopProfile(profileStopRequest(body, 'request: body').mountPoint),
     ...prefetchRoutes(server),
     ...cacheRoutes(engine, settings),
