@@ -35,9 +35,10 @@ export function createBundle(options: BundleOptions): void {
   const id = options.id ?? bundle.slice(bundle.lastIndexOf('/') + 1);
   const config = runConfigOf(image.config, image.reference);
   for (const volume of options.volumes ?? []) checkVolume(volume);
+  const rootless = process.getuid!() === 0 ? null : { uid: process.getuid!(), gid: process.getgid!() };
   const root = new InRoot(rootfs);
   try {
-    const user = userOf(root, options.user ?? config.user);
+    const user = rootless === null ? userOf(root, options.user ?? config.user) : rootlessUser(root, options, config);
     const covered = [
       ...(options.volumes ?? []).map(({ destination }) => destination),
       ...(options.tmpfs ?? []).map((text) => text.split(':')[0]!),
@@ -63,7 +64,7 @@ export function createBundle(options: BundleOptions): void {
         rootfs,
         user,
         etc,
-        rootless: process.getuid!() === 0 ? null : { uid: process.getuid!(), gid: process.getgid!() },
+        rootless,
         maxOpenFiles: hardOpenFiles(),
       },
     );
@@ -77,6 +78,20 @@ export function createBundle(options: BundleOptions): void {
   } finally {
     root.close();
   }
+}
+
+/** Without root, a container's user namespace has one id: its root, which is this user. */
+function rootlessUser(root: InRoot, options: BundleOptions, config: RunConfig): ContainerUser {
+  const wanted = options.user ?? config.user;
+  const user = userOf(root, wanted);
+  if (user.uid === 0 && user.gid === 0) return { ...user, additionalGids: [] };
+  throw new ClipError(
+    'UNSUPPORTED',
+    `the user ${JSON.stringify(wanted)} does not exist in a container of a user other than root`,
+    {
+      hint: 'run it as the container’s root, which is you: --user 0:0',
+    },
+  );
 }
 
 function checkVolume({ source, destination }: Volume): void {

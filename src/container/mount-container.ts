@@ -289,9 +289,22 @@ function unmountRootfs(state: ContainerState, force: boolean): void {
   }
 }
 
+/** How long fuse-overlayfs may take to end, after its mount has, with files of the image open. */
+const FUSE_OVERLAY_ENDS_MS = 3000;
+
 async function unmountImage(root: string, state: ContainerState, force: boolean): Promise<void> {
+  const client = new ClipdClient(root);
+  const end = performance.now() + (state.overlay === 'fuse' ? FUSE_OVERLAY_ENDS_MS : 0);
   try {
-    await new ClipdClient(root).unmount({ mountPoint: state.image, mode: force ? 'lazy' : 'normal' });
+    for (;;) {
+      try {
+        await client.unmount({ mountPoint: state.image, mode: force ? 'lazy' : 'normal' });
+        return;
+      } catch (error) {
+        if (!(error instanceof ClipError) || error.code !== 'BUSY' || performance.now() >= end) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    }
   } catch (error) {
     const unknown = error instanceof NotRunningError || (error instanceof ClipError && error.code === 'NOT_FOUND');
     if (!unknown) throw error;
