@@ -15,6 +15,8 @@ export type {
 export type { StorageOverride } from './check/index.js';
 export {
   ClipdClient,
+  type ClosedMount,
+  type EngineStats,
   type MountArchiveOptions,
   type MountedArchive,
   type MountOptions,
@@ -85,6 +87,7 @@ export type {
   PrefetchState,
   PrefetchWish,
   ProfileReply,
+  RecentWarning,
   Stats,
   UnmountMode,
   UnmountReply,

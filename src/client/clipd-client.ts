@@ -32,6 +32,12 @@ const PREFETCH_POLL_MS = 200;
 /** Connections wait in the backlog of the socket while a server is replaced, for less than this. */
 const LONG_REQUEST_MS = 2000;
 
+/**
+ * A clipd that answers nothing for this long hangs. Twice what its keeper gives a server that has fallen silent, which is then
+ * replaced, so that a request mostly gets its answer from the next server.
+ */
+const SILENCE_MS = 30_000;
+
 /** No clipd answers at this root. */
 export class NotRunningError extends ClipError {
   constructor(root: string, cause?: unknown) {
@@ -46,9 +52,12 @@ export class NotRunningError extends ClipError {
 export class ClipdClient {
   readonly root: string;
   readonly #socketPath: string;
+  readonly #silenceMs: number;
 
-  constructor(root: string) {
+  /** @param silenceMs how long clipd may be silent, for tests */
+  constructor(root: string, silenceMs = SILENCE_MS) {
     this.root = root;
+    this.#silenceMs = silenceMs;
     this.#socketPath = join(root, SOCKET_NAME);
   }
 
@@ -180,6 +189,48 @@ export class ClipdClient {
     }
   }
 
+  /** @throws ClipError SYSTEM when clipd has fallen silent; the socket's error */
+  async #answered(method: string, path: string, body: unknown): Promise<Answer> {
+    // Loaded while a clipd that had to be started boots: Node's HTTP takes a while.
+    const { exchange } = await import('./exchange.js');
+    const root = this.#openRoot();
+    const silent = new AbortController();
+    const begun = performance.now();
+    const limit = this.#silenceMs;
+    let timer: NodeJS.Timeout;
+    let done = false;
+    const arm = (): void => {
+      if (!done) timer = setTimeout(() => void watch(), limit);
+    };
+    // An answer may take as long as it takes (a wait, a check of the whole cache) while clipd answers others.
+    const watch = async (): Promise<void> => {
+      const ping = AbortSignal.timeout(limit);
+      try {
+        if (path !== API.health) await exchange(root.socket(SOCKET_NAME), 'GET', API.health, undefined, ping);
+        else silent.abort();
+      } catch {
+        if (ping.aborted) silent.abort(); // another error is the request's, too
+      }
+      arm();
+    };
+    arm();
+    try {
+      return await exchange(root.socket(SOCKET_NAME), method, path, body, silent.signal);
+    } catch (cause) {
+      if (!silent.signal.aborted) throw cause;
+      const seconds = Math.round((performance.now() - begun) / 1000);
+      const asked = `${method} ${path.split('?')[0]}`;
+      throw new ClipError('SYSTEM', `clipd at ${this.root} does not answer: waited ${seconds} s for ${asked}`, {
+        cause,
+        hint: `its log is ${join(this.root, 'clipd.log')}; a clipd that hangs is ended by kill -9 of its keeper (pgrep -f 'clipd keeper')`,
+      });
+    } finally {
+      done = true;
+      clearTimeout(timer!);
+      root.close();
+    }
+  }
+
   /** @param afterRetry what an error of a repeated request means, if it is none */
   async #call<T>(
     method: string,
@@ -221,16 +272,7 @@ export class ClipdClient {
   }
 
   async #once<T>(method: string, path: string, body: unknown): Promise<T> {
-    // Loaded while a clipd that had to be started boots: Node's HTTP takes a while.
-    const { exchange } = await import('./exchange.js');
-    const root = this.#openRoot();
-    let answer: Answer;
-    try {
-      answer = await exchange(root.socket(SOCKET_NAME), method, path, body);
-    } finally {
-      root.close();
-    }
-    const { status, text } = answer;
+    const { status, text } = await this.#answered(method, path, body);
     let value: T | ErrorReply;
     try {
       value = JSON.parse(text) as T | ErrorReply;

@@ -8,14 +8,22 @@ export interface Answer {
 
 /**
  * One HTTP request over a unix socket, and a connection of its own for it: nothing keeps the caller's process alive.
+ * @param signal ends it
  * @throws the socket's error
  */
-export function exchange(socketPath: string, method: string, path: string, body: unknown): Promise<Answer> {
+export function exchange(
+  socketPath: string,
+  method: string,
+  path: string,
+  body: unknown,
+  signal: AbortSignal,
+): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const outgoing = request(
       {
         // Not by socketPath: an agent would look for a TLS server name first (docs/benchmarks.md, "Why these constants").
         createConnection: () => connect(socketPath),
+        signal,
         method,
         path,
         headers: body === undefined ? {} : { 'content-type': 'application/json' },

@@ -5,7 +5,13 @@
  */
 
 export { ClipdClient, NotRunningError } from './clipd-client.js';
-export { type MountedArchive, mountArchive, type PrefetchOptions } from './mount-archive.js';
+export {
+  type ClosedMount,
+  type EngineStats,
+  type MountedArchive,
+  mountArchive,
+  type PrefetchOptions,
+} from './mount-archive.js';
 export { type MountOptions, mountStarting, prepareMount } from './mount-client.js';
 export type { MountArchiveOptions } from './mount-options.js';
 export { startKeeper } from './start-clipd.js';

@@ -4,18 +4,22 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ClipError } from '../bytes/index.js';
 import type { ContentCache } from '../cache/index.js';
-import type { PrefetchReply, PrefetchRequest, ProfileReply, Stats } from '../wire/index.js';
+import type { PrefetchReply, PrefetchRequest, ProfileReply, RecentWarning, Stats } from '../wire/index.js';
 import { PRIVATE_ROOT_PREFIX, resolveDirectory } from '../wire/index.js';
 import { ClipdClient, NotRunningError } from './clipd-client.js';
+import { EngineLog } from './engine-log.js';
 import { firstLookup, prepareMount } from './mount-client.js';
 import type { MountArchiveOptions } from './mount-options.js';
-import { startKeeper } from './start-clipd.js';
+import { LOG_NAME, startKeeper } from './start-clipd.js';
 
 export interface MountedArchive {
-  /** Mounts; resolves when the mount answers. @throws ClipError naming the archive, the mount point or what is missing */
+  /** Mounts; resolves when the mount answers. After it has failed, or after `unmount`, it mounts again. @throws ClipError naming the archive, the mount point or what is missing */
   start(): Promise<void>;
-  /** Resolves when it is not mounted any more, whoever unmounted it. Pending until `start` has succeeded. */
-  readonly closed: Promise<void>;
+  /**
+   * Resolves when it is not mounted any more, whoever unmounted it, with the last warnings of its engine. Pending until `start` has
+   * succeeded; after that, of the latest start.
+   */
+  readonly closed: Promise<ClosedMount>;
   /** @throws ClipError BUSY, naming the processes that hold it */
   unmount(options?: { mode?: 'normal' | 'lazy' | 'force' | undefined }): Promise<void>;
   /** What was read first since the mount, in that order; ends its recording, which otherwise takes 60 s. */
@@ -25,8 +29,19 @@ export interface MountedArchive {
    * `incomplete` with a reason. @throws ClipError NOT_FOUND when nothing is called so; AbortError by the signal
    */
   prefetch(wish?: PrefetchOptions): Promise<PrefetchReply>;
-  /** What was fetched and served, of all mounts that share this one's engine. */
-  stats(): Promise<Stats>;
+  /** What was fetched and served, and the last warnings, of all mounts that share this one's engine. */
+  stats(): Promise<EngineStats>;
+}
+
+export interface ClosedMount {
+  /** The engine ended before the mount did: it was killed, or could not go on. */
+  readonly engineEnded: boolean;
+  /** Why reads failed (EIO), and what the engine did without; the newest last. */
+  readonly warnings: readonly RecentWarning[];
+}
+
+export interface EngineStats extends Stats {
+  readonly warnings: readonly RecentWarning[];
 }
 
 /** One of `profile` and `paths`, or neither: the whole image. */
@@ -41,6 +56,7 @@ interface Engine {
   readonly client: ClipdClient;
   readonly child: ChildProcess;
   readonly exited: Promise<void>;
+  readonly log: EngineLog;
   users: number;
 }
 
@@ -75,8 +91,10 @@ async function startEngine(key: string, options: MountArchiveOptions): Promise<E
       ...(contentCache === undefined ? {} : { contentCache }),
       private: true,
     });
+    const log = new EngineLog(join(root, LOG_NAME));
     const exited = new Promise<void>((resolve) => {
       child.once('exit', () => {
+        log.close();
         if (engines.get(key) === self) engines.delete(key);
         endService();
         resolve();
@@ -85,7 +103,7 @@ async function startEngine(key: string, options: MountArchiveOptions): Promise<E
     // What keeps it from serving is better told than the broken connection of whoever asked it first.
     child.ref(); // nothing else keeps the caller's event loop waiting with us
     await serving.finally(() => child.unref());
-    return { key, client: new ClipdClient(root), child, exited, users: 0 };
+    return { key, client: new ClipdClient(root), child, exited, log, users: 0 };
   } catch (error) {
     endService();
     rmSync(root, { recursive: true, force: true });
@@ -134,16 +152,31 @@ export function mountArchive(options: MountArchiveOptions): MountedArchive {
   let engine: Engine | null = null;
   let mountPoint = '';
   let started: Promise<void> | null = null;
-  let close: () => void = () => {};
-  const closed = new Promise<void>((resolve) => {
-    close = resolve;
-  });
+  let close: (value: ClosedMount) => void = () => {};
+  let isClosed = false;
+  const nextClosed = (): Promise<ClosedMount> => {
+    isClosed = false;
+    return new Promise((resolve) => {
+      close = resolve;
+    });
+  };
+  let closed = nextClosed();
 
   const watch = async (own: Engine): Promise<void> => {
-    await Promise.race([own.client.waitUnmounted(mountPoint).catch(() => {}), own.exited]);
+    const { onWarning } = options;
+    const deafen = onWarning === undefined ? () => {} : own.log.listen(onWarning);
+    const unmounted = own.client.waitUnmounted(mountPoint).then(
+      () => false,
+      () => true,
+    );
+    const engineEnded = await Promise.race([unmounted, own.exited.then(() => true)]);
+    const warnings = own.log.recent;
+    deafen();
     engine = null;
     await release(own);
-    close();
+    started = null;
+    isClosed = true;
+    close({ engineEnded, warnings });
   };
 
   const start = async (): Promise<void> => {
@@ -182,6 +215,7 @@ export function mountArchive(options: MountArchiveOptions): MountedArchive {
       throw error;
     }
     engine = own;
+    if (isClosed) closed = nextClosed();
     void watch(own);
   };
 
@@ -191,18 +225,24 @@ export function mountArchive(options: MountArchiveOptions): MountedArchive {
   };
 
   return {
-    closed,
+    get closed() {
+      return closed;
+    },
     start() {
-      started ??= start();
+      started ??= start().catch((error: unknown) => {
+        started = null;
+        throw error;
+      });
       return started;
     },
     async unmount({ mode = 'normal' } = {}) {
+      const ended = closed;
       try {
         await running().client.unmount({ mountPoint, mode });
       } catch (error) {
         if (!(error instanceof NotRunningError)) throw error;
       }
-      await closed;
+      await ended;
     },
     async prefetch({ signal, onProgress, ...wish } = {}) {
       const { client } = running();
@@ -210,6 +250,9 @@ export function mountArchive(options: MountArchiveOptions): MountedArchive {
       return client.waitPrefetched(request, await client.prefetch(request), { signal, onProgress });
     },
     profile: () => running().client.stopProfile(mountPoint),
-    stats: () => running().client.stats(),
+    stats: async () => {
+      const { client, log } = running();
+      return { ...(await client.stats()), warnings: log.recent };
+    },
   };
 }

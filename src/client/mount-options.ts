@@ -1,9 +1,9 @@
-import { boolean, type Check, ClipError, optionsOf, string } from '../bytes/index.js';
+import { anyFunction, boolean, type Check, ClipError, optionsOf, string } from '../bytes/index.js';
 import type { ContentCache } from '../cache/index.js';
 import type { StorageOverride } from '../check/index.js';
 import { type Credentials, credentialsOption, type RegistryCredentialProvider } from '../oci/index.js';
 import type { S3Credentials } from '../s3/index.js';
-import { cacheSize, imageOptionChecks, storageOverride } from '../wire/index.js';
+import { cacheSize, imageOptionChecks, type RecentWarning, storageOverride } from '../wire/index.js';
 
 export interface MountArchiveOptions {
   /** A .clip file. */
@@ -39,6 +39,11 @@ export interface MountArchiveOptions {
   readonly contentCache?: string | ContentCache | undefined;
   /** Seconds after which a read that gets no bytes ends with EIO. Default 300. */
   readonly readTimeout?: number | undefined;
+  /**
+   * Called for each warning of the engine: why a read ended with EIO, what it does without. Mounts with the same cache directory share an
+   * engine and its warnings.
+   */
+  readonly onWarning?: ((warning: RecentWarning) => void) | undefined;
   /** Honour set-uid bits, device nodes. Default false. */
   readonly suid?: boolean | undefined;
   readonly dev?: boolean | undefined;
@@ -62,6 +67,7 @@ const checkFields = optionsOf(
     cachePath: string,
     cacheSize,
     credentials: anyCredentials,
+    onWarning: anyFunction,
     suid: boolean,
     dev: boolean,
   },

@@ -13,6 +13,9 @@ import {
   SETTINGS_VARIABLE,
 } from '../wire/index.js';
 
+/** In the root. */
+export const LOG_NAME = 'clipd.log';
+
 const START_TIMEOUT_MS = 20_000;
 
 export interface StartedKeeper {
@@ -80,7 +83,7 @@ export async function startKeeper(settings: DaemonSettings): Promise<StartedKeep
 function openLog(root: string): number {
   const directory = OwnDirectory.open(root, { make: true });
   try {
-    return directory.open('clipd.log', constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT);
+    return directory.open(LOG_NAME, constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT);
   } finally {
     directory.close();
   }

@@ -2,6 +2,7 @@ import { closeSync, constants, openSync, readdirSync } from 'node:fs';
 import { basename } from 'node:path';
 import { ClipError } from '../bytes/index.js';
 import { closeFd, flags, type MountInfo, mountIdOf, readMountInfo } from '../linux/index.js';
+import { logLine } from '../metrics/index.js';
 import { type OwnDirectory, openPlaceInParent } from '../paths/index.js';
 import type { ConnectRequest, PlaceRequest, UnmountMode } from '../wire/index.js';
 import {
@@ -14,7 +15,6 @@ import {
   saveState,
 } from '../wire/index.js';
 import { HeldMount } from './held-mount.js';
-import { logLine } from './log-line.js';
 import {
   abortAnchor,
   bindPlace,
@@ -242,7 +242,7 @@ export class Connections {
           this.#move(connection, path, now);
           continue;
         }
-        logLine('info', 'unmounted by another program', { place: path });
+        logLine('keeper', 'info', 'unmounted by another program', { place: path });
         if (await this.#forgetPlace(connection, path)) closed.push(connection.state.id);
       }
     }
@@ -251,7 +251,7 @@ export class Connections {
 
   /** A directory above a place was renamed. */
   #move(connection: HeldConnection, path: string, now: string): void {
-    logLine('info', 'a place was moved', { place: path, to: now });
+    logLine('keeper', 'info', 'a place was moved', { place: path, to: now });
     connection.places.set(now, connection.places.get(path)!);
     connection.places.delete(path);
     const places = connection.state.places.map((place) => (place.path === path ? { ...place, path: now } : place));
@@ -286,7 +286,11 @@ export class Connections {
       } catch (error) {
         const reason = error instanceof Error ? error.message : String(error);
         const places = state.places.map((place) => place.path);
-        logLine('error', 'a mount of the last run is not brought back', { places, archive: state.archivePath, reason });
+        logLine('keeper', 'error', 'a mount of the last run is not brought back', {
+          places,
+          archive: state.archivePath,
+          reason,
+        });
       }
     }
     this.#save();
@@ -313,7 +317,10 @@ export class Connections {
         this.#rebind(connection.state.id, place);
       } catch (error) {
         failed.push(error);
-        logLine('error', 'a place of the last run is not brought back', { place: place.path, error: String(error) });
+        logLine('keeper', 'error', 'a place of the last run is not brought back', {
+          place: place.path,
+          error: String(error),
+        });
       }
     }
     if (connection.state.places.length === 0) {
@@ -321,7 +328,7 @@ export class Connections {
       throw failed[0];
     }
     this.#markRestored(connection);
-    logLine('info', 'mounted again', { places: connection.state.places.map((place) => place.path) });
+    logLine('keeper', 'info', 'mounted again', { places: connection.state.places.map((place) => place.path) });
   }
 
   #rebind(id: number, place: PlaceState): void {
@@ -336,12 +343,15 @@ async function removeDead(mount: MountInfo): Promise<void> {
     const held = HeldMount.listed(mount);
     try {
       await unmountHeld(held, 'lazy');
-      logLine('warn', 'removed a dead mount', { place });
+      logLine('keeper', 'warn', 'removed a dead mount', { place });
     } finally {
       held.close();
     }
   } catch (error) {
-    logLine('warn', 'a dead mount is left', { place, error: error instanceof Error ? error.message : String(error) });
+    logLine('keeper', 'warn', 'a dead mount is left', {
+      place,
+      error: error instanceof Error ? error.message : String(error),
+    });
   }
 }
 
@@ -351,7 +361,7 @@ async function unmountQuietly(held: HeldMount): Promise<void> {
   } catch (error) {
     if (isNotMounted(error)) return;
     await unmountHeld(held, 'lazy').catch((error: unknown) => {
-      logLine('warn', 'cannot unmount', { error: error instanceof Error ? error.message : String(error) });
+      logLine('keeper', 'warn', 'cannot unmount', { error: error instanceof Error ? error.message : String(error) });
     });
   }
 }

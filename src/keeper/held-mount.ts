@@ -21,36 +21,43 @@ const DIRECTORY = flags.O_PATH | constants.O_NOFOLLOW | constants.O_DIRECTORY;
  */
 export class HeldMount {
   readonly id: number;
-  /** Of its file system, from the first look at it, when it is certainly mounted. */
-  #device: string | null = null;
+  /**
+   * Device and source of its file system. The kernel gives the id of a mount that has gone to the next one, which may be anybody's.
+   * While the anchor is mounted the device is ours alone; sources differ between connections.
+   */
+  readonly #fileSystem: string;
+  #gone = false;
   #parent: number;
   #name: string;
 
-  private constructor(id: number, parent: number, name: string) {
+  private constructor(id: number, fileSystem: string, parent: number, name: string) {
     this.id = id;
+    this.#fileSystem = fileSystem;
     this.#parent = parent;
     this.#name = name;
   }
 
   /** @param parent the directory in which `name` was mounted on: an open descriptor, from now on this object's */
   static in(parent: number, name: string, id: number): HeldMount {
-    return new HeldMount(id, parent, name);
+    const mount = readMountInfo().find((one) => one.id === id);
+    // One that has gone already is never found.
+    return new HeldMount(id, mount === undefined ? '' : fileSystemOf(mount), parent, name);
   }
 
   /** One that mountinfo lists. @throws ClipError, Node's error when its path cannot be reached */
   static listed(mount: MountInfo): HeldMount {
-    return new HeldMount(mount.id, openPlace(dirname(mount.mountPoint)).fd, basename(mount.mountPoint));
+    return new HeldMount(
+      mount.id,
+      fileSystemOf(mount),
+      openPlace(dirname(mount.mountPoint)).fd,
+      basename(mount.mountPoint),
+    );
   }
 
-  /**
-   * Null when it is mounted no more. The kernel gives the id of a mount that has gone to the next one, of any program; the device is
-   * the connection's, and ours as long as the connection lives.
-   */
+  /** Null when it is mounted no more. */
   find(mounts: readonly MountInfo[]): MountInfo | null {
-    const found = mounts.find((mount) => mount.id === this.id);
-    if (found === undefined) return null;
-    this.#device ??= found.device;
-    return found.device === this.#device ? found : null;
+    if (this.#gone) return null;
+    return mounts.find((mount) => mount.id === this.id && fileSystemOf(mount) === this.#fileSystem) ?? null;
   }
 
   /** The root of the mount, open, if nothing covers it. Sends nothing to the mount's server. */
@@ -103,11 +110,20 @@ export class HeldMount {
     } finally {
       closeSync(fd);
     }
-    if (how === 'lazy') return;
+    if (how === 'lazy') {
+      this.#gone = true;
+      return;
+    }
     // Not by the descriptor: an open one keeps the mount busy. Only a mount that has come to cover ours since could be met instead.
     unmount(descriptorPath(this.#parent, this.#name));
     const left = this.find(readMountInfo());
     if (left !== null) throw this.#covered(left);
+    this.#gone = true;
+  }
+
+  /** fusermount3 has unmounted it. */
+  unmounted(): void {
+    this.#gone = true;
   }
 
   #covered(mount: MountInfo): ClipError {
@@ -122,4 +138,8 @@ export class HeldMount {
   close(): void {
     closeSync(this.#parent);
   }
+}
+
+function fileSystemOf({ device, source }: MountInfo): string {
+  return `${device} ${source}`;
 }

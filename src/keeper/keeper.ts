@@ -1,6 +1,7 @@
 import { closeSync, constants, fstatSync, rmdirSync, rmSync, statSync } from 'node:fs';
 import { ClipError } from '../bytes/index.js';
 import { closeFd, listenUnix, tryLock } from '../linux/index.js';
+import { logLine } from '../metrics/index.js';
 import { OwnDirectory } from '../paths/index.js';
 import {
   type DaemonSettings,
@@ -13,7 +14,6 @@ import {
   STATE_FILE,
 } from '../wire/index.js';
 import { ANCHORS, Connections, type HeldConnection } from './connections.js';
-import { logLine } from './log-line.js';
 import { rootless } from './mounter.js';
 import { type ServerProcess, Supervisor } from './supervisor.js';
 
@@ -151,6 +151,7 @@ export class Keeper {
         this.#served = true;
         this.#onServing();
       },
+      alive: () => {}, // the supervisor hears every message
       cannotServe: ({ error }) => {
         if (this.#served) return;
         this.#onCannotServe(fromWireError(error));
@@ -181,7 +182,8 @@ export class Keeper {
       adopt: ({ id, place, client }) => table.adopt(id, place, client),
       unbind: async ({ path, mode }) => table.unbind(path, mode),
       drop: async ({ id, reason }) => {
-        if (reason !== null) logLine('error', 'a connection cannot be served and is unmounted', { id, reason });
+        if (reason !== null)
+          logLine('keeper', 'error', 'a connection cannot be served and is unmounted', { id, reason });
         await table.drop(id);
         this.#checkIdle();
       },

@@ -172,6 +172,7 @@ export async function unmountHeld(held: HeldMount, how: 'normal' | 'lazy'): Prom
     const busy = /busy/i.test(outcome.message);
     throw new ClipError(busy ? 'BUSY' : 'SYSTEM', `fusermount3 -u ${path}: ${outcome.message}`);
   }
+  held.unmounted();
 }
 
 /** Aborts what is under way at an anchor, where nobody else can mount. */

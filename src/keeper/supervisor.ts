@@ -1,15 +1,17 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { ClipError } from '../bytes/index.js';
 import { closeFd, socketPair } from '../linux/index.js';
+import { logLine } from '../metrics/index.js';
 import {
   FdSocket,
+  IN_RESERVE_VARIABLE,
   type KeeperMethods,
   Rpc,
   restoreExtraCertificates,
   SETTINGS_VARIABLE,
   type ServerMethods,
 } from '../wire/index.js';
-import { logLine } from './log-line.js';
+import { RespawnPacing } from './respawn-pacing.js';
 
 /** A server process, from spawn to exit. */
 export interface ServerProcess {
@@ -25,17 +27,19 @@ export interface ServerProcess {
   readonly admit: () => void;
   /** Restored everything and answers. */
   serving: boolean;
+  /** Said hello. */
+  loaded: boolean;
+  /** When it last said anything (performance.now). */
+  heardAt: number;
   readonly exited: Promise<void>;
 }
 
 /**
- * Immediate respawns are tokens: a crash now and then costs no delay, and neither does somebody who kills the server
- * for fun (npm run torture: 100 times a minute); a server that dies on every request is slowed to one a second.
+ * A server says every few seconds that it lives (`alive`). One that has said nothing for this long hangs: it would never
+ * answer readers, nor end by itself. Longer than any step that keeps a server's main thread busy (parsing a large archive).
  */
-const RESPAWN_TOKENS = 150;
-const RESPAWN_REFILL_MS = 1000;
-/** A server that dies before it serves: wait, twice as long each time. */
-const MAX_BACK_OFF_MS = 5000;
+export const SILENT_MS = 15_000;
+const CHECK_MS = 3000;
 /** A standby that dies is not replaced in a hurry. */
 const STANDBY_RETRY_MS = 5000;
 /** Nor does the first one compete with whatever the freshly mounted image is for. */
@@ -89,15 +93,16 @@ export class Supervisor {
   restarts = 0;
   #standby: ServerProcess | null = null;
   #standbyTimer: NodeJS.Timeout | null = null;
-  #tokens = RESPAWN_TOKENS;
-  #refilledAt = performance.now();
-  #failures = 0;
+  readonly #pacing = new RespawnPacing(performance.now());
+  readonly #silence: NodeJS.Timeout;
+  #checkedAt = performance.now();
   #timer: NodeJS.Timeout | null = null;
   #stopped = false;
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
     this.#serverModule = options.serverModule;
+    this.#silence = setInterval(() => this.#endSilent(), CHECK_MS).unref();
   }
 
   /** Lets a server in, the one that waits if there is one. */
@@ -105,18 +110,20 @@ export class Supervisor {
     const server = this.#standby ?? this.#spawn(this.#serverModule);
     this.#standby = null;
     this.current = server;
+    server.heardAt = performance.now();
     server.admit();
   }
 
   /** The current server has restored everything. */
   onServing(server: ServerProcess): void {
     server.serving = true;
-    this.#failures = 0;
+    this.#pacing.succeeded();
     this.#wantStandby(this.restarts === 0 ? FIRST_STANDBY_MS : 0);
   }
 
+  /** Of the server in reserve, once it has loaded everything. */
   get standbyPid(): number | null {
-    return this.#standby?.child.pid ?? null;
+    return this.#standby?.loaded === true ? (this.#standby.child.pid ?? null) : null;
   }
 
   #wantStandby(delay: number): void {
@@ -124,7 +131,7 @@ export class Supervisor {
     this.#standbyTimer = setTimeout(() => {
       this.#standbyTimer = null;
       if (this.#stopped || this.#standby !== null) return;
-      this.#standby = this.#spawn(this.#serverModule);
+      this.#standby = this.#spawn(this.#serverModule, true);
     }, delay).unref();
   }
 
@@ -176,10 +183,11 @@ export class Supervisor {
     };
   }
 
-  #spawn(serverModule: string): ServerProcess {
+  #spawn(serverModule: string, inReserve = false): ServerProcess {
     const [ours, theirs] = socketPair('seqpacket', true);
     // Descriptors 4 and 5 of the child: LISTEN_FD and FDS_SOCKET_FD.
-    const env = { ...process.env, ...MALLOC, [SETTINGS_VARIABLE]: this.#options.settings };
+    const env: NodeJS.ProcessEnv = { ...process.env, ...MALLOC, [SETTINGS_VARIABLE]: this.#options.settings };
+    if (inReserve) env[IN_RESERVE_VARIABLE] = '1';
     if (this.#options.nodeTls) restoreExtraCertificates(env);
     const child = spawn(process.execPath, [...NODE_FLAGS, serverModule], {
       env,
@@ -201,10 +209,15 @@ export class Supervisor {
       rpc,
       fds,
       ready: ready.promise,
-      onHello: ready.resolve,
+      onHello: (version) => {
+        server.loaded = true;
+        ready.resolve(version);
+      },
       admitted: admitted.promise,
       admit: () => admitted.resolve(undefined),
       serving: false,
+      loaded: false,
+      heardAt: performance.now(),
       exited: exited.promise,
     };
     const end = (): void => {
@@ -212,17 +225,39 @@ export class Supervisor {
       exited.resolve(undefined);
       this.#lost(server);
     };
+    child.on('message', () => {
+      server.heardAt = performance.now();
+    });
     child.once('exit', end);
     child.once('error', (error) => {
-      logLine('error', 'cannot start a server process', { error: error.message });
+      logLine('keeper', 'error', 'cannot start a server process', { error: error.message });
       if (child.pid === undefined) end();
     });
     return server;
   }
 
+  /** Kills the current server if it hangs: the next one takes its requests over. */
+  #endSilent(): void {
+    const now = performance.now();
+    const paused = now - this.#checkedAt > 2 * CHECK_MS;
+    this.#checkedAt = now;
+    const server = this.current;
+    if (server === null) return;
+    // Then this process has slept (SIGSTOP, a busy machine), and what the server has said meanwhile is not read yet.
+    if (paused) server.heardAt = now;
+    if (now - server.heardAt <= SILENT_MS) return;
+    const seconds = Math.round((now - server.heardAt) / 1000);
+    logLine('keeper', 'error', 'the server process has fallen silent and is killed', {
+      pid: server.child.pid,
+      seconds,
+    });
+    server.child.kill('SIGKILL');
+  }
+
   /** No more servers. */
   halt(): void {
     this.#stopped = true;
+    clearInterval(this.#silence);
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#dropStandby();
   }
@@ -237,23 +272,10 @@ export class Supervisor {
     if (server !== this.current) return;
     this.current = null;
     this.restarts++;
-    if (!server.serving) this.#failures++;
-    const delay = this.#delay();
+    const delay = this.#pacing.ended(server.serving, performance.now());
     const { exitCode, signalCode, pid } = server.child;
-    logLine('warn', 'the server process has ended, starting another', { pid, exitCode, signalCode, delay });
+    logLine('keeper', 'warn', 'the server process has ended, starting another', { pid, exitCode, signalCode, delay });
     if (delay === 0) this.start();
     else this.#timer = setTimeout(() => this.start(), delay);
-  }
-
-  #delay(): number {
-    // The first failure is free: something may have hit it while it was starting.
-    if (this.#failures > 1) return Math.min(MAX_BACK_OFF_MS, 100 * 2 ** (this.#failures - 2));
-    const now = performance.now();
-    const refill = Math.floor((now - this.#refilledAt) / RESPAWN_REFILL_MS);
-    this.#tokens = Math.min(RESPAWN_TOKENS, this.#tokens + refill);
-    this.#refilledAt += refill * RESPAWN_REFILL_MS;
-    if (this.#tokens === 0) return RESPAWN_REFILL_MS;
-    this.#tokens--;
-    return 0;
   }
 }

@@ -36,9 +36,6 @@ const CACHE_WAIT_MS = 3000;
  */
 const CONTENT_WAIT_MS = 500;
 
-/** Loading the HTTP client that redirects and renewed logins need blocks this thread: it waits until the first reads are over. */
-const PRELOAD_MS = 3000;
-
 /** Garbage of mounting and unmounting is collected this much later. */
 const COLLECT_MS = 1000;
 
@@ -68,7 +65,6 @@ export class Engine {
   /** By connection; null where the kernel sends requests again. */
   readonly #journals: Map<number, ReadJournal> | null;
   readonly #recheck: Recheck;
-  #preload: NodeJS.Timeout | null = null;
   #collecting: NodeJS.Timeout | null = null;
   /** What unmounted images counted. */
   readonly #finished: ReadCounters = newReadCounters();
@@ -104,9 +100,6 @@ export class Engine {
   /** Starts what misses would have to wait for. */
   warm(): void {
     this.#inflate.warm();
-    this.#preload ??= setTimeout(() => {
-      void import('../oci/index.js');
-    }, PRELOAD_MS).unref();
   }
 
   /** An image that is about to be mounted. Takes `file` over. @throws FormatError */

@@ -1,11 +1,13 @@
 import { ClipError } from '../bytes/index.js';
 import { FusePool } from '../fuse/index.js';
 import { dieWithParent } from '../linux/index.js';
-import type { Logger, Metrics } from '../metrics/index.js';
+import { type Logger, logLine, type Metrics } from '../metrics/index.js';
 import {
+  ALIVE_MS,
   type DaemonSettings,
   FDS_SOCKET_FD,
   FdSocket,
+  IN_RESERVE_VARIABLE,
   KEEPER_PROTOCOL,
   type KeeperMethods,
   Rpc,
@@ -44,7 +46,7 @@ export async function runServer(
   restoreExtraCertificates(process.env);
   // Without its keeper a server is nothing: mounts belong to the next clipd.
   dieWithParent('SIGKILL');
-  process.on('disconnect', () => process.exit(0));
+  process.on('disconnect', endNow);
   // The keeper may have been killed already: a server that stayed would hold the socket on which clients wait for ever.
   if (!process.connected) process.exit(0);
   // Ctrl-C in a terminal goes to the whole group; the keeper decides what happens.
@@ -56,9 +58,8 @@ export async function runServer(
   let log: Logger | null = null;
   /** A broken process would never answer its requests, so it ends, and the next one asks the kernel for them again. */
   const die = (err: unknown, message: string): void => {
-    if (log === null) process.stderr.write(`${String((err as Error).stack ?? err)}\n`);
-    else log.fatal({ err }, message);
-    process.exit(1);
+    logLine('server', 'fatal', message, { error: String((err as Error | null)?.stack ?? err) });
+    endNow();
   };
   process.on('uncaughtException', (err) => die(err, 'this server process ends'));
 
@@ -71,9 +72,16 @@ export async function runServer(
     onFault: (id, cause) => log?.error({ mount: id, cause }, 'a request was answered with EIO'),
     onFailure: (error) => die(error, 'a FUSE worker died: this server process ends'),
   });
+  const complete = (): void => {
+    completeFuse();
+    // If the files are gone, the next server waits until they are there.
+    loadTheRest(log).catch((error: unknown) =>
+      die(error, 'this version’s files are incomplete: this server process ends'),
+    );
+  };
   const completeFuse = (): void => void fuse.complete().catch(() => {}); // onFailure
   fuse.start().catch(() => {}); // onFailure; attach() waits for it
-  setTimeout(completeFuse, FIRST_USE_MS);
+  setTimeout(complete, FIRST_USE_MS);
 
   const fds = new FdSocket(FDS_SOCKET_FD);
   const methods = {
@@ -84,11 +92,13 @@ export async function runServer(
     },
   } satisfies ServerMethods;
   const keeper = new Rpc<KeeperMethods>(process, (name) => methods[name as keyof ServerMethods]);
+  setInterval(() => void keeper.call('alive', null).catch(() => {}), ALIVE_MS);
   try {
     const [parts, { MountServer }] = await Promise.all([import('./engine.js'), import('./mount-list.js')]);
     const ownLog = parts.lazyLogger({ name: 'server', level: settings.verbose ? 'debug' : 'info' });
     log = ownLog;
     const metrics = new parts.Metrics();
+    if (process.env[IN_RESERVE_VARIABLE] !== undefined) await loadTheRest(ownLog);
     // Everything is loaded: from here on a server in reserve waits for its turn.
     const hello = await keeper.call('hello', { protocol: KEEPER_PROTOCOL, version });
     engine = await parts.Engine.start({ settings, log, metrics }, fuse);
@@ -115,6 +125,24 @@ export async function runServer(
     const fields = error instanceof ClipError ? { error: error.message, hint: error.hint } : { err: error };
     log?.fatal(fields, 'cannot serve');
     await keeper.call('cannotServe', { error: toWireError(error) });
-    process.exit(1);
+    endNow();
+    throw error; // not reached
   }
+}
+
+/**
+ * Ends this process at once. process.exit() waits for threads, and a FUSE worker may wait in epoll_wait for a request that never
+ * comes; it also runs code that may have to be loaded, from files that an upgrade is just replacing.
+ */
+function endNow(): void {
+  process.kill(process.pid, 'SIGKILL');
+}
+
+/**
+ * Loads the modules that only some requests need. A package manager may replace this version's files at any later moment: what is not loaded
+ * by then is gone. @throws if a file is missing already
+ */
+async function loadTheRest(log: Logger | null): Promise<void> {
+  void log?.level; // makes the logger
+  await Promise.all([import('../oci/index.js'), import('picomatch')]);
 }

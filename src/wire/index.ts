@@ -27,10 +27,12 @@ export {
 export { keeperEnvironment, restoreExtraCertificates } from './environment.js';
 export { FdSocket } from './fd-socket.js';
 export {
+  ALIVE_MS,
   type ConnectRequest,
   type DaemonSettings,
   FDS_SOCKET_FD,
   type HelloResult,
+  IN_RESERVE_VARIABLE,
   KEEPER_PROTOCOL,
   type KeeperMethods,
   LISTEN_FD,
@@ -83,3 +85,4 @@ export {
   unmountRequest,
   upgradeRequest,
 } from './schema.js';
+export { parseWarning, type RecentWarning } from './warnings.js';

@@ -29,8 +29,14 @@ export interface DaemonSettings {
  */
 export const SETTINGS_VARIABLE = 'CLIP_DAEMON_SETTINGS';
 
+/** Set for a server that will wait in reserve: it has time to load everything before it says hello. */
+export const IN_RESERVE_VARIABLE = 'CLIP_SERVER_IN_RESERVE';
+
 /** The control socket, in the root. */
 export const SOCKET_NAME = 'clipd.sock';
+
+/** How often a server says that it lives. */
+export const ALIVE_MS = 3000;
 
 /** Descriptors a server process finds open: Node's IPC channel takes 3. */
 export const LISTEN_FD = 4;
@@ -75,6 +81,8 @@ export type KeeperMethods = {
   hello(args: { protocol: number; version: string }): Promise<HelloResult>;
   /** Everything is restored and requests are answered. */
   serving(args: null): void;
+  /** The server's main thread works. Sent every ALIVE_MS, because a server that is silent is killed. */
+  alive(args: null): void;
   /** It will exit: the cache directory cannot be used, or the like. */
   cannotServe(args: { error: WireError }): void;
   list(args: null): Promise<readonly ConnectionState[]>;

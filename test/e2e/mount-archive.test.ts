@@ -1,8 +1,14 @@
 import { spawn } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { copyFileSync, existsSync, readdirSync, readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { ClipError, type ContentCache, type MountedArchive, mountArchive } from '../../src/index.js';
+import {
+  ClipError,
+  type ContentCache,
+  type MountedArchive,
+  mountArchive,
+  type RecentWarning,
+} from '../../src/index.js';
 import { Clipctl, runProgram } from '../support/clipctl.js';
 import { eventually, type IndexedImage, indexedImage, sha256Of } from '../support/mounted.js';
 
@@ -147,4 +153,43 @@ test('contentCache: an object of the caller’s is asked before the registry, an
   const wrong = { getContent: async () => null } as unknown as ContentCache;
   const refused = mountArchive({ archivePath: image.archive, mountPoint: third.at, contentCache: wrong });
   await expect(refused.start()).rejects.toMatchObject({ code: 'USAGE', message: 'contentCache has no storeContent()' });
+});
+
+test('start() after unmount() mounts again, and a start() that failed can be repeated', async () => {
+  const at = await clip.place('again');
+  const archivePath = clip.path('later.clip');
+  const mount = mountArchive({ archivePath, mountPoint: at });
+  await expect(mount.start()).rejects.toMatchObject({ code: 'NOT_FOUND' });
+  copyFileSync(image.archive, archivePath);
+  for (let i = 0; i < 3; i++) {
+    await mount.start();
+    expect(readFileSync(`${at}/etc/name`, 'utf8')).toBe('image 1\n');
+    const { closed } = mount;
+    await mount.unmount();
+    expect(await closed).toMatchObject({ engineEnded: false });
+    expect(readdirSync(at)).toEqual([]);
+  }
+});
+
+test('the reason of an EIO reaches onWarning, stats() and closed', async () => {
+  const at = await clip.place('reasons');
+  const gone = await indexedImage(clip, 'gone', 9);
+  const seen: RecentWarning[] = [];
+  const mount = mountArchive({
+    archivePath: gone.archive,
+    mountPoint: at,
+    readTimeout: 1,
+    prefetch: false,
+    onWarning: (warning) => seen.push(warning),
+  });
+  await mount.start();
+  gone.remove(); // its layers
+  await expect(readFile(`${at}/data/file-3`)).rejects.toThrow(/^EIO: i.o error, read/);
+  const isReason = ({ level, fields, message }: RecentWarning): boolean =>
+    level !== 'warn' && /no such|ENOENT|does not exist|cannot/i.test(JSON.stringify([fields, message]));
+  await eventually(() => seen.some(isReason));
+  expect((await mount.stats()).warnings.some(isReason)).toBe(true);
+  const { closed } = mount;
+  await mount.unmount({ mode: 'lazy' });
+  expect((await closed).warnings.some(isReason)).toBe(true);
 });
