@@ -4,6 +4,7 @@
  */
 
 export { lowerBound } from './binary-search.js';
+export type { Brand } from './brand.js';
 export {
   anyFunction,
   anyObject,

@@ -27,5 +27,6 @@ export {
   type VerifiedFile,
   verifyCache,
 } from './inspect.js';
-export { type EvictionRight, SpanCache, type SpanCacheOptions, type SpanCacheStats } from './span-cache.js';
+export type { EvictionRight, SpanCacheOptions, SpanCacheStats } from './options.js';
+export { SpanCache } from './span-cache.js';
 export { parseSpanFileName } from './span-file-name.js';

@@ -1,46 +1,20 @@
-import { closeSync, constants, fstatSync, openSync, statfsSync, statSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { SpanColumns } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import { punchHole, replaceDescriptor, writebackError } from '../linux/index.js';
 import { type Logger, Metrics, silentLogger } from '../metrics/index.js';
-import type { SharedLayer } from '../spans/index.js';
+import type { LayerId, SharedLayer } from '../spans/index.js';
 import { CachedLayer, Occupied } from './cached-layer.js';
 import { CacheDirectory, readTable, spanFiles } from './directory.js';
 import { DiskBackoff } from './disk-backoff.js';
 import { dataExtents } from './extents.js';
 import { dropWhole, openPlaceholder, openSpanFile, stampMount } from './layer-file.js';
 import { leastRecentlyUsed } from './lru.js';
+import { defaultMaxBytes, type EvictionRight, type SpanCacheOptions, type SpanCacheStats } from './options.js';
 import { spanFileName } from './span-file-name.js';
 import { UnmountedFiles } from './unmounted.js';
 
-export interface SpanCacheOptions {
-  /** Cap in bytes of span data; default the smaller of 20 GB and 20 % of the disk. */
-  readonly maxBytes?: number | undefined;
-  readonly log?: Logger;
-  readonly metrics?: Metrics;
-  /** The owner's name in the lock file. */
-  readonly owner?: string;
-  /** The root of the owner's control socket, for the lock file. */
-  readonly root?: string;
-}
-
-export interface SpanCacheStats {
-  readonly directory: string;
-  readonly maxBytes: number;
-  readonly usedBytes: number;
-  readonly mountedLayers: number;
-  readonly unmountedLayers: number;
-  readonly unmountedBytes: number;
-  /** False while the disk refuses writes: reads are served, nothing is cached. */
-  readonly writable: boolean;
-}
-
-/** Spans that a fill may evict. Fetching ahead takes only the room of spans that no mount uses (docs/architecture.md, "Invariant 9"). */
-export type EvictionRight = 'anything' | 'unmounted';
-
-const DEFAULT_MAX_BYTES = 20e9;
-const DEFAULT_DISK_SHARE = 0.2;
 /** Bytes freed at once when the cap is reached, so that the scan for the oldest spans is made once per batch. */
 const BATCH_SHARE = 1 / 32;
 const MAX_BATCH = 256 * 1024 * 1024;
@@ -336,7 +310,7 @@ export class SpanCache {
       offsets.set(table.layerOffset);
     }
     return {
-      id: nextLayerId++,
+      id: nextLayerId++ as LayerId,
       offsets,
       generations: shared((b) => new Int32Array(b), 4 * count),
       fd,
@@ -517,19 +491,5 @@ export class SpanCache {
   #count(bytes: number): number {
     this.#counters.evictedBytes.add(bytes);
     return bytes;
-  }
-}
-
-function defaultMaxBytes(path: string): number {
-  let at = path;
-  for (;;) {
-    try {
-      const { blocks, bsize } = statfsSync(at);
-      return Math.floor(Math.min(DEFAULT_MAX_BYTES, blocks * bsize * DEFAULT_DISK_SHARE));
-    } catch {
-      const parent = join(at, '..');
-      if (parent === at) return DEFAULT_MAX_BYTES;
-      at = parent;
-    }
   }
 }

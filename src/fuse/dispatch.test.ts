@@ -24,7 +24,7 @@ class Bench {
     const count = Math.ceil(layerBytes.length / spanBytes);
     const offsets = Float64Array.from({ length: count + 1 }, (_, i) => Math.min(i * spanBytes, layerBytes.length));
     const layer: SharedLayer = {
-      id: 0,
+      id: 0 as SharedLayer['id'],
       fd: 42,
       offsets,
       generations: new Int32Array(new SharedArrayBuffer(count * 4)).fill(1),

@@ -1,3 +1,5 @@
+import type { LayerId } from '../spans/index.js';
+
 /** Verified spans in memory, least recently used first out: for layers whose cache file cannot take them. */
 export class MemoryLru {
   readonly #spans = new Map<string, Uint8Array>();
@@ -9,11 +11,11 @@ export class MemoryLru {
     return this.#bytes;
   }
 
-  has(layer: number, span: number): boolean {
+  has(layer: LayerId, span: number): boolean {
     return this.#spans.has(`${layer}.${span}`);
   }
 
-  get(layer: number, span: number): Uint8Array | undefined {
+  get(layer: LayerId, span: number): Uint8Array | undefined {
     const key = `${layer}.${span}`;
     const bytes = this.#spans.get(key);
     if (bytes === undefined) return undefined;
@@ -22,7 +24,7 @@ export class MemoryLru {
     return bytes;
   }
 
-  put(layer: number, span: number, bytes: Uint8Array): void {
+  put(layer: LayerId, span: number, bytes: Uint8Array): void {
     this.delete(layer, span);
     if (bytes.length > this.maxBytes) return;
     for (const [key, oldest] of this.#spans) {
@@ -34,14 +36,14 @@ export class MemoryLru {
     this.#bytes += bytes.length;
   }
 
-  delete(layer: number, span: number): void {
+  delete(layer: LayerId, span: number): void {
     const key = `${layer}.${span}`;
     this.#bytes -= this.#spans.get(key)?.length ?? 0;
     this.#spans.delete(key);
   }
 
   /** The layer is closed. */
-  deleteLayer(layer: number): void {
+  deleteLayer(layer: LayerId): void {
     for (const [key, bytes] of this.#spans) {
       if (!key.startsWith(`${layer}.`)) continue;
       this.#spans.delete(key);

@@ -1,11 +1,11 @@
 import { type ErofsReader, InodeView, mapFileRange, type Placement, visitInodes } from '../erofs/index.js';
 import type { FileRange } from '../fuse/index.js';
-import { type SharedLayer, spanAt } from '../spans/index.js';
+import { type LayerId, type SharedLayer, spanAt } from '../spans/index.js';
 
 /** Spans whose bytes were freed while the kernel may have pages of them. */
 export class FreedSpans {
   /** By SharedLayer.id. */
-  readonly #spans = new Map<number, Set<number>>();
+  readonly #spans = new Map<LayerId, Set<number>>();
 
   add(layer: SharedLayer, span: number): void {
     const spans = this.#spans.get(layer.id);

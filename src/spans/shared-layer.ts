@@ -1,9 +1,13 @@
+import type { Brand } from '../bytes/index.js';
 import type { TouchRecord } from './touch-record.js';
+
+/** Of an open layer, not to be mixed up with its index in an image. */
+export type LayerId = Brand<number, 'layer id'>;
 
 /** What every thread sees of one layer: plain data over SharedArrayBuffers, so it crosses postMessage as it is. */
 export interface SharedLayer {
   /** Unique in this process. */
-  readonly id: number;
+  readonly id: LayerId;
   /** count + 1 offsets in the uncompressed layer: span i is [offsets[i], offsets[i + 1]). */
   readonly offsets: Float64Array;
   /** count generations. Odd: the span's bytes are in `fd` and verified. */

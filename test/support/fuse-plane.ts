@@ -20,7 +20,7 @@ export function sharedLayer(id: number, fd: number, size: number, spanBytes: num
   const offsets = new Float64Array(new SharedArrayBuffer((count + 1) * 8));
   for (let i = 0; i <= count; i++) offsets[i] = Math.min(i * spanBytes, size);
   const generations = int32(count).fill(present ? 1 : 0);
-  return { id, fd, offsets, generations, lastUse: int32(count), clock: int32(1) };
+  return { id: id as SharedLayer['id'], fd, offsets, generations, lastUse: int32(count), clock: int32(1) };
 }
 
 export interface FusePlaneOptions extends Partial<FusePoolOptions> {
