@@ -1,5 +1,5 @@
 /**
- * Paths that other users may change while they are used. A directory is opened once, component by component, checked, and from then on
+ * Paths that other users may change while they are used (docs/security.md, "Other users of the machine"). A directory is opened once, component by component, checked, and from then on
  * reached by its descriptor instead of its name. Knows nothing of clip's files. Needs no system call that Node lacks, because a client
  * does not load koffi. Runs in every process.
  */
