@@ -59,7 +59,7 @@ function times(a: bigint, b: bigint): bigint {
   return product & MASK;
 }
 
-/** x^(8 · bytes): what a sum is multiplied by when so many bytes follow. */
+/** x^(8 · bytes): the factor of a sum that is followed by this number of bytes. */
 function power(bytes: number): bigint {
   let result = 1n << 63n;
   let square = 1n << 55n;

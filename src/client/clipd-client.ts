@@ -104,7 +104,7 @@ export class ClipdClient {
     return this.#call('POST', API.firstExec, body);
   }
 
-  /** Ends the recording of what is read first there, if it still runs, and gives what was recorded. */
+  /** Ends the recording of first reads at this place, if it still runs, and gives the profile. */
   stopProfile(mountPoint: string): Promise<ProfileReply> {
     return this.#call('POST', API.profileStop, { mountPoint });
   }

@@ -16,7 +16,7 @@ export interface MountedArchive {
   /** Mounts; resolves when the mount answers. After it has failed, or after `unmount`, it mounts again. @throws ClipError naming the archive, the mount point or what is missing */
   start(): Promise<void>;
   /**
-   * Resolves when it is not mounted any more, whoever unmounted it, with the last warnings of its engine. Pending until `start` has
+   * Resolves when it is not mounted any more, by whichever program, with the last warnings of its engine. Pending until `start` has
    * succeeded; after that, of the latest start.
    */
   readonly closed: Promise<ClosedMount>;
@@ -100,7 +100,7 @@ async function startEngine(key: string, options: MountArchiveOptions): Promise<E
         resolve();
       });
     });
-    // What keeps it from serving is better told than the broken connection of whoever asked it first.
+    // The reason why it cannot serve says more than the broken connection of its first client.
     child.ref(); // nothing else keeps the caller's event loop waiting with us
     await serving.finally(() => child.unref());
     return { key, client: new ClipdClient(root), child, exited, log, users: 0 };

@@ -1,7 +1,7 @@
 import { Errno, SystemCallError, sys } from '../linux/index.js';
 import { FUSE_NOTIFY_INVAL_INODE, FUSE_NOTIFY_RESEND, INVAL_INODE, INVAL_INODE_SIZE, OUT, OUT_HEADER } from './abi.js';
 
-/** More pieces than this are joined: no read has so many. */
+/** More pieces than this are joined. A read has fewer. */
 const MAX_PIECES = 63;
 
 // One thread, one call at a time: the same memory serves every reply.

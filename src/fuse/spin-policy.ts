@@ -2,7 +2,7 @@
 const MAX_SPIN = 120;
 /** Requests after which the two ways of waiting are compared anew. */
 const EPOCH = 64;
-/** Every so many epochs the way that looked worse is tried again. */
+/** The way that looked worse is tried again after this number of epochs. */
 const EXPLORE = 10;
 /** Weight of the newest epoch. */
 const NEWEST = 0.3;

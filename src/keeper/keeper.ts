@@ -251,7 +251,7 @@ export class Keeper {
     if (server !== null) await this.#endServer(server);
     this.#connections.closeAll();
     closeFd(this.#listenFd);
-    // A list that was refused is somebody's: it stays.
+    // A list that was refused may belong to another version: it stays.
     if (this.#listIsOurs) rmSync(root.at(STATE_FILE), { force: true });
     rmSync(root.at(JOURNAL_DIRECTORY), { recursive: true, force: true });
     try {

@@ -139,7 +139,7 @@ export class InflatePool {
 
   #start(): Worker {
     const worker = new Worker(new URL('./inflate-worker.js', import.meta.url), { name: 'clip-inflate' });
-    // Idle threads must not keep a process alive; whoever waits for a result holds a socket or a pending read.
+    // Idle threads must not keep a process alive. A caller that waits for a result holds a socket or a pending read.
     worker.unref();
     return worker;
   }

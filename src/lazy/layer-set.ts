@@ -104,7 +104,7 @@ export class LayerSet {
       this.#layers.delete(cached.key);
       this.#watching.delete(opened);
       if (this.#layers.size === 0) buffers.clear();
-      // Workers may be writing what was fetched ahead: the file stays open until they are done.
+      // Workers may still be writing spans that were fetched ahead. The file stays open until they are done.
       void opened.drained().then(() => cache.release(cached));
     });
   }

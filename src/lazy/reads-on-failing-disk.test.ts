@@ -61,7 +61,7 @@ function run(command: string, ...args: string[]): void {
   if (status !== 0) throw new Error(`${command} ${args.join(' ')}: ${stderr}`);
 }
 
-/** A disk of 64 MiB that claims to have room and has only so much, which it learns when it writes back: ext4 on a loop device. */
+/** A disk that claims more room than the 64 MiB it has, and finds out when it writes back: ext4 on a loop device. */
 function mountThinDisk(room: string): { image: string; device: string } {
   const back = join(dir, 'back');
   mkdirSync(back);

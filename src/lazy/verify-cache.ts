@@ -83,7 +83,7 @@ export async function verifySpan(
     if (layer.takesRoom(span)) layer.occupy(span, Occupied.yes);
     return 'intact';
   }
-  // Bytes that somebody is just writing are not there yet.
+  // Bytes that a worker is just writing are not there yet.
   if (!present && (layer.present(span) || !layer.evictable(span))) return 'absent';
   // From now on its readers fetch it; those who wait for it already, if there are any, hold it.
   layer.hide(span);

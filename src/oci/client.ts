@@ -24,7 +24,7 @@ import {
 
 /** Registries send a blob's request on once, to their storage; a CDN may do it again. */
 const MAX_REDIRECTS = 5;
-/** After so many the server has no ranges as direct-get.ts wants them; one alone may have been a hiccup of a proxy. */
+/** After this number of odd answers the server is taken to have no ranges as direct-get.ts needs them. One alone may be a proxy's hiccup. */
 const MAX_MISFITS = 3;
 
 export interface ClientOptions extends TransportOptions {

@@ -120,7 +120,7 @@ describe('image layouts', () => {
     one.remove();
   });
 
-  // Attack: the layout of an archive's author has a link in place of a blob, and whoever mounts it may read more files.
+  // Attack: the layout of an archive's author has a link in place of a blob, and the user that mounts it may read more files.
   test('a symbolic link in place of a blob, or on the way to it, is not followed', async () => {
     const one = new LayoutBuilder();
     const secret = Buffer.from('a secret of root');

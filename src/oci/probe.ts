@@ -1,6 +1,6 @@
 import { connect } from 'node:net';
 
-/** Some servers say nothing to what they do not understand. On loopback that is an answer, too. */
+/** Some servers are silent when they do not understand a request. On loopback silence is an answer, too. */
 const SILENCE_MS = 2_000;
 
 /**

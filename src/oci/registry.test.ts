@@ -185,7 +185,7 @@ describe('a plain registry', () => {
     expect(proxy.requests.length).toBe(6);
   });
 
-  // It took 8 s: a read that finds half a blob must fail, or turn to another source, while somebody still waits.
+  // It took 8 s: a read that finds half a blob must fail, or turn to another source, while its reader still waits.
   test('a body that ends at the same place time and again is not waited for like a server in trouble', async () => {
     const source = through('big', { retry: { baseMs: 100, maxMs: 5000 } });
     const size = image.blob.length;

@@ -112,7 +112,7 @@ export class OwnDirectory {
     }
     try {
       const stat = fstatSync(fd);
-      // A second name is a hard link that was made while the directory was somebody else's.
+      // A second name is a hard link, made while the directory belonged to another user.
       if (!stat.isFile() || !this.users.has(stat.uid) || stat.nlink > 1) throw this.#notOurs(name);
       if ((flags & constants.O_TRUNC) !== 0) ftruncateSync(fd, 0);
       return fd;

@@ -4,7 +4,7 @@ import { ClipError } from '../bytes/index.js';
 import { clientOptions, newS3Client, type S3Credentials, s3Sdk } from './client.js';
 import { s3Error, s3Name } from './errors.js';
 
-/** A connection that breaks in the middle of a range is taken up again where it broke, so many times without a byte in between. */
+/** A range whose connection breaks is resumed where it broke. This is the number of tries without a byte in between. */
 const MAX_BREAKS = 4;
 const BREAK_PAUSE_MS = 200;
 

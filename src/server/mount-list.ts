@@ -316,7 +316,7 @@ export class MountServer {
     return { closed: result.closed };
   }
 
-  /** After its last place the kernel ends the connection, at once unless somebody still holds a file of it. */
+  /** When its last place is unmounted the kernel ends the connection: at once, unless a process still holds a file of it. */
   async #waitGone(id: number): Promise<void> {
     if (!this.engine.mounts.has(id)) return;
     await new Promise<void>((resolve) => {

@@ -50,7 +50,7 @@ export class Recording {
     return this.#path;
   }
 
-  /** Ends it, the first time, and keeps what was recorded; a mount that nobody read leaves the last profile as it is. */
+  /** Ends the recording, the first time it is called, and keeps the profile. A mount without a read leaves the last profile in place. */
   stop(): RecordedProfile {
     if (this.#profile !== null) return this.#profile;
     clearTimeout(this.#timer);

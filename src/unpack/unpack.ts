@@ -343,7 +343,7 @@ class Unpacking {
   }
 }
 
-/** At most so many at a time. */
+/** Upper bound of what runs at a time. */
 class Limit {
   #free: number;
   readonly #waiting: (() => void)[] = [];

@@ -30,7 +30,7 @@ export function makeDirectory(path: string): void {
   OwnDirectory.open(path, { make: true }).close();
 }
 
-/** A directory that may not exist yet, as one absolute path whoever names it. @throws ClipError PERMISSION */
+/** A directory that may not exist yet, as one absolute path for all its names. @throws ClipError PERMISSION */
 export function resolveDirectory(path: string): string {
   const directory = OwnDirectory.open(resolve(path), { make: true });
   directory.close();

@@ -13,7 +13,7 @@ export interface JournaledRead {
 
 /** unique u64 (0: free), nid, offset and size as f64. */
 const SLOT = 32;
-/** The kernel has at most max_background reads under way and one for each blocked thread: what is beyond is not written down. */
+/** The kernel has at most max_background reads under way and one for each blocked thread. Reads beyond this bound are not written down. */
 const MAX_SLOTS = 16_384;
 
 /** Linux can send requests again that a dead server took (FUSE_NOTIFY_RESEND) since 6.9. */

@@ -31,9 +31,9 @@ const UNREAD_SHARE = 0.3;
 const MAX_WHOLE_FILE = 8 * 1024 * 1024;
 /** How often it is looked how far readers have got: workers answer hits by themselves and do not tell. */
 const POLL_MS = 4;
-/** Readers that have read nothing of what was fetched for so long have gone another way. */
+/** A reader that has read nothing of the fetched spans for this long has gone another way. */
 const STALE_MS = 2000;
-/** When nothing was missed for so long and then something is, it may have been evicted, and what it leads to as well. */
+/** A miss after this long without one may be an evicted span. The files that it leads to may be evicted as well. */
 const AGAIN_MS = 30_000;
 
 /** A stretch of a layer, or of a hole (layer −1). */
