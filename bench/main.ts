@@ -20,6 +20,7 @@ const SUITES: Readonly<Record<string, () => Promise<{ run: Suite }>>> = {
   checkpoints: () => import('./checkpoints.js'),
   run: () => import('./run.js'),
   unpack: () => import('./unpack.js'),
+  legacy: () => import('./legacy.js'),
 };
 
 const { values, positionals } = parseArgs({

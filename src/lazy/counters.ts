@@ -21,6 +21,10 @@ export function lazyCounters(metrics: Metrics) {
       'digestMismatches',
       'Spans whose compressed bytes were not what the archive says',
     ),
+    wrongHashes: metrics.counter(
+      'legacyWrongHashes',
+      'Files of version 1 archives whose content hash is not that of their content, which is right',
+    ),
     badContent: metrics.counter('badContent', 'Spans that did not inflate to what the archive says'),
     failovers: metrics.counter('failovers', 'Spans that one source did not give and another was asked for'),
     rivals: metrics.counter('rivalFetches', 'Spans fetched twice because a reader waited for another image’s source'),

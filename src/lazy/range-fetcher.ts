@@ -65,7 +65,7 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
   /** Starts what the content cache has on its way; returns the rest, as far as it is still wanted. */
   async #fromContentCache(jobs: readonly SpanJob[]): Promise<readonly SpanJob[]> {
     const { content } = this.#context;
-    if (content === null || this.kind === 'blocks') return jobs;
+    if (content === null) return jobs;
     // The lookups of one request wait for each other: a reader that comes to wait for one of them hurries all.
     const hurries: ((() => void) | undefined)[] = [];
     const hurryAll = (): void => {
@@ -75,13 +75,18 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
       if (job.content === 'poisoned') return false;
       const { spans } = this;
       const length = spans.compressedBytes(job.span, job.span + 1);
-      const bytes = await content.get(toHex(spans.sha256(job.span)), length, spans.digest, {
+      const lookup = {
         waiting: job.priority === Priority.demand,
-        onUrgent: (hurry) => {
+        onUrgent: (hurry: () => void) => {
           hurries[i] = hurry;
           job.onUrgent = hurryAll;
         },
-      });
+      };
+      const files = this.#jobs.content;
+      const bytes =
+        files === null
+          ? await content.get(toHex(spans.sha256(job.span)), length, spans.digest, lookup)
+          : await files.lookUp(job.span, lookup);
       if (bytes === null) return false;
       job.content = 'used';
       const { buffers } = this.#context;

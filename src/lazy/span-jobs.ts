@@ -1,7 +1,8 @@
 import { ClipError, toHex } from '../bytes/index.js';
 import { type CachedLayer, Occupied } from '../cache/index.js';
-import { BlockSums, type LayerSpans, type PartSum, publish, type SpanTarget } from '../spans/index.js';
+import { BlockSums, blocksOf, type LayerSpans, type PartSum, publish, type SpanTarget } from '../spans/index.js';
 import { UnreadAccount } from './ahead/unread.js';
+import { BlockContent } from './block-content.js';
 import type { LayerContext } from './context.js';
 import { Priority, type TaskResult } from './inflate-tasks.js';
 import { abandoned, SpanJob, type SpanResult } from './job.js';
@@ -23,6 +24,8 @@ export class SpanJobs {
   readonly file: SpanFile;
   readonly #context: LayerContext;
   readonly #jobs = new Map<number, SpanJob>();
+  /** Of a layer of data blocks: its files in the content cache. */
+  readonly content: BlockContent | null;
   /** Of a layer of data blocks. */
   readonly #sums: BlockSums | null;
   /** What still uses the cache file, which must not be closed under it. */
@@ -36,6 +39,7 @@ export class SpanJobs {
     this.#context = context;
     this.unread = new UnreadAccount(context.counters);
     this.file = new SpanFile(cached, context.cache, context.memory);
+    this.content = spans.table.blocks === undefined ? null : new BlockContent(spans, cached, context);
     this.#sums = spans.table.blocks === undefined ? null : new BlockSums(spans.table);
   }
 
@@ -213,6 +217,7 @@ export class SpanJobs {
   }
 
   #resolve(first: SpanJob, outcome: SpanResult): void {
+    this.#offerFiles(first.span);
     this.#close(first);
     first.resolve(outcome);
     for (const other of [first, ...first.rivals.values()]) other.carrier?.reconsider(other);
@@ -255,6 +260,18 @@ export class SpanJobs {
     this.refuseDamaged(job);
     for (let span = wrong.first; span < wrong.end; span++) cache.discard(this.cached, span);
     return true;
+  }
+
+  /** Offers the files of a span that is right to the content cache: a long one when all of it is. */
+  #offerFiles(span: number): void {
+    if (this.content === null || this.#context.content === null) return;
+    const { first, end } = blocksOf(this.spans.table, span);
+    for (let block = first; block < end; block++) {
+      const of = this.#sums?.spansOf(block, span) ?? { first: span, end: span + 1 };
+      if (of.end - of.first > 1 && this.#sums?.isRight(span) !== true) continue;
+      const offered = this.content.offer(block, of.first, of.end);
+      if (offered !== null) void this.track(offered);
+    }
   }
 
   /** Ends the job of a span whose block was found to be damaged. */

@@ -75,13 +75,13 @@ class EntryBuilder {
     const index = this.#layers[layer]!.add(
       first === undefined ? entry : { ...entry, mode: 0, size: 0, dataOffset: 0, link: first, extents: null },
     );
-    const hash = Buffer.from(node.contentHash).toString('latin1');
-    if (layer === 0) this.#hashes[index] = first === undefined && regular && HASH.test(hash) ? hash : '';
+    const hash = hexOf(node.contentHash);
+    if (layer === 0) this.#hashes[index] = first === undefined && regular ? hash : '';
     if (data === null || first !== undefined) return;
     const needed = Math.min(data.length, size);
     this.#ends[layer] = Math.max(this.#ends[layer]!, data.offset + needed);
     if (this.#layerOf === null) {
-      this.#blocks.push({ start: data.offset, length: data.length, hash: HASH.test(hash) ? hash : '' });
+      this.#blocks.push({ start: data.offset, length: data.length, hash });
     }
   }
 
@@ -124,6 +124,13 @@ class EntryBuilder {
     if (first === undefined) this.#inodes.set(key, node.path);
     return first;
   }
+}
+
+/** A hash as text; empty when it is none. */
+function hexOf(bytes: Uint8Array): string {
+  if (bytes.length !== 64) return '';
+  const text = Buffer.from(bytes.buffer, bytes.byteOffset, 64).toString('latin1');
+  return HASH.test(text) ? text : '';
 }
 
 /** What the tree builder refuses, said of this archive. */

@@ -74,7 +74,6 @@ export async function createArchive(options: CreateArchiveOptions): Promise<Crea
       // Last: a file that was not written to its end is no archive.
       await writeAt(out, header, 0);
       signal?.throwIfAborted();
-      await out.datasync();
       await rename(temporary, outputPath);
       return {
         outputPath,

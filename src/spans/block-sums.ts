@@ -44,6 +44,14 @@ export class BlockSums {
     return parts.verdict === 'right' ? null : { first: parts.first, end: parts.first + parts.sums.length };
   }
 
+  /** The spans that hold a block, of which `span` is one. */
+  spansOf(block: number, span: number): { readonly first: number; readonly end: number } {
+    let [first, end] = [span, span + 1];
+    while (first > 0 && this.#touches(first - 1, block)) first--;
+    while (end < this.#table.count && this.#touches(end, block)) end++;
+    return { first, end };
+  }
+
   /** Whether the span's block is known to be whole. */
   isRight(span: number): boolean {
     return this.#blocks.get(this.blockOf(span))?.verdict === 'right';
@@ -53,9 +61,7 @@ export class BlockSums {
     const block = this.blockOf(span);
     const known = this.#blocks.get(block);
     if (known !== undefined) return known;
-    let [first, end] = [span, span + 1];
-    while (first > 0 && this.#touches(first - 1, block)) first--;
-    while (end < this.#table.count && this.#touches(end, block)) end++;
+    const { first, end } = this.spansOf(block, span);
     const made: Parts = { first, sums: new Array(end - first).fill(undefined), missing: end - first, verdict: 'open' };
     this.#blocks.set(block, made);
     return made;

@@ -3,7 +3,7 @@
  * pages. Pure, over shared memory, no I/O: filling spans is lazy/'s, keeping them cache/'s. Runs in every thread of a server.
  */
 
-export { type BlockCheck, blockCheck, checkBlocks, type PartSum, partOf } from './block-check.js';
+export { type BlockCheck, blockCheck, blocksOf, checkBlocks, type PartSum, partOf } from './block-check.js';
 export { BlockSums } from './block-sums.js';
 export { HitCheck, hide, isPresent, noteUse, publish, type SpanTarget } from './hits.js';
 export { LayerSpans, spanAt } from './layer-spans.js';

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { lstat, open, readFile, readlink } from 'node:fs/promises';
+import path from 'node:path';
 import { PutObjectCommand, S3Client } from '@aws-sdk/client-s3';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type LegacyNode, localEnd } from '../../src/legacy/index.js';
@@ -18,8 +19,8 @@ const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes)
 /** Everything that lstat, readlink and read show, against what the Go program's own reader says. */
 async function compare(root: string, nodes: readonly ExpectedNode[], content: (node: ExpectedNode) => string | null) {
   for (const node of nodes) {
-    const path = at(root, node.path);
-    const stat = await lstat(path, { bigint: true });
+    const file = at(root, node.path);
+    const stat = await lstat(file, { bigint: true });
     const type = stat.isDirectory() ? 'dir' : stat.isSymbolicLink() ? 'symlink' : 'file';
     const found = {
       path: node.path,
@@ -32,10 +33,10 @@ async function compare(root: string, nodes: readonly ExpectedNode[], content: (n
     const { mode, uid, gid } = node;
     const mtime = BigInt(node.mtime) * 1_000_000_000n + BigInt(node.mtimeNsec);
     expect(found).toEqual({ path: node.path, type: node.type, mode, uid, gid, mtime });
-    if (type === 'symlink') expect((await readlink(path, 'buffer')).toString('latin1')).toBe(node.target);
+    if (type === 'symlink') expect((await readlink(file, 'buffer')).toString('latin1')).toBe(node.target);
     if (type !== 'file') continue;
     expect(Number(stat.size)).toBe(node.size);
-    const bytes = await readFile(path);
+    const bytes = await readFile(file);
     expect(bytes).toHaveLength(node.size);
     const hash = content(node);
     if (hash !== null) expect({ path: node.path, hash: sha256(bytes) }).toEqual({ path: node.path, hash });
@@ -143,9 +144,9 @@ describe('damage', () => {
       if (damage) bytes[5_000_000]! ^= 1;
       const nodes = [node('/', { nodeType: 'dir', mode: 0o40755 }), node('/big', { dataPos: start, dataLen: length })];
       const { index, header } = localEnd(nodes, start + length + 8);
-      const path = clip.path(damage ? 'long-damaged.clip' : 'long.clip');
-      writeFileSync(path, Buffer.concat([header, Buffer.alloc(1), bytes, sum, index]));
-      return path;
+      const archive = clip.path(damage ? 'long-damaged.clip' : 'long.clip');
+      writeFileSync(archive, Buffer.concat([header, Buffer.alloc(1), bytes, sum, index]));
+      return archive;
     };
     const good = await clip.place('long');
     await clip.ok('mount', '--clip', make(false), '--at', good);
@@ -219,6 +220,40 @@ describe('S3 archives', () => {
       expect(second.spansChecked).toBe(1);
     } finally {
       await own.close();
+    }
+  });
+
+  test('files go to a content cache under their hashes, once, and come from there', async () => {
+    const shared = clip.path('content');
+    mkdirSync(shared);
+    const nodes = expectedNodes('s3-2026-05').filter(({ type, size }) => type === 'file' && size > 0);
+    const stored = (): string[] =>
+      readdirSync(shared, { recursive: true, encoding: 'utf8' })
+        .map((name) => path.basename(name))
+        .filter((name) => /^[0-9a-f]{64}$/.test(name));
+    const one = await Clipctl.create();
+    const two = await Clipctl.create();
+    try {
+      const mount = (place: string): string[] => [
+        ...['mount', '--clip', fixture('s3-2026-05'), '--at', place, ...override('s3-2026-05')],
+        ...['--content-cache', `dir:${shared}`],
+      ];
+      const place = await one.place('m');
+      await one.ok(...mount(place));
+      for (const node of nodes) await readFile(at(place, node.path));
+      const hashes = new Set(nodes.map(({ hash }) => hash));
+      await expect.poll(() => stored().sort(), { timeout: 20_000 }).toEqual([...hashes].sort());
+      expect((await one.stats()).counters).toMatchObject({ contentStored: hashes.size, legacyWrongHashes: 0 });
+
+      const second = await two.place('m');
+      await two.ok(...mount(second));
+      await compare(second, expectedNodes('s3-2026-05'), contentOf('local-2026-05'));
+      const { counters } = await two.stats();
+      expect(counters.contentHits).toBeGreaterThan(0.9 * hashes.size);
+      expect(counters.contentStored).toBe(0);
+    } finally {
+      await one.close();
+      await two.close();
     }
   });
 

@@ -33,7 +33,10 @@ const MAX_REMEMBERED = 65_536;
 
 interface Store {
   readonly hash: string;
-  readonly bytes: Uint8Array;
+  readonly length: number;
+  /** Bytes that it holds in memory while it waits. */
+  readonly held: number;
+  readonly chunks: () => AsyncIterable<Uint8Array>;
   readonly routingKey: string;
 }
 
@@ -54,6 +57,8 @@ export class ContentTier {
   /** Aborts running calls. */
   readonly #closing = new AbortController();
   readonly #queue: Store[] = [];
+  /** Told when a long content has been stored or given up. */
+  readonly #ended = new Map<string, () => void>();
   /** Hashes queued or under way. */
   readonly #pending = new Set<string>();
   /** Hashes that are probably stored. */
@@ -173,8 +178,27 @@ export class ContentTier {
   /** Queues verified content to be stored, unless the cache has it. Takes `bytes` over. */
   put(hash: string, bytes: Uint8Array, routingKey: string): void {
     this.#pending.add(hash);
-    this.#queue.push({ hash, bytes, routingKey });
-    this.#queuedBytes += bytes.length;
+    const { length } = bytes;
+    this.#enqueue({ hash, length, held: length, chunks: () => once(bytes), routingKey });
+  }
+
+  /** The same of content that is read when it is stored, and may be long. Resolves when it has been stored or given up. */
+  async putStream(
+    hash: string,
+    length: number,
+    chunks: () => AsyncIterable<Uint8Array>,
+    routingKey: string,
+  ): Promise<void> {
+    this.#pending.add(hash);
+    await new Promise<void>((resolve) => {
+      this.#ended.set(hash, resolve);
+      this.#enqueue({ hash, length, held: 0, chunks, routingKey });
+    });
+  }
+
+  #enqueue(store: Store): void {
+    this.#queue.push(store);
+    this.#queuedBytes += store.held;
     this.#work();
   }
 
@@ -188,6 +212,8 @@ export class ContentTier {
     this.#pending.clear();
     this.#queuedBytes = 0;
     this.#closing.abort();
+    for (const resolve of this.#ended.values()) resolve();
+    this.#ended.clear();
     await this.#cache.close?.();
   }
 
@@ -197,14 +223,16 @@ export class ContentTier {
       this.#storing++;
       void this.#store(store).finally(() => {
         this.#pending.delete(store.hash);
+        this.#ended.get(store.hash)?.();
+        this.#ended.delete(store.hash);
         this.#storing--;
-        this.#queuedBytes = Math.max(0, this.#queuedBytes - store.bytes.length);
+        this.#queuedBytes = Math.max(0, this.#queuedBytes - store.held);
         this.#work();
       });
     }
   }
 
-  async #store({ hash, bytes, routingKey }: Store): Promise<void> {
+  async #store({ hash, length, chunks, routingKey }: Store): Promise<void> {
     if (!this.#whole.admit()) {
       this.#counters.dropped.add();
       return;
@@ -214,7 +242,7 @@ export class ContentTier {
     const off = (): void => abort.abort();
     this.#closing.signal.addEventListener('abort', off, { once: true });
     try {
-      const call = this.#storeMissing(hash, bytes, { routingKey, signal });
+      const call = this.#storeMissing(hash, length, chunks, { routingKey, signal });
       call.catch(() => {}); // after the time-out nobody listens
       await withTimeout(call, this.#storeBudget, () => {
         throw new Error('a store did not end in time');
@@ -230,10 +258,15 @@ export class ContentTier {
     }
   }
 
-  async #storeMissing(hash: string, bytes: Uint8Array, options: ContentOptions): Promise<void> {
+  async #storeMissing(
+    hash: string,
+    length: number,
+    chunks: () => AsyncIterable<Uint8Array>,
+    options: ContentOptions,
+  ): Promise<void> {
     const replaces = this.#poisonedHashes.has(hash);
-    if (!replaces && (await this.#cache.has?.(hash, { ...options, length: bytes.length }))) return;
-    await this.#cache.storeContent(once(bytes), hash, options);
+    if (!replaces && (await this.#cache.has?.(hash, { ...options, length }))) return;
+    await this.#cache.storeContent(chunks(), hash, options);
     this.#poisonedHashes.delete(hash);
     this.#counters.stored.add();
   }
