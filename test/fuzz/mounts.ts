@@ -1,6 +1,6 @@
 // Fuzz target: archives that clip accepts, mounted by a clipd beside an honest archive of the same layers, with one cache. The
 // honest mount must show the image whatever the other one is.
-import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { openArchive } from '../../src/archive/index.js';
@@ -14,8 +14,6 @@ import { sha256Of } from '../support/mounted.js';
 
 export { mutate } from './clip.js';
 
-const LAYOUT = join(tmpdir(), 'clip-fuzz-mounts-layout');
-
 interface Bench {
   readonly clip: Clipctl;
   readonly mounts: ForgedMounts;
@@ -28,16 +26,24 @@ let turn = 0;
 async function start(): Promise<Bench> {
   const clip = await Clipctl.create();
   const image = writeImage([layerToForge()]);
-  // Archives name the layout's place, so what failed once can be tried again only with the same one.
-  rmSync(LAYOUT, { recursive: true, force: true });
-  renameSync(image.layout.directory, LAYOUT);
+  // Archives name the layout's place, so an input that failed once fails again only with the same one. It is left there: another
+  // run may use it.
+  const layout = join(
+    tmpdir(),
+    `clip-fuzz-layout-${sha256Of(readFileSync(join(image.layout.directory, 'index.json'))).slice(0, 16)}`,
+  );
+  try {
+    renameSync(image.layout.directory, layout);
+  } catch {
+    image.remove();
+  }
   const archive = clip.path('honest.clip');
-  await clip.ok('index', '--image', `oci:${LAYOUT}:latest`, '--out', archive, '--checkpoint', '1');
+  await clip.ok('index', '--image', `oci:${layout}:latest`, '--out', archive, '--checkpoint', '1');
   const place = await clip.place('honest');
   await clip.ok('mount', '--clip', archive, '--at', place);
   const expected = new Map(FORGED_FILES.map((path) => [path, sha256Of(readFileSync(`${place}/${path}`))]));
   const honest = readContents(archive);
-  const blob = readFileSync(join(LAYOUT, 'blobs', honest.image.layers[0]!.digest.replace(':', '/')));
+  const blob = readFileSync(join(layout, 'blobs', honest.image.layers[0]!.digest.replace(':', '/')));
   const corpus = [honest, ...forgeries(honest, blob).map(({ contents }) => contents)].map(sealed);
   const mounts = new ForgedMounts(clip, expected);
   await mounts.unmount(place);
@@ -102,5 +108,4 @@ export async function close(): Promise<void> {
   const { clip } = await bench;
   bench = null;
   await clip.close();
-  rmSync(LAYOUT, { recursive: true, force: true });
 }

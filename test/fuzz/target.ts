@@ -23,5 +23,7 @@ export const MAX_INPUT_BYTES = 1 << 20;
 export const TARGETS = ['gzip', 'zstd', 'tar', 'erofs', 'clip', 'gob', 'legacy', 'mounts'] as const;
 
 export async function loadTarget(name: string): Promise<FuzzTarget> {
-  return (await import(`./${name}.js`)) as FuzzTarget;
+  const target = (await import(`./${name}.js`)) as FuzzTarget;
+  // Arrays and not Buffers, whose slice() is a view: mutations of the one would alter the other.
+  return { ...target, corpus: async () => (await target.corpus()).map((input) => Uint8Array.from(input)) };
 }
