@@ -1,0 +1,105 @@
+import { execFileSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { constants } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { Clipctl } from '../support/clipctl.js';
+import { layerLike } from '../support/gzip.js';
+import { writeImage } from '../support/images.js';
+import { sha256Of } from '../support/mounted.js';
+import { dir, file, tar } from '../support/tar.js';
+
+// The n-th open, read, write, mapping or allocation fails. Whatever is printed or read then is right, or it is an error.
+
+const SOURCE = fileURLToPath(new URL('../../../test/support/failing-calls.c', import.meta.url));
+const CALLS = [
+  ['open', 'EMFILE'],
+  ['read', 'EIO'],
+  ['write', 'ENOSPC'],
+  ['mmap', 'ENOMEM'],
+  ['malloc', 'ENOMEM'],
+] as const;
+
+let clip: Clipctl;
+let image: ReturnType<typeof writeImage>;
+let library: string;
+let honest: Buffer;
+const content = layerLike(3e6, 7);
+
+beforeAll(async () => {
+  clip = await Clipctl.create();
+  library = clip.path('failing-calls.so');
+  execFileSync('gcc', ['-shared', '-fPIC', '-O1', '-o', library, SOURCE, '-ldl']);
+  image = writeImage([tar(dir('d'), file('d/large', content))], { config: { Cmd: ['/bin/sh'] } });
+  await clip.ok('index', '--image', image.reference, '--out', clip.path('honest.clip'));
+  honest = readFileSync(clip.path('honest.clip'));
+});
+afterAll(async () => {
+  image.remove();
+  await clip.close();
+});
+
+function failing(call: string, error: keyof typeof constants.errno, nth: number, below: string) {
+  const fired = clip.path('fired');
+  rmSync(fired, { force: true });
+  const env = {
+    LD_PRELOAD: library,
+    CLIP_FAIL_CALL: call,
+    CLIP_FAIL_NTH: String(nth),
+    CLIP_FAIL_ERRNO: String(constants.errno[error]),
+    CLIP_FAIL_BELOW: below,
+    CLIP_FAIL_FIRED: fired,
+  };
+  return { env, hasFired: () => existsSync(fired) };
+}
+
+describe.each(CALLS)('the n-th %s fails with %s', (call, error) => {
+  test('while an image is indexed: the archive is whole, or there is none', async () => {
+    let failures = 0;
+    for (const nth of [1, 2, 3, 5, 8, 13, 21, 34]) {
+      // What is written lies in a directory of its own, what is read in the layout.
+      rmSync(clip.path('out'), { recursive: true, force: true });
+      const out = await clip.place('out');
+      const { env, hasFired } = failing(call, error, nth, call === 'write' ? out : image.layout.directory);
+      const ran = await clip.run(['index', '--image', image.reference, '--out', `${out}/i.clip`], { env });
+      if (!hasFired()) {
+        expect(ran.code).toBe(0);
+        break;
+      }
+      failures++;
+      if (ran.code === 0) expect(readFileSync(`${out}/i.clip`).equals(honest)).toBe(true);
+      else {
+        expect([nth, existsSync(`${out}/i.clip`)]).toEqual([nth, false]);
+        if (ran.code === 1) expect([readdirSync(out), ran.stderr]).toEqual([[], expect.stringMatching(/^clipctl: /m)]);
+      }
+    }
+    expect(failures).toBeGreaterThan(0);
+  });
+
+  test('while an image is mounted and read: bytes are right, or reads fail', async () => {
+    let failures = 0;
+    for (const nth of [1, 3, 8, 21]) {
+      const place = await clip.place('place');
+      // A clipd of its own for each: root and cache lie below the directory whose files fail.
+      const { env, hasFired } = failing(call, error, nth, `${clip.directory}/`);
+      const mounted = await clip.run(
+        ['mount', '--clip', clip.path('honest.clip'), '--at', place, '--no-readahead', '--read-timeout', '5'],
+        { env },
+      );
+      if (mounted.code === 0) {
+        for (let i = 0; i < 2; i++) {
+          const bytes = await readFile(`${place}/d/large`).catch((cause: NodeJS.ErrnoException) => cause);
+          if (Buffer.isBuffer(bytes)) expect(sha256Of(bytes)).toBe(sha256Of(content));
+          else expect(['EIO', 'ENOTCONN', 'EINTR']).toContain(bytes.code);
+        }
+      } else if (mounted.signal === null) expect(mounted.stderr).toMatch(/^clipctl: /m);
+      if (hasFired()) failures++;
+      await clip.stop();
+      for (const left of clip.mounts().reverse()) execFileSync('umount', ['-l', left]);
+      expect(readdirSync(place)).toEqual([]);
+      for (const name of ['root', 'cache']) rmSync(clip.path(name), { recursive: true, force: true });
+    }
+    expect(failures).toBeGreaterThan(0);
+  });
+});
