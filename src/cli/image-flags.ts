@@ -10,6 +10,7 @@ export interface ImageFlags extends CommonFlags, RegistryFlags {
   readonly clip?: string;
   readonly image?: string;
   readonly pull?: PullPolicy;
+  readonly indexDigest?: string;
   readonly platform?: string;
 }
 
@@ -29,6 +30,7 @@ export function addPullFlags(command: Command): Command {
         'with an image: when to ask the registry for its manifest (default: missing)',
       ).choices(['always', 'missing', 'never']),
     )
+    .option('--index-digest <digest>', 'with an image: the only archive to take from its registry')
     .option('--platform <os/arch>', "with a multi-platform image (default: this machine's)");
   return addRegistryFlags(command);
 }
@@ -58,6 +60,7 @@ export async function archiveOf(flags: ImageFlags, signal?: AbortSignal): Promis
       cacheDir,
       pull: flags.pull,
       platform: flags.platform,
+      archiveDigest: flags.indexDigest,
       plainHttp: flags.plainHttp,
       credentials,
       signal,

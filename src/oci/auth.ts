@@ -74,6 +74,8 @@ export class Authenticator {
   #renewing: Promise<Token> | null = null;
   /** Called for each token that is fetched. */
   readonly #onToken: () => void;
+  /** What tokens are asked for: a challenge to a pull would not name push. */
+  readonly #actions: 'pull' | 'pull,push';
   /** What the last token is for. */
   #scope = '';
 
@@ -83,12 +85,14 @@ export class Authenticator {
     repository: string,
     credentials: Credentials | RegistryCredentialProvider | null,
     onToken: () => void = () => {},
+    actions: 'pull' | 'pull,push' = 'pull',
   ) {
     this.#transport = transport;
     this.#registry = registry;
     this.#repository = repository;
     this.#provider = credentials;
     this.#onToken = onToken;
+    this.#actions = actions;
   }
 
   /** The header to send now, or null before any challenge. */
@@ -191,7 +195,8 @@ export class Authenticator {
   async #fetchToken(challenge: Challenge, credentials: Credentials | null): Promise<Token> {
     const started = performance.now();
     const realm = this.#realm(challenge, credentials);
-    const scope = challenge.params.scope ?? `repository:${this.#repository}:pull`;
+    const own = `repository:${this.#repository}:${this.#actions}`;
+    const scope = this.#actions === 'pull' ? (challenge.params.scope ?? own) : own;
     const service = challenge.params.service;
     this.#onToken();
     this.#scope = scope;

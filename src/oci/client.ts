@@ -15,6 +15,7 @@ import {
   DEFAULT_CONNECTIONS,
   HEAD_TIMEOUT_MS,
   KEEP_ALIVE_MS,
+  type Request,
   type Response,
   STALL_BYTES,
   STALL_MS,
@@ -33,6 +34,8 @@ export interface ClientOptions extends TransportOptions {
   /** Redirects may lead from the internet into private networks (docs/security.md, "Registries"). */
   readonly allowPrivateRedirects?: boolean | undefined;
   readonly retry?: Partial<RetryPolicy> | undefined;
+  /** Ask for tokens that allow pushing, too. */
+  readonly push?: boolean | undefined;
   /** The registry's mirrors and itself, as found in another process. */
   readonly hosts?: readonly RegistryHost[] | undefined;
   /** Without `hosts`: where containerd's host configuration is. */
@@ -40,6 +43,9 @@ export interface ClientOptions extends TransportOptions {
 }
 
 export interface GetOptions {
+  /** Default GET. */
+  readonly method?: Request['method'];
+  readonly body?: Uint8Array;
   /** Names the thing asked for, in errors. */
   readonly what: string;
   readonly headers: Readonly<Record<string, string>>;
@@ -108,6 +114,7 @@ export class RegistryClient {
       repository,
       host.credentials ?? (own ? credentials : null),
       () => counters.tokens++,
+      options.push === true ? 'pull,push' : 'pull',
     );
   }
 
@@ -211,7 +218,7 @@ export class RegistryClient {
       // The login is for the registry, and never for a host that it redirects to.
       const own: Record<string, string> = url.origin === base.origin ? await this.#ownHeaders(signal) : {};
       const authorization = own.authorization ?? null;
-      const response = await this.#send({ url, reach }, { ...options.headers, ...own }, signal);
+      const response = await this.#send({ url, reach }, { ...options.headers, ...own }, signal, options);
       const { status } = response;
       if (accept.includes(status)) {
         if (redirects > 0 && options.rememberRedirect) this.#redirected.set(path, { url, reach });
@@ -227,7 +234,7 @@ export class RegistryClient {
         }
       }
       const location = response.headers.location;
-      if ([301, 302, 303, 307, 308].includes(status) && location !== undefined) {
+      if ([301, 302, 303, 307, 308].includes(status) && location !== undefined && options.body === undefined) {
         if (++redirects > MAX_REDIRECTS) {
           response.body.cancel();
           throw new ClipError('NETWORK', `${what}: more than ${MAX_REDIRECTS} redirects, the last to ${url.host}`);
@@ -265,10 +272,11 @@ export class RegistryClient {
     { url, reach }: Place,
     headers: Readonly<Record<string, string>>,
     signal?: AbortSignal,
+    { method = 'GET', body }: Pick<GetOptions, 'method' | 'body'> = {},
   ): Promise<Response> {
     this.counters.requests++;
     try {
-      const response = await this.#transport.send(url, { headers, signal, reach });
+      const response = await this.#transport.send(url, { method, headers, signal, reach, ...(body && { body }) });
       this.#reached = true;
       return response;
     } catch (error) {

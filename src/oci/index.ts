@@ -4,12 +4,20 @@
  * in the I/O thread of a server.
  */
 
+export { type ArtifactRepository, archiveTag, MAX_ARCHIVE_BYTES, type PushedArchive } from './artifacts.js';
 export type { CredentialLookup } from './credential-order.js';
 export { type Credentials, credentialsOption, type RegistryCredentialProvider } from './credentials.js';
 export { digestOf, expectDigest, isDigest, verifyDigest } from './digest.js';
 export { mayPass, TransientError } from './errors.js';
 export { isForeignLayer } from './media-types.js';
-export { captureAccess, openImageSource, type RegistryAccess, type SourceOptions, sourceForArchive } from './open.js';
+export {
+  captureAccess,
+  openArtifacts,
+  openImageSource,
+  type RegistryAccess,
+  type SourceOptions,
+  sourceForArchive,
+} from './open.js';
 export { formatPlatform, hostPlatform, type Platform, parsePlatform } from './platform.js';
 export {
   type LayoutReference,

@@ -1,11 +1,14 @@
 import type { FileUser } from '../linux/index.js';
+import { ArtifactRepository } from './artifacts.js';
+import type { ClientOptions } from './client.js';
 import { CapturedCredentials, type CredentialLookup, CredentialOrder, captureLookup } from './credential-order.js';
 import type { Credentials, RegistryCredentialProvider } from './credentials.js';
-import { hostName, hostsFor, type RegistryHost } from './hosts.js';
+import { DEFAULT_HOSTS_DIRECTORY, hostName, hostsFor, type RegistryHost } from './hosts.js';
 import { LayoutSource } from './layout.js';
 import type { ProxySettings } from './proxy.js';
 import { originReference, parseReference, type Reference, type RegistryReference } from './reference.js';
 import { RegistrySource } from './registry.js';
+import { RegistryHosts } from './registry-hosts.js';
 import type { RetryPolicy } from './retry.js';
 import { type RegistrySettings, settingsFromEnvironment } from './settings.js';
 import type { ArchiveOrigin, ImageSource } from './source.js';
@@ -48,13 +51,29 @@ export interface RegistryAccess extends RegistrySettings {
 export function openImageSource(reference: Reference | string, options: SourceOptions = {}): ImageSource {
   const parsed = typeof reference === 'string' ? parseReference(reference) : reference;
   if (parsed.kind === 'layout') return new LayoutSource(parsed, options.layoutUser);
+  return new RegistrySource(parsed, clientOptions(options));
+}
+
+function clientOptions(options: SourceOptions): ClientOptions {
   const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as SourceOptions;
-  return new RegistrySource(parsed, {
+  return {
     ...settingsFromEnvironment(process.env),
     ...given,
     credentials: credentialsOf(options),
     plainHttp: options.plainHttp ?? false,
-  });
+  };
+}
+
+/** The repository of an image, for the archives that are kept beside it. @param push whether tokens must allow pushing */
+export async function openArtifacts(
+  { registry, repository }: Pick<RegistryReference, 'registry' | 'repository'>,
+  options: SourceOptions = {},
+  push = false,
+): Promise<ArtifactRepository> {
+  const client = { ...clientOptions(options), push };
+  const hosts = client.hosts ?? (await hostsFor(registry, client.hostsDirectory ?? DEFAULT_HOSTS_DIRECTORY));
+  const counters = { requests: 0, bytes: 0, retries: 0, redirects: 0, tokens: 0 };
+  return new ArtifactRepository(new RegistryHosts(hosts, registry, repository, client, counters), repository);
 }
 
 function credentialsOf({ credentials, lookup }: SourceOptions): Credentials | RegistryCredentialProvider | null {

@@ -3,6 +3,7 @@
  * that asks; several may use one store.
  */
 export { ArchiveStore, DEFAULT_ARCHIVES_BYTES, type ListedArchive } from './archive-store.js';
+export { fetchRemoteArchive } from './remote-archive.js';
 export {
   type PullPolicy,
   type ResolveArchiveOptions,

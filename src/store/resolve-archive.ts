@@ -14,6 +14,8 @@ export interface ResolveArchiveOptions {
   readonly cacheDir: string;
   /** Default "missing". */
   readonly pull?: PullPolicy | undefined;
+  /** Of an archive that is fetched from the registry: the only one that will do. */
+  readonly archiveDigest?: string | undefined;
   /** "linux/arm64"; default the host's. */
   readonly platform?: string | undefined;
   readonly credentials?: Credentials | RegistryCredentialProvider | null | undefined;
@@ -28,7 +30,7 @@ export interface ResolveArchiveOptions {
 export interface ResolvedArchive {
   readonly path: string;
   /** Where it came from. */
-  readonly origin: 'file' | 'store' | 'indexed';
+  readonly origin: 'file' | 'store' | 'registry' | 'indexed';
 }
 
 /** The reference itself says which manifest it means: nothing has to be asked. */
@@ -90,12 +92,31 @@ export async function resolveArchive(options: ResolveArchiveOptions): Promise<Re
     remember();
     return { path: ready.path, origin: 'store' };
   }
-  const { indexImage } = await import('../index/index.js');
   // By digest: what is indexed is what was resolved, whatever the tag means by now.
   const where = originReference({ ...resolved, manifestDigest });
+  let fromRegistry = false;
+  /** What the registry has beside the image spares an index build; without it, or if it is damaged, one is made. */
+  const fetched = async (path: string): Promise<boolean> => {
+    const { archiveDigest: pinned, signal } = options;
+    try {
+      const { fetchRemoteArchive } = await import('./remote-archive.js');
+      fromRegistry = await fetchRemoteArchive(resolved, path, { source: sourceOptions, pinned, signal });
+    } catch (error) {
+      if (pinned !== undefined || signal?.aborted) throw error;
+      options.onNote?.(`${(error as Error).message}: the image is indexed now`);
+    }
+    if (pinned !== undefined && !fromRegistry) {
+      throw new ClipError('NOT_FOUND', `the registry has no archive ${pinned} of ${reference.canonical}`, {
+        hint: 'look at the digest, or leave --index-digest out',
+      });
+    }
+    return fromRegistry;
+  };
   const made = await store.findOrMake(
     manifestDigest,
     async (path) => {
+      if (await fetched(path)) return;
+      const { indexImage } = await import('../index/index.js');
       await indexImage(
         {
           imageRef: where,
@@ -112,7 +133,7 @@ export async function resolveArchive(options: ResolveArchiveOptions): Promise<Re
     { signal: options.signal },
   );
   remember();
-  return { path: made.path, origin: 'indexed' };
+  return { path: made.path, origin: fromRegistry ? 'registry' : 'indexed' };
 }
 
 async function resolve(

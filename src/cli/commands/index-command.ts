@@ -53,6 +53,7 @@ interface Flags extends RegistryFlags, CommonFlags {
   readonly storageImage?: string;
   readonly platform?: string;
   readonly hashes?: boolean;
+  readonly push?: boolean;
 }
 
 /** Runs `work` with a signal that Ctrl-C or SIGTERM aborts. After that, everything is cleaned up and the exit code is 128 + the signal's number. */
@@ -100,16 +101,31 @@ async function run(flags: Flags): Promise<void> {
         onWarning: (warning) => printNote('warning', warning),
       }).finally(() => progress.stop()),
     );
-    if (result !== undefined) await report(result, flags);
+    if (result === undefined) return;
+    if (flags.push !== true) {
+      await report(result, flags);
+      return;
+    }
+    const { printPushed, pushArchive } = await import('./push.js');
+    const pushed = await interruptible((signal) => pushArchive({ ...flags, clip: flags.out }, undefined, signal));
+    if (pushed === undefined) return;
+    await report(result, flags, { pushed });
+    if (flags.json !== true) process.stdout.write(`${printPushed(pushed)}\n`);
   } finally {
     progress.stop();
   }
 }
 
-async function report(result: IndexResult, flags: Flags): Promise<void> {
+async function report(result: IndexResult, flags: Flags, more: object = {}): Promise<void> {
   const { formatBytes, formatSeconds, formatTable, shortDigest } = await import('../units.js');
   const { image, ...rest } = result;
-  const value = { reference: image.reference, manifestDigest: image.manifestDigest, platform: image.platform, ...rest };
+  const value = {
+    reference: image.reference,
+    manifestDigest: image.manifestDigest,
+    platform: image.platform,
+    ...rest,
+    ...more,
+  };
   printResult(value, flags.json === true, () => {
     const share =
       result.compressedSize === 0 ? '' : ` (${((100 * result.size) / result.compressedSize).toFixed(2)} % of it)`;
@@ -141,6 +157,7 @@ export function registerIndex(program: Command): void {
     .option('--checkpoint <MiB>', 'uncompressed MiB between checkpoints, 1 to 64 (default 1)', wholeNumber)
     .option('--storage-image <ref>', 'where mounts fetch the layers, if not from --image')
     .option('--platform <os/arch>', "platform of a multi-platform image (default: this machine's)")
-    .option('--hashes', 'record the SHA-256 of every file, and check diff IDs');
+    .option('--hashes', 'record the SHA-256 of every file, and check diff IDs')
+    .option('--push', 'store the archive beside the image in its registry, too');
   addRegistryFlags(command).action((flags: Flags) => run(flags));
 }

@@ -6,6 +6,8 @@ type Register = (program: Command) => void;
 /** Each command registers itself and loads its modules when it runs, so that `clipctl help` loads no engine. */
 const commands: Readonly<Record<string, () => Promise<Register>>> = {
   index: async () => (await import('./index-command.js')).registerIndex,
+  push: async () => (await import('./push.js')).registerPush,
+  pull: async () => (await import('./pull.js')).registerPull,
   ls: async () => (await import('./ls.js')).registerLs,
   inspect: async () => (await import('./inspect.js')).registerInspect,
   verify: async () => (await import('./verify.js')).registerVerify,

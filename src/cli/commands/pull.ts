@@ -1,0 +1,60 @@
+import type { Command } from 'commander';
+import { ClipError } from '../../bytes/index.js';
+import type { CommonFlags } from '../common-flags.js';
+import { printNote, printResult } from '../output.js';
+import { addRegistryFlags, credentialsFrom, interruptible, type RegistryFlags } from './index-command.js';
+
+interface Flags extends RegistryFlags, CommonFlags {
+  readonly out: string;
+  readonly platform?: string;
+  readonly indexDigest?: string;
+}
+
+async function run(
+  reference: string,
+  flags: Flags,
+  signal: AbortSignal,
+): Promise<{ path: string; reference: string; manifestDigest: string }> {
+  const [{ openImageSource, parsePlatform }, { fetchRemoteArchive }] = await Promise.all([
+    import('../../oci/index.js'),
+    import('../../store/index.js'),
+  ]);
+  const credentials = credentialsFrom(flags);
+  const options = {
+    ...(credentials === undefined ? {} : { credentials }),
+    ...(flags.plainHttp === undefined ? {} : { plainHttp: flags.plainHttp }),
+  };
+  const source = openImageSource(reference, options);
+  try {
+    const image = await source.resolve({
+      ...(flags.platform === undefined ? {} : { platform: parsePlatform(flags.platform) }),
+      signal,
+      onWarning: (warning) => printNote('warning', warning),
+    });
+    const found = await fetchRemoteArchive(image, flags.out, { source: options, pinned: flags.indexDigest, signal });
+    if (!found) {
+      throw new ClipError('NOT_FOUND', `no archive of ${image.reference} is kept with it`, {
+        hint: `make one: clipctl index --image ${reference} --out ${flags.out} --push`,
+      });
+    }
+    return { path: flags.out, reference: image.reference, manifestDigest: image.manifestDigest };
+  } finally {
+    await source.close();
+  }
+}
+
+export function registerPull(program: Command): void {
+  const command = program
+    .command('pull')
+    .description('fetch the archive that is kept beside an image in its registry')
+    .argument('<image>', 'image in a registry')
+    .requiredOption('--out <file>', 'the archive to write')
+    .option('--index-digest <digest>', 'the only archive to take')
+    .option('--platform <os/arch>', "with a multi-platform image (default: this machine's)");
+  addRegistryFlags(command).action(async (image: string, flags: Flags) => {
+    const pulled = await interruptible((signal) => run(image, flags, signal));
+    if (pulled !== undefined) {
+      printResult(pulled, flags.json === true, () => `${pulled.path}: the archive of ${pulled.reference}`);
+    }
+  });
+}

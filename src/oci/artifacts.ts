@@ -1,0 +1,323 @@
+import { ClipError } from '../bytes/index.js';
+import type { GetOptions } from './client.js';
+import { digestOf, verifyDigest } from './digest.js';
+import { TransientError } from './errors.js';
+import { type Descriptor, MAX_MANIFEST_BYTES, type Manifest, parseJsonObject, parseManifest } from './manifest.js';
+import { ACCEPT_MANIFESTS, OCI_INDEX, OCI_MANIFEST } from './media-types.js';
+import type { Attempt, RegistryHosts } from './registry-hosts.js';
+
+/*
+ * Archives beside their images in a registry, as OCI artifacts (image-spec v1.1, "Guidelines for Artifact Usage"; distribution-spec
+ * v1.1, "Listing Referrers"). An archive of the image with manifest sha256:HEX is a manifest with that image as its subject, under the
+ * tag sha256-HEX.clip: registries delete manifests without a tag. There is nothing in it that differs from one push to the next.
+ */
+
+export const ARCHIVE_ARTIFACT = 'application/vnd.clipfs.archive.v1';
+const ARCHIVE_LAYER = 'application/vnd.clipfs.archive.v1.clip';
+/** The config of artifacts that have none. */
+const EMPTY = Buffer.from('{}');
+const EMPTY_TYPE = 'application/vnd.oci.empty.v1+json';
+/** An archive has 0.5 to 1 % of its image: this is one of 50 GB. */
+export const MAX_ARCHIVE_BYTES = 512 * 1024 * 1024;
+/** For registries and proxies that take no larger bodies. */
+const CHUNK_BYTES = 4 * 1024 * 1024;
+const UPLOAD_TRIES = 5;
+const IDENTITY = { 'accept-encoding': 'identity' };
+
+export interface PushedArchive {
+  /** Of the artifact's manifest. */
+  readonly digest: string;
+  readonly tag: string;
+  /** False: it was there already. */
+  readonly changed: boolean;
+}
+
+export function archiveTag(manifestDigest: string): string {
+  return `${manifestDigest.replace(':', '-')}.clip`;
+}
+
+/** One repository, for artifacts. */
+export class ArtifactRepository {
+  readonly #hosts: RegistryHosts;
+  readonly #repository: string;
+
+  constructor(hosts: RegistryHosts, repository: string) {
+    this.#hosts = hosts;
+    this.#repository = repository;
+  }
+
+  /**
+   * Stores an archive as an artifact of the image with this manifest, which must be in the repository.
+   * @throws ClipError NOT_FOUND, UNAUTHORIZED, NETWORK
+   */
+  async push(archive: Uint8Array, manifestDigest: string, signal?: AbortSignal): Promise<PushedArchive> {
+    const tag = archiveTag(manifestDigest);
+    const subject = await this.#manifest(manifestDigest, signal);
+    if (subject === null) {
+      throw new ClipError(
+        'NOT_FOUND',
+        `${this.#repository} has no manifest ${manifestDigest}, which the archive is of`,
+        {
+          hint: 'push the archive to the repository of its image, or push the image there first',
+        },
+      );
+    }
+    const layer = { mediaType: ARCHIVE_LAYER, digest: digestOf(archive), size: archive.length };
+    const config = { mediaType: EMPTY_TYPE, digest: digestOf(EMPTY), size: EMPTY.length };
+    const manifest = Buffer.from(
+      JSON.stringify({
+        schemaVersion: 2,
+        mediaType: OCI_MANIFEST,
+        artifactType: ARCHIVE_ARTIFACT,
+        config,
+        layers: [layer],
+        subject: { mediaType: subject.mediaType, digest: manifestDigest, size: subject.bytes.length },
+      }),
+    );
+    const digest = digestOf(manifest);
+    if ((await this.#head(tag, signal)) === digest) return { digest, tag, changed: false };
+    await this.#upload(archive, layer.digest, signal);
+    await this.#upload(EMPTY, config.digest, signal);
+    const indexed = await this.#put(tag, manifest, OCI_MANIFEST, signal);
+    const entry = { mediaType: OCI_MANIFEST, artifactType: ARCHIVE_ARTIFACT, digest, size: manifest.length };
+    if (!indexed) await this.#addReferrer(manifestDigest, entry, signal);
+    return { digest, tag, changed: true };
+  }
+
+  /**
+   * The archive of an image: by its tag, else by the referrers API, else by the referrers tag of registries without one.
+   * @param pinned the archive's own digest, when only that one will do
+   * @returns null when there is none. @throws ClipError DIGEST_MISMATCH, LIMIT, NETWORK
+   */
+  async fetch(manifestDigest: string, pinned?: string, signal?: AbortSignal): Promise<Uint8Array | null> {
+    for await (const layer of this.#candidates(manifestDigest, signal)) {
+      if (pinned !== undefined && layer.digest !== pinned) continue;
+      if (layer.size > MAX_ARCHIVE_BYTES) {
+        throw new ClipError(
+          'LIMIT',
+          `the archive ${layer.digest} has ${layer.size} bytes; clip takes up to ${MAX_ARCHIVE_BYTES}`,
+        );
+      }
+      const what = `archive ${layer.digest} of ${this.#repository}`;
+      const request = { what, headers: IDENTITY, accept: [200], signal, rememberRedirect: true };
+      const bytes = await this.#body('pull', `${this.#repository}/blobs/${layer.digest}`, request, layer.size);
+      if (bytes === null) continue;
+      verifyDigest(bytes, layer.digest, what);
+      return bytes;
+    }
+    return null;
+  }
+
+  /** Layers of manifests that have the image as their subject. */
+  async *#candidates(manifestDigest: string, signal?: AbortSignal): AsyncGenerator<Descriptor, void, void> {
+    const tagged = await this.#manifest(archiveTag(manifestDigest), signal);
+    const own = tagged === null ? null : archiveLayer(tagged.bytes, manifestDigest);
+    if (own !== null) yield own;
+    for (const digest of await this.#referrers(manifestDigest, signal)) {
+      const found = await this.#manifest(digest, signal);
+      const layer = found === null ? null : archiveLayer(found.bytes, manifestDigest);
+      if (layer !== null && layer.digest !== own?.digest) yield layer;
+    }
+  }
+
+  async #referrers(manifestDigest: string, signal?: AbortSignal): Promise<readonly string[]> {
+    const what = `the referrers of ${manifestDigest}`;
+    const query = new URLSearchParams({ artifactType: ARCHIVE_ARTIFACT });
+    const path = `${this.#repository}/referrers/${manifestDigest}?${query}`;
+    const request = { what, headers: { ...IDENTITY, accept: OCI_INDEX }, accept: [200], signal };
+    const bytes =
+      (await this.#body('resolve', path, request, MAX_MANIFEST_BYTES)) ??
+      (await this.#manifest(manifestDigest.replace(':', '-'), signal))?.bytes;
+    if (bytes === undefined || bytes === null) return [];
+    return referrersOf(bytes, what).map(({ digest }) => String(digest));
+  }
+
+  /** For registries without the referrers API (distribution-spec, "Referrers Tag Schema"). */
+  async #addReferrer(manifestDigest: string, entry: { digest: string }, signal?: AbortSignal): Promise<void> {
+    const tag = manifestDigest.replace(':', '-');
+    const old = await this.#manifest(tag, signal);
+    const known =
+      old === null
+        ? []
+        : (parseJsonObject(old.bytes, `the referrers of ${manifestDigest}`).manifests as { digest: string }[]);
+    if (Array.isArray(known) && known.some(({ digest }) => digest === entry.digest)) return;
+    const manifests = [...(Array.isArray(known) ? known : []), entry];
+    const index = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: OCI_INDEX, manifests }));
+    await this.#put(tag, index, OCI_INDEX, signal);
+  }
+
+  /** null: there is none. A manifest named by digest is compared with it. */
+  async #manifest(reference: string, signal?: AbortSignal): Promise<{ bytes: Uint8Array; mediaType: string } | null> {
+    const what = `manifest ${reference} of ${this.#repository}`;
+    const request = { what, headers: { ...IDENTITY, accept: ACCEPT_MANIFESTS }, accept: [200], signal };
+    const capability = reference.includes(':') ? 'pull' : 'resolve';
+    let mediaType = '';
+    const path = `${this.#repository}/manifests/${reference}`;
+    const bytes = await this.#body(capability, path, request, MAX_MANIFEST_BYTES, (attempt) => {
+      mediaType = (attempt.response.headers['content-type'] ?? '').split(';')[0]!.trim();
+    });
+    if (bytes === null) return null;
+    if (reference.includes(':')) verifyDigest(bytes, reference, what);
+    const declared = parseJsonObject(bytes, what).mediaType;
+    return { bytes, mediaType: typeof declared === 'string' ? declared : mediaType || OCI_MANIFEST };
+  }
+
+  async #head(tag: string, signal?: AbortSignal): Promise<string | null> {
+    const what = `manifest ${tag} of ${this.#repository}`;
+    const headers = { ...IDENTITY, accept: ACCEPT_MANIFESTS };
+    const response = await this.#send(`${this.#repository}/manifests/${tag}`, {
+      what,
+      method: 'HEAD',
+      headers,
+      accept: [200, 404],
+      signal,
+    });
+    response.body.cancel();
+    return response.status === 200 ? (response.headers['docker-content-digest'] ?? null) : null;
+  }
+
+  /** @returns whether the registry lists referrers by itself */
+  async #put(tag: string, manifest: Uint8Array, type: string, signal?: AbortSignal): Promise<boolean> {
+    const response = await this.#send(`${this.#repository}/manifests/${tag}`, {
+      what: `manifest ${tag} of ${this.#repository}`,
+      method: 'PUT',
+      headers: { 'content-type': type },
+      body: manifest,
+      accept: [201],
+      signal,
+    });
+    response.body.cancel();
+    return response.headers['oci-subject'] !== undefined;
+  }
+
+  /**
+   * A blob in one PUT. If that breaks, the registry is asked how much it has, and gets the rest; if it refuses the size, in chunks.
+   * The request that begins the upload also finds out whether the blob is there.
+   */
+  async #upload(bytes: Uint8Array, digest: string, signal?: AbortSignal): Promise<void> {
+    const what = `the upload of ${digest} to ${this.#repository}`;
+    const query = new URLSearchParams({ mount: digest, from: this.#repository });
+    const begun = await this.#send(`${this.#repository}/blobs/uploads/?${query}`, {
+      what,
+      method: 'POST',
+      headers: { 'content-length': '0' },
+      accept: [201, 202],
+      signal,
+    });
+    begun.body.cancel();
+    if (begun.status === 201) return;
+    let place = begun.headers.location;
+    let sent = 0;
+    let chunked = false;
+    const backoff = this.#hosts.backoff();
+    for (let tries = 0; ; ) {
+      if (place === undefined) throw new ClipError('NETWORK', `${begun.url.host} begins ${what} without a Location`);
+      try {
+        if (chunked || sent > 0) {
+          while (sent < bytes.length) {
+            const chunk = bytes.subarray(sent, sent + CHUNK_BYTES);
+            const range = `${sent}-${sent + chunk.length - 1}`;
+            const headers = { 'content-type': 'application/octet-stream', 'content-range': range };
+            const done = await this.#send(place!, {
+              what,
+              method: 'PATCH',
+              headers,
+              body: chunk,
+              accept: [202],
+              signal,
+            });
+            done.body.cancel();
+            place = done.headers.location ?? place;
+            sent += chunk.length;
+          }
+        }
+        const url = new URL(place!, begun.url);
+        url.searchParams.set('digest', digest);
+        const rest = bytes.subarray(sent);
+        const response = await this.#send(url.href, {
+          what,
+          method: 'PUT',
+          headers: { 'content-type': 'application/octet-stream' },
+          body: rest,
+          accept: [201, 413],
+          signal,
+        });
+        response.body.cancel();
+        if (response.status === 201) return;
+        if (chunked)
+          throw new ClipError(
+            'LIMIT',
+            `${begun.url.host} refuses ${what}: even pieces of ${CHUNK_BYTES} bytes are too large`,
+          );
+        chunked = true;
+      } catch (error) {
+        if (!(error instanceof TransientError) || ++tries === UPLOAD_TRIES) throw error;
+        await backoff.next(error, what, signal);
+        const status = await this.#send(place, { what, headers: IDENTITY, accept: [204, 404], signal });
+        status.body.cancel();
+        if (status.status === 404) return this.#upload(bytes, digest, signal);
+        place = status.headers.location ?? place;
+        const last = /^(?:bytes=)?0-(\d+)$/.exec(status.headers.range ?? '');
+        // A registry that has nothing yet says 0-0, as one that has a byte does; sent again, a byte is the same.
+        sent = last === null || last[1] === '0' ? 0 : Math.min(bytes.length, Number(last[1]) + 1);
+      }
+    }
+  }
+
+  async #send(path: string, options: GetOptions): Promise<Attempt['response']> {
+    return (await this.#hosts.attempt('push', path, options)).response;
+  }
+
+  /** null: 404. Retried as it breaks. */
+  async #body(
+    capability: 'pull' | 'resolve',
+    path: string,
+    options: GetOptions,
+    limit: number,
+    onHead?: (attempt: Attempt) => void,
+  ): Promise<Uint8Array | null> {
+    const backoff = this.#hosts.backoff();
+    for (;;) {
+      try {
+        const attempt = await this.#hosts.attempt(capability, path, options);
+        onHead?.(attempt);
+        const bytes = await attempt.response.body.collect(limit).catch((error: unknown) => {
+          throw new TransientError(`${options.what} ended early`, { cause: error });
+        });
+        if (bytes === null) throw new ClipError('LIMIT', `${options.what} is longer than ${limit} bytes`);
+        this.#hosts.counters.bytes += bytes.length;
+        return bytes;
+      } catch (error) {
+        if (error instanceof ClipError && error.code === 'NOT_FOUND') return null;
+        await backoff.next(error, options.what, options.signal);
+      }
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#hosts.close();
+  }
+}
+
+/** The archive in an artifact's manifest, if it is one of this image. */
+function archiveLayer(bytes: Uint8Array, manifestDigest: string): Descriptor | null {
+  let manifest: Manifest;
+  try {
+    const { subject, artifactType } = parseJsonObject(bytes, 'artifact');
+    const parsed = parseManifest(bytes, OCI_MANIFEST, 'artifact');
+    if ((subject as { digest?: unknown } | undefined)?.digest !== manifestDigest) return null;
+    if (artifactType !== ARCHIVE_ARTIFACT || parsed.kind !== 'manifest') return null;
+    manifest = parsed;
+  } catch {
+    return null; // something else under that tag
+  }
+  return manifest.layers.find(({ mediaType }) => mediaType === ARCHIVE_LAYER) ?? null;
+}
+
+function referrersOf(bytes: Uint8Array, what: string): { digest?: unknown }[] {
+  const { manifests } = parseJsonObject(bytes, what);
+  if (!Array.isArray(manifests)) return [];
+  return manifests
+    .filter((entry: { artifactType?: unknown } | null) => entry?.artifactType === ARCHIVE_ARTIFACT)
+    .slice(0, 16);
+}

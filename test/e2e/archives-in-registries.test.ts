@@ -1,0 +1,143 @@
+import { readFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { archiveTag, openImageSource } from '../../src/oci/index.js';
+import { Clipctl } from '../support/clipctl.js';
+import { layerLike } from '../support/gzip.js';
+import { type TestImage, writeImage } from '../support/images.js';
+import { run } from '../support/processes.js';
+import { type RegistryProxy, startProxy } from '../support/proxy.js';
+import { LOGIN, type RegistryOptions, startRegistry, type TestRegistry } from '../support/registry.js';
+import { file, tar } from '../support/tar.js';
+
+const login = ['--creds', `${LOGIN.username}:${LOGIN.password}`];
+let image: TestImage;
+beforeAll(() => {
+  image = writeImage([tar(file('a', layerLike(4_000_000))), tar(file('b', 'second'))]);
+});
+afterAll(() => image.remove());
+
+describe.each<[string, RegistryOptions]>([
+  ['without a login', {}],
+  ['with htpasswd', { auth: 'basic' }],
+  ['with tokens', { auth: 'token' }],
+])('a registry %s', (_, options) => {
+  let clip: Clipctl;
+  let registry: TestRegistry;
+  let proxy: RegistryProxy;
+  const ref = (): string => `${proxy.host}/team/app:1`;
+  const creds = (): string[] => (options.auth === undefined ? [] : login);
+  beforeAll(async () => {
+    clip = await Clipctl.create();
+    registry = await startRegistry(options);
+    await registry.push(image.reference, 'team/app:1');
+    proxy = await startProxy({ upstream: registry.url });
+  });
+  afterAll(async () => {
+    await clip?.close();
+    await proxy?.stop();
+    await registry?.stop();
+  });
+
+  test('keeps an archive beside its image: pushed, found, pulled, mounted', async () => {
+    const out = clip.path('made.clip');
+    const made = await clip.json('index', '--image', ref(), '--out', out, '--push', ...creds());
+    const { manifestDigest } = made as { manifestDigest: string };
+    expect(made).toMatchObject({
+      pushed: { changed: true, reference: `${proxy.host}/team/app:${archiveTag(manifestDigest)}` },
+    });
+
+    // The second time nothing changes.
+    proxy.reset();
+    expect(await clip.json('push', '--clip', out, ...creds())).toMatchObject({ changed: false });
+    expect(proxy.requests.every(({ method }) => method === 'GET' || method === 'HEAD')).toBe(true);
+
+    const pulled = clip.path('pulled.clip');
+    await clip.ok('pull', ref(), '--out', pulled, ...creds());
+    expect(readFileSync(pulled).equals(readFileSync(out))).toBe(true);
+
+    // Another tool sees an artifact with our type and the image as its subject.
+    const url = `docker://${registry.host}/team/app:${archiveTag(manifestDigest)}`;
+    const raw = await run('skopeo', [
+      'inspect',
+      '--raw',
+      '--tls-verify=false',
+      ...(options.auth === undefined ? [] : ['--creds', login[1]!]),
+      url,
+    ]);
+    expect(JSON.parse(raw)).toMatchObject({
+      artifactType: 'application/vnd.clipfs.archive.v1',
+      subject: { digest: manifestDigest },
+    });
+
+    // A node that has only the reference: no layer is read to index it.
+    proxy.reset();
+    const place = await clip.place('m');
+    await clip.ok('mount', '--image', ref(), '--at', place, '--no-prefetch', ...creds());
+    const paths = proxy.requests.filter(({ status }) => status === 200 || status === 206).map(({ path }) => path);
+    const source = openImageSource(image.reference);
+    const { layers } = await source.resolve();
+    await source.close();
+    expect(paths.filter((path) => layers.some(({ digest }) => path.includes(digest)))).toEqual([]);
+    // Manifest and config of the image, manifest and blob of the archive.
+    expect(paths.length).toBeLessThanOrEqual(5);
+    // Not synchronously: the proxy answers in this process.
+    expect(await readFile(`${place}/b`, 'utf8')).toBe('second');
+    await clip.ok('umount', place);
+  });
+
+  test('takes at most ten requests for a push, and an upload that breaks is taken up again', async () => {
+    const other = writeImage([tar(file('other', layerLike(3_000_000, 5)))]);
+    try {
+      for (const [i, fault] of [null, { refuse: true }, { respond: { status: 503 } }].entries()) {
+        await registry.push(other.reference, `team/other${i}:1`);
+        const out = clip.path(`other${i}.clip`);
+        await clip.ok('index', '--image', `${proxy.host}/team/other${i}:1`, '--out', out, ...creds());
+        proxy.reset();
+        let broken = 0;
+        proxy.fault = (request) =>
+          request.method === 'PUT' && request.path.includes('/uploads/') && broken++ === 0 ? fault : null;
+        await clip.ok('push', '--clip', out, ...creds());
+        proxy.fault = null;
+        if (fault === null) expect(proxy.requests.length).toBeLessThanOrEqual(10);
+        await clip.ok('pull', `${proxy.host}/team/other${i}:1`, '--out', clip.path('again.clip'), ...creds());
+        expect(readFileSync(clip.path('again.clip')).equals(readFileSync(out))).toBe(true);
+      }
+    } finally {
+      other.remove();
+    }
+  });
+});
+
+// Attack: whoever may write to another repository has the registry serve an archive under this image's tag.
+test('an archive of another image is refused, and the image is indexed instead', async () => {
+  const clip = await Clipctl.create();
+  const registry = await startRegistry();
+  const other = writeImage([tar(file('evil', 'evil'))]);
+  try {
+    await registry.push(image.reference, 'a:1');
+    await registry.push(other.reference, 'b:1');
+    const [a, b] = [clip.path('a.clip'), clip.path('b.clip')];
+    const made = (await clip.json('index', '--image', `${registry.host}/a:1`, '--out', a, '--push')) as {
+      manifestDigest: string;
+    };
+    await clip.ok('index', '--image', `${registry.host}/b:1`, '--out', b);
+    // The artifact's blob is replaced, its manifest too: consistent in itself.
+    const { openArtifacts } = await import('../../src/oci/index.js');
+    const artifacts = await openArtifacts({ registry: registry.host, repository: 'a' }, { credentials: null }, true);
+    await artifacts.push(readFileSync(b), made.manifestDigest);
+    await artifacts.close();
+    const pulled = await clip.run(['pull', `${registry.host}/a:1`, '--out', clip.path('x.clip')]);
+    expect(pulled).toMatchObject({ code: 1, stderr: expect.stringMatching(/is not of .*: its manifest differs/) });
+    const mounted = await clip.run(['ls', '--image', `${registry.host}/a:1`]);
+    expect(mounted).toMatchObject({
+      code: 0,
+      stdout: expect.stringMatching(/^a$/m),
+      stderr: expect.stringMatching(/indexed now/),
+    });
+  } finally {
+    other.remove();
+    await clip.close();
+    await registry.stop();
+  }
+});
