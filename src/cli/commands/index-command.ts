@@ -106,8 +106,12 @@ async function run(flags: Flags): Promise<void> {
       await report(result, flags);
       return;
     }
-    const { printPushed, pushArchive } = await import('./push.js');
-    const pushed = await interruptible((signal) => pushArchive({ ...flags, clip: flags.out }, undefined, signal));
+    const { printPushed, pushArchive } = await import('../push-archive.js');
+    const options = {
+      ...(credentials === undefined ? {} : { credentials }),
+      ...(flags.plainHttp === undefined ? {} : { plainHttp: flags.plainHttp }),
+    };
+    const pushed = await interruptible((signal) => pushArchive(flags.out, undefined, options, signal));
     if (pushed === undefined) return;
     await report(result, flags, { pushed });
     if (flags.json !== true) process.stdout.write(`${printPushed(pushed)}\n`);
