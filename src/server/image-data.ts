@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { type ArchiveFile, openStorage, overridden } from '../check/index.js';
 import { ErofsReader, InodeView, mapFileRange } from '../erofs/index.js';
 import type { Follower, LayerClaim, LayerSet } from '../lazy/index.js';
@@ -24,7 +25,15 @@ export class ImageData {
     this.file = file;
     this.#options = options;
     // Opening fetches nothing: a node that boots without its registry mounts all the same.
-    overridden(archive, options.storage); // an impossible storage is refused now, not by the first read
+    const { storage } = overridden(archive, options.storage); // an impossible storage is refused now, not by the first read
+    // Version 1 has no digests of its data: what was read from one S3 object must not be given for another.
+    const elsewhere = storage.kind === 's3' && options.storage !== undefined;
+    const digestOf = (digest: string): string =>
+      elsewhere
+        ? `sha256:${createHash('sha256')
+            .update(`${digest} ${JSON.stringify(storage)}`)
+            .digest('hex')}`
+        : digest;
     this.source = new RegistrySource((access) => {
       const plainHttp = options.plainHttp || access.plainHttp === true;
       return openStorage(archive, file.fd, { ...access, plainHttp }, options.storage);
@@ -33,7 +42,7 @@ export class ImageData {
     const own = archive.storage.kind === 'local' ? { fd: file.fd, key: `${file.key}.${archive.identity}` } : undefined;
     this.layers = archive.image.layers.map((meta, index) =>
       set.open({
-        meta,
+        meta: { ...meta, digest: digestOf(meta.digest) },
         table: archive.layers[index]!.table,
         file: own,
         source: this.source,

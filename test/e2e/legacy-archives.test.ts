@@ -223,6 +223,27 @@ describe('S3 archives', () => {
     }
   });
 
+  test('what was cached of one object is not given for another that stands in for it', async () => {
+    const own = await Clipctl.create();
+    try {
+      const place = await own.place('m');
+      const name = 's3-2026-05';
+      await own.ok('mount', '--clip', fixture(name), '--at', place, ...override(name));
+      const honest = await readFile(`${place}/data/random.bin`);
+      await own.ok('umount', place);
+      // No such object: a byte that is read can only come from the cache, under the first object's name.
+      const other = override(name).map((arg) => (arg === `at/${name}` ? 'at/nothing-there' : arg));
+      await own.ok('mount', '--clip', fixture(name), '--at', place, ...other, '--read-timeout', '1');
+      await expect(readFile(`${place}/data/random.bin`)).rejects.toMatchObject({ code: 'EIO' });
+      await own.ok('umount', place);
+      await own.ok('mount', '--clip', fixture(name), '--at', place, ...override(name));
+      expect((await readFile(`${place}/data/random.bin`)).equals(honest)).toBe(true);
+      await own.ok('umount', place);
+    } finally {
+      await own.close();
+    }
+  });
+
   test('files go to a content cache under their hashes, once, and come from there', async () => {
     const shared = clip.path('content');
     mkdirSync(shared);
