@@ -51,7 +51,7 @@ export interface PrefetchOptions extends Omit<PrefetchRequest, 'mountPoint'> {
 }
 
 /** The keeper and server that this process's mounts with one cache directory share. */
-interface Engine {
+interface PrivateEngine {
   readonly key: string;
   readonly client: ClipdClient;
   readonly child: ChildProcess;
@@ -60,7 +60,7 @@ interface Engine {
   users: number;
 }
 
-const engines = new Map<string, Promise<Engine>>();
+const engines = new Map<string, Promise<PrivateEngine>>();
 
 /** Objects that have been given as content caches: mounts with the same one may share an engine. */
 const objectIds = new WeakMap<ContentCache, number>();
@@ -72,7 +72,7 @@ function idOf(cache: ContentCache): number {
   return id;
 }
 
-async function startEngine(key: string, options: MountArchiveOptions): Promise<Engine> {
+async function startEngine(key: string, options: MountArchiveOptions): Promise<PrivateEngine> {
   await null; // so that the caller has noted us
   const self = engines.get(key);
   const root = mkdtempSync(join(process.env.XDG_RUNTIME_DIR || tmpdir(), PRIVATE_ROOT_PREFIX));
@@ -111,7 +111,7 @@ async function startEngine(key: string, options: MountArchiveOptions): Promise<E
   }
 }
 
-async function acquire(options: MountArchiveOptions): Promise<Engine> {
+async function acquire(options: MountArchiveOptions): Promise<PrivateEngine> {
   const { cachePath, cacheSize, contentCache } = options;
   const content = typeof contentCache === 'object' ? idOf(contentCache) : contentCache;
   const key = JSON.stringify([cachePath ?? null, cacheSize ?? null, content ?? null]);
@@ -126,7 +126,7 @@ async function acquire(options: MountArchiveOptions): Promise<Engine> {
   return engine;
 }
 
-async function release(engine: Engine): Promise<void> {
+async function release(engine: PrivateEngine): Promise<void> {
   if (--engine.users > 0) return;
   engines.delete(engine.key);
   // The end of its standard input ends it.
@@ -149,7 +149,7 @@ async function release(engine: Engine): Promise<void> {
  * ```
  */
 export function mountArchive(options: MountArchiveOptions): MountedArchive {
-  let engine: Engine | null = null;
+  let engine: PrivateEngine | null = null;
   let mountPoint = '';
   let started: Promise<void> | null = null;
   let close: (value: ClosedMount) => void = () => {};
@@ -162,7 +162,7 @@ export function mountArchive(options: MountArchiveOptions): MountedArchive {
   };
   let closed = nextClosed();
 
-  const watch = async (own: Engine): Promise<void> => {
+  const watch = async (own: PrivateEngine): Promise<void> => {
     const { onWarning } = options;
     const deafen = onWarning === undefined ? () => {} : own.log.listen(onWarning);
     const unmounted = own.client.waitUnmounted(mountPoint).then(
@@ -219,7 +219,7 @@ export function mountArchive(options: MountArchiveOptions): MountedArchive {
     void watch(own);
   };
 
-  const running = (): Engine => {
+  const running = (): PrivateEngine => {
     if (engine === null) throw new ClipError('USAGE', `${options.mountPoint} is not mounted: call start() first`);
     return engine;
   };

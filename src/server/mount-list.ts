@@ -47,8 +47,8 @@ const GONE_WAIT_MS = 1000;
  */
 const RESTORED_AT_ONCE = 8;
 
-/** A server process: restores what the keeper holds, then mounts and unmounts as asked. */
-export class MountServer {
+/** The mounts of this server: restores what the keeper holds, then mounts and unmounts as asked. */
+export class MountList {
   readonly hello: HelloResult;
   readonly engine: Engine;
   readonly #keeper: Rpc<KeeperMethods>;

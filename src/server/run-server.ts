@@ -16,13 +16,13 @@ import {
   toWireError,
 } from '../wire/index.js';
 import type { Engine } from './engine.js';
-import type { MountServer } from './mount-list.js';
+import type { MountList } from './mount-list.js';
 
 /** For this long the cores are left to a first mount and its program. A server that waits in reserve has no hurry either. */
 const FIRST_USE_MS = 2000;
 
 export interface ServerProcessContext {
-  readonly server: MountServer;
+  readonly server: MountList;
   readonly settings: DaemonSettings;
   readonly log: Logger;
   readonly metrics: Metrics;
@@ -54,7 +54,7 @@ export async function runServer(
   process.on('SIGTERM', () => {});
 
   let engine: Engine | null = null;
-  let server: MountServer | null = null;
+  let server: MountList | null = null;
   let log: Logger | null = null;
   /** A broken process would never answer its requests, so it ends, and the next one asks the kernel for them again. */
   const die = (err: unknown, message: string): void => {
@@ -94,7 +94,7 @@ export async function runServer(
   const keeper = new Rpc<KeeperMethods>(process, (name) => methods[name as keyof ServerMethods]);
   setInterval(() => void keeper.call('alive', null).catch(() => {}), ALIVE_MS);
   try {
-    const [parts, { MountServer }] = await Promise.all([import('./engine.js'), import('./mount-list.js')]);
+    const [parts, { MountList }] = await Promise.all([import('./engine.js'), import('./mount-list.js')]);
     const ownLog = parts.lazyLogger({ name: 'server', level: settings.verbose ? 'debug' : 'info' });
     log = ownLog;
     const metrics = new parts.Metrics();
@@ -102,7 +102,7 @@ export async function runServer(
     // Everything is loaded: from here on a server in reserve waits for its turn.
     const hello = await keeper.call('hello', { protocol: KEEPER_PROTOCOL, version });
     engine = await parts.Engine.start({ settings, log, metrics }, fuse);
-    server = new MountServer(hello, engine, keeper, fds, log);
+    server = new MountList(hello, engine, keeper, fds, log);
     const startMs = Math.round(performance.now());
     await server.restore();
     const readyMs = Math.round(performance.now());

@@ -6,7 +6,7 @@ import {
   prefetchCancelRequest,
   prefetchRequest,
 } from '../../wire/index.js';
-import type { MountServer } from '../mount-list.js';
+import type { MountList } from '../mount-list.js';
 import { mountPointOf, type Route } from './http.js';
 
 function wishOf({ profile, paths, bytesPerSecond }: PrefetchRequest): PrefetchWish {
@@ -16,7 +16,7 @@ function wishOf({ profile, paths, bytesPerSecond }: PrefetchRequest): PrefetchWi
 }
 
 /** Prefetching. */
-export function prefetchRoutes(server: MountServer): Record<string, Route> {
+export function prefetchRoutes(server: MountList): Record<string, Route> {
   const replies = (mountPoint: string, states: readonly PrefetchState[]): { prefetches: PrefetchReply[] } => ({
     prefetches: states.map((state) => ({ mountPoint, ...state })),
   });
