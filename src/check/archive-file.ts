@@ -13,7 +13,7 @@ export function fileKey(fd: number): string {
 /** Opens an archive of any version. `indexes` knows layers that version 1 archives are of. @throws FormatError */
 export function openAnyArchive(input: ArchiveInput, indexes: LayerIndexes | null = null): Archive {
   if (!isLegacyHeader(input.readAt(0, Math.min(HEADER_SIZE, input.size)))) return openArchive(input);
-  return openLegacyArchive(input, (digest) => indexes?.get(digest) ?? null);
+  return openLegacyArchive(input, (digest) => indexes?.get(digest) ?? null, indexes?.trees ?? null);
 }
 
 /**

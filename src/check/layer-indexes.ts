@@ -7,16 +7,21 @@ import { HEADER_SIZE, isLegacyHeader, type LayerIndex, readLegacyOrigin } from '
 import type { ImageSource, LayerDescriptor } from '../oci/index.js';
 import { OwnDirectory } from '../paths/index.js';
 
+import { LegacyTrees } from './legacy-trees.js';
+
 /**
  * What is known of layers that version 1 archives are of. Each layer is indexed once, when the first archive that has it is
  * mounted, and its index is kept as `layers/DIGEST.clip`: a version 3 archive with one layer and an empty tree.
  */
 export class LayerIndexes {
+  /** Of archives that hold their data. */
+  readonly trees: LegacyTrees;
   readonly #directory: string;
   readonly #open: number[] = [];
 
   /** @param cacheDirectory a clipd's; the indexes are in its `layers/`, written by rename, without its lock */
   constructor(cacheDirectory: string) {
+    this.trees = new LegacyTrees(cacheDirectory);
     this.#directory = join(cacheDirectory, 'layers');
   }
 

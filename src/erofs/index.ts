@@ -8,7 +8,7 @@ export { firstByte, visitInodes } from './file-places.js';
 export { FT, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK } from './format.js';
 export { InodeView } from './inode.js';
 export { mapFileRange } from './map-file.js';
-export type { Placement } from './placement.js';
+export { type Placement, sharedPlacement } from './placement.js';
 export { type DirentCallback, ErofsReader, type RangeCallback } from './reader.js';
 export { TreeListing } from './tree-listing.js';
 export { resolvePath } from './tree-path.js';

@@ -70,6 +70,26 @@ function shared(length: number): Float64Array {
   return new Float64Array(new SharedArrayBuffer(8 * length));
 }
 
+/** A copy in shared memory. */
+export function sharedPlacement(placement: Placement): Placement {
+  const { count, nid, fileOffset, length, layer, layerOffset } = placement;
+  const copy = (column: Float64Array): Float64Array => {
+    const made = shared(count);
+    made.set(column);
+    return made;
+  };
+  const layers = new Uint32Array(new SharedArrayBuffer(4 * count));
+  layers.set(layer);
+  return {
+    count,
+    nid: copy(nid),
+    fileOffset: copy(fileOffset),
+    length: copy(length),
+    layer: layers,
+    layerOffset: copy(layerOffset),
+  };
+}
+
 /** Gathers extents in any order of nids, and sorts them at the end. */
 export class PlacementBuilder {
   readonly #files: { nid: number; layer: number; position: number; extents: Float64Array }[] = [];

@@ -1,4 +1,4 @@
-import type { SpanTable } from '../archive/index.js';
+import type { BlockColumns, SpanTable } from '../archive/index.js';
 import { FormatError } from '../bytes/index.js';
 import { BLOCK_SUM_SIZE, BLOCK_TYPE_SIZE } from './format.js';
 
@@ -55,6 +55,14 @@ export function blockTable(blocks: readonly Block[], cuts: BlockCuts, what: stri
     end = to;
   }
   cutAt(end);
+  const hash = distinct.map((block) => block.hash);
+  const start = Float64Array.from(distinct, (block) => block.start);
+  const length = Float64Array.from(distinct, (block) => block.length);
+  return tableOf(Float64Array.from(bounds), { start, length, hash });
+}
+
+/** The table of spans that begin and end at these offsets. */
+export function tableOf(bounds: Float64Array, blocks: BlockColumns): SpanTable {
   const count = bounds.length - 1;
   const layerOffset = new Float64Array(new SharedArrayBuffer(8 * (count + 1)));
   layerOffset.set(bounds);
@@ -68,10 +76,6 @@ export function blockTable(blocks: readonly Block[], cuts: BlockCuts, what: stri
     crc32: new Uint32Array(0),
     sha256: new Uint8Array(0),
     stateSha256: new Uint8Array(0),
-    blocks: {
-      start: Float64Array.from(distinct, (block) => block.start),
-      length: Float64Array.from(distinct, (block) => block.length),
-      hash: distinct.map((block) => block.hash),
-    },
+    blocks,
   };
 }

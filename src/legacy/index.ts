@@ -8,6 +8,8 @@ export { BLOCK_SUM_SIZE, BLOCK_TYPE_FILE, BLOCK_TYPE_SIZE, HEADER_SIZE, NodeType
 export { decodeHeader, isLegacyHeader, type LegacyHeader } from './header.js';
 export type { LegacyNode } from './node.js';
 export {
+  type ConvertedTree,
+  type KnownTrees,
   type LayerIndex,
   type LegacyArchive,
   type LegacyOrigin,

@@ -9,9 +9,9 @@ import type {
   SpanTable,
 } from '../archive/index.js';
 import { FormatError } from '../bytes/index.js';
-import { type ErofsImage, writeErofs } from '../erofs/index.js';
+import { type ErofsImage, type Placement, sharedPlacement, writeErofs } from '../erofs/index.js';
 import { type Tree, TreeBuilder } from '../tree/index.js';
-import { type BlockCuts, blockTable } from './blocks.js';
+import { type BlockCuts, blockTable, tableOf } from './blocks.js';
 import { HEADER_SIZE, S_IFMT, S_IFREG } from './format.js';
 import { decodeHeader, type LegacyHeader } from './header.js';
 import { decodeOciInfo, decodeS3Info, type OciLocation } from './storage-info.js';
@@ -32,6 +32,22 @@ export interface LayerIndex {
   readonly meta: LayerMeta;
   readonly table: SpanTable;
   checkpointState(span: number): Uint8Array | null;
+}
+
+/** What an index of an archive that holds its data becomes. Plain data: it can be kept, and spares decoding the index again. */
+export interface ConvertedTree {
+  readonly tree: Uint8Array;
+  readonly placement: Placement | null;
+  readonly layerOffset: Float64Array;
+  readonly start: Float64Array;
+  readonly length: Float64Array;
+  readonly hash: readonly string[];
+}
+
+/** Trees that were made before, by the identity of their archive. */
+export interface KnownTrees {
+  get(identity: string): ConvertedTree | null;
+  put(identity: string, tree: ConvertedTree): void;
 }
 
 /** Where an archive's data is, without its index. */
@@ -103,19 +119,26 @@ export function readLegacyOrigin(input: ArchiveInput): LegacyOrigin {
 export function openLegacyArchive(
   input: ArchiveInput,
   layerIndex: (digest: string) => LayerIndex | null = () => null,
+  trees: KnownTrees | null = null,
 ): LegacyArchive {
-  return withHint(() => open(input, layerIndex));
+  return withHint(() => open(input, layerIndex, trees));
 }
 
-function open(input: ArchiveInput, layerIndex: (digest: string) => LayerIndex | null): LegacyArchive {
+function open(
+  input: ArchiveInput,
+  layerIndex: (digest: string) => LayerIndex | null,
+  trees: KnownTrees | null,
+): LegacyArchive {
   const { header, info, storage, oci } = readOrigin(input);
   const what = `${input.name}: index`;
   const index = read(input, header.index.position, header.index.length, what);
+  const identity = identityOf(input.name, header, index, info);
+  const kept = oci === null ? (trees?.get(identity) ?? null) : null;
+  if (kept !== null) return reopened(input, storage, identity, kept);
   // A layer that is used twice is one: the index names it by digest.
   const digests = [...new Set(oci?.layers ?? [])];
   const layerOf = oci === null ? null : new Map(digests.map((digest, i) => [digest, i] as const));
   const entries = readEntries(index, what, layerOf);
-  const identity = identityOf(input.name, header, index, info);
   const indexes = oci === null ? [] : digests.map(layerIndex);
   let tables: SpanTable[];
   let image: ImageMeta;
@@ -134,13 +157,17 @@ function open(input: ArchiveInput, layerIndex: (digest: string) => LayerIndex | 
     image = imageOfOci(oci, layers, input.name);
   }
   const { tree, erofs } = treeOf(entries, image, what);
-  const shared = new Uint8Array(new SharedArrayBuffer(erofs.image.length));
-  shared.set(erofs.image);
+  const table = tables[0];
+  if (oci === null && table?.blocks !== undefined) {
+    const { start, length, hash } = table.blocks;
+    const { layerOffset } = table;
+    trees?.put(identity, { tree: erofs.image, placement: erofs.placement, layerOffset, start, length, hash });
+  }
   return {
     version: 1,
     storage,
     image,
-    tree: shared,
+    tree: shared(erofs.image),
     layers: tables.map((table) => ({ table })),
     placement: erofs.placement,
     profile: null,
@@ -151,6 +178,44 @@ function open(input: ArchiveInput, layerIndex: (digest: string) => LayerIndex | 
     unindexed: digests.filter((_, i) => indexes[i] === null),
     checkpointState: (layer, span) => indexes[layer]?.checkpointState(span) ?? null,
     hashes: () => hashesOf(entries, tree, erofs),
+    verify: () => {},
+  };
+}
+
+function shared(bytes: Uint8Array): Uint8Array {
+  const copy = new Uint8Array(new SharedArrayBuffer(bytes.length));
+  copy.set(bytes);
+  return copy;
+}
+
+/** An archive whose tree was kept. */
+function reopened(input: ArchiveInput, storage: ArchiveStorage, identity: string, kept: ConvertedTree): LegacyArchive {
+  const { layerOffset, placement, start, length, hash } = kept;
+  const table = tableOf(layerOffset, { start, length, hash });
+  const end = layerOffset[table.count]!;
+  if (storage.kind === 'local' && end > input.size) {
+    throw new FormatError(
+      `${input.name}: index`,
+      0,
+      `data ends at byte ${end}, but the file has ${input.size}: truncated`,
+    );
+  }
+  return {
+    version: 1,
+    storage,
+    image: imageOfData(storage, input.name, identity, end),
+    tree: shared(kept.tree),
+    layers: [{ table }],
+    placement: placement === null ? null : sharedPlacement(placement),
+    profile: null,
+    references: null,
+    identity,
+    digest: identity,
+    sections: [],
+    unindexed: [],
+    checkpointState: () => null,
+    // Seldom asked for: not worth keeping.
+    hashes: () => openLegacyArchive(input).hashes(),
     verify: () => {},
   };
 }

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { lstat, open, readFile, readlink } from 'node:fs/promises';
 import path from 'node:path';
 import { PutObjectCommand, S3Client } from '@aws-sdk/client-s3';
@@ -78,6 +78,29 @@ describe('local archives', () => {
     expect(new Set(stats.map(({ ino }) => ino)).size).toBe(1);
     expect(stats[0]!.nlink).toBe(3);
     await clip.ok('umount', place);
+  });
+
+  test('the tree of an archive is kept, and one that was damaged on the disk is made again', async () => {
+    const own = await Clipctl.create();
+    try {
+      const place = await own.place('m');
+      const mount = async (): Promise<void> => {
+        await own.ok('mount', '--clip', fixture('local-2023-08'), '--at', place, '--suid');
+        await compare(place, expectedNodes('local-2023-08'), contentOf('local-2023-08'));
+        await own.ok('umount', place);
+      };
+      const kept = (): string[] => (existsSync(own.path('cache/trees')) ? readdirSync(own.path('cache/trees')) : []);
+      await mount();
+      await expect.poll(kept, { timeout: 10_000 }).toEqual([expect.stringMatching(/^[0-9a-f]{64}$/)]);
+      await mount();
+      const file = own.path('cache/trees', kept()[0]!);
+      const bytes = readFileSync(file);
+      bytes[bytes.length >> 1]! ^= 1;
+      writeFileSync(file, bytes);
+      await mount();
+    } finally {
+      await own.close();
+    }
   });
 
   test('two archives of one tree at two paths are two mounts', async () => {
