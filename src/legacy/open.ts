@@ -299,7 +299,7 @@ function imageOfData(storage: ArchiveStorage, name: string, identity: string, si
     registry: '',
     repository: '',
     manifestDigest: digest,
-    platform: { os: 'linux', architecture: '' },
+    platform: { os: 'linux', architecture: 'unknown' }, // a directory is of no processor
     config: {},
     layers: identity === '' ? [] : [{ digest, mediaType: '', size, diffId: digest, uncompressedSize: size }],
   };
@@ -333,7 +333,7 @@ function imageOfOci(oci: OciLocation, layers: readonly LayerMeta[], name: string
     manifestDigest: digest ?? `sha256:${createHash('sha256').update(oci.layers.join()).digest('hex')}`,
     platform: {
       os: metadata.os === '' ? 'linux' : metadata.os,
-      architecture: metadata.architecture,
+      architecture: metadata.architecture === '' ? 'unknown' : metadata.architecture,
       ...(variant === '' ? {} : { variant }),
     },
     config: {
