@@ -48,7 +48,22 @@ const bundle = await rolldown({
     },
   ],
 });
-const { output } = await bundle.generate({ format: 'cjs', chunkFileNames: '[name].js', minify: false });
+/**
+ * What every mount and every `run` needs of folders that are otherwise loaded as a whole, when something is fetched: in chunks of their
+ * own, or it would come with all of that.
+ */
+const groups = [
+  // First, because the others would take these along: every start needs them.
+  { name: 'bytes', test: /src\/bytes\//, priority: 1 },
+  { name: 'archive-origin', test: /src\/check\/(read-image|storage)\.ts$/ },
+  { name: 'image-reference', test: /src\/oci\/(reference|platform)\.ts$/ },
+];
+const { output } = await bundle.generate({
+  format: 'cjs',
+  chunkFileNames: '[name].js',
+  minify: false,
+  codeSplitting: { groups },
+});
 
 // One file of types: what it declares and does not export is not public (test/e2e/package-types.test.ts).
 const types = await rolldown({

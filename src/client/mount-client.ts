@@ -23,7 +23,7 @@ export interface MountOptions {
 /** How the registry is reached from here: credentials, proxies, certificates. Resolved now, because clipd cannot. */
 async function captureAccessFor(archivePath: string, options: MountOptions): Promise<Record<string, unknown>> {
   // Loaded while a clipd that had to be started boots.
-  const { readArchiveOrigin, placeOf } = await import('../check/index.js');
+  const { readArchiveOrigin, placeOf } = await import('./archive-origin.js');
   const { storage, image } = readArchiveOrigin(archivePath);
   const { credentials } = options;
   if (storage.kind === 's3') return await s3Access(credentials);
@@ -33,7 +33,7 @@ async function captureAccessFor(archivePath: string, options: MountOptions): Pro
   const imageRef = options.options?.storage?.imageRef;
   const { registry, repository } = imageRef === undefined ? image : await placeOf(imageRef);
   if (registry === '') return {};
-  const { captureAccess } = await import('../oci/index.js');
+  const { captureAccess } = await import('./registry-access.js');
   const plainHttp = options.options?.plainHttp ?? false;
   return {
     ...(await captureAccess(

@@ -1,6 +1,17 @@
 import { ClipError } from '../bytes/index.js';
 import type { LayerProgress } from '../index/index.js';
-import type { Credentials, Platform, RegistryCredentialProvider, ResolvedImage, SourceOptions } from '../oci/index.js';
+// Not all of oci/, which an image whose archive is stored has no use for: only what reads a reference.
+import {
+  type Credentials,
+  formatPlatform,
+  hostPlatform,
+  type Platform,
+  parsePlatform,
+  parseReference,
+  type RegistryCredentialProvider,
+  type ResolvedImage,
+  type SourceOptions,
+} from '../oci/index.js';
 import { ArchiveStore } from './archive-store.js';
 
 /** When the registry is asked what a tag stands for, as in docker. */
@@ -49,9 +60,6 @@ export async function resolveArchive(options: ResolveArchiveOptions): Promise<Re
     });
   }
   if (clip !== undefined) return { path: clip, origin: 'file' };
-  const { formatPlatform, hostPlatform, originReference, parsePlatform, parseReference } = await import(
-    '../oci/index.js'
-  );
   const reference = parseReference(image!);
   const platform = options.platform === undefined ? hostPlatform() : parsePlatform(options.platform);
   const platformText = formatPlatform(platform);
@@ -92,6 +100,7 @@ export async function resolveArchive(options: ResolveArchiveOptions): Promise<Re
     remember();
     return { path: ready.path, origin: 'store' };
   }
+  const { originReference } = await import('../oci/index.js');
   // By digest: what is indexed is what was resolved, whatever the tag means by now.
   const where = originReference({ ...resolved, manifestDigest });
   let fromRegistry = false;

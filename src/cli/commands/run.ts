@@ -87,7 +87,8 @@ async function run(positionals: readonly string[], flags: Flags): Promise<void> 
     ...(stats === null ? {} : { onOutput: stats.onOutput, onEnded: stats.onEnded }),
   });
   if (stats !== null) stats.print(result);
-  process.exitCode = result.exitCode;
+  // Without waiting for idle connections and for the engine to take itself apart: 80 ms of a short run.
+  process.exit(result.exitCode);
 }
 
 /** Docker's exit code for every failure to run a container. */
