@@ -77,6 +77,7 @@ export type {
   CacheVerifyReply,
   ConnectionStats,
   DaemonSettings,
+  FirstExecRequest,
   Health,
   ImageOptions,
   MountInfoReply,
