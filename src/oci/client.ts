@@ -78,6 +78,8 @@ export class RegistryClient {
   readonly #direct: DirectConnections;
   /** Successes in a row that were not the range that was asked for. */
   #misfits = 0;
+  /** What the registry's last answer may lead to. */
+  #locality: Reach = 'public';
   /** A server has answered. */
   #reached = false;
 
@@ -147,7 +149,7 @@ export class RegistryClient {
     return base;
   }
 
-  /** @param path below the API's base */
+  /** @param path below the API's base, or an absolute URL */
   #url(path: string, base: URL): URL {
     const url = new URL(path, base);
     const { namespace } = this.#host;
@@ -212,7 +214,8 @@ export class RegistryClient {
 
     const base = await this.base(signal);
     let url = this.#url(path, base);
-    let reach: Reach = null;
+    // The place of an upload is an absolute URL that the registry gave: like a redirect it leads to no closer address.
+    let reach: Reach = url.origin === base.origin ? null : this.#locality;
     let challenges = 0;
     for (let redirects = 0; ; ) {
       // The login is for the registry, and never for a host that it redirects to.
@@ -220,6 +223,7 @@ export class RegistryClient {
       const authorization = own.authorization ?? null;
       const response = await this.#send({ url, reach }, { ...options.headers, ...own }, signal, options);
       const { status } = response;
+      if (url.origin === base.origin) this.#locality = this.#reachOf(response);
       if (accept.includes(status)) {
         if (redirects > 0 && options.rememberRedirect) this.#redirected.set(path, { url, reach });
         return response;

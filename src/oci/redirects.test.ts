@@ -5,6 +5,8 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { addAddress, PUBLIC_ADDRESS } from '../../test/support/addresses.js';
 import { failure, fetchRange, Sources } from '../../test/support/sources.js';
 import { guardedLookup, localityOf, mayReach } from './addresses.js';
+import { RegistryClient } from './client.js';
+import { UPSTREAM } from './hosts.js';
 import type { SourceOptions } from './index.js';
 
 const PRIVATE_ADDRESS = '10.213.7.1';
@@ -187,5 +189,16 @@ describe.runIf(process.getuid?.() === 0)('redirects', () => {
     const error = await failure(source.resolve());
     expect(error.message).toMatch(/127\.0\.0\.1/);
     expect(asked).toEqual([]);
+  });
+
+  // Attack: the answer that begins an upload says where to send it.
+  test('an upload goes to no local address that a public registry names', async () => {
+    const counters = { requests: 0, bytes: 0, retries: 0, redirects: 0, tokens: 0 };
+    const client = new RegistryClient(UPSTREAM, registry.host, 'a/b', { credentials: null, plainHttp: true }, counters);
+    const request = { what: 'an upload', method: 'PUT' as const, headers: {}, body: BLOB, accept: [201] };
+    const error = await failure(client.attempt(to('127.0.0.1'), request));
+    expect(error.message).toMatch(/may not redirect to 127\.0\.0\.1/);
+    expect(asked).toEqual([]);
+    await client.close();
   });
 });

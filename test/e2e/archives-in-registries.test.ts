@@ -89,7 +89,12 @@ describe.each<[string, RegistryOptions]>([
   test('takes at most ten requests for a push, and an upload that breaks is taken up again', async () => {
     const other = writeImage([tar(file('other', layerLike(3_000_000, 5)))]);
     try {
-      for (const [i, fault] of [null, { refuse: true }, { respond: { status: 503 } }].entries()) {
+      for (const [i, fault] of [
+        null,
+        { refuse: true },
+        { respond: { status: 503 } },
+        { respond: { status: 413 } },
+      ].entries()) {
         await registry.push(other.reference, `team/other${i}:1`);
         const out = clip.path(`other${i}.clip`);
         await clip.ok('index', '--image', `${proxy.host}/team/other${i}:1`, '--out', out, ...creds());
