@@ -99,7 +99,7 @@ export class Dispatcher {
     const request = this.#request;
     if (length < abi.IN_HEADER || request.getUint32(IN.len, true) !== length) return this.#error(Errno.EINVAL);
     try {
-      this.#encoder.rootNid = image.reader.rootNid;
+      this.#encoder.use(image.reader, image.placement);
       return this.#dispatch(image, request.getUint32(IN.opcode, true), length);
     } catch (error) {
       this.onFault(error);
