@@ -2,7 +2,25 @@
  * The public API of the package, and nothing else: names that are not exported here are not public. No folder imports this file.
  */
 
-export type { ImageMeta, LayerMeta, S3Location } from './archive/index.js';
+export type { ArchiveStorage, ImageMeta, LayerMeta, S3Location } from './archive/index.js';
+export {
+  type ArchiveInfo,
+  type FileEntry,
+  type FileType,
+  inspectArchive,
+  type LayerInfo,
+  type ListOptions,
+  listFiles,
+  type OptimizeOptions,
+  type OptimizeResult,
+  optimizeArchive,
+  type ReadOptions,
+  readFile,
+  type SectionDescription,
+  type SourceAccess,
+  type VerifyOptions,
+  verifyArchive,
+} from './archives/index.js';
 export { AbortError, ClipError, type ErrorCode, FormatError } from './bytes/index.js';
 export type {
   CachedFile,
@@ -12,14 +30,18 @@ export type {
   ContentOptions,
   VerifiedFile,
 } from './cache/index.js';
-export type { StorageOverride } from './check/index.js';
+export type { StorageOverride, VerifyProgress, VerifyResult } from './check/index.js';
 export {
   ClipdClient,
   type ClosedMount,
   type EngineStats,
+  type Mount,
   type MountArchiveOptions,
+  type MountCallOptions,
+  type MountEvents,
   type MountedArchive,
   type MountOptions,
+  mount,
   mountArchive,
   NotRunningError,
   type PrefetchOptions,

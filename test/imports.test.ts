@@ -30,6 +30,7 @@ const ORDER = [
   'check',
   'store',
   'pack',
+  'archives',
   'unpack',
   'wire',
   'keeper',

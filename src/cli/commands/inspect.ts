@@ -1,60 +1,13 @@
 import type { Command } from 'commander';
-import type { Archive } from '../../archive/index.js';
 import { locate } from '../daemon-flags.js';
 import { addImageFlags, archiveOf, type ImageFlags } from '../image-flags.js';
 import { printResult } from '../output.js';
 
-function describe(archive: Archive, path: string, size: number, inodes: number): object {
-  const { image } = archive;
-  const layers = image.layers.map((meta, i) => {
-    const { table } = archive.layers[i]!;
-    let windowBytes = 0;
-    let windows = 0;
-    let longest = 0;
-    for (let s = 0; s < table.count; s++) {
-      windowBytes += table.windowLength[s]!;
-      if (table.windowLength[s]! > 0) windows++;
-      longest = Math.max(longest, Math.ceil((table.bitOffset[s + 1]! - table.bitOffset[s]!) / 8));
-    }
-    return {
-      ...meta,
-      kind: table.kind,
-      spans: table.count,
-      longestSpan: longest,
-      windows,
-      windowBytes,
-      meanWindow: windows === 0 ? 0 : Math.round(windowBytes / windows),
-    };
-  });
-  return {
-    path,
-    size,
-    version: archive.version,
-    storage: archive.storage,
-    unindexed: archive.unindexed,
-    identity: archive.identity,
-    reference: image.reference,
-    registry: image.registry,
-    repository: image.repository,
-    manifestDigest: image.manifestDigest,
-    platform: image.platform,
-    config: (image.config.config ?? {}) as object,
-    inodes,
-    fusePlaneOnly: archive.placement !== null,
-    hashes: archive.sections.some((section) => section.name === 'hashes'),
-    profile: archive.profile === null ? null : { source: archive.profile.source, spans: archive.profile.span.length },
-    sections: archive.sections.map(({ name, offset, storedLength, rawLength, compression, sha256 }) => {
-      return { name, offset, storedLength, rawLength, compression, sha256: Buffer.from(sha256).toString('hex') };
-    }),
-    layers,
-  };
-}
-
 async function run(flags: ImageFlags): Promise<void> {
-  const [{ ArchiveFile, LayerIndexes }, { ErofsReader }, { formatBytes, formatTable, shortDigest }, { s3Name }] =
+  const [{ ArchiveFile, LayerIndexes }, { describeArchive }, { formatBytes, formatTable, shortDigest }, { s3Name }] =
     await Promise.all([
       import('../../check/index.js'),
-      import('../../erofs/index.js'),
+      import('../../archives/index.js'),
       import('../units.js'),
       import('../../s3/index.js'),
     ]);
@@ -63,8 +16,7 @@ async function run(flags: ImageFlags): Promise<void> {
   const file = ArchiveFile.open(clip, new LayerIndexes(cacheDir));
   try {
     const { archive } = file;
-    const { inodeCount } = new ErofsReader(archive.tree);
-    const value = describe(archive, file.path, file.size, inodeCount);
+    const value = describeArchive(archive, file.path, file.size);
     printResult(value, flags.json === true, () => {
       const { image } = archive;
       const { os, architecture, variant } = image.platform;
@@ -79,7 +31,7 @@ async function run(flags: ImageFlags): Promise<void> {
             ]
           : [['data', archive.storage.kind === 'local' ? 'in this file' : `in ${s3Name(archive.storage)}`]]),
         ...(archive.unindexed.length === 0 ? [] : [['layers', 'not indexed yet: the first mount does it']]),
-        ['files', String(inodeCount)],
+        ['files', String(value.inodes)],
         [
           'profile',
           archive.profile === null ? 'none' : `${archive.profile.source}, ${archive.profile.span.length} spans`,

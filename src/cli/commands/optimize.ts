@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs';
 import { type Command, Option } from 'commander';
 import type { Archive } from '../../archive/index.js';
+import type { OptimizeResult } from '../../archives/index.js';
 import { ClipError } from '../../bytes/index.js';
-import type { RecordedProfile, TouchedRange } from '../../lazy/index.js';
+import type { RecordedProfile } from '../../lazy/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { wholeNumber } from '../numbers.js';
 import { printNote, printResult } from '../output.js';
@@ -32,37 +33,19 @@ function readProfile(path: string): string {
   }
 }
 
-/** A profile of another image would shape spans for reads that never come. */
-function checkBelongs(profile: RecordedProfile, archive: Archive, flags: { profile: string; clip: string }): void {
-  const digests = archive.image.layers.map((layer) => layer.digest);
-  if (digests.join() === profile.layers.join()) return;
-  throw new ClipError(
-    'CONFLICT',
-    `${flags.profile} is a profile of ${profile.manifestDigest}, but ${flags.clip} is an archive of ${archive.image.manifestDigest}`,
-    {
-      hint: "record a profile of this archive's image, or index the profile's",
-    },
-  );
-}
-
-/** A layer that occurs twice is cut once, by the reads of both occurrences. */
-function rangesByFirstUse(ranges: readonly TouchedRange[], archive: Archive): TouchedRange[] {
-  const digests = archive.image.layers.map((layer) => layer.digest);
-  return ranges.map((range) => ({ ...range, layer: digests.indexOf(digests[range.layer]!) }));
-}
-
 async function run(flags: Flags, command: readonly string[]): Promise<void> {
   const { clip, image, profile, out } = flags;
   const { checkpointBytes } = await import('../../index/index.js');
-  const spanBytes = checkpointBytes(flags.checkpoint);
+  checkpointBytes(flags.checkpoint); // refused before a run is recorded
   if (image !== undefined && out !== undefined && clip === undefined && profile === undefined && command.length > 0) {
-    await optimizeImage(flags, image, out, spanBytes, command);
+    await optimizeImage(flags, image, out, command);
   } else if (clip !== undefined && profile !== undefined && image === undefined && command.length === 0) {
     const { parseProfile } = await import('../../lazy/index.js');
     const recorded = parseProfile(readProfile(profile), profile);
     const archive = await archiveOf(clip);
-    checkBelongs(recorded, archive, { profile, clip });
-    const result = await interruptible((signal) => rewrite(flags, archive, recorded, out ?? clip, spanBytes, signal));
+    const { checkBelongs } = await import('../../archives/index.js');
+    checkBelongs(recorded, archive, profile, clip);
+    const result = await interruptible((signal) => rewrite(flags, archive, recorded, out ?? clip, signal));
     if (result !== undefined) report(result, flags, clip);
   } else {
     throw new ClipError('USAGE', 'optimize takes --clip FILE --profile P [--out F2], or --image REF --out F -- CMD…', {
@@ -71,13 +54,7 @@ async function run(flags: Flags, command: readonly string[]): Promise<void> {
   }
 }
 
-async function optimizeImage(
-  flags: Flags,
-  image: string,
-  out: string,
-  spanBytes: number,
-  command: readonly string[],
-): Promise<void> {
+async function optimizeImage(flags: Flags, image: string, out: string, command: readonly string[]): Promise<void> {
   const { recordRun } = await import('../record-run.js');
   const credentials = credentialsFrom(flags);
   const { plainHttp, platform } = flags;
@@ -85,7 +62,7 @@ async function optimizeImage(
     const { unsafeChroot, net } = flags;
     const options = { imageRef: image, credentials, plainHttp, platform, command, unsafeChroot, net, signal };
     const recorded = await recordRun(options);
-    return rewrite(flags, recorded.archive, recorded.profile, out, spanBytes, signal);
+    return rewrite(flags, recorded.archive, recorded.profile, out, signal);
   });
   if (result !== undefined) report(result, flags, 'equal length');
 }
@@ -97,83 +74,32 @@ async function archiveOf(path: string): Promise<Archive> {
   return opened.archive;
 }
 
-interface Rewritten {
-  readonly path: string;
-  readonly size: number;
-  readonly identity: string;
-  readonly spans: number;
-  readonly profileBytes: number;
-  readonly touchedBytes: number;
-  readonly unshapedProfileBytes: number;
-}
-
-/** Indexes the archive's image again, with spans shaped by the profile and with the profile in it. */
 async function rewrite(
   flags: Flags,
   archive: Archive,
   profile: RecordedProfile,
   out: string,
-  spanBytes: number,
   signal: AbortSignal,
-): Promise<Rewritten> {
-  const [{ indexImage }, { profileSpans, shapedCuts }, { originReference }] = await Promise.all([
-    import('../../index/index.js'),
-    import('../../lazy/index.js'),
-    import('../../oci/index.js'),
+): Promise<OptimizeResult> {
+  const [{ rewriteArchive }, { createProgress }, { shortDigest }] = await Promise.all([
+    import('../../archives/index.js'),
+    import('../progress.js'),
+    import('../units.js'),
   ]);
-  const [{ createProgress }, { shortDigest }] = await Promise.all([import('../progress.js'), import('../units.js')]);
-  const { image } = archive;
-  const ranges = rangesByFirstUse(profile.ranges, archive);
-  const cuts = new Map(
-    image.layers.map(({ digest, uncompressedSize }) => {
-      const first = image.layers.findIndex((layer) => layer.digest === digest);
-      return [digest, shapedCuts(ranges, first, uncompressedSize, spanBytes)];
-    }),
-  );
   const progress = await createProgress();
-  const result = await indexImage(
-    {
-      imageRef: originReference(image),
-      outputPath: out,
-      checkpointMiB: flags.checkpoint,
-      storageImageRef: flags.storageImage,
-      credentials: credentialsFrom(flags),
-      plainHttp: flags.plainHttp,
-      platform: image.platform,
-      hashes: archive.sections.some((section) => section.name === 'hashes'),
-      signal,
-      onProgress: ({ digest, done, total, rate }) => progress.update(digest, shortDigest(digest), done, total, rate),
-      onWarning: (warning) => printNote('warning', warning),
-    },
-    {
-      reference: flags.storageImage === undefined ? image.reference : undefined,
-      cuts: flags.shape ? cuts : undefined,
-      profile: ({ layers }) => ({
-        source: 'recorded',
-        ...profileSpans(
-          ranges,
-          layers.map((layer) => layer.spans),
-        ),
-      }),
-    },
-  ).finally(() => progress.stop());
-  const after = await archiveOf(out);
-  const before = profileSpans(
-    ranges,
-    archive.layers.map((layer) => layer.table),
-  );
-  return {
-    path: out,
-    size: result.size,
-    identity: result.identity,
-    spans: after.profile?.span.length ?? 0,
-    profileBytes: profileBytes(after),
-    touchedBytes: ranges.reduce((sum, range) => sum + range.end - range.start, 0),
-    unshapedProfileBytes: profileBytes({ ...archive, profile: { source: 'recorded', ...before } }),
-  };
+  return rewriteArchive(archive, profile, out, {
+    shape: flags.shape,
+    checkpointMiB: flags.checkpoint,
+    storageImageRef: flags.storageImage,
+    credentials: credentialsFrom(flags),
+    plainHttp: flags.plainHttp,
+    signal,
+    onProgress: ({ digest, done, total, rate }) => progress.update(digest, shortDigest(digest), done, total, rate),
+    onWarning: (warning) => printNote('warning', warning),
+  }).finally(() => progress.stop());
 }
 
-function report(value: Rewritten, flags: Flags, before: string): void {
+function report(value: OptimizeResult, flags: Flags, before: string): void {
   const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1)} MB`;
   printResult(value, flags.json === true, () =>
     [
@@ -181,19 +107,6 @@ function report(value: Rewritten, flags: Flags, before: string): void {
       `(${megabytes(value.unshapedProfileBytes)} with the spans of ${before})`,
     ].join(' '),
   );
-}
-
-/** Compressed bytes of the profile's spans. */
-function profileBytes(archive: Pick<Archive, 'layers' | 'profile'>): number {
-  const { profile } = archive;
-  if (profile === null) return 0;
-  let bytes = 0;
-  for (let i = 0; i < profile.span.length; i++) {
-    const { bitOffset } = archive.layers[profile.layer[i]!]!.table;
-    const span = profile.span[i]!;
-    bytes += Math.ceil(bitOffset[span + 1]! / 8) - Math.floor(bitOffset[span]! / 8);
-  }
-  return bytes;
 }
 
 export function registerOptimize(program: Command): void {
