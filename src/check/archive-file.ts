@@ -1,7 +1,8 @@
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, fstatSync, readSync } from 'node:fs';
 import { type Archive, type ArchiveInput, openArchive } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import { HEADER_SIZE, isLegacyHeader, openLegacyArchive } from '../legacy/index.js';
+import { openRegularFile } from '../paths/index.js';
 import type { LayerIndexes } from './layer-indexes.js';
 
 /** Equal for two descriptors of the same unchanged file. Reads only its attributes. */
@@ -35,8 +36,9 @@ export class ArchiveFile {
   static open(path: string, indexes: LayerIndexes | null = null): ArchiveFile {
     let fd: number;
     try {
-      fd = openSync(path, 'r');
+      fd = openRegularFile(path);
     } catch (cause) {
+      if (cause instanceof ClipError) throw cause;
       const { code } = cause as NodeJS.ErrnoException;
       if (code === 'ENOENT') {
         throw new ClipError('NOT_FOUND', `no archive ${path}`, {

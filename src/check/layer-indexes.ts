@@ -5,7 +5,7 @@ import { ClipError } from '../bytes/index.js';
 import type { LayerProgress } from '../index/index.js';
 import { HEADER_SIZE, isLegacyHeader, type LayerIndex, readLegacyOrigin } from '../legacy/index.js';
 import type { ImageSource, LayerDescriptor } from '../oci/index.js';
-import { OwnDirectory } from '../paths/index.js';
+import { OwnDirectory, openRegularFile } from '../paths/index.js';
 
 import { LegacyTrees } from './legacy-trees.js';
 
@@ -120,7 +120,7 @@ export function unindexedLayers(
 ): { image: ImageMeta; digests: readonly string[] } | null {
   let fd: number;
   try {
-    fd = openSync(archivePath, 'r');
+    fd = openRegularFile(archivePath);
   } catch {
     return null; // the mount says why
   }

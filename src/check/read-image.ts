@@ -1,7 +1,8 @@
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, fstatSync, readSync } from 'node:fs';
 import { type ArchiveInput, type ImageMeta, readImageMeta } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import { HEADER_SIZE, isLegacyHeader, type LegacyOrigin, readLegacyOrigin } from '../legacy/index.js';
+import { openRegularFile } from '../paths/index.js';
 
 /**
  * Reads from an archive what image it is of, and nothing else: a tenth of what opening it takes.
@@ -15,8 +16,9 @@ export function readArchiveImage(path: string): ImageMeta {
 export function readArchiveOrigin(path: string): LegacyOrigin {
   let fd: number;
   try {
-    fd = openSync(path, 'r');
+    fd = openRegularFile(path);
   } catch (cause) {
+    if (cause instanceof ClipError) throw cause;
     const { code } = cause as NodeJS.ErrnoException;
     throw new ClipError(code === 'ENOENT' ? 'NOT_FOUND' : 'PERMISSION', `archive ${path}: ${code}`, {
       cause,

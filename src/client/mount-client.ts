@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto';
-import { closeSync, fstatSync, openSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { ClipError } from '../bytes/index.js';
 import type { Credentials, RegistryCredentialProvider } from '../oci/index.js';
+import { openRegularFile } from '../paths/index.js';
 import type { S3Credentials } from '../s3/index.js';
 import type { DaemonSettings, ImageOptions, MountInfoReply, MountRequest } from '../wire/index.js';
 import { ownMountNamespace, resolveArchive, resolveMountPoint } from '../wire/index.js';
@@ -61,15 +62,12 @@ async function s3Access(credentials: MountOptions['credentials']): Promise<Recor
 }
 
 function openArchive(path: string): number {
-  let fd: number;
   try {
-    fd = openSync(path, 'r');
+    return openRegularFile(path);
   } catch (cause) {
+    if (cause instanceof ClipError) throw cause;
     throw new ClipError('PERMISSION', `archive ${path}: ${(cause as NodeJS.ErrnoException).code}`, { cause });
   }
-  if (fstatSync(fd).isFile()) return fd;
-  closeSync(fd);
-  throw new ClipError('BAD_FORMAT', `${path} is not a file`, { hint: 'give a .clip archive: clipctl index makes one' });
 }
 
 interface Located {

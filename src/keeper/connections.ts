@@ -3,7 +3,7 @@ import { basename } from 'node:path';
 import { ClipError } from '../bytes/index.js';
 import { closeFd, flags, type MountInfo, mountIdOf, readMountInfo } from '../linux/index.js';
 import { logLine } from '../metrics/index.js';
-import { type OwnDirectory, openPlaceInParent } from '../paths/index.js';
+import { type OwnDirectory, openPlaceInParent, openRegularFile } from '../paths/index.js';
 import type { ConnectRequest, PlaceRequest, UnmountMode } from '../wire/index.js';
 import {
   type ClientContext,
@@ -307,7 +307,7 @@ export class Connections {
   }
 
   async #remount(state: ConnectionState): Promise<void> {
-    const archiveFd = openSync(state.archivePath, constants.O_RDONLY);
+    const archiveFd = openRegularFile(state.archivePath);
     const first = state.places[0]!;
     // Credentials were only in memory: the server looks for this user's own.
     const connection = await this.connect({ ...state, client: {}, place: first }, archiveFd);

@@ -1,11 +1,11 @@
-import { closeSync, openSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
 import type { Archive } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import { ArchiveFile, fileKey, type StorageAccess } from '../check/index.js';
 import { mountIdOf, mountNamespace, readMountInfo } from '../linux/index.js';
 import type { Logger } from '../metrics/index.js';
-import { type OpenPlaceInParent, openPlaceInParent } from '../paths/index.js';
+import { type OpenPlaceInParent, openPlaceInParent, openRegularFile } from '../paths/index.js';
 import type { FdSocket, HelloResult, KeeperMethods, Rpc, UnmountMode } from '../wire/index.js';
 import {
   CLIP_FS_TYPE,
@@ -389,8 +389,9 @@ function openMountPoint(path: string): OpenPlaceInParent {
 
 function openArchiveFd(path: string): number {
   try {
-    return openSync(path, 'r');
+    return openRegularFile(path);
   } catch (cause) {
+    if (cause instanceof ClipError) throw cause;
     const code = (cause as NodeJS.ErrnoException).code;
     if (code === 'ENOENT') {
       throw new ClipError('NOT_FOUND', `archive ${path} does not exist`, { cause, hint: 'clipctl index makes one' });

@@ -2,8 +2,6 @@ import { createHash, randomBytes } from 'node:crypto';
 import {
   closeSync,
   constants,
-  fstatSync,
-  mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -13,10 +11,11 @@ import {
   utimesSync,
   writeFileSync,
 } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { ClipError, FormatError } from '../bytes/index.js';
 import { readArchiveImage } from '../check/index.js';
 import { tryLock } from '../linux/index.js';
+import { OwnDirectory } from '../paths/index.js';
 
 /*
  * Archives that clip made or fetched by itself: CACHE/archives. An archive's name is the digest of the image's manifest, which is of
@@ -75,16 +74,15 @@ function nameOf(manifestDigest: string): string {
   return `${manifestDigest.replace(':', '-')}.clip`;
 }
 
-/** A directory of this user's own that others cannot write to: what lies in it is used as it is. */
-function openOwn(path: string): void {
-  mkdirSync(path, { recursive: true, mode: 0o700 });
-  const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
-  const { uid, mode } = fstatSync(fd);
-  closeSync(fd);
-  if (uid === process.getuid?.() && (mode & 0o022) === 0) return;
-  throw new ClipError('PERMISSION', `${path} belongs to another user, or others may write to it`, {
-    hint: 'choose another cache directory: --cache-dir DIR',
-  });
+/** Refuses a directory that others may write to, or that another user's link leads to: what lies in it is used as it is. */
+function openOwn(path: string, make: boolean): void {
+  try {
+    OwnDirectory.open(resolve(path), { make }).close();
+  } catch (error) {
+    // Nothing is stored yet.
+    if (!make && error instanceof ClipError && error.code === 'NOT_FOUND') return;
+    throw error;
+  }
 }
 
 /** The lock of what is being made is looked at this often. */
@@ -100,14 +98,16 @@ export class ArchiveStore {
     this.#references = join(this.#directory, 'refs');
   }
 
-  #open(): void {
-    openOwn(dirname(this.#directory));
-    openOwn(this.#directory);
-    openOwn(this.#references);
+  /** @param make false: it need not be there */
+  #open(make = false): void {
+    openOwn(dirname(this.#directory), make);
+    openOwn(this.#directory, make);
+    openOwn(this.#references, make);
   }
 
   /** The archive of a manifest, now the last used; null when there is none, or one that is damaged or of another version of clip. */
   find(manifestDigest: string): StoredArchive | null {
+    this.#open();
     const path = join(this.#directory, nameOf(manifestDigest));
     const stat = statSync(path, { throwIfNoEntry: false });
     if (!stat?.isFile()) return null;
@@ -133,12 +133,13 @@ export class ArchiveStore {
 
   /** What a reference stood for when it was last looked up; null when it never was. */
   recall(canonical: string, platform: string): KnownReference | null {
+    this.#open();
     const known = readReference(this.#referencePath(canonical, platform));
     return known?.canonical === canonical && known.platform === platform ? known : null;
   }
 
   remember(known: KnownReference): void {
-    this.#open();
+    this.#open(true);
     const path = this.#referencePath(known.canonical, known.platform);
     const temporary = `${path}.${randomBytes(4).toString('hex')}.new`;
     writeFileSync(temporary, `${JSON.stringify(known)}\n`, { mode: 0o600, flag: 'wx' });
@@ -154,7 +155,7 @@ export class ArchiveStore {
     make: (path: string) => Promise<void>,
     options: { maxBytes?: number; signal?: AbortSignal | undefined } = {},
   ): Promise<StoredArchive> {
-    this.#open();
+    this.#open(true);
     const lockPath = join(this.#directory, `.${nameOf(manifestDigest)}.lock`);
     const lock = openSync(lockPath, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
     try {
@@ -177,6 +178,7 @@ export class ArchiveStore {
   }
 
   #stored(): StoredArchive[] {
+    this.#open();
     const archives: StoredArchive[] = [];
     for (const name of namesIn(this.#directory)) {
       const match = ARCHIVE.exec(name);
@@ -208,6 +210,7 @@ export class ArchiveStore {
 
   /** Removes one archive and the references to it. Mounts of it go on. @returns false when there is none */
   remove(manifestDigest: string): boolean {
+    this.#open();
     const path = join(this.#directory, nameOf(manifestDigest));
     const existed = statSync(path, { throwIfNoEntry: false }) !== undefined;
     rmSync(path, { force: true });

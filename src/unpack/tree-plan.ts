@@ -121,12 +121,18 @@ export function planTree(archive: Archive, directory: string): TreePlan {
 
   for (let i = 0; i < directories.length; i++) {
     const parent = directories[i]!;
+    let last: Buffer | null = null;
     reader.readdir(parent.nid, 0, (nid, _type, start, end) => {
       const name = image.subarray(start, end);
       if (name.length <= 2 && name.every((byte) => byte === 0x2e)) {
         if (name.length > 0) return true; // "." and ".."
       }
       checkName(name, 'section tree');
+      // Sorted as EROFS wants it: then no name comes twice, as a symlink the first time and as what is written through it the second.
+      if (last !== null && Buffer.compare(last, name) >= 0) {
+        throw new FormatError('section tree', 0, `${JSON.stringify(name.toString('latin1'))} is out of order`);
+      }
+      last = name;
       const path = Buffer.concat(parent.path.length === 0 ? [name] : [parent.path, Buffer.from('/'), name]);
       if (path.length > limit) {
         throw new ClipError(

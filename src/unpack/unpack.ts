@@ -1,17 +1,4 @@
-import {
-  appendFileSync,
-  closeSync,
-  constants,
-  ftruncateSync,
-  linkSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs';
+import { closeSync, constants, ftruncateSync, linkSync, mkdirSync, openSync, readdirSync, symlinkSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { Archive } from '../archive/index.js';
 import { ClipError, lowerBound } from '../bytes/index.js';
@@ -20,6 +7,8 @@ import { NO_STATE } from '../gzip/index.js';
 import { SystemCallError, sys } from '../linux/index.js';
 import type { ImageSource } from '../oci/index.js';
 import { LayerSpans } from '../spans/index.js';
+import { UnpackDirectory } from './directory.js';
+import { Journal, type Stretch } from './journal.js';
 import type { ChunkSpan } from './messages.js';
 import { applyMetadata } from './metadata.js';
 import { SpanWorkers } from './span-workers.js';
@@ -61,52 +50,6 @@ const CHUNK_BYTES = 4 * 1024 * 1024;
 const REQUESTS = 6;
 /** Chunks that are there and wait for a thread, besides one under work in each: memory is bounded by (6 + 2 × threads) × 4 MiB. */
 const WAITING_PER_WORKER = 2;
-
-interface Stretch {
-  readonly layer: number;
-  readonly first: number;
-  readonly end: number;
-}
-
-/** What an earlier run has done. Beside the directory, because all that is in it belongs to the image. */
-class Journal {
-  readonly #path: string;
-  readonly #header: string;
-
-  constructor(directory: string, identity: string) {
-    this.#path = `${directory}.clip-unpack`;
-    // After a crash of the machine what was written may be lost, whatever a file says.
-    const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
-    this.#header = JSON.stringify({ format: 'clip unpack 1', identity, boot });
-  }
-
-  /** "layer first end" of what is done; null when there is no earlier run of this archive. */
-  read(): Set<string> | null {
-    let text: string;
-    try {
-      text = readFileSync(this.#path, 'utf8');
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
-      throw error;
-    }
-    const [header, ...lines] = text.split('\n');
-    if (header !== this.#header) return null;
-    lines.pop(); // cut, or empty
-    return new Set(lines);
-  }
-
-  begin(): void {
-    writeFileSync(this.#path, `${this.#header}\n`, { mode: 0o600 });
-  }
-
-  add({ layer, first, end }: Stretch): void {
-    appendFileSync(this.#path, `${layer} ${first} ${end}\n`);
-  }
-
-  remove(): void {
-    rmSync(this.#path, { force: true });
-  }
-}
 
 /** The spans of a layer that hold data of files, in stretches of some 4 MiB. */
 function stretchesOf(archive: Archive, layer: number, plan: TreePlan): Stretch[] {
@@ -155,7 +98,8 @@ function chunkSpans(archive: Archive, spans: LayerSpans, { layer, first, end }: 
 
 class Unpacking {
   readonly #options: UnpackOptions;
-  readonly #directory: string;
+  readonly #directory: UnpackDirectory;
+  /** By descriptor: no name above it is looked up again. */
   readonly #root: Buffer;
   readonly #plan: TreePlan;
   readonly #journal: Journal;
@@ -169,14 +113,19 @@ class Unpacking {
 
   constructor(options: UnpackOptions) {
     this.#options = options;
-    this.#directory = resolve(options.directory);
-    this.#root = Buffer.from(this.#directory);
-    this.#plan = planTree(options.archive, this.#directory);
+    this.#plan = planTree(options.archive, options.directory);
+    this.#directory = UnpackDirectory.open(options.directory);
+    this.#root = Buffer.from(this.#directory.root);
     this.#reader = new ErofsReader(options.archive.tree);
-    this.#journal = new Journal(this.#directory, options.archive.identity);
-    const done = this.#claim();
-    this.resumed = done !== null;
-    this.#done = done ?? new Set();
+    try {
+      this.#journal = new Journal(this.#directory, options.archive.identity);
+      const done = this.#claim();
+      this.resumed = done !== null;
+      this.#done = done ?? new Set();
+    } catch (error) {
+      this.#directory.close();
+      throw error;
+    }
   }
 
   get files(): number {
@@ -189,29 +138,18 @@ class Unpacking {
 
   /** @returns what an earlier run has done, if one was here */
   #claim(): Set<string> | null {
-    try {
-      mkdirSync(this.#directory, { mode: 0o700 });
-    } catch (cause) {
-      const { code } = cause as NodeJS.ErrnoException;
-      if (code === 'ENOENT') {
-        throw new ClipError('NOT_FOUND', `the directory above ${this.#directory} does not exist`, {
-          cause,
-          hint: 'mkdir -p it',
-        });
-      }
-      if (code !== 'EEXIST') throw new ClipError('SYSTEM', `cannot make ${this.#directory}: ${code}`, { cause });
-    }
     const done = this.#journal.read();
     if (done !== null) return done;
-    if (readdirSync(this.#directory).length > 0) {
-      throw new ClipError('CONFLICT', `${this.#directory} is not empty`, { hint: 'give a new directory, or empty it' });
+    if (readdirSync(this.#root).length > 0) {
+      throw new ClipError('CONFLICT', `${this.#directory.path} is not empty`, { hint: 'give a new directory, or empty it' });
     }
     this.#journal.begin();
     return null;
   }
 
   #path({ path }: Pick<Entry, 'path'>): Buffer {
-    return path.length === 0 ? this.#root : Buffer.concat([this.#root, Buffer.from('/'), path]);
+    // The descriptor's path is a link, and attributes are set without following links.
+    return path.length === 0 ? Buffer.concat([this.#root, Buffer.from('/.')]) : Buffer.concat([this.#root, Buffer.from('/'), path]);
   }
 
   /** Directories, and what has no data. They get their attributes at the end. */
@@ -252,7 +190,7 @@ class Unpacking {
     const { archive, signal, onProgress, workers: count } = this.#options;
     const workers = new SpanWorkers(
       {
-        directory: this.#directory,
+        directory: this.#directory.root,
         tree: archive.tree,
         files: this.#plan.files,
         pieces: this.#plan.pieces,
@@ -337,9 +275,22 @@ class Unpacking {
       this.#finish(path, files.nid[file]!, -1);
     }
     for (const link of links) exists(() => linkSync(this.#path({ path: link.first }), this.#path(link)));
-    // Children first: making a child changes its parent's time.
-    for (const entry of [...directories].reverse()) this.#finish(this.#path(entry), entry.nid, -1);
+    // Children first: making a child changes its parent's time. The root is the last: with its attributes other users may get in,
+    // and no run goes on in what they could have changed.
+    for (const entry of directories.slice(1).reverse()) this.#finish(this.#path(entry), entry.nid, -1);
     this.#journal.remove();
+    this.#finish(this.#path(directories[0]!), directories[0]!.nid, -1);
+  }
+
+  close(): void {
+    this.#journal.close();
+    this.#directory.close();
+  }
+
+  /** For people, a path instead of a descriptor. */
+  explain(error: unknown): unknown {
+    if (error instanceof Error) error.message = error.message.replaceAll(this.#directory.root, this.#directory.path);
+    return error;
   }
 }
 
@@ -390,14 +341,20 @@ function refused(path: Buffer, cause: unknown): ClipError {
 /**
  * Makes a directory of a whole image: every file with its owner, mode, times, links and xattrs. Ranges are fetched side by side,
  * spans are inflated on all cores, and each is verified before any of it is written. A run that was interrupted goes on where it was.
- * @throws ClipError CONFLICT when the directory is not empty; DIGEST_MISMATCH, NETWORK, SYSTEM naming what is wrong
+ * @throws ClipError CONFLICT when the directory is not empty; PERMISSION when another user may write to it; DIGEST_MISMATCH, NETWORK, SYSTEM naming what is wrong
  */
 export async function unpackArchive(options: UnpackOptions): Promise<UnpackResult> {
   const started = performance.now();
   const unpacking = new Unpacking(options);
-  unpacking.makeTree();
-  await unpacking.fetch();
-  unpacking.finish();
+  try {
+    unpacking.makeTree();
+    await unpacking.fetch();
+    unpacking.finish();
+  } catch (error) {
+    throw unpacking.explain(error);
+  } finally {
+    unpacking.close();
+  }
   const { resumed, fetchedBytes, files, directories } = unpacking;
   const milliseconds = Math.round(performance.now() - started);
   return { directory: resolve(options.directory), files, directories, fetchedBytes, resumed, milliseconds };
