@@ -117,6 +117,14 @@ function openTarget(path: string): number {
   } catch (cause) {
     throw new ClipError('SYSTEM', `cannot unpack to ${path}: ${(cause as NodeJS.ErrnoException).code}`, { cause });
   }
+  // Its owner could open it again, and put a link in our way.
+  const { uid } = fstatSync(fd);
+  if (uid !== process.geteuid?.()) {
+    closeSync(fd);
+    throw new ClipError('PERMISSION', `${path} belongs to user ${uid}, not to user ${process.geteuid?.()}`, {
+      hint: 'unpack to a new directory',
+    });
+  }
   const below = `/proc/self/fd/${fd}`;
   if (readdirSync(below).length === 0) {
     chmodSync(below, 0o700);

@@ -141,7 +141,9 @@ class Unpacking {
     const done = this.#journal.read();
     if (done !== null) return done;
     if (readdirSync(this.#root).length > 0) {
-      throw new ClipError('CONFLICT', `${this.#directory.path} is not empty`, { hint: 'give a new directory, or empty it' });
+      throw new ClipError('CONFLICT', `${this.#directory.path} is not empty`, {
+        hint: 'give a new directory, or empty it',
+      });
     }
     this.#journal.begin();
     return null;
@@ -149,7 +151,9 @@ class Unpacking {
 
   #path({ path }: Pick<Entry, 'path'>): Buffer {
     // The descriptor's path is a link, and attributes are set without following links.
-    return path.length === 0 ? Buffer.concat([this.#root, Buffer.from('/.')]) : Buffer.concat([this.#root, Buffer.from('/'), path]);
+    return path.length === 0
+      ? Buffer.concat([this.#root, Buffer.from('/.')])
+      : Buffer.concat([this.#root, Buffer.from('/'), path]);
   }
 
   /** Directories, and what has no data. They get their attributes at the end. */

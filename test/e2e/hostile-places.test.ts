@@ -16,15 +16,16 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { buildArchive } from '../../src/archive/index.js';
 import { ArchiveFile } from '../../src/check/index.js';
 import { ClipdClient } from '../../src/client/index.js';
+import { FEATURE_COMPAT_SB_CHECKSUM, SB, SUPER_OFFSET } from '../../src/erofs/format.js';
 import { writeErofs } from '../../src/erofs/index.js';
 import { formatPlatform, hostPlatform } from '../../src/oci/index.js';
 import { ArchiveStore } from '../../src/store/index.js';
+import { EntryColumns, TarParser } from '../../src/tar/index.js';
 import { TreeBuilder } from '../../src/tree/index.js';
 import { unpackArchive } from '../../src/unpack/index.js';
 import { Clipctl } from '../support/clipctl.js';
 import { HOSTILE, hostileDirectory } from '../support/hostile.js';
 import { type IndexedImage, indexedImage } from '../support/mounted.js';
-import { parseTar } from '../support/parse-tar.js';
 import { fifo, symlink, tar } from '../support/tar.js';
 
 // What another user has put where root unpacks, looks for stored archives, or opens one.
@@ -78,10 +79,17 @@ test('unpack goes on with no journal and no directory that another user has made
 
 test('a tree that names a link twice changes nothing behind the link', async () => {
   const builder = new TreeBuilder();
-  builder.applyLayer(0, parseTar(tar(symlink('twice-a', precious), fifo('twice-b', { mode: 0o666 }))));
+  const entries = new EntryColumns();
+  const parser = new TarParser({ entries });
+  parser.push(tar(symlink('twice-a', precious), fifo('twice-b', { mode: 0o666 })));
+  parser.finish();
+  builder.applyLayer(0, entries);
   const honest = ArchiveFile.open(image.archive);
   const { archive } = honest;
   const tree = Buffer.from(writeErofs(builder.finish(), []).image);
+  // Without its checksum.
+  const compat = SUPER_OFFSET + SB.featureCompat;
+  tree.writeUInt32LE((tree.readUInt32LE(compat) & ~FEATURE_COMPAT_SB_CHECKSUM) >>> 0, compat);
   tree[tree.indexOf('twice-b') + 'twice-'.length] = 'a'.charCodeAt(0);
   const { parts } = buildArchive({ image: { ...archive.image, layers: [] }, tree, layers: [] });
   honest.close();
@@ -89,9 +97,9 @@ test('a tree that names a link twice changes nothing behind the link', async () 
   writeFileSync(path, Buffer.concat(parts));
   const forged = ArchiveFile.open(path);
   const source = { fetchInto: () => Promise.reject(new Error('nothing is to be fetched')) };
-  await expect(
-    unpackArchive({ archive: forged.archive, source, directory: clip.path('twice') }),
-  ).rejects.toThrow(/twice-a.*out of order/);
+  await expect(unpackArchive({ archive: forged.archive, source, directory: clip.path('twice') })).rejects.toThrow(
+    /twice-a.*out of order/,
+  );
   forged.close();
   expect(statSync(precious).mode & 0o777).toBe(0o600);
 });
@@ -129,7 +137,10 @@ test('a FIFO in the place of an archive keeps neither client nor clipd waiting',
   execFileSync('mkfifo', [path]);
   give(path);
   await clip.ok('mount', '--clip', image.archive, '--at', await clip.place('first'));
-  for (const args of [['mount', '--clip', path, '--at', await clip.place('second')], ['inspect', '--clip', path]]) {
+  for (const args of [
+    ['mount', '--clip', path, '--at', await clip.place('second')],
+    ['inspect', '--clip', path],
+  ]) {
     const ran = await clip.run(args);
     expect([args[0], ran.code, ran.stderr]).toEqual([args[0], 1, expect.stringContaining(`${path} is not a file`)]);
   }
@@ -137,9 +148,20 @@ test('a FIFO in the place of an archive keeps neither client nor clipd waiting',
   const client = new ClipdClient(clip.path('root'));
   const { mountNamespace } = await client.health();
   const mountPoint = await clip.place('third');
-  await expect(
-    client.mount({ archivePath: path, mountPoint, mountNamespace, requestId: 'fifo' }),
-  ).rejects.toThrow(`${path} is not a file`);
+  await expect(client.mount({ archivePath: path, mountPoint, mountNamespace, requestId: 'fifo' })).rejects.toThrow(
+    `${path} is not a file`,
+  );
   await client.health();
   await clip.stop();
+});
+
+test('extract goes into no directory of another user', async () => {
+  const from = clip.path('from');
+  mkdirSync(from);
+  writeFileSync(join(from, 'file'), 'content');
+  await clip.ok('create', from, '--out', clip.path('v1.clip'));
+  const at = hostileDirectory(join(theirs, 'extracted'));
+  const ran = await clip.run(['extract', '--clip', clip.path('v1.clip'), '--out', at]);
+  expect([ran.code, ran.stderr]).toEqual([1, expect.stringContaining(`${at} belongs to user ${HOSTILE.uid}`)]);
+  expect(existsSync(join(at, 'file'))).toBe(false);
 });
