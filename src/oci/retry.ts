@@ -45,7 +45,10 @@ export class Backoff {
     const retryAfterMs = error instanceof TransientError ? (error.retryAfterMs ?? 0) : 0;
     this.#failures++;
     const { attempts, baseMs, maxMs, maxRetryAfterMs } = this.#policy;
-    if (this.#failures >= attempts || retryAfterMs > maxRetryAfterMs) throw error;
+    if (this.#failures >= attempts || retryAfterMs > maxRetryAfterMs) {
+      // Few of the failures were refusals: the caller may come back to it later, as to any trouble that passes.
+      throw doubtful ? new TransientError(error.message, { hint: error.hint, cause: error }) : error;
+    }
     this.#onRetry();
     const backoff = Math.min(maxMs, baseMs * 2 ** (this.#failures - 1));
     // Jitter, so that many clients cut off at once do not come back at once.
