@@ -1,10 +1,11 @@
-import { existsSync, mkdirSync, realpathSync, rmdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, rmdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ImageMeta } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import { readArchiveImage } from '../check/index.js';
 import { ClipdClient, loadOrphans, type MountOptions, mountStarting, NotRunningError } from '../client/index.js';
 import { readMountInfo, unmount } from '../linux/index.js';
+import { stablePath } from '../paths/index.js';
 import type { DaemonSettings, MountInfoReply, MountRequest } from '../wire/index.js';
 import { makeDirectory, mountAt } from '../wire/index.js';
 import { makeMountPoints } from './bundle.js';
@@ -85,7 +86,7 @@ function refuseSharedUpper(root: string, cacheDir: string, own: ContainerState):
 function newState(options: MountContainerOptions, paths: ContainerPaths): ContainerState {
   const { id, settings, upper, tmpfsUpper } = options;
   const based = (base: string | undefined, name: string): string =>
-    base === undefined ? join(paths.bundle, name) : join(realpathSync(base), id);
+    base === undefined ? join(paths.bundle, name) : join(stablePath(base), id);
   const onDisk = writableDirectory(settings.root, settings.cacheDir, id);
   const own = tmpfsUpper === undefined ? onDisk : paths.tmpfs;
   return {
@@ -97,7 +98,7 @@ function newState(options: MountContainerOptions, paths: ContainerPaths): Contai
     rootfs: based(options.rootfsBase, 'rootfs'),
     image: options.plane === 'unpack' ? join(onDisk, 'image') : based(options.mountBase, 'image'),
     overlay: null,
-    writable: upper === undefined ? own : realpathSync(upper),
+    writable: upper === undefined ? own : stablePath(upper),
     keepWritable: upper !== undefined,
     runtime: options.runtime ?? null,
     createdAt: Date.now(),

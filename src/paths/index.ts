@@ -7,3 +7,4 @@
 export { descriptorPath, type OpenPlace, type OpenPlaceInParent, openPlace, openPlaceInParent } from './open-place.js';
 export { OwnDirectory, type OwnDirectoryOptions } from './own-directory.js';
 export { openRegularFile } from './regular-file.js';
+export { stablePath } from './stable-path.js';

@@ -64,7 +64,7 @@ export function openComponent(directory: number, name: string, make: boolean): n
  * Whose directories and links are followed: root's, this user's, and those of the owner of "/", which in a user namespace without
  * a mapped root is the overflow user.
  */
-function trustedUsers(): ReadonlySet<number> {
+export function trustedUsers(): ReadonlySet<number> {
   return new Set([0, process.geteuid?.() ?? 0, statSync('/').uid]);
 }
 

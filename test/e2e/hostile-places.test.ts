@@ -155,6 +155,36 @@ test('a FIFO in the place of an archive keeps neither client nor clipd waiting',
   await clip.stop();
 });
 
+test.each(['upper', 'mount-base', 'rootfs-base'])(
+  'a --%s that another user could swap for a link is not used',
+  async (flag) => {
+    const home = hostileDirectory(join(theirs, flag));
+    const own = join(home, 'of-root');
+    mkdirSync(own);
+    const open = clip.path(`open-${flag}`);
+    mkdirSync(join(open, 'below'), { recursive: true });
+    chmodSync(open, 0o777);
+    for (const [path, named] of [
+      [home, theirs],
+      [own, theirs],
+      [join(open, 'below'), open],
+    ] as const) {
+      const ran = await clip.run(['mount', '--clip', image.archive, '--cid', `of-${flag}`, `--${flag}`, path]);
+      expect([ran.code, ran.stderr]).toEqual([
+        1,
+        expect.stringContaining(`in the place of ${path}: ${named} is theirs`),
+      ]);
+      expect(existsSync(clip.path('root', `of-${flag}`))).toBe(false);
+    }
+    // A sticky directory keeps names as they are, and a link of root's is followed.
+    chmodSync(open, 0o1777);
+    const link = clip.path(`link-${flag}`);
+    symlinkSync(join(open, 'below'), link);
+    await clip.ok('mount', '--clip', image.archive, '--cid', `of-${flag}`, `--${flag}`, link);
+    await clip.ok('umount', '--cid', `of-${flag}`);
+  },
+);
+
 test('extract goes into no directory of another user', async () => {
   const from = clip.path('from');
   mkdirSync(from);
