@@ -1,7 +1,7 @@
 import { createHash, type Hash } from 'node:crypto';
 import type { Archive } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
-import { ErofsReader, InodeView } from '../erofs/index.js';
+import { ErofsReader, InodeView, mapFileRange } from '../erofs/index.js';
 import { SpanReader } from '../lazy/index.js';
 import type { ImageSource } from '../oci/index.js';
 
@@ -56,9 +56,6 @@ function filesByLayer(archive: Archive): { byLayer: Pending[][]; empty: number; 
   if (hashes === null) return { byLayer, empty, problems };
   const reader = new ErofsReader(archive.tree);
   const inode = new InodeView();
-  const { placement } = archive;
-  const placed = new Map<number, number>();
-  if (placement !== null) for (let i = placement.count - 1; i >= 0; i--) placed.set(placement.nid[i]!, i);
   for (let f = 0; f < hashes.count; f++) {
     const nid = hashes.nid[f]!;
     const sha256 = hashes.sha256.subarray(32 * f, 32 * f + 32);
@@ -66,25 +63,17 @@ function filesByLayer(archive: Archive): { byLayer: Pending[][]; empty: number; 
     const { size } = inode;
     const pieces: { start: number; end: number; holeBefore: number }[] = [];
     let layerOf = -1;
-    let at = 0;
-    const piece = (layer: number, fileOffset: number, layerOffset: number, length: number): void => {
-      pieces.push({ start: layerOffset, end: layerOffset + length, holeBefore: fileOffset - at });
-      layerOf = layer;
-      at = fileOffset + length;
-    };
-    const first = placed.get(nid);
-    if (placement !== null && first !== undefined) {
-      for (let i = first; i < placement.count && placement.nid[i] === nid; i++) {
-        piece(placement.layer[i]!, placement.fileOffset[i]!, placement.layerOffset[i]!, placement.length[i]!);
+    let hole = 0;
+    mapFileRange(reader, archive.placement, inode, nid, 0, size, (layer, layerOffset, length) => {
+      if (layer < 0) {
+        hole += length;
+        return;
       }
-    } else {
-      let offset = 0;
-      reader.mapRange(nid, 0, size, (layer, layerOffset, length) => {
-        if (layer >= 0) piece(layer, offset, layerOffset, length);
-        offset += length;
-      });
-    }
-    if (layerOf >= 0) byLayer[layerOf]!.push({ nid, sha256, pieces, holeAfter: size - at });
+      pieces.push({ start: layerOffset, end: layerOffset + length, holeBefore: hole });
+      layerOf = layer;
+      hole = 0;
+    });
+    if (layerOf >= 0) byLayer[layerOf]!.push({ nid, sha256, pieces, holeAfter: hole });
     else {
       const hash = createHash('sha256');
       updateZeros(hash, size);

@@ -1,6 +1,6 @@
 import type { ImageMeta, Profile } from '../archive/index.js';
 import { lowerBound } from '../bytes/index.js';
-import { type ErofsReader, InodeView, type Placement, resolvePath } from '../erofs/index.js';
+import { type ErofsReader, InodeView, mapFileRange, type Placement, resolvePath } from '../erofs/index.js';
 import { type SpanLayers, SpanReader } from '../lazy/index.js';
 import type { ImageSource } from '../oci/index.js';
 import { type ElfNeeds, readElf } from './elf.js';
@@ -71,21 +71,9 @@ class Tracer {
   }
 
   #extents(nid: number, offset: number, length: number): Extent[] {
-    const placement = this.#placement;
     const extents: Extent[] = [];
-    const end = offset + length;
-    const first = placement === null ? 0 : lowerBound(placement.nid, nid);
-    if (placement !== null && placement.nid[first] === nid) {
-      for (let i = first; i < placement.count && placement.nid[i] === nid; i++) {
-        const from = Math.max(offset, placement.fileOffset[i]!);
-        const to = Math.min(end, placement.fileOffset[i]! + placement.length[i]!);
-        const layerOffset = placement.layerOffset[i]! + from - placement.fileOffset[i]!;
-        if (to > from) extents.push({ fileOffset: from, layer: placement.layer[i]!, layerOffset, length: to - from });
-      }
-      return extents;
-    }
     let at = offset;
-    this.#reader.mapRange(nid, offset, length, (layer, layerOffset, n) => {
+    mapFileRange(this.#reader, this.#placement, this.#inode, nid, offset, length, (layer, layerOffset, n) => {
       if (layer >= 0) extents.push({ fileOffset: at, layer, layerOffset, length: n });
       at += n;
     });
