@@ -16,6 +16,10 @@ import type { LayerProvider } from './types.js';
  */
 const MAX_MISMATCHES = 4;
 
+const OTHER_BYTES = 'the registry serves other bytes than were indexed: check it, or index the image again';
+const FORGED_ARCHIVE = 'the archive is damaged or forged: make it again with clipctl index';
+const DAMAGED_BLOCKS = 'the archive is damaged: take it from its source again';
+
 /**
  * The spans of one layer that are being fetched, and how each fetch ends. A fetcher asks for a span's target, hands the span's bytes to a worker,
  * and comes back with the result: `finish`.
@@ -127,18 +131,19 @@ export class SpanJobs {
         return false;
       case 'digest-mismatch':
         if (job.content !== 'used') counters.digestMismatches.add();
-        return this.#mismatch(job, 'its compressed bytes have another SHA-256');
+        return this.#mismatch(job, 'its compressed bytes have another SHA-256', OTHER_BYTES);
       case 'bad-content':
         counters.badContent.add();
         // The bytes are those that the archive names: the content cache gave the right ones.
         if (job.content === 'used') job.content = 'untried';
-        return this.#mismatch(job, result.detail);
+        // Blocks are checked by checksums of their own. All other bytes have the digest in the archive, which is at fault then.
+        return this.#mismatch(job, result.detail, this.#sums === null ? FORGED_ARCHIVE : DAMAGED_BLOCKS);
       case 'bad-state':
         counters.badContent.add();
         this.settle(
           job,
           new ClipError('BAD_FORMAT', `${this.spans.name(job.span)}: ${result.detail}`, {
-            hint: 'the archive is damaged or forged: make it again with clipctl index',
+            hint: FORGED_ARCHIVE,
           }),
         );
         return false;
@@ -176,7 +181,7 @@ export class SpanJobs {
   }
 
   /** True: ask again. */
-  #mismatch(job: SpanJob, detail: string): boolean {
+  #mismatch(job: SpanJob, detail: string, hint: string): boolean {
     const { log, content } = this.#context;
     const { digest } = this.spans;
     if (job.content === 'used') {
@@ -194,12 +199,7 @@ export class SpanJobs {
       job.provider = this.providers.next(job.provider);
       return true;
     }
-    this.settle(
-      job,
-      new ClipError('DIGEST_MISMATCH', `${this.spans.name(job.span)}: ${detail}`, {
-        hint: 'the registry serves other bytes than were indexed: check it, or index the image again',
-      }),
-    );
+    this.settle(job, new ClipError('DIGEST_MISMATCH', `${this.spans.name(job.span)}: ${detail}`, { hint }));
     return false;
   }
 
@@ -284,7 +284,7 @@ export class SpanJobs {
     this.settle(
       job,
       new ClipError('DIGEST_MISMATCH', `${this.spans.name(job.span)}: the CRC-64 of its block differs`, {
-        hint: 'the archive is damaged: take it from its source again',
+        hint: DAMAGED_BLOCKS,
       }),
     );
     return true;
