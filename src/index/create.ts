@@ -1,4 +1,5 @@
 import {
+  type ArchiveContents,
   buildArchive,
   deflateTree,
   type ImageMeta,
@@ -7,11 +8,12 @@ import {
   type Profile,
 } from '../archive/index.js';
 import { AbortError, anyFunction, boolean, ClipError, checked, optionsOf, shown, string } from '../bytes/index.js';
-import { ErofsReader, type Placement, TreeListing, treeWarnings, writeErofs } from '../erofs/index.js';
+import { type ErofsImage, ErofsReader, type Placement, TreeListing, treeWarnings, writeErofs } from '../erofs/index.js';
 import {
   type Credentials,
   credentialsOption,
   type ImageSource,
+  type LayerDescriptor,
   openImageSource,
   type Platform,
   parsePlatform,
@@ -22,7 +24,7 @@ import {
 import { type ElfFile, elfFiles, linkReferences, staticProfile } from '../startup/index.js';
 import { TreeBuilder } from '../tree/index.js';
 import { fileHashes } from './file-hashes.js';
-import { type IndexedLayer, indexLayers, type LayerProgress } from './image-layers.js';
+import { type IndexedLayer, indexLayers, type LayerIndexing, type LayerProgress } from './image-layers.js';
 import { Lane } from './lane.js';
 import { checkWritable, writeFileByRename } from './output-file.js';
 
@@ -175,11 +177,98 @@ async function deriveProfile(
   }
 }
 
+function resolveImage(
+  source: ImageSource,
+  { platform, signal }: CreateFromOCIImageOptions,
+  onWarning: (warning: string) => void,
+): Promise<ResolvedImage> {
+  const wanted = typeof platform === 'string' ? parsePlatform(platform) : platform;
+  return source.resolve({ ...(wanted === undefined ? {} : { platform: wanted }), signal, onWarning });
+}
+
+/**
+ * Reads the distinct layers side by side, and applies each to the tree as soon as those below it are applied.
+ * @param lanes at least one; more are added, and all are closed when the layers are read
+ * @returns one for each layer of the image, in its order
+ */
+async function readLayers(
+  lanes: Lane[],
+  source: ImageSource,
+  layers: readonly LayerDescriptor[],
+  options: LayerIndexing,
+  builder: TreeBuilder,
+): Promise<IndexedLayer[]> {
+  const done = new Map<string, IndexedLayer>();
+  let applied = 0;
+  const applyReady = (): void => {
+    for (let next = layers[applied]; next !== undefined; next = layers[applied]) {
+      const layer = done.get(next.digest);
+      if (layer === undefined) return;
+      builder.applyLayer(applied++, layer.entries);
+    }
+  };
+  await indexLayers(lanes, source, layers, options, (digest, layer) => {
+    done.set(digest, layer);
+    applyReady();
+  });
+  options.signal?.throwIfAborted();
+  // Their threads end beside the remaining work, which can use their memory.
+  for (const lane of lanes) void lane.close();
+  return layers.map((layer) => done.get(layer.digest)!);
+}
+
+/** The tree as an EROFS image with one device for each layer. */
+function writeTree(builder: TreeBuilder, { layers }: ImageMeta, onWarning: (warning: string) => void): ErofsImage {
+  const devices = layers.map(({ digest, uncompressedSize }) => {
+    return { tag: digest.slice('sha256:'.length), blocks: Math.ceil(uncompressedSize / 512) };
+  });
+  const written = writeErofs(builder.finish(), devices);
+  for (const warning of treeWarnings(written.stats)) onWarning(warning);
+  return written;
+}
+
+/** @throws ClipError LIMIT */
+function checkSpanCount(layers: readonly LayerContents[]): void {
+  const spans = layers.reduce((sum, layer) => sum + layer.spans.count, 0);
+  if (spans <= MAX_SPANS) return;
+  throw new ClipError('LIMIT', `the image has ${spans} spans, at most ${MAX_SPANS} are possible`, {
+    hint: 'make them longer: --checkpoint 4',
+  });
+}
+
+/** What a mount may fetch before it is asked for. */
+async function startupHints(
+  made: MadeArchive,
+  indexed: readonly IndexedLayer[],
+  recorded: IndexExtras['profile'],
+  source: ImageSource,
+  signal: AbortSignal | undefined,
+  onWarning: (warning: string) => void,
+): Promise<Pick<ArchiveContents, 'profile' | 'references'>> {
+  const reader = new ErofsReader(made.tree);
+  const listing = new TreeListing(reader);
+  const elf = elfFiles(reader, listing, made.placement, indexed);
+  const profile =
+    recorded === undefined ? await deriveProfile(made, reader, elf, source, signal, onWarning) : recorded(made);
+  // With a recorded profile references are not used.
+  const references = profile?.source === 'recorded' ? null : linkReferences(made.image, listing, elf, indexed);
+  return { profile, references };
+}
+
+function layerResults({ image, layers }: MadeArchive): IndexResult['layers'] {
+  return layers.map(({ spans, states }, i) => ({
+    digest: image.layers[i]!.digest,
+    kind: spans.kind,
+    spans: spans.count,
+    windowBytes: states.reduce((sum, state) => sum + state.length, 0),
+  }));
+}
+
 /** createFromOCIImage, with the additions of `clipctl optimize`. */
 export async function indexImage(options: CreateFromOCIImageOptions, extras: IndexExtras): Promise<IndexResult> {
   const started = performance.now();
   const spanBytes = checkpointBytes(options.checkpointMiB);
-  const { signal, imageRef, outputPath, platform, hashes = false } = options;
+  const { signal, imageRef, outputPath, hashes = false } = options;
   const reference = parseReference(imageRef);
   await checkWritable(outputPath);
   const source = openImageSource(reference, {
@@ -193,83 +282,32 @@ export async function indexImage(options: CreateFromOCIImageOptions, extras: Ind
     options.onWarning?.(warning);
   };
   try {
-    const resolved = await source.resolve({
-      ...(platform === undefined
-        ? {}
-        : { platform: typeof platform === 'string' ? parsePlatform(platform) : platform }),
-      signal,
-      onWarning,
-    });
+    const resolved = await resolveImage(source, options, onWarning);
     extras.onResolved?.(resolved);
     const builder = new TreeBuilder();
-    const done = new Map<string, IndexedLayer>();
-    let applied = 0;
-    const applyReady = (): void => {
-      for (let next = resolved.layers[applied]; next !== undefined; next = resolved.layers[applied]) {
-        const layer = done.get(next.digest);
-        if (layer === undefined) return;
-        builder.applyLayer(applied++, layer.entries);
-      }
-    };
     const layerOptions = { spanBytes, cuts: extras.cuts, hashes, signal, onProgress: options.onProgress, onWarning };
-    await indexLayers(lanes, source, resolved.layers, layerOptions, (digest, layer) => {
-      done.set(digest, layer);
-      applyReady();
-    });
-    signal?.throwIfAborted();
-    // Their threads end beside the remaining work, which can use their memory.
-    for (const lane of lanes) void lane.close();
-
-    const indexed = resolved.layers.map((layer) => done.get(layer.digest)!);
+    const indexed = await readLayers(lanes, source, resolved.layers, layerOptions, builder);
     const sizes = indexed.map((layer) => layer.uncompressedSize);
     const found = imageMetaOf(resolved, sizes, options.storageImageRef);
     const image = extras.reference === undefined ? found : { ...found, reference: extras.reference };
-    const devices = image.layers.map(({ digest, uncompressedSize }) => {
-      return { tag: digest.slice('sha256:'.length), blocks: Math.ceil(uncompressedSize / 512) };
-    });
-    const { image: tree, placement, stats } = writeErofs(builder.finish(), devices);
+    const { image: tree, placement, stats } = writeTree(builder, image, onWarning);
     const deflating = deflateTree(tree); // beside the remaining work
-    for (const warning of treeWarnings(stats)) onWarning(warning);
-    const layers = indexed.map((layer) => layer.contents);
-    const spans = layers.reduce((sum, layer) => sum + layer.spans.count, 0);
-    if (spans > MAX_SPANS) {
-      throw new ClipError('LIMIT', `the image has ${spans} spans, at most ${MAX_SPANS} are possible`, {
-        hint: 'make them longer: --checkpoint 4',
-      });
-    }
-    const made = { image, tree, layers, placement };
-    const fileSums = hashes
-      ? fileHashes(
-          tree,
-          placement,
-          indexed.map((layer) => layer.files),
-        )
-      : null;
-    const reader = new ErofsReader(tree);
-    const listing = new TreeListing(reader);
-    const elf = elfFiles(reader, listing, placement, indexed);
-    const profile =
-      extras.profile === undefined
-        ? await deriveProfile(made, reader, elf, source, signal, onWarning)
-        : extras.profile(made);
-    // With a recorded profile references are not used.
-    const references = profile?.source === 'recorded' ? null : linkReferences(image, listing, elf, indexed);
-    const archive = buildArchive({ ...made, storedTree: await deflating, hashes: fileSums, profile, references });
+    const made = { image, tree, layers: indexed.map((layer) => layer.contents), placement };
+    checkSpanCount(made.layers);
+    const digests = indexed.map((layer) => layer.files);
+    const fileSums = hashes ? fileHashes(tree, placement, digests) : null;
+    const hints = await startupHints(made, indexed, extras.profile, source, signal, onWarning);
+    const archive = buildArchive({ ...made, storedTree: await deflating, hashes: fileSums, ...hints });
     await writeFileByRename(outputPath, archive.parts, signal);
     return {
       outputPath,
       identity: archive.identity,
       image,
       size: archive.parts.reduce((sum, part) => sum + part.length, 0),
-      layers: layers.map(({ spans, states }, i) => ({
-        digest: image.layers[i]!.digest,
-        kind: spans.kind,
-        spans: spans.count,
-        windowBytes: states.reduce((sum, state) => sum + state.length, 0),
-      })),
+      layers: layerResults(made),
       inodes: stats.inodes,
       compressedSize: image.layers.reduce((sum, layer) => sum + layer.size, 0),
-      uncompressedSize: sizes.reduce((sum, size) => sum + size, 0),
+      uncompressedSize: image.layers.reduce((sum, layer) => sum + layer.uncompressedSize, 0),
       warnings,
       milliseconds: Math.round(performance.now() - started),
     };
