@@ -103,7 +103,8 @@ export class CacheDirectory {
       }
       directory.release();
     } catch (error) {
-      if (error instanceof ClipError) throw error;
+      // No directory: there is nothing that an earlier run left.
+      if (error instanceof ClipError && error.code !== 'NOT_FOUND') throw error;
     }
     return null;
   }

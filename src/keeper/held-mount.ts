@@ -110,12 +110,9 @@ export class HeldMount {
     } finally {
       closeSync(fd);
     }
-    if (how === 'lazy') {
-      this.#gone = true;
-      return;
-    }
-    // Not by the descriptor: an open one keeps the mount busy. Only a mount that has come to cover ours since could be met instead.
-    unmount(descriptorPath(this.#parent, this.#name));
+    // Not by the descriptor: an open one keeps the mount busy.
+    if (how === 'normal') unmount(descriptorPath(this.#parent, this.#name));
+    // A mount that has come to cover ours since `top` was met instead.
     const left = this.find(readMountInfo());
     if (left !== null) throw this.#covered(left);
     this.#gone = true;

@@ -76,7 +76,10 @@ export function unmount(target: string | Uint8Array, how?: 'lazy' | 'force'): vo
   );
 }
 
-/** Takes the mount whose root is open out of the tree at once, also when another mount covers it. It goes when its last user does. */
+/**
+ * Takes the mount whose root is open out of the tree at once; it goes when its last user does. umount2(2) steps onto a mount
+ * that covers this one and takes that one instead: ask `mountIdOf` before, and mountinfo after.
+ */
 export function detachMount(fd: number, shown: string): void {
   check(sys.umount2(`/proc/self/fd/${fd}`, abi.MNT_DETACH), `unmount ${shown}`);
 }
