@@ -102,11 +102,13 @@ export function mayReach(from: Locality, to: Locality): boolean {
 /** What a connection may lead to. null: anywhere, for a registry that the user named. */
 export type Reach = Locality | null;
 
+const REDIRECT_RULE = 'a registry may not redirect to';
+
 /** A redirect, or a token server, at an address that its registry has no business with. */
 export class ForbiddenAddress extends ClipError {
-  constructor(host: string, address: string, locality: Locality) {
+  constructor(host: string, address: string, locality: Locality, rule = REDIRECT_RULE) {
     const where = host === address ? host : `${host} (${address})`;
-    super('NETWORK', `a registry may not redirect to ${where}, a ${locality} address`, {
+    super('NETWORK', `${rule} ${where}, a ${locality} address`, {
       hint:
         locality === 'private'
           ? 'if its storage is in your own network, add --allow-private-redirects'
@@ -116,18 +118,18 @@ export class ForbiddenAddress extends ClipError {
 }
 
 /** @throws ForbiddenAddress when `host` is an address that must not be reached. A name is checked when it is resolved. */
-export function checkLiteral(host: string, reach: Reach): void {
+export function checkLiteral(host: string, reach: Reach, rule?: string): void {
   const bare = host.replace(/^\[|\]$/g, '');
   if (reach === null || isIP(bare) === 0) return;
   const locality = localityOf(bare);
-  if (!mayReach(reach, locality)) throw new ForbiddenAddress(bare, bare, locality);
+  if (!mayReach(reach, locality)) throw new ForbiddenAddress(bare, bare, locality, rule);
 }
 
 /**
  * Resolves a name for one connection, and gives only addresses that may be reached. The connection goes to an address that was
  * checked, so a name server cannot give one address to the check and another to the connection.
  */
-export function guardedLookup(reach: Locality): LookupFunction {
+export function guardedLookup(reach: Locality, rule?: string): LookupFunction {
   return (hostname, options, callback) => {
     resolveName(hostname, { ...options, all: true }, (error, addresses) => {
       if (error !== null) return callback(error, []);
@@ -135,7 +137,7 @@ export function guardedLookup(reach: Locality): LookupFunction {
       const first = allowed[0];
       if (first === undefined) {
         const { address } = addresses[0]!;
-        return callback(new ForbiddenAddress(hostname, address, localityOf(address)), []);
+        return callback(new ForbiddenAddress(hostname, address, localityOf(address), rule), []);
       }
       if (options.all === true) callback(null, allowed);
       else callback(null, first.address, first.family);

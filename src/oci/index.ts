@@ -4,6 +4,7 @@
  * in the I/O thread of a server.
  */
 
+export { checkLiteral, guardedLookup } from './addresses.js';
 export { type ArtifactRepository, archiveTag, MAX_ARCHIVE_BYTES, type PushedArchive } from './artifacts.js';
 export type { CredentialLookup } from './credential-order.js';
 export { type Credentials, credentialsOption, type RegistryCredentialProvider } from './credentials.js';

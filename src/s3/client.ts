@@ -3,6 +3,7 @@ import type { Readable, Transform } from 'node:stream';
 import type { S3Client, S3ClientConfig } from '@aws-sdk/client-s3';
 import type { S3Location } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
+import { checkLiteral, guardedLookup } from '../oci/index.js';
 
 export interface S3Credentials {
   readonly accessKeyId: string;
@@ -60,13 +61,28 @@ export async function s3Uploads(): Promise<typeof import('@aws-sdk/lib-storage')
 /** S3's errors are XML of some hundred bytes. */
 const MAX_ERROR_BYTES = 64 * 1024;
 
-/** The SDK is loaded by the first client: it takes 150 ms. */
+/**
+ * Everywhere but link-local addresses, where clouds keep a machine's credentials: an archive may name its own endpoint
+ * (docs/security.md, "Data in S3").
+ */
+const REACH = 'loopback';
+const RULE = 'the data of an archive may not lie at';
+
+/** The SDK is loaded by the first client: it takes 150 ms. @throws ClipError NETWORK for an endpoint at a link-local address */
 export async function newS3Client(options: S3ClientOptions): Promise<S3Client> {
-  const [{ S3Client }, { Transform }] = await Promise.all([s3Sdk(), import('node:stream')]);
   const { region, endpoint, credentials, forcePathStyle } = options;
+  if (endpoint && URL.canParse(endpoint)) checkLiteral(new URL(endpoint).hostname, REACH, RULE);
+  const [{ S3Client }, { Transform }, http, https] = await Promise.all([
+    s3Sdk(),
+    import('node:stream'),
+    import('node:http'),
+    import('node:https'),
+  ]);
+  const connections = { keepAlive: true, lookup: guardedLookup(REACH, RULE) };
   const config: S3ClientConfig = {
     region: region || process.env.AWS_REGION || 'us-east-1',
     maxAttempts: 3,
+    requestHandler: { httpAgent: new http.Agent(connections), httpsAgent: new https.Agent(connections) },
     // What is read is checked by clip itself. Other servers need not know the SDK's own checksums, nor the way it sends them.
     requestChecksumCalculation: 'WHEN_REQUIRED',
     responseChecksumValidation: 'WHEN_REQUIRED',
