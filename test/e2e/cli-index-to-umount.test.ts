@@ -100,7 +100,9 @@ describe('clipctl, end to end', () => {
     execFileSync('umoci', ['raw', 'unpack', '--image', `${layout}:${tag}`, rootfs], { stdio: 'pipe' });
     const expected = snapshotTree(rootfs);
     expect(expected.size).toBeGreaterThan(30);
-    expect(compareTrees(snapshotTree(at), expected)).toEqual([]);
+    // The image names no attributes of its root: umoci leaves those of the directory that it made, now.
+    const root = { ...expected.get('.')!, mtime: '0' };
+    expect(compareTrees(snapshotTree(at), new Map([...expected, ['.', root]]))).toEqual([]);
   });
 
   it('ps lists the mounts, stats shows how much they fetched, health says that clipd answers', async () => {

@@ -17,7 +17,7 @@ import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { mountFileSystem, unmount } from '../../src/linux/index.js';
 import type { Stats } from '../../src/wire/index.js';
-import { Clipctl } from '../support/clipctl.js';
+import { Clipctl, runProgram } from '../support/clipctl.js';
 import { Stage } from '../support/container-images.js';
 import type { TestImage } from '../support/images.js';
 import { alive, eventually, health, sha256Of } from '../support/mounted.js';
@@ -287,8 +287,10 @@ describe('twenty containers of one image', () => {
     const { keeperPid, serverPid } = await health(clip);
     for (const pid of [keeperPid, serverPid]) process.kill(pid, 'SIGKILL');
     await eventually(() => !alive(keeperPid) && !alive(serverPid));
-    const script = 'sha256sum /data/other; echo $?';
-    expect(inside(ids[0]!, 'sh', '-c', `{ ${script}; } 2>&1`)).toMatch(/not connected|aborted|error/i);
+    // The read fails with a message, or `sh` dies of SIGBUS, because its own pages have left the kernel's cache.
+    const ran = await runProgram('runc', ['exec', ids[0]!, 'sh', '-c', 'sha256sum /data/other']);
+    expect(ran.code).not.toBe(0);
+    expect(ran.stdout).not.toContain(sha256Of(OTHER));
     const place = await clip.place('again');
     await clip.ok('mount', '--image', image.reference, '--at', place);
     expect(sha256Of(readFileSync(join(place, 'data/other')))).toBe(sha256Of(OTHER));
