@@ -25,7 +25,9 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 });
 
 async function main(): Promise<void> {
-  await registerCommands(program, process.argv.slice(2));
+  const args = process.argv.slice(2);
+  // The version needs no command, and all of them together load koffi.
+  if (args[0] !== '--version' && args[0] !== '-V') await registerCommands(program, args);
   await program.parseAsync(process.argv);
 }
 
