@@ -48,7 +48,7 @@ afterAll(async () => {
 /** What a container leaves when it is not taken down: its bundle, its writable layer, its mounts. */
 function leftovers(): string[] {
   const names = (path: string): string[] => (existsSync(clip.path(path)) ? readdirSync(clip.path(path)) : []);
-  const clipd = /^(clipd\..*|mounts\.json|mnt|reads)$/;
+  const clipd = /^(clipd\..*|mounts\.json(\.new)?|mnt|reads)$/;
   return [...names('root').filter((name) => !clipd.test(name)), ...names('cache/containers'), ...clip.mounts()];
 }
 
