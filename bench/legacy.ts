@@ -146,7 +146,7 @@ async function reading(clip: Clipctl, archive: string): Promise<Row[]> {
     firsts!.push(large / (await shell(`cat ${place}/large/* > /dev/null`)));
     seconds!.push(large / (await shell(`cat ${place}/large/* > /dev/null`)));
     dropCaches();
-    all!.push(FILES / (await shell(`cat ${place}/d*/* > /dev/null`)));
+    all!.push(FILES / (await shell(`find ${place} -type f -path "*/d*" -exec cat {} + > /dev/null`)));
     await clip.ok('umount', place);
   }
   const cat = median(cats!) / 1e6;
