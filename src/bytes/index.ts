@@ -29,3 +29,4 @@ export { Cursor } from './cursor.js';
 export { AbortError, ClipError, type ErrorCode, FormatError } from './errors.js';
 export { fromHex, toHex } from './hex.js';
 export { printable, printableJson, printableText } from './printable.js';
+export { updateZeros } from './zeros.js';

@@ -1,6 +1,6 @@
-import { createHash, type Hash } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import type { Archive } from '../archive/index.js';
-import { ClipError } from '../bytes/index.js';
+import { ClipError, updateZeros } from '../bytes/index.js';
 import { ErofsReader, InodeView, mapFileRange } from '../erofs/index.js';
 import { SpanReader } from '../lazy/index.js';
 import type { ImageSource } from '../oci/index.js';
@@ -39,12 +39,6 @@ interface Pending {
   readonly sha256: Uint8Array;
   readonly pieces: readonly { readonly start: number; readonly end: number; readonly holeBefore: number }[];
   readonly holeAfter: number;
-}
-
-const ZEROS = new Uint8Array(256 * 1024);
-
-function updateZeros(hash: Hash, length: number): void {
-  for (let left = length; left > 0; left -= ZEROS.length) hash.update(ZEROS.subarray(0, Math.min(left, ZEROS.length)));
 }
 
 /** The pieces of each hashed file, by the layer they lie in. A file never spans layers. */

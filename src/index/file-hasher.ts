@@ -1,4 +1,5 @@
 import { createHash, type Hash } from 'node:crypto';
+import { updateZeros } from '../bytes/index.js';
 import type { EntryColumns } from '../tar/index.js';
 import type { FileDigests } from './lane-protocol.js';
 
@@ -7,7 +8,6 @@ import type { FileDigests } from './lane-protocol.js';
  * this get no digest (docs/architecture.md, "Invariant 7").
  */
 const MAX_HASHED_HOLES = 4 * 1024 * 1024 * 1024;
-const ZEROS = new Uint8Array(256 * 1024);
 
 /** Counts the zeros of holes that may still be hashed. */
 export class HoleBudget {
@@ -18,11 +18,6 @@ export class HoleBudget {
     this.#left -= holes;
     return true;
   }
-}
-
-export function updateZeros(hash: Hash, length: number): void {
-  for (let left = length; left > 0; left -= ZEROS.length)
-    hash.update(left < ZEROS.length ? ZEROS.subarray(0, left) : ZEROS);
 }
 
 /** SHA-256 of the files of a layer that store any data, holes included, while the tar streams by. */

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
 import type { FileHashes } from '../archive/index.js';
-import { lowerBound } from '../bytes/index.js';
+import { lowerBound, updateZeros } from '../bytes/index.js';
 import { ErofsReader, firstByte, type Placement, visitInodes } from '../erofs/index.js';
-import { HoleBudget, updateZeros } from './file-hasher.js';
+import { HoleBudget } from './file-hasher.js';
 import type { FileDigests } from './lane-protocol.js';
 
 /**
