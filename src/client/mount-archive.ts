@@ -4,13 +4,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ClipError } from '../bytes/index.js';
 import type { ContentCache } from '../cache/index.js';
+import { LOG_NAME } from '../metrics/index.js';
 import type { PrefetchReply, PrefetchRequest, ProfileReply, RecentWarning, Stats } from '../wire/index.js';
 import { PRIVATE_ROOT_PREFIX, resolveDirectory } from '../wire/index.js';
 import { ClipdClient, NotRunningError } from './clipd-client.js';
 import { EngineLog } from './engine-log.js';
 import { firstLookup, prepareMount } from './mount-client.js';
 import type { MountArchiveOptions } from './mount-options.js';
-import { LOG_NAME, startKeeper } from './start-clipd.js';
+import { startKeeper } from './start-clipd.js';
 
 export interface MountedArchive {
   /** Mounts; resolves when the mount answers. After it has failed, or after `unmount`, it mounts again. @throws ClipError naming the archive, the mount point or what is missing */

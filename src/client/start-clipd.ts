@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, constants } from 'node:fs';
 import { join } from 'node:path';
 import { ClipError } from '../bytes/index.js';
+import { LOG_NAME } from '../metrics/index.js';
 import { OwnDirectory } from '../paths/index.js';
 import {
   type DaemonSettings,
@@ -12,9 +13,6 @@ import {
   keeperEnvironment,
   SETTINGS_VARIABLE,
 } from '../wire/index.js';
-
-/** In the root. */
-export const LOG_NAME = 'clipd.log';
 
 const START_TIMEOUT_MS = 20_000;
 
@@ -63,7 +61,7 @@ export async function startKeeper(settings: DaemonSettings): Promise<StartedKeep
   child.once('exit', (code, signal) =>
     fail(
       new ClipError('SYSTEM', `clipd ended while starting (${signal ?? `exit ${code}`})`, {
-        hint: `its log is ${join(settings.root, 'clipd.log')}`,
+        hint: `its log is ${join(settings.root, LOG_NAME)}`,
       }),
     ),
   );

@@ -120,6 +120,7 @@ export class Connections {
     };
     this.#byId.set(id, connection);
     this.#save();
+    if (rootless) logMounted(connection, path);
     return connection;
   }
 
@@ -161,6 +162,7 @@ export class Connections {
     connection.state = { ...connection.state, places: [...connection.state.places, place] };
     if (client !== undefined) connection.client = client;
     this.#save();
+    logMounted(connection, path);
     return place;
   }
 
@@ -193,6 +195,7 @@ export class Connections {
       if (isBusy(error)) throw new ClipError('BUSY', `${path} is busy`, { cause: error });
       throw error;
     }
+    logLine('keeper', 'info', 'unmounted', { place: path, archive: connection.state.archivePath, mode });
     return { id, closed: await this.#forgetPlace(connection, path) };
   }
 
@@ -223,7 +226,10 @@ export class Connections {
 
   /** Places out of the tree, busy ones lazily. One that another's mount covers stays, dead, until that has gone. */
   async #takeDown({ state, anchor, places }: HeldConnection): Promise<void> {
-    for (const held of places.values()) await unmountQuietly(held);
+    for (const [path, held] of places) {
+      await unmountQuietly(held);
+      logLine('keeper', 'info', 'unmounted', { place: path, archive: state.archivePath });
+    }
     if (rootless) return;
     await unmountQuietly(anchor);
     removeAnchor(this.#anchorOf(state.id));
@@ -364,6 +370,10 @@ async function unmountQuietly(held: HeldMount): Promise<void> {
       logLine('keeper', 'warn', 'cannot unmount', { error: error instanceof Error ? error.message : String(error) });
     });
   }
+}
+
+function logMounted({ state: { id, archivePath } }: HeldConnection, place: string): void {
+  logLine('keeper', 'info', 'mounted', { place, archive: archivePath, mount: id });
 }
 
 function closeConnection({ fuseFd, archiveFd, anchor, places }: HeldConnection): void {

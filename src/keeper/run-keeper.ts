@@ -1,6 +1,8 @@
-import { writeSync } from 'node:fs';
+import { closeSync, constants, readlinkSync, writeSync } from 'node:fs';
 import { ClipError, printable } from '../bytes/index.js';
 import { notifySystemd, replaceProcess } from '../linux/index.js';
+import { LOG_NAME, logEntry } from '../metrics/index.js';
+import { OwnDirectory } from '../paths/index.js';
 import {
   type DaemonSettings,
   KEEPER_FLAGS,
@@ -62,10 +64,31 @@ function reportToStarter(report: KeeperReport): void {
 }
 
 function reportToPeople(root: string, report: KeeperReport): void {
+  if (report.state === 'listening') pointToLog(root);
   if (report.state === 'serving') process.stderr.write(`clipctl: clipd serves at ${root}\n`);
   if (report.state !== 'failed') return;
   process.stderr.write(`clipctl: ${printable(report.error.message)}\n`);
   if (report.error.hint !== undefined) process.stderr.write(`  ${printable(report.error.hint)}\n`);
+}
+
+/**
+ * The log of a clipd in the foreground is its standard error, which a service manager keeps. A reader who looks where other clipds
+ * have theirs (docs/operations.md, "The log") finds a line that says so.
+ */
+function pointToLog(root: string): void {
+  const stderr = readlinkSync('/proc/self/fd/2'); // a path, "pipe:[1234]", or "socket:[1234]"
+  const journal = process.env.JOURNAL_STREAM === undefined ? {} : { see: 'journalctl -u clipd' };
+  const line = logEntry('keeper', 'info', 'the log of this clipd is its standard error', { stderr, ...journal });
+  const directory = OwnDirectory.open(root);
+  try {
+    const fd = directory.open(LOG_NAME, constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT);
+    writeSync(fd, line);
+    closeSync(fd);
+  } catch {
+    // A full or read-only disk: no reason not to serve.
+  } finally {
+    directory.close();
+  }
 }
 
 /** The keeper as a program of its own. */

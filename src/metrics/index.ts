@@ -4,6 +4,6 @@
  */
 
 export { createLogger, type Logger, type LogOptions, silentLogger } from './log.js';
-export { logLine } from './log-line.js';
+export { LOG_NAME, logEntry, logLine } from './log-line.js';
 export { Counter, Metrics } from './registry.js';
 export { packageVersion } from './version.js';

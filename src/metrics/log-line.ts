@@ -2,8 +2,22 @@ import { writeSync } from 'node:fs';
 
 const LEVELS = { info: 30, warn: 40, error: 50, fatal: 60 } as const;
 
+/** The log of a clipd that a mount has started, in the root. */
+export const LOG_NAME = 'clipd.log';
+
+/** A line of the log, as pino writes it. */
+export function logEntry(
+  name: string,
+  level: keyof typeof LEVELS,
+  message: string,
+  fields: Readonly<Record<string, unknown>> = {},
+): string {
+  const line = { level: LEVELS[level], time: Date.now(), pid: process.pid, name, ...fields, msg: message };
+  return `${JSON.stringify(line)}\n`;
+}
+
 /**
- * One line of the log, as pino writes it, without pino: for the keeper, which saves its memory, and for a server that ends because
+ * Writes a line of the log without pino: for the keeper, which saves its memory, and for a server that ends because
  * its own files cannot be loaded.
  */
 export function logLine(
@@ -12,9 +26,8 @@ export function logLine(
   message: string,
   fields: Readonly<Record<string, unknown>> = {},
 ): void {
-  const line = { level: LEVELS[level], time: Date.now(), pid: process.pid, name, ...fields, msg: message };
   try {
-    writeSync(2, `${JSON.stringify(line)}\n`);
+    writeSync(2, logEntry(name, level, message, fields));
   } catch {
     // The log's reader has gone. A mount must not end for that.
   }

@@ -57,6 +57,38 @@ test('Type=notify: READY=1 comes when clipd serves, from the process that system
   expect((await ended).code).toBe(0);
 });
 
+test.each(['clipctl daemon', 'clipctl mount'])(
+  'the log of a clipd started by %s has mounts and unmounts, and is where the pages say',
+  async (by) => {
+    const clip = await ownClip();
+    const image = writeImage([tar(file('a', 'hello'))]);
+    undo.push(() => image.remove());
+    const archive = clip.path('a.clip');
+    await clip.ok('index', '--image', image.reference, '--out', archive);
+    const place = await clip.place('mnt');
+    let stderr = '';
+    if (by === 'clipctl daemon') {
+      const ended = clip.run(['daemon'], {
+        onStart: (child) => child.stderr!.on('data', (chunk: Buffer) => (stderr += chunk.toString())),
+      });
+      undo.push(async () => {
+        await clip.stop();
+        await ended;
+      });
+      await eventually(() => stderr.includes('clipd serves'));
+    }
+    await clip.ok('mount', '--clip', archive, '--at', place);
+    await clip.ok('umount', place);
+    const inRoot = readFileSync(clip.path('root', 'clipd.log'), 'utf8');
+    if (by === 'clipctl daemon') expect(inRoot).toContain('the log of this clipd is its standard error');
+    const log = by === 'clipctl daemon' ? stderr : inRoot;
+    const lines = log.split('\n').filter((line) => line.startsWith('{'));
+    const said = lines.map((line) => JSON.parse(line) as { msg: string; place?: string; archive?: string });
+    expect(said).toContainEqual(expect.objectContaining({ msg: 'mounted', place, archive }));
+    expect(said).toContainEqual(expect.objectContaining({ msg: 'unmounted', place, archive }));
+  },
+);
+
 /** A mount whose registry can be made to hang, and the daemon that `start` starts. */
 async function mountBehindProxy(start: (clip: Clipctl) => Promise<unknown>) {
   const clip = await ownClip();

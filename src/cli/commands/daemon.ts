@@ -60,7 +60,9 @@ async function upgrade(flags: Flags): Promise<void> {
     }
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  throw new ClipError('SYSTEM', 'the new server does not take over', { hint: 'its log (ROOT/clipd.log) says why' });
+  throw new ClipError('SYSTEM', 'the new server does not take over', {
+    hint: 'its log says why (docs/operations.md, "The log")',
+  });
 }
 
 export function registerDaemon(program: Command): void {
