@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { inflateRawSync } from 'node:zlib';
+import type { LayerIndex, SpanIndex } from '../bytes/index.js';
 import { Cursor, FormatError, toHex } from '../bytes/index.js';
 import type { Placement } from '../erofs/index.js';
 import { type CheckpointState, decodeCheckpointState } from '../gzip/index.js';
@@ -70,7 +71,7 @@ export interface Archive {
    * The checkpoint state of a span as it is stored, null where none is needed. It is not checked here but where it is used,
    * against the digest in the span table. Throws FormatError when the file has become shorter.
    */
-  checkpointState(layer: number, span: number): Uint8Array | null;
+  checkpointState(layer: LayerIndex, span: SpanIndex): Uint8Array | null;
   /** Null unless the archive was made with --hashes. Read and checked at each call. */
   hashes(): FileHashes | null;
   /** Reads the sections that are otherwise read in pieces, and checks their digests and each checkpoint state's. Throws FormatError. */
@@ -255,7 +256,7 @@ function open(input: ArchiveInput): Archive {
   };
   const sizes = image.layers.map((layer) => layer.uncompressedSize);
   const counts = layers.map((layer) => layer.table.count);
-  const checkpointState = (layer: number, span: number): Uint8Array | null => {
+  const checkpointState = (layer: LayerIndex, span: SpanIndex): Uint8Array | null => {
     const table = layers[layer]?.table;
     const length = table?.windowLength[span];
     if (table === undefined || length === undefined) throw new RangeError(`no span ${span} in layer ${layer}`);

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import type { SpanIndex } from '../bytes/index.js';
 import { Cursor } from '../bytes/index.js';
 import { NO_STATE } from '../gzip/index.js';
 import {
@@ -163,7 +164,7 @@ export function encodeWindowIndex(states: readonly (readonly Uint8Array[])[]): U
 }
 
 /** SHA-256 of a span's raw checkpoint state. A copy: a view in a message to a worker would take the whole table along. */
-export function stateDigest(table: SpanColumns, span: number): Uint8Array {
+export function stateDigest(table: SpanColumns, span: SpanIndex): Uint8Array {
   return table.kind === 'gzip' ? table.stateSha256.slice(32 * span, 32 * span + 32) : NO_STATE.sha256;
 }
 

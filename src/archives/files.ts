@@ -1,4 +1,5 @@
 import type { Archive } from '../archive/index.js';
+import type { LayerIndex, Nid, SpanIndex } from '../bytes/index.js';
 import { boolean, ClipError, number, optionsOf } from '../bytes/index.js';
 import { ArchiveFile } from '../check/index.js';
 import {
@@ -44,7 +45,7 @@ export interface FileEntry {
   readonly nlink: number;
   readonly mtime: Date;
   /** Equal for the names of one file. */
-  readonly nid: number;
+  readonly nid: Nid;
   /** Of a symbolic link. */
   readonly target?: string;
   /** Of a device. */
@@ -99,7 +100,7 @@ function nameOf(bytes: Uint8Array): { path: string; pathBytes?: Uint8Array } {
   }
 }
 
-function entryOf(reader: ErofsReader, inode: InodeView, path: Uint8Array, nid: number): FileEntry {
+function entryOf(reader: ErofsReader, inode: InodeView, path: Uint8Array, nid: Nid): FileEntry {
   reader.inode(nid, inode);
   const { mode, uid, gid, size, nlink, mtime, mtimeNsec } = inode;
   return {
@@ -136,11 +137,11 @@ export function* listFiles(archivePath: string, options: ListOptions = {}): Gene
       yield entryOf(reader, inode, given, top);
       return;
     }
-    const pending: { path: Buffer; nid: number }[] = [{ path: given.length === 1 ? Buffer.alloc(0) : given, nid: top }];
+    const pending: { path: Buffer; nid: Nid }[] = [{ path: given.length === 1 ? Buffer.alloc(0) : given, nid: top }];
     for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
       const { path: directory, nid } = next;
       const below: typeof pending = [];
-      const children: { path: Buffer; nid: number }[] = [];
+      const children: { path: Buffer; nid: Nid }[] = [];
       reader.readdir(nid, 0, (child, _type, start, end) => {
         const name = reader.image.subarray(start, end);
         const dots = name.every((byte) => byte === 0x2e) && name.length <= 2;
@@ -205,19 +206,23 @@ export async function readFile(archivePath: string, path: string, options: ReadO
 async function fill(
   archive: Archive,
   reader: ErofsReader,
-  nid: number,
+  nid: Nid,
   offset: number,
   bytes: Uint8Array,
   spans: SpanReader,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const pieces: { layer: number; start: number; at: number; length: number }[] = [];
+  const pieces: { layer: LayerIndex; start: number; at: number; length: number }[] = [];
   let at = 0;
   mapFileRange(reader, archive.placement, new InodeView(), nid, offset, bytes.length, (layer, start, length) => {
     if (layer >= 0) pieces.push({ layer, start, at, length });
     at += length;
   });
-  let last: { layer: number; span: number; bytes: Uint8Array } = { layer: -1, span: -1, bytes: new Uint8Array(0) };
+  let last: { layer: LayerIndex; span: SpanIndex; bytes: Uint8Array } = {
+    layer: -1,
+    span: -1,
+    bytes: new Uint8Array(0),
+  };
   for (const piece of pieces) {
     const layer = new LayerSpans(archive.image.layers[piece.layer]!.digest, archive.layers[piece.layer]!.table);
     for (let done = 0; done < piece.length; ) {

@@ -4,7 +4,6 @@
  */
 
 export { lowerBound } from './binary-search.js';
-export type { Brand } from './brand.js';
 export {
   anyFunction,
   anyObject,
@@ -28,5 +27,6 @@ export { Crc64, crc64, crc64Combine } from './crc64.js';
 export { Cursor } from './cursor.js';
 export { AbortError, ClipError, type ErrorCode, FormatError } from './errors.js';
 export { fromHex, toHex } from './hex.js';
+export type { ConnectionId, LayerId, LayerIndex, Nid, SpanIndex } from './ids.js';
 export { printable, printableJson, printableText } from './printable.js';
 export { updateZeros } from './zeros.js';

@@ -1,4 +1,5 @@
 import type { SpanColumns } from '../archive/index.js';
+import type { SpanIndex } from '../bytes/index.js';
 import { hide, isPresent, type SharedLayer, spanAt } from '../spans/index.js';
 import { DiskBackoff } from './disk-backoff.js';
 
@@ -60,37 +61,37 @@ export class CachedLayer {
     return this.shared.offsets.length - 1;
   }
 
-  length(span: number): number {
+  length(span: SpanIndex): number {
     return this.shared.offsets[span + 1]! - this.shared.offsets[span]!;
   }
 
-  present(span: number): boolean {
+  present(span: SpanIndex): boolean {
     return isPresent(this.shared, span);
   }
 
   /** True if bytes of an earlier run may be there, to be checked before fetching. */
-  unverified(span: number): boolean {
+  unverified(span: SpanIndex): boolean {
     return this.occupied[span] === Occupied.unverified && !this.present(span);
   }
 
-  occupy(span: number, state: 0 | 1 | 2 | 3): void {
+  occupy(span: SpanIndex, state: 0 | 1 | 2 | 3): void {
     this.bytes -= this.#room(span);
     this.occupied[span] = state;
     this.bytes += this.#room(span);
   }
 
   /** Bytes that a span counts in the file. */
-  #room(span: number): number {
+  #room(span: SpanIndex): number {
     return this.takesRoom(span) && !this.borrowed ? this.length(span) : 0;
   }
 
-  takesRoom(span: number): boolean {
+  takesRoom(span: SpanIndex): boolean {
     const state = this.occupied[span];
     return state === Occupied.unverified || state === Occupied.yes;
   }
 
   /** True when zeros need not be written to the span's own blocks. */
-  isHole(span: number): boolean {
+  isHole(span: SpanIndex): boolean {
     return this.occupied[span] === Occupied.no && this.holesAreHoles;
   }
 
@@ -101,17 +102,17 @@ export class CachedLayer {
     }
   }
 
-  hold(span: number): void {
+  hold(span: SpanIndex): void {
     this.#holds.set(span, (this.#holds.get(span) ?? 0) + 1);
   }
 
-  unhold(span: number): void {
+  unhold(span: SpanIndex): void {
     const holds = this.#holds.get(span)!;
     if (holds === 1) this.#holds.delete(span);
     else this.#holds.set(span, holds - 1);
   }
 
-  evictable(span: number): boolean {
+  evictable(span: SpanIndex): boolean {
     return !this.borrowed && this.occupied[span] !== Occupied.no && !this.#holds.has(span);
   }
 
@@ -121,18 +122,18 @@ export class CachedLayer {
   }
 
   /** Readers of the span go the miss path from now on; its bytes stay where they are. */
-  hide(span: number): void {
+  hide(span: SpanIndex): void {
     hide(this.shared, span);
   }
 
   /** Hides a span that the disk may have lost, or has not taken, until it is dropped. */
-  doubt(span: number): void {
+  doubt(span: SpanIndex): void {
     this.hide(span);
     this.doubtful.add(span);
   }
 
   /** Hides a span that could not be read back, and forgets its bytes. */
-  forget(span: number): void {
+  forget(span: SpanIndex): void {
     this.hide(span);
     this.occupy(span, Occupied.unverified);
   }

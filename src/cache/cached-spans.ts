@@ -2,6 +2,7 @@ import { closeSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { SpanColumns } from '../archive/index.js';
+import type { LayerIndex, SpanIndex } from '../bytes/index.js';
 import { ClipError, crc32 } from '../bytes/index.js';
 import { blockCheck, checkBlocks } from '../spans/index.js';
 import { dataExtents } from './extents.js';
@@ -36,7 +37,7 @@ export class CachedSpans {
    * The span's bytes, checked against the archive's CRC-32; null if they are not, or only in part, in the cache.
    * @throws ClipError DIGEST_MISMATCH naming layer and span
    */
-  async read(layer: number, span: number): Promise<Uint8Array | null> {
+  async read(layer: LayerIndex, span: SpanIndex): Promise<Uint8Array | null> {
     const file = this.#files[layer];
     if (!file) return null;
     const first = this.#look(file, span);
@@ -50,7 +51,7 @@ export class CachedSpans {
     );
   }
 
-  #look({ fd, table }: OpenFile, span: number): Uint8Array | null | 'wrong' {
+  #look({ fd, table }: OpenFile, span: SpanIndex): Uint8Array | null | 'wrong' {
     const [start, end] = [table.layerOffset[span]!, table.layerOffset[span + 1]!];
     // An evicted span is a hole, but for the blocks that it shares with neighbours, and zeros are holes, too: a span with a
     // hole is present if its CRC-32 is right.

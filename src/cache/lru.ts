@@ -1,3 +1,4 @@
+import type { SpanIndex } from '../bytes/index.js';
 import type { CachedLayer } from './cached-layer.js';
 
 export interface Victim {
@@ -17,7 +18,7 @@ export function leastRecentlyUsed(layers: Iterable<CachedLayer>, bytes: number):
   const owners: CachedLayer[] = [];
   const spans: number[] = [];
   const keys: number[] = [];
-  const offer = (layer: CachedLayer, span: number, age: number): void => {
+  const offer = (layer: CachedLayer, span: SpanIndex, age: number): void => {
     if (keys.length === INDEX_RANGE) return;
     keys.push(age * INDEX_RANGE + keys.length);
     owners.push(layer);

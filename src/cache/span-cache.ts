@@ -1,10 +1,11 @@
 import { closeSync, constants, fstatSync, openSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { SpanColumns } from '../archive/index.js';
+import type { SpanIndex } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
 import { punchHole, replaceDescriptor, writebackError } from '../linux/index.js';
 import { type Logger, Metrics, silentLogger } from '../metrics/index.js';
-import type { LayerId, SharedLayer } from '../spans/index.js';
+import type { SharedLayer } from '../spans/index.js';
 import { CachedLayer, Occupied } from './cached-layer.js';
 import { CacheDirectory, readTable, spanFiles } from './directory.js';
 import { DiskBackoff } from './disk-backoff.js';
@@ -181,7 +182,7 @@ export class SpanCache {
    * Call it before a span is written; a write or `writeFailed` must follow. False: serve the span without caching it. The caller
    * holds the span.
    */
-  reserve(layer: CachedLayer, span: number, right: EvictionRight): boolean {
+  reserve(layer: CachedLayer, span: SpanIndex, right: EvictionRight): boolean {
     if (!this.#attach(layer)) {
       this.#counters.refusedFills.add();
       return false;
@@ -207,7 +208,7 @@ export class SpanCache {
   }
 
   /** A write of a reserved span failed: nothing is cached for a while, longer each time. */
-  writeFailed(layer: CachedLayer, span: number, code: string): void {
+  writeFailed(layer: CachedLayer, span: SpanIndex, code: string): void {
     // The written part takes room and belongs to no span: it is freed when the span is not held any more.
     layer.doubt(span);
     this.#refused(layer.path, code);
@@ -226,7 +227,7 @@ export class SpanCache {
   }
 
   /** A present span could not be read back: it will be fetched again. */
-  readFailed(layer: CachedLayer, span: number, code: string): void {
+  readFailed(layer: CachedLayer, span: SpanIndex, code: string): void {
     this.#counters.readErrors.add();
     this.#log.error({ path: layer.path, span, code }, 'a cached span cannot be read back: fetching it again');
     layer.forget(span);
@@ -241,7 +242,7 @@ export class SpanCache {
   }
 
   /** Frees a damaged span, which the caller does not hold any more. It stays while another holder has it. */
-  discard(layer: CachedLayer, span: number): void {
+  discard(layer: CachedLayer, span: SpanIndex): void {
     if (layer.evictable(span)) this.#evict(layer, span, span + 1);
   }
 
@@ -310,7 +311,7 @@ export class SpanCache {
       offsets.set(table.layerOffset);
     }
     return {
-      id: nextLayerId++ as LayerId,
+      id: nextLayerId++,
       offsets,
       generations: shared((b) => new Int32Array(b), 4 * count),
       fd,

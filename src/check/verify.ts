@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { Archive } from '../archive/index.js';
+import type { LayerIndex, Nid, SpanIndex } from '../bytes/index.js';
 import { ClipError, updateZeros } from '../bytes/index.js';
 import { ErofsReader, InodeView, mapFileRange } from '../erofs/index.js';
 import { SpanReader } from '../lazy/index.js';
@@ -15,7 +16,7 @@ export interface VerifyProgress {
 /** Gives spans, checked by digest or CRC-32 as they come; null: it does not have this one, which is no fault of a cache. */
 export interface SpanSource {
   /** @throws ClipError DIGEST_MISMATCH or BAD_FORMAT when they are not right, others when it cannot be reached */
-  read(layer: number, span: number, signal?: AbortSignal): Promise<Uint8Array | null>;
+  read(layer: LayerIndex, span: SpanIndex, signal?: AbortSignal): Promise<Uint8Array | null>;
 }
 
 export interface VerifyResult {
@@ -35,7 +36,7 @@ export interface VerifyResult {
 
 /** A file whose content comes by, piece by piece, as its layer is read. */
 interface Pending {
-  readonly nid: number;
+  readonly nid: Nid;
   readonly sha256: Uint8Array;
   readonly pieces: readonly { readonly start: number; readonly end: number; readonly holeBefore: number }[];
   readonly holeAfter: number;

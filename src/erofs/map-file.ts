@@ -1,3 +1,4 @@
+import type { Nid } from '../bytes/index.js';
 import { lowerBound } from '../bytes/index.js';
 import type { InodeView } from './inode.js';
 import type { Placement } from './placement.js';
@@ -12,7 +13,7 @@ export function mapFileRange(
   reader: ErofsReader,
   placement: Placement | null,
   scratch: InodeView,
-  nid: number,
+  nid: Nid,
   offset: number,
   length: number,
   cb: RangeCallback,

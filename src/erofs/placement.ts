@@ -1,3 +1,4 @@
+import type { LayerIndex, Nid } from '../bytes/index.js';
 import type { Tree } from '../tree/index.js';
 import { CHUNK_BITS_MASK, CHUNK_INDEXES } from './format.js';
 
@@ -92,9 +93,9 @@ export function sharedPlacement(placement: Placement): Placement {
 
 /** Gathers extents in any order of nids, and sorts them at the end. */
 export class PlacementBuilder {
-  readonly #files: { nid: number; layer: number; position: number; extents: Float64Array }[] = [];
+  readonly #files: { nid: Nid; layer: LayerIndex; position: number; extents: Float64Array }[] = [];
 
-  add(tree: Tree, inode: number, nid: number): void {
+  add(tree: Tree, inode: number, nid: Nid): void {
     const extents = tree.extents(inode) ?? Float64Array.of(0, tree.size(inode));
     this.#files.push({ nid, layer: tree.layer(inode), position: tree.dataOffset(inode), extents });
   }

@@ -1,3 +1,4 @@
+import type { LayerIndex, Nid } from '../bytes/index.js';
 import { crc32c, FormatError } from '../bytes/index.js';
 import {
   CHUNK_BITS_MASK,
@@ -33,9 +34,9 @@ import { InodeView } from './inode.js';
 import { XattrReader } from './xattr-reader.js';
 
 /** Return false to stop. Names are the bytes [nameStart, nameEnd) of `image`; `next` is the cookie of the entry after this one. */
-export type DirentCallback = (nid: number, type: number, nameStart: number, nameEnd: number, next: number) => boolean;
+export type DirentCallback = (nid: Nid, type: number, nameStart: number, nameEnd: number, next: number) => boolean;
 /** `layer` is 0-based, -1 for a hole (layerOffset 0). */
-export type RangeCallback = (layer: number, layerOffset: number, length: number) => void;
+export type RangeCallback = (layer: LayerIndex, layerOffset: number, length: number) => void;
 
 /**
  * Reads an EROFS metadata image in place: a flat Uint8Array over an ArrayBuffer or a SharedArrayBuffer.
@@ -47,7 +48,7 @@ export type RangeCallback = (layer: number, layerOffset: number, length: number)
 export class ErofsReader {
   readonly image: Uint8Array;
   readonly blockSize: number;
-  readonly rootNid: number;
+  readonly rootNid: Nid;
   /** According to the superblock; informative. */
   readonly inodeCount: number;
   /** Sizes of the layers in bytes, a multiple of the block size. Index = layer. */
@@ -124,7 +125,7 @@ export class ErofsReader {
   }
 
   /** Fills `into`. Throws a FormatError when the inode or the data it owns in the image is out of bounds. */
-  inode(nid: number, into: InodeView): void {
+  inode(nid: Nid, into: InodeView): void {
     const view = this.#view;
     const at = this.#metaStart + nid * NID_UNIT;
     if (!(nid >= 0) || !Number.isInteger(nid) || at + COMPACT_SIZE > this.image.length) {
@@ -236,7 +237,7 @@ export class ErofsReader {
    * Calls `cb` for each entry, `.` and `..` included, in bytewise order, from `cookie` on: 0 is the beginning, and each call
    * names the cookie of the next entry. Cookies stay valid for ever: they are byte positions in the directory.
    */
-  readdir(nid: number, cookie: number, cb: DirentCallback): void {
+  readdir(nid: Nid, cookie: number, cb: DirentCallback): void {
     const directory = this.#scratch;
     this.inode(nid, directory);
     if (!directory.isDirectory)
@@ -337,7 +338,7 @@ export class ErofsReader {
   }
 
   /** A symlink's target, as a copy. */
-  readlink(nid: number): Uint8Array {
+  readlink(nid: Nid): Uint8Array {
     const link = this.#scratch;
     this.inode(nid, link);
     if (!link.isSymlink)
@@ -354,7 +355,7 @@ export class ErofsReader {
    * Calls `cb` for each piece of [offset, offset + length) ∩ file, in order; together they cover it. Neighbouring chunks that
    * are neighbours in the layer come as one piece.
    */
-  mapRange(nid: number, offset: number, length: number, cb: RangeCallback): void {
+  mapRange(nid: Nid, offset: number, length: number, cb: RangeCallback): void {
     const file = this.#scratch;
     this.inode(nid, file);
     const at = this.#metaStart + nid * NID_UNIT;
@@ -398,13 +399,13 @@ export class ErofsReader {
   }
 
   /** The value of the xattr with this full name ("user.x"), as a view of the image; null if the inode does not have it. */
-  getXattr(nid: number, name: Uint8Array, start = 0, end = name.length): Uint8Array | null {
+  getXattr(nid: Nid, name: Uint8Array, start = 0, end = name.length): Uint8Array | null {
     this.inode(nid, this.#scratch);
     return this.#xattrs.get(this.#scratch, name, start, end);
   }
 
   /** Full names, each ended by a NUL, as listxattr(2) gives them. */
-  listXattr(nid: number): Uint8Array {
+  listXattr(nid: Nid): Uint8Array {
     this.inode(nid, this.#scratch);
     return this.#xattrs.list(this.#scratch);
   }

@@ -1,3 +1,4 @@
+import type { LayerIndex } from '../bytes/index.js';
 import { type ErofsReader, InodeView, mapFileRange, type Placement } from '../erofs/index.js';
 import { ATTR, ATTR_OUT, BLOCK_SIZE, DIRENT, ENTRY, ENTRY_SIZE, FOREVER, FUSE_ROOT_ID } from './abi.js';
 
@@ -63,7 +64,7 @@ export class Encoder {
     return this.#allocated;
   }
 
-  readonly #add = (layer: number, _offset: number, length: number): void => {
+  readonly #add = (layer: LayerIndex, _offset: number, length: number): void => {
     if (layer >= 0) this.#allocated += length;
   };
 

@@ -1,3 +1,4 @@
+import type { Nid } from '../bytes/index.js';
 import { type ErofsReader, FT, InodeView } from '../erofs/index.js';
 import { DIRENT, ENTRY_SIZE } from './abi.js';
 import type { Encoder } from './encode.js';
@@ -27,7 +28,7 @@ export class Listing {
   constructor(private readonly encoder: Encoder) {}
 
   /** Entries from `cookie` on, as many as fit between `at` and `at + size`. Returns the end of the written bytes. */
-  fill(reader: ErofsReader, nid: number, cookie: number, size: number, at: number, plus: boolean): number {
+  fill(reader: ErofsReader, nid: Nid, cookie: number, size: number, at: number, plus: boolean): number {
     this.#reader = reader;
     this.#plus = plus;
     this.#at = at;
@@ -36,7 +37,7 @@ export class Listing {
     return this.#at;
   }
 
-  readonly #add = (nid: number, type: number, nameStart: number, nameEnd: number, next: number): boolean => {
+  readonly #add = (nid: Nid, type: number, nameStart: number, nameEnd: number, next: number): boolean => {
     const { encoder } = this;
     const reader = this.#reader;
     const names = reader.image;

@@ -1,9 +1,10 @@
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import type { Nid } from '../bytes/index.js';
 
 /** A stretch of a file whose pages the kernel is to drop. */
 export interface FileRange {
-  readonly nid: number;
+  readonly nid: Nid;
   readonly offset: number;
   readonly length: number;
 }

@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import type { ConnectionId } from '../bytes/index.js';
 import { closeFd, createEventFd, Errno, errnoName, signalEventFd } from '../linux/index.js';
 import { Companion } from './companion.js';
 import { LEADERSHIP_WORDS, Leadership } from './leadership.js';
@@ -264,7 +265,7 @@ export class FusePool {
   }
 
   /** After it no worker touches the mount's descriptor. Misses that are pending may still be answered until it is closed. */
-  async detach(id: number): Promise<void> {
+  async detach(id: ConnectionId): Promise<void> {
     this.#specs.delete(id);
     this.#unsent.delete(id);
     if (!this.#closing) await this.#tell((sequence) => ({ type: 'detach', sequence, id }));

@@ -1,3 +1,4 @@
+import type { LayerIndex, Nid } from '../bytes/index.js';
 import { type ErofsReader, InodeView, mapFileRange, type Placement } from '../erofs/index.js';
 import { HitCheck, noteTouch, type SharedLayer } from '../spans/index.js';
 
@@ -31,7 +32,7 @@ export class ReadPath {
     reader: ErofsReader,
     placement: Placement | null,
     layers: readonly SharedLayer[],
-    nid: number,
+    nid: Nid,
     offset: number,
     size: number,
     position: number,
@@ -48,7 +49,7 @@ export class ReadPath {
   }
 
   /** One stretch of one layer, or a hole. */
-  readonly #piece = (layerIndex: number, layerOffset: number, length: number): void => {
+  readonly #piece = (layerIndex: LayerIndex, layerOffset: number, length: number): void => {
     if (this.#missed) return;
     if (layerIndex < 0) {
       this.reply.fill(0, this.#position, this.#position + length);

@@ -1,3 +1,4 @@
+import type { Nid } from '../bytes/index.js';
 import { Errno, SystemCallError, sys } from '../linux/index.js';
 import { FUSE_NOTIFY_INVAL_INODE, FUSE_NOTIFY_RESEND, INVAL_INODE, INVAL_INODE_SIZE, OUT, OUT_HEADER } from './abi.js';
 
@@ -60,7 +61,7 @@ export function requestResend(fd: number): boolean {
 }
 
 /** Makes the kernel drop the pages of [offset, offset + length) of a file. It waits for those that are being read. */
-export function dropFilePages(fd: number, nid: number, offset: number, length: number): void {
+export function dropFilePages(fd: number, nid: Nid, offset: number, length: number): void {
   const message = Buffer.alloc(OUT_HEADER + INVAL_INODE_SIZE);
   message.writeUInt32LE(message.length, OUT.len);
   message.writeInt32LE(FUSE_NOTIFY_INVAL_INODE, OUT.error);

@@ -1,10 +1,11 @@
+import type { ConnectionId, Nid } from '../bytes/index.js';
 import type { Placement } from '../erofs/index.js';
 import type { SharedLayer } from '../spans/index.js';
 
 /** A mounted image to serve. Everything in it is shared memory or plain data, so that it can be posted to the workers. */
 export interface FuseMountSpec {
   /** Unique among the mounts attached at a time; below 2^32 − 1. */
-  readonly id: number;
+  readonly id: ConnectionId;
   /** /dev/fuse, non-blocking. The caller closes it, after detach(). */
   readonly fd: number;
   /** The EROFS image. */
@@ -20,7 +21,7 @@ export interface FuseMountSpec {
 export interface ReadMiss {
   readonly mountId: number;
   readonly unique: bigint;
-  readonly nid: number;
+  readonly nid: Nid;
   readonly offset: number;
   /** As asked for; the file may end before. */
   readonly size: number;
@@ -30,7 +31,7 @@ export interface ReadMiss {
 
 export type ToWorker =
   | { readonly type: 'attach'; readonly sequence: number; readonly mount: FuseMountSpec }
-  | { readonly type: 'detach'; readonly sequence: number; readonly id: number };
+  | { readonly type: 'detach'; readonly sequence: number; readonly id: ConnectionId };
 
 export type FromWorker =
   | { readonly type: 'ready' }

@@ -3,6 +3,7 @@
  * started it. It never returns to Node's event loop, so messages are fetched by hand when the eventfd says so.
  */
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import type { ConnectionId } from '../bytes/index.js';
 import { ErofsReader } from '../erofs/index.js';
 import { Epoll, Errno, sys } from '../linux/index.js';
 import { Companion } from './companion.js';
@@ -25,7 +26,7 @@ const BURST = 32;
 /** Causes of EIO that are reported one by one; the rest are only counted. */
 const MAX_FAULT_REPORTS = 100;
 interface Mount extends ServedImage {
-  readonly id: number;
+  readonly id: ConnectionId;
   readonly fd: number;
 }
 
@@ -65,7 +66,7 @@ function attach(spec: FuseMountSpec): void {
   mounts.set(spec.id, mount);
 }
 
-function detach(id: number): void {
+function detach(id: ConnectionId): void {
   const mount = mounts.get(id);
   if (mount === undefined) return; // gone() was here
   mounts.delete(id);

@@ -7,6 +7,7 @@ import {
   MAX_SPANS,
   type Profile,
 } from '../archive/index.js';
+import type { LayerIndex, SpanIndex } from '../bytes/index.js';
 import { AbortError, anyFunction, boolean, ClipError, checked, optionsOf, shown, string } from '../bytes/index.js';
 import { type ErofsImage, ErofsReader, type Placement, TreeListing, treeWarnings, writeErofs } from '../erofs/index.js';
 import {
@@ -166,7 +167,7 @@ async function deriveProfile(
   const layers = {
     image: made.image,
     layers: made.layers.map(({ spans }) => ({ table: spans })),
-    checkpointState: (layer: number, span: number) => made.layers[layer]!.states[span]!,
+    checkpointState: (layer: LayerIndex, span: SpanIndex) => made.layers[layer]!.states[span]!,
   };
   try {
     return await staticProfile(made.image, reader, made.placement, elf, layers, source, signal);

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { FileHashes } from '../archive/index.js';
+import type { Nid } from '../bytes/index.js';
 import { lowerBound, updateZeros } from '../bytes/index.js';
 import { ErofsReader, firstByte, type Placement, visitInodes } from '../erofs/index.js';
 import { HoleBudget } from './file-hasher.js';
@@ -16,7 +17,7 @@ export function fileHashes(
 ): FileHashes {
   const reader = new ErofsReader(tree);
   const budget = new HoleBudget();
-  const found: { nid: number; sha256: Uint8Array }[] = [];
+  const found: { nid: Nid; sha256: Uint8Array }[] = [];
   visitInodes(reader, (nid, inode) => {
     if (!inode.isFile) return;
     const { size } = inode;

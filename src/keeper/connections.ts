@@ -1,5 +1,6 @@
 import { closeSync, constants, openSync, readdirSync } from 'node:fs';
 import { basename } from 'node:path';
+import type { ConnectionId } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
 import { closeFd, flags, type MountInfo, mountIdOf, readMountInfo } from '../linux/index.js';
 import { logLine } from '../metrics/index.js';
@@ -76,7 +77,7 @@ export class Connections {
     return this.#byId.size;
   }
 
-  get(id: number): HeldConnection {
+  get(id: ConnectionId): HeldConnection {
     const connection = this.#byId.get(id);
     if (connection === undefined) throw new ClipError('NOT_FOUND', `no connection ${id}`);
     return connection;
@@ -87,7 +88,7 @@ export class Connections {
   }
 
   /** An anchor, reached through the root's descriptor. */
-  #anchorOf(id: number): string {
+  #anchorOf(id: ConnectionId): string {
     return this.#root.at(`${ANCHORS}/${id}`);
   }
 
@@ -124,7 +125,7 @@ export class Connections {
     return connection;
   }
 
-  #mountOfAnchor(id: number): HeldMount {
+  #mountOfAnchor(id: ConnectionId): HeldMount {
     // Of the new mount nothing but its root is asked, which the kernel knows: no server answers yet.
     const fd = openSync(this.#anchorOf(id), DIRECTORY);
     try {
@@ -135,7 +136,7 @@ export class Connections {
   }
 
   /** What fusermount3 has mounted for a connection, wherever its path led. */
-  #findMount(id: number): HeldMount {
+  #findMount(id: ConnectionId): HeldMount {
     const source = mountSource(this.#root.path, id);
     const mount = readMountInfo().findLast((one) => one.source === source && ownClipMount(one) !== null);
     if (mount === undefined) throw new ClipError('SYSTEM', `fusermount3 has mounted nothing for ${source}`);
@@ -143,7 +144,7 @@ export class Connections {
   }
 
   /** @param at the place's directory and the one that it lies in, open: both are taken over */
-  bind(id: number, request: PlaceRequest, at: PlaceDescriptors, client?: ClientContext): PlaceState {
+  bind(id: ConnectionId, request: PlaceRequest, at: PlaceDescriptors, client?: ClientContext): PlaceState {
     const connection = this.get(id);
     let held: HeldMount;
     try {
@@ -167,7 +168,7 @@ export class Connections {
   }
 
   /** A place that `repair` brought back is, from now on, the one that this request asked for. */
-  adopt(id: number, request: PlaceRequest, client: ClientContext): PlaceState {
+  adopt(id: ConnectionId, request: PlaceRequest, client: ClientContext): PlaceState {
     const connection = this.get(id);
     const place = placeOf(request);
     const places = connection.state.places.map((old) => (old.path === place.path ? place : old));
@@ -183,7 +184,7 @@ export class Connections {
   }
 
   /** @throws BUSY, NOT_FOUND, CONFLICT */
-  async unbind(path: string, mode: UnmountMode): Promise<{ id: number; closed: boolean }> {
+  async unbind(path: string, mode: UnmountMode): Promise<{ id: ConnectionId; closed: boolean }> {
     const connection = [...this.#byId.values()].find((c) => c.places.has(path));
     if (connection === undefined) throw new ClipError('NOT_FOUND', `${path} is not mounted by this clipd`);
     const { id } = connection.state;
@@ -215,7 +216,7 @@ export class Connections {
   }
 
   /** The kernel has let go of it, or nobody can serve it: whatever is left is unmounted and the descriptors closed. */
-  async drop(id: number): Promise<void> {
+  async drop(id: ConnectionId): Promise<void> {
     const connection = this.#byId.get(id);
     if (connection === undefined) return;
     this.#byId.delete(id);
@@ -337,7 +338,7 @@ export class Connections {
     logLine('keeper', 'info', 'mounted again', { places: connection.state.places.map((place) => place.path) });
   }
 
-  #rebind(id: number, place: PlaceState): void {
+  #rebind(id: ConnectionId, place: PlaceState): void {
     const { path, ...at } = openPlaceInParent(place.path);
     this.bind(id, { ...place, path }, at);
   }

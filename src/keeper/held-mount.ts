@@ -1,5 +1,6 @@
 import { closeSync, constants, openSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
+import type { ConnectionId } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
 import {
   detachMount,
@@ -20,7 +21,7 @@ const DIRECTORY = flags.O_PATH | constants.O_NOFOLLOW | constants.O_DIRECTORY;
  * which stays open: the kernel lets nobody rename or remove a mount point, so the two stay together whatever becomes of the path above.
  */
 export class HeldMount {
-  readonly id: number;
+  readonly id: ConnectionId;
   /**
    * Device and source of its file system. The kernel gives the id of a mount that has gone to the next one, which may be anybody's.
    * While the anchor is mounted the device is ours alone; sources differ between connections.
@@ -30,7 +31,7 @@ export class HeldMount {
   #parent: number;
   #name: string;
 
-  private constructor(id: number, fileSystem: string, parent: number, name: string) {
+  private constructor(id: ConnectionId, fileSystem: string, parent: number, name: string) {
     this.id = id;
     this.#fileSystem = fileSystem;
     this.#parent = parent;
@@ -38,7 +39,7 @@ export class HeldMount {
   }
 
   /** @param parent the directory in which `name` was mounted on: an open descriptor, from now on this object's */
-  static in(parent: number, name: string, id: number): HeldMount {
+  static in(parent: number, name: string, id: ConnectionId): HeldMount {
     const mount = readMountInfo().find((one) => one.id === id);
     // One that has gone already is never found.
     return new HeldMount(id, mount === undefined ? '' : fileSystemOf(mount), parent, name);

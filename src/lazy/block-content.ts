@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { read } from 'node:fs';
 import { promisify } from 'node:util';
+import type { SpanIndex } from '../bytes/index.js';
 import { Crc64, lowerBound } from '../bytes/index.js';
 import type { CachedLayer } from '../cache/index.js';
 import { blockCheck, type LayerSpans } from '../spans/index.js';
@@ -88,7 +89,7 @@ export class BlockContent {
    * archive. Null: it is not there, or is something else. Only a content whose SHA-256 is the hash is taken.
    */
   async lookUp(
-    span: number,
+    span: SpanIndex,
     lookup: { readonly waiting: boolean; onUrgent(hurry: () => void): void },
   ): Promise<Uint8Array | null> {
     const { content } = this.#context;

@@ -1,3 +1,4 @@
+import type { SpanIndex } from '../bytes/index.js';
 import type { LayerSpans } from '../spans/index.js';
 import { PRIORITIES, Priority } from './inflate-tasks.js';
 import type { JobCarrier, SpanJob } from './job.js';
@@ -7,7 +8,7 @@ import type { BlobSource } from './types.js';
 export interface QueuedLayer {
   readonly spans: LayerSpans;
   /** The job of a span if there is one. */
-  job(span: number): SpanJob | undefined;
+  job(span: SpanIndex): SpanJob | undefined;
   /** Fetches the spans' bytes in one request. Resolves, never rejects, when the request is over. */
   fetch(jobs: readonly SpanJob[]): Promise<void>;
   /** Ends a job that was waiting here and is not wanted any more. */
@@ -191,7 +192,7 @@ export class FetchQueue implements JobCarrier {
       other.priority <= limit &&
       flow.waiting[other.priority]!.has(other);
     /** The next one from `span` on, in steps of 1 or -1: the neighbour, or what lies across a small gap. */
-    const next = (span: number, step: 1 | -1): SpanJob | undefined => {
+    const next = (span: SpanIndex, step: 1 | -1): SpanJob | undefined => {
       if (priority !== Priority.prefetch) return layer.job(span);
       for (let at = span; at >= 0 && at < layer.spans.count && Math.abs(at - span) <= JOIN_GAP_SPANS; at += step) {
         const gap = step > 0 ? spans.byteStart(at) - spans.byteStart(span) : spans.byteEnd(span) - spans.byteEnd(at);

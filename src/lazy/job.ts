@@ -1,3 +1,4 @@
+import type { SpanIndex } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
 import { Priority, type Task } from './inflate-tasks.js';
 import type { LayerProvider } from './types.js';
@@ -47,7 +48,7 @@ export class SpanJob {
   #reject!: (error: unknown) => void;
 
   constructor(
-    readonly span: number,
+    readonly span: SpanIndex,
     priority: Priority,
     /** Whose source is asked, and whose checkpoint state is used. */
     public provider: LayerProvider,

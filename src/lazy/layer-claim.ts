@@ -1,3 +1,4 @@
+import type { SpanIndex } from '../bytes/index.js';
 import type { Priority } from './inflate-tasks.js';
 import type { SpanResult } from './job.js';
 import type { LazyLayer } from './lazy-layer.js';
@@ -24,7 +25,7 @@ export class LayerClaim {
   }
 
   /** As LazyLayer.ahead. */
-  ahead(span: number, priority: Exclude<Priority, 0>): Promise<SpanResult> | null {
+  ahead(span: SpanIndex, priority: Exclude<Priority, 0>): Promise<SpanResult> | null {
     return this.layer.ahead(this.#provider, span, priority);
   }
 

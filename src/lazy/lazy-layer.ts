@@ -1,4 +1,5 @@
 import type { LayerMeta, SpanTable } from '../archive/index.js';
+import type { SpanIndex } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
 import { type CachedLayer, Occupied } from '../cache/index.js';
 import { LayerSpans, noteUse, publish, type SharedLayer } from '../spans/index.js';
@@ -102,12 +103,12 @@ export class LazyLayer {
   }
 
   /** True when a read of the span would not have to wait. */
-  has(span: number): boolean {
+  has(span: SpanIndex): boolean {
     return this.cached.present(span) || this.#context.memory.has(this.shared.id, span);
   }
 
   /** True while the span is being fetched. */
-  fetching(span: number): boolean {
+  fetching(span: SpanIndex): boolean {
     return this.#jobs.get(span) !== undefined;
   }
 
@@ -115,7 +116,7 @@ export class LazyLayer {
    * Asks for a span without waiting; null when it is there already. The promise settles when the span is there or was given
    * up. `cancelAhead` takes the wish back.
    */
-  ahead(provider: LayerProvider, span: number, priority: Exclude<Priority, 0>): Promise<SpanResult> | null {
+  ahead(provider: LayerProvider, span: SpanIndex, priority: Exclude<Priority, 0>): Promise<SpanResult> | null {
     if (this.has(span)) return null;
     const job = this.#jobs.get(span) ?? this.#begin(span, priority, provider);
     job.background = true;
@@ -124,7 +125,7 @@ export class LazyLayer {
   }
 
   /** The span is not wanted ahead any more; readers that wait for it still get it. */
-  cancelAhead(span: number): void {
+  cancelAhead(span: SpanIndex): void {
     const job = this.#jobs.get(span);
     if (job === undefined) return;
     job.background = false;
@@ -157,7 +158,7 @@ export class LazyLayer {
   }
 
   /** A span for a reader: from the cache, from memory, or from a job that it waits for. */
-  #await(provider: LayerProvider, span: number, interrupt: Interrupt): Promise<SpanResult> {
+  #await(provider: LayerProvider, span: SpanIndex, interrupt: Interrupt): Promise<SpanResult> {
     const { counters, memory } = this.#context;
     if (this.cached.present(span)) {
       counters.spanHits.add();
@@ -178,7 +179,7 @@ export class LazyLayer {
     return this.#join(job, provider, interrupt);
   }
 
-  #begin(span: number, priority: Priority, provider: LayerProvider): SpanJob {
+  #begin(span: SpanIndex, priority: Priority, provider: LayerProvider): SpanJob {
     const job = this.#jobs.begin(span, priority, provider);
     if (this.#jobs.refuseDamaged(job)) return job;
     if (this.cached.unverified(span)) void this.#jobs.track(this.#check(job));
@@ -199,7 +200,7 @@ export class LazyLayer {
   }
 
   /** Checks a span that is in the cache. One that is wrong is not there any more afterwards. */
-  async #recheck(span: number): Promise<void> {
+  async #recheck(span: SpanIndex): Promise<void> {
     const { shared } = this;
     const { spans, cached } = this;
     const blocks = spans.blocks(span);

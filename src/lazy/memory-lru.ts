@@ -1,4 +1,4 @@
-import type { LayerId } from '../spans/index.js';
+import type { LayerId, SpanIndex } from '../bytes/index.js';
 
 /** Verified spans in memory, least recently used first out: for layers whose cache file cannot take them. */
 export class MemoryLru {
@@ -11,11 +11,11 @@ export class MemoryLru {
     return this.#bytes;
   }
 
-  has(layer: LayerId, span: number): boolean {
+  has(layer: LayerId, span: SpanIndex): boolean {
     return this.#spans.has(`${layer}.${span}`);
   }
 
-  get(layer: LayerId, span: number): Uint8Array | undefined {
+  get(layer: LayerId, span: SpanIndex): Uint8Array | undefined {
     const key = `${layer}.${span}`;
     const bytes = this.#spans.get(key);
     if (bytes === undefined) return undefined;
@@ -24,7 +24,7 @@ export class MemoryLru {
     return bytes;
   }
 
-  put(layer: LayerId, span: number, bytes: Uint8Array): void {
+  put(layer: LayerId, span: SpanIndex, bytes: Uint8Array): void {
     this.delete(layer, span);
     if (bytes.length > this.maxBytes) return;
     for (const [key, oldest] of this.#spans) {
@@ -36,7 +36,7 @@ export class MemoryLru {
     this.#bytes += bytes.length;
   }
 
-  delete(layer: LayerId, span: number): void {
+  delete(layer: LayerId, span: SpanIndex): void {
     const key = `${layer}.${span}`;
     this.#bytes -= this.#spans.get(key)?.length ?? 0;
     this.#spans.delete(key);

@@ -1,12 +1,13 @@
 import { join } from 'node:path';
 import type { SpanTable } from '../archive/index.js';
+import type { LayerIndex } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
 import { spanAt, TOUCH_PAGE, type TouchRecord } from '../spans/index.js';
 
 /** A stretch of a layer's uncompressed bytes that a run has read. */
 export interface TouchedRange {
   /** Index into ImageMeta.layers. */
-  readonly layer: number;
+  readonly layer: LayerIndex;
   readonly start: number;
   readonly end: number;
 }
@@ -88,7 +89,7 @@ export function profileSpans(
  */
 export function shapedCuts(
   ranges: readonly TouchedRange[],
-  layer: number,
+  layer: LayerIndex,
   size: number,
   spanBytes: number,
 ): Float64Array {

@@ -1,4 +1,5 @@
 import type { LayerKind } from '../archive/index.js';
+import type { SpanIndex } from '../bytes/index.js';
 import { FormatError, toHex } from '../bytes/index.js';
 import { NO_STATE } from '../gzip/index.js';
 import type { LayerSpans } from '../spans/index.js';
@@ -44,7 +45,7 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
     // Nothing is held between fetches.
   }
 
-  job(span: number): SpanJob | undefined {
+  job(span: SpanIndex): SpanJob | undefined {
     return this.#jobs.get(span);
   }
 

@@ -1,3 +1,4 @@
+import type { SpanIndex } from '../bytes/index.js';
 import { type CachedLayer, Occupied, type SpanCache } from '../cache/index.js';
 import type { InflatePool } from './inflate-pool.js';
 import { verifySpan } from './verify-cache.js';
@@ -34,7 +35,7 @@ export class Recheck {
   constructor(
     readonly cache: SpanCache,
     readonly pool: InflatePool,
-    readonly onDamaged: (layer: CachedLayer, span: number) => void,
+    readonly onDamaged: (layer: CachedLayer, span: SpanIndex) => void,
     readonly maxAgeMs = MAX_AGE_MS,
     tickMs = TICK_MS,
   ) {
@@ -66,7 +67,7 @@ export class Recheck {
     }
   }
 
-  #next(): { layer: CachedLayer; span: number } | null {
+  #next(): { layer: CachedLayer; span: SpanIndex } | null {
     const layers = this.cache.mounted();
     for (let tries = 0; tries <= layers.length; tries++) {
       const layer = layers[this.#layer];
@@ -77,7 +78,7 @@ export class Recheck {
     return null;
   }
 
-  #due(layer: CachedLayer, span: number): boolean {
+  #due(layer: CachedLayer, span: SpanIndex): boolean {
     if (!layer.present(span) || layer.occupied[span] !== Occupied.yes) return false;
     let ages = this.#ages.get(layer);
     if (ages === undefined) {

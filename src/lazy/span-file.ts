@@ -1,5 +1,6 @@
 import { readSync, write } from 'node:fs';
 import { promisify } from 'node:util';
+import type { SpanIndex } from '../bytes/index.js';
 import type { CachedLayer, SpanCache } from '../cache/index.js';
 import { publish } from '../spans/index.js';
 import type { MemoryLru } from './memory-lru.js';
@@ -24,7 +25,7 @@ export class SpanFile {
     this.#memory = memory;
   }
 
-  avoidsDisk(span: number): boolean {
+  avoidsDisk(span: SpanIndex): boolean {
     const until = this.#unreadable.get(span);
     if (until === undefined) return false;
     if (performance.now() < until) return true;
@@ -79,7 +80,7 @@ export class SpanFile {
   }
 
   /** Moves a span from memory to the disk, if that takes writes again: FUSE workers find spans only there. */
-  async promote(span: number, bytes: Uint8Array): Promise<void> {
+  async promote(span: SpanIndex, bytes: Uint8Array): Promise<void> {
     const { shared } = this.#cached;
     if (this.#promoting.has(span) || !this.#cache.mayTake(this.#cached) || this.avoidsDisk(span)) return;
     if (!this.#cache.reserve(this.#cached, span, 'anything')) return;

@@ -1,3 +1,4 @@
+import type { SpanIndex } from '../bytes/index.js';
 import { ClipError, toHex } from '../bytes/index.js';
 import { type CachedLayer, Occupied } from '../cache/index.js';
 import { BlockSums, blocksOf, type LayerSpans, type PartSum, publish, type SpanTarget } from '../spans/index.js';
@@ -50,7 +51,7 @@ export class SpanJobs {
     this.#sums = spans.table.blocks === undefined ? null : new BlockSums(spans.table);
   }
 
-  get(span: number): SpanJob | undefined {
+  get(span: SpanIndex): SpanJob | undefined {
     return this.#jobs.get(span);
   }
 
@@ -60,7 +61,7 @@ export class SpanJobs {
   }
 
   /** The span must have no job. It is held in the cache until the job is settled. */
-  begin(span: number, priority: Priority, provider: LayerProvider): SpanJob {
+  begin(span: SpanIndex, priority: Priority, provider: LayerProvider): SpanJob {
     const job = new SpanJob(span, priority, provider);
     this.#jobs.set(span, job);
     this.cached.hold(span);
@@ -93,7 +94,7 @@ export class SpanJobs {
   }
 
   /** Where a span's bytes are to go. fd −1: they are not to be cached. */
-  target(span: number, priority: Priority): SpanTarget {
+  target(span: SpanIndex, priority: Priority): SpanTarget {
     const { cache } = this.#context;
     const { shared } = this.cached;
     const right = priority <= Priority.readahead ? 'anything' : 'unmounted';
@@ -111,7 +112,7 @@ export class SpanJobs {
   }
 
   /** Notes when a span comes into the cache: as a use, or as fetched ahead of one. */
-  stamp(span: number, priority: Priority): void {
+  stamp(span: SpanIndex, priority: Priority): void {
     const tick = this.#context.cache.tick();
     this.cached.shared.lastUse[span] = priority === Priority.demand ? tick : -tick;
   }
@@ -156,7 +157,7 @@ export class SpanJobs {
   /** A span is there, in its file or in memory. `job` is null when it was only decoded on the way to another. */
   keep(
     job: SpanJob | null,
-    span: number,
+    span: SpanIndex,
     target: SpanTarget | null,
     result: Extract<TaskResult, { status: 'stored' | 'bytes' }>,
   ): void {
@@ -266,7 +267,7 @@ export class SpanJobs {
   }
 
   /** Offers the files of a span that is right to the content cache: a long one when all of it is. */
-  #offerFiles(span: number): void {
+  #offerFiles(span: SpanIndex): void {
     if (this.content === null || this.#context.content === null) return;
     const { first, end } = blocksOf(this.spans.table, span);
     for (let block = first; block < end; block++) {
@@ -291,7 +292,7 @@ export class SpanJobs {
   }
 
   /** Offers verified compressed bytes that came from the registry to the content cache. */
-  share(span: number, compressed: Uint8Array): void {
+  share(span: SpanIndex, compressed: Uint8Array): void {
     const { content } = this.#context;
     if (content === null || this.#sums !== null) return;
     const hash = toHex(this.spans.sha256(span));
@@ -299,7 +300,7 @@ export class SpanJobs {
   }
 
   /** Counts a request for a stretch of spans, each under its own priority. Neighbours share a byte, which is counted once. */
-  accountFetch(fetched: readonly { readonly span: number; readonly fetchedAs: Priority }[]): void {
+  accountFetch(fetched: readonly { readonly span: SpanIndex; readonly fetchedAs: Priority }[]): void {
     const { counters } = this.#context;
     counters.requests.add();
     let from = this.spans.byteStart(fetched[0]!.span);

@@ -1,4 +1,5 @@
 import type { ImageMeta, SpanColumns } from '../archive/index.js';
+import type { LayerIndex, SpanIndex } from '../bytes/index.js';
 import { ClipError, FormatError } from '../bytes/index.js';
 import { NO_STATE } from '../gzip/index.js';
 import { BlockSums, LayerSpans, type PartSum, partOf } from '../spans/index.js';
@@ -10,7 +11,7 @@ import type { BlobSource } from './types.js';
 export interface SpanLayers {
   readonly image: Pick<ImageMeta, 'layers'>;
   readonly layers: readonly { readonly table: SpanColumns }[];
-  checkpointState(layer: number, span: number): Uint8Array | null;
+  checkpointState(layer: LayerIndex, span: SpanIndex): Uint8Array | null;
 }
 
 /**
@@ -22,7 +23,7 @@ export class SpanReader {
   readonly #source: Pick<BlobSource, 'fetchInto'>;
   readonly #decoder = new SpanDecoder();
   /** Of the sequential layer read last. */
-  #stream: { layer: number; next: number; decoder: ZstdStream } | null = null;
+  #stream: { layer: LayerIndex; next: number; decoder: ZstdStream } | null = null;
   /** Of layers of data blocks: what the parts of long ones add up to. */
   readonly #sums = new Map<number, BlockSums>();
 
@@ -32,7 +33,7 @@ export class SpanReader {
   }
 
   /** The span's bytes. @throws ClipError naming layer and span; DIGEST_MISMATCH or BAD_FORMAT when they are not right */
-  async read(layer: number, span: number, signal?: AbortSignal): Promise<Uint8Array> {
+  async read(layer: LayerIndex, span: SpanIndex, signal?: AbortSignal): Promise<Uint8Array> {
     const { kind } = this.#archive.layers[layer]!.table;
     if (kind === 'zstd' || kind === 'zstd-stream') await this.#decoder.loadZstd();
     if (kind === 'zstd-stream') {
@@ -48,7 +49,7 @@ export class SpanReader {
   }
 
   /** A long data block is checked when its last part is read. @throws FormatError */
-  #addPart(layer: number, span: number, spans: LayerSpans, part: PartSum | undefined): void {
+  #addPart(layer: LayerIndex, span: SpanIndex, spans: LayerSpans, part: PartSum | undefined): void {
     if (part === undefined) return;
     const sums = this.#sums.get(layer) ?? new BlockSums(spans.table);
     this.#sums.set(layer, sums);
@@ -56,7 +57,7 @@ export class SpanReader {
     throw new FormatError(`layer ${spans.digest}, span ${span}`, spans.start(span), 'the CRC-64 of its block differs');
   }
 
-  async #inflate(layer: number, span: number, signal: AbortSignal | undefined): Promise<Uint8Array> {
+  async #inflate(layer: LayerIndex, span: SpanIndex, signal: AbortSignal | undefined): Promise<Uint8Array> {
     const meta = this.#archive.image.layers[layer]!;
     const { table } = this.#archive.layers[layer]!;
     const spans = new LayerSpans(meta.digest, table);

@@ -1,3 +1,4 @@
+import type { SpanIndex } from '../bytes/index.js';
 import { toHex } from '../bytes/index.js';
 import type { LayerSpans } from '../spans/index.js';
 import type { LayerContext } from './context.js';
@@ -213,7 +214,7 @@ class StreamFetcher implements JobCarrier {
   }
 
   /** @param shared  it comes from the content cache */
-  async #decode(span: number, compressed: Uint8Array, shared: boolean): Promise<void> {
+  async #decode(span: SpanIndex, compressed: Uint8Array, shared: boolean): Promise<void> {
     const { spans, cached } = this.#jobs;
     const priority = this.#wanted.get(span)?.priority ?? Priority.readahead;
     const task: StreamTask = {

@@ -1,3 +1,4 @@
+import type { SpanIndex } from '../bytes/index.js';
 import type { ImageSource } from '../oci/index.js';
 
 /** The source of a layer's compressed bytes. */
@@ -9,7 +10,7 @@ export interface LayerProvider {
   /** As this archive states it. The source checks it, so an archive that lies fails by itself and not for the others. */
   readonly blobSize: number;
   /** The checkpoint state of a span as it is stored, not yet checked; null where none is needed. */
-  readState(span: number): Uint8Array | null;
+  readState(span: SpanIndex): Uint8Array | null;
 }
 
 /** The file that a read belongs to: sequential read-ahead goes by it. */

@@ -1,4 +1,5 @@
 import type { SpanColumns } from '../archive/index.js';
+import type { SpanIndex } from '../bytes/index.js';
 import { type CachedLayer, Occupied, parseSpanFileName, type SpanCache, type VerifiedFile } from '../cache/index.js';
 import { blockCheck } from '../spans/index.js';
 import type { InflatePool } from './inflate-pool.js';
@@ -15,7 +16,7 @@ export async function verifySpans(
   cache: SpanCache,
   pool: InflatePool,
   onFile: (file: VerifiedFile) => void,
-  onDamaged: (layer: CachedLayer, span: number) => void,
+  onDamaged: (layer: CachedLayer, span: SpanIndex) => void,
   signal?: AbortSignal,
 ): Promise<void> {
   for (const name of cache.files()) {
@@ -33,7 +34,7 @@ async function verifyLayer(
   pool: InflatePool,
   digest: string,
   table: SpanColumns,
-  onDamaged: (layer: CachedLayer, span: number) => void,
+  onDamaged: (layer: CachedLayer, span: SpanIndex) => void,
   signal: AbortSignal | undefined,
 ): Promise<{ intact: number; damaged: number; absent: number }> {
   const layer = cache.layer(digest, table);
@@ -60,7 +61,7 @@ export async function verifySpan(
   pool: InflatePool,
   layer: CachedLayer,
   table: SpanColumns,
-  span: number,
+  span: SpanIndex,
 ): Promise<'intact' | 'damaged' | 'absent'> {
   const { fd, generations } = layer.shared;
   if (fd < 0 || layer.occupied[span] === Occupied.no) return 'absent';

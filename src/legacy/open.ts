@@ -8,6 +8,7 @@ import type {
   LayerMeta,
   SpanTable,
 } from '../archive/index.js';
+import type { Nid, SpanIndex } from '../bytes/index.js';
 import { FormatError } from '../bytes/index.js';
 import { type ErofsImage, type Placement, sharedPlacement, writeErofs } from '../erofs/index.js';
 import { type Tree, TreeBuilder } from '../tree/index.js';
@@ -31,7 +32,7 @@ const S3_CUTS: BlockCuts = { together: 0, whole: 4 * 1024 * 1024, piece: 1024 * 
 export interface LayerIndex {
   readonly meta: LayerMeta;
   readonly table: SpanTable;
-  checkpointState(span: number): Uint8Array | null;
+  checkpointState(span: SpanIndex): Uint8Array | null;
 }
 
 /** What an index of an archive that holds its data becomes. Plain data: it can be kept, and spares decoding the index again. */
@@ -274,7 +275,7 @@ function treeOf(entries: LegacyEntries, image: ImageMeta, what: string): { tree:
 }
 
 function hashesOf({ hashes }: LegacyEntries, tree: Tree, { nids }: ErofsImage): FileHashes | null {
-  const found: { nid: number; hash: string }[] = [];
+  const found: { nid: Nid; hash: string }[] = [];
   for (let inode = 0; inode < nids.length; inode++) {
     const nid = nids[inode]!;
     if (nid === 0 || (tree.mode(inode) & S_IFMT) !== S_IFREG || tree.layer(inode) !== 0) continue;

@@ -1,3 +1,4 @@
+import type { LayerIndex } from '../bytes/index.js';
 import { ClipError, FormatError } from '../bytes/index.js';
 import { EntryColumns, type EntryFields } from '../tar/index.js';
 import type { Block } from './blocks.js';
@@ -93,7 +94,7 @@ class EntryBuilder {
     throw new FormatError(this.#what, 0, `${Buffer.from(node.path).toString('utf8')}: ${detail}`);
   }
 
-  #dataOf(node: LegacyNode): { layer: number; offset: number; length: number } | null {
+  #dataOf(node: LegacyNode): { layer: LayerIndex; offset: number; length: number } | null {
     if (this.#layerOf === null) {
       return node.dataLen === 0 ? null : { layer: 0, offset: node.dataPos, length: node.dataLen };
     }
@@ -113,7 +114,7 @@ class EntryBuilder {
    * The path of the inode's first name, if this is another one. Until 2024 hard links share their number, and each has a copy of
    * the content: they are one file if nothing else tells them apart. The number alone may be of two file systems.
    */
-  #firstName(node: LegacyNode, entry: EntryFields, layer: number): Uint8Array | undefined {
+  #firstName(node: LegacyNode, entry: EntryFields, layer: LayerIndex): Uint8Array | undefined {
     // OCI archives say 1 link of each name, but all point to the same place.
     if (node.ino === 0 || (node.nlink < 2 && this.#layerOf === null)) return undefined;
     const place = this.#layerOf === null ? node.nlink : entry.dataOffset;

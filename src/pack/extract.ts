@@ -15,6 +15,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import type { Nid } from '../bytes/index.js';
 import { anyFunction, boolean, ClipError, fields, lowerBound, string } from '../bytes/index.js';
 import { ArchiveFile, openStorage, type StorageOverride } from '../check/index.js';
 import { ErofsReader, InodeView, mapFileRange, S_IFBLK, S_IFCHR, S_IFLNK, S_IFMT, S_IFREG } from '../erofs/index.js';
@@ -231,7 +232,7 @@ class Extraction {
   #walk(): void {
     const reader = this.#reader;
     const slash = Buffer.from('/');
-    const pending: [nid: number, path: Buffer][] = [[reader.rootNid, this.#below]];
+    const pending: [nid: Nid, path: Buffer][] = [[reader.rootNid, this.#below]];
     for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
       this.#options.signal?.throwIfAborted();
       const [nid, path] = next;
@@ -253,7 +254,7 @@ class Extraction {
     }
   }
 
-  #make(nid: number, path: Buffer, inode: InodeView): void {
+  #make(nid: Nid, path: Buffer, inode: InodeView): void {
     if (inode.nlink > 1) {
       const first = this.#firstNames.get(nid);
       if (first !== undefined) {
@@ -295,7 +296,7 @@ class Extraction {
   }
 
   /** Where the content lies: one block, whose checksum follows it. */
-  #place(nid: number, size: number): { start: number; length: number } {
+  #place(nid: Nid, size: number): { start: number; length: number } {
     let start = 0;
     let found = 0;
     const { placement, layers } = this.#file.archive;

@@ -1,3 +1,4 @@
+import type { ConnectionId, SpanIndex } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
 import {
   type CachedLayer,
@@ -183,7 +184,7 @@ export class Engine {
     }
   }
 
-  async detach(id: number): Promise<void> {
+  async detach(id: ConnectionId): Promise<void> {
     const mount = this.mounts.get(id);
     if (mount === undefined) return;
     this.mounts.delete(id);
@@ -212,7 +213,7 @@ export class Engine {
   async verifyCache(signal: AbortSignal): Promise<VerifiedFile[]> {
     const files: VerifiedFile[] = [];
     const damaged = new FreedSpans();
-    const onDamaged = ({ shared }: CachedLayer, span: number): void => damaged.add(shared, span);
+    const onDamaged = ({ shared }: CachedLayer, span: SpanIndex): void => damaged.add(shared, span);
     await verifySpans(this.cache, this.#inflate, (file) => files.push(file), onDamaged, signal);
     await this.#dropPages(damaged);
     return files;
@@ -248,7 +249,7 @@ export class Engine {
     await Promise.all([...this.mounts.values()].map(drop));
   }
 
-  #onDamaged({ key, shared }: CachedLayer, span: number): void {
+  #onDamaged({ key, shared }: CachedLayer, span: SpanIndex): void {
     this.#log.error({ layer: key, span }, 'a cached span has changed on the disk: it was freed, and is fetched again');
     const damaged = new FreedSpans();
     damaged.add(shared, span);

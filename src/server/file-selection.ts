@@ -1,4 +1,5 @@
 import type { Archive } from '../archive/index.js';
+import type { Nid } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
 import { ErofsReader, FT, InodeView, mapFileRange, resolvePath } from '../erofs/index.js';
 import type { TouchedRange } from '../lazy/index.js';
@@ -7,7 +8,7 @@ import type { TouchedRange } from '../lazy/index.js';
 const ENTRIES_PER_TURN = 2000;
 
 interface Entry {
-  readonly nid: number;
+  readonly nid: Nid;
   readonly type: number;
   readonly name: string;
 }
@@ -53,7 +54,7 @@ class FileSelection {
   }
 
   /** A file, or all below a directory. */
-  async addTree(nid: number): Promise<void> {
+  async addTree(nid: Nid): Promise<void> {
     this.matches++;
     this.#reader.inode(nid, this.#inode);
     if (!this.#inode.isDirectory) {
@@ -92,7 +93,7 @@ class FileSelection {
     }
   }
 
-  async #addMatch(nid: number, type: number, path: string): Promise<void> {
+  async #addMatch(nid: Nid, type: number, path: string): Promise<void> {
     if (type !== FT.symlink) return this.addTree(nid);
     const target = this.resolve(path);
     this.matches++;
@@ -119,7 +120,7 @@ class FileSelection {
     return entries;
   }
 
-  #addFile(nid: number): void {
+  #addFile(nid: Nid): void {
     if (this.#seen.has(nid)) return;
     this.#seen.add(nid);
     this.#reader.inode(nid, this.#inode);

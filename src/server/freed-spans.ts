@@ -1,13 +1,14 @@
+import type { LayerId, SpanIndex } from '../bytes/index.js';
 import { type ErofsReader, InodeView, mapFileRange, type Placement, visitInodes } from '../erofs/index.js';
 import type { FileRange } from '../fuse/index.js';
-import { type LayerId, type SharedLayer, spanAt } from '../spans/index.js';
+import { type SharedLayer, spanAt } from '../spans/index.js';
 
 /** Spans whose bytes were freed while the kernel may have pages of them. */
 export class FreedSpans {
   /** By SharedLayer.id. */
-  readonly #spans = new Map<LayerId, Set<number>>();
+  readonly #spans = new Map<LayerId, Set<SpanIndex>>();
 
-  add(layer: SharedLayer, span: number): void {
+  add(layer: SharedLayer, span: SpanIndex): void {
     const spans = this.#spans.get(layer.id);
     if (spans === undefined) this.#spans.set(layer.id, new Set([span]));
     else spans.add(span);

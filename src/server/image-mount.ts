@@ -1,3 +1,4 @@
+import type { ConnectionId, Nid } from '../bytes/index.js';
 import type { ArchiveFile } from '../check/index.js';
 import { ErofsReader, InodeView, mapFileRange } from '../erofs/index.js';
 import { dropPages, type FuseMountSpec, type ReadMiss, replyData, replyError } from '../fuse/index.js';
@@ -13,7 +14,7 @@ import type { RegistrySource } from './registry-source.js';
 
 /** One image served through one FUSE connection: the I/O thread's side of it. */
 export class ImageMount {
-  readonly id: number;
+  readonly id: ConnectionId;
   readonly reads: Reads;
   readonly fuseFd: number;
   /** Records the first reads, for a profile; null after a take-over, which has missed the beginning. */
@@ -113,7 +114,7 @@ export class ImageMount {
     return dropPages(this.fuseFd, freed.rangesOf(this.#reader, this.file.archive.placement, layers));
   }
 
-  #map(nid: number, offset: number, size: number): Piece[] {
+  #map(nid: Nid, offset: number, size: number): Piece[] {
     const pieces: Piece[] = [];
     let position = offset;
     mapFileRange(this.#reader, this.file.archive.placement, this.#scratch, nid, offset, size, (layer, at, length) => {

@@ -1,6 +1,7 @@
 import { closeSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
 import type { Archive } from '../archive/index.js';
+import type { ConnectionId } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
 import { ArchiveFile, fileKey, type StorageAccess } from '../check/index.js';
 import { mountIdOf, mountNamespace, readMountInfo } from '../linux/index.js';
@@ -175,13 +176,18 @@ export class MountList {
     return this.#connect(args, directories, file!);
   }
 
-  #bind(id: number, args: MountArguments, directories: readonly number[], client?: ClientContext): Promise<PlaceState> {
+  #bind(
+    id: ConnectionId,
+    args: MountArguments,
+    directories: readonly number[],
+    client?: ClientContext,
+  ): Promise<PlaceState> {
     const bind = { id, place: placeRequest(args), fdToken: this.#fds.send(directories) };
     return this.#keeper.call('bind', client === undefined ? bind : { ...bind, client });
   }
 
   /** Whoever mounts is the last to know how the registry is reached. @returns what the keeper is to remember */
-  #preferAccess(id: number, args: MountArguments): ClientContext {
+  #preferAccess(id: ConnectionId, args: MountArguments): ClientContext {
     const { source } = this.engine.mounts.get(id)!;
     source.prefer(args.access);
     return source.context;
@@ -255,7 +261,7 @@ export class MountList {
     return { connection, place, reference: this.archiveOf(connection.id)?.image.reference ?? '' };
   }
 
-  archiveOf(id: number): Archive | undefined {
+  archiveOf(id: ConnectionId): Archive | undefined {
     return this.engine.mounts.get(id)?.file.archive;
   }
 
@@ -302,7 +308,7 @@ export class MountList {
 
   async #unmount(path: string, mode: UnmountMode): Promise<{ closed: boolean }> {
     await this.#keeper.call('list', null); // takes note of places that another program unmounted
-    let result: { id: number; closed: boolean };
+    let result: { id: ConnectionId; closed: boolean };
     try {
       result = await this.#keeper.call('unbind', { path, mode });
     } catch (error) {
@@ -317,7 +323,7 @@ export class MountList {
   }
 
   /** When its last place is unmounted the kernel ends the connection: at once, unless a process still holds a file of it. */
-  async #waitGone(id: number): Promise<void> {
+  async #waitGone(id: ConnectionId): Promise<void> {
     if (!this.engine.mounts.has(id)) return;
     await new Promise<void>((resolve) => {
       const timer = setTimeout(resolve, GONE_WAIT_MS);
@@ -329,7 +335,7 @@ export class MountList {
     this.#goneWaiters.delete(id);
   }
 
-  async gone(id: number): Promise<void> {
+  async gone(id: ConnectionId): Promise<void> {
     const mount = this.engine.mounts.get(id);
     if (mount === undefined) return;
     await this.engine.detach(id);

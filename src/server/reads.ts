@@ -1,5 +1,6 @@
 import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Nid } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
 import type { FileHint, LayerPiece } from '../lazy/index.js';
 import { Errno, threadLives } from '../linux/index.js';
@@ -17,10 +18,10 @@ export interface Piece extends LayerPiece {
 export interface ReadSource {
   readonly readTimeoutMs: number;
   /** Where file bytes lie. @throws FormatError */
-  map(nid: number, offset: number, size: number): Piece[];
+  map(nid: Nid, offset: number, size: number): Piece[];
   read(piece: Piece, signal: AbortSignal): Promise<Uint8Array>;
   /** A read has asked for its bytes. The files that it leads to may be asked for now. */
-  follow?(nid: number, pieces: readonly Piece[]): void;
+  follow?(nid: Nid, pieces: readonly Piece[]): void;
   replyData(unique: bigint, pieces: Uint8Array[]): void;
   replyError(unique: bigint, errno: number): void;
   /** Holds the unanswered reads for the next server; null if the kernel sends them again. */
@@ -36,7 +37,7 @@ export const MAX_READS = 512;
 
 interface Pending {
   readonly unique: bigint;
-  readonly nid: number;
+  readonly nid: Nid;
   readonly offset: number;
   readonly size: number;
   /** The thread that reads; 0: not known. */
@@ -49,7 +50,7 @@ interface Pending {
 
 /** A read that timed out, and which of its pages the kernel has asked for again since. */
 interface Expired {
-  readonly nid: number;
+  readonly nid: Nid;
   readonly offset: number;
   readonly end: number;
   readonly until: number;
@@ -107,7 +108,7 @@ export class Reads {
     return this.#pending.size;
   }
 
-  start(unique: bigint, nid: number, offset: number, size: number, thread = 0): void {
+  start(unique: bigint, nid: Nid, offset: number, size: number, thread = 0): void {
     if (this.#expired.length > 0 && this.#repeats(nid, offset, size)) {
       this.counters.reads++;
       this.#source.replyError(unique, Errno.EIO);
@@ -165,7 +166,7 @@ export class Reads {
     }
   }
 
-  #repeats(nid: number, offset: number, size: number): boolean {
+  #repeats(nid: Nid, offset: number, size: number): boolean {
     const now = performance.now();
     this.#expired = this.#expired.filter((read) => read.until > now);
     const read = this.#expired.find(

@@ -1,4 +1,5 @@
 import type { SpanColumns } from '../archive/index.js';
+import type { SpanIndex } from '../bytes/index.js';
 import { Crc64, crc64, lowerBound } from '../bytes/index.js';
 
 /** Bytes of the checksum behind a block's content. */
@@ -27,7 +28,7 @@ export interface PartSum {
 }
 
 /** Blocks [first, end) that the span touches. */
-export function blocksOf(table: SpanColumns, span: number): { first: number; end: number } {
+export function blocksOf(table: SpanColumns, span: SpanIndex): { first: number; end: number } {
   const { start, length } = table.blocks!;
   const [from, to] = [table.layerOffset[span]!, table.layerOffset[span + 1]!];
   let first = lowerBound(start, from);
@@ -37,7 +38,7 @@ export function blocksOf(table: SpanColumns, span: number): { first: number; end
 }
 
 /** How a span of a `blocks` layer is checked; null for layers of other kinds. */
-export function blockCheck(table: SpanColumns, span: number): BlockCheck | null {
+export function blockCheck(table: SpanColumns, span: SpanIndex): BlockCheck | null {
   if (table.blocks === undefined) return null;
   const { start, length } = table.blocks;
   const [from, to] = [table.layerOffset[span]!, table.layerOffset[span + 1]!];

@@ -1,4 +1,5 @@
 import type { SpanColumns } from '../archive/index.js';
+import type { SpanIndex } from '../bytes/index.js';
 import { crc64Combine } from '../bytes/index.js';
 import { blocksOf, type PartSum } from './block-check.js';
 
@@ -22,17 +23,17 @@ export class BlockSums {
   }
 
   /** The number of the long block that the span is part of. */
-  blockOf(span: number): number {
+  blockOf(span: SpanIndex): number {
     return blocksOf(this.#table, span).first;
   }
 
   /** The span's block was found to be damaged: its bytes are not to be served. */
-  isWrong(span: number): boolean {
+  isWrong(span: SpanIndex): boolean {
     return this.#blocks.size > 0 && this.#blocks.get(this.blockOf(span))?.verdict === 'wrong';
   }
 
   /** Takes note of a part. @returns the spans of its block if they were found to be wrong just now */
-  add(span: number, part: PartSum): { readonly first: number; readonly end: number } | null {
+  add(span: SpanIndex, part: PartSum): { readonly first: number; readonly end: number } | null {
     const parts = this.#partsOf(span);
     const at = span - parts.first;
     if (parts.verdict !== 'open' || parts.sums[at] !== undefined) return null;
@@ -45,7 +46,7 @@ export class BlockSums {
   }
 
   /** The spans that hold a block, of which `span` is one. */
-  spansOf(block: number, span: number): { readonly first: number; readonly end: number } {
+  spansOf(block: number, span: SpanIndex): { readonly first: number; readonly end: number } {
     let [first, end] = [span, span + 1];
     while (first > 0 && this.#touches(first - 1, block)) first--;
     while (end < this.#table.count && this.#touches(end, block)) end++;
@@ -53,11 +54,11 @@ export class BlockSums {
   }
 
   /** Whether the span's block is known to be whole. */
-  isRight(span: number): boolean {
+  isRight(span: SpanIndex): boolean {
     return this.#blocks.get(this.blockOf(span))?.verdict === 'right';
   }
 
-  #partsOf(span: number): Parts {
+  #partsOf(span: SpanIndex): Parts {
     const block = this.blockOf(span);
     const known = this.#blocks.get(block);
     if (known !== undefined) return known;
@@ -67,7 +68,7 @@ export class BlockSums {
     return made;
   }
 
-  #touches(span: number, block: number): boolean {
+  #touches(span: SpanIndex, block: number): boolean {
     const { first, end } = blocksOf(this.#table, span);
     return first <= block && block < end;
   }

@@ -1,3 +1,4 @@
+import type { SpanIndex } from '../bytes/index.js';
 import { spanAt } from './layer-spans.js';
 import type { SharedLayer } from './shared-layer.js';
 
@@ -13,7 +14,7 @@ export interface SpanTarget {
   readonly fd: number;
   /** The span's layer offset, which is its place in the file. */
   readonly position: number;
-  readonly span: number;
+  readonly span: SpanIndex;
   /** Becomes odd once the bytes are written. */
   readonly generations: Int32Array;
   /** The blocks of the file that hold nothing but this span are holes: zeros need not be written there. */
@@ -27,16 +28,16 @@ export function publish(target: SpanTarget): void {
 }
 
 /** Readers of the span miss from now on. I/O thread only, before the span's bytes are freed. */
-export function hide(layer: SharedLayer, span: number): void {
+export function hide(layer: SharedLayer, span: SpanIndex): void {
   if (isPresent(layer, span)) Atomics.add(layer.generations, span, 1);
 }
 
-export function isPresent(layer: SharedLayer, span: number): boolean {
+export function isPresent(layer: SharedLayer, span: SpanIndex): boolean {
   return (Atomics.load(layer.generations, span) & 1) === 1;
 }
 
 /** Marks a span as read now. A plain store: a lost race costs one step in the order of eviction. */
-export function noteUse(layer: SharedLayer, span: number): void {
+export function noteUse(layer: SharedLayer, span: SpanIndex): void {
   layer.lastUse[span] = Atomics.load(layer.clock, 0);
 }
 

@@ -7,5 +7,5 @@ export { type BlockCheck, blockCheck, blocksOf, checkBlocks, type PartSum, partO
 export { BlockSums } from './block-sums.js';
 export { HitCheck, hide, isPresent, noteUse, publish, type SpanTarget } from './hits.js';
 export { LayerSpans, spanAt } from './layer-spans.js';
-export type { LayerId, SharedLayer } from './shared-layer.js';
+export type { SharedLayer } from './shared-layer.js';
 export { newTouchRecords, noteTouch, recording, stopRecording, TOUCH_PAGE, type TouchRecord } from './touch-record.js';

@@ -1,4 +1,5 @@
 import { type SpanColumns, stateDigest } from '../archive/index.js';
+import type { SpanIndex } from '../bytes/index.js';
 import { lowerBound } from '../bytes/index.js';
 import { type BlockCheck, blockCheck } from './block-check.js';
 
@@ -30,21 +31,21 @@ export class LayerSpans {
   }
 
   /** Where in the uncompressed layer a span begins. */
-  start(span: number): number {
+  start(span: SpanIndex): number {
     return this.table.layerOffset[span]!;
   }
 
   /** Uncompressed length of a span. */
-  length(span: number): number {
+  length(span: SpanIndex): number {
     return this.table.layerOffset[span + 1]! - this.table.layerOffset[span]!;
   }
 
   /** Neighbours share the byte of the blob that holds their boundary: it is the last of the one and the first of the other. */
-  byteStart(span: number): number {
+  byteStart(span: SpanIndex): number {
     return Math.floor(this.table.bitOffset[span]! / 8);
   }
 
-  byteEnd(span: number): number {
+  byteEnd(span: SpanIndex): number {
     return Math.ceil(this.table.bitOffset[span + 1]! / 8);
   }
 
@@ -54,32 +55,32 @@ export class LayerSpans {
   }
 
   /** The bit of its first byte at which a span begins. */
-  startBit(span: number): number {
+  startBit(span: SpanIndex): number {
     return this.table.bitOffset[span]! % 8;
   }
 
   /** 0 for a layer of data blocks, which has `blocks` instead. */
-  crc32(span: number): number {
+  crc32(span: SpanIndex): number {
     return this.table.crc32[span] ?? 0;
   }
 
   /** A copy, because a view in a message to a worker takes the whole table along. */
-  sha256(span: number): Uint8Array {
+  sha256(span: SpanIndex): Uint8Array {
     return this.table.sha256.slice(32 * span, 32 * span + 32);
   }
 
   /** SHA-256 of a span's raw checkpoint state. A copy, likewise. */
-  stateSha256(span: number): Uint8Array {
+  stateSha256(span: SpanIndex): Uint8Array {
     return stateDigest(this.table, span);
   }
 
   /** What a span of data blocks is checked by; null for layers of other kinds. */
-  blocks(span: number): BlockCheck | null {
+  blocks(span: SpanIndex): BlockCheck | null {
     return blockCheck(this.table, span);
   }
 
   /** For errors. */
-  name(span: number): string {
+  name(span: SpanIndex): string {
     return `layer ${this.digest}, span ${span} (bytes ${this.byteStart(span)} to ${this.byteEnd(span)})`;
   }
 }

@@ -1,8 +1,5 @@
-import type { Brand } from '../bytes/index.js';
+import type { LayerId } from '../bytes/index.js';
 import type { TouchRecord } from './touch-record.js';
-
-/** Of an open layer, not to be mixed up with its index in an image. */
-export type LayerId = Brand<number, 'layer id'>;
 
 /** What every thread sees of one layer: plain data over SharedArrayBuffers, so it crosses postMessage as it is. */
 export interface SharedLayer {

@@ -1,5 +1,6 @@
 import { posix } from 'node:path';
 import { type ImageMeta, REFERENCE_PAGE, type References } from '../archive/index.js';
+import type { Nid } from '../bytes/index.js';
 import type { TreeListing } from '../erofs/index.js';
 import { type ErofsReader, firstByte, InodeView, type Placement } from '../erofs/index.js';
 import type { EntryColumns } from '../tar/index.js';
@@ -28,7 +29,7 @@ export interface ScannedLayer {
 }
 
 export interface ElfFile {
-  readonly nid: number;
+  readonly nid: Nid;
   readonly path: string;
   readonly size: number;
   readonly needs: ElfNeeds;
@@ -198,7 +199,7 @@ class Links {
   readonly #targets: number[][] = [];
   readonly #ranges: (readonly number[])[] = [];
 
-  #of(nid: number): number {
+  #of(nid: Nid): number {
     let number = this.#number.get(nid);
     if (number === undefined) {
       number = this.#nids.push(nid) - 1;
@@ -214,7 +215,7 @@ class Links {
   }
 
   /** Also registers the file. */
-  range(nid: number, ranges: readonly number[]): void {
+  range(nid: Nid, ranges: readonly number[]): void {
     this.#ranges[this.#of(nid)] = ranges;
   }
 

@@ -1,4 +1,5 @@
 import type { ImageMeta, Profile } from '../archive/index.js';
+import type { LayerIndex, Nid, SpanIndex } from '../bytes/index.js';
 import { lowerBound } from '../bytes/index.js';
 import { type ErofsReader, InodeView, mapFileRange, type Placement, resolvePath } from '../erofs/index.js';
 import { type SpanLayers, SpanReader } from '../lazy/index.js';
@@ -20,7 +21,7 @@ const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/b
 
 interface Extent {
   readonly fileOffset: number;
-  readonly layer: number;
+  readonly layer: LayerIndex;
   readonly layerOffset: number;
   readonly length: number;
 }
@@ -70,7 +71,7 @@ class Tracer {
     return this.#inode.isFile ? nid : -1;
   }
 
-  #extents(nid: number, offset: number, length: number): Extent[] {
+  #extents(nid: Nid, offset: number, length: number): Extent[] {
     const extents: Extent[] = [];
     let at = offset;
     mapFileRange(this.#reader, this.#placement, this.#inode, nid, offset, length, (layer, layerOffset, n) => {
@@ -90,7 +91,7 @@ class Tracer {
     return [span(layerOffset), span(layerOffset + length - 1)];
   }
 
-  #touch(nid: number, offset: number, length: number): Extent[] {
+  #touch(nid: Nid, offset: number, length: number): Extent[] {
     const extents = this.#extents(nid, offset, length);
     for (const extent of extents) {
       const [first, last] = this.#spansOf(extent);
@@ -99,7 +100,7 @@ class Tracer {
     return extents;
   }
 
-  async #span(layer: number, span: number): Promise<Uint8Array> {
+  async #span(layer: LayerIndex, span: SpanIndex): Promise<Uint8Array> {
     const key = `${layer}/${span}`;
     let bytes = this.#kept.get(key);
     if (bytes === undefined) {
@@ -110,7 +111,7 @@ class Tracer {
     return bytes;
   }
 
-  async #read(nid: number, offset: number, length: number): Promise<Uint8Array> {
+  async #read(nid: Nid, offset: number, length: number): Promise<Uint8Array> {
     this.#reader.inode(nid, this.#inode);
     const n = Math.max(0, Math.min(length, this.#inode.size - offset));
     const out = new Uint8Array(n);
@@ -130,7 +131,7 @@ class Tracer {
   }
 
   /** A program or library that was read while its layer was indexed: it is not fetched, but its parts count as touched. */
-  #known(nid: number, size: number): ElfNeeds | null {
+  #known(nid: Nid, size: number): ElfNeeds | null {
     const needs = this.#elf.get(nid);
     if (needs === undefined || !needs.complete) return null;
     this.#touch(nid, 0, Math.min(SHEBANG_BYTES, size));

@@ -1,3 +1,4 @@
+import type { LayerIndex } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
 import { ENTRIES_MAX, type EntryColumns, printable, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../tar/index.js';
 import { HardLinks } from './hard-links.js';
@@ -76,7 +77,7 @@ export class TreeBuilder {
    * @param layerIndex  0 for the base; layers must come in order, all of them
    * @throws ClipError BAD_FORMAT naming the layer and the entry, LIMIT
    */
-  applyLayer(layerIndex: number, entries: EntryColumns): void {
+  applyLayer(layerIndex: LayerIndex, entries: EntryColumns): void {
     const store = this.#store;
     if (layerIndex !== store.layers.length || layerIndex >= IMPLICIT)
       throw new RangeError(`layer ${layerIndex} after ${store.layers.length} layers`);

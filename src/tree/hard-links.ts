@@ -1,3 +1,4 @@
+import type { LayerIndex } from '../bytes/index.js';
 import { S_IFMT } from '../tar/index.js';
 import { NONE, type TreeStore } from './store.js';
 
@@ -7,7 +8,7 @@ import { NONE, type TreeStore } from './store.js';
  */
 export class HardLinks {
   readonly #store: TreeStore;
-  readonly #layer: number;
+  readonly #layer: LayerIndex;
   readonly #findTarget: (start: number, end: number) => number;
   readonly #fail: (entry: number, detail: string) => never;
   /** The one dentry of each place-holder, by its inode. */
@@ -15,7 +16,7 @@ export class HardLinks {
 
   constructor(
     store: TreeStore,
-    layer: number,
+    layer: LayerIndex,
     findTarget: (start: number, end: number) => number,
     fail: (entry: number, detail: string) => never,
   ) {

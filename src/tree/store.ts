@@ -1,3 +1,4 @@
+import type { LayerIndex } from '../bytes/index.js';
 import type { EntryColumns } from '../tar/index.js';
 import { S_IFDIR, S_IFMT } from '../tar/index.js';
 
@@ -39,7 +40,7 @@ export class TreeStore {
   /** 1 + the last layer with an entry in this directory. */
   inodeTouched = new Uint16Array(64);
 
-  addInode(layer: number, entry: number): number {
+  addInode(layer: LayerIndex, entry: number): number {
     const inode = this.inodeCount++;
     if (inode === this.inodeLayer.length) this.#growInodes(inode * 2);
     this.inodeLayer[inode] = layer;
@@ -57,7 +58,7 @@ export class TreeStore {
   }
 
   /** The inode is now as this entry says. */
-  describe(inode: number, layer: number, entry: number): void {
+  describe(inode: number, layer: LayerIndex, entry: number): void {
     this.inodeLayer[inode] = layer;
     this.inodeEntry[inode] = entry;
   }
@@ -97,7 +98,7 @@ export class TreeStore {
   }
 
   /** Adds a name that is not there yet, for `inode`; `start` and `end` are in the arena of `layer`. */
-  addDentry(directory: number, layer: number, start: number, end: number, inode: number): number {
+  addDentry(directory: number, layer: LayerIndex, start: number, end: number, inode: number): number {
     const dentry = this.dentryCount++;
     if (dentry === this.dentryParent.length) this.#growDentries(dentry * 2);
     const hash = hashName(directory, this.layers[layer]!.arena, start, end);
@@ -135,7 +136,7 @@ export class TreeStore {
   }
 
   /** The name now belongs to `layer`: `start` is where that layer's arena has it. */
-  claim(dentry: number, layer: number, start: number): void {
+  claim(dentry: number, layer: LayerIndex, start: number): void {
     this.dentryLayer[dentry] = layer;
     this.dentryNameStart[dentry] = start;
   }

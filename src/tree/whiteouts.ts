@@ -1,3 +1,4 @@
+import type { LayerIndex } from '../bytes/index.js';
 import { IMPLICIT, NONE, type TreeStore } from './store.js';
 
 /**
@@ -7,14 +8,14 @@ import { IMPLICIT, NONE, type TreeStore } from './store.js';
  */
 export class Whiteouts {
   readonly #store: TreeStore;
-  readonly #layer: number;
+  readonly #layer: LayerIndex;
   /** Triples: directory inode, name start, name end (in the layer's arena). */
   readonly #names: number[] = [];
   readonly #opaque: number[] = [];
   /** A pruned directory need not be pruned again: many whiteouts of one directory cost one pass. */
   readonly #pruned = new Set<number>();
 
-  constructor(store: TreeStore, layer: number) {
+  constructor(store: TreeStore, layer: LayerIndex) {
     this.#store = store;
     this.#layer = layer;
   }

@@ -1,10 +1,11 @@
 import { closeSync, constants, fstatSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import type { LayerIndex } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
 import type { UnpackDirectory } from './directory.js';
 
 /** Spans of a layer, [first, end). */
 export interface Stretch {
-  readonly layer: number;
+  readonly layer: LayerIndex;
   readonly first: number;
   readonly end: number;
 }

@@ -1,4 +1,5 @@
 import type { LayerKind } from '../archive/index.js';
+import type { LayerIndex } from '../bytes/index.js';
 
 /** A file's data in a layer, as columns in shared memory, sorted by `start`. A file has several pieces when it is sparse. */
 export interface Pieces {
@@ -52,7 +53,7 @@ export interface ChunkSpan {
 /** Compressed bytes of spans that follow one another. */
 export interface Chunk {
   readonly id: number;
-  readonly layer: number;
+  readonly layer: LayerIndex;
   readonly kind: LayerKind;
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly spans: readonly ChunkSpan[];

@@ -1,12 +1,13 @@
 import { join } from 'node:path';
 import type { Archive } from '../archive/index.js';
+import type { LayerIndex, Nid } from '../bytes/index.js';
 import { ClipError, FormatError } from '../bytes/index.js';
 import { ErofsReader, InodeView, mapFileRange } from '../erofs/index.js';
 import type { Files, Pieces } from './messages.js';
 
 /** Something other than a regular file, or a further name of one. */
 export interface Entry {
-  readonly nid: number;
+  readonly nid: Nid;
   /** Relative to the root directory; "" for the root. */
   readonly path: Buffer;
 }
@@ -64,7 +65,7 @@ interface LayerPieces {
 }
 
 /** Which layer's pieces a layer's go to: of those with the same span table, the first. */
-export function firstOf(archive: Pick<Archive, 'layers'>, layer: number): number {
+export function firstOf(archive: Pick<Archive, 'layers'>, layer: LayerIndex): number {
   return archive.layers.findIndex(({ table }) => table === archive.layers[layer]!.table);
 }
 
@@ -92,7 +93,7 @@ export function planTree(archive: Archive, directory: string): TreePlan {
   const unfinished: number[] = [];
   const firstNames = new Map<number, Buffer>();
 
-  const addFile = (nid: number, path: Buffer, size: number): void => {
+  const addFile = (nid: Nid, path: Buffer, size: number): void => {
     const file = nids.length;
     nids.push(nid);
     paths.push(path);

@@ -1,5 +1,6 @@
 import { closeSync, constants, openSync, writeSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
+import type { LayerIndex } from '../bytes/index.js';
 import { lowerBound } from '../bytes/index.js';
 import { ErofsReader, InodeView } from '../erofs/index.js';
 import { SpanDecoder, type SpanFault } from '../lazy/index.js';
@@ -26,7 +27,7 @@ function pathOf(file: number): Buffer {
 }
 
 /** Writes what a span holds of files. Its bytes are verified by now. */
-function writeFiles(layer: number, span: ChunkSpan): void {
+function writeFiles(layer: LayerIndex, span: ChunkSpan): void {
   const pieces = plan.pieces[layer]!;
   const end = span.start + span.length;
   // The piece before the first that begins in the span may reach into it.

@@ -1,6 +1,7 @@
 import { closeSync, constants, ftruncateSync, linkSync, mkdirSync, openSync, readdirSync, symlinkSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { Archive } from '../archive/index.js';
+import type { LayerIndex, Nid, SpanIndex } from '../bytes/index.js';
 import { ClipError, lowerBound } from '../bytes/index.js';
 import { ErofsReader, InodeView, S_IFMT } from '../erofs/index.js';
 import { NO_STATE } from '../gzip/index.js';
@@ -52,12 +53,12 @@ const REQUESTS = 6;
 const WAITING_PER_WORKER = 2;
 
 /** The spans of a layer that hold data of files, in stretches of some 4 MiB. */
-function stretchesOf(archive: Archive, layer: number, plan: TreePlan): Stretch[] {
+function stretchesOf(archive: Archive, layer: LayerIndex, plan: TreePlan): Stretch[] {
   const { table } = archive.layers[layer]!;
   const pieces = plan.pieces[layer]!;
   const spans = new LayerSpans(archive.image.layers[layer]!.digest, table);
   const inOrder = table.kind === 'zstd-stream';
-  const needed = (span: number): boolean => {
+  const needed = (span: SpanIndex): boolean => {
     if (inOrder) return pieces.count > 0;
     const [start, end] = [spans.start(span), spans.start(span) + spans.length(span)];
     const at = lowerBound(pieces.start, end) - 1;
@@ -181,7 +182,7 @@ class Unpacking {
     this.#finish(path, entry.nid, -1);
   }
 
-  #finish(path: Buffer, nid: number, made: number): void {
+  #finish(path: Buffer, nid: Nid, made: number): void {
     this.#reader.inode(nid, this.#inode);
     try {
       applyMetadata(path, this.#inode, this.#reader, this.#owners, made);

@@ -1,3 +1,4 @@
+import type { ConnectionId } from '../bytes/index.js';
 import type { ClientContext, ConnectionState, ImageOptions, PlaceState } from './mount-state.js';
 import type { WireError } from './rpc.js';
 
@@ -89,17 +90,17 @@ export type KeeperMethods = {
   /** Process ids: the server that waits in reserve, if there is one. */
   standby(args: null): { pid: number | null };
   /** → [/dev/fuse, archive]. `resumed`: another server was asked to answer it before. */
-  take(args: { id: number }): { client: ClientContext; resumed: boolean; fdToken: string };
+  take(args: { id: ConnectionId }): { client: ClientContext; resumed: boolean; fdToken: string };
   /** [archive] → [/dev/fuse]: opens and mounts a connection. */
   connect(args: ConnectRequest): Promise<{ connection: ConnectionState; fdToken: string }>;
   /** [the place's directory, the one that it lies in; both O_PATH] → a bind mount there. `client` replaces what is kept of how the registry is reached. */
-  bind(args: { id: number; place: PlaceRequest; fdToken: string; client?: ClientContext }): PlaceState;
+  bind(args: { id: ConnectionId; place: PlaceRequest; fdToken: string; client?: ClientContext }): PlaceState;
   /** Makes a restored place this request's own. */
-  adopt(args: { id: number; place: PlaceRequest; client: ClientContext }): PlaceState;
+  adopt(args: { id: ConnectionId; place: PlaceRequest; client: ClientContext }): PlaceState;
   /** `closed`: it was the last place, the connection is unmounted too. Throws BUSY. */
-  unbind(args: { path: string; mode: UnmountMode }): Promise<{ id: number; closed: boolean }>;
+  unbind(args: { path: string; mode: UnmountMode }): Promise<{ id: ConnectionId; closed: boolean }>;
   /** The kernel has ended this connection, or it cannot be served: drop it, unmounting what is left of it. */
-  drop(args: { id: number; reason: string | null }): void;
+  drop(args: { id: ConnectionId; reason: string | null }): void;
   stop(args: { onlyIfIdle: boolean }): { stopping: boolean };
   upgrade(args: { serverModule: string }): Promise<{ version: string }>;
 };

@@ -1,3 +1,4 @@
+import type { ConnectionId } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
 import type { StorageOverride } from '../check/index.js';
 import { OwnDirectory } from '../paths/index.js';
@@ -48,7 +49,7 @@ export interface PlaceState {
 
 /** One FUSE connection. */
 export interface ConnectionState {
-  readonly id: number;
+  readonly id: ConnectionId;
   /** Of the archive: the same files under the same name are mounted once. */
   readonly identity: string;
   readonly archivePath: string;

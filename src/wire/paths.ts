@@ -1,10 +1,11 @@
+import type { ConnectionId } from '../bytes/index.js';
 import type { MountInfo } from '../linux/index.js';
 
 /** The file system type of our connections (fuse + subtype), by which they are found again after a crash. */
 export const CLIP_FS_TYPE = 'fuse.clip';
 
 /** What our mounts say of themselves in /proc/mounts, so that a later clipd with the same root knows them as its own. */
-export function mountSource(root: string, id: number): string {
+export function mountSource(root: string, id: ConnectionId): string {
   return `clip:${root}#${id}`;
 }
 
@@ -12,12 +13,14 @@ export function mountSource(root: string, id: number): string {
  * Whose clipd made a mount, if this user's did: the file system type and the source are what anybody says who mounts with
  * fusermount3, but the kernel and that program say who it was.
  */
-export function ownClipMount(mount: MountInfo | undefined): { readonly root: string; readonly id: number } | null {
+export function ownClipMount(
+  mount: MountInfo | undefined,
+): { readonly root: string; readonly id: ConnectionId } | null {
   if (mount?.type !== CLIP_FS_TYPE) return null;
   return mount.superOptions.includes(`user_id=${process.geteuid?.() ?? 0}`) ? parseSource(mount.source) : null;
 }
 
-export function parseSource(source: string): { readonly root: string; readonly id: number } | null {
+export function parseSource(source: string): { readonly root: string; readonly id: ConnectionId } | null {
   const match = /^clip:(\/.*)#(\d+)$/s.exec(source);
   return match === null ? null : { root: match[1]!, id: Number(match[2]) };
 }

@@ -1,12 +1,13 @@
 import { closeSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import { release } from 'node:os';
 import { join } from 'node:path';
+import type { ConnectionId, Nid } from '../bytes/index.js';
 import type { OwnDirectory } from '../paths/index.js';
 
 /** A read that was under way, as the kernel asked for it. */
 export interface JournaledRead {
   readonly unique: bigint;
-  readonly nid: number;
+  readonly nid: Nid;
   readonly offset: number;
   readonly size: number;
 }
@@ -44,7 +45,7 @@ export class ReadJournal {
   }
 
   /** @returns also what the server before has left; nothing of it is in the new journal yet */
-  static open(root: OwnDirectory, connection: number): { journal: ReadJournal; left: JournaledRead[] } {
+  static open(root: OwnDirectory, connection: ConnectionId): { journal: ReadJournal; left: JournaledRead[] } {
     const directory = root.at(JOURNAL_DIRECTORY);
     mkdirSync(directory, { recursive: true, mode: 0o700 });
     const path = join(directory, String(connection));

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import type { Nid } from '../../bytes/index.js';
 import { ClipError, printable, printableJson } from '../../bytes/index.js';
 import {
   type ErofsReader,
@@ -21,7 +22,7 @@ interface Flags extends ImageFlags {
 
 interface Entry {
   readonly name: Uint8Array;
-  readonly nid: number;
+  readonly nid: Nid;
 }
 
 const TYPES: ReadonlyMap<number, readonly [string, string]> = new Map([
@@ -88,7 +89,7 @@ class Lister {
   }
 
   /** A file is listed itself, a directory by its contents. */
-  list(path: Uint8Array, nid: number): void {
+  list(path: Uint8Array, nid: Nid): void {
     if (this.#flags.json) this.#write(text('['));
     this.#reader.inode(nid, this.#inode);
     if (this.#inode.isDirectory) this.#directory(path, nid);
@@ -98,7 +99,7 @@ class Lister {
   }
 
   #directory(path: Uint8Array, root: number): void {
-    const pending: { path: Uint8Array; nid: number }[] = [{ path, nid: root }];
+    const pending: { path: Uint8Array; nid: Nid }[] = [{ path, nid: root }];
     const headers = this.#flags.recursive === true && !this.#flags.json;
     for (let first = true; ; first = false) {
       const next = pending.pop();
@@ -114,7 +115,7 @@ class Lister {
     }
   }
 
-  #entries(nid: number): Entry[] {
+  #entries(nid: Nid): Entry[] {
     const entries: Entry[] = [];
     const { image } = this.#reader;
     this.#reader.readdir(nid, 0, (child, _type, start, end) => {

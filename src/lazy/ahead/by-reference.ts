@@ -1,4 +1,5 @@
 import { REFERENCE_PAGE, type References } from '../../archive/index.js';
+import type { LayerIndex, Nid, SpanIndex } from '../../bytes/index.js';
 import { lowerBound } from '../../bytes/index.js';
 import { Priority } from '../inflate-tasks.js';
 import type { LayerClaim } from '../layer-claim.js';
@@ -10,10 +11,10 @@ export interface FollowedImage {
   readonly layers: readonly LayerClaim[];
   /** Where bytes of a file lie, its end respected: holes as pieces of layer −1. @throws FormatError */
   map(
-    nid: number,
+    nid: Nid,
     offset: number,
     length: number,
-    visit: (layer: number, offset: number, length: number) => void,
+    visit: (layer: LayerIndex, offset: number, length: number) => void,
   ): void;
   /** Bytes that fit without pushing out what mounts use. */
   hasRoom(bytes: number): boolean;
@@ -39,14 +40,14 @@ const AGAIN_MS = 30_000;
 /** A stretch of a layer, or of a hole (layer −1). */
 export interface LayerPiece {
   /** Index into the image's layers. */
-  readonly layer: number;
+  readonly layer: LayerIndex;
   readonly layerOffset: number;
   readonly length: number;
 }
 
 interface SpanOf {
-  readonly layer: number;
-  readonly span: number;
+  readonly layer: LayerIndex;
+  readonly span: SpanIndex;
 }
 
 /**
@@ -80,7 +81,7 @@ export class Follower {
   }
 
   /** A reader waits for bytes of a file, which lie in these pieces. */
-  onMiss(nid: number, pieces: readonly LayerPiece[]): void {
+  onMiss(nid: Nid, pieces: readonly LayerPiece[]): void {
     if (this.#closed) return;
     const now = performance.now();
     if (now - this.#lastMiss > AGAIN_MS) this.#known.fill(0);
@@ -114,26 +115,26 @@ export class Follower {
   }
 
   /** Position of a file among the references; −1 when it has none. */
-  #position(nid: number): number {
+  #position(nid: Nid): number {
     const nids = this.#image.references.nid;
     const position = lowerBound(nids, nid);
     return nids[position] === nid ? position : -1;
   }
 
-  #eachSpan(nid: number, offset: number, length: number, visit: (layer: number, span: number) => void): void {
+  #eachSpan(nid: Nid, offset: number, length: number, visit: (layer: LayerIndex, span: SpanIndex) => void): void {
     this.#image.map(nid, offset, length, (layer, layerOffset, bytes) => {
       this.#spansOf({ layer, layerOffset, length: bytes }, visit);
     });
   }
 
-  #spansOf({ layer, layerOffset, length }: LayerPiece, visit: (layer: number, span: number) => void): void {
+  #spansOf({ layer, layerOffset, length }: LayerPiece, visit: (layer: LayerIndex, span: SpanIndex) => void): void {
     if (layer < 0) return;
     const { spans } = this.#image.layers[layer]!.layer;
     const last = spans.at(layerOffset + length - 1);
     for (let span = spans.at(layerOffset); span <= last; span++) visit(layer, span);
   }
 
-  #countRead(layer: number, span: number): void {
+  #countRead(layer: LayerIndex, span: SpanIndex): void {
     const unread = this.#unread[layer]!.get(span);
     if (unread !== undefined) {
       this.#unread[layer]!.delete(span);
@@ -166,7 +167,7 @@ export class Follower {
       if (this.#known[target[i]!] === 0) this.#todo.push(target[i]!);
     }
     const spans: SpanOf[] = [];
-    const add = (layer: number, span: number): void => {
+    const add = (layer: LayerIndex, span: SpanIndex): void => {
       if (this.#counted[layer]![span] === 0) spans.push({ layer, span });
     };
     const [first, end] = [firstRange[file]!, firstRange[file + 1]!];

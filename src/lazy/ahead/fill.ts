@@ -1,3 +1,4 @@
+import type { SpanIndex } from '../../bytes/index.js';
 import { Priority } from '../inflate-tasks.js';
 import type { LayerClaim } from '../layer-claim.js';
 import { type AheadContext, type AheadProgress, SpanRunner } from './span-runner.js';
@@ -59,7 +60,7 @@ async function fillPass(
   context: AheadContext,
   progress: AheadProgress,
   options: FillPace,
-  onDropped: (claim: LayerClaim, span: number) => void,
+  onDropped: (claim: LayerClaim, span: SpanIndex) => void,
 ): Promise<void> {
   const { bytesPerSecond = DEFAULT_FILL_RATE, quietMs = DEFAULT_QUIET_MS, patient = false, signal } = options;
   const runner = new SpanRunner(progress, Priority.fill, signal, context, onDropped);

@@ -1,4 +1,5 @@
 import type { SpanTable } from '../../archive/index.js';
+import type { SpanIndex } from '../../bytes/index.js';
 import { type SharedLayer, spanAt } from '../../spans/index.js';
 import { Priority } from '../inflate-tasks.js';
 import type { FileHint, LayerProvider } from '../types.js';
@@ -21,8 +22,8 @@ const IDLE_MS = 2000;
 export interface SequentialLayer {
   readonly spans: { readonly table: Pick<SpanTable, 'layerOffset' | 'count'> };
   readonly shared: Pick<SharedLayer, 'lastUse'>;
-  ahead(provider: LayerProvider, span: number, priority: typeof Priority.readahead): unknown;
-  cancelAhead(span: number): void;
+  ahead(provider: LayerProvider, span: SpanIndex, priority: typeof Priority.readahead): unknown;
+  cancelAhead(span: SpanIndex): void;
 }
 
 interface Stream {

@@ -1,3 +1,4 @@
+import type { SpanIndex } from '../../bytes/index.js';
 import { ClipError } from '../../bytes/index.js';
 import type { LayerClaim } from '../layer-claim.js';
 
@@ -41,7 +42,7 @@ export class SpanRunner {
     readonly signal: AbortSignal | undefined,
     readonly context: AheadContext,
     /** Told of a span that was dropped because its room was taken, or the disk refused it. */
-    readonly onDropped: (claim: LayerClaim, span: number) => void = () => {},
+    readonly onDropped: (claim: LayerClaim, span: SpanIndex) => void = () => {},
   ) {
     signal?.addEventListener(
       'abort',
@@ -54,7 +55,7 @@ export class SpanRunner {
   }
 
   /** False: stop here, there is no room or it was called off. */
-  async ask(claim: LayerClaim, span: number, limit = MAX_OUTSTANDING): Promise<boolean> {
+  async ask(claim: LayerClaim, span: SpanIndex, limit = MAX_OUTSTANDING): Promise<boolean> {
     const { layer } = claim;
     const bytes = layer.spans.compressedBytes(span, span + 1);
     const done = (): void => {

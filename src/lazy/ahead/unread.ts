@@ -1,3 +1,4 @@
+import type { SpanIndex } from '../../bytes/index.js';
 import type { LazyCounters } from '../counters.js';
 import { Priority } from '../inflate-tasks.js';
 
@@ -9,12 +10,12 @@ export class UnreadAccount {
 
   constructor(readonly counters: LazyCounters) {}
 
-  add(span: number, bytes: number, fetchedAs: Priority): void {
+  add(span: SpanIndex, bytes: number, fetchedAs: Priority): void {
     if (fetchedAs !== Priority.demand) this.#spans.set(span, { bytes, fetchedAs });
   }
 
   /** Books a span as useful once it was read, as wasted once it is gone unread. */
-  settle(wasRead: (span: number) => boolean, isGone: (span: number) => boolean): void {
+  settle(wasRead: (span: SpanIndex) => boolean, isGone: (span: SpanIndex) => boolean): void {
     const { counters } = this;
     for (const [span, { bytes, fetchedAs }] of this.#spans) {
       const used = wasRead(span);
