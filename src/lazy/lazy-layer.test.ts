@@ -2,7 +2,7 @@ import { closeSync, mkdtempSync, openSync, readdirSync, rmSync, statSync, trunca
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { type LazyTestLayer, openLazyLayer } from '../../test/support/lazy-layers.js';
 import { compressibleBytes, FakeSource, gzipLayer, type TestLayer, tarLayer } from '../../test/support/span-layers.js';
 import { ClipError } from '../bytes/index.js';
@@ -327,15 +327,14 @@ describe('giving up', () => {
     const second = read(200, 10, { signal: b.signal });
     first.catch(() => {});
     second.catch(() => {});
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    await vi.waitUntil(() => source.requests.length === 1);
     a.abort();
     await expect(first).rejects.toMatchObject({ code: 'ABORTED' });
     await new Promise((resolve) => setTimeout(resolve, 20));
     expect(source.requests).toMatchObject([{ aborted: false }]);
     b.abort();
     await expect(second).rejects.toMatchObject({ code: 'ABORTED' });
-    await new Promise((resolve) => setTimeout(resolve, 20));
-    expect(source.requests).toMatchObject([{ aborted: true }]);
+    await vi.waitFor(() => expect(source.requests).toMatchObject([{ aborted: true }]));
     expect(metrics.snapshot()).toMatchObject({ abortedSpans: 1, failedSpans: 0 });
     source.gate = () => undefined;
     same(await read(100, 10), 100);
@@ -353,7 +352,7 @@ describe('giving up', () => {
     const a = new AbortController();
     const first = read(100, 10, { signal: a.signal });
     first.catch(() => {});
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    await vi.waitUntil(() => source.requests.length === 1);
     a.abort();
     const second = read(100, 10);
     release();

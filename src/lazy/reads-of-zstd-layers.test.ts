@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { type LazyTestLayer, openLazyLayer } from '../../test/support/lazy-layers.js';
 import { compressibleBytes, type TestLayer, zstdFrames, zstdLayer } from '../../test/support/span-layers.js';
 import { type ContentCache, MemoryContentCache } from '../cache/index.js';
@@ -115,8 +115,7 @@ describe('a layer of one frame', () => {
     const read = opened.read(stream.table.layerOffset[12]!, 10, { signal: abort.signal });
     setTimeout(() => abort.abort(), 20);
     await expect(read).rejects.toMatchObject({ code: 'ABORTED' });
-    await new Promise((resolve) => setTimeout(resolve, 20));
-    expect(source.requests).toMatchObject([{ aborted: true }]);
+    await vi.waitFor(() => expect(source.requests).toMatchObject([{ aborted: true }]));
     source.gate = () => undefined;
     await check(opened, stream.table.layerOffset[1]!, 10);
   });

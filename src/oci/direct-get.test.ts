@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer as createHttpsServer } from 'node:https';
 import { createServer, type Server, type Socket } from 'node:net';
@@ -216,7 +217,7 @@ describe('DirectConnections', () => {
     expect((await get(pool, url, 4, 4)).received).toBe(4);
     expect(sockets.length).toBe(2);
     sockets[1]!.end();
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    await once(sockets[1]!, 'close');
     expect((await get(pool, url, 8, 4)).received).toBe(4);
     expect(sockets.length).toBe(3);
   });

@@ -15,7 +15,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { getXattr, listXattr, mountFileSystem, readMountInfo, sys, unmount } from '../../src/linux/index.js';
 import { compareTrees, snapshotTree } from '../support/compare.js';
 import { FusePlane } from '../support/fuse-plane.js';
@@ -306,7 +306,7 @@ describe.skipIf(!root)('a mount through FusePool', () => {
     await plane.mount();
     expect(readFileSync(join(plane.mountPoint, 'f'), 'utf8')).toBe('x');
     execFileSync('umount', [plane.mountPoint]);
-    await new Promise((resolve) => setTimeout(resolve, 200));
+    await vi.waitUntil(() => calls > 0, { timeout: 10_000 });
     const before = process.cpuUsage();
     await new Promise((resolve) => setTimeout(resolve, 500));
     const used = process.cpuUsage(before);

@@ -129,7 +129,7 @@ describe('a registry that does not answer', () => {
         ['SIGINT', true],
       ] as const) {
         const child = reader(fresh().path, direct);
-        await new Promise((resolve) => setTimeout(resolve, 500));
+        await eventually(async () => (await own.stats()).connections.some((one) => one.inFlight > 0));
         expect(alive(child.pid!)).toBe(true);
         const end = ended(child);
         child.kill(signal);
@@ -149,7 +149,7 @@ describe('a registry that does not answer', () => {
       expect(sha256Of(await readFile(hit.path))).toBe(hit.sha256);
       proxy.fault = () => ({ delayMs: 60_000 });
       const stuck = Array.from({ length: 30 }, (_, i) => reader(`${place}/f${i}`));
-      await new Promise((resolve) => setTimeout(resolve, 1000));
+      await eventually(async () => (await own.stats()).connections.some((one) => one.inFlight > 0));
       writeFileSync('/proc/sys/vm/drop_caches', '1');
       const started = performance.now();
       const child = reader(hit.path);

@@ -60,6 +60,7 @@ export async function runProgram(command: string, args: readonly string[], optio
 
 export interface Stats {
   readonly counters: Readonly<Record<string, number>>;
+  readonly connections: readonly { readonly inFlight: number }[];
   readonly memory: { readonly serverRss: number; readonly keeperRss: number };
 }
 
