@@ -4,33 +4,17 @@ import { boolean, ClipError, number, optionsOf } from '../bytes/index.js';
 import { ArchiveFile } from '../check/index.js';
 import {
   ErofsReader,
+  type FileType,
+  fileType,
   InodeView,
   mapFileRange,
   resolvePath,
-  S_IFBLK,
-  S_IFCHR,
-  S_IFDIR,
-  S_IFIFO,
-  S_IFLNK,
   S_IFMT,
   S_IFREG,
-  S_IFSOCK,
 } from '../erofs/index.js';
 import { SpanReader } from '../lazy/index.js';
 import { LayerSpans } from '../spans/index.js';
 import { abortable, accessChecks, openSource, type SourceAccess } from './verify.js';
-
-export type FileType = 'file' | 'directory' | 'symlink' | 'character device' | 'block device' | 'fifo' | 'socket';
-
-const TYPES: ReadonlyMap<number, FileType> = new Map([
-  [S_IFREG, 'file'],
-  [S_IFDIR, 'directory'],
-  [S_IFLNK, 'symlink'],
-  [S_IFCHR, 'character device'],
-  [S_IFBLK, 'block device'],
-  [S_IFIFO, 'fifo'],
-  [S_IFSOCK, 'socket'],
-]);
 
 export interface FileEntry {
   /** From the root of the image, with a slash before it. Bytes that are not UTF-8 are replaced: then `pathBytes` is the path. */
@@ -105,7 +89,7 @@ function entryOf(reader: ErofsReader, inode: InodeView, path: Uint8Array, nid: N
   const { mode, uid, gid, size, nlink, mtime, mtimeNsec } = inode;
   return {
     ...nameOf(path),
-    type: TYPES.get(mode & S_IFMT)!,
+    type: fileType(mode),
     mode: mode & 0o7777,
     uid,
     gid,
@@ -179,7 +163,7 @@ export async function readFile(archivePath: string, path: string, options: ReadO
     const nid = find(reader, archivePath, path, true);
     reader.inode(nid, inode);
     if ((inode.mode & S_IFMT) !== S_IFREG) {
-      throw new ClipError('USAGE', `${path} in ${archivePath} is a ${TYPES.get(inode.mode & S_IFMT)}, not a file`);
+      throw new ClipError('USAGE', `${path} in ${archivePath} is a ${fileType(inode.mode)}, not a file`);
     }
     const wanted = Math.max(0, Math.min(length ?? inode.size, inode.size - offset));
     if (wanted > MAX_READ) {

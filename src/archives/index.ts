@@ -3,7 +3,8 @@
  * Reading the file is check/'s, and indexing index/'s. Runs in clients.
  */
 
-export { type FileEntry, type FileType, type ListOptions, listFiles, type ReadOptions, readFile } from './files.js';
+export type { FileType } from '../erofs/index.js';
+export { type FileEntry, type ListOptions, listFiles, type ReadOptions, readFile } from './files.js';
 export {
   type ArchiveInfo,
   describeArchive,

@@ -1,8 +1,7 @@
-import { closeSync, fstatSync, readSync } from 'node:fs';
+import { closeSync, fstatSync } from 'node:fs';
 import { type Archive, type ArchiveInput, openArchive } from '../archive/index.js';
-import { ClipError } from '../bytes/index.js';
 import { HEADER_SIZE, isLegacyHeader, openLegacyArchive } from '../legacy/index.js';
-import { openRegularFile } from '../paths/index.js';
+import { archiveInput, openArchiveFile } from './archive-input.js';
 import type { LayerIndexes } from './layer-indexes.js';
 
 /** Equal for two descriptors of the same unchanged file. Reads only its attributes. */
@@ -34,23 +33,7 @@ export class ArchiveFile {
    * @throws FormatError when it is damaged; ClipError NOT_FOUND, PERMISSION, SYSTEM, BAD_FORMAT
    */
   static open(path: string, indexes: LayerIndexes | null = null): ArchiveFile {
-    let fd: number;
-    try {
-      fd = openRegularFile(path);
-    } catch (cause) {
-      if (cause instanceof ClipError) throw cause;
-      const { code } = cause as NodeJS.ErrnoException;
-      if (code === 'ENOENT') {
-        throw new ClipError('NOT_FOUND', `no archive ${path}`, {
-          cause,
-          hint: 'make one with: clipctl index --image REF --out FILE',
-        });
-      }
-      throw new ClipError(code === 'EACCES' ? 'PERMISSION' : 'SYSTEM', `cannot open archive ${path}: ${code}`, {
-        cause,
-      });
-    }
-    return new ArchiveFile(fd, path, indexes);
+    return new ArchiveFile(openArchiveFile(path), path, indexes);
   }
 
   /**
@@ -63,15 +46,9 @@ export class ArchiveFile {
     this.path = path;
     this.key = fileKey(fd);
     try {
-      const stat = fstatSync(fd);
-      if (!stat.isFile()) {
-        throw new ClipError('BAD_FORMAT', `${path} is not a file`, {
-          hint: 'give a .clip archive: clipctl index makes one',
-        });
-      }
-      this.size = stat.size;
-      const readAt = (offset: number, length: number): Uint8Array => this.#read(offset, length);
-      this.archive = openAnyArchive({ name: path, size: stat.size, readAt }, indexes);
+      const input = archiveInput(fd, path);
+      this.size = input.size;
+      this.archive = openAnyArchive(input, indexes);
     } catch (error) {
       closeSync(fd);
       indexes?.close();
@@ -82,17 +59,5 @@ export class ArchiveFile {
   close(): void {
     this.#indexes?.close();
     closeSync(this.fd);
-  }
-
-  /** Exactly `length` bytes, or fewer at the end of the file. */
-  #read(offset: number, length: number): Uint8Array {
-    const bytes = Buffer.allocUnsafeSlow(Math.max(0, Math.min(length, this.size - offset)));
-    let done = 0;
-    while (done < bytes.length) {
-      const count = readSync(this.fd, bytes, done, bytes.length - done, offset + done);
-      if (count === 0) break;
-      done += count;
-    }
-    return bytes.subarray(0, done);
   }
 }

@@ -1,18 +1,7 @@
 import type { Command } from 'commander';
 import type { Nid } from '../../bytes/index.js';
 import { ClipError, printable, printableJson } from '../../bytes/index.js';
-import {
-  type ErofsReader,
-  InodeView,
-  S_IFBLK,
-  S_IFCHR,
-  S_IFDIR,
-  S_IFIFO,
-  S_IFLNK,
-  S_IFMT,
-  S_IFREG,
-  S_IFSOCK,
-} from '../../erofs/index.js';
+import { type ErofsReader, type FileType, fileType, InodeView, S_IFBLK, S_IFCHR, S_IFMT } from '../../erofs/index.js';
 import { addImageFlags, archiveOf, type ImageFlags } from '../image-flags.js';
 
 interface Flags extends ImageFlags {
@@ -25,24 +14,21 @@ interface Entry {
   readonly nid: Nid;
 }
 
-const TYPES: ReadonlyMap<number, readonly [string, string]> = new Map([
-  [S_IFREG, ['-', 'file']],
-  [S_IFDIR, ['d', 'directory']],
-  [S_IFLNK, ['l', 'symlink']],
-  [S_IFCHR, ['c', 'character device']],
-  [S_IFBLK, ['b', 'block device']],
-  [S_IFIFO, ['p', 'fifo']],
-  [S_IFSOCK, ['s', 'socket']],
-]);
+/** The first column of `ls -l`. */
+const LETTERS: Readonly<Record<FileType, string>> = {
+  file: '-',
+  directory: 'd',
+  symlink: 'l',
+  'character device': 'c',
+  'block device': 'b',
+  fifo: 'p',
+  socket: 's',
+};
 
 /** Output is written in pieces of this size: one write per line would make `ls -lR` of an image take seconds. */
 const FLUSH_BYTES = 64 * 1024;
 const SLASH = 0x2f;
 const text = (s: string): Uint8Array => Buffer.from(s, 'utf8');
-
-function typeOf(mode: number): readonly [string, string] {
-  return TYPES.get(mode & S_IFMT) ?? ['?', 'unknown'];
-}
 
 /** "rwsr-x--T", as ls(1) has it. */
 export function permissions(mode: number): string {
@@ -144,7 +130,7 @@ class Lister {
       this.#reader.inode(nid, inode);
       const device = (inode.mode & S_IFMT) === S_IFCHR || (inode.mode & S_IFMT) === S_IFBLK;
       const size = device ? `${inode.rdevMajor}, ${inode.rdevMinor}` : String(inode.size);
-      const mode = typeOf(inode.mode)[0] + permissions(inode.mode);
+      const mode = LETTERS[fileType(inode.mode)] + permissions(inode.mode);
       const columns = [mode, String(inode.nlink), String(inode.uid), String(inode.gid), size, time(inode.mtime)];
       const target = inode.isSymlink ? [text(' -> '), this.#name(this.#reader.readlink(nid))] : [];
       return { columns, name: Buffer.concat([this.#name(name), ...target]) };
@@ -163,7 +149,7 @@ class Lister {
     const path = directory.length === 0 ? name : join(directory, name);
     const value = {
       ...bytesField('path', path),
-      type: typeOf(mode)[1],
+      type: fileType(mode),
       mode: `0${(mode & 0o7777).toString(8)}`,
       nlink,
       uid,
