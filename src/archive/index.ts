@@ -4,7 +4,14 @@
  */
 
 export { MAX_SPAN_OUTPUT, MAX_SPANS, MIN_SPAN_BYTES, SectionKind, type SectionName, VERSION } from './format.js';
-export { type Archive, type ArchiveInput, openArchive, readImageMeta, type SectionInfo } from './reader.js';
+export {
+  type Archive,
+  type ArchiveInput,
+  openArchive,
+  readImageMeta,
+  relocateArchive,
+  type SectionInfo,
+} from './reader.js';
 export { decodeReferences, encodeReferences, REFERENCE_PAGE } from './references.js';
 export {
   decodeSpanTable,

@@ -25,7 +25,7 @@ import { decodeImageMeta } from './image-meta.js';
 import { decodeReferences } from './references.js';
 import { decodeSpans, decodeWindowIndex, spanFault, stateDigest } from './span-table.js';
 import type { ArchiveStorage, FileHashes, ImageMeta, Profile, References, SpanTable } from './types.js';
-import { archiveIdentity } from './writer.js';
+import { archiveIdentity, assemble, imageSection } from './writer.js';
 
 /** The source of an archive's bytes. */
 export interface ArchiveInput {
@@ -183,6 +183,19 @@ function readTable(bytes: Uint8Array, count: number, fileSize: number, what: str
   return sections;
 }
 
+/** A section as it is stored, checked. */
+function readStored(input: ArchiveInput, section: SectionInfo): Uint8Array {
+  const stored = input.readAt(section.offset, section.storedLength);
+  const fault =
+    stored.length !== section.storedLength
+      ? 'truncated'
+      : sameBytes(createHash('sha256').update(stored).digest(), section.sha256)
+        ? null
+        : 'sha256 differs';
+  if (fault === null) return stored;
+  throw new FormatError(`${input.name}: section ${section.name}`, section.offset, fault, { hint: DAMAGED_HINT });
+}
+
 /** A section's raw bytes, checked twice: as stored before they are inflated, and as inflated. */
 function readSection(input: ArchiveInput, section: SectionInfo): Uint8Array {
   const what = `${input.name}: section ${section.name}`;
@@ -192,9 +205,7 @@ function readSection(input: ArchiveInput, section: SectionInfo): Uint8Array {
       hint: DAMAGED_HINT,
     });
   };
-  const stored = input.readAt(section.offset, section.storedLength);
-  if (stored.length !== section.storedLength) fail('truncated');
-  if (!sameBytes(createHash('sha256').update(stored).digest(), section.sha256)) fail('sha256 differs');
+  const stored = readStored(input, section);
   if (section.compression === 'none') return stored;
   let raw: Uint8Array;
   try {
@@ -215,6 +226,25 @@ export function readImageMeta(input: ArchiveInput): ImageMeta {
   return withHint(() => {
     const section = readHeader(input).sections.find((s) => s.name === 'image')!; // required: readTable has checked it
     return decodeImageMeta(readSection(input, section), `${input.name}: section image`);
+  });
+}
+
+/**
+ * The archive with another place of its layers, as buffers to be written one after the other; all other sections are the same
+ * bytes. Throws FormatError as `openArchive` does.
+ */
+export function relocateArchive(
+  input: ArchiveInput,
+  place: Pick<ImageMeta, 'reference' | 'registry' | 'repository'>,
+): Uint8Array[] {
+  return withHint(() => {
+    const sections = readHeader(input).sections.map((section) => {
+      if (section.name === 'image') return imageSection({ ...readImageMeta(input), ...place });
+      const { name, rawLength, rawSha256 } = section;
+      const compression = section.compression === 'none' ? Compression.none : Compression.deflate;
+      return { name, compression, stored: [readStored(input, section)], rawLength, rawSha256 };
+    });
+    return assemble(sections).parts;
   });
 }
 

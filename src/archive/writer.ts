@@ -43,7 +43,8 @@ export interface ArchiveContents {
   readonly references?: References | null;
 }
 
-interface Section {
+/** A section as it is stored. */
+export interface Section {
   readonly name: SectionName;
   readonly compression: number;
   readonly stored: readonly Uint8Array[];
@@ -122,7 +123,7 @@ function sectionsOf(contents: ArchiveContents): Section[] {
   const storedTree =
     contents.storedTree ?? stretchesOf(contents.tree).map(([bytes, options]) => deflateRawSync(bytes, options));
   const sections: Section[] = [
-    deflated('image', encodeImageMeta(contents.image)),
+    imageSection(contents.image),
     deflated('tree', contents.tree, storedTree),
     deflated(
       'spans',
@@ -166,7 +167,16 @@ export function writeArchive(contents: ArchiveContents): Uint8Array[] {
 /** writeArchive, and the archive's identity. */
 export function buildArchive(contents: ArchiveContents): { parts: Uint8Array[]; identity: string } {
   if (contents.layers.length !== contents.image.layers.length) throw new RangeError('layers and image.layers differ');
-  const sections = sectionsOf(contents);
+  return assemble(sectionsOf(contents));
+}
+
+/** The image section, which is stored first. */
+export function imageSection(image: ImageMeta): Section {
+  return deflated('image', encodeImageMeta(image));
+}
+
+/** Header, section table and sections, which are in the order of their kinds. */
+export function assemble(sections: readonly Section[]): { parts: Uint8Array[]; identity: string } {
   const table = new ByteWriter(SECTION_ENTRY_SIZE * SECTION_NAMES.length);
   let offset = HEADER.table + SECTION_ENTRY_SIZE * sections.length;
   for (const section of sections) {

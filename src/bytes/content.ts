@@ -16,9 +16,6 @@ const MAGICS: readonly (readonly [string, string])[] = [
   ['a SQLite database', 'SQLite format 3\0'],
 ];
 
-/** Length of the part of a text that an error shows. */
-const SHOWN_CHARACTERS = 40;
-
 /** Characters that no text has or that control a terminal: control characters other than white space, and format characters (bidi). */
 const NO_TEXT = /[^\P{C}\t\n\f\r]/u;
 
@@ -33,22 +30,17 @@ function asText(head: Uint8Array): string | null {
 }
 
 /**
- * Names the content that begins with `head`, for errors about bytes of the wrong format: "JSON text", "an ELF program".
- * Some hundred bytes suffice.
+ * Names the content that begins with `head`, for errors about bytes of the wrong format: "JSON text", "an ELF program". Some hundred
+ * bytes suffice. Nothing of the content itself is said: the author of an archive chooses the file or the host that it comes from, and
+ * may be one who cannot read it (docs/security.md, "What errors say").
  */
 export function describeContent(head: Uint8Array): string {
   const start = Buffer.from(head.buffer, head.byteOffset, Math.min(head.length, 16)).toString('latin1');
   const known = MAGICS.find(([, magic]) => start.startsWith(magic));
   if (known !== undefined) return known[0];
   const text = asText(head);
-  if (text === null || text.trim() === '')
-    return `an unknown format (begins with ${Buffer.from(start, 'latin1').toString('hex')})`;
+  if (text === null || text.trim() === '') return 'an unknown format';
   const trimmed = text.trimStart();
-  const kind = /^[{[]/.test(trimmed)
-    ? 'JSON text'
-    : /^<(!doctype|html|\?xml)/i.test(trimmed)
-      ? 'an HTML or XML page'
-      : 'plain text';
-  const shown = trimmed.slice(0, SHOWN_CHARACTERS);
-  return `${kind} (${JSON.stringify(trimmed.length > SHOWN_CHARACTERS ? `${shown}…` : shown)})`;
+  if (/^[{[]/.test(trimmed)) return 'JSON text';
+  return /^<(!doctype|html|\?xml)/i.test(trimmed) ? 'an HTML or XML page' : 'plain text';
 }

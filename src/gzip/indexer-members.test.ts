@@ -146,10 +146,10 @@ describe('members', () => {
     const at = input.length - 8;
     const badCrc = Buffer.from(input);
     badCrc[at]! ^= 1;
-    expect(() => indexGzip(badCrc)).toThrow(`gzip trailer at byte ${at}: CRC-32 3610a687 recorded, 3610a686 found`);
+    expect(() => indexGzip(badCrc)).toThrow(`gzip trailer at byte ${at}: the CRC-32 of the output is another one`);
     const badSize = Buffer.from(input);
     badSize[at + 4]! ^= 1;
-    expect(() => indexGzip(badSize)).toThrow(`gzip trailer at byte ${at}: length 4 recorded, 5 found`);
+    expect(() => indexGzip(badSize)).toThrow(`gzip trailer at byte ${at}: the length of the output is another one`);
   });
 });
 

@@ -232,7 +232,7 @@ export class Authenticator {
       throw networkError(realm, error);
     }
     if (response.status !== 200) {
-      const said = await readErrorBody(response);
+      const said = await readErrorBody(response, this.#registry.replace(/:\d+$/, ''));
       const words = said.text === '' ? '' : `: ${said.text}`;
       if (response.status === 401 || response.status === 403 || (response.status === 400 && credentials !== null)) {
         if (credentials === null) throw this.#loginNeeded(words);

@@ -289,7 +289,7 @@ export class RegistryClient {
   }
 
   async #failure(response: Response, what: string, loggedIn: boolean): Promise<ClipError> {
-    const said = await readErrorBody(response);
+    const said = await readErrorBody(response, this.#base?.hostname);
     if (response.status === 404 && said.code === '' && !(await this.#isRegistry(response))) {
       return new ClipError('NOT_FOUND', `${response.url.origin} answers, but not as a container registry`, {
         hint: `check the host and port: ${response.url.origin}/v2/ should answer 200 or 401`,

@@ -65,8 +65,8 @@ export class DockerArchive implements LayoutFiles {
     let list: unknown;
     try {
       list = JSON.parse(Buffer.from(bytes).toString('utf8'));
-    } catch (cause) {
-      throw this.#bad(`its manifest.json is not JSON: ${(cause as Error).message.slice(0, 100)}`);
+    } catch {
+      throw this.#bad('its manifest.json is not JSON');
     }
     if (!Array.isArray(list)) throw this.#bad('its manifest.json is not a list');
     return list;

@@ -127,8 +127,15 @@ export function networkError(url: URL, error: unknown, reachedBefore = true): Cl
   );
 }
 
-/** The registry's own text and code (distribution-spec "Error Codes"), on one line and free of control characters. */
-export async function readErrorBody(response: Response): Promise<{ code: string; text: string }> {
+/**
+ * The registry's own text and code (distribution-spec "Error Codes"), on one line and free of control characters. A host that is not
+ * public is quoted only if it is the one that was asked: another one, to which that one led, may be out of its author's reach
+ * (docs/security.md, "What errors say").
+ */
+export async function readErrorBody(
+  response: Response,
+  asked: string | undefined,
+): Promise<{ code: string; text: string }> {
   let bytes: Uint8Array | null = null;
   try {
     bytes = await response.body.collect(MAX_ERROR_BODY);
@@ -136,6 +143,7 @@ export async function readErrorBody(response: Response): Promise<{ code: string;
     // The status alone has to do.
   }
   if (bytes === null) return { code: '', text: '' };
+  const quoted = response.locality === 'public' || response.url.hostname === asked;
   try {
     const json: unknown = JSON.parse(Buffer.from(bytes).toString());
     const first = (json as { errors?: { code?: unknown; message?: unknown }[] } | null)?.errors?.[0];
@@ -143,7 +151,7 @@ export async function readErrorBody(response: Response): Promise<{ code: string;
     const text = first?.message ?? first?.code ?? details.details ?? details.message;
     return {
       code: typeof first?.code === 'string' ? first.code : '',
-      text: typeof text === 'string' ? oneLine(text) : '',
+      text: quoted && typeof text === 'string' ? oneLine(text) : '',
     };
   } catch {
     return { code: '', text: '' };

@@ -12,7 +12,7 @@ describe('manifests', () => {
     ['an array', [], /not a JSON object/],
     ['invalid UTF-8', '\udc80"', /m is not JSON/],
     ['schema 1', { schemaVersion: 1 }, /schema 1/],
-    ['no schema version', { layers: [] }, /schemaVersion undefined/],
+    ['no schema version', { layers: [] }, /no schemaVersion 2/],
     ['both a manifest and an index (CVE-2021-41190)', { ...good, manifests: [] }, /at once/],
     ['no layers', { schemaVersion: 2, config: good.config }, /no list of layers/],
     ['no config', { schemaVersion: 2, layers: [] }, /config is not an object/],

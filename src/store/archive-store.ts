@@ -18,8 +18,9 @@ import { tryLock } from '../linux/index.js';
 import { OwnDirectory } from '../paths/index.js';
 
 /*
- * Archives that clip made or fetched by itself: CACHE/archives. An archive's name is the digest of the image's manifest, which is of
- * one platform. A reference, as it was resolved last, is a small file in refs/.
+ * Archives that clip made or fetched by itself: CACHE/archives. An archive is named by the digest of the image's manifest, which is of
+ * one platform, and by the repository that it was asked for in: whoever may push there decides on the archive and serves its layers,
+ * and nobody else does (docs/security.md, "Archives"). One that was pinned by its digest is kept apart. A reference, as it was resolved last, is a small file in refs/.
  */
 
 /**
@@ -28,8 +29,20 @@ import { OwnDirectory } from '../paths/index.js';
  */
 export const DEFAULT_ARCHIVES_BYTES = 2e9;
 
-const ARCHIVE = /^(sha256|sha512)-([0-9a-f]{64}|[0-9a-f]{128})\.clip$/;
+const ARCHIVE = /^(sha256|sha512)-([0-9a-f]{64}|[0-9a-f]{128})(?:@[0-9a-f]{64})?\.clip$/;
+const DIGEST = /^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$/;
 const REFERENCE = /^[0-9a-f]{64}\.json$/;
+
+/** An image as it is asked for. */
+export interface ArchiveKey {
+  readonly manifestDigest: string;
+  /** "host[:port]"; empty for an image layout. */
+  readonly registry: string;
+  /** Of an image layout: its path. */
+  readonly repository: string;
+  /** The digest that the archive must have, if only that one will do. */
+  readonly pinned?: string | undefined;
+}
 
 export interface StoredArchive {
   readonly path: string;
@@ -65,13 +78,14 @@ function isKnownReference(value: unknown): value is KnownReference {
     typeof known.canonical === 'string' &&
     typeof known.platform === 'string' &&
     typeof known.manifestDigest === 'string' &&
-    ARCHIVE.test(nameOf(known.manifestDigest)) &&
+    DIGEST.test(known.manifestDigest) &&
     typeof known.resolvedAt === 'number'
   );
 }
 
-function nameOf(manifestDigest: string): string {
-  return `${manifestDigest.replace(':', '-')}.clip`;
+function nameOf({ manifestDigest, registry, repository, pinned = '' }: ArchiveKey): string {
+  const asked = createHash('sha256').update([registry, repository, pinned].join('\0')).digest('hex');
+  return `${manifestDigest.replace(':', '-')}@${asked}.clip`;
 }
 
 /** Refuses a directory that others may write to, or that another user's link leads to: what lies in it is used as it is. */
@@ -105,14 +119,16 @@ export class ArchiveStore {
     openOwn(this.#references, make);
   }
 
-  /** The archive of a manifest, now the last used; null when there is none, or one that is damaged or of another version of clip. */
-  find(manifestDigest: string): StoredArchive | null {
+  /** The archive of an image, now the last used; null when there is none, or one that is damaged or of another version of clip. */
+  find(key: ArchiveKey): StoredArchive | null {
     this.#open();
-    const path = join(this.#directory, nameOf(manifestDigest));
+    const { manifestDigest, registry, repository } = key;
+    const path = join(this.#directory, nameOf(key));
     const stat = statSync(path, { throwIfNoEntry: false });
     if (!stat?.isFile()) return null;
     try {
-      readArchiveImage(path);
+      const image = readArchiveImage(path);
+      if (image.registry !== registry || image.repository !== repository) return null;
     } catch (error) {
       if (error instanceof FormatError) return null;
       throw error;
@@ -147,29 +163,29 @@ export class ArchiveStore {
   }
 
   /**
-   * The archive of a manifest, made by `make` if there is none. One process makes it, and others that want it wait.
+   * The archive of an image, made by `make` if there is none. One process makes it, and others that want it wait.
    * @param make writes the archive to a path, which then is the store's
    */
   async findOrMake(
-    manifestDigest: string,
+    key: ArchiveKey,
     make: (path: string) => Promise<void>,
     options: { maxBytes?: number; signal?: AbortSignal | undefined } = {},
   ): Promise<StoredArchive> {
     this.#open(true);
-    const lockPath = join(this.#directory, `.${nameOf(manifestDigest)}.lock`);
+    const lockPath = join(this.#directory, `.${nameOf(key)}.lock`);
     const lock = openSync(lockPath, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
     try {
       while (!tryLock(lock)) {
         options.signal?.throwIfAborted();
         await new Promise((resolve) => setTimeout(resolve, LOCK_POLL_MS));
       }
-      const found = this.find(manifestDigest);
+      const found = this.find(key);
       if (found !== null) return found;
-      const path = join(this.#directory, nameOf(manifestDigest));
+      const path = join(this.#directory, nameOf(key));
       await make(path);
       this.prune(options.maxBytes ?? DEFAULT_ARCHIVES_BYTES, path);
       const { size, atime } = statSync(path);
-      return { path, manifestDigest, size, lastUse: atime.toISOString() };
+      return { path, manifestDigest: key.manifestDigest, size, lastUse: atime.toISOString() };
     } finally {
       // A process that waits for it has it open, finds the archive when it is its turn, and leaves.
       rmSync(lockPath, { force: true });
@@ -208,14 +224,12 @@ export class ArchiveStore {
     });
   }
 
-  /** Removes one archive and the references to it. Mounts of it go on. @returns false when there is none */
+  /** Removes the archives of a manifest and the references to it. Mounts of them go on. @returns false when there are none */
   remove(manifestDigest: string): boolean {
-    this.#open();
-    const path = join(this.#directory, nameOf(manifestDigest));
-    const existed = statSync(path, { throwIfNoEntry: false }) !== undefined;
-    rmSync(path, { force: true });
+    const archives = this.#stored().filter((archive) => archive.manifestDigest === manifestDigest);
+    for (const { path } of archives) rmSync(path, { force: true });
     this.#forget(new Set([manifestDigest]));
-    return existed;
+    return archives.length > 0;
   }
 
   /**

@@ -1,13 +1,12 @@
-import { rmSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
-import type { ImageMeta } from '../archive/index.js';
+import { type ArchiveInput, type ImageMeta, readImageMeta, relocateArchive } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
-import { readArchiveImage } from '../check/index.js';
 import type { ResolvedImage, SourceOptions } from '../oci/index.js';
 
 /**
  * The archive that is kept beside an image in its registry, written to `path`. Whoever may push to the repository may push an
- * archive, as they may push the image; what it claims of the image is compared with the image's manifest and config.
+ * archive, as they may push the image; what it claims of the image is compared with the image's manifest and config. An archive that
+ * was mirrored with its image names the repository where it was made: it is written with the one where it was found.
  * @param pinned the digest that the archive must have
  * @returns false when the registry has none. @throws ClipError DIGEST_MISMATCH, BAD_FORMAT for one that is not of this image
  */
@@ -25,13 +24,17 @@ export async function fetchRemoteArchive(
   try {
     const bytes = await artifacts.fetch(image.manifestDigest, options.pinned, options.signal);
     if (bytes === null) return false;
-    await writeFileByRename(path, [bytes], options.signal);
-    try {
-      check(readArchiveImage(path), image);
-    } catch (error) {
-      rmSync(path, { force: true });
-      throw error;
-    }
+    const input: ArchiveInput = {
+      name: `the archive of ${image.reference} in its registry`,
+      size: bytes.length,
+      readAt: (offset, length) => bytes.subarray(offset, offset + length),
+    };
+    const found = readImageMeta(input);
+    check(found, image);
+    const { reference, registry, repository } = image;
+    const here = found.registry === registry && found.repository === repository;
+    const parts = here ? [bytes] : relocateArchive(input, { reference, registry, repository });
+    await writeFileByRename(path, parts, options.signal);
     return true;
   } finally {
     await artifacts.close();
@@ -45,13 +48,11 @@ function check(found: ImageMeta, image: ResolvedImage): void {
   const same =
     found.manifestDigest !== image.manifestDigest
       ? 'manifest'
-      : found.registry !== image.registry || found.repository !== image.repository
-        ? 'place of its layers'
-        : !isDeepStrictEqual(layers(found.layers), layers(image.layers))
-          ? 'layers'
-          : !isDeepStrictEqual(found.config, image.config)
-            ? 'config'
-            : null;
+      : !isDeepStrictEqual(layers(found.layers), layers(image.layers))
+        ? 'layers'
+        : !isDeepStrictEqual(found.config, image.config)
+          ? 'config'
+          : null;
   if (same === null) return;
   throw new ClipError(
     'DIGEST_MISMATCH',

@@ -12,7 +12,7 @@ import {
   type ResolvedImage,
   type SourceOptions,
 } from '../oci/index.js';
-import { ArchiveStore } from './archive-store.js';
+import { type ArchiveKey, ArchiveStore } from './archive-store.js';
 
 /** When the registry is asked what a tag stands for, as in docker. */
 export type PullPolicy = 'always' | 'missing' | 'never';
@@ -66,7 +66,11 @@ export async function resolveArchive(options: ResolveArchiveOptions): Promise<Re
   const store = new ArchiveStore(options.cacheDir);
   const { pull = 'missing' } = options;
   const known = store.recall(reference.canonical, platformText);
-  const stored = known === null ? null : store.find(known.manifestDigest);
+  const keyOf = (manifestDigest: string): ArchiveKey => {
+    const registry = reference.kind === 'registry' ? reference.registry : '';
+    return { manifestDigest, registry, repository: reference.repository, pinned: options.archiveDigest };
+  };
+  const stored = known === null ? null : store.find(keyOf(known.manifestDigest));
   // A layout on this disk is asked each time: that costs nothing, and it may have been written anew.
   const ask = pull === 'always' || (reference.kind === 'layout' && !pinned(reference.digest));
   if (stored !== null && (pull === 'never' || !ask || pinned(reference.digest))) {
@@ -95,7 +99,7 @@ export async function resolveArchive(options: ResolveArchiveOptions): Promise<Re
   const { manifestDigest } = resolved;
   const remember = (): void =>
     store.remember({ canonical: reference.canonical, platform: platformText, manifestDigest, resolvedAt: Date.now() });
-  const ready = store.find(manifestDigest);
+  const ready = store.find(keyOf(manifestDigest));
   if (ready !== null) {
     remember();
     return { path: ready.path, origin: 'store' };
@@ -122,7 +126,7 @@ export async function resolveArchive(options: ResolveArchiveOptions): Promise<Re
     return fromRegistry;
   };
   const made = await store.findOrMake(
-    manifestDigest,
+    keyOf(manifestDigest),
     async (path) => {
       if (await fetched(path)) return;
       const { indexImage } = await import('../index/index.js');

@@ -34,10 +34,9 @@ export function checkChecksum(block: Uint8Array, sum: number, at: number): void 
     // A field that is no number is as wrong as another number.
   }
   if (stated !== unsigned && stated !== signedSum(block)) {
-    const found = `bad checksum: ${stated < 0 ? 'not a number' : stated}, expected ${unsigned}`;
     const foreign = at === 0 && dialectOf(block) === 'v7'; // a damaged header still has its magic
-    const detail = foreign ? `${found}: not a tar archive, but ${describeContent(block)}` : found;
-    throw new FormatError('tar header', at, detail);
+    const detail = foreign ? `: not a tar archive, but ${describeContent(block)}` : '';
+    throw new FormatError('tar header', at, `bad checksum${detail}`);
   }
 }
 

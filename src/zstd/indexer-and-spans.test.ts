@@ -320,8 +320,8 @@ describe('zstd layers', () => {
     );
     expect(() => index(frame(0x01, 10 << 3, 42, 1, 0, 0), MIB)).toThrow(/needs a dictionary/);
     expect(() => index(frame(0x08, 10 << 3, 1, 0, 0), MIB)).toThrow(/reserved bit/);
-    expect(() => index(Buffer.from('hello world'), MIB)).toThrow(/no zstd frame: it begins with 68656c6c/);
-    expect(() => index(Buffer.concat([zstd(Buffer.from('x')), Buffer.alloc(512)]), MIB)).toThrow(/00000000 follows/);
+    expect(() => index(Buffer.from('hello world'), MIB)).toThrow(/no zstd frame/);
+    expect(() => index(Buffer.concat([zstd(Buffer.from('x')), Buffer.alloc(512)]), MIB)).toThrow(/something follows/);
   });
 
   test('--long=27 is taken, --long=28 is refused with what to do, as zstd -d has it', () => {

@@ -154,12 +154,7 @@ export class FrameScanner {
       return 'skippable';
     }
     if (magic !== MAGIC) {
-      const found = Buffer.from(header.buffer, 0, 4).toString('hex');
-      this.#fail(
-        this.frameStart === 0
-          ? `no zstd frame: it begins with ${found}`
-          : `${found} follows, where a frame or the end should be`,
-      );
+      this.#fail(this.frameStart === 0 ? 'no zstd frame' : 'something follows, where a frame or the end should be');
     }
     if (this.#collected < 5) {
       this.#needed = 5;

@@ -1,10 +1,13 @@
 import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { archiveTag, openImageSource } from '../../src/oci/index.js';
+import type { ArchiveContents } from '../../src/archive/index.js';
+import { archiveTag, openArtifacts, openImageSource } from '../../src/oci/index.js';
 import { Clipctl } from '../support/clipctl.js';
+import { forgeries, layerToForge, RULES, readContents, sealed } from '../support/forged.js';
 import { layerLike } from '../support/gzip.js';
 import { type TestImage, writeImage } from '../support/images.js';
+import { sha256Of } from '../support/mounted.js';
 import { run } from '../support/processes.js';
 import { type RegistryProxy, startProxy } from '../support/proxy.js';
 import { LOGIN, type RegistryOptions, startRegistry, type TestRegistry } from '../support/registry.js';
@@ -128,7 +131,6 @@ test('an archive of another image is refused, and the image is indexed instead',
     };
     await clip.ok('index', '--image', `${registry.host}/b:1`, '--out', b);
     // The artifact's blob is replaced, its manifest too: consistent in itself.
-    const { openArtifacts } = await import('../../src/oci/index.js');
     const artifacts = await openArtifacts({ registry: registry.host, repository: 'a' }, { credentials: null }, true);
     await artifacts.push(readFileSync(b), made.manifestDigest);
     await artifacts.close();
@@ -145,4 +147,98 @@ test('an archive of another image is refused, and the image is indexed instead',
     await clip.close();
     await registry.stop();
   }
+});
+
+describe('two tenants with one image', () => {
+  let clip: Clipctl;
+  let registry: TestRegistry;
+  let proxy: RegistryProxy;
+  let same: TestImage;
+  let manifestDigest: string;
+  const at = (repository: string): string => `${proxy.host}/${repository}:1`;
+  /** Whoever may push to a repository stores an archive beside the image there. */
+  const keep = async (repository: string, archive: Uint8Array): Promise<void> => {
+    const artifacts = await openArtifacts({ registry: proxy.host, repository }, { credentials: null }, true);
+    await artifacts.push(archive, manifestDigest);
+    await artifacts.close();
+  };
+  const mode = async (reference: string, ...flags: string[]): Promise<string> =>
+    (await clip.ok('ls', '-l', '--image', reference, ...flags, '/bin/tool')).stdout.split(' ')[0]!;
+  let honest: ArchiveContents;
+  const forged = (): Uint8Array => {
+    const found = forgeries(honest, readFileSync(same.layout.blobPath(honest.image.layers[0]!.digest)));
+    return sealed(found.find(({ name }) => name === 'a set-uid bit in the tree')!.contents);
+  };
+
+  beforeAll(async () => {
+    clip = await Clipctl.create();
+    registry = await startRegistry();
+    proxy = await startProxy({ upstream: registry.url });
+    same = writeImage([layerToForge()]);
+    for (const repository of ['lying/app', 'honest/app', 'mirror/app']) {
+      await registry.push(same.reference, `${repository}:1`);
+    }
+    const made = await clip.json<{ manifestDigest: string }>(
+      'index',
+      '--image',
+      at('lying/app'),
+      '--out',
+      clip.path('honest.clip'),
+    );
+    manifestDigest = made.manifestDigest;
+    honest = readContents(clip.path('honest.clip'));
+  });
+  afterAll(async () => {
+    same.remove();
+    await clip.close();
+    await proxy.stop();
+    await registry.stop();
+  });
+
+  // Attack: the archive that a tenant stored beside the image in their own repository served everybody who asked for that manifest.
+  test('the archive of one repository, and its place, are nothing to those who name another', async () => {
+    await keep('lying/app', forged());
+    expect(await mode(at('lying/app'))).toBe('-rwsr-xr-x');
+    expect(await mode(at('honest/app'))).toBe('-rwxr-xr-x');
+    proxy.reset();
+    const place = await clip.place('honest');
+    await clip.ok('mount', '--image', at('honest/app'), '--at', place);
+    expect(await readFile(`${place}/etc/sudoers`, 'utf8')).toBe(RULES);
+    await clip.ok('umount', place);
+    expect(proxy.requests.filter(({ path }) => !path.startsWith('/v2/honest/app/') && path !== '/v2/')).toEqual([]);
+    expect(await clip.json<unknown[]>('archives', 'ls')).toHaveLength(2);
+  });
+
+  test('an archive that was mirrored with its image is read from the mirror', async () => {
+    await keep('mirror/app', readFileSync(clip.path('honest.clip')));
+    const own = await Clipctl.create();
+    try {
+      proxy.reset();
+      const place = await own.place('m');
+      const mounted = await own.ok('mount', '--image', at('mirror/app'), '--at', place, '--no-prefetch');
+      expect(mounted.stderr).not.toMatch(/indexed now/);
+      expect(await readFile(`${place}/etc/sudoers`, 'utf8')).toBe(RULES);
+      await own.ok('umount', place);
+      const blobs = proxy.requests.filter(({ path }) => path.includes(honest.image.layers[0]!.digest));
+      expect(blobs.length).toBeGreaterThan(0);
+      expect(proxy.requests.filter(({ path }) => !path.startsWith('/v2/mirror/app/') && path !== '/v2/')).toEqual([]);
+      expect(blobs.every(({ range }) => range !== null)).toBe(true);
+      const inspected = await own.json<{ reference: string }>('inspect', '--image', at('mirror/app'));
+      expect(inspected.reference).toBe(at('mirror/app'));
+    } finally {
+      await own.close();
+    }
+  });
+
+  // Attack: an archive that was in the store already was used whatever digest was pinned.
+  test('a pinned archive is that one, whatever is stored', async () => {
+    const digestOf = (bytes: Uint8Array): string => `sha256:${sha256Of(bytes)}`;
+    expect(await mode(at('lying/app'))).toBe('-rwsr-xr-x');
+    const pin = digestOf(readFileSync(clip.path('honest.clip')));
+    const refused = await clip.run(['ls', '--image', at('lying/app'), '--index-digest', pin]);
+    expect(refused).toMatchObject({ code: 1, stderr: expect.stringMatching(/the registry has no archive sha256:/) });
+    await keep('lying/app', readFileSync(clip.path('honest.clip')));
+    expect(await mode(at('lying/app'), '--index-digest', pin)).toBe('-rwxr-xr-x');
+    expect(await mode(at('lying/app'), '--index-digest', digestOf(forged()))).toBe('-rwsr-xr-x');
+  });
 });

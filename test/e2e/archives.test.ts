@@ -50,7 +50,7 @@ test('an image is indexed once, and its archive serves every command', async () 
   expect(await run()).toBe('first\n');
   const [archive] = await list();
   expect(archive).toMatchObject({ reference, platform: process.arch === 'x64' ? 'linux/amd64' : 'linux/arm64' });
-  expect(archive!.path).toBe(clip.path('cache/archives', `${archive!.manifestDigest.replace(':', '-')}.clip`));
+  expect(archive!.path).toContain(clip.path('cache/archives', archive!.manifestDigest.replace(':', '-')));
   const { ino } = statSync(archive!.path);
   expect(await run()).toBe('first\n');
   expect((await clip.ok('ls', '--image', reference, '/word')).stdout).toBe('/word\n');

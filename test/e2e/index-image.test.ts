@@ -224,10 +224,10 @@ describe('a fault of a layer is an error that names the layer, and nothing is wr
     [
       'not a tar at all',
       { blob: Buffer.from('#!/bin/sh\n'.repeat(100)), tar: BIG },
-      /neither a tar nor one compressed by gzip or zstd, but plain text \("#!\/bin\/sh/,
+      /neither a tar nor one compressed by gzip or zstd, but plain text$/,
     ],
     ['xz', { blob: Buffer.from('fd377a585a000004', 'hex'), tar: BIG }, /but xz/],
-    ['JSON', { blob: Buffer.from('{"mediaType":"application/json"}'), tar: BIG }, /but JSON text \("{/],
+    ['JSON', { blob: Buffer.from('{"mediaType":"application/json"}'), tar: BIG }, /but JSON text$/],
     ['an ELF program', { blob: readFileSync('/bin/true'), tar: BIG }, /but an ELF program$/],
     ['gzip of text', gzipped(Buffer.from('hello, world'.repeat(100))), /tar header.*not a tar archive, but plain text/],
     ['gzip of a short text', gzipped(Buffer.from('{}')), /not a tar archive, but JSON text/],
