@@ -109,7 +109,7 @@ export class CacheDirectory {
     return null;
   }
 
-  /** False: the disk took no writes when it was opened, and nobody has called `makeWritable` with success since. */
+  /** False: the disk took no writes when it was opened, and no call of `makeWritable` has succeeded since. */
   get writable(): boolean {
     return this.#writable;
   }

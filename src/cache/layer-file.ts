@@ -37,7 +37,7 @@ function writeTable(path: string, table: Uint8Array): void {
 
 /**
  * Stands for a layer's file while the disk refuses it. FUSE threads know the file by its descriptor's number, which stays
- * when the file takes its place (`replaceDescriptor`); until then no generation is odd, so nobody reads from it.
+ * when the file takes its place (`replaceDescriptor`); until then no generation is odd, so no reader reads from it.
  */
 export function openPlaceholder(): number {
   return openSync('/dev/null', 'r');

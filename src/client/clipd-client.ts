@@ -109,7 +109,7 @@ export class ClipdClient {
     return this.#call('POST', API.profileStop, { mountPoint });
   }
 
-  /** Begins to fetch what nobody has read yet. Repeated when the server is replaced meanwhile: it fetches nothing twice. */
+  /** Begins to fetch spans that no reader has asked for yet. Repeated when the server is replaced meanwhile: it fetches nothing twice. */
   prefetch(body: PrefetchRequest): Promise<PrefetchReply> {
     return this.#call('POST', API.prefetch, body);
   }

@@ -26,7 +26,7 @@ export interface MountedArchive {
   /** What was read first since the mount, in that order; ends its recording, which otherwise takes 60 s. */
   profile(): Promise<ProfileReply>;
   /**
-   * Fetches what nobody has read yet: the whole image, or what is wished. Resolves when it has ended; its `state` is `done`, or
+   * Fetches spans that no reader has asked for yet: of the whole image, or of the given files. Resolves when it has ended; its `state` is `done`, or
    * `incomplete` with a reason. @throws ClipError NOT_FOUND when nothing is called so; AbortError by the signal
    */
   prefetch(wish?: PrefetchOptions): Promise<PrefetchReply>;

@@ -124,7 +124,7 @@ function makeDirectories(state: ContainerState, options: MountContainerOptions, 
   ownDirectory(state.rootfs);
   if (state.plane === 'mount') ownDirectory(state.image);
   else makePlaceForImage(state);
-  // The merged root is the upper directory's: anybody in the container may enter it.
+  // The merged root is the upper directory's: every user in the container may enter it.
   ownDirectory(join(state.writable, 'upper'), 0o755);
   ownDirectory(join(state.writable, 'work'));
 }
@@ -241,7 +241,7 @@ export function makeReadOnly({ rootfs }: Pick<ContainerState, 'rootfs'>, nosuid 
 export interface UnmountContainerOptions {
   /** Also when it runs: its processes are killed. */
   readonly force?: boolean;
-  /** The runtime has ended and forgotten it: nobody needs to be asked. */
+  /** The runtime has ended and forgotten it: there is no process to ask. */
   readonly ended?: boolean;
 }
 

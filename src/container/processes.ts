@@ -6,7 +6,7 @@ export interface ContainerProcess {
   readonly command: string;
 }
 
-/** More names than this help nobody. */
+/** More names than this do not help the reader. */
 const MAX_PROCESSES = 20;
 
 function tryRead<T>(read: () => T): T | undefined {

@@ -215,7 +215,7 @@ export class Connections {
     return closed;
   }
 
-  /** The kernel has let go of it, or nobody can serve it: whatever is left is unmounted and the descriptors closed. */
+  /** The kernel has let go of it, or no server can serve it: whatever is left is unmounted and the descriptors closed. */
   async drop(id: ConnectionId): Promise<void> {
     const connection = this.#byId.get(id);
     if (connection === undefined) return;

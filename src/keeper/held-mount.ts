@@ -18,12 +18,12 @@ const DIRECTORY = flags.O_PATH | constants.O_NOFOLLOW | constants.O_DIRECTORY;
 
 /**
  * A mount that this keeper made, or found to be its own. It is known by its id in mountinfo, and reached from the directory that it lies in,
- * which stays open: the kernel lets nobody rename or remove a mount point, so the two stay together whatever becomes of the path above.
+ * which stays open: the kernel lets no process rename or remove a mount point, so the two stay together whatever becomes of the path above.
  */
 export class HeldMount {
   readonly id: ConnectionId;
   /**
-   * Device and source of its file system. The kernel gives the id of a mount that has gone to the next one, which may be anybody's.
+   * Device and source of its file system. The kernel gives the id of a mount that has gone to the next one, which may be another program's.
    * While the anchor is mounted the device is ours alone; sources differ between connections.
    */
   readonly #fileSystem: string;

@@ -75,7 +75,7 @@ export class Keeper {
       this.#onServing = resolve;
       this.#onCannotServe = reject;
     });
-    this.#serving.catch(() => {}); // nobody may be asking
+    this.#serving.catch(() => {}); // perhaps no caller waits for it
     this.#reconcileTimer = setInterval(() => void this.#reconcile(), RECONCILE_MS).unref();
     this.#ended = new Promise((resolve) => {
       this.#end = resolve;

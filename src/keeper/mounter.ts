@@ -175,7 +175,7 @@ export async function unmountHeld(held: HeldMount, how: 'normal' | 'lazy'): Prom
   held.unmounted();
 }
 
-/** Aborts what is under way at an anchor, where nobody else can mount. */
+/** Aborts what is under way at an anchor, where no other process can mount. */
 export function abortAnchor(path: string): void {
   if (!rootless) unmount(path, 'force');
 }

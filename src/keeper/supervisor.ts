@@ -22,7 +22,7 @@ export interface ServerProcess {
   readonly ready: Promise<string>;
   /** It said hello: resolves `ready`. */
   readonly onHello: (version: string) => void;
-  /** Resolves when it is its turn: nobody else serves. */
+  /** Resolves when it is its turn: no other process serves. */
   readonly admitted: Promise<void>;
   readonly admit: () => void;
   /** Restored everything and answers. */

@@ -29,7 +29,7 @@ export function lazyCounters(metrics: Metrics) {
     failovers: metrics.counter('failovers', 'Spans that one source did not give and another was asked for'),
     rivals: metrics.counter('rivalFetches', 'Spans fetched twice because a reader waited for another image’s source'),
     failedSpans: metrics.counter('failedSpans', 'Spans given up after retries: their readers got an error'),
-    abortedSpans: metrics.counter('abortedSpans', 'Spans given up because nobody waited any more'),
+    abortedSpans: metrics.counter('abortedSpans', 'Spans given up because no reader waited any more'),
     skippedBackground: metrics.counter('skippedBackground', 'Spans fetched ahead and dropped for lack of room'),
     useful: {
       [Priority.readahead]: metrics.counter('readaheadUsefulBytes', 'Read-ahead that was read later'),

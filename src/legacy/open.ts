@@ -221,7 +221,7 @@ function reopened(input: ArchiveInput, storage: ArchiveStorage, identity: string
   };
 }
 
-/** Of a layer that nobody has indexed: nothing of it can be read. */
+/** Of a layer that is not indexed: nothing of it can be read. */
 const NO_SPANS: SpanTable = {
   kind: 'gzip',
   count: 0,

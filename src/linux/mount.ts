@@ -29,7 +29,7 @@ export function mountFileSystem(options: MountOptions): void {
 
 /**
  * Makes what is mounted at `source` also appear at a directory that is open (O_PATH is enough), with the flags that it has there:
- * open_tree(2) and move_mount(2). No path of the target is looked up, so nobody can lead the mount elsewhere.
+ * open_tree(2) and move_mount(2). No path of the target is looked up, so no other process can lead the mount elsewhere.
  * @param flags MS_NOSUID and the like, in place of the source's
  * @returns the new mount's id
  */

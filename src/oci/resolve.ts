@@ -28,7 +28,7 @@ export interface LayerDescriptor {
   readonly annotations: Readonly<Record<string, string>>;
 }
 
-/** What a reference stands for: every field of ImageMeta but the layers' uncompressed sizes, which nobody knows yet. */
+/** What a reference stands for: every field of ImageMeta but the layers' uncompressed sizes, which are not known yet. */
 export interface ResolvedImage {
   readonly reference: string;
   readonly registry: string;

@@ -79,7 +79,7 @@ function linkTarget(directory: number, name: string): string | null {
 }
 
 /**
- * Whether nobody but trusted users can have made this link, or can replace it. In a directory that every user may write to
+ * Whether only trusted users can have made this link, or can replace it. In a directory that every user may write to
  * (/tmp) the sticky bit keeps others from removing a link that is not theirs.
  */
 function isTrustedLink(parent: Stats, link: Stats): boolean {

@@ -25,7 +25,7 @@ export interface OwnDirectoryOptions {
 }
 
 /**
- * A directory in which only this user can have put anything: it belongs to the user, nobody else may write to it, and no link
+ * A directory in which only this user can have put anything: it belongs to the user, no other user may write to it, and no link
  * that another user controls led to it. It is reached by its descriptor, so that whatever happens to its path later, files are made, read and
  * removed in the directory that was checked.
  */
@@ -159,7 +159,7 @@ export class OwnDirectory {
   }
 
   /**
-   * The path by which to connect to a socket in it, which nobody else can have bound.
+   * The path by which to connect to a socket in it, which no other user can have bound.
    * @throws ClipError PERMISSION; Node's error (ENOENT, EACCES)
    */
   socket(name: string): string {

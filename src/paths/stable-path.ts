@@ -6,7 +6,7 @@ const STICKY = 0o1000;
 const GROUP_WRITE = 0o020;
 const OTHERS_WRITE = 0o002;
 
-/** A group that has only this user in it (umask 002), or root's, may write: that makes nobody else able to. */
+/** A group that has only this user in it (umask 002), or root's, may write: no other user gains the right by that. */
 function othersMayRename(stat: Stats): boolean {
   if ((stat.mode & STICKY) !== 0) return false;
   if ((stat.mode & OTHERS_WRITE) !== 0) return true;
@@ -15,7 +15,7 @@ function othersMayRename(stat: Stats): boolean {
 
 /**
  * The real path of a directory that is used by its name again and again, also by the kernel and by other programs. No directory on
- * the way is another user's, so nobody can put a link there later.
+ * the way is another user's, so no other user can put a link there later.
  * @throws ClipError PERMISSION naming the directory that others can change; Node's error (ENOENT …)
  */
 export function stablePath(given: string): string {

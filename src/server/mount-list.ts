@@ -39,7 +39,7 @@ export interface MountedPlace {
   readonly reference: string;
 }
 
-/** How long an unmount waits for the kernel to let go of a connection nobody uses. */
+/** How long an unmount waits for the kernel to let go of an unused connection. */
 const GONE_WAIT_MS = 1000;
 
 /**
@@ -282,7 +282,7 @@ export class MountList {
     }
   }
 
-  /** Behind a mount on top of them nobody would find our socket, and we not our state. */
+  /** A mount on top of them would hide our socket from clients, and our state from us. */
   #refuseHiding(mountPoint: string): void {
     for (const own of this.engine.directories) {
       if (!isWithin(own, mountPoint)) continue;

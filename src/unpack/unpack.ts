@@ -160,7 +160,7 @@ class Unpacking {
   /** Directories, and what has no data. They get their attributes at the end. */
   makeTree(): void {
     for (const entry of this.#plan.directories.slice(1)) {
-      // For us alone until all is there: nobody else may put a link in our way.
+      // Closed to other users until all is there, so that none of them can put a link in our way.
       exists(() => mkdirSync(this.#path(entry), 0o700));
     }
     for (const entry of this.#plan.others) this.#makeOther(entry);

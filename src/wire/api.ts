@@ -83,7 +83,7 @@ export interface MountInfoReply {
   readonly firstRead: number | null;
   /** Milliseconds from the request for a container to its first process's exec, as its client reported it; null: it did not. */
   readonly firstExec: number | null;
-  /** What is, or was, fetched before anybody reads it. Of the image: its places share it. */
+  /** Spans fetched before a reader asks for them, now or earlier. Of the image: its places share it. */
   readonly prefetches: readonly PrefetchState[];
 }
 
@@ -179,7 +179,7 @@ export interface ConnectionStats {
   readonly firstExecs: readonly number[];
   readonly reads: Readonly<Record<string, number>>;
   readonly inFlight: number;
-  /** What is, or was, fetched before anybody reads it: by profile, by `--fill`, as asked for. */
+  /** Spans fetched before a reader asks for them, now or earlier: by profile, by `--fill`, by request. */
   readonly prefetches: readonly PrefetchState[];
 }
 

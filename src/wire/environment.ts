@@ -11,7 +11,7 @@ const KEPT =
 
 /**
  * The environment of a keeper. NODE_EXTRA_CA_CERTS is put aside: Node parses the file that it names before it runs anything, which takes 35 ms
- * for a system's bundle. The keeper talks to nobody, and oci/ reads the file itself when it needs it.
+ * for a system's bundle. The keeper connects to no server, and oci/ reads the file itself when it needs it.
  */
 export function keeperEnvironment(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   const kept = Object.fromEntries(Object.entries(env).filter(([name]) => KEPT.test(name)));

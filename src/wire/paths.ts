@@ -10,7 +10,7 @@ export function mountSource(root: string, id: ConnectionId): string {
 }
 
 /**
- * Whose clipd made a mount, if this user's did: the file system type and the source are what anybody says who mounts with
+ * Whose clipd made a mount, if this user's did: the file system type and the source are chosen by any user who mounts with
  * fusermount3, but the kernel and that program say who it was.
  */
 export function ownClipMount(

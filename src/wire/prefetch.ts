@@ -1,4 +1,4 @@
-/** What is to be fetched before anybody reads it. */
+/** Spans to be fetched before a reader asks for them. */
 export type PrefetchWish =
   /** What the archive's profile names, in its order. */
   | { readonly what: 'profile' }

@@ -70,7 +70,7 @@ export const unmountRequest: Check<UnmountRequest> = object(
   {},
 );
 
-/** As many as a command line holds, and more than anybody writes by hand. */
+/** As many as a command line holds, and more than a person writes by hand. */
 const MAX_PATHS = 10_000;
 
 const prefetchFields: Check<PrefetchRequest> = object(

@@ -112,7 +112,7 @@ export class DirectoryContentCache implements ContentCache {
   }
 
   /**
-   * Runs `call` with the subdirectory of a hash, as a path that leads through its open descriptor: so nobody who may write to the
+   * Runs `call` with the subdirectory of a hash, as a path that leads through its open descriptor: so no user who may write to the
    * share can put a symbolic link in the way between one step and the next. Each name is one component below a descriptor, and
    * is not followed if it is a link. The share itself is opened each time, because it may be unmounted and mounted again.
    * @returns null when there is no such subdirectory

@@ -131,7 +131,7 @@ export class ContentTier {
       patience.within(waiting ? this.#budget : BACKGROUND_BUDGET_MS);
       if (!waiting) lookup.onUrgent?.(() => patience.within(this.#budget));
       const call = this.#cache.getContent(hash, 0, length, { routingKey, signal: abort.signal });
-      call.catch(() => {}); // after the time-out nobody listens
+      call.catch(() => {}); // after the time-out no caller listens
       const found = await Promise.race([call, patience.end]);
       if (found === 'timeout') {
         this.#counters.timeouts.add();
@@ -243,7 +243,7 @@ export class ContentTier {
     this.#closing.signal.addEventListener('abort', off, { once: true });
     try {
       const call = this.#storeMissing(hash, length, chunks, { routingKey, signal });
-      call.catch(() => {}); // after the time-out nobody listens
+      call.catch(() => {}); // after the time-out no caller listens
       await withTimeout(call, this.#storeBudget, () => {
         throw new Error('a store did not end in time');
       });

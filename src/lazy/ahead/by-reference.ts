@@ -98,7 +98,7 @@ export class Follower {
     }
   }
 
-  /** Calls off what nobody has read; what readers wait for they still get. */
+  /** Cancels spans that no reader has read; readers still get those they wait for. */
   close(): void {
     this.#closed = true;
     this.#stop();

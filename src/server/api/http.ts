@@ -81,7 +81,7 @@ function sendError(response: ServerResponse, error: unknown): void {
 }
 
 /**
- * Whether a connection comes from this user or root. The socket's directory lets nobody else in already; this holds also when somebody has
+ * Whether a connection comes from this user or root. The socket's directory already lets no other user in; this check also holds when a user has
  * opened it to others, or has handed a connection on.
  */
 function isAllowed(socket: Socket): boolean {
