@@ -37,6 +37,7 @@ const ORDER = [
   'server',
   'client',
   'container',
+  'doctor',
   'cli',
 ];
 /** Processes that know each other only through wire/. */

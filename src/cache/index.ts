@@ -27,6 +27,6 @@ export {
   type VerifiedFile,
   verifyCache,
 } from './inspect.js';
-export type { EvictionRight, SpanCacheOptions, SpanCacheStats } from './options.js';
+export { defaultMaxBytes, type EvictionRight, type SpanCacheOptions, type SpanCacheStats } from './options.js';
 export { SpanCache } from './span-cache.js';
 export { parseSpanFileName } from './span-file-name.js';

@@ -108,6 +108,13 @@ export class ArtifactRepository {
     return null;
   }
 
+  /** Whether the registry lists what refers to a manifest: by its API, or by a tag that clients keep. */
+  async listsReferrers(manifestDigest: string, signal?: AbortSignal): Promise<boolean> {
+    const path = `${this.#repository}/referrers/${manifestDigest}`;
+    const request = { what: 'referrers', headers: { ...IDENTITY, accept: OCI_INDEX }, accept: [200], signal };
+    return (await this.#body('resolve', path, request, MAX_MANIFEST_BYTES)) !== null;
+  }
+
   /** Layers of manifests that have the image as their subject. */
   async *#candidates(manifestDigest: string, signal?: AbortSignal): AsyncGenerator<Descriptor, void, void> {
     const tagged = await this.#manifest(archiveTag(manifestDigest), signal);

@@ -10,6 +10,7 @@ export type { CredentialLookup } from './credential-order.js';
 export { type Credentials, credentialsOption, type RegistryCredentialProvider } from './credentials.js';
 export { digestOf, expectDigest, isDigest, verifyDigest } from './digest.js';
 export { mayPass, TransientError } from './errors.js';
+export { examineRegistry, type RegistryFinding } from './examine.js';
 export { isForeignLayer } from './media-types.js';
 export {
   captureAccess,

@@ -24,6 +24,7 @@ const commands: Readonly<Record<string, () => Promise<Register>>> = {
   ps: async () => (await import('./ps.js')).registerPs,
   stats: async () => (await import('./stats.js')).registerStats,
   prefetch: async () => (await import('./prefetch.js')).registerPrefetch,
+  doctor: async () => (await import('./doctor.js')).registerDoctor,
   health: async () => (await import('./health.js')).registerHealth,
   archives: async () => (await import('./archives.js')).registerArchives,
   cache: async () => (await import('./cache.js')).registerCache,
