@@ -154,7 +154,7 @@ test('a missing image, an unknown CA, a refused login and a dead port are failur
   expect(untrusted.report.registry?.at(-1)).toMatchObject({ name: 'tls', status: 'failed' });
   expect(untrusted.code).toBe(1);
 
-  const trust = { SSL_CERT_FILE: closed.certificates!.ca };
+  const trust = { SSL_CERT_FILE: closed.certificates!.caCert };
   const refused = await doctor([`${closed.host}/app:one`, '--creds', 'clip:wrong'], [], trust);
   expect(finding(refused.report.registry, 'tls')).toMatchObject({
     status: 'ok',
