@@ -35,6 +35,8 @@ export {
   ClipdClient,
   type ClosedMount,
   type EngineStats,
+  type FetchArchiveOptions,
+  fetchArchive,
   type Mount,
   type MountArchiveOptions,
   type MountCallOptions,
@@ -90,7 +92,12 @@ export {
   storeS3,
 } from './pack/index.js';
 export type { S3Credentials } from './s3/index.js';
-export type { PullPolicy } from './store/index.js';
+export {
+  createAndUploadOCIArchive,
+  type PullPolicy,
+  type UploadedArchive,
+  type UploadTarget,
+} from './store/index.js';
 export type {
   CachedLayerReply,
   CachePruneReply,

@@ -5,8 +5,37 @@ import type { CommonFlags } from './common-flags.js';
 import { locate } from './daemon-flags.js';
 import { printNote } from './output.js';
 
-/** The flags of a command that takes an archive: a file, or an image whose archive the store has or makes. */
-export interface ImageFlags extends CommonFlags, RegistryFlags {
+/** Where S3 is, for s3://BUCKET/KEY. */
+export interface S3PlaceFlags {
+  readonly s3Endpoint?: string;
+  readonly s3Region?: string;
+}
+
+export function addS3PlaceFlags(command: Command): Command {
+  return command
+    .option('--s3-endpoint <url>', "with s3://BUCKET/KEY: the server, if not Amazon's (default $AWS_ENDPOINT_URL_S3)")
+    .option('--s3-region <region>', 'with s3://BUCKET/KEY: the region (default $AWS_REGION)');
+}
+
+/** On a command that also overrides where an archive's data is: these two name both, but data that is not in S3 has no such place. */
+export async function withDataPlace<Flags extends ImageFlags>(flags: Flags, archivePath: string): Promise<Flags> {
+  const { clip, s3Endpoint, s3Region } = flags;
+  if (!clip?.startsWith('s3://') || (s3Endpoint ?? s3Region) === undefined) return flags;
+  const { readArchiveOrigin } = await import('../check/index.js');
+  if (readArchiveOrigin(archivePath).storage.kind === 's3') return flags;
+  const { s3Endpoint: _, s3Region: __, ...rest } = flags;
+  return rest as Flags;
+}
+
+export function s3PlaceOf({ s3Endpoint, s3Region }: S3PlaceFlags): {
+  readonly endpoint: string | undefined;
+  readonly region: string | undefined;
+} {
+  return { endpoint: s3Endpoint, region: s3Region };
+}
+
+/** The flags of a command that takes an archive: a file, one in S3, or an image whose archive the store has or makes. */
+export interface ImageFlags extends CommonFlags, RegistryFlags, S3PlaceFlags {
   readonly clip?: string;
   readonly image?: string;
   readonly pull?: PullPolicy;
@@ -17,7 +46,7 @@ export interface ImageFlags extends CommonFlags, RegistryFlags {
 /** `--clip`, `--image` and how the image is found. */
 export function addImageFlags(command: Command): Command {
   command
-    .option('--clip <file>', 'the .clip archive')
+    .option('--clip <file>', 'the .clip archive, or s3://BUCKET/KEY')
     .option('--image <ref>', 'or an image, whose archive is taken from the store or made now');
   return addPullFlags(command);
 }
@@ -32,7 +61,7 @@ export function addPullFlags(command: Command): Command {
     )
     .option('--index-digest <digest>', 'with an image: the only archive to take from its registry')
     .option('--platform <os/arch>', "with a multi-platform image (default: this machine's)");
-  return addRegistryFlags(command);
+  return addS3PlaceFlags(addRegistryFlags(command));
 }
 
 export function warn(text: string): void {
@@ -41,18 +70,23 @@ export function warn(text: string): void {
 
 /** The archive that the flags name, made with progress on stderr if need be. */
 export async function archiveOf(flags: ImageFlags, signal?: AbortSignal): Promise<string> {
-  if (flags.clip !== undefined && flags.image === undefined) return flags.clip;
+  if (flags.clip !== undefined && !flags.clip.startsWith('s3://') && flags.image === undefined) return flags.clip;
   const { resolveArchive } = await import('../store/index.js');
   const { cacheDir } = await locate(flags);
   const credentials = credentialsFrom(flags);
   let progress: import('./progress.js').Progress | null = null;
   let loading: Promise<void> | null = null;
-  const onProgress = (layer: { digest: string; done: number; total: number; rate: number }): void => {
+  const show = (key: string, label: string, done: number, total: number, rate: number): void => {
     loading ??= Promise.all([import('./progress.js'), import('./units.js')]).then(async ([{ createProgress }]) => {
       progress = await createProgress();
     });
-    progress?.update(layer.digest, layer.digest.slice(0, 'sha256:'.length + 12), layer.done, layer.total, layer.rate);
+    progress?.update(key, label, done, total, rate);
   };
+  const onProgress = (layer: { digest: string; done: number; total: number; rate: number }): void =>
+    show(layer.digest, layer.digest.slice(0, 'sha256:'.length + 12), layer.done, layer.total, layer.rate);
+  const started = performance.now();
+  const onFetched = (done: number, total: number): void =>
+    show('s3', 'archive', done, total, (1000 * done) / (performance.now() - started));
   try {
     const { path } = await resolveArchive({
       clip: flags.clip,
@@ -64,7 +98,9 @@ export async function archiveOf(flags: ImageFlags, signal?: AbortSignal): Promis
       plainHttp: flags.plainHttp,
       credentials,
       signal,
+      s3: s3PlaceOf(flags),
       onProgress,
+      onFetched,
       onWarning: warn,
       onNote: (note) => printNote('note', note),
     });

@@ -1,6 +1,8 @@
 import { readFileSync, statSync } from 'node:fs';
 import { ClipError } from '../bytes/index.js';
 import type { SourceOptions } from '../oci/index.js';
+import type { S3Credentials, S3Place } from '../s3/index.js';
+import { createProgress } from './progress.js';
 
 interface Pushed {
   readonly reference: string;
@@ -45,6 +47,31 @@ export async function pushArchive(
     return { reference: `${registry}/${repository}:${tag}`, digest, archiveDigest: digestOf(bytes), changed };
   } finally {
     await artifacts.close();
+  }
+}
+
+/** Stores an archive as an object in S3. */
+export async function pushArchiveToS3(
+  clip: string,
+  url: string,
+  options: S3Place & { readonly credentials?: S3Credentials | undefined },
+  signal: AbortSignal,
+): Promise<Pushed & { etag: string; size: number }> {
+  const [{ pushToS3 }, { parseS3Url, s3Name }] = await Promise.all([
+    import('../store/index.js'),
+    import('../s3/index.js'),
+  ]);
+  const location = parseS3Url(url, options);
+  const progress = await createProgress();
+  const started = performance.now();
+  const onProgress = (done: number, total: number): void =>
+    progress.update(url, 'uploading', done, total, (1000 * done) / (performance.now() - started));
+  try {
+    const { credentials } = options;
+    const { etag, size, archiveDigest, changed } = await pushToS3(clip, location, { credentials, signal, onProgress });
+    return { reference: s3Name(location), digest: archiveDigest, archiveDigest, changed, etag, size };
+  } finally {
+    progress.stop();
   }
 }
 

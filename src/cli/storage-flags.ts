@@ -33,13 +33,12 @@ export function s3CredentialsFrom({ creds }: S3Flags): S3Credentials | undefined
   return { accessKeyId: creds.slice(0, colon), secretAccessKey: creds.slice(colon + 1) };
 }
 
+/** Beside those of addImageFlags. */
 export function addStorageFlags(command: Command): Command {
   return command
     .option('--storage-image <ref>', 'fetch the layers from this image, not from the one that the archive names')
     .option('--s3-bucket <name>', 'of an old archive whose data is in S3: the bucket, if not the one it names')
-    .option('--s3-key <key>', 'its object')
-    .option('--s3-region <region>', 'its region')
-    .option('--s3-endpoint <url>', 'its server');
+    .option('--s3-key <key>', 'its object; --s3-endpoint and --s3-region are also of this data');
 }
 
 /** The storage that the flags name; undefined if they name none. */

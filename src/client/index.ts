@@ -5,6 +5,7 @@
  */
 
 export { ClipdClient, NotRunningError } from './clipd-client.js';
+export { type FetchArchiveOptions, fetchArchive } from './fetch-archive.js';
 export { type Mount, type MountCallOptions, type MountEvents, mount } from './mount.js';
 export {
   type ClosedMount,

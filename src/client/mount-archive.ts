@@ -136,6 +136,22 @@ async function release(engine: PrivateEngine): Promise<void> {
   await engine.exited;
 }
 
+/** The archive as a file, and the login for its data. Keys for S3 are also those that an archive in S3 is fetched with. */
+async function archiveAndLogin(
+  options: MountArchiveOptions,
+): Promise<{ archivePath: string; credentials?: Exclude<MountArchiveOptions['credentials'], undefined> }> {
+  const { archivePath, cachePath, credentials } = options;
+  const login = credentials === undefined ? {} : { credentials };
+  if (!archivePath.startsWith('s3://')) return { archivePath, ...login };
+  const [{ fetchArchive }, { readArchiveOrigin }] = await Promise.all([
+    import('./fetch-archive.js'),
+    import('./archive-origin.js'),
+  ]);
+  const keys = typeof credentials === 'object' && credentials !== null && 'accessKeyId' in credentials;
+  const path = await fetchArchive(archivePath, { cachePath, ...(keys ? { credentials } : {}) });
+  return { archivePath: path, ...(keys && readArchiveOrigin(path).storage.kind !== 's3' ? {} : login) };
+}
+
 /**
  * Mounts an archive for as long as this process lives. The engine is a child process (docs/architecture.md, "Processes and
  * threads"): reading the mount synchronously, or from all of libuv's threads, does not deadlock. The mount ends with this
@@ -187,11 +203,10 @@ export function mountArchive(options: MountArchiveOptions): MountedArchive {
     // What only this process can find out is found out while the engine starts.
     const preparing = prepareMount(
       {
-        archivePath: options.archivePath,
+        ...(await archiveAndLogin(options)),
         mountPoint: options.mountPoint,
         suid: options.suid ?? false,
         dev: options.dev ?? false,
-        ...(options.credentials === undefined ? {} : { credentials: options.credentials }),
         options: {
           ...(readahead === undefined ? {} : { readahead }),
           ...(readTimeout === undefined ? {} : { readTimeout }),

@@ -6,7 +6,7 @@ import type { S3Credentials } from '../s3/index.js';
 import { cacheSize, imageOptionChecks, type RecentWarning, storageOverride } from '../wire/index.js';
 
 export interface MountArchiveOptions {
-  /** A .clip file. */
+  /** A .clip file, or `s3://BUCKET/KEY[?endpoint=URL&region=R]`. */
   readonly archivePath: string;
   /** An existing directory. */
   readonly mountPoint: string;

@@ -77,12 +77,12 @@ export async function storeS3(options: StoreS3Options): Promise<StoreS3Result> {
   } finally {
     closeSync(fd);
   }
-  const { bucket, region = process.env.AWS_REGION ?? 'us-east-1', endpoint = '' } = options.storageInfo;
+  const { bucket, region = process.env.AWS_REGION || 'us-east-1', endpoint = '' } = options.storageInfo;
   const key = options.storageInfo.key ?? basename(archivePath);
   const forcePathStyle = options.storageInfo.forcePathStyle ?? endpoint !== '';
   const location = { bucket, region, key, endpoint, forcePathStyle };
   const { uploadFile } = await import('../s3/index.js');
-  await uploadFile(archivePath, objectSize, location, { credentials, signal, onProgress });
+  await uploadFile(archivePath, location, { credentials, signal, onProgress });
   const parts = s3Archive(index, location);
   await writeFileByRename(outputPath, parts, signal);
   const size = parts.reduce((sum, part) => sum + part.length, 0);

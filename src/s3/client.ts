@@ -70,7 +70,8 @@ const RULE = 'the data of an archive may not lie at';
 
 /** The SDK is loaded by the first client: it takes 150 ms. @throws ClipError NETWORK for an endpoint at a link-local address */
 export async function newS3Client(options: S3ClientOptions): Promise<S3Client> {
-  const { region, endpoint, credentials, forcePathStyle } = options;
+  const { region, credentials, forcePathStyle } = options;
+  const endpoint = options.endpoint || environmentEndpoint();
   if (endpoint && URL.canParse(endpoint)) checkLiteral(new URL(endpoint).hostname, REACH, RULE);
   const [{ S3Client }, { Transform }, http, https] = await Promise.all([
     s3Sdk(),
@@ -80,7 +81,7 @@ export async function newS3Client(options: S3ClientOptions): Promise<S3Client> {
   ]);
   const connections = { keepAlive: true, lookup: guardedLookup(REACH, RULE) };
   const config: S3ClientConfig = {
-    region: region || process.env.AWS_REGION || 'us-east-1',
+    region: region || process.env.AWS_REGION || process.env.AWS_DEFAULT_REGION || profileRegion,
     maxAttempts: 3,
     requestHandler: { httpAgent: new http.Agent(connections), httpsAgent: new https.Agent(connections) },
     // What is read is checked by clip itself. Other servers need not know the SDK's own checksums, nor the way it sends them.
@@ -120,6 +121,18 @@ function bounded(Stream: typeof Transform, body: Readable): Readable {
   });
   body.on('error', (error) => limited.destroy(error));
   return body.pipe(limited);
+}
+
+/** As the AWS CLI and the SDKs take it. */
+function environmentEndpoint(): string | undefined {
+  return process.env.AWS_ENDPOINT_URL_S3 || process.env.AWS_ENDPOINT_URL || undefined;
+}
+
+/** The region of the user's profile; servers other than Amazon's take any. */
+async function profileRegion(): Promise<string> {
+  const { S3Client } = await s3Sdk();
+  const plain = new S3Client({});
+  return plain.config.region().catch(() => 'us-east-1');
 }
 
 /** A bucket's name cannot be put in front of an IP address. */

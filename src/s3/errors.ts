@@ -7,27 +7,23 @@ export function s3Name({ bucket, key, endpoint }: Pick<S3Location, 'bucket' | 'k
 }
 
 const HINTS: Readonly<Partial<Record<ErrorCode, string>>> = {
-  NOT_FOUND: 'check bucket, key and endpoint: --s3-bucket, --s3-key and --s3-endpoint override them',
+  NOT_FOUND:
+    'check bucket, key and server: --s3-endpoint names another server, --s3-bucket and --s3-key other data of an archive',
   UNAUTHORIZED: 'check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give --creds KEY_ID:SECRET',
   NETWORK: 'check the endpoint and that it can be reached: --s3-endpoint overrides it',
 };
 
+/** Of the answer that an error of the SDK is about. */
+export function statusOf(error: unknown): number | undefined {
+  return (error as { $metadata?: { httpStatusCode?: number } } | null)?.$metadata?.httpStatusCode;
+}
+
 /** What a failure of the SDK means, in one line with the object's name. */
 export function s3Error(error: unknown, what: string, signal?: AbortSignal | undefined): ClipError {
   if (error instanceof ClipError) return error;
-  const {
-    name = 'Error',
-    message = String(error),
-    $metadata,
-    code,
-  } = error as {
-    name?: string;
-    message?: string;
-    code?: string;
-    $metadata?: { httpStatusCode?: number };
-  };
+  const { name = 'Error', message = String(error), code } = error as { name?: string; message?: string; code?: string };
   if (signal?.aborted) return new ClipError('ABORTED', `${what}: given up`, { cause: error });
-  const status = $metadata?.httpStatusCode;
+  const status = statusOf(error);
   const kind: ErrorCode =
     status === 404
       ? 'NOT_FOUND'

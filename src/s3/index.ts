@@ -13,4 +13,5 @@ export {
 } from './client.js';
 export { s3Error, s3Name } from './errors.js';
 export { S3Source } from './source.js';
-export { type UploadOptions, uploadFile } from './upload.js';
+export { sha256OfFile, type Uploaded, type UploadOptions, uploadFile } from './upload.js';
+export { isS3Url, parseS3Url, type S3Place } from './url.js';

@@ -84,12 +84,19 @@ export class S3Source {
 
   /** The object's length. */
   async size(signal?: AbortSignal): Promise<number> {
+    return (await this.look(signal)).size;
+  }
+
+  /** Length and version (its ETag) of the object. From now on, only bytes of that version are read. */
+  async look(signal?: AbortSignal): Promise<{ size: number; version: string }> {
     const [{ HeadObjectCommand }, client] = await Promise.all([s3Sdk(), this.#connect()]);
     try {
       const { bucket, key } = this.#location;
-      const answer = await client.send(new HeadObjectCommand({ Bucket: bucket, Key: key }), send(signal));
       this.counters.requests++;
-      return answer.ContentLength ?? 0;
+      const answer = await client.send(new HeadObjectCommand({ Bucket: bucket, Key: key }), send(signal));
+      this.#etag = answer.ETag;
+      const version = answer.ETag ?? answer.LastModified?.toISOString() ?? '';
+      return { size: answer.ContentLength ?? 0, version };
     } catch (error) {
       throw s3Error(error, this.name, signal);
     }
@@ -108,8 +115,8 @@ export class S3Source {
     this.#etag ??= etag;
     if (etag !== this.#etag) {
       body.destroy?.();
-      throw new ClipError('CONFLICT', `${this.name} was replaced while it was mounted`, {
-        hint: 'mount its archive again',
+      throw new ClipError('CONFLICT', `${this.name} was replaced while it was read`, {
+        hint: 'read it anew: mount its archive again',
       });
     }
     if (answer.ContentRange !== undefined && !answer.ContentRange.startsWith(`bytes ${start}-`)) {

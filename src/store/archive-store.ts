@@ -33,12 +33,13 @@ const ARCHIVE = /^(sha256|sha512)-([0-9a-f]{64}|[0-9a-f]{128})(?:@[0-9a-f]{64})?
 const DIGEST = /^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$/;
 const REFERENCE = /^[0-9a-f]{64}\.json$/;
 
-/** An image as it is asked for. */
+/** An image as it is asked for, or an object in S3. */
 export interface ArchiveKey {
+  /** Of an object: of its version. */
   readonly manifestDigest: string;
-  /** "host[:port]"; empty for an image layout. */
-  readonly registry: string;
-  /** Of an image layout: its path. */
+  /** "host[:port]"; empty for an image layout; null for an object, whose image may be anywhere. */
+  readonly registry: string | null;
+  /** Of an image layout: its path. Of an object: its URL. */
   readonly repository: string;
   /** The digest that the archive must have, if only that one will do. */
   readonly pinned?: string | undefined;
@@ -128,7 +129,7 @@ export class ArchiveStore {
     if (!stat?.isFile()) return null;
     try {
       const image = readArchiveImage(path);
-      if (image.registry !== registry || image.repository !== repository) return null;
+      if (registry !== null && (image.registry !== registry || image.repository !== repository)) return null;
     } catch (error) {
       if (error instanceof FormatError) return null;
       throw error;

@@ -10,3 +10,11 @@ export {
   type ResolvedArchive,
   resolveArchive,
 } from './resolve-archive.js';
+export { fetchS3Archive, type S3ArchiveOptions, s3StoreKey } from './s3-archive.js';
+export {
+  createAndUploadOCIArchive,
+  type PushedToS3,
+  pushToS3,
+  type UploadedArchive,
+  type UploadTarget,
+} from './s3-push.js';

@@ -12,18 +12,21 @@ import {
   type ResolvedImage,
   type SourceOptions,
 } from '../oci/index.js';
+import type { S3Place } from '../s3/index.js';
 import { type ArchiveKey, ArchiveStore } from './archive-store.js';
 
 /** When the registry is asked what a tag stands for, as in docker. */
 export type PullPolicy = 'always' | 'missing' | 'never';
 
 export interface ResolveArchiveOptions {
-  /** An archive that the user has. Nothing else is looked at then. */
+  /** An archive that the user has, or `s3://BUCKET/KEY`. */
   readonly clip?: string | undefined;
+  /** Of an `s3://` archive whose URL does not say it. */
+  readonly s3?: S3Place | undefined;
   /** An image in a registry, or oci:DIR[:TAG]. */
   readonly image?: string | undefined;
   readonly cacheDir: string;
-  /** Default "missing". */
+  /** Default "missing" for images, "always" for `s3://`. */
   readonly pull?: PullPolicy | undefined;
   /** Of an archive that is fetched from the registry: the only one that will do. */
   readonly archiveDigest?: string | undefined;
@@ -33,6 +36,8 @@ export interface ResolveArchiveOptions {
   readonly plainHttp?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: LayerProgress) => void) | undefined;
+  /** Bytes of an archive in S3, and all of it. */
+  readonly onFetched?: ((done: number, total: number) => void) | undefined;
   readonly onWarning?: ((warning: string) => void) | undefined;
   /** What the user should know: an old answer was used because there is no new one. */
   readonly onNote?: ((note: string) => void) | undefined;
@@ -41,7 +46,7 @@ export interface ResolveArchiveOptions {
 export interface ResolvedArchive {
   readonly path: string;
   /** Where it came from. */
-  readonly origin: 'file' | 'store' | 'registry' | 'indexed';
+  readonly origin: 'file' | 'store' | 'registry' | 's3' | 'indexed';
 }
 
 /** The reference itself says which manifest it means: nothing has to be asked. */
@@ -59,7 +64,7 @@ export async function resolveArchive(options: ResolveArchiveOptions): Promise<Re
       hint: 'give --clip FILE or --image REF',
     });
   }
-  if (clip !== undefined) return { path: clip, origin: 'file' };
+  if (clip !== undefined) return clip.startsWith('s3://') ? fromS3(clip, options) : { path: clip, origin: 'file' };
   const reference = parseReference(image!);
   const platform = options.platform === undefined ? hostPlatform() : parsePlatform(options.platform);
   const platformText = formatPlatform(platform);
@@ -147,6 +152,13 @@ export async function resolveArchive(options: ResolveArchiveOptions): Promise<Re
   );
   remember();
   return { path: made.path, origin: fromRegistry ? 'registry' : 'indexed' };
+}
+
+async function fromS3(url: string, options: ResolveArchiveOptions): Promise<ResolvedArchive> {
+  const { cacheDir, pull, archiveDigest: pinned, signal, onNote, onFetched } = options;
+  const { fetchS3Archive } = await import('./s3-archive.js');
+  const store = new ArchiveStore(cacheDir);
+  return fetchS3Archive(url, store, { ...options.s3, pull, pinned, signal, onNote, onProgress: onFetched });
 }
 
 async function resolve(

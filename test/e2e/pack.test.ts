@@ -23,6 +23,7 @@ import { encodeIndex, HEADER_SIZE, type LegacyNode, localEnd } from '../../src/l
 import { Clipctl } from '../support/clipctl.js';
 import { cutter, S3_CREDENTIALS, type ServerProcess, startS3 } from '../support/content-servers.js';
 import { expectedNodes, fixture, LEGACY, LOCAL, OCI } from '../support/legacy.js';
+import { type S3Request, startS3Front } from '../support/s3-front.js';
 
 // Version 1 archives made, unpacked and uploaded. Needs root.
 
@@ -282,20 +283,56 @@ describe('S3', () => {
     expect(readdirSync(directory).filter((name) => name.endsWith('.tmp'))).toEqual([]);
   });
 
-  test('an interrupted upload leaves no object, no parts and no .rclip', async () => {
+  // Called off at each step of an upload in parts, the one that begins it among them.
+  test.each<[string, (request: S3Request) => boolean]>([
+    ['while S3 begins it', ({ query }) => query.has('uploads')],
+    ['while a part is on its way', ({ query }) => query.get('partNumber') === '1'],
+    ['before it is completed', ({ method, query }) => method === 'POST' && query.has('uploadId')],
+  ])('an upload that is interrupted %s leaves no object, no parts and no .rclip', async (_, when) => {
+    const front = await startS3Front(server.port);
     const abort = new AbortController();
-    const working = storeS3({
-      archivePath: at('s3.clip'),
-      outputPath: at('cut.rclip'),
-      storageInfo: { ...place(), key: 'cut.clip' },
-      credentials: S3_CREDENTIALS,
-      signal: abort.signal,
-      onProgress: () => abort.abort(),
-    });
-    await expect(working).rejects.toMatchObject({ code: 'ABORTED' });
-    expect(existsSync(at('cut.rclip'))).toBe(false);
-    const { Contents = [] } = await client.send(new ListObjectsV2Command({ Bucket: 'clip', Prefix: 'cut' }));
-    expect(Contents).toEqual([]);
+    front.before = (request) => {
+      if (when(request)) abort.abort();
+      return undefined;
+    };
+    try {
+      const working = storeS3({
+        archivePath: at('s3.clip'),
+        outputPath: at('cut.rclip'),
+        storageInfo: { bucket: 'clip', endpoint: front.endpoint, key: 'cut.clip' },
+        credentials: S3_CREDENTIALS,
+        signal: abort.signal,
+      });
+      await expect(working).rejects.toMatchObject({ code: 'ABORTED' });
+      expect(front.requests.some(({ query }) => query.has('uploads'))).toBe(true);
+      expect([...front.unfinished]).toEqual([]);
+      expect(front.orphans).toBe(0);
+      expect(existsSync(at('cut.rclip'))).toBe(false);
+      const { Contents = [] } = await client.send(new ListObjectsV2Command({ Bucket: 'clip', Prefix: 'cut' }));
+      expect(Contents).toEqual([]);
+    } finally {
+      await front.close();
+    }
+  });
+
+  test('an upload that S3 refuses half-way leaves no parts, and the reason is told', async () => {
+    const front = await startS3Front(server.port);
+    front.before = ({ query }) => (query.get('partNumber') === '2' ? 403 : undefined);
+    try {
+      const working = storeS3({
+        archivePath: at('s3.clip'),
+        outputPath: at('cut.rclip'),
+        storageInfo: { bucket: 'clip', endpoint: front.endpoint, key: 'cut.clip' },
+        credentials: S3_CREDENTIALS,
+      });
+      await expect(working).rejects.toMatchObject({
+        code: 'UNAUTHORIZED',
+        message: expect.stringMatching(/s3:\/\/clip\/cut\.clip at .*: 403/) as string,
+      });
+      expect([...front.unfinished]).toEqual([]);
+    } finally {
+      await front.close();
+    }
   });
 
   test('a connection that breaks in a range is taken up again', async () => {

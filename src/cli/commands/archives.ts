@@ -2,11 +2,12 @@ import type { Command } from 'commander';
 import { ClipError, printable } from '../../bytes/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
+import { addS3PlaceFlags, type S3PlaceFlags, s3PlaceOf } from '../image-flags.js';
 import { byteSize } from '../numbers.js';
 import { printResult } from '../output.js';
 import { formatBytes } from '../units.js';
 
-interface Flags extends CommonFlags {
+interface Flags extends CommonFlags, S3PlaceFlags {
   readonly to?: number;
   readonly platform?: string;
 }
@@ -31,6 +32,18 @@ async function list(flags: Flags): Promise<void> {
 async function digestOf(name: string, flags: Flags): Promise<string> {
   const { formatPlatform, hostPlatform, isDigest, parsePlatform, parseReference } = await import('../../oci/index.js');
   if (isDigest(name)) return name;
+  if (name.startsWith('s3://')) {
+    const [{ parseS3Url }, { s3StoreKey }] = await Promise.all([
+      import('../../s3/index.js'),
+      import('../../store/index.js'),
+    ]);
+    const key = s3StoreKey(parseS3Url(name, s3PlaceOf(flags)));
+    const known = (await openStore(flags)).recall(key.canonical, key.platform);
+    if (known !== null) return known.manifestDigest;
+    throw new ClipError('NOT_FOUND', `no archive ${name} is stored`, {
+      hint: 'clipctl archives ls lists those that are',
+    });
+  }
   const platform = formatPlatform(flags.platform === undefined ? hostPlatform() : parsePlatform(flags.platform));
   const known = (await openStore(flags)).recall(parseReference(name).canonical, platform);
   if (known !== null) return known.manifestDigest;
@@ -61,12 +74,12 @@ async function prune(flags: Flags): Promise<void> {
 export function registerArchives(program: Command): void {
   const archives = program.command('archives').description('list or remove the archives that --image made');
   archives.command('ls').description('list them, the last used first').action(list);
-  archives
+  const rm = archives
     .command('rm')
     .description('remove archives; mounts of them go on')
-    .argument('<image...>', 'an image, or the digest of its manifest')
-    .option('--platform <os/arch>', "the image's platform (default: this machine's)")
-    .action(remove);
+    .argument('<image...>', 'an image, the digest of its manifest, or s3://BUCKET/KEY')
+    .option('--platform <os/arch>', "the image's platform (default: this machine's)");
+  addS3PlaceFlags(rm).action(remove);
   archives
     .command('prune')
     .description('remove the longest unused')

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import type { CommonFlags } from '../common-flags.js';
-import { warn } from '../image-flags.js';
+import { archiveOf, warn } from '../image-flags.js';
 import { printResult } from '../output.js';
 import { addS3Flags, type S3Flags, s3CredentialsFrom, storageOverride } from '../storage-flags.js';
 import { interruptible } from './index-command.js';
@@ -20,9 +20,10 @@ async function run(flags: Flags): Promise<void> {
   const progress = await createProgress();
   const started = performance.now();
   const credentials = s3CredentialsFrom(flags);
+  const archivePath = await archiveOf(flags);
   const result = await interruptible((signal) =>
     extractArchive({
-      archivePath: flags.clip,
+      archivePath,
       outputPath: flags.out,
       skipUnsupported: flags.skipUnsupported,
       storageInfo: storageOverride(flags),
@@ -44,7 +45,7 @@ export function registerExtract(program: Command): void {
   const command = program
     .command('extract')
     .description('unpack an archive of version 1 into an empty directory, with owners, modes and times')
-    .requiredOption('--clip <file>', 'the archive: local, or with its data in S3')
+    .requiredOption('--clip <file>', 'the archive: local, or with its data in S3; or s3://BUCKET/KEY of an .rclip')
     .requiredOption('--out <dir>', 'a directory that is empty or does not exist yet')
     .option('--skip-unsupported', 'leave out devices if they cannot be made (they need root), with a warning');
   addS3Flags(command).action((flags: Flags) => run(flags));

@@ -12,7 +12,7 @@ import {
   daemonSettings,
   locate,
 } from '../daemon-flags.js';
-import { addImageFlags, archiveOf, type ImageFlags, warn } from '../image-flags.js';
+import { addImageFlags, archiveOf, type ImageFlags, warn, withDataPlace } from '../image-flags.js';
 import { seconds } from '../numbers.js';
 import { printNote, printPath } from '../output.js';
 import { addOverlayFlags, type OverlayFlags, overlayOptions } from '../overlay-flags.js';
@@ -74,14 +74,15 @@ async function undo(client: ClipdClient, mountPoint: string, started: boolean): 
 }
 
 /** One of `--at` and `--cid`. */
-async function mount(command: readonly string[], flags: Flags): Promise<void> {
-  if ((flags.at === undefined) === (flags.cid === undefined)) {
+async function mount(command: readonly string[], given: Flags): Promise<void> {
+  if ((given.at === undefined) === (given.cid === undefined)) {
     throw new ClipError('USAGE', 'a place to mount at is needed, and one only', {
       hint: '--at DIR mounts the image read-only; --cid ID makes a container of it, with a writable layer',
     });
   }
   const interrupted = interruption();
-  const archivePath = await archiveOf(flags);
+  const archivePath = await archiveOf(given);
+  const flags = await withDataPlace(given, archivePath);
   if (flags.cid !== undefined) return mountForContainer(flags.cid, archivePath, command, flags, interrupted);
   if (command.length > 0)
     throw new ClipError('USAGE', `unexpected: ${command.join(' ')}`, { hint: 'clipctl help mount' });

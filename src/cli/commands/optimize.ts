@@ -5,11 +5,12 @@ import type { OptimizeResult } from '../../archives/index.js';
 import { ClipError } from '../../bytes/index.js';
 import type { RecordedProfile } from '../../lazy/index.js';
 import type { CommonFlags } from '../common-flags.js';
+import { addS3PlaceFlags, archiveOf, type S3PlaceFlags } from '../image-flags.js';
 import { wholeNumber } from '../numbers.js';
 import { printNote, printResult } from '../output.js';
 import { addRegistryFlags, credentialsFrom, interruptible, type RegistryFlags } from './index-command.js';
 
-interface Flags extends RegistryFlags, CommonFlags {
+interface Flags extends RegistryFlags, S3PlaceFlags, CommonFlags {
   readonly clip?: string;
   readonly image?: string;
   readonly profile?: string;
@@ -42,7 +43,12 @@ async function run(flags: Flags, command: readonly string[]): Promise<void> {
   } else if (clip !== undefined && profile !== undefined && image === undefined && command.length === 0) {
     const { parseProfile } = await import('../../lazy/index.js');
     const recorded = parseProfile(readProfile(profile), profile);
-    const archive = await archiveOf(clip);
+    const { profile: _, ...place } = flags;
+    const path = await archiveOf(place);
+    if (path !== clip && out === undefined) {
+      throw new ClipError('USAGE', `${clip} is not replaced`, { hint: '--out FILE names the archive to write' });
+    }
+    const archive = await openArchive(path);
     const { checkBelongs } = await import('../../archives/index.js');
     checkBelongs(recorded, archive, profile, clip);
     const result = await interruptible((signal) => rewrite(flags, archive, recorded, out ?? clip, signal));
@@ -67,7 +73,7 @@ async function optimizeImage(flags: Flags, image: string, out: string, command: 
   if (result !== undefined) report(result, flags, 'equal length');
 }
 
-async function archiveOf(path: string): Promise<Archive> {
+async function openArchive(path: string): Promise<Archive> {
   const { ArchiveFile } = await import('../../check/index.js');
   const opened = ArchiveFile.open(path);
   opened.close();
@@ -114,7 +120,7 @@ export function registerOptimize(program: Command): void {
     .command('optimize')
     .description('index an image again, so that a mount first fetches the reads of a recorded run, and little else')
     .argument('[command...]', 'with --image: the command to run in the image, after --')
-    .option('--clip <file>', 'the archive')
+    .option('--clip <file>', 'the archive, or s3://BUCKET/KEY')
     .option('--profile <file>', 'with --clip: the reads of a run, as clipctl profile recorded them')
     .option('--image <ref>', 'index this image and record a run of the command in a container of it')
     .addOption(
@@ -129,7 +135,7 @@ export function registerOptimize(program: Command): void {
       '--no-shape',
       'keep spans of equal length, and with them the cache entries of other archives of these layers',
     );
-  addRegistryFlags(command)
+  addS3PlaceFlags(addRegistryFlags(command))
     .addHelpText('after', '\nShaped spans share no cache entries with those of other archives of the same layers.')
     .action((command: string[], flags: Flags) => run(flags, command));
 }

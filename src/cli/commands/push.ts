@@ -1,20 +1,31 @@
 import type { Command } from 'commander';
 import type { CommonFlags } from '../common-flags.js';
+import { addS3PlaceFlags, type S3PlaceFlags, s3PlaceOf } from '../image-flags.js';
 import { printResult } from '../output.js';
-import { printPushed, pushArchive } from '../push-archive.js';
+import { printPushed, pushArchive, pushArchiveToS3 } from '../push-archive.js';
+import { s3CredentialsFrom } from '../storage-flags.js';
 import { addRegistryFlags, credentialsFrom, interruptible, type RegistryFlags } from './index-command.js';
 
-interface Flags extends RegistryFlags, CommonFlags {
+interface Flags extends RegistryFlags, S3PlaceFlags, CommonFlags {
   readonly clip: string;
 }
 
 export function registerPush(program: Command): void {
   const command = program
     .command('push')
-    .description('store an archive beside its image in the registry, where mounts of the image find it')
-    .argument('[repository]', "HOST/NAME of the image's repository (default: the one that the archive names)")
+    .description('store an archive beside its image in the registry, where mounts of the image find it, or in S3')
+    .argument(
+      '[place]',
+      "HOST/NAME of the image's repository (default: the one that the archive names), or s3://BUCKET/KEY",
+    )
     .requiredOption('--clip <file>', 'the .clip archive');
-  addRegistryFlags(command).action(async (to: string | undefined, flags: Flags) => {
+  addS3PlaceFlags(addRegistryFlags(command)).action(async (to: string | undefined, flags: Flags) => {
+    if (to?.startsWith('s3://')) {
+      const options = { ...s3PlaceOf(flags), credentials: s3CredentialsFrom(flags) };
+      const pushed = await interruptible((signal) => pushArchiveToS3(flags.clip, to, options, signal));
+      if (pushed !== undefined) printResult(pushed, flags.json === true, () => printPushed(pushed));
+      return;
+    }
     const credentials = credentialsFrom(flags);
     const options = {
       ...(credentials === undefined ? {} : { credentials }),

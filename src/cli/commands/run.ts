@@ -107,7 +107,7 @@ export function registerRun(program: Command): void {
     .description('run a command of an image in a container')
     .argument('[image-and-command...]', 'an image, then a command (default: the image’s own). With --clip: a command')
     .passThroughOptions()
-    .option('--clip <file>', 'an archive, in place of an image')
+    .option('--clip <file>', 'an archive, or s3://BUCKET/KEY, in place of an image')
     .option('--rm', 'take the container down when it has ended')
     .option('-i, --interactive', 'connect standard input')
     .option('-t, --tty', 'give it a terminal')

@@ -4,7 +4,7 @@ import { ClipError } from '../../bytes/index.js';
 import type { ArchiveFile, SpanSource, StorageAccess } from '../../check/index.js';
 import type { ImageSource } from '../../oci/index.js';
 import { locate } from '../daemon-flags.js';
-import { addImageFlags, archiveOf, type ImageFlags } from '../image-flags.js';
+import { addImageFlags, archiveOf, type ImageFlags, withDataPlace } from '../image-flags.js';
 import { printResult } from '../output.js';
 import { addStorageFlags, type StorageFlags, storageOverride } from '../storage-flags.js';
 import { credentialsFrom, interruptible } from './index-command.js';
@@ -64,13 +64,14 @@ async function openIndexed(clip: string, flags: Flags): Promise<ArchiveFile> {
   return ArchiveFile.open(clip, new LayerIndexes(cacheDir));
 }
 
-async function run(flags: Flags): Promise<void> {
+async function run(given: Flags): Promise<void> {
   const [{ verifyArchive }, { createProgress }, { formatBytes, shortDigest }] = await Promise.all([
     import('../../check/index.js'),
     import('../progress.js'),
     import('../units.js'),
   ]);
-  const clip = await archiveOf(flags);
+  const clip = await archiveOf(given);
+  const flags = await withDataPlace(given, clip);
   const file = await openIndexed(clip, flags);
   const { archive } = file;
   const { source, close } = await openSource(archive, file.fd, flags);
