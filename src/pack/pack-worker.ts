@@ -157,4 +157,8 @@ function perform(job: PackJob): PackResult {
   }
 }
 
-parentPort!.on('message', (job: PackJob) => parentPort!.postMessage(perform(job)));
+/** null: there is no more to do. */
+parentPort!.on('message', (job: PackJob | null) => {
+  if (job === null) parentPort!.close();
+  else parentPort!.postMessage(perform(job));
+});

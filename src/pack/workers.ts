@@ -27,7 +27,7 @@ export function jobsOf<T extends { readonly size: number }>(items: readonly T[])
 
 /** Threads that pack or unpack files. */
 export class PackWorkers {
-  readonly #workers: Worker[] = [];
+  readonly #workers: { readonly worker: Worker; readonly ended: Promise<void> }[] = [];
 
   /** Runs all jobs, side by side. Ends early when the signal aborts or `onResult` throws. */
   async run(
@@ -39,7 +39,8 @@ export class PackWorkers {
     const wanted = Math.min(jobs.length, MAX_WORKERS, availableParallelism());
     const work = async (): Promise<void> => {
       const worker = new Worker(new URL('./pack-worker.js', import.meta.url));
-      this.#workers.push(worker);
+      const ended = new Promise<void>((resolve) => worker.once('exit', () => resolve()));
+      this.#workers.push({ worker, ended });
       for (let job = next++; job < jobs.length; job = next++) {
         signal?.throwIfAborted();
         onResult(job, await this.#ask(worker, jobs[job]!));
@@ -60,8 +61,13 @@ export class PackWorkers {
     });
   }
 
-  /** Resolves when none of them touches a file any more. */
+  /**
+   * Resolves when none of them touches a file any more. Each ends after its current job. `terminate()` is not used: Node 20 aborts the
+   * whole process if it hits a thread that is loading a library.
+   */
   async close(): Promise<void> {
-    await Promise.all(this.#workers.splice(0).map((worker) => worker.terminate()));
+    const workers = this.#workers.splice(0);
+    for (const { worker } of workers) worker.postMessage(null);
+    await Promise.all(workers.map(({ ended }) => ended));
   }
 }

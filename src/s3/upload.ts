@@ -33,7 +33,7 @@ export interface Uploaded {
 
 /**
  * Uploads a file as one object, which appears when it is whole. An upload that fails or is called off leaves nothing: its parts are
- * deleted, also if it was called off while S3 was still beginning it.
+ * deleted, also if it was called off while S3 was still beginning it. Once all parts are there, it is not called off any more.
  * @throws ClipError
  */
 export async function uploadFile(path: string, location: S3Location, options: UploadOptions): Promise<Uploaded> {
@@ -132,7 +132,8 @@ class Upload {
       const Parts = await this.#parts(upload);
       this.#options.signal?.throwIfAborted();
       const whole = new CompleteMultipartUploadCommand({ ...upload, MultipartUpload: { Parts } });
-      return (await this.#client.send(whole, this.#send)).ETag ?? '';
+      // Not called off any more: nobody would know whether the object is there.
+      return (await this.#client.send(whole)).ETag ?? '';
     } catch (error) {
       await this.#remove(upload);
       throw error;

@@ -287,7 +287,6 @@ describe('S3', () => {
   test.each<[string, (request: S3Request) => boolean]>([
     ['while S3 begins it', ({ query }) => query.has('uploads')],
     ['while a part is on its way', ({ query }) => query.get('partNumber') === '1'],
-    ['before it is completed', ({ method, query }) => method === 'POST' && query.has('uploadId')],
   ])('an upload that is interrupted %s leaves no object, no parts and no .rclip', async (_, when) => {
     const front = await startS3Front(server.port);
     const abort = new AbortController();
@@ -310,6 +309,28 @@ describe('S3', () => {
       expect(existsSync(at('cut.rclip'))).toBe(false);
       const { Contents = [] } = await client.send(new ListObjectsV2Command({ Bucket: 'clip', Prefix: 'cut' }));
       expect(Contents).toEqual([]);
+    } finally {
+      await front.close();
+    }
+  });
+
+  test('an upload that is interrupted when all parts are there is completed', async () => {
+    const front = await startS3Front(server.port);
+    const abort = new AbortController();
+    front.before = ({ method, query }) => {
+      if (method === 'POST' && query.has('uploadId')) abort.abort();
+      return undefined;
+    };
+    try {
+      await storeS3({
+        archivePath: at('s3.clip'),
+        outputPath: at('late.rclip'),
+        storageInfo: { bucket: 'clip', endpoint: front.endpoint, key: 'late.clip' },
+        credentials: S3_CREDENTIALS,
+        signal: abort.signal,
+      });
+      expect(abort.signal.aborted && existsSync(at('late.rclip'))).toBe(true);
+      expect([...front.unfinished]).toEqual([]);
     } finally {
       await front.close();
     }
