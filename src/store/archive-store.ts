@@ -35,7 +35,7 @@ const REFERENCE = /^[0-9a-f]{64}\.json$/;
 
 /** An image as it is asked for, or an object in S3. */
 export interface ArchiveKey {
-  /** Of an object: of its version. */
+  /** Of an object: of its URL and version. */
   readonly manifestDigest: string;
   /** "host[:port]"; empty for an image layout; null for an object, whose image may be anywhere. */
   readonly registry: string | null;

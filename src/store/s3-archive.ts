@@ -39,8 +39,8 @@ function keyOf(canonical: string, versionDigest: string): ArchiveKey {
   return { manifestDigest: versionDigest, registry: null, repository: canonical };
 }
 
-function digestOfVersion(version: string): string {
-  return `sha256:${createHash('sha256').update(version).digest('hex')}`;
+function digestOfVersion(canonical: string, version: string): string {
+  return `sha256:${createHash('sha256').update(`${canonical}\n${version}`).digest('hex')}`;
 }
 
 /**
@@ -69,7 +69,7 @@ export async function fetchS3Archive(
     const source = new S3Source(location, options.credentials);
     try {
       const { size, version } = await source.look(signal);
-      const digest = digestOfVersion(version);
+      const digest = digestOfVersion(key.canonical, version);
       let fetched = false;
       const made = await store.findOrMake(
         keyOf(key.canonical, digest),
