@@ -18,6 +18,7 @@ const programs = {
   'server-main': 'src/server/server-main.ts',
   worker: 'src/fuse/worker.ts',
   'page-drops-main': 'src/fuse/page-drops-main.ts',
+  'rewrite-worker': 'src/plane/rewrite-worker.ts',
   'inflate-worker': 'src/lazy/inflate-worker.ts',
   'decode-worker': 'src/index/decode-worker.ts',
   'digest-worker': 'src/index/digest-worker.ts',

@@ -25,6 +25,7 @@ const ORDER = [
   'cache',
   'lazy',
   'fuse',
+  'plane',
   'startup',
   'index',
   'check',

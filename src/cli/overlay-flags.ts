@@ -1,6 +1,10 @@
 import { type Command, Option } from 'commander';
 import type { OverlayOptions } from '../container/index.js';
+import type { PlaneWish } from '../wire/index.js';
 import { byteSize } from './numbers.js';
+
+/** Which file system answers for the image; or "mount" (whichever is the default), or "unpack" (a directory with all of it). */
+export type PlaneFlag = PlaneWish | 'mount' | 'unpack';
 
 /** The flags that say how a container's writable layer is made. */
 export interface OverlayFlags {
@@ -10,7 +14,7 @@ export interface OverlayFlags {
   readonly upper?: string;
   readonly mountBase?: string;
   readonly rootfsBase?: string;
-  readonly plane?: 'mount' | 'unpack';
+  readonly plane?: PlaneFlag;
 }
 
 export function addOverlayFlags(command: Command): Command {
@@ -27,12 +31,17 @@ export function addOverlayFlags(command: Command): Command {
     .option('--upper <dir>', 'its writable layer is DIR/upper, and is kept')
     .option('--mount-base <dir>', 'the image is mounted at DIR/ID (default: ROOT/ID/image)')
     .addOption(
-      new Option('--plane <how>', 'mount the image, or unpack all of it first (default: mount)').choices([
-        'mount',
-        'unpack',
-      ]),
+      new Option(
+        '--plane <how>',
+        "the kernel's own EROFS answers for the image, FUSE does, or the kernel where it can (default: fuse); or unpack all of it first",
+      ).choices(['kernel', 'fuse', 'auto', 'unpack', 'mount']),
     )
     .option('--rootfs-base <dir>', 'the merged tree is at DIR/ID (default: ROOT/ID/rootfs)');
+}
+
+/** The image option; absent when the image is not to be mounted, or anyhow. */
+export function planeOption({ plane }: Pick<OverlayFlags, 'plane'>): { plane?: PlaneWish } {
+  return plane === undefined || plane === 'mount' || plane === 'unpack' ? {} : { plane };
 }
 
 export function overlayOptions(flags: OverlayFlags): OverlayOptions {
@@ -42,7 +51,7 @@ export function overlayOptions(flags: OverlayFlags): OverlayOptions {
     ...(flags.tmpfsUpper === undefined ? {} : { tmpfsUpper: flags.tmpfsUpper }),
     ...(flags.upper === undefined ? {} : { upper: flags.upper }),
     ...(flags.mountBase === undefined ? {} : { mountBase: flags.mountBase }),
-    ...(flags.plane === undefined ? {} : { plane: flags.plane }),
+    ...(flags.plane === 'unpack' ? { plane: 'unpack' } : {}),
     ...(flags.rootfsBase === undefined ? {} : { rootfsBase: flags.rootfsBase }),
   };
 }

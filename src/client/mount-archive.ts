@@ -199,7 +199,7 @@ export function mountArchive(options: MountArchiveOptions): MountedArchive {
   const start = async (): Promise<void> => {
     // The registry client comes with it, which a `clipctl` that only loads this file does without.
     (await import('./mount-options.js')).checkMountOptions(options);
-    const { readahead, readTimeout, plainHttp, prefetch, fill, paranoid, storageInfo } = options;
+    const { readahead, readTimeout, plainHttp, prefetch, fill, paranoid, plane, storageInfo } = options;
     // What only this process can find out is found out while the engine starts.
     const preparing = prepareMount(
       {
@@ -214,6 +214,7 @@ export function mountArchive(options: MountArchiveOptions): MountedArchive {
           ...(prefetch === undefined ? {} : { prefetch }),
           ...(fill === undefined ? {} : { fill }),
           ...(paranoid === undefined ? {} : { paranoid }),
+          ...(plane === undefined ? {} : { plane }),
           ...(storageInfo === undefined ? {} : { storage: storageInfo }),
         },
       },

@@ -32,6 +32,10 @@ export interface MountArchiveOptions {
   /** Check each cached span before each read that it answers. Default false: spans are checked again every ten minutes of use. */
   readonly paranoid?: boolean | undefined;
   /**
+   * Which file system answers: "kernel" (its own EROFS: root, Linux ≥ 6.12), "fuse", or "auto": the kernel where it can. Default "fuse".
+   */
+  readonly plane?: 'kernel' | 'fuse' | 'auto' | undefined;
+  /**
    * A cache shared with other machines: redis://…, s3://bucket/prefix, dir:/path, unix:/socket, or an object of your own. An
    * object is asked over a socket, because the engine is another process: while this process is blocked (by a synchronous
    * read of the mount, say) it cannot answer, and the registry is asked instead.

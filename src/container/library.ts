@@ -31,7 +31,7 @@ export interface ContainerOptions extends OverlayOptions {
   readonly credentials?: Credentials | RegistryCredentialProvider | null;
   readonly plainHttp?: boolean;
   /** How the image's bytes are fetched, as for mountArchive. */
-  readonly fetch?: Partial<Pick<ImageOptions, 'readahead' | 'prefetch' | 'fill' | 'readTimeout'>>;
+  readonly fetch?: Partial<Pick<ImageOptions, 'readahead' | 'prefetch' | 'fill' | 'readTimeout' | 'plane'>>;
 }
 
 export type RunContainerOptions = ContainerOptions &

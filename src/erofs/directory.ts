@@ -1,5 +1,5 @@
-import type { Tree } from '../tree/index.js';
 import { DIRENT_SIZE, fileTypeOfMode } from './format.js';
+import type { TreeSource } from './tree-source.js';
 
 const DOT = 0x2e;
 /** Used in place of a child's index. */
@@ -8,12 +8,12 @@ const PARENT = -2;
 
 /** Lays out directories: entries sorted, `.` and `..` among them, as many to a block as fit. */
 export class DirectoryPacker {
-  readonly #tree: Tree;
+  readonly #tree: TreeSource;
   readonly #blockSize: number;
   #entries = new Int32Array(64);
   #count = 0;
 
-  constructor(tree: Tree, blockSize: number) {
+  constructor(tree: TreeSource, blockSize: number) {
     this.#tree = tree;
     this.#blockSize = blockSize;
   }

@@ -4,6 +4,9 @@
  */
 import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK } from '../tar/index.js';
 
+/** Tar data starts at multiples of this; it is our block size. */
+export const BLOCK = 512;
+
 /** erofs_super_block: at byte 1024, 128 bytes. */
 export const SUPER_OFFSET = 1024;
 export const SUPER_SIZE = 128;

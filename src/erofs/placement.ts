@@ -1,6 +1,6 @@
 import type { LayerIndex, Nid } from '../bytes/index.js';
-import type { Tree } from '../tree/index.js';
 import { CHUNK_BITS_MASK, CHUNK_INDEXES } from './format.js';
+import type { TreeSource } from './tree-source.js';
 
 /**
  * Extents of files that EROFS cannot describe (docs/architecture.md, "The tree is an EROFS image"), sorted by (nid, fileOffset).
@@ -39,7 +39,7 @@ export interface ChunkPlan {
  * Plans the chunks of a non-empty regular file: as large as they can be, 2^31 blocks at most. (One constant for every file that
  * is a single chunk deflates better than the smallest that fits.) `into` is reused from file to file.
  */
-export function planChunks(tree: Tree, inode: number, blockSize: number, into: ChunkPlan): void {
+export function planChunks(tree: TreeSource, inode: number, blockSize: number, into: ChunkPlan): void {
   const largest = blockSize * 2 ** CHUNK_BITS_MASK;
   const size = tree.size(inode);
   const extents = tree.extents(inode);
@@ -95,7 +95,7 @@ export function sharedPlacement(placement: Placement): Placement {
 export class PlacementBuilder {
   readonly #files: { nid: Nid; layer: LayerIndex; position: number; extents: Float64Array }[] = [];
 
-  add(tree: Tree, inode: number, nid: Nid): void {
+  add(tree: TreeSource, inode: number, nid: Nid): void {
     const extents = tree.extents(inode) ?? Float64Array.of(0, tree.size(inode));
     this.#files.push({ nid, layer: tree.layer(inode), position: tree.dataOffset(inode), extents });
   }

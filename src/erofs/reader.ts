@@ -404,6 +404,15 @@ export class ErofsReader {
     return this.#xattrs.get(this.#scratch, name, start, end);
   }
 
+  /**
+   * Calls `visit` with the full name and the value of each xattr; the name is a copy, the value a view of the image.
+   * @throws FormatError for a name index that has no prefix
+   */
+  eachXattr(nid: number, visit: (name: Uint8Array, value: Uint8Array) => void): void {
+    this.inode(nid, this.#scratch);
+    this.#xattrs.each(this.#scratch, visit);
+  }
+
   /** Full names, each ended by a NUL, as listxattr(2) gives them. */
   listXattr(nid: Nid): Uint8Array {
     this.inode(nid, this.#scratch);

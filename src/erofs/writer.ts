@@ -1,7 +1,7 @@
 import { ClipError, crc32c } from '../bytes/index.js';
-import type { Tree } from '../tree/index.js';
 import { DirectoryPacker } from './directory.js';
 import {
+  BLOCK,
   CHUNK_INDEX_SIZE,
   COMPACT,
   COMPACT_SIZE,
@@ -31,15 +31,13 @@ import {
   XATTR_HEADER_SIZE,
 } from './format.js';
 import { type ChunkPlan, FILE_SIZE_MAX, type Placement, PlacementBuilder, planChunks } from './placement.js';
+import type { TreeSource } from './tree-source.js';
 import { XattrWriter } from './xattr-writer.js';
 
 /** The reader computes offsets as int32. 2 GiB of tree is some 20 million files. */
 const IMAGE_MAX = 0x7fff_0000;
 /** Distinct mtimes that are counted to find the commonest. This bounds memory; an image with more has no common one. */
 const MTIMES_MAX = 65_536;
-
-/** Tar data starts at multiples of this. */
-const DATA_UNIT = 512;
 
 export interface ErofsOptions {
   /**
@@ -87,13 +85,13 @@ export interface ErofsImage {
  *
  * @throws ClipError LIMIT for a file beyond 64 TiB or a tree beyond 2 GiB
  */
-export function writeErofs(tree: Tree, devices: readonly ErofsDevice[], options: ErofsOptions = {}): ErofsImage {
-  return new Writer(tree, devices, options.blockSize ?? DATA_UNIT).write();
+export function writeErofs(tree: TreeSource, devices: readonly ErofsDevice[], options: ErofsOptions = {}): ErofsImage {
+  return new Writer(tree, devices, options.blockSize ?? BLOCK).write();
 }
 
 class Writer {
   readonly #blockSize: number;
-  readonly #tree: Tree;
+  readonly #tree: TreeSource;
   readonly #devices: readonly ErofsDevice[];
   readonly #packer: DirectoryPacker;
   readonly #xattrs = new XattrWriter();
@@ -118,7 +116,7 @@ class Writer {
   #gapStart = 0;
   #gapEnd = 0;
 
-  constructor(tree: Tree, devices: readonly ErofsDevice[], blockSize: number) {
+  constructor(tree: TreeSource, devices: readonly ErofsDevice[], blockSize: number) {
     this.#blockSize = blockSize;
     this.#tree = tree;
     this.#devices = devices;
@@ -400,7 +398,7 @@ class Writer {
       if (blocks > 0xffff_ffff)
         throw new ClipError('LIMIT', `layer ${i + 1} has ${blocks} blocks of 512 bytes, at most ${0xffff_ffff}`);
       image.set(Buffer.from(tag, 'latin1').subarray(0, DEVICE.tagSize), slot + DEVICE.tag);
-      view.setUint32(slot + DEVICE.blocks, Math.ceil((blocks * DATA_UNIT) / this.#blockSize), true);
+      view.setUint32(slot + DEVICE.blocks, Math.ceil((blocks * BLOCK) / this.#blockSize), true);
     }
     // "One block from the superblock on"; if blocks are larger, the rest of the superblock's block.
     const end = this.#blockSize > at ? this.#blockSize : at + this.#blockSize;

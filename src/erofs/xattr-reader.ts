@@ -81,6 +81,21 @@ export class XattrReader {
     return found;
   }
 
+  each(inode: InodeView, visit: (name: Uint8Array, value: Uint8Array) => void): void {
+    this.#each(inode, (at) => {
+      const prefix = PREFIX_BYTES[this.#image[at + 1]!];
+      if (prefix === undefined) throw new FormatError('EROFS xattr', at, `name index ${this.#image[at + 1]}`);
+      const rest = at + XATTR_ENTRY_SIZE;
+      const length = this.#image[at]!;
+      const name = new Uint8Array(prefix.length + length);
+      name.set(prefix);
+      name.set(this.#image.subarray(rest, rest + length), prefix.length);
+      const value = rest + length;
+      visit(name, this.#image.subarray(value, value + this.#view.getUint16(at + 2, true)));
+      return false;
+    });
+  }
+
   list(inode: InodeView): Uint8Array {
     const parts: Uint8Array[] = [];
     let size = 0;

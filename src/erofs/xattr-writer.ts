@@ -1,6 +1,6 @@
 import { ClipError } from '../bytes/index.js';
-import type { Tree } from '../tree/index.js';
 import { NAME_MAX, XATTR_ENTRY_SIZE, XATTR_HEADER_SIZE, XATTR_PREFIXES, XATTR_VALUE_MAX } from './format.js';
+import type { TreeSource } from './tree-source.js';
 
 /** xattr_icount is u16 and counts 4-byte units. */
 const BODY_MAX = XATTR_HEADER_SIZE + 0xfffe * 4;
@@ -23,7 +23,7 @@ export class XattrWriter {
   #size = 0;
 
   /** Reads an inode's xattrs; returns the length of the body that will follow the inode. */
-  add(tree: Tree, inode: number): number {
+  add(tree: TreeSource, inode: number): number {
     const xattrs = tree.xattrs(inode);
     if (xattrs.length === 0) return 0;
     const ids: number[] = [];

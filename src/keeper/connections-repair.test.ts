@@ -53,12 +53,14 @@ function placeNamed(name: string, flags: Partial<PlaceRequest> = {}): PlaceReque
   return { path, suid: false, dev: false, requestId: `request ${name}`, ...flags };
 }
 
+const FUSE = { kind: 'fuse', reason: 'asked for', files: [] } as const;
+
 /** Mounts an archive at places, as the keeper does for the server. */
 async function mount(connections: Connections, archive: string, places: readonly PlaceRequest[]): Promise<number> {
   const archivePath = join(dir, archive);
   writeFileSync(archivePath, archive);
   const options = { ...DEFAULT_IMAGE_OPTIONS, readTimeout: 7 };
-  const request = { identity: `sha256:${archive}`, archivePath, options, client: {}, place: places[0]! };
+  const request = { identity: `sha256:${archive}`, archivePath, options, client: {}, plane: FUSE, place: places[0]! };
   const { state } = await connections.connect(request, openSync(archivePath, 'r'));
   for (const place of places) connections.bind(state.id, place, openPlaceInParent(place.path));
   return state.id;

@@ -1,8 +1,8 @@
-import { closeSync, constants, openSync, readdirSync } from 'node:fs';
+import { closeSync, constants, openSync, readdirSync, rmSync } from 'node:fs';
 import { basename } from 'node:path';
 import type { ConnectionId } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
-import { closeFd, flags, type MountInfo, mountIdOf, readMountInfo } from '../linux/index.js';
+import { attachMount, closeFd, flags, type MountInfo, mountIdOf, readMountInfo } from '../linux/index.js';
 import { logLine } from '../metrics/index.js';
 import { type OwnDirectory, openPlaceInParent, openRegularFile } from '../paths/index.js';
 import type { ConnectRequest, PlaceRequest, UnmountMode } from '../wire/index.js';
@@ -13,6 +13,7 @@ import {
   mountSource,
   ownClipMount,
   type PlaceState,
+  planeOf,
   saveState,
 } from '../wire/index.js';
 import { HeldMount } from './held-mount.js';
@@ -47,11 +48,17 @@ export interface HeldConnection {
   readonly archiveFd: number;
   /** The mount that carries the connection. Without root, its only place. */
   readonly anchor: HeldMount;
+  /** The kernel's own mount, once a server has made it. Places then show it, and not the anchor. */
+  image: HeldMount | null;
   /** By the path of the place. */
   readonly places: Map<string, HeldMount>;
   client: ClientContext;
   /** A server has been given this connection: the next one must ask the kernel to resend. */
   resumed: boolean;
+}
+
+function imageAnchorName(id: ConnectionId): string {
+  return `${id}-image`;
 }
 
 function placeOf(request: PlaceRequest): PlaceState {
@@ -92,6 +99,11 @@ export class Connections {
     return this.#root.at(`${ANCHORS}/${id}`);
   }
 
+  /** Likewise, of the kernel's own mount. */
+  #imageAnchorOf(id: ConnectionId): string {
+    return this.#root.at(`${ANCHORS}/${imageAnchorName(id)}`);
+  }
+
   async connect(request: Omit<ConnectRequest, 'fdToken'>, archiveFd: number): Promise<HeldConnection> {
     const id = this.#nextId++;
     let fuseFd = -1;
@@ -100,21 +112,22 @@ export class Connections {
       if (!rootless) makeAnchor(this.#anchorOf(id));
       const target = rootless ? request.place.path : this.#anchorOf(id);
       fuseFd = await connectFuse(target, mountSource(this.#root.path, id));
-      anchor = rootless ? this.#findMount(id) : this.#mountOfAnchor(id);
+      anchor = rootless ? this.#findMount(id) : this.#mountOfAnchor(String(id));
     } catch (error) {
       closeFd(archiveFd);
       if (fuseFd >= 0) closeFd(fuseFd); // which ends the connection
       if (!rootless) removeAnchor(this.#anchorOf(id));
       throw error;
     }
-    const { identity, archivePath, options, client } = request;
+    const { identity, archivePath, options, client, plane } = request;
     const places = rootless ? [placeOf(request.place)] : [];
     const path = rootless ? request.place.path : `${this.#root.path}/${ANCHORS}/${id}`;
     const connection: HeldConnection = {
-      state: { id, identity, archivePath, anchor: path, places, options, detached: false },
+      state: { id, identity, archivePath, anchor: path, places, plane, options, detached: false },
       fuseFd,
       archiveFd,
       anchor,
+      image: null,
       places: new Map(rootless ? [[path, anchor]] : []),
       client,
       resumed: false,
@@ -125,11 +138,11 @@ export class Connections {
     return connection;
   }
 
-  #mountOfAnchor(id: ConnectionId): HeldMount {
+  #mountOfAnchor(name: string): HeldMount {
     // Of the new mount nothing but its root is asked, which the kernel knows: no server answers yet.
-    const fd = openSync(this.#anchorOf(id), DIRECTORY);
+    const fd = openSync(this.#root.at(`${ANCHORS}/${name}`), DIRECTORY);
     try {
-      return HeldMount.in(openSync(this.#root.at(ANCHORS), DIRECTORY), String(id), mountIdOf(fd));
+      return HeldMount.in(openSync(this.#root.at(ANCHORS), DIRECTORY), name, mountIdOf(fd));
     } finally {
       closeSync(fd);
     }
@@ -143,12 +156,55 @@ export class Connections {
     return HeldMount.listed(mount);
   }
 
+  /**
+   * Puts the kernel's own mount of a connection at its anchor, and binds the places that have waited for it.
+   * @param mount open, and nowhere in the tree yet: taken over
+   */
+  async carry(id: ConnectionId, mount: number): Promise<ConnectionState> {
+    const connection = this.get(id);
+    const anchor = this.#imageAnchorOf(id);
+    try {
+      makeAnchor(anchor);
+      attachMount(mount, anchor);
+      connection.image = this.#mountOfAnchor(imageAnchorName(id));
+    } catch (error) {
+      removeAnchor(anchor);
+      throw error;
+    } finally {
+      closeFd(mount);
+    }
+    const waiting = connection.state.places.filter(({ path }) => !connection.places.has(path));
+    if (waiting.length > 0) {
+      this.#rebindAll(connection, waiting);
+      this.#markRestored(connection);
+      this.#save();
+      logLine('keeper', 'info', 'mounted again', { places: connection.state.places.map((place) => place.path) });
+    }
+    return connection.state;
+  }
+
+  /**
+   * Ends the connections whose own mount by the kernel is being made: their places are not there yet, and a thread of a dead server may
+   * wait for an answer.
+   */
+  abortUnfinished(): void {
+    for (const { state, image } of this.#byId.values()) {
+      if (planeOf(state).kind !== 'kernel' || image !== null) continue;
+      try {
+        abortAnchor(this.#anchorOf(state.id));
+      } catch (error) {
+        logLine('keeper', 'warn', 'cannot end an unfinished mount', { id: state.id, error: String(error) });
+      }
+    }
+  }
+
   /** @param at the place's directory and the one that it lies in, open: both are taken over */
   bind(id: ConnectionId, request: PlaceRequest, at: PlaceDescriptors, client?: ClientContext): PlaceState {
     const connection = this.get(id);
     let held: HeldMount;
     try {
-      const mount = bindPlace(this.#anchorOf(id), at.fd, request.path, request);
+      const shown = planeOf(connection.state).kind === 'kernel' ? this.#imageAnchorOf(id) : this.#anchorOf(id);
+      const mount = bindPlace(shown, at.fd, request.path, request);
       held = HeldMount.in(at.parent, basename(request.path), mount);
     } catch (error) {
       closeSync(at.parent);
@@ -207,10 +263,7 @@ export class Connections {
     places.delete(path);
     const closed = places.size === 0;
     connection.state = { ...state, places: state.places.filter((place) => place.path !== path), detached: closed };
-    if (closed && !rootless) {
-      await unmountQuietly(anchor);
-      removeAnchor(this.#anchorOf(state.id));
-    }
+    if (closed && !rootless) await this.#takeAnchors(connection);
     this.#save();
     return closed;
   }
@@ -226,12 +279,20 @@ export class Connections {
   }
 
   /** Places out of the tree, busy ones lazily. One that another's mount covers stays, dead, until that has gone. */
-  async #takeDown({ state, anchor, places }: HeldConnection): Promise<void> {
-    for (const [path, held] of places) {
+  async #takeDown(connection: HeldConnection): Promise<void> {
+    for (const [path, held] of connection.places) {
       await unmountQuietly(held);
-      logLine('keeper', 'info', 'unmounted', { place: path, archive: state.archivePath });
+      logLine('keeper', 'info', 'unmounted', { place: path, archive: connection.state.archivePath });
     }
-    if (rootless) return;
+    if (!rootless) await this.#takeAnchors(connection);
+  }
+
+  /** The kernel's own mount first: it holds the layers' files of the connection. */
+  async #takeAnchors({ state, anchor, image }: HeldConnection): Promise<void> {
+    if (image !== null) {
+      await unmountQuietly(image);
+      removeAnchor(this.#imageAnchorOf(state.id));
+    }
     await unmountQuietly(anchor);
     removeAnchor(this.#anchorOf(state.id));
   }
@@ -307,7 +368,12 @@ export class Connections {
   #removeEmptyAnchors(): void {
     if (rootless) return;
     try {
-      for (const id of readdirSync(this.#root.at(ANCHORS))) removeAnchor(this.#root.at(`${ANCHORS}/${id}`));
+      for (const entry of readdirSync(this.#root.at(ANCHORS), { withFileTypes: true })) {
+        const path = this.#root.at(`${ANCHORS}/${entry.name}`);
+        // A link is the source of a kernel's mount that was being made.
+        if (entry.isSymbolicLink()) rmSync(path);
+        else removeAnchor(path);
+      }
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     }
@@ -317,9 +383,29 @@ export class Connections {
     const archiveFd = openRegularFile(state.archivePath);
     const first = state.places[0]!;
     // Credentials were only in memory: the server looks for this user's own.
-    const connection = await this.connect({ ...state, client: {}, place: first }, archiveFd);
+    const plane = planeOf(state);
+    const connection = await this.connect({ ...state, plane, client: {}, place: first }, archiveFd);
+    if (plane.kind === 'kernel') {
+      // They wait for the server, which makes the mount that they show: see `carry`.
+      connection.state = { ...connection.state, places: state.places };
+      this.#markRestored(connection);
+      return;
+    }
+    const failed = rootless ? [] : this.#rebindAll(connection, state.places);
+    if (connection.state.places.length === 0) {
+      await this.drop(connection.state.id);
+      throw failed[0];
+    }
+    this.#markRestored(connection);
+    logLine('keeper', 'info', 'mounted again', { places: connection.state.places.map((place) => place.path) });
+  }
+
+  /** @returns why some are not brought back */
+  #rebindAll(connection: HeldConnection, places: readonly PlaceState[]): unknown[] {
     const failed: unknown[] = [];
-    for (const place of rootless ? [] : state.places) {
+    const among = new Set(places.map(({ path }) => path));
+    connection.state = { ...connection.state, places: connection.state.places.filter(({ path }) => !among.has(path)) };
+    for (const place of places) {
       try {
         this.#rebind(connection.state.id, place);
       } catch (error) {
@@ -330,12 +416,7 @@ export class Connections {
         });
       }
     }
-    if (connection.state.places.length === 0) {
-      await this.drop(connection.state.id);
-      throw failed[0];
-    }
-    this.#markRestored(connection);
-    logLine('keeper', 'info', 'mounted again', { places: connection.state.places.map((place) => place.path) });
+    return failed;
   }
 
   #rebind(id: ConnectionId, place: PlaceState): void {
@@ -377,8 +458,9 @@ function logMounted({ state: { id, archivePath } }: HeldConnection, place: strin
   logLine('keeper', 'info', 'mounted', { place, archive: archivePath, mount: id });
 }
 
-function closeConnection({ fuseFd, archiveFd, anchor, places }: HeldConnection): void {
+function closeConnection({ fuseFd, archiveFd, anchor, image, places }: HeldConnection): void {
   for (const held of new Set([anchor, ...places.values()])) held.close();
+  image?.close();
   closeFd(fuseFd);
   closeFd(archiveFd);
 }

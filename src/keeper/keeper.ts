@@ -10,6 +10,7 @@ import {
   JOURNAL_DIRECTORY,
   KEEPER_PROTOCOL,
   type KeeperMethods,
+  planeOf,
   SOCKET_NAME,
   STATE_FILE,
 } from '../wire/index.js';
@@ -70,6 +71,7 @@ export class Keeper {
       nodeTls: settings.contentCache !== undefined,
       standby: settings.standby ?? true,
       handlers: (server) => this.#handlers(server),
+      onStuck: () => this.#connections.abortUnfinished(),
     });
     this.#serving = new Promise((resolve, reject) => {
       this.#onServing = resolve;
@@ -166,7 +168,8 @@ export class Keeper {
         const fdToken = server.fds.send([connection.fuseFd, connection.archiveFd]);
         const resumed = connection.resumed;
         connection.resumed = true;
-        return { client: connection.client, resumed, fdToken };
+        const carried = planeOf(connection.state).kind === 'fuse' || connection.image !== null;
+        return { client: connection.client, resumed, carried, fdToken };
       },
       connect: async (request) => {
         const [archiveFd] = server.fds.take(request.fdToken) as [number];
@@ -174,6 +177,10 @@ export class Keeper {
         connection.resumed = true;
         this.#checkIdle();
         return { connection: connection.state, fdToken: server.fds.send([connection.fuseFd]) };
+      },
+      carry: ({ id, fdToken }) => {
+        const [mount] = server.fds.take(fdToken) as [number];
+        return table.carry(id, mount);
       },
       bind: ({ id, place, fdToken, client }) => {
         const [fd, parent] = server.fds.take(fdToken) as [number, number];
@@ -247,6 +254,7 @@ export class Keeper {
     // No new clients. The next clipd may start as soon as the lock is free.
     rmSync(root.at(SOCKET_NAME), { force: true });
     const server = this.#supervisor.current;
+    this.#connections.abortUnfinished();
     await this.#connections.unmountAll();
     if (server !== null) await this.#endServer(server);
     this.#connections.closeAll();

@@ -175,9 +175,14 @@ export async function unmountHeld(held: HeldMount, how: 'normal' | 'lazy'): Prom
   held.unmounted();
 }
 
-/** Aborts what is under way at an anchor, where no other process can mount. */
+/** Aborts what is under way at an anchor, where no other process can mount. It is unmounted too, unless it is in use. */
 export function abortAnchor(path: string): void {
-  if (!rootless) unmount(path, 'force');
+  if (rootless) return;
+  try {
+    unmount(path, 'force');
+  } catch (error) {
+    if (!isBusy(error)) throw error;
+  }
 }
 
 export function isBusy(error: unknown): boolean {

@@ -69,6 +69,11 @@ export interface SupervisorOptions {
    */
   readonly standby: boolean;
   handlers(server: ServerProcess): KeeperMethods;
+  /**
+   * A killed server does not end: one of its threads waits in the kernel. It may be making a mount of its own that asks for the layers'
+   * files, which no server will answer.
+   */
+  onStuck(): void;
 }
 
 interface Deferred<T> {
@@ -246,6 +251,10 @@ export class Supervisor {
     // Then this process has slept (SIGSTOP, a busy machine), and what the server has said meanwhile is not read yet.
     if (paused) server.heardAt = now;
     if (now - server.heardAt <= SILENT_MS) return;
+    if (server.child.killed) {
+      this.#options.onStuck();
+      return;
+    }
     const seconds = Math.round((now - server.heardAt) / 1000);
     logLine('keeper', 'error', 'the server process has fallen silent and is killed', {
       pid: server.child.pid,

@@ -20,7 +20,17 @@ export { check, Errno, errnoName, SystemCallError } from './errno.js';
 export { setFileTime, setOpenFileTime } from './file-times.js';
 export * as flags from './flags.js';
 export { closeBackingFile, type FuseMountOptions, mountFuse, openBackingFile, openFuseDevice } from './fuse-device.js';
-export { bindMountAt, detachMount, type MountOptions, mountErofs, mountFileSystem, unmount } from './mount.js';
+export {
+  attachMount,
+  bindMountAt,
+  detachMount,
+  type ErofsMountOptions,
+  type MountOptions,
+  mountErofs,
+  mountFileSystem,
+  openErofs,
+  unmount,
+} from './mount.js';
 export { type MountInfo, mountIdOf, mountNamespace, parseMountInfo, readMountInfo } from './mountinfo.js';
 export { notifySystemd } from './notify.js';
 export { type FileUser, openBeneath, withFilePermissionsOf } from './open-beneath.js';

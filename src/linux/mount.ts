@@ -1,4 +1,4 @@
-import { closeSync, mkdtempSync, openSync, readSync, rmSync, symlinkSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { check, SystemCallError } from './errno.js';
@@ -87,19 +87,21 @@ export function detachMount(fd: number, shown: string): void {
 /** fsconfig(2) copies a string of at most 256 bytes with its NUL. */
 const MAX_FSCONFIG_VALUE = 255;
 
+export interface ErofsMountOptions {
+  readonly suid?: boolean;
+  readonly dev?: boolean;
+  /** Read the image and the devices past the page cache of their own files. */
+  readonly directIo?: boolean;
+}
+
 /**
- * Mounts an EROFS image (a plain file; Linux ≥ 6.12) with its devices, in their order, read-only. By fsopen(2) and
- * friends, because mount(2) cuts its options after one page: 127 devices would be lost.
+ * Opens an EROFS image (a plain file; Linux ≥ 6.12) with its devices, in their order, as a mount that is nowhere in the tree yet. By
+ * fsopen(2) and friends, because mount(2) cuts its options after one page: 127 devices would be lost. The caller has read the whole
+ * image just before: a primary that is cold on ext4 has made the kernel warn (ext4_check_map_extents_env).
+ * @returns the descriptor of the mount's root; the mount goes with it unless `attachMount` has put it somewhere
  */
-export function mountErofs(
-  primary: string,
-  devices: readonly string[],
-  target: string,
-  options: { suid?: boolean; dev?: boolean } = {},
-): void {
-  // A primary that is cold on ext4 has made the kernel warn (ext4_check_map_extents_env): read it first.
-  readWhole(primary);
-  const call = `mount erofs ${primary} on ${target}`;
+export function openErofs(primary: string, devices: readonly string[], options: ErofsMountOptions = {}): number {
+  const call = `mount erofs ${primary}`;
   const type = sys.cString('erofs');
   const context = check(sys.syscall(abi.SYS_fsopen, sys.addressOf(type), abi.FSOPEN_CLOEXEC), call);
   let links: string | undefined;
@@ -123,33 +125,53 @@ export function mountErofs(
     );
     if (result < 0) throw new SystemCallError(call, -result, readLog(context));
   };
-  let mounted = -1;
   try {
     configure(abi.FSCONFIG_SET_STRING, 'source', shortened(primary));
     for (const device of devices) configure(abi.FSCONFIG_SET_STRING, 'device', shortened(device));
     configure(abi.FSCONFIG_SET_FLAG, 'ro', null);
+    if (options.directIo === true) configure(abi.FSCONFIG_SET_FLAG, 'directio', null);
     configure(abi.FSCONFIG_CMD_CREATE, null, null);
     const attributes =
       abi.MOUNT_ATTR_RDONLY | (options.suid ? 0 : abi.MOUNT_ATTR_NOSUID) | (options.dev ? 0 : abi.MOUNT_ATTR_NODEV);
-    mounted = sys.syscall(abi.SYS_fsmount, context, abi.FSMOUNT_CLOEXEC, attributes);
+    const mounted = sys.syscall(abi.SYS_fsmount, context, abi.FSMOUNT_CLOEXEC, attributes);
     if (mounted < 0) throw new SystemCallError(call, -mounted, readLog(context));
-    const empty = sys.cString('');
-    const place = sys.cString(target);
-    check(
-      sys.syscall(
-        abi.SYS_move_mount,
-        mounted,
-        sys.addressOf(empty),
-        abi.AT_FDCWD,
-        sys.addressOf(place),
-        abi.MOVE_MOUNT_F_EMPTY_PATH,
-      ),
-      call,
-    );
+    return mounted;
   } finally {
-    if (mounted >= 0) sys.close(mounted);
     sys.close(context);
     if (links !== undefined) rmSync(links, { recursive: true, force: true });
+  }
+}
+
+/** Puts a mount that is nowhere in the tree at a directory. @returns its id */
+export function attachMount(mount: number, target: string): number {
+  const call = `mount on ${target}`;
+  const empty = sys.cString('');
+  const place = sys.cString(target);
+  const result = sys.syscall(
+    abi.SYS_move_mount,
+    mount,
+    sys.addressOf(empty),
+    abi.AT_FDCWD,
+    sys.addressOf(place),
+    abi.MOVE_MOUNT_F_EMPTY_PATH,
+  );
+  check(result, call);
+  return mountIdOf(mount);
+}
+
+/** Mounts an EROFS image at a directory, read-only: see `openErofs`. */
+export function mountErofs(
+  primary: string,
+  devices: readonly string[],
+  target: string,
+  options: ErofsMountOptions = {},
+): void {
+  readFileSync(primary);
+  const mount = openErofs(primary, devices, options);
+  try {
+    attachMount(mount, target);
+  } finally {
+    sys.close(mount);
   }
 }
 
@@ -161,15 +183,5 @@ function readLog(context: number): string {
     const length = sys.read(context, line, line.length);
     if (length <= 0) return lines.join('; ');
     lines.push(line.toString('utf8', 0, length).trim());
-  }
-}
-
-function readWhole(path: string): void {
-  const fd = openSync(path, 'r');
-  try {
-    const buffer = Buffer.allocUnsafeSlow(1 << 20);
-    while (readSync(fd, buffer) > 0);
-  } finally {
-    closeSync(fd);
   }
 }

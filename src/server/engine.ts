@@ -12,12 +12,15 @@ import type { FusePool } from '../fuse/index.js';
 import { InflatePool, LayerSet, profilesDirectory, Recheck, verifySpans } from '../lazy/index.js';
 import { type Logger, Metrics } from '../metrics/index.js';
 import { OwnDirectory } from '../paths/index.js';
+import type { KernelTree } from '../plane/index.js';
 import type { ClientContext, ConnectionState, DaemonSettings, ImageOptions } from '../wire/index.js';
 import { type JournaledRead, kernelResends, ReadJournal } from '../wire/index.js';
 import { lazyLogger } from './deferred-logger.js';
 import { FreedSpans } from './freed-spans.js';
 import { ImageData } from './image-data.js';
 import { ImageMount } from './image-mount.js';
+import { mountInKernel } from './kernel-mount.js';
+import { PlaneChoice } from './plane-choice.js';
 import { newReadCounters, type ReadCounters } from './reads.js';
 
 export { lazyLogger, Metrics };
@@ -53,6 +56,7 @@ export class Engine {
   readonly cache: SpanCache;
   /** What this process needs to find under its path as long as it runs. */
   readonly directories: readonly string[];
+  readonly planes: PlaneChoice;
   /** Whether the kernel can send requests again; null until a take-over has asked. */
   resend: boolean | null = null;
   readonly #inflate: InflatePool;
@@ -80,6 +84,7 @@ export class Engine {
     this.#root = OwnDirectory.open(root);
     this.#cacheDir = cacheDir;
     this.directories = [root, cacheDir];
+    this.planes = new PlaneChoice(cacheDir, root);
     this.#journals = (resend ?? kernelResends()) ? null : new Map();
     this.#recheck = new Recheck(cache, inflate, (layer, span) => this.#onDamaged(layer, span));
     this.#layers = new LayerSet({
@@ -182,6 +187,15 @@ export class Engine {
       );
       for (const read of left) mount.reads.start(read.unique, read.nid, read.offset, read.size);
     }
+  }
+
+  /**
+   * Lets the kernel mount the image of a connection that is attached. @returns the mount's root; it is nowhere in the tree yet
+   * @throws SystemCallError
+   */
+  mountInKernel(state: ConnectionState, tree: KernelTree): number {
+    const { layers } = this.mounts.get(state.id)!.file.archive.image;
+    return mountInKernel(this.#root, state, tree, layers.length);
   }
 
   async detach(id: ConnectionId): Promise<void> {

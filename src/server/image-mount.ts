@@ -1,16 +1,17 @@
 import type { ConnectionId, Nid } from '../bytes/index.js';
 import type { ArchiveFile } from '../check/index.js';
-import { ErofsReader, InodeView, mapFileRange } from '../erofs/index.js';
+import { InodeView, mapFileRange } from '../erofs/index.js';
 import { dropPages, type FuseMountSpec, type ReadMiss, replyData, replyError } from '../fuse/index.js';
 import type { Logger } from '../metrics/index.js';
 import { noteTouch } from '../spans/index.js';
-import type { ConnectionState, ReadJournal } from '../wire/index.js';
+import { type ConnectionState, planeOf, type ReadJournal } from '../wire/index.js';
 import type { FreedSpans } from './freed-spans.js';
 import type { ImageData } from './image-data.js';
 import type { FetchAhead } from './prefetch.js';
 import { type Piece, Reads } from './reads.js';
 import { Recording } from './recording.js';
 import type { RegistrySource } from './registry-source.js';
+import { type ServedTree, servedImage, servedLayers } from './served-tree.js';
 
 /** One image served through one FUSE connection: the I/O thread's side of it. */
 export class ImageMount {
@@ -20,7 +21,7 @@ export class ImageMount {
   /** Records the first reads, for a profile; null after a take-over, which has missed the beginning. */
   readonly recording: Recording | null;
   readonly #image: ImageData;
-  readonly #reader: ErofsReader;
+  readonly #served: ServedTree;
   readonly #scratch = new InodeView();
   readonly #readahead: boolean;
   readonly #attachedAt = performance.now();
@@ -43,7 +44,7 @@ export class ImageMount {
     this.fuseFd = fuseFd;
     this.#readahead = state.options.readahead;
     this.#paranoid = state.options.paranoid === true;
-    this.#reader = new ErofsReader(archive.tree);
+    this.#served = planeOf(state).kind === 'kernel' ? servedLayers(archive) : servedImage(archive);
     // A profile needs spans that an index can choose.
     this.recording =
       profiles === null || archive.storage.kind !== 'oci' ? null : Recording.begin(archive.image, profiles, log);
@@ -57,7 +58,7 @@ export class ImageMount {
             file: piece.file,
             recheck: this.#paranoid,
           }),
-        follow: (nid, pieces) => image.follower?.onMiss(nid, pieces),
+        follow: (nid, pieces) => this.#follow(nid, pieces),
         replyData: (unique, pieces) => {
           this.#firstReadAt ||= performance.now();
           return replyData(fuseFd, unique, pieces);
@@ -91,14 +92,14 @@ export class ImageMount {
     return {
       id: this.id,
       fd: this.fuseFd,
-      tree: this.file.archive.tree.buffer as SharedArrayBuffer,
+      tree: this.#served.tree,
       layers: this.#image.layers.map(({ layer }, i) => ({
         ...layer.shared,
         // Every read comes to the I/O thread, which checks the spans.
         ...(this.#paranoid ? { fd: -1 } : {}),
         touch: this.recording?.touch[i],
       })),
-      placement: this.file.archive.placement,
+      placement: this.#served.placement,
       resumed,
     };
   }
@@ -111,31 +112,39 @@ export class ImageMount {
   async dropPages(freed: FreedSpans): Promise<boolean> {
     const layers = this.#image.layers.map(({ layer }) => layer.shared);
     if (!freed.concerns(layers)) return true;
-    return dropPages(this.fuseFd, freed.rangesOf(this.#reader, this.file.archive.placement, layers));
+    return dropPages(this.fuseFd, freed.rangesOf(this.#served.reader, this.#served.placement, layers));
   }
 
   #map(nid: Nid, offset: number, size: number): Piece[] {
     const pieces: Piece[] = [];
     let position = offset;
-    mapFileRange(this.#reader, this.file.archive.placement, this.#scratch, nid, offset, size, (layer, at, length) => {
+    const { reader, placement } = this.#served;
+    mapFileRange(reader, placement, this.#scratch, nid, offset, size, (layer, at, length) => {
       pieces.push({ layer, layerOffset: at, length, file: undefined });
       // The worker noted only the piece that it missed.
       if (layer >= 0 && this.recording !== null) noteTouch(this.recording.touch[layer]!, at, length);
       position += length;
     });
     if (!this.#readahead || position === offset) return pieces;
-    // A tar holds a file's data in one stretch, so the rest of the file follows the last piece.
     const last = pieces.at(-1)!;
-    if (last.layer < 0) return pieces;
-    this.#reader.inode(nid, this.#scratch);
-    const layerSize = this.#image.layers[last.layer]!.layer.spans.size;
-    const end = Math.min(layerSize, last.layerOffset + last.length + Math.max(0, this.#scratch.size - position));
-    pieces[pieces.length - 1] = { ...last, file: { key: this.id * 2 ** 32 + nid, end } };
+    const file = last.layer < 0 ? null : this.#served.fileOf(nid, position, last);
+    if (file === null) return pieces;
+    const end = Math.min(this.#image.layers[last.layer]!.layer.spans.size, file.end);
+    pieces[pieces.length - 1] = { ...last, file: { key: this.id * 2 ** 32 + file.nid, end } };
     return pieces;
+  }
+
+  #follow(nid: number, pieces: readonly Piece[]): void {
+    const { follower } = this.#image;
+    const last = pieces.findLast(({ layer }) => layer >= 0);
+    if (follower === null || last === undefined) return;
+    const file = this.#served.fileOf(nid, 0, last);
+    if (file !== null) follower.onMiss(file.nid, pieces);
   }
 
   /** After the FUSE workers have released it. */
   async close(): Promise<void> {
+    this.#served.close();
     this.ahead.cancel();
     this.recording?.stop();
     this.reads.abandon();

@@ -4,22 +4,26 @@ import type { Archive } from '../archive/index.js';
 import type { ConnectionId } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
 import { ArchiveFile, fileKey, type StorageAccess } from '../check/index.js';
-import { mountIdOf, mountNamespace, readMountInfo } from '../linux/index.js';
+import { closeFd, mountIdOf, mountNamespace, readMountInfo } from '../linux/index.js';
 import type { Logger } from '../metrics/index.js';
 import { type OpenPlaceInParent, openPlaceInParent, openRegularFile } from '../paths/index.js';
+import type { KernelTree } from '../plane/index.js';
 import type { FdSocket, HelloResult, KeeperMethods, Rpc, UnmountMode } from '../wire/index.js';
 import {
-  CLIP_FS_TYPE,
   type ClientContext,
   type ConnectionState,
   DEFAULT_IMAGE_OPTIONS,
   type ImageOptions,
+  isClipMount,
   isWithin,
   type PlaceState,
+  type PlaneWish,
+  planeOf,
 } from '../wire/index.js';
 import type { Engine } from './engine.js';
 import { describeHolders, findHolders } from './holders.js';
 import type { ImageMount } from './image-mount.js';
+import { type ChosenPlane, fusePlane } from './plane-choice.js';
 import { RegistrySource } from './registry-source.js';
 
 export interface MountArguments {
@@ -79,7 +83,7 @@ export class MountList {
 
   /** Takes over a connection that another server (or an earlier clipd) mounted. */
   async #restore(state: ConnectionState): Promise<void> {
-    const { client, resumed, fdToken } = await this.#keeper.call('take', { id: state.id });
+    const { client, resumed, carried, fdToken } = await this.#keeper.call('take', { id: state.id });
     const [fuseFd, archiveFd] = this.#fds.take(fdToken) as [number, number];
     try {
       // By its descriptor: the file may have been replaced or removed since.
@@ -92,6 +96,7 @@ export class MountList {
       }
       const image = this.engine.open(file, state.options, client);
       await this.engine.attach(state, fuseFd, image, resumed);
+      if (!carried) await this.#carryAgain(state, file.archive);
       this.engine.fetchAhead(image);
     } catch (error) {
       await this.engine.detach(state.id);
@@ -173,7 +178,18 @@ export class MountList {
       const client = this.#preferAccess(existing.id, args);
       return this.#mounted(existing, await this.#bind(existing.id, args, directories, client));
     }
-    return this.#connect(args, directories, file!);
+    const { plane } = { ...DEFAULT_IMAGE_OPTIONS, ...args.options };
+    return this.#connect(args, directories, file!, await this.#choosePlane(plane, file!));
+  }
+
+  async #choosePlane(wish: PlaneWish, file: ArchiveFile): Promise<ChosenPlane> {
+    try {
+      const rootless = this.hello.rootless && wish === 'auto';
+      return rootless ? fusePlane('only root can mount EROFS') : await this.engine.planes.choose(wish, file.archive);
+    } catch (error) {
+      file.close();
+      throw error;
+    }
   }
 
   #bind(
@@ -218,7 +234,35 @@ export class MountList {
     );
   }
 
-  async #connect(args: MountArguments, directories: readonly number[], file: ArchiveFile): Promise<MountedPlace> {
+  /** Takes `file` and the plane's tree over. */
+  async #connect(
+    args: MountArguments,
+    directories: readonly number[],
+    file: ArchiveFile,
+    plane: ChosenPlane,
+  ): Promise<MountedPlace> {
+    try {
+      return await this.#connectAs(args, directories, file, plane);
+    } catch (error) {
+      if (!(error instanceof KernelMountError)) throw error;
+      if (args.options.plane !== 'auto') throw error.asClipError();
+      this.#log.warn(
+        { archive: args.archivePath, error: error.message },
+        'the kernel does not mount it: FUSE serves it',
+      );
+      const again = new ArchiveFile(openArchiveFd(args.archivePath), args.archivePath, this.engine.layerIndexes());
+      return this.#connectAs(args, directories, again, fusePlane(error.message));
+    } finally {
+      if ('tree' in plane) plane.tree.close();
+    }
+  }
+
+  async #connectAs(
+    args: MountArguments,
+    directories: readonly number[],
+    file: ArchiveFile,
+    plane: ChosenPlane,
+  ): Promise<MountedPlace> {
     const identity = file.archive.identity;
     const options = { ...DEFAULT_IMAGE_OPTIONS, ...args.options };
     const client = RegistrySource.contextOf(args.access);
@@ -236,6 +280,7 @@ export class MountList {
         archivePath: args.archivePath,
         options,
         client,
+        plane: plane.state,
         fdToken,
         place,
       });
@@ -247,6 +292,7 @@ export class MountList {
     const [fuseFd] = this.#fds.take(reply.fdToken) as [number];
     try {
       await this.engine.attach(connection, fuseFd, image, false);
+      if ('tree' in plane) await this.#carry(connection, plane.tree);
       const bound = this.hello.rootless ? connection.places[0]! : await this.#bind(connection.id, args, directories);
       return this.#mounted(connection, bound);
     } catch (error) {
@@ -254,6 +300,32 @@ export class MountList {
       await this.engine.detach(connection.id);
       closeSync(fuseFd);
       throw error;
+    }
+  }
+
+  /** Makes the kernel's own mount of an attached connection. @throws KernelMountError */
+  async #carry(connection: ConnectionState, tree: KernelTree): Promise<void> {
+    let mount: number;
+    try {
+      mount = this.engine.mountInKernel(connection, tree);
+    } catch (cause) {
+      throw new KernelMountError(cause);
+    }
+    let fdToken: string;
+    try {
+      fdToken = this.#fds.send([mount]);
+    } finally {
+      closeFd(mount);
+    }
+    await this.#keeper.call('carry', { id: connection.id, fdToken });
+  }
+
+  async #carryAgain(connection: ConnectionState, archive: Archive): Promise<void> {
+    const tree = await this.engine.planes.open(archive);
+    try {
+      await this.#carry(connection, tree);
+    } finally {
+      tree.close();
     }
   }
 
@@ -296,7 +368,7 @@ export class MountList {
   #refuseInClipMount(mountPoint: string, directory: number): void {
     const id = mountIdOf(directory);
     const mount = readMountInfo().find((one) => one.id === id);
-    if (mount?.type !== CLIP_FS_TYPE) return;
+    if (mount === undefined || !isClipMount(mount)) return;
     throw new ClipError('BUSY', `${mountPoint} is a clip mount already, or lies in one (${mount.source})`, {
       hint: `clipctl umount --lazy ${mount.mountPoint}`,
     });
@@ -369,6 +441,20 @@ export class MountList {
   }
 }
 
+/** The kernel does not mount an image whose tree and layers it was given. */
+class KernelMountError extends Error {
+  constructor(override readonly cause: unknown) {
+    super(cause instanceof Error ? cause.message : String(cause));
+  }
+
+  asClipError(): ClipError {
+    return new ClipError('UNSUPPORTED', `--plane kernel: ${this.message}`, {
+      cause: this.cause,
+      hint: '--plane auto takes the kernel where it can, and FUSE otherwise',
+    });
+  }
+}
+
 /** How the client that mounted it last reaches the registry, as far as that is known. */
 function lastAccess(client: ClientContext): StorageAccess {
   return (client as { ways?: readonly StorageAccess[] }).ways?.[0] ?? {};
@@ -412,6 +498,8 @@ function requireSameOptions(existing: ConnectionState, args: MountArguments): vo
   for (const [name, wanted] of Object.entries({ storage: undefined, ...args.options })) {
     const has = existing.options[name as keyof ImageOptions];
     if ((wanted === undefined && name !== 'storage') || isDeepStrictEqual(wanted, has)) continue;
+    // Whichever plane it is, it does what was asked for.
+    if (name === 'plane' && (wanted === 'auto' || wanted === planeOf(existing).kind)) continue;
     throw new ClipError(
       'CONFLICT',
       `${args.archivePath} is mounted already with ${name} ${said(has)}, not ${said(wanted)}`,

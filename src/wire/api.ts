@@ -1,7 +1,7 @@
 import type { CachedFile, CacheSummary, VerifiedFile } from '../cache/index.js';
 import type { RecordedProfile } from '../lazy/index.js';
 import type { UnmountMode } from './keeper-protocol.js';
-import type { ImageOptions } from './mount-state.js';
+import type { ImageOptions, PlaneState } from './mount-state.js';
 import type { PrefetchState } from './prefetch.js';
 import type { WireError } from './rpc.js';
 
@@ -75,6 +75,9 @@ export interface MountInfoReply {
   readonly suid: boolean;
   readonly dev: boolean;
   readonly options: ImageOptions;
+  readonly plane: PlaneState;
+  /** How many the image has. */
+  readonly layers: number;
   /** ISO 8601. */
   readonly mountedAt: string;
   /** Compressed bytes that came from the registry since this server process runs. Of the image: its places share them. */
@@ -170,6 +173,7 @@ export interface ConnectionStats {
   readonly reference: string;
   readonly places: readonly string[];
   readonly detached: boolean;
+  readonly plane: PlaneState;
   readonly treeBytes: number;
   readonly layers: number;
   /** Compressed bytes that came from the registry since this server process runs. */

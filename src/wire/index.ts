@@ -62,10 +62,24 @@ export {
   listedPlaces,
   loadState,
   type PlaceState,
+  type PlaneState,
+  type PlaneWish,
+  planeOf,
   STATE_FILE,
   saveState,
 } from './mount-state.js';
-export { CLIP_FS_TYPE, isWithin, mountAt, mountOf, mountSource, ownClipMount, parseSource } from './paths.js';
+export {
+  CLIP_FS_TYPE,
+  isClipMount,
+  isWithin,
+  kernelSourceFits,
+  kernelSourceName,
+  mountAt,
+  mountOf,
+  mountSource,
+  ownClipMount,
+  parseSource,
+} from './paths.js';
 export type { PrefetchState, PrefetchWish } from './prefetch.js';
 export { IDLE_EXIT_SECONDS, KEEPER_FLAGS, KEEPER_MAIN, type KeeperReport, SERVER_MAIN } from './programs.js';
 export { JOURNAL_DIRECTORY, type JournaledRead, kernelResends, ReadJournal } from './read-journal.js';

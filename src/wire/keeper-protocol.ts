@@ -1,5 +1,5 @@
 import type { ConnectionId } from '../bytes/index.js';
-import type { ClientContext, ConnectionState, ImageOptions, PlaceState } from './mount-state.js';
+import type { ClientContext, ConnectionState, ImageOptions, PlaceState, PlaneState } from './mount-state.js';
 import type { WireError } from './rpc.js';
 
 /** How a clipd was started: what keeper and servers find in their environment, as JSON. */
@@ -44,7 +44,7 @@ export const LISTEN_FD = 4;
 export const FDS_SOCKET_FD = 5;
 
 /** Bumped when keeper and server of different builds would misunderstand each other: an upgrade across it is refused. */
-export const KEEPER_PROTOCOL = 2;
+export const KEEPER_PROTOCOL = 3;
 
 export interface HelloResult {
   readonly connections: readonly ConnectionState[];
@@ -61,6 +61,7 @@ export interface ConnectRequest {
   readonly archivePath: string;
   readonly options: ImageOptions;
   readonly client: ClientContext;
+  readonly plane: PlaneState;
   /** Under which the archive's descriptor was sent. */
   readonly fdToken: string;
   /** Without root the connection is mounted here, and nowhere else. */
@@ -89,10 +90,18 @@ export type KeeperMethods = {
   list(args: null): Promise<readonly ConnectionState[]>;
   /** Process ids: the server that waits in reserve, if there is one. */
   standby(args: null): { pid: number | null };
-  /** → [/dev/fuse, archive]. `resumed`: another server was asked to answer it before. */
-  take(args: { id: ConnectionId }): { client: ClientContext; resumed: boolean; fdToken: string };
+  /**
+   * → [/dev/fuse, archive]. `resumed`: another server was asked to answer it before. `carried`: the kernel's own mount has been
+   * made, or none is wanted.
+   */
+  take(args: { id: ConnectionId }): { client: ClientContext; resumed: boolean; carried: boolean; fdToken: string };
   /** [archive] → [/dev/fuse]: opens and mounts a connection. */
   connect(args: ConnectRequest): Promise<{ connection: ConnectionState; fdToken: string }>;
+  /**
+   * [the root of the kernel's own mount, which is nowhere in the tree yet]: from now on places show it. The keeper cannot make that mount
+   * itself, because the kernel asks the server for the layers' files.
+   */
+  carry(args: { id: ConnectionId; fdToken: string }): Promise<ConnectionState>;
   /** [the place's directory, the one that it lies in; both O_PATH] → a bind mount there. `client` replaces what is kept of how the registry is reached. */
   bind(args: { id: ConnectionId; place: PlaceRequest; fdToken: string; client?: ClientContext }): PlaceState;
   /** Makes a restored place this request's own. */

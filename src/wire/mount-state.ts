@@ -15,9 +15,25 @@ export interface ImageOptions {
   readonly fill: boolean;
   /** Check each cached span before each read that it answers. */
   readonly paranoid: boolean;
+  /** Which file system answers: the kernel's EROFS, ours, or the kernel's where it can. */
+  readonly plane: PlaneWish;
   /** Where the data is, if not where the archive says. */
   readonly storage?: StorageOverride | undefined;
 }
+
+export type PlaneWish = 'kernel' | 'fuse' | 'auto';
+
+/** The file system that answers for an image, and why that one. */
+export interface PlaneState {
+  readonly kind: 'kernel' | 'fuse';
+  /** For people: "asked for", or what keeps the kernel from it. */
+  readonly reason: string;
+  /** Layers that the kernel reads from the cache's own files, by index. It reads the others through clipd's connection. */
+  readonly files: readonly number[];
+}
+
+/** What lists of earlier versions mean. */
+const FUSE_PLANE: PlaneState = { kind: 'fuse', reason: 'asked for', files: [] };
 
 export const DEFAULT_IMAGE_OPTIONS: ImageOptions = {
   readahead: true,
@@ -26,6 +42,7 @@ export const DEFAULT_IMAGE_OPTIONS: ImageOptions = {
   prefetch: true,
   fill: false,
   paranoid: false,
+  plane: 'fuse',
 };
 
 /**
@@ -55,11 +72,17 @@ export interface ConnectionState {
   readonly archivePath: string;
   /** Where the connection itself is mounted: ROOT/mnt/ID, or, without root, its only place. */
   readonly anchor: string;
-  /** Bind mounts of the anchor; without root the anchor itself. */
+  /** Bind mounts of the anchor, or of the kernel's own mount; without root the anchor itself. */
   readonly places: readonly PlaceState[];
+  /** Absent: FUSE. See `planeOf`. */
+  readonly plane?: PlaneState;
   readonly options: ImageOptions;
   /** Out of the tree, but processes still hold files of it. */
   readonly detached: boolean;
+}
+
+export function planeOf(state: ConnectionState): PlaneState {
+  return state.plane ?? FUSE_PLANE;
 }
 
 interface StateFile {
@@ -142,6 +165,11 @@ function isConnection(value: unknown): value is ConnectionState {
     typeof c.anchor === 'string' &&
     typeof c.options === 'object' &&
     Array.isArray(c.places) &&
+    (c.plane === undefined || isPlane(c.plane)) &&
     c.places.every((p: Partial<PlaceState>) => typeof p?.path === 'string')
   );
+}
+
+function isPlane({ kind, reason, files }: Partial<PlaneState>): boolean {
+  return (kind === 'kernel' || kind === 'fuse') && typeof reason === 'string' && Array.isArray(files);
 }

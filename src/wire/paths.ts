@@ -9,6 +9,25 @@ export function mountSource(root: string, id: ConnectionId): string {
   return `clip:${root}#${id}`;
 }
 
+/** The file system type of what the kernel serves itself. */
+const KERNEL_FS_TYPE = 'erofs';
+
+/**
+ * Of the kernel's own mount the source is the file that it was made from: this name in the root's `mnt/`, a link that exists while the
+ * mount is made. The kernel lets root alone mount EROFS, so the name can be believed.
+ */
+export function kernelSourceName(id: number): string {
+  return `${id}.tree`;
+}
+
+/** The longest path that fsconfig(2) takes. */
+const SOURCE_MAX = 255;
+
+/** Whether the source of a root's kernel mounts can be named. */
+export function kernelSourceFits(root: string): boolean {
+  return Buffer.byteLength(`${root}/mnt/${kernelSourceName(Number.MAX_SAFE_INTEGER)}`) <= SOURCE_MAX;
+}
+
 /**
  * Whose clipd made a mount, if this user's did: the file system type and the source are chosen by any user who mounts with
  * fusermount3, but the kernel and that program say who it was.
@@ -16,6 +35,7 @@ export function mountSource(root: string, id: ConnectionId): string {
 export function ownClipMount(
   mount: MountInfo | undefined,
 ): { readonly root: string; readonly id: ConnectionId } | null {
+  if (mount?.type === KERNEL_FS_TYPE) return process.geteuid?.() === 0 ? parseKernelSource(mount.source) : null;
   if (mount?.type !== CLIP_FS_TYPE) return null;
   return mount.superOptions.includes(`user_id=${process.geteuid?.() ?? 0}`) ? parseSource(mount.source) : null;
 }
@@ -23,6 +43,17 @@ export function ownClipMount(
 export function parseSource(source: string): { readonly root: string; readonly id: ConnectionId } | null {
   const match = /^clip:(\/.*)#(\d+)$/s.exec(source);
   return match === null ? null : { root: match[1]!, id: Number(match[2]) };
+}
+
+function parseKernelSource(source: string): { readonly root: string; readonly id: ConnectionId } | null {
+  const match = /^(\/.*)\/mnt\/(\d+)\.tree$/s.exec(source);
+  return match === null ? null : { root: match[1]!, id: Number(match[2]) };
+}
+
+/** Whether a mount says that a clipd made it, this user's or another's. */
+export function isClipMount(mount: MountInfo | undefined): boolean {
+  if (mount?.type === KERNEL_FS_TYPE) return parseKernelSource(mount.source) !== null;
+  return mount?.type === CLIP_FS_TYPE;
 }
 
 /** Whether an absolute, normalised path is `directory` or lies below it. */

@@ -50,6 +50,7 @@ export const imageOptionChecks = {
   prefetch: boolean,
   fill: boolean,
   paranoid: boolean,
+  plane: oneOf('kernel', 'fuse', 'auto'),
   storage: storageOverride,
 };
 export const cacheSize = number(0, 2 ** 53);

@@ -15,7 +15,7 @@ import {
 import { addImageFlags, archiveOf, type ImageFlags, warn, withDataPlace } from '../image-flags.js';
 import { seconds } from '../numbers.js';
 import { printNote, printPath } from '../output.js';
-import { addOverlayFlags, type OverlayFlags, overlayOptions } from '../overlay-flags.js';
+import { addOverlayFlags, type OverlayFlags, overlayOptions, planeOption } from '../overlay-flags.js';
 import { addProcessFlags, type ProcessFlags, processOptions } from '../process-flags.js';
 import { addStorageFlags, type StorageFlags, storageFlags, storageOverride } from '../storage-flags.js';
 import { credentialsFrom } from './index-command.js';
@@ -40,6 +40,7 @@ function imageOptions(flags: Flags): Partial<ImageOptions> {
     ...(flags.prefetch ? {} : { prefetch: false }),
     ...(flags.fill === true ? { fill: true } : {}),
     ...(flags.paranoid === true ? { paranoid: true } : {}),
+    ...planeOption(flags),
     ...(flags.readTimeout === undefined ? {} : { readTimeout: flags.readTimeout }),
     ...(flags.plainHttp === true ? { plainHttp: true } : {}),
     ...storageFrom(flags),
@@ -84,6 +85,11 @@ async function mount(command: readonly string[], given: Flags): Promise<void> {
   const archivePath = await archiveOf(given);
   const flags = await withDataPlace(given, archivePath);
   if (flags.cid !== undefined) return mountForContainer(flags.cid, archivePath, command, flags, interrupted);
+  if (flags.plane === 'unpack') {
+    throw new ClipError('USAGE', '--plane unpack is for containers (--cid)', {
+      hint: 'clipctl unpack makes a directory of the image',
+    });
+  }
   if (command.length > 0)
     throw new ClipError('USAGE', `unexpected: ${command.join(' ')}`, { hint: 'clipctl help mount' });
   await mountAt(flags.at!, archivePath, flags, interrupted);
@@ -192,6 +198,7 @@ const OPTION_FLAGS = {
   prefetch: (value) => (value ? '' : '--no-prefetch'),
   fill: (value) => (value ? '--fill' : ''),
   paranoid: (value) => (value ? '--paranoid' : ''),
+  plane: (value) => `--plane ${value}`,
   plainHttp: (value) => (value ? '--plain-http' : ''),
   readTimeout: (value) => `--read-timeout ${value}`,
   storage: (value) => (value === undefined ? '' : storageFlags(value)),

@@ -40,9 +40,19 @@ function containerLine(container: ListedContainer): string {
   ].join('\t');
 }
 
-function mountLine({ mountPoint, reference, archivePath, prefetches }: MountInfoReply): string {
+/** Nothing where FUSE answers and nothing else was asked for. */
+function planeNotes({ plane, options, layers }: MountInfoReply): string[] {
+  const { kind, reason, files } = plane;
+  if (kind === 'fuse') return options.plane === 'auto' ? [`FUSE serves it: ${printable(reason)}`] : [];
+  if (files.length === layers) return ['the kernel serves it'];
+  const through = files.length === 0 ? 'its layers' : `${layers - files.length} of ${layers} layers`;
+  return [`the kernel serves it, and reads ${through} through clipd`];
+}
+
+function mountLine(mount: MountInfoReply): string {
+  const { mountPoint, reference, archivePath, prefetches } = mount;
   const running = prefetches.filter((one) => one.state === 'running').map(fetching);
-  return [mountPoint, reference, archivePath].map(printable).concat(running).join('\t');
+  return [mountPoint, reference, archivePath].map(printable).concat(planeNotes(mount), running).join('\t');
 }
 
 async function listContainers(flags: CommonFlags, mounts: readonly MountInfoReply[]): Promise<ListedContainer[]> {

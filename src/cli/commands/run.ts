@@ -5,7 +5,7 @@ import { IDLE_EXIT_SECONDS } from '../../wire/index.js';
 import { addDaemonFlags, askedOfDaemon, type DaemonFlags, daemonSettings, locate } from '../daemon-flags.js';
 import { addPullFlags, archiveOf, type ImageFlags, warn } from '../image-flags.js';
 import { EXIT_NOT_RUN, printError } from '../output.js';
-import { addOverlayFlags, type OverlayFlags, overlayOptions } from '../overlay-flags.js';
+import { addOverlayFlags, type OverlayFlags, overlayOptions, planeOption } from '../overlay-flags.js';
 import { addProcessFlags, type ProcessFlags, processOptions, repeated } from '../process-flags.js';
 import { credentialsFrom } from './index-command.js';
 
@@ -62,7 +62,7 @@ async function run(positionals: readonly string[], flags: Flags): Promise<void> 
     settings: { ...daemonSettings(location, flags), idleExit: IDLE_EXIT_SECONDS },
     daemon: askedOfDaemon(location, flags),
     mount: {
-      options: flags.plainHttp === true ? { plainHttp: true } : {},
+      options: { ...(flags.plainHttp === true ? { plainHttp: true } : {}), ...planeOption(flags) },
       ...(credentials === undefined ? {} : { credentials }),
     },
     ...overlayOptions(flags),

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { printable } from '../../bytes/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
 import { printResult } from '../output.js';
@@ -19,7 +20,8 @@ async function stats(flags: CommonFlags): Promise<void> {
     ] as const) {
       for (const [name, number] of Object.entries(numbers)) lines.push(`${group}.${name}\t${number}`);
     }
-    for (const { reference, prefetches } of value.connections) {
+    for (const { reference, plane, prefetches } of value.connections) {
+      lines.push(`plane\t${printable(reference)}\t${plane.kind}\t${printable(plane.reason)}`);
       for (const one of prefetches) lines.push(`prefetch\t${reference}\t${describePrefetch(one)}`);
     }
     return lines.join('\n');
