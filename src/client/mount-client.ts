@@ -76,8 +76,8 @@ interface Located {
 }
 
 async function locateMount(options: MountOptions, root: string | null): Promise<Located> {
-  const { place: mountPoint, dead } = resolveMountPoint(options.mountPoint);
-  if (dead) await (await import('./orphans.js')).clearDeadMounts(mountPoint, root);
+  const { place: mountPoint, dead, erofs } = resolveMountPoint(options.mountPoint);
+  if (dead || erofs) await (await import('./orphans.js')).clearDeadMounts(mountPoint, root);
   const archivePath = resolveArchive(options.archivePath);
   closeSync(openArchive(archivePath));
   return { mountPoint, archivePath };

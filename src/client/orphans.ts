@@ -1,11 +1,18 @@
 import { execFile } from 'node:child_process';
-import { closeSync, openSync, rmSync } from 'node:fs';
+import { closeSync, openSync, rmSync, statfsSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { promisify } from 'node:util';
 import { ClipError } from '../bytes/index.js';
 import { detachMount, flags, type MountInfo, mountIdOf, readMountInfo } from '../linux/index.js';
 import { descriptorPath, OwnDirectory, openPlace } from '../paths/index.js';
-import { forgetPlace, mountAt, ownClipMount, PRIVATE_ROOT_PREFIX, resolveMountPoint } from '../wire/index.js';
+import {
+  forgetPlace,
+  kernelAnchor,
+  mountAt,
+  ownClipMount,
+  PRIVATE_ROOT_PREFIX,
+  resolveMountPoint,
+} from '../wire/index.js';
 import { ClipdClient, NotRunningError } from './clipd-client.js';
 
 /** Takes one mount, and no other, out of the tree. */
@@ -66,10 +73,27 @@ export async function unmountOrphan(mountPoint: string): Promise<void> {
   } finally {
     root.close();
   }
-  // The connection itself, once nothing else shows it.
-  const left = readMountInfo().filter((other) => other.device === mount.device);
-  const [only] = left;
-  if (left.length === 1 && only !== undefined && only.mountPoint.startsWith(`${owner.root}/`)) await remove(only);
+  // The connection itself, once nothing else shows it. The kernel's own mount holds its files, so that one goes first.
+  const left = readMountInfo().filter((other) => {
+    const of = ownClipMount(other);
+    return of?.root === owner.root && of.id === owner.id;
+  });
+  if (!left.every(({ mountPoint }) => mountPoint.startsWith(`${owner.root}/`))) return;
+  for (const one of left.reverse()) await remove(one);
+}
+
+/** Whether the clipd of the mount on a place has gone. The kernel's own mounts answer without it, as far as they have bytes. */
+function isDead(place: string): boolean {
+  const { dead, erofs } = resolveMountPoint(place);
+  if (!erofs) return dead;
+  const owner = ownClipMount(mountAt(readMountInfo(), place));
+  if (owner === null) return false;
+  try {
+    statfsSync(kernelAnchor(owner));
+    return false;
+  } catch {
+    return true;
+  }
 }
 
 /** Dead mounts may lie one upon the other, where something mounted over one. */
@@ -81,7 +105,7 @@ const MAX_STACKED = 16;
  * @throws ClipError BUSY when the mount there is not ours to remove
  */
 export async function clearDeadMounts(place: string, root: string | null): Promise<void> {
-  for (let i = 0; i < MAX_STACKED && resolveMountPoint(place).dead; i++) {
+  for (let i = 0; i < MAX_STACKED && isDead(place); i++) {
     const owner = ownClipMount(mountAt(readMountInfo(), place));
     if (owner === null) {
       throw new ClipError('BUSY', `mount point ${place} is a dead FUSE mount`, { hint: `umount -l ${place}` });

@@ -72,6 +72,8 @@ export {
   CLIP_FS_TYPE,
   isClipMount,
   isWithin,
+  KERNEL_FS_MAGIC,
+  kernelAnchor,
   kernelSourceFits,
   kernelSourceName,
   mountAt,

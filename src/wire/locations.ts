@@ -3,6 +3,7 @@ import { homedir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { ClipError } from '../bytes/index.js';
 import { OwnDirectory, openPlace } from '../paths/index.js';
+import { KERNEL_FS_MAGIC } from './paths.js';
 
 const isRoot = (): boolean => process.getuid?.() === 0;
 
@@ -64,23 +65,30 @@ export function resolvePlace(path: string): string {
   return parent === null ? place : join(parent, basename(place));
 }
 
-/**
- * A place to mount on. `dead`: a FUSE mount whose server has gone is in the way.
- * @throws ClipError when there is no directory
- */
-export function resolveMountPoint(path: string): { readonly place: string; readonly dead: boolean } {
+/** A place to mount on. */
+export interface MountPoint {
+  readonly place: string;
+  /** A FUSE mount whose server has gone is in the way. */
+  readonly dead: boolean;
+  /** The kernel's own mount of an image may be in the way, which answers even if its clipd has gone. */
+  readonly erofs: boolean;
+}
+
+/** @throws ClipError when there is no directory */
+export function resolveMountPoint(path: string): MountPoint {
   const place = resolvePlace(path);
   let isDirectory: boolean;
+  let erofs: boolean;
   try {
     isDirectory = statSync(place).isDirectory();
     // The kernel may still know the attributes of a dead mount's root; of its file system it has to ask.
-    statfsSync(place);
+    erofs = statfsSync(place).type === KERNEL_FS_MAGIC;
   } catch (cause) {
     const code = (cause as NodeJS.ErrnoException).code;
     if (code === 'ENOENT') {
       throw new ClipError('NOT_FOUND', `mount point ${path} does not exist`, { cause, hint: `mkdir -p ${path}` });
     }
-    if (code === 'ENOTCONN' || code === 'ECONNABORTED') return { place, dead: true };
+    if (code === 'ENOTCONN' || code === 'ECONNABORTED') return { place, dead: true, erofs: false };
     throw new ClipError('PERMISSION', `mount point ${path}: ${code}`, {
       cause,
       hint: 'give a directory that you may use',
@@ -88,7 +96,7 @@ export function resolveMountPoint(path: string): { readonly place: string; reado
   }
   if (!isDirectory)
     throw new ClipError('NOT_FOUND', `mount point ${path} is not a directory`, { hint: 'give a directory' });
-  return { place, dead: false };
+  return { place, dead: false, erofs };
 }
 
 /** @throws ClipError when there is no such file */

@@ -28,6 +28,14 @@ export function kernelSourceFits(root: string): boolean {
   return Buffer.byteLength(`${root}/mnt/${kernelSourceName(Number.MAX_SAFE_INTEGER)}`) <= SOURCE_MAX;
 }
 
+/** What statfs(2) calls the file system of the kernel's own mounts. */
+export const KERNEL_FS_MAGIC = 0xe0f5e1e2;
+
+/** Where the connection of a kernel's mount is mounted, which the kernel asks for the layers. */
+export function kernelAnchor({ root, id }: { readonly root: string; readonly id: number }): string {
+  return `${root}/mnt/${id}`;
+}
+
 /**
  * Whose clipd made a mount, if this user's did: the file system type and the source are chosen by any user who mounts with
  * fusermount3, but the kernel and that program say who it was.

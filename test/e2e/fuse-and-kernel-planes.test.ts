@@ -14,7 +14,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { afterEach, describe, expect, test } from 'vitest';
-import { writeErofs } from '../../src/erofs/index.js';
+import { rewriteErofs, writeErofs } from '../../src/erofs/index.js';
 import { mountErofs, unmount } from '../../src/linux/index.js';
 import { EntryColumns, TarParser } from '../../src/tar/index.js';
 import { TreeBuilder } from '../../src/tree/index.js';
@@ -48,6 +48,14 @@ describe('both planes show the same', () => {
     );
     expect(compareTrees(await fuseTree(layers), kernelPlane(layers))).toEqual([]);
     expect(readFileSync(join(plane!.mountPoint, 'f126'), 'utf8')).toBe('layer 126');
+  });
+});
+
+describe('a tree that was read and written again shows the same', () => {
+  test.each(CASES)('$name', ({ layers }) => {
+    const sizes = layers.map((layer) => layer.length);
+    const again = rewriteErofs(buildErofs(layers).image, sizes);
+    expect(compareTrees(withKernelMount(layers, snapshotTree, again), kernelPlane(layers))).toEqual([]);
   });
 });
 

@@ -38,6 +38,9 @@ afterAll(async () => {
   await registry.stop();
 });
 
+/** kernel-plane-mount-reads.test.ts runs these tests over the kernel plane. */
+const KERNEL = process.env.CLIP_PLANE === 'kernel';
+
 /** A mount with an empty cache. */
 async function cold(name: string, ...args: string[]): Promise<Clipctl> {
   const own = await Clipctl.create({ env: clip.env.DOCKER_CONFIG ? { DOCKER_CONFIG: clip.env.DOCKER_CONFIG } : {} });
@@ -128,6 +131,7 @@ describe('a registry that does not answer', () => {
         ['SIGKILL', true],
         ['SIGINT', true],
       ] as const) {
+        if (direct && KERNEL) continue; // EROFS on files refuses O_DIRECT
         const child = reader(fresh().path, direct);
         await eventually(async () => (await own.stats()).connections.some((one) => one.inFlight > 0));
         expect(alive(child.pid!)).toBe(true);
@@ -135,7 +139,7 @@ describe('a registry that does not answer', () => {
         child.kill(signal);
         expect((await end).ms).toBeLessThan(500);
       }
-      expect((await own.stats()).counters.missInterrupted).toBeGreaterThanOrEqual(2);
+      await eventually(async () => (await own.stats()).counters.missInterrupted! >= 2);
     } finally {
       proxy.fault = null;
       await own.close();

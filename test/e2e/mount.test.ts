@@ -32,6 +32,9 @@ import {
 
 // clipctl mount as a user meets it: real mounts, real processes, no mocks. Needs root and /dev/fuse.
 
+/** kernel-plane-mount.test.ts runs these tests over the kernel plane. */
+const KERNEL = process.env.CLIP_PLANE === 'kernel';
+
 let clip: Clipctl;
 let image: IndexedImage;
 let other: IndexedImage;
@@ -72,7 +75,7 @@ describe('mount and umount', () => {
     const options = readFileSync('/proc/self/mountinfo', 'utf8')
       .split('\n')
       .find((l) => l.includes(` ${place} `))!;
-    expect(options).toMatch(/ ro,nosuid,nodev\b.* - fuse\.clip /);
+    expect(options).toMatch(KERNEL ? / ro,nosuid,nodev\b.* - erofs / : / ro,nosuid,nodev\b.* - fuse\.clip /);
     expect((await clip.ok('umount', place)).stdout).toBe('');
     expect(readdirSync(place)).toEqual([]);
     expect((await clip.run(['umount', place])).code).toBe(1);
@@ -408,7 +411,7 @@ describe('processes', () => {
       rmSync(own.path('root', 'mounts.json'));
       await own.ok('mount', '--clip', image.archive, '--at', place);
       // Of the dead connections' directories none is left.
-      expect(readdirSync(own.path('root', 'mnt'))).toEqual(['1']);
+      expect(readdirSync(own.path('root', 'mnt'))).toEqual(KERNEL ? ['1', '1-image'] : ['1']);
       await own.ok('daemon', '--stop');
       expect(readdirSync(own.path('root'))).toEqual(['clipd.log']);
     } finally {

@@ -94,7 +94,22 @@ export class Clipctl {
   }
 
   async run(args: readonly string[], options: ProgramOptions = {}): Promise<Ran> {
-    return await runProgram(process.execPath, [PROGRAM, ...args], { ...options, env: { ...this.env, ...options.env } });
+    const ran = await runProgram(process.execPath, [PROGRAM, ...args], {
+      ...options,
+      env: { ...this.env, ...options.env },
+    });
+    if (ran.code === 0 && args[0] === 'mount') this.#assertPlane(args);
+    return ran;
+  }
+
+  /** With CLIP_PLANE all tests of a file run over that plane: a mount that another one serves would prove nothing. */
+  #assertPlane(args: readonly string[]): void {
+    const place = args[args.indexOf('--at') + 1]!;
+    if (this.env.CLIP_PLANE !== 'kernel' || !args.includes('--at')) return;
+    const line = readFileSync('/proc/self/mountinfo', 'utf8')
+      .split('\n')
+      .findLast((one) => one.split(' ')[4] === place);
+    if (line !== undefined && !line.includes(' - erofs ')) throw new Error(`the kernel does not serve it: ${line}`);
   }
 
   /** Like run, but an exit code other than 0 is an error that shows the output. */

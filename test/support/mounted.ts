@@ -71,10 +71,24 @@ export function alive(pid: number): boolean {
   }
 }
 
-/** Whether a mount's server has ended. (The kernel may go on listing a directory from its cache.) */
+/** The file system type and the source of the topmost mount at a place. */
+export function mountedAs(place: string): { readonly type: string; readonly source: string } | null {
+  const line = readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .findLast((one) => one.split(' ')[4] === place);
+  if (line === undefined) return null;
+  const [type, source] = line.split(' - ')[1]!.split(' ') as [string, string];
+  return { type, source };
+}
+
+/**
+ * Whether a mount's server has ended. (The kernel may go on listing a directory from its cache, and what it serves itself it lists for
+ * ever: there the connection is asked.)
+ */
 export function isDead(place: string): boolean {
+  const mounted = mountedAs(place);
   try {
-    statfsSync(place);
+    statfsSync(mounted?.type === 'erofs' ? mounted.source.replace(/\.tree$/, '') : place);
     return false;
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === 'ENOTCONN';

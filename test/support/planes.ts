@@ -2,7 +2,7 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type ErofsImage, type ErofsOptions, writeErofs } from '../../src/erofs/index.js';
+import { type ErofsImage, type ErofsOptions, ErofsReader, writeErofs } from '../../src/erofs/index.js';
 import { flags, mountErofs, mountFileSystem, setXattr, sys, unmount } from '../../src/linux/index.js';
 import { EntryColumns, TarParser } from '../../src/tar/index.js';
 import { TreeBuilder } from '../../src/tree/index.js';
@@ -38,14 +38,22 @@ export function buildErofs(layers: readonly Uint8Array[], options: ErofsOptions 
   return writeErofs(builder.finish(), devices, options);
 }
 
-/** Our image, mounted by the kernel with the layers as devices. */
-export function withKernelMount<T>(layers: readonly Uint8Array[], use: (mountPoint: string) => T): T {
+/**
+ * Our image, mounted by the kernel with the layers as devices.
+ * @param image a tree of these layers, whose devices may be more: those are empty
+ */
+export function withKernelMount<T>(
+  layers: readonly Uint8Array[],
+  use: (mountPoint: string) => T,
+  image: Uint8Array = buildErofs(layers).image,
+): T {
   return temporary((directory) => {
     const primary = join(directory, 'tree.erofs');
-    writeFileSync(primary, buildErofs(layers).image);
-    const devices = layers.map((layer, i) => {
+    writeFileSync(primary, image);
+    const { deviceBytes } = new ErofsReader(image);
+    const devices = deviceBytes.map((_, i) => {
       const device = join(directory, `layer${i}`);
-      writeFileSync(device, layer);
+      writeFileSync(device, layers[i] ?? '');
       return device;
     });
     const mountPoint = join(directory, 'mnt');
