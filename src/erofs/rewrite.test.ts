@@ -3,7 +3,7 @@ import { CASES } from '../../test/e2e/tree-cases.js';
 import { buildErofs } from '../../test/support/planes.js';
 import * as t from '../../test/support/tar.js';
 import { crc32c, FormatError } from '../bytes/index.js';
-import { LayerIndex } from './layer-index.js';
+import { FileFinder } from './file-finder.js';
 import { ErofsReader } from './reader.js';
 import { layerFileName, rewriteErofs, writeLayerFiles } from './rewrite.js';
 import { TreeListing } from './tree-listing.js';
@@ -119,7 +119,7 @@ test('layers as files: names in order, sizes exact, and an empty file at the end
 test('the inverse map finds the file of every byte, and none for headers', () => {
   const layers = [t.tar(t.dir('a'), ...Array.from({ length: 50 }, (_, i) => t.file(`a/f${i}`, 'z'.repeat(i * 300))))];
   const reader = new ErofsReader(buildErofs(layers).image);
-  const steps = LayerIndex.build(reader);
+  const steps = FileFinder.build(reader);
   let step = steps.next();
   while (!step.done) step = steps.next();
   const index = step.value!;

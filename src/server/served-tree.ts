@@ -1,5 +1,5 @@
 import type { Archive } from '../archive/index.js';
-import { ErofsReader, InodeView, FileFinder, type Placement, writeLayerFiles } from '../erofs/index.js';
+import { ErofsReader, FileFinder, InodeView, type Placement, writeLayerFiles } from '../erofs/index.js';
 import type { LayerPiece } from '../lazy/index.js';
 import { layerBytesOf } from './plane-choice.js';
 
