@@ -1,7 +1,8 @@
-import { readSync } from 'node:fs';
-import type { ArchiveStorage, ImageMeta, S3Location } from '../archive/index.js';
+import { fstatSync, readSync } from 'node:fs';
+import type { Archive, ArchiveStorage, ImageMeta, S3Location } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import type { BlobSource } from '../lazy/index.js';
+import { decodeHeader, HEADER_SIZE } from '../legacy/index.js';
 import type { ImageSource, SourceOptions } from '../oci/index.js';
 import type { S3Credentials } from '../s3/index.js';
 
@@ -43,9 +44,12 @@ export function overridden(
   return { storage, imageRef };
 }
 
-/** Opens the source of an archive's layers; nothing is fetched yet. `fd` is the archive's, for data that it holds itself. */
+/**
+ * Opens the source of an archive's layers; nothing is fetched yet. `fd` is the archive's, for data that it holds itself and for its
+ * index, with which an object of S3 is compared.
+ */
 export async function openStorage(
-  archive: { readonly storage: ArchiveStorage; readonly image: ImageMeta },
+  archive: Pick<Archive, 'storage' | 'image' | 'layers'>,
   fd: number,
   access: StorageAccess,
   override?: StorageOverride,
@@ -53,10 +57,27 @@ export async function openStorage(
   const { storage, imageRef } = overridden(archive, override);
   if (storage.kind === 'local') return new FileSource(fd, archive.image.reference);
   if (storage.kind === 's3') {
-    const { S3Source } = await import('../s3/index.js');
-    return new S3Source(storage, access.s3);
+    const [{ S3Source }, { CheckedObject }] = await Promise.all([import('../s3/index.js'), import('./s3-object.js')]);
+    const source = new S3Source(storage, access.s3);
+    const name = archive.image.reference;
+    return new CheckedObject(source, archive.layers[0]?.table, name, () => legacyIndex(fd, name));
   }
   return openImage(archive.image, access, { imageRef });
+}
+
+/** The index of an archive of version 1. */
+function legacyIndex(fd: number, name: string): Uint8Array {
+  const readAt = (position: number, length: number): Uint8Array => {
+    const bytes = new Uint8Array(length);
+    for (let done = 0; done < length; ) {
+      const count = readSync(fd, bytes, done, length - done, position + done);
+      if (count === 0) throw new ClipError('SYSTEM', `the archive of ${name} was cut off while it was open`);
+      done += count;
+    }
+    return bytes;
+  };
+  const { index } = decodeHeader(readAt(0, HEADER_SIZE), name, fstatSync(fd).size);
+  return readAt(index.position, index.length);
 }
 
 /** The registry or layout that holds an archive's image. */

@@ -9,13 +9,13 @@ export interface Block {
   readonly hash: string;
 }
 
+/** Blocks up to this length are spans as they are: checked whole before any of their bytes is served. Longer ones are cut in pieces. */
+export const MAX_WHOLE_BLOCK = 4 * 1024 * 1024;
+const PIECE = 1024 * 1024;
+
 export interface BlockCuts {
   /** Neighbouring blocks share a span until it has so many bytes; 0: each has its own. */
   readonly together: number;
-  /** Blocks up to this length are spans as they are: checked whole before any of their bytes is served. */
-  readonly whole: number;
-  /** Longer ones are cut in pieces of this size. */
-  readonly piece: number;
 }
 
 /** Bytes between blocks that belong to no file (of hard links that the program stored twice) are not fetched with their neighbours. */
@@ -46,10 +46,10 @@ export function blockTable(blocks: readonly Block[], cuts: BlockCuts, what: stri
       cutAt(end);
       cutAt(from);
     }
-    if (length > cuts.whole) {
+    if (length > MAX_WHOLE_BLOCK) {
       cutAt(from);
       // The last piece holds the checksum: it must not be smaller than that.
-      for (let at = from + cuts.piece; to - at > cuts.piece / 2; at += cuts.piece) cutAt(at);
+      for (let at = from + PIECE; to - at > PIECE / 2; at += PIECE) cutAt(at);
       cutAt(to);
     } else if (to - bounds.at(-1)! > cuts.together) cutAt(from);
     end = to;

@@ -3,7 +3,7 @@
  * does, so that nothing above this folder tells them apart; writing gives what the Go program reads. Files, S3 and registries are
  * not this folder's business. Runs in every process that opens archives.
  */
-export { type Block, type BlockCuts, blockTable } from './blocks.js';
+export { type Block, type BlockCuts, blockTable, MAX_WHOLE_BLOCK } from './blocks.js';
 export { BLOCK_SUM_SIZE, BLOCK_TYPE_FILE, BLOCK_TYPE_SIZE, HEADER_SIZE, NodeType } from './format.js';
 export { decodeHeader, isLegacyHeader, type LegacyHeader } from './header.js';
 export type { LegacyNode } from './node.js';
@@ -16,4 +16,5 @@ export {
   openLegacyArchive,
   readLegacyOrigin,
 } from './open.js';
+export { sameData } from './tree.js';
 export { encodeIndex, localEnd, s3Archive } from './writer.js';

@@ -24,9 +24,9 @@ const DAMAGED_HINT = 'the file is damaged or was not written to its end: take it
  * A local archive is read where it lies, by threads that share the page cache: small files are checked together, so that the first
  * look at each of them does not cost a round trip of its own.
  */
-const LOCAL_CUTS: BlockCuts = { together: 512 * 1024, whole: 4 * 1024 * 1024, piece: 1024 * 1024 };
+const LOCAL_CUTS: BlockCuts = { together: 512 * 1024 };
 /** From S3 exactly the file that is read is fetched; of a long one the piece. */
-const S3_CUTS: BlockCuts = { together: 0, whole: 4 * 1024 * 1024, piece: 1024 * 1024 };
+const S3_CUTS: BlockCuts = { together: 0 };
 
 /** One layer of an OCI archive, indexed by us: version 1 has no checkpoints that inflation could start from. */
 export interface LayerIndex {

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import type { LayerIndex } from '../bytes/index.js';
 import { ClipError, FormatError } from '../bytes/index.js';
 import { EntryColumns, type EntryFields } from '../tar/index.js';
@@ -31,6 +32,24 @@ export function readEntries(
   const builder = new EntryBuilder(what, layerOf);
   readIndex(index, what, (node) => builder.add(node));
   return builder.finish();
+}
+
+/** Whether two indexes name the same content at the same places: byte for byte, or by what their nodes say. */
+export function sameData(index: Uint8Array, other: Uint8Array): boolean {
+  if (Buffer.compare(index, other) === 0) return true;
+  const digestOf = (bytes: Uint8Array): Buffer => {
+    const hash = createHash('sha256');
+    readIndex(bytes, 'index', ({ path, dataPos, dataLen }) => {
+      if (dataLen > 0) hash.update(path).update(`\0${dataPos}\0${dataLen}\0`);
+    });
+    return hash.digest();
+  };
+  try {
+    return digestOf(index).equals(digestOf(other));
+  } catch (error) {
+    if (error instanceof FormatError) return false;
+    throw error;
+  }
 }
 
 class EntryBuilder {

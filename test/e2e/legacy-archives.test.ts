@@ -4,7 +4,8 @@ import { lstat, open, readFile, readlink } from 'node:fs/promises';
 import path from 'node:path';
 import { PutObjectCommand, S3Client } from '@aws-sdk/client-s3';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type LegacyNode, localEnd } from '../../src/legacy/index.js';
+import { crc64 } from '../../src/bytes/index.js';
+import { encodeIndex, type LegacyNode, localEnd, s3Archive } from '../../src/legacy/index.js';
 import { Clipctl } from '../support/clipctl.js';
 import { S3_CREDENTIALS, type ServerProcess, startS3 } from '../support/content-servers.js';
 import { type ExpectedNode, expectedNodes, fixture, LEGACY, LOCAL, OCI, S3 } from '../support/legacy.js';
@@ -48,6 +49,26 @@ function contentOf(archive: string): (node: ExpectedNode) => string {
   const bytes = readFileSync(fixture(archive));
   return ({ dataPos, dataLen }) => sha256(bytes.subarray(dataPos, dataPos + dataLen));
 }
+
+const node = (path: string, fields: Partial<LegacyNode>): LegacyNode => ({
+  nodeType: 'file',
+  path: Buffer.from(path),
+  ino: 0,
+  size: fields.dataLen ?? 0,
+  mtime: 0,
+  mtimeNsec: 0,
+  mode: 0o100644,
+  nlink: 1,
+  uid: 0,
+  gid: 0,
+  rdev: 0,
+  target: new Uint8Array(0),
+  contentHash: new Uint8Array(0),
+  dataPos: 0,
+  dataLen: 0,
+  remote: null,
+  ...fields,
+});
 
 let clip: Clipctl;
 
@@ -116,26 +137,6 @@ describe('local archives', () => {
 });
 
 describe('damage', () => {
-  const node = (path: string, fields: Partial<LegacyNode>): LegacyNode => ({
-    nodeType: 'file',
-    path: Buffer.from(path),
-    ino: 0,
-    size: fields.dataLen ?? 0,
-    mtime: 0,
-    mtimeNsec: 0,
-    mode: 0o100644,
-    nlink: 1,
-    uid: 0,
-    gid: 0,
-    rdev: 0,
-    target: new Uint8Array(0),
-    contentHash: new Uint8Array(0),
-    dataPos: 0,
-    dataLen: 0,
-    remote: null,
-    ...fields,
-  });
-
   test('a flipped bit in a file is EIO for its readers, and for no other', async () => {
     const bytes = readFileSync(fixture('local-2024-06'));
     const nodes = expectedNodes('local-2024-06');
@@ -159,7 +160,6 @@ describe('damage', () => {
     const content = Buffer.alloc(length);
     for (let i = 0; i < length; i += 4096) content.writeUInt32LE(i, Math.min(i, length - 4));
     const start = 55;
-    const { crc64 } = await import('../../src/bytes/index.js');
     const sum = Buffer.alloc(8);
     sum.writeBigUInt64BE(crc64(content));
     const make = (damage: boolean): string => {
@@ -195,10 +195,11 @@ describe('damage', () => {
 
 describe('S3 archives', () => {
   let server: ServerProcess;
+  let client: S3Client;
 
   beforeAll(async () => {
     server = await startS3();
-    const client = new S3Client({
+    client = new S3Client({
       region: 'us-east-1',
       endpoint: `http://127.0.0.1:${server.port}`,
       forcePathStyle: true,
@@ -208,10 +209,12 @@ describe('S3 archives', () => {
       const Body = readFileSync(fixture(name.replace('s3', 'local')));
       await client.send(new PutObjectCommand({ Bucket: 'clip', Key: `at/${name}`, Body }));
     }
-    client.destroy();
   });
 
-  afterAll(() => server.stop());
+  afterAll(async () => {
+    client.destroy();
+    await server.stop();
+  });
 
   const override = (name: string): string[] => [
     ...['--s3-bucket', 'clip', '--s3-key', `at/${name}`, '--s3-endpoint', `http://127.0.0.1:${server.port}`],
@@ -299,6 +302,81 @@ describe('S3 archives', () => {
       await one.close();
       await two.close();
     }
+  });
+
+  // Attack: whoever makes an archive names the object, and the keys are those of the user who mounts it.
+  test('an archive shows nothing of an object that is not its own', async () => {
+    const length = 6 * 1024 * 1024;
+    const secret = Buffer.alloc(length + 100_000, 'a secret ');
+    const put = async (key: string, Body: Buffer): Promise<void> => {
+      await client.send(new PutObjectCommand({ Bucket: 'clip', Key: key, Body }));
+    };
+    const location = {
+      bucket: 'clip',
+      region: 'us-east-1',
+      endpoint: `http://127.0.0.1:${server.port}`,
+      forcePathStyle: true,
+    };
+    /** An archive of one file: these bytes of an object. */
+    const naming = (key: string, start: number, bytes: number): string => {
+      const nodes = [node('/', { nodeType: 'dir', mode: 0o40755 }), node('/f', { dataPos: start, dataLen: bytes })];
+      const path = clip.path(`${key.replace('/', '-')}-${start}-${bytes}.rclip`);
+      writeFileSync(path, Buffer.concat(s3Archive(encodeIndex(nodes), { ...location, key })));
+      return path;
+    };
+    // Another tenant's archive, and a document.
+    const content = Buffer.from(secret.subarray(0, length));
+    const sum = Buffer.alloc(8);
+    sum.writeBigUInt64BE(crc64(content));
+    const nodes = [node('/', { nodeType: 'dir', mode: 0o40755 }), node('/f', { dataPos: 55, dataLen: length })];
+    const { index, header } = localEnd(nodes, 55 + length + 8);
+    await put('others/archive', Buffer.concat([header, Buffer.alloc(1), content, sum, index]));
+    await put('others/document', secret);
+    const place = await clip.place('not-its-own');
+    const read = async (archive: string, offset: number, count: number): Promise<Buffer> => {
+      await clip.ok(
+        'mount',
+        '--clip',
+        archive,
+        '--at',
+        place,
+        '--creds',
+        CREDS,
+        '--read-timeout',
+        '5',
+        '--no-readahead',
+      );
+      try {
+        const file = await open(`${place}/f`);
+        try {
+          const { buffer, bytesRead } = await file.read(Buffer.alloc(count), 0, count, offset);
+          return buffer.subarray(0, bytesRead);
+        } finally {
+          await file.close();
+        }
+      } finally {
+        await clip.ok('umount', place);
+      }
+    };
+    const long = 5 * 1024 * 1024;
+    for (const archive of [
+      naming('others/document', 1000, 100),
+      naming('others/document', 1000, long),
+      naming('others/archive', 1000, 100),
+      naming('others/archive', 1000, long),
+      naming('others/archive', 55, length - 1),
+    ]) {
+      await expect(read(archive, 0, 100), archive).rejects.toMatchObject({ code: 'EIO' });
+    }
+    expect(readFileSync(clip.path('root/clipd.log'), 'utf8')).toMatch(
+      /is not the data of .*: its index is another one/,
+    );
+    expect(readFileSync(clip.path('root/clipd.log'), 'utf8')).not.toContain('secret ');
+    // Its own archive reads a piece of it, and no more than that, its header and its index.
+    const before = (await clip.stats()).counters.demandBytes!;
+    const own = naming('others/archive', 55, length);
+    expect((await read(own, 3_000_000, 100)).equals(content.subarray(3_000_000, 3_000_100))).toBe(true);
+    expect((await clip.stats()).counters.demandBytes! - before).toBeLessThan(2 * 1024 * 1024);
   });
 
   test('credentials of the environment are used, and wrong ones are told', async () => {
