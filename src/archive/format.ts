@@ -32,6 +32,9 @@ export const SectionKind = {
   placement: 7,
   profile: 8,
   references: 9,
+  /** In the indexes of single layers alone. */
+  entries: 10,
+  scan: 11,
 } as const;
 export type SectionName = keyof typeof SectionKind;
 export const SECTION_NAMES = Object.keys(SectionKind) as readonly SectionName[];
@@ -80,6 +83,8 @@ export const MAX_RAW_LENGTH: Readonly<Record<SectionName, number>> = {
   placement: 512 * 1024 * 1024, // 10 bytes an extent
   profile: 64 * 1024 * 1024, // 3 bytes a span
   references: 64 * 1024 * 1024, // 12 bytes for each file that has any
+  entries: 1024 * 1024 * 1024, // 100 bytes an entry
+  scan: 64 * 1024 * 1024, // 100 bytes for each program, script and module
 };
 
 /** Docker and containerd stop at 127; overlayfs at 500. Device ids in the tree are 16 bits. */

@@ -3,7 +3,9 @@
  * back; opening files is check/'s, making the contents index/'s. No I/O. Runs in every process.
  */
 
+export { encodeEntries } from './entries.js';
 export { MAX_SPAN_OUTPUT, MAX_SPANS, MIN_SPAN_BYTES, SectionKind, type SectionName, VERSION } from './format.js';
+export { LEGACY_CHECKPOINT_MIB, layerIndexName } from './layer-index-name.js';
 export {
   type Archive,
   type ArchiveInput,
@@ -33,4 +35,4 @@ export type {
   S3Location,
   SpanTable,
 } from './types.js';
-export { type ArchiveContents, buildArchive, deflateTree, type LayerContents, writeArchive } from './writer.js';
+export { type ArchiveContents, buildArchive, deflateSection, type LayerContents, writeArchive } from './writer.js';

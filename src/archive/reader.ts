@@ -4,7 +4,9 @@ import type { LayerIndex, SpanIndex } from '../bytes/index.js';
 import { Cursor, FormatError, toHex } from '../bytes/index.js';
 import type { Placement } from '../erofs/index.js';
 import { type CheckpointState, decodeCheckpointState } from '../gzip/index.js';
+import type { EntryColumns } from '../tar/index.js';
 import { decodeHashes, decodePlacement, decodeProfile } from './columns.js';
+import { decodeEntries } from './entries.js';
 import {
   Compression,
   FREE_RAW_LENGTH,
@@ -72,6 +74,10 @@ export interface Archive {
    * against the digest in the span table. Throws FormatError when the file has become shorter.
    */
   checkpointState(layer: LayerIndex, span: SpanIndex): Uint8Array | null;
+  /** The raw bytes of a section, read and checked at each call; null for one that the archive lacks. Throws FormatError. */
+  section(name: SectionName): Uint8Array | null;
+  /** The entries of the tar of the only layer; null unless this is the index of a layer. Read and checked at each call. */
+  entries(): EntryColumns | null;
   /** Null unless the archive was made with --hashes. Read and checked at each call. */
   hashes(): FileHashes | null;
   /** Reads the sections that are otherwise read in pieces, and checks their digests and each checkpoint state's. Throws FormatError. */
@@ -310,6 +316,8 @@ function open(input: ArchiveInput): Archive {
     digest,
     sections,
     checkpointState,
+    section: (name) => withHint(() => optional(name, (bytes) => bytes)),
+    entries: () => withHint(() => optional('entries', (bytes, w) => decodeEntries(bytes, w, sizes[0] ?? 0))),
     hashes: () => optional('hashes', decodeHashes),
     verify() {
       const hash = createHash('sha256');

@@ -18,7 +18,7 @@ import {
 import {
   type Archive,
   type ArchiveContents,
-  deflateTree,
+  deflateSection,
   encodeSpanTable,
   type LayerContents,
   type LayerMeta,
@@ -37,6 +37,8 @@ function openWholly(bytes: Uint8Array): Archive {
   const archive = openArchive(bytesInput(bytes));
   archive.verify();
   archive.hashes();
+  archive.section('entries');
+  archive.section('scan');
   return archive;
 }
 
@@ -202,7 +204,9 @@ describe('a forged checkpoint state in an archive whose sections are all sealed'
 });
 
 describe('altered archives', () => {
-  const good = bytesOf(smallArchive());
+  const stored = [deflateRawSync(Buffer.alloc(200))];
+  const parts = { entries: { raw: Buffer.alloc(200), stored }, scan: Buffer.from('a scan') };
+  const good = bytesOf({ ...smallArchive(), ...parts });
   const { sections } = openArchive(bytesInput(good));
   const sectionAt = (offset: number) =>
     sections.find((s) => offset >= s.offset && offset < s.offset + s.storedLength)?.name ?? 'header';
@@ -415,7 +419,7 @@ describe('a tree deflated in stretches', () => {
     'of %i bytes is one deflate stream, the same on other threads',
     async (length) => {
       const tree = layerLike(length);
-      const stored = Buffer.concat(await deflateTree(tree));
+      const stored = Buffer.concat(await deflateSection(tree));
       expect(inflateRawSync(stored).equals(tree)).toBe(true);
       const contents = smallArchive();
       const again = bytesOf({ ...contents, tree });

@@ -33,7 +33,7 @@ export interface ArchiveContents {
   readonly image: ImageMeta;
   /** The EROFS image. */
   readonly tree: Uint8Array;
-  /** The same deflated, by {@link deflateTree}, if that was done beside other work. */
+  /** The same deflated, by {@link deflateSection}, if that was done beside other work. */
   readonly storedTree?: readonly Uint8Array[];
   /** As image.layers. A layer that appears twice may be the same object twice. */
   readonly layers: readonly LayerContents[];
@@ -41,6 +41,12 @@ export interface ArchiveContents {
   readonly placement?: Placement | null;
   readonly profile?: Profile | null;
   readonly references?: References | null;
+  /**
+   * In the index of a single layer: the entries of its tar, by `encodeEntries` and {@link deflateSection}, and what was seen in its
+   * files, whose form is index/'s.
+   */
+  readonly entries?: { readonly raw: Uint8Array; readonly stored: readonly Uint8Array[] };
+  readonly scan?: Uint8Array;
 }
 
 /** A section as it is stored. */
@@ -78,7 +84,7 @@ function deflate(raw: Uint8Array): Uint8Array {
   return deflateRawSync(raw, DEFLATE);
 }
 
-/** The tree, the one large section, is deflated in this many stretches side by side. */
+/** A large section is deflated in this many stretches side by side. */
 const STRETCHES = 4;
 /** The distance that deflate refers back. */
 const WINDOW = 32768;
@@ -96,10 +102,10 @@ function stretchesOf(raw: Uint8Array): [bytes: Uint8Array, options: ZlibOptions]
 
 const deflateInPool = promisify<Uint8Array, ZlibOptions, Uint8Array>(deflateRaw);
 
-/** Deflates a tree as it is stored, on other threads. */
-export function deflateTree(tree: Uint8Array): Promise<Uint8Array[]> {
+/** Deflates a large section, a tree or entries, as it is stored, on other threads. */
+export function deflateSection(raw: Uint8Array): Promise<Uint8Array[]> {
   return Promise.all(
-    stretchesOf(tree).map(([bytes, options]) => {
+    stretchesOf(raw).map(([bytes, options]) => {
       // Room for the whole output: for more room a stretch would wait for this thread, which is busy meanwhile.
       return deflateInPool(bytes, { ...options, chunkSize: 4096 + Math.ceil(bytes.length / 2) });
     }),
@@ -139,6 +145,8 @@ function sectionsOf(contents: ArchiveContents): Section[] {
   if (contents.placement) sections.push(deflated('placement', encodePlacement(contents.placement)));
   if (contents.profile) sections.push(deflated('profile', encodeProfile(contents.profile)));
   if (contents.references) sections.push(deflated('references', encodeReferences(contents.references)));
+  if (contents.entries) sections.push(deflated('entries', contents.entries.raw, contents.entries.stored));
+  if (contents.scan) sections.push(deflated('scan', contents.scan));
   return sections;
 }
 

@@ -1,17 +1,23 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
-import { basename, join } from 'node:path';
-import { type ArchiveInput, type ImageMeta, openArchive } from '../archive/index.js';
+import { join } from 'node:path';
+import {
+  type ArchiveInput,
+  type ImageMeta,
+  LEGACY_CHECKPOINT_MIB,
+  layerIndexName,
+  openArchive,
+} from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import type { LayerProgress } from '../index/index.js';
 import { HEADER_SIZE, isLegacyHeader, type LayerIndex, readLegacyOrigin } from '../legacy/index.js';
 import type { ImageSource, LayerDescriptor } from '../oci/index.js';
-import { OwnDirectory, openRegularFile } from '../paths/index.js';
+import { openRegularFile } from '../paths/index.js';
 
 import { LegacyTrees } from './legacy-trees.js';
 
 /**
  * What is known of layers that version 1 archives are of. Each layer is indexed once, when the first archive that has it is
- * mounted, and its index is kept as `layers/DIGEST.clip`: a version 3 archive with one layer and an empty tree.
+ * mounted, and its index is kept in `layers/`, where an image that has the layer finds it, too.
  */
 export class LayerIndexes {
   /** Of archives that hold their data. */
@@ -26,7 +32,7 @@ export class LayerIndexes {
   }
 
   #path(digest: string): string {
-    return join(this.#directory, `${digest.slice(digest.indexOf(':') + 1)}.clip`);
+    return join(this.#directory, layerIndexName(digest, LEGACY_CHECKPOINT_MIB));
   }
 
   /** The index of a layer; null when it has none, or one that is damaged and must be made again. Its file stays open. */
@@ -74,14 +80,9 @@ export class LayerIndexes {
       readonly onProgress?: ((progress: LayerProgress) => void) | undefined;
     } = {},
   ): Promise<void> {
-    const { writeLayerIndexes } = await import('../index/index.js');
+    const { LayerIndexDirectory, writeLayerIndexes } = await import('../index/index.js');
     const layers = await describe(image, digests, source, options.signal);
-    const directory = OwnDirectory.open(this.#directory, { make: true });
-    try {
-      await writeLayerIndexes(image, layers, source, (digest) => directory.at(basename(this.#path(digest))), options);
-    } finally {
-      directory.close();
-    }
+    await writeLayerIndexes(layers, source, new LayerIndexDirectory(this.#directory), options);
   }
 
   close(): void {

@@ -2,6 +2,7 @@ import { readFileSync, statSync } from 'node:fs';
 import { ClipError } from '../bytes/index.js';
 import type { SourceOptions } from '../oci/index.js';
 import type { S3Credentials, S3Place } from '../s3/index.js';
+import type { PushedLayers } from '../store/index.js';
 import { createProgress } from './progress.js';
 
 interface Pushed {
@@ -9,14 +10,17 @@ interface Pushed {
   readonly digest: string;
   readonly archiveDigest: string;
   readonly changed: boolean;
+  /** Indexes of its layers, if they were to be pushed, too. */
+  readonly layerIndexes?: PushedLayers;
 }
 
-/** Stores an archive beside its image, or beside the same image elsewhere. */
+/** Stores an archive beside its image, or beside the same image elsewhere, and the indexes of its layers that a directory keeps. */
 export async function pushArchive(
   clip: string,
   to: string | undefined,
   options: SourceOptions,
   signal: AbortSignal,
+  layerIndexDirectory?: string,
 ): Promise<Pushed> {
   const [{ readArchiveImage }, { digestOf, MAX_ARCHIVE_BYTES, openArtifacts, parseReference }] = await Promise.all([
     import('../check/index.js'),
@@ -44,7 +48,10 @@ export async function pushArchive(
   const artifacts = await openArtifacts({ registry, repository }, options, true);
   try {
     const { digest, tag, changed } = await artifacts.push(bytes, image.manifestDigest, signal);
-    return { reference: `${registry}/${repository}:${tag}`, digest, archiveDigest: digestOf(bytes), changed };
+    const pushed = { reference: `${registry}/${repository}:${tag}`, digest, archiveDigest: digestOf(bytes), changed };
+    if (layerIndexDirectory === undefined) return pushed;
+    const { pushLayerIndexes } = await import('../store/index.js');
+    return { ...pushed, layerIndexes: await pushLayerIndexes(clip, layerIndexDirectory, artifacts, signal) };
   } finally {
     await artifacts.close();
   }
@@ -76,5 +83,10 @@ export async function pushArchiveToS3(
 }
 
 export function printPushed(pushed: Pushed): string {
-  return `${pushed.reference}: ${pushed.changed ? 'pushed' : 'there already'}, archive ${pushed.archiveDigest}`;
+  const { layerIndexes } = pushed;
+  const layers =
+    layerIndexes === undefined
+      ? ''
+      : `\nindexes of layers: ${layerIndexes.layers}, ${layerIndexes.changed} of them new`;
+  return `${pushed.reference}: ${pushed.changed ? 'pushed' : 'there already'}, archive ${pushed.archiveDigest}${layers}`;
 }

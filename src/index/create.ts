@@ -1,13 +1,12 @@
 import {
   type ArchiveContents,
   buildArchive,
-  deflateTree,
+  deflateSection,
   type ImageMeta,
   type LayerContents,
   MAX_SPANS,
   type Profile,
 } from '../archive/index.js';
-import type { LayerIndex, SpanIndex } from '../bytes/index.js';
 import { AbortError, anyFunction, boolean, ClipError, checked, optionsOf, shown, string } from '../bytes/index.js';
 import { type ErofsImage, ErofsReader, type Placement, TreeListing, treeWarnings, writeErofs } from '../erofs/index.js';
 import {
@@ -22,13 +21,18 @@ import {
   type RegistryCredentialProvider,
   type ResolvedImage,
 } from '../oci/index.js';
-import { type ElfFile, elfFiles, linkReferences, staticProfile } from '../startup/index.js';
+import { elfFiles, linkReferences, staticProfile } from '../startup/index.js';
 import { TreeBuilder } from '../tree/index.js';
 import { fileHashes } from './file-hashes.js';
-import { type IndexedLayer, indexLayers, type LayerIndexing, type LayerProgress } from './image-layers.js';
+import { indexLayers, type LayerIndexing } from './image-layers.js';
+import { type IndexedLayer, useInImage } from './indexed-layer.js';
+import { KnownLayers } from './known-layers.js';
 import { Lane } from './lane.js';
+import { LayerIndexDirectory } from './layer-index-directory.js';
 import { checkWritable, writeFileByRename } from './output-file.js';
+import { IndexProgress, type LayerProgress } from './progress.js';
 
+const MIB = 1024 * 1024;
 /** `--checkpoint`, in MiB of uncompressed output. */
 const MIN_CHECKPOINT_MIB = 1;
 const MAX_CHECKPOINT_MIB = 64;
@@ -51,6 +55,13 @@ export interface CreateFromOCIImageOptions {
   readonly plainHttp?: boolean | undefined;
   /** Also check diff IDs and record the SHA-256 of every regular file. */
   readonly hashes?: boolean | undefined;
+  /**
+   * Where the indexes of single layers are kept, for images that share layers: layers that are known there are not read again. It
+   * must be this user's alone, and is made if need be. Default: nothing is kept.
+   */
+  readonly layerIndexDirectory?: string | undefined;
+  /** Also use the indexes of layers that the image's registry keeps (`clipctl index --push`). Default false. */
+  readonly registryLayerIndexes?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: LayerProgress) => void) | undefined;
   readonly onWarning?: ((warning: string) => void) | undefined;
@@ -68,6 +79,8 @@ const checkOptions = optionsOf(
     credentials: credentialsOption,
     plainHttp: boolean,
     hashes: boolean,
+    layerIndexDirectory: string,
+    registryLayerIndexes: boolean,
     signal: checked('an AbortSignal', (value) => value instanceof AbortSignal),
     onProgress: anyFunction,
     onWarning: anyFunction,
@@ -102,6 +115,8 @@ export interface IndexExtras {
   readonly cuts?: ReadonlyMap<string, Float64Array> | undefined;
   /** The archive's reference, if not the one that it is made from: an archive that is made again keeps its name. */
   readonly reference?: string | undefined;
+  /** Read every layer, whatever is known of it; its index is kept as otherwise. */
+  readonly fresh?: boolean | undefined;
   /** The profile to embed, once the spans are known. */
   readonly profile?: ((made: MadeArchive) => Profile | null) | undefined;
 }
@@ -122,7 +137,7 @@ export function checkpointBytes(mib: number = DEFAULT_CHECKPOINT_MIB): number {
       hint: 'leave --checkpoint (checkpointMiB) out for the default, which suits most images',
     });
   }
-  return mib * 1024 * 1024;
+  return mib * MIB;
 }
 
 /** The archive's image section. Mounts may fetch from another place than it was indexed from. */
@@ -155,29 +170,6 @@ export async function createFromOCIImage(options: CreateFromOCIImageOptions): Pr
   return indexImage(options, {});
 }
 
-/** A profile is a hint: an image is indexed without one rather than not at all. */
-async function deriveProfile(
-  made: MadeArchive,
-  reader: ErofsReader,
-  elf: readonly ElfFile[],
-  source: ImageSource,
-  signal: AbortSignal | undefined,
-  onWarning: (warning: string) => void,
-): Promise<Profile | null> {
-  const layers = {
-    image: made.image,
-    layers: made.layers.map(({ spans }) => ({ table: spans })),
-    checkpointState: (layer: LayerIndex, span: SpanIndex) => made.layers[layer]!.states[span]!,
-  };
-  try {
-    return await staticProfile(made.image, reader, made.placement, elf, layers, source, signal);
-  } catch (error) {
-    signal?.throwIfAborted();
-    onWarning(`no start-up profile could be derived: ${error instanceof Error ? error.message : String(error)}`);
-    return null;
-  }
-}
-
 function resolveImage(
   source: ImageSource,
   { platform, signal }: CreateFromOCIImageOptions,
@@ -188,7 +180,8 @@ function resolveImage(
 }
 
 /**
- * Reads the distinct layers side by side, and applies each to the tree as soon as those below it are applied.
+ * Finds the layers whose index is known, reads the other distinct ones side by side, and applies each to the tree as soon as those
+ * below it are applied.
  * @param lanes at least one; more are added, and all are closed when the layers are read
  * @returns one for each layer of the image, in its order
  */
@@ -196,7 +189,8 @@ async function readLayers(
   lanes: Lane[],
   source: ImageSource,
   layers: readonly LayerDescriptor[],
-  options: LayerIndexing,
+  known: KnownLayers,
+  options: LayerIndexing & { readonly onWarning: (warning: string) => void },
   builder: TreeBuilder,
 ): Promise<IndexedLayer[]> {
   const done = new Map<string, IndexedLayer>();
@@ -205,13 +199,27 @@ async function readLayers(
     for (let next = layers[applied]; next !== undefined; next = layers[applied]) {
       const layer = done.get(next.digest);
       if (layer === undefined) return;
+      if (layers.findIndex(({ digest }) => digest === next.digest) === applied)
+        useInImage(next, layer, options.hashes, options.onWarning);
       builder.applyLayer(applied++, layer.entries);
     }
   };
-  await indexLayers(lanes, source, layers, options, (digest, layer) => {
-    done.set(digest, layer);
+  const distinct = [...new Map(layers.map((layer) => [layer.digest, layer])).values()];
+  const found = await known.find(distinct);
+  for (const layer of distinct) {
+    const indexed = found.get(layer.digest);
+    if (indexed === undefined) continue;
+    done.set(layer.digest, indexed);
+    options.progress.known(layer, indexed.uncompressedSize);
+  }
+  const unknown = distinct.filter(({ digest }) => !done.has(digest));
+  const reading = indexLayers(lanes, source, unknown, options, (layer, indexed) => {
+    done.set(layer.digest, indexed);
     applyReady();
+    known.keep(layer, indexed);
   });
+  applyReady(); // the known ones at the base, while the others arrive
+  await reading;
   options.signal?.throwIfAborted();
   // Their threads end beside the remaining work, which can use their memory.
   for (const lane of lanes) void lane.close();
@@ -238,22 +246,18 @@ function checkSpanCount(layers: readonly LayerContents[]): void {
 }
 
 /** What a mount may fetch before it is asked for. */
-async function startupHints(
+function startupHints(
   made: MadeArchive,
   indexed: readonly IndexedLayer[],
   recorded: IndexExtras['profile'],
-  source: ImageSource,
-  signal: AbortSignal | undefined,
-  onWarning: (warning: string) => void,
-): Promise<Pick<ArchiveContents, 'profile' | 'references'>> {
+): Pick<ArchiveContents, 'profile' | 'references'> {
   const reader = new ErofsReader(made.tree);
+  const profile = recorded === undefined ? staticProfile(made.image, reader, made.placement, indexed) : recorded(made);
+  // With a recorded profile references are not used.
+  if (profile?.source === 'recorded') return { profile, references: null };
   const listing = new TreeListing(reader);
   const elf = elfFiles(reader, listing, made.placement, indexed);
-  const profile =
-    recorded === undefined ? await deriveProfile(made, reader, elf, source, signal, onWarning) : recorded(made);
-  // With a recorded profile references are not used.
-  const references = profile?.source === 'recorded' ? null : linkReferences(made.image, listing, elf, indexed);
-  return { profile, references };
+  return { profile, references: linkReferences(made.image, listing, elf, indexed) };
 }
 
 function layerResults({ image, layers }: MadeArchive): IndexResult['layers'] {
@@ -286,20 +290,36 @@ export async function indexImage(options: CreateFromOCIImageOptions, extras: Ind
     const resolved = await resolveImage(source, options, onWarning);
     extras.onResolved?.(resolved);
     const builder = new TreeBuilder();
-    const layerOptions = { spanBytes, cuts: extras.cuts, hashes, signal, onProgress: options.onProgress, onWarning };
-    const indexed = await readLayers(lanes, source, resolved.layers, layerOptions, builder);
+    const progress = new IndexProgress(resolved.layers, options.onProgress);
+    const { cuts } = extras;
+    const directory = options.layerIndexDirectory;
+    const known = new KnownLayers({
+      directory: directory === undefined ? null : new LayerIndexDirectory(directory),
+      artifacts: options.registryLayerIndexes === true ? await source.artifacts() : null,
+      fresh: extras.fresh ?? false,
+      checkpointMiB: spanBytes / MIB,
+      cuts,
+      hashes,
+      signal,
+      onWarning,
+    });
+    const layerOptions = { spanBytes, cuts, hashes, signal, progress, onWarning };
+    const indexed = await readLayers(lanes, source, resolved.layers, known, layerOptions, builder);
+    progress.stage('tree');
     const sizes = indexed.map((layer) => layer.uncompressedSize);
     const found = imageMetaOf(resolved, sizes, options.storageImageRef);
     const image = extras.reference === undefined ? found : { ...found, reference: extras.reference };
     const { image: tree, placement, stats } = writeTree(builder, image, onWarning);
-    const deflating = deflateTree(tree); // beside the remaining work
+    const deflating = deflateSection(tree); // beside the remaining work
     const made = { image, tree, layers: indexed.map((layer) => layer.contents), placement };
     checkSpanCount(made.layers);
     const digests = indexed.map((layer) => layer.files);
     const fileSums = hashes ? fileHashes(tree, placement, digests) : null;
-    const hints = await startupHints(made, indexed, extras.profile, source, signal, onWarning);
+    const hints = startupHints(made, indexed, extras.profile);
+    progress.stage('archive');
     const archive = buildArchive({ ...made, storedTree: await deflating, hashes: fileSums, ...hints });
     await writeFileByRename(outputPath, archive.parts, signal);
+    await known.kept();
     return {
       outputPath,
       identity: archive.identity,

@@ -40,7 +40,14 @@ function digest({ journal, states, slot }: DecodedMessage): void {
   Atomics.notify(done, 0);
   if (slot !== null) {
     digester.blob(buffers.slot(slot.index, slot.length));
-    post({ type: 'slot-free', slot: slot.index, length: slot.length, imports: digester.takeImports() });
+    const { bytes: uncompressed } = digester;
+    post({
+      type: 'slot-free',
+      slot: slot.index,
+      length: slot.length,
+      uncompressed,
+      imports: digester.takeImports(),
+    });
   }
   for (const state of states) digester.state(state);
 }

@@ -39,11 +39,6 @@ export class FileHasher {
     this.#entries = entries;
   }
 
-  /** Files that get no digest because of their holes. */
-  get skipped(): number {
-    return this.#skipped;
-  }
-
   /** TarSink.data: the next stored bytes of a file. */
   data(entry: number, view: Uint8Array): void {
     if (entry !== this.#entry) this.#start(entry);
@@ -103,6 +98,6 @@ export class FileHasher {
     this.#digests.forEach((digest, i) => {
       sha256.set(digest, 32 * i);
     });
-    return { dataOffset: Float64Array.from(this.#offsets), sha256 };
+    return { dataOffset: Float64Array.from(this.#offsets), sha256, skipped: this.#skipped };
   }
 }

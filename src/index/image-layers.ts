@@ -1,11 +1,11 @@
 import { availableParallelism } from 'node:os';
-import { type LayerContents, spanFault } from '../archive/index.js';
+import { spanFault } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import { type BlobTarget, type ImageSource, isForeignLayer, type LayerDescriptor } from '../oci/index.js';
-import type { LayerReferences, ModuleImports } from '../startup/index.js';
 import { EntryColumns } from '../tar/index.js';
+import type { IndexedLayer } from './indexed-layer.js';
 import { digestText, Lane, type LaneResult } from './lane.js';
-import type { FileDigests } from './lane-protocol.js';
+import type { IndexProgress } from './progress.js';
 
 /**
  * Layers indexed at once. Each has two threads and 12 MiB of buffers, some 45 MB together: four keep the whole below the
@@ -15,32 +15,13 @@ const MAX_LANES = 4;
 /** Decoding and digesting a layer keep about one core each busy: more lanes would only share them. */
 const CORES_PER_LANE = 2;
 
-export interface LayerProgress {
-  readonly digest: string;
-  /** Compressed bytes that are decoded and hashed, and all of the layer. */
-  readonly done: number;
-  readonly total: number;
-  /** Bytes per second since the layer's first byte. */
-  readonly rate: number;
-}
-
-export interface IndexedLayer {
-  readonly contents: LayerContents;
-  readonly entries: EntryColumns;
-  readonly uncompressedSize: number;
-  readonly files: FileDigests | null;
-  readonly references: LayerReferences;
-  readonly imports: readonly ModuleImports[];
-}
-
 export interface LayerIndexing {
   readonly spanBytes: number;
   /** By digest: offsets at which to cut a layer, instead of every `spanBytes`. */
   readonly cuts: ReadonlyMap<string, Float64Array> | undefined;
   readonly hashes: boolean;
   readonly signal: AbortSignal | undefined;
-  readonly onProgress: ((progress: LayerProgress) => void) | undefined;
-  readonly onWarning: (warning: string) => void;
+  readonly progress: IndexProgress;
 }
 
 /** Reads a layer's blob. A foreign layer is read like any other if the registry has it. */
@@ -69,41 +50,22 @@ function indexLayer(
   options: LayerIndexing,
 ): { fed: Promise<void>; indexed: Promise<IndexedLayer> } {
   const { digest, size } = layer;
-  const { signal, onProgress, hashes } = options;
-  const started = performance.now();
-  let done = 0;
-  const report = (bytes: number): void => {
-    done += bytes;
-    const seconds = (performance.now() - started) / 1000;
-    onProgress?.({ digest, done, total: size, rate: seconds > 0 ? done / seconds : 0 });
-  };
-  report(0);
+  const { signal, hashes } = options;
+  const report = options.progress.layer(layer);
   const cuts = options.cuts?.get(digest) ?? null;
   const job = { type: 'layer', digest, blobBytes: size, spanBytes: options.spanBytes, cuts, hashes } as const;
   const { fed, result } = lane.index(job, (target) => scan(source, layer, target, signal), report);
-  return { fed, indexed: result.then((found) => checked(layer, found, options.onWarning)) };
+  return { fed, indexed: result.then((found) => checked(layer, found)) };
 }
 
-/** The result, after its digests were compared with those in manifest and config. */
-function checked(layer: LayerDescriptor, result: LaneResult, onWarning: (warning: string) => void): IndexedLayer {
+/** The result, after its digest was compared with the manifest's. */
+function checked(layer: LayerDescriptor, result: LaneResult): IndexedLayer {
   const { digest } = layer;
   if (digestText(result.blobSha256) !== digest) {
     throw new ClipError('DIGEST_MISMATCH', `layer ${digest}: the received bytes do not have this digest`, {
       hint: 'the registry, a proxy or the disk altered the layer: push it again, or index from another source',
     });
   }
-  if (result.diffSha256 !== null && layer.diffId.startsWith('sha256:')) {
-    if (digestText(result.diffSha256) !== layer.diffId) {
-      throw new ClipError(
-        'DIGEST_MISMATCH',
-        `layer ${digest}: its tar does not have the digest ${layer.diffId} of the config`,
-        {
-          hint: 'layer and config do not belong together: build and push the image again',
-        },
-      );
-    }
-  }
-  for (const warning of result.warnings) onWarning(`layer ${digest}: ${warning}`);
   const { spans } = result;
   const { count, layerOffset, sha256 } = spans;
   if (layerOffset.length !== count + 1 || sha256.length !== 32 * count) {
@@ -120,13 +82,15 @@ function checked(layer: LayerDescriptor, result: LaneResult, onWarning: (warning
     entries: EntryColumns.fromTransfer(result.entries),
     uncompressedSize: layerOffset[count]!,
     files: result.files,
+    diffId: result.diffSha256 === null ? null : digestText(result.diffSha256),
     references: result.references,
     imports: result.imports,
+    warnings: result.warnings,
   };
 }
 
 /**
- * Indexes the distinct layers side by side, the largest first, as many at once as there are cores for. Passes each with its digest to
+ * Indexes layers, none of them twice, side by side, the largest first, as many at once as there are cores for. Passes each to
  * `onLayer` when it is done. Adds to `lanes`; the caller closes them, also after a failure.
  */
 export async function indexLayers(
@@ -134,19 +98,18 @@ export async function indexLayers(
   source: ImageSource,
   layers: readonly LayerDescriptor[],
   options: LayerIndexing,
-  onLayer: (digest: string, layer: IndexedLayer) => void,
+  onLayer: (layer: LayerDescriptor, indexed: IndexedLayer) => void,
 ): Promise<void> {
-  const distinct = [...new Map(layers.map((layer) => [layer.digest, layer])).values()];
-  const waiting = distinct.sort((a, b) => b.size - a.size);
+  const waiting = [...layers].sort((a, b) => b.size - a.size);
   const wanted = Math.min(waiting.length, MAX_LANES, Math.ceil(availableParallelism() / CORES_PER_LANE));
   while (lanes.length < wanted) lanes.push(new Lane());
   const work = lanes.slice(0, wanted).map(async (lane) => {
     const results: Promise<void>[] = [];
     for (let layer = waiting.shift(); layer !== undefined; layer = waiting.shift()) {
       options.signal?.throwIfAborted();
-      const { digest } = layer;
-      const { fed, indexed } = indexLayer(lane, source, layer, options);
-      const result = indexed.then((found) => onLayer(digest, found));
+      const current = layer;
+      const { fed, indexed } = indexLayer(lane, source, current, options);
+      const result = indexed.then((found) => onLayer(current, found));
       result.catch(() => {}); // reported below, unless feeding fails first
       results.push(result);
       await fed;

@@ -11,6 +11,8 @@ export {
   type IndexResult,
   indexImage,
 } from './create.js';
-export type { LayerProgress } from './image-layers.js';
+export { decodeLayerIndex } from './layer-index.js';
+export { DEFAULT_LAYER_INDEX_BYTES, LayerIndexDirectory } from './layer-index-directory.js';
 export { writeLayerIndexes } from './layer-index-files.js';
 export { checkWritable, writeFileByRename } from './output-file.js';
+export type { IndexStage, LayerProgress } from './progress.js';

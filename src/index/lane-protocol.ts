@@ -81,6 +81,8 @@ export type ToDigest = LayerJob | DecodedMessage | EndMessage | Failure;
 export interface FileDigests {
   readonly dataOffset: Float64Array;
   readonly sha256: Uint8Array;
+  /** Sparse files that have no digest, because of their holes. */
+  readonly skipped: number;
 }
 
 export interface LayerResult {
@@ -103,6 +105,8 @@ export interface SlotFree {
   readonly type: 'slot-free';
   readonly slot: number;
   readonly length: number;
+  /** Bytes of the tar so far. */
+  readonly uncompressed: number;
   /** The imports since the last message, for `readImports`. A message of their own would wake the main thread once more. */
   readonly imports: string;
 }

@@ -20,10 +20,13 @@ export interface LaneResult extends Omit<LayerResult, 'imports'> {
   readonly imports: readonly ModuleImports[];
 }
 
+/** Gets the compressed bytes since the last call, and the bytes of the tar so far. */
+export type LaneProgress = (bytes: number, uncompressed: number) => void;
+
 /** A layer under way in a lane. */
 interface Active {
   readonly name: string;
-  readonly onDone: (bytes: number) => void;
+  readonly onDone: LaneProgress;
   readonly resolve: (result: LaneResult) => void;
   readonly imports: ModuleImports[];
 }
@@ -95,7 +98,7 @@ export class Lane {
         } else this.#free.push(message.slot);
         if (active === undefined) break;
         readImports(message.imports, active.imports);
-        active.onDone(message.length);
+        active.onDone(message.length, message.uncompressed);
         break;
       case 'result':
         this.#active.shift();
@@ -139,12 +142,12 @@ export class Lane {
   /**
    * Indexes one layer, whose bytes `read` writes to the given target. `fed` resolves when all bytes are on their way and the next
    * layer may follow, `result` when they are indexed. Both reject with a fault of the blob or of a thread. The caller checks the
-   * layer's digest. `onDone` gets the number of compressed bytes that were decoded and hashed.
+   * layer's digest. `onDone` hears of bytes that were decoded and hashed.
    */
   index(
     job: LayerJob,
     read: (target: BlobTarget) => Promise<void>,
-    onDone: (bytes: number) => void,
+    onDone: LaneProgress,
   ): { fed: Promise<void>; result: Promise<LaneResult> } {
     const result = new Promise<LaneResult>((resolve) => {
       this.#active.push({ name: `layer ${job.digest}`, onDone, resolve, imports: [] });

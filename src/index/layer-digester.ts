@@ -31,6 +31,8 @@ export class LayerDigester {
   readonly #references: ReferenceScanner;
   readonly #imports = new ImportLog();
   readonly #diff: Hash | null;
+  /** Of the tar, so far. */
+  bytes = 0;
 
   /** @param hashes  also compute the digest of the tar and of each file */
   constructor(hashes: boolean) {
@@ -54,6 +56,7 @@ export class LayerDigester {
     if (crc32 === NOT_SUMMED) this.#sums.push(view);
     else this.#sums.add(crc32, view.length);
     this.#diff?.update(view);
+    this.bytes += view.length;
     this.#tar.push(view);
   }
 
@@ -86,7 +89,6 @@ export class LayerDigester {
   finish({ kind, warnings }: DecodedLayer): { result: LayerResult; transfer: ArrayBuffer[] } {
     this.#tar.finish();
     const files = this.#files?.finish() ?? null;
-    const skipped = this.#files?.skipped ?? 0;
     const references = this.#references.finish();
     const digests = this.#hasher.finish();
     const columns = {
@@ -107,7 +109,7 @@ export class LayerDigester {
         states: states.map(({ stored }) => stored),
         blobSha256: digests.blob,
         entries: entries.message,
-        warnings: skipped > 0 ? [...warnings, `${skipped} sparse files are too large to be hashed`] : warnings,
+        warnings,
         diffSha256: this.#diff?.digest() ?? null,
         files,
         references,

@@ -1,22 +1,20 @@
-import { buildArchive, type ImageMeta, type LayerMeta } from '../archive/index.js';
-import { writeErofs } from '../erofs/index.js';
+import { LEGACY_CHECKPOINT_MIB } from '../archive/index.js';
 import type { ImageSource, LayerDescriptor } from '../oci/index.js';
-import { TreeBuilder } from '../tree/index.js';
 import { checkpointBytes } from './create.js';
-import { type IndexedLayer, indexLayers, type LayerProgress } from './image-layers.js';
+import { indexLayers } from './image-layers.js';
 import type { Lane } from './lane.js';
-import { writeFileByRename } from './output-file.js';
+import { encodeLayerIndex } from './layer-index.js';
+import type { LayerIndexDirectory } from './layer-index-directory.js';
+import { IndexProgress, type LayerProgress } from './progress.js';
 
 /**
- * Indexes layers alone, for archives of the Go program, which know the tree but no checkpoints: each layer's index becomes a file
- * of its own, an archive of one layer with an empty tree.
+ * Indexes layers alone, for archives of the Go program, which know the tree but no checkpoints.
  * @throws ClipError naming the layer
  */
 export async function writeLayerIndexes(
-  image: ImageMeta,
   layers: readonly LayerDescriptor[],
   source: ImageSource,
-  pathOf: (digest: string) => string,
+  directory: LayerIndexDirectory,
   options: {
     readonly signal?: AbortSignal | undefined;
     readonly onProgress?: ((progress: LayerProgress) => void) | undefined;
@@ -25,13 +23,15 @@ export async function writeLayerIndexes(
   const { signal, onProgress } = options;
   const lanes: Lane[] = [];
   const written: Promise<void>[] = [];
-  const how = { spanBytes: checkpointBytes(), cuts: undefined, hashes: false, signal, onProgress, onWarning: () => {} };
+  const progress = new IndexProgress(layers, onProgress);
+  const how = { spanBytes: checkpointBytes(LEGACY_CHECKPOINT_MIB), cuts: undefined, hashes: false, signal, progress };
   try {
-    await indexLayers(lanes, source, layers, how, (digest, indexed) => {
-      const { mediaType, size, diffId } = layers.find((layer) => layer.digest === digest)!;
-      const meta = { digest, mediaType, size, diffId, uncompressedSize: indexed.uncompressedSize };
-      const { parts } = buildArchive(ofOneLayer(image, meta, indexed.contents));
-      const writing = writeFileByRename(pathOf(digest), parts, signal);
+    await indexLayers(lanes, source, layers, how, ({ digest, size }, indexed) => {
+      const write = async (): Promise<void> => {
+        const parts = await encodeLayerIndex({ digest, size, checkpointMiB: LEGACY_CHECKPOINT_MIB }, indexed);
+        await directory.write(digest, LEGACY_CHECKPOINT_MIB, parts);
+      };
+      const writing = write();
       writing.catch(() => {}); // told below
       written.push(writing);
     });
@@ -39,14 +39,4 @@ export async function writeLayerIndexes(
   } finally {
     await Promise.allSettled([...written, ...lanes.map((lane) => lane.close())]);
   }
-}
-
-function ofOneLayer(
-  image: ImageMeta,
-  meta: LayerMeta,
-  contents: IndexedLayer['contents'],
-): Parameters<typeof buildArchive>[0] {
-  const device = { tag: meta.digest.slice('sha256:'.length), blocks: Math.ceil(meta.uncompressedSize / 512) };
-  const tree = writeErofs(new TreeBuilder().finish(), [device]).image;
-  return { image: { ...image, config: {}, layers: [meta] }, tree, layers: [contents] };
 }

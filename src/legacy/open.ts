@@ -178,6 +178,8 @@ function open(
     sections: [],
     unindexed: digests.filter((_, i) => indexes[i] === null),
     checkpointState: (layer, span) => indexes[layer]?.checkpointState(span) ?? null,
+    section: () => null,
+    entries: () => null,
     hashes: () => hashesOf(entries, tree, erofs),
     verify: () => {},
   };
@@ -215,6 +217,8 @@ function reopened(input: ArchiveInput, storage: ArchiveStorage, identity: string
     sections: [],
     unindexed: [],
     checkpointState: () => null,
+    section: () => null,
+    entries: () => null,
     // Seldom asked for: not worth keeping.
     hashes: () => openLegacyArchive(input).hashes(),
     verify: () => {},

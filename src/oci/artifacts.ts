@@ -5,6 +5,7 @@ import { TransientError } from './errors.js';
 import { type Descriptor, MAX_MANIFEST_BYTES, type Manifest, parseJsonObject, parseManifest } from './manifest.js';
 import { ACCEPT_MANIFESTS, OCI_INDEX, OCI_MANIFEST } from './media-types.js';
 import type { Attempt, RegistryHosts } from './registry-hosts.js';
+import type { LayerArtifacts } from './source.js';
 
 /*
  * Archives beside their images in a registry, as OCI artifacts (image-spec v1.1, "Guidelines for Artifact Usage"; distribution-spec
@@ -14,6 +15,9 @@ import type { Attempt, RegistryHosts } from './registry-hosts.js';
 
 export const ARCHIVE_ARTIFACT = 'application/vnd.clipfs.archive.v1';
 const ARCHIVE_LAYER = 'application/vnd.clipfs.archive.v1.clip';
+/** The index of a single layer: under a tag that its layer's digest gives, because an image is not needed to find it. */
+const LAYER_ARTIFACT = 'application/vnd.clipfs.layer.v1';
+const LAYER_LAYER = 'application/vnd.clipfs.layer.v1.clip';
 /** The config of artifacts that have none. */
 const EMPTY = Buffer.from('{}');
 const EMPTY_TYPE = 'application/vnd.oci.empty.v1+json';
@@ -36,8 +40,23 @@ export function archiveTag(manifestDigest: string): string {
   return `${manifestDigest.replace(':', '-')}.clip`;
 }
 
+/** Of the index of a layer with a checkpoint each so many MiB. */
+export function layerTag(layerDigest: string, checkpointMiB: number): string {
+  return `${layerDigest.replace(':', '-')}.${checkpointMiB}.clip-layer`;
+}
+
+/** An artifact's only layer, and what stands around it. */
+interface Artifact {
+  readonly tag: string;
+  readonly artifactType: string;
+  readonly mediaType: string;
+  readonly bytes: Uint8Array;
+  /** The image's manifest. */
+  readonly subject?: Pick<Descriptor, 'mediaType' | 'digest' | 'size'>;
+}
+
 /** One repository, for artifacts. */
-export class ArtifactRepository {
+export class ArtifactRepository implements LayerArtifacts {
   readonly #hosts: RegistryHosts;
   readonly #repository: string;
 
@@ -62,25 +81,35 @@ export class ArtifactRepository {
         },
       );
     }
-    const layer = { mediaType: ARCHIVE_LAYER, digest: digestOf(archive), size: archive.length };
+    const of = { mediaType: subject.mediaType, digest: manifestDigest, size: subject.bytes.length };
+    const artifact = { tag, artifactType: ARCHIVE_ARTIFACT, mediaType: ARCHIVE_LAYER, bytes: archive, subject: of };
+    return this.#publish(artifact, signal);
+  }
+
+  /** Stores the index of a layer. @throws ClipError UNAUTHORIZED, NETWORK */
+  async pushLayer(index: Uint8Array, tag: string, signal?: AbortSignal): Promise<PushedArchive> {
+    return this.#publish({ tag, artifactType: LAYER_ARTIFACT, mediaType: LAYER_LAYER, bytes: index }, signal);
+  }
+
+  async fetchLayer(tag: string, signal?: AbortSignal): Promise<Uint8Array | null> {
+    const tagged = await this.#manifest(tag, signal);
+    const layer = tagged === null ? null : artifactLayer(tagged.bytes, LAYER_ARTIFACT, LAYER_LAYER);
+    return layer === null ? null : this.#blob(layer, 'index of a layer', signal);
+  }
+
+  async #publish(artifact: Artifact, signal?: AbortSignal): Promise<PushedArchive> {
+    const { tag, artifactType, mediaType, bytes, subject } = artifact;
+    const layer = { mediaType, digest: digestOf(bytes), size: bytes.length };
     const config = { mediaType: EMPTY_TYPE, digest: digestOf(EMPTY), size: EMPTY.length };
-    const manifest = Buffer.from(
-      JSON.stringify({
-        schemaVersion: 2,
-        mediaType: OCI_MANIFEST,
-        artifactType: ARCHIVE_ARTIFACT,
-        config,
-        layers: [layer],
-        subject: { mediaType: subject.mediaType, digest: manifestDigest, size: subject.bytes.length },
-      }),
-    );
+    const fields = { schemaVersion: 2, mediaType: OCI_MANIFEST, artifactType, config, layers: [layer], subject };
+    const manifest = Buffer.from(JSON.stringify(fields));
     const digest = digestOf(manifest);
     if ((await this.#head(tag, signal)) === digest) return { digest, tag, changed: false };
-    await this.#upload(archive, layer.digest, signal);
+    await this.#upload(bytes, layer.digest, signal);
     await this.#upload(EMPTY, config.digest, signal);
     const indexed = await this.#put(tag, manifest, OCI_MANIFEST, signal);
-    const entry = { mediaType: OCI_MANIFEST, artifactType: ARCHIVE_ARTIFACT, digest, size: manifest.length };
-    if (!indexed) await this.#addReferrer(manifestDigest, entry, signal);
+    const entry = { mediaType: OCI_MANIFEST, artifactType, digest, size: manifest.length };
+    if (!indexed && subject !== undefined) await this.#addReferrer(subject.digest, entry, signal);
     return { digest, tag, changed: true };
   }
 
@@ -92,18 +121,8 @@ export class ArtifactRepository {
   async fetch(manifestDigest: string, pinned?: string, signal?: AbortSignal): Promise<Uint8Array | null> {
     for await (const layer of this.#candidates(manifestDigest, signal)) {
       if (pinned !== undefined && layer.digest !== pinned) continue;
-      if (layer.size > MAX_ARCHIVE_BYTES) {
-        throw new ClipError(
-          'LIMIT',
-          `the archive ${layer.digest} has ${layer.size} bytes; clip takes up to ${MAX_ARCHIVE_BYTES}`,
-        );
-      }
-      const what = `archive ${layer.digest} of ${this.#repository}`;
-      const request = { what, headers: IDENTITY, accept: [200], signal, rememberRedirect: true };
-      const bytes = await this.#body('pull', `${this.#repository}/blobs/${layer.digest}`, request, layer.size);
-      if (bytes === null) continue;
-      verifyDigest(bytes, layer.digest, what);
-      return bytes;
+      const bytes = await this.#blob(layer, 'archive', signal);
+      if (bytes !== null) return bytes;
     }
     return null;
   }
@@ -113,6 +132,17 @@ export class ArtifactRepository {
     const path = `${this.#repository}/referrers/${manifestDigest}`;
     const request = { what: 'referrers', headers: { ...IDENTITY, accept: OCI_INDEX }, accept: [200], signal };
     return (await this.#body('resolve', path, request, MAX_MANIFEST_BYTES)) !== null;
+  }
+
+  /** The only layer of an artifact, compared with its digest; null when the registry has lost it. */
+  async #blob({ digest, size }: Descriptor, kind: string, signal?: AbortSignal): Promise<Uint8Array | null> {
+    const what = `${kind} ${digest} of ${this.#repository}`;
+    if (size > MAX_ARCHIVE_BYTES)
+      throw new ClipError('LIMIT', `${what} has ${size} bytes; clip takes up to ${MAX_ARCHIVE_BYTES}`);
+    const request = { what, headers: IDENTITY, accept: [200], signal, rememberRedirect: true };
+    const bytes = await this.#body('pull', `${this.#repository}/blobs/${digest}`, request, size);
+    if (bytes !== null) verifyDigest(bytes, digest, what);
+    return bytes;
   }
 
   /** Layers of manifests that have the image as their subject. */
@@ -308,17 +338,22 @@ export class ArtifactRepository {
 
 /** The archive in an artifact's manifest, if it is one of this image. */
 function archiveLayer(bytes: Uint8Array, manifestDigest: string): Descriptor | null {
+  return artifactLayer(bytes, ARCHIVE_ARTIFACT, ARCHIVE_LAYER, manifestDigest);
+}
+
+/** The layer of this media type in the manifest of an artifact of this type, and with this subject if one is given. */
+function artifactLayer(bytes: Uint8Array, type: string, mediaType: string, subject?: string): Descriptor | null {
   let manifest: Manifest;
   try {
-    const { subject, artifactType } = parseJsonObject(bytes, 'artifact');
+    const found = parseJsonObject(bytes, 'artifact');
     const parsed = parseManifest(bytes, OCI_MANIFEST, 'artifact');
-    if ((subject as { digest?: unknown } | undefined)?.digest !== manifestDigest) return null;
-    if (artifactType !== ARCHIVE_ARTIFACT || parsed.kind !== 'manifest') return null;
+    if (subject !== undefined && (found.subject as { digest?: unknown } | undefined)?.digest !== subject) return null;
+    if (found.artifactType !== type || parsed.kind !== 'manifest') return null;
     manifest = parsed;
   } catch {
     return null; // something else under that tag
   }
-  return manifest.layers.find(({ mediaType }) => mediaType === ARCHIVE_LAYER) ?? null;
+  return manifest.layers.find((layer) => layer.mediaType === mediaType) ?? null;
 }
 
 function referrersOf(bytes: Uint8Array, what: string): { digest?: unknown }[] {

@@ -5,7 +5,7 @@
  */
 
 export { checkLiteral, guardedLookup } from './addresses.js';
-export { type ArtifactRepository, archiveTag, MAX_ARCHIVE_BYTES, type PushedArchive } from './artifacts.js';
+export { type ArtifactRepository, archiveTag, layerTag, MAX_ARCHIVE_BYTES, type PushedArchive } from './artifacts.js';
 export type { CredentialLookup } from './credential-order.js';
 export { type Credentials, credentialsOption, type RegistryCredentialProvider } from './credentials.js';
 export { digestOf, expectDigest, isDigest, verifyDigest } from './digest.js';
@@ -30,4 +30,12 @@ export {
 } from './reference.js';
 export type { LayerDescriptor, ResolvedImage, ResolveOptions } from './resolve.js';
 export type { RetryPolicy } from './retry.js';
-export type { ArchiveOrigin, BlobOptions, BlobTarget, ByteRange, ImageSource, SourceCounters } from './source.js';
+export type {
+  ArchiveOrigin,
+  BlobOptions,
+  BlobTarget,
+  ByteRange,
+  ImageSource,
+  LayerArtifacts,
+  SourceCounters,
+} from './source.js';

@@ -223,6 +223,10 @@ export class LayoutSource implements ImageSource {
     }
   }
 
+  async artifacts(): Promise<null> {
+    return null;
+  }
+
   async close(): Promise<void> {
     const files = [...this.#open.values()];
     this.#open.clear();

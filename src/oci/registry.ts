@@ -1,4 +1,5 @@
 import { ClipError } from '../bytes/index.js';
+import { ArtifactRepository } from './artifacts.js';
 import { BlobSpool } from './blob-spool.js';
 import type { ClientOptions } from './client.js';
 import { digestOf, verifyDigest } from './digest.js';
@@ -381,6 +382,10 @@ export class RegistrySource implements ImageSource {
         await backoff.next(error, `blob ${digest} of ${this.reference.repository}`, options.signal);
       }
     }
+  }
+
+  async artifacts(): Promise<ArtifactRepository> {
+    return new ArtifactRepository(await this.#open(), this.reference.repository);
   }
 
   async close(): Promise<void> {

@@ -41,6 +41,12 @@ export interface SourceCounters {
   tokens: number;
 }
 
+/** Indexes of layers in a repository. */
+export interface LayerArtifacts {
+  /** The index under this tag; null when there is none. @throws ClipError DIGEST_MISMATCH, LIMIT, NETWORK */
+  fetchLayer(tag: string, signal?: AbortSignal): Promise<Uint8Array | null>;
+}
+
 /** Where an image's blobs come from. A source does not check the digests of blobs: their reader does, span by span. */
 export interface ImageSource {
   /** Requests and bytes so far. Live. */
@@ -69,6 +75,9 @@ export interface ImageSource {
    * Resolves when all bytes are there. Rejects with what `target` rejects with, too.
    */
   scanBlob(digest: string, size: number, target: BlobTarget, options?: Pick<BlobOptions, 'signal'>): Promise<void>;
+
+  /** What is kept beside the image in its registry; null for an image that is in none. Of use until the source is closed. */
+  artifacts(): Promise<LayerArtifacts | null>;
 
   /** Ends what is under way. */
   close(): Promise<void>;

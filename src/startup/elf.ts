@@ -20,9 +20,6 @@ export interface ElfSegment {
   readonly writable: boolean;
 }
 
-/** Up to `length` bytes of a file at `offset`. */
-export type ReadFile = (offset: number, length: number) => Promise<Uint8Array>;
-
 /** A part of the file that is needed next. The answer has at most its length. */
 export interface ElfPart {
   readonly offset: number;
@@ -104,7 +101,10 @@ function wordAt(view: DataView, at: number, wide: boolean): number {
   return wide ? view.getUint32(at + 4, true) * 2 ** 32 + low : low;
 }
 
-/** readElf as a generator: it yields the parts of the file that it needs, and its caller passes them in when it has them. */
+/**
+ * Reads a little-endian ELF file of either width: yields the parts of the file that it needs, and its caller passes them in when it
+ * has them. Null for any other file and for a malformed one.
+ */
 export function* elfNeeds(): Generator<ElfPart, ElfNeeds | null, Uint8Array> {
   const asked: Asked = { parts: [], complete: true };
   const headers = yield* programHeaders(asked);
@@ -165,12 +165,4 @@ function dynamicSection(entries: Uint8Array, wide: boolean): DynamicSection {
     else if (tag === DT_RUNPATH && runpath < 0) runpath = value;
   }
   return { address, size, runPath: runpath < 0 ? rpath : runpath, needed };
-}
-
-/** Reads a little-endian ELF file of either width; null for any other file and for a malformed one. */
-export async function readElf(read: ReadFile): Promise<ElfNeeds | null> {
-  const parse = elfNeeds();
-  let next = parse.next();
-  while (!next.done) next = parse.next(await read(next.value.offset, next.value.length));
-  return next.value;
 }

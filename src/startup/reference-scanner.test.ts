@@ -4,11 +4,19 @@ import { basename } from 'node:path';
 import { expect, test } from 'vitest';
 import { file, tar } from '../../test/support/tar.js';
 import { EntryColumns, TarParser } from '../tar/index.js';
-import { readElf } from './elf.js';
+import { type ElfNeeds, elfNeeds } from './elf.js';
 import { type LayerReferences, ReferenceScanner } from './reference-scanner.js';
 
 const PROGRAM = realpathSync('/bin/ls');
 const LIBRARIES = [...execFileSync('ldd', [PROGRAM], { encoding: 'utf8' }).matchAll(/(\/\S+) \(/g)].map((m) => m[1]!);
+
+/** What is found in a file that is there as a whole. */
+function readElf(content: Uint8Array): ElfNeeds | null {
+  const parse = elfNeeds();
+  let next = parse.next();
+  while (!next.done) next = parse.next(content.subarray(next.value.offset, next.value.offset + next.value.length));
+  return next.value;
+}
 
 /** What is found in a tar that comes in pieces of `step` bytes, by path. */
 function scan(bytes: Uint8Array, step: number): LayerReferences & { names: string[]; modules: Record<string, string> } {
@@ -26,7 +34,7 @@ function scan(bytes: Uint8Array, step: number): LayerReferences & { names: strin
   return { ...found, names: found.elf.map(name), modules };
 }
 
-test('programs and libraries say what a reader of the whole file finds, however the stream is cut', async () => {
+test('programs and libraries say what a reader of the whole file finds, however the stream is cut', () => {
   const paths = [PROGRAM, ...LIBRARIES.map((path) => realpathSync(path))];
   const bytes = tar(
     file('short', '\x7fELF'),
@@ -36,12 +44,7 @@ test('programs and libraries say what a reader of the whole file finds, however 
     file('cut', readFileSync(PROGRAM).subarray(0, 5000)),
   );
   const whole = scan(bytes, bytes.length);
-  const wanted = await Promise.all(
-    paths.map(async (path) => {
-      const content = readFileSync(path);
-      return await readElf(async (offset, length) => content.subarray(offset, offset + length));
-    }),
-  );
+  const wanted = paths.map((path) => readElf(readFileSync(path))!);
   expect(whole.elf.slice(0, paths.length).map(({ needs }) => needs)).toEqual(wanted);
   expect(wanted[0]!.needed).toContain('libc.so.6');
   expect(wanted[0]!.interpreter).toContain('ld-linux');
@@ -69,4 +72,24 @@ test('the text of Python modules, to a limit and without their tests, and whethe
     expect(checked).toBe(true);
   }
   expect(scan(tar(file('x.pyc', pyc(1)), file('y.pyc', pyc(3))), 100).checked).toBe(false);
+});
+
+test('the first lines of scripts, however the stream is cut', () => {
+  const bytes = tar(
+    file('a', '#!/bin/sh\nexec x\n'),
+    file('b', '#!/usr/bin/env -S node --x'),
+    file('c', '# no script'),
+    file('d', '#'),
+    file('e', `#!/${'x'.repeat(300)}\n`),
+    file('f.py', '#!/usr/bin/python3\nimport a\n'),
+  );
+  for (const step of [1, 3, 600, bytes.length]) {
+    const { scripts } = scan(bytes, step);
+    expect(scripts.map(({ entry, line }) => [entry, line])).toEqual([
+      [0, '#!/bin/sh'],
+      [1, '#!/usr/bin/env -S node --x'],
+      [4, `#!/${'x'.repeat(253)}`],
+      [5, '#!/usr/bin/python3'],
+    ]);
+  }
 });

@@ -1,9 +1,11 @@
 import type { EntryColumns } from '../tar/index.js';
 import { ELF_HEAD_BYTES, type ElfNeeds, type ElfPart, elfNeeds } from './elf.js';
+import { type ScriptLine, ScriptLines } from './script-lines.js';
 
-/** The needs of one layer's files (libraries, imports), by the files' places among the layer's entries. */
+/** The needs of one layer's files (libraries, interpreters), by the files' places among the layer's entries. */
 export interface LayerReferences {
   readonly elf: readonly { readonly entry: number; readonly needs: ElfNeeds }[];
+  readonly scripts: readonly ScriptLine[];
   /** Whether most of the Python bytecode is compared with its source when it is loaded (PEP 552). */
   readonly checked: boolean;
 }
@@ -34,6 +36,7 @@ function endsWith(bytes: Uint8Array, end: number, suffix: Uint8Array): boolean {
 export class ReferenceScanner {
   readonly #entries: EntryColumns;
   readonly #elf: { entry: number; needs: ElfNeeds }[] = [];
+  readonly #scripts = new ScriptLines();
   readonly #onSource: (entry: number, text: Buffer) => void;
   /** Numbers of bytecode files, and of those that are compared with their source. */
   #bytecode = 0;
@@ -60,6 +63,7 @@ export class ReferenceScanner {
   data(entry: number, view: Uint8Array): void {
     if (entry !== this.#entry) {
       this.#start(entry);
+      this.#scripts.start(entry, this.#entries.extents(entry) === null ? view[0] : undefined);
       if (this.#kind === 'source' && view.length >= Math.min(this.#entries.size(entry), MAX_SOURCE)) {
         this.#onSource(entry, Buffer.from(view.buffer, view.byteOffset, Math.min(view.length, MAX_SOURCE)));
         this.#kind = 'other';
@@ -67,6 +71,7 @@ export class ReferenceScanner {
       // Nearly all other files, by their first byte.
       if (this.#kind === 'unknown' && view[0] !== ELF_MAGIC >>> 24) this.#kind = 'other';
     }
+    this.#scripts.data(view);
     if (this.#done) return;
     for (let at = 0; at < view.length; ) {
       // Not beyond the offset at which the next needed part is known.
@@ -195,6 +200,7 @@ export class ReferenceScanner {
 
   finish(): LayerReferences {
     this.#end();
-    return { elf: this.#elf, checked: 2 * this.#checked > this.#bytecode };
+    this.#scripts.end();
+    return { elf: this.#elf, scripts: this.#scripts.found, checked: 2 * this.#checked > this.#bytecode };
   }
 }

@@ -1,66 +1,63 @@
-import type { ImageMeta, Profile } from '../archive/index.js';
-import type { LayerIndex, Nid, SpanIndex } from '../bytes/index.js';
+import type { ImageMeta, Profile, SpanColumns } from '../archive/index.js';
+import type { LayerIndex, Nid } from '../bytes/index.js';
 import { lowerBound } from '../bytes/index.js';
-import { type ErofsReader, InodeView, mapFileRange, type Placement, resolvePath } from '../erofs/index.js';
-import { type SpanLayers, SpanReader } from '../lazy/index.js';
-import type { ImageSource } from '../oci/index.js';
-import { type ElfNeeds, readElf } from './elf.js';
+import { type ErofsReader, firstByte, InodeView, mapFileRange, type Placement, resolvePath } from '../erofs/index.js';
+import type { ElfNeeds } from './elf.js';
 import { libraryCandidates, libraryDirectories } from './library-path.js';
-import type { ElfFile } from './link-references.js';
+import type { ScannedLayer } from './link-references.js';
+import { SCRIPT_LINE_BYTES } from './script-lines.js';
 
 /** At most this many files for one command, so that loops and hostile images end. */
 const MAX_FILES = 256;
 /** Of a larger file only the parts that are read here count: no start runs all of a 100 MB binary. */
 const MAX_WHOLE_FILE = 8 * 1024 * 1024;
-/** execve(2) reads at most this much of a script's first line. */
-const SHEBANG_BYTES = 256;
-/** Inflated spans that are kept while files are read. */
-const KEPT_SPANS = 16;
 /** Docker's PATH for an image that sets none. */
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 interface Extent {
-  readonly fileOffset: number;
   readonly layer: LayerIndex;
   readonly layerOffset: number;
   readonly length: number;
 }
+
+/** A layer whose files were looked at while it was indexed, and its spans. */
+export interface TracedLayer extends ScannedLayer {
+  readonly contents: { readonly spans: Pick<SpanColumns, 'kind' | 'layerOffset'> };
+}
+
+/** A program's or library's needs, or a script's first line. */
+type Start = ElfNeeds | string;
 
 function strings(value: unknown): string[] {
   if (typeof value === 'string') return ['/bin/sh', '-c', value];
   return Array.isArray(value) ? value.filter((v): v is string => typeof v === 'string') : [];
 }
 
+/** The beginnings of a layer's programs and scripts, by the layer offset of their data. */
+function startsOf({ entries, references }: ScannedLayer): Map<number, Start> {
+  const starts = new Map<number, Start>();
+  for (const { entry, line } of references.scripts) starts.set(entries.dataOffset(entry), line);
+  for (const { entry, needs } of references.elf) starts.set(entries.dataOffset(entry), needs);
+  return starts;
+}
+
 /** Follows the files that starting the image's command opens, as kernel and dynamic loader do, and notes their spans. */
 class Tracer {
   readonly #reader: ErofsReader;
   readonly #placement: Placement | null;
-  readonly #elf: ReadonlyMap<number, ElfNeeds>;
-  readonly #layers: SpanLayers;
-  readonly #spans: SpanReader;
-  readonly #signal: AbortSignal | undefined;
+  readonly #layers: readonly TracedLayer[];
+  readonly #starts: readonly Map<number, Start>[];
   readonly #libraryPath: readonly string[];
   readonly #inode = new InodeView();
-  readonly #kept = new Map<string, Uint8Array>();
   readonly #visited = new Set<number>();
   /** "layer/span", in the order of first touch. */
   readonly #touched = new Set<string>();
 
-  constructor(
-    image: ImageMeta,
-    reader: ErofsReader,
-    placement: Placement | null,
-    elf: readonly ElfFile[],
-    layers: SpanLayers,
-    source: Pick<ImageSource, 'fetchInto'>,
-    signal: AbortSignal | undefined,
-  ) {
+  constructor(image: ImageMeta, reader: ErofsReader, placement: Placement | null, layers: readonly TracedLayer[]) {
     this.#reader = reader;
     this.#placement = placement;
-    this.#elf = new Map(elf.map(({ nid, needs }) => [nid, needs]));
     this.#layers = layers;
-    this.#spans = new SpanReader(layers, source);
-    this.#signal = signal;
+    this.#starts = layers.map(startsOf);
     this.#libraryPath = libraryDirectories(image.platform.architecture);
   }
 
@@ -73,111 +70,73 @@ class Tracer {
 
   #extents(nid: Nid, offset: number, length: number): Extent[] {
     const extents: Extent[] = [];
-    let at = offset;
     mapFileRange(this.#reader, this.#placement, this.#inode, nid, offset, length, (layer, layerOffset, n) => {
-      if (layer >= 0) extents.push({ fileOffset: at, layer, layerOffset, length: n });
-      at += n;
+      if (layer >= 0) extents.push({ layer, layerOffset, length: n });
     });
     return extents;
   }
 
   /** Spans of a stretch of a layer: first and last. */
   #spansOf({ layer, layerOffset, length }: Extent): [number, number] {
-    const { table } = this.#layers.layers[layer]!;
+    const starts = this.#layers[layer]!.contents.spans.layerOffset;
     const span = (offset: number): number => {
-      const i = lowerBound(table.layerOffset, offset);
-      return table.layerOffset[i] === offset ? i : i - 1;
+      const i = lowerBound(starts, offset);
+      return starts[i] === offset ? i : i - 1;
     };
     return [span(layerOffset), span(layerOffset + length - 1)];
   }
 
-  #touch(nid: Nid, offset: number, length: number): Extent[] {
-    const extents = this.#extents(nid, offset, length);
-    for (const extent of extents) {
+  #touch(nid: Nid, offset: number, length: number): void {
+    this.#reader.inode(nid, this.#inode);
+    const n = Math.max(0, Math.min(length, this.#inode.size - offset));
+    if (n === 0) return;
+    for (const extent of this.#extents(nid, offset, n)) {
       const [first, last] = this.#spansOf(extent);
       for (let span = first; span <= last; span++) this.#touched.add(`${extent.layer}/${span}`);
     }
-    return extents;
   }
 
-  async #span(layer: LayerIndex, span: SpanIndex): Promise<Uint8Array> {
-    const key = `${layer}/${span}`;
-    let bytes = this.#kept.get(key);
-    if (bytes === undefined) {
-      bytes = await this.#spans.read(layer, span, this.#signal);
-      if (this.#kept.size >= KEPT_SPANS) this.#kept.delete(this.#kept.keys().next().value!);
-      this.#kept.set(key, bytes);
-    }
-    return bytes;
-  }
-
-  async #read(nid: Nid, offset: number, length: number): Promise<Uint8Array> {
-    this.#reader.inode(nid, this.#inode);
-    const n = Math.max(0, Math.min(length, this.#inode.size - offset));
-    const out = new Uint8Array(n);
-    if (n === 0) return out;
-    for (const extent of this.#touch(nid, offset, n)) {
-      const [first, last] = this.#spansOf(extent);
-      const { layerOffset } = this.#layers.layers[extent.layer]!.table;
-      for (let span = first; span <= last; span++) {
-        const from = Math.max(extent.layerOffset, layerOffset[span]!);
-        const to = Math.min(extent.layerOffset + extent.length, layerOffset[span + 1]!);
-        const bytes = await this.#span(extent.layer, span);
-        const piece = bytes.subarray(from - layerOffset[span]!, to - layerOffset[span]!);
-        out.set(piece, extent.fileOffset - offset + from - extent.layerOffset);
-      }
-    }
-    return out;
-  }
-
-  /** A program or library that was read while its layer was indexed: it is not fetched, but its parts count as touched. */
-  #known(nid: Nid, size: number): ElfNeeds | null {
-    const needs = this.#elf.get(nid);
-    if (needs === undefined || !needs.complete) return null;
-    this.#touch(nid, 0, Math.min(SHEBANG_BYTES, size));
-    for (let i = 0; i < needs.parts.length; i += 2) {
-      if (needs.parts[i + 1]! > 0) this.#touch(nid, needs.parts[i]!, needs.parts[i + 1]!);
-    }
-    return needs;
+  /** How a file begins, as far as that matters; null for one that is neither a program nor a script. */
+  #start(nid: Nid, size: number): Start | null {
+    const place = firstByte(this.#reader, this.#placement, nid, size);
+    return place === null ? null : (this.#starts[place.layer]!.get(place.layerOffset) ?? null);
   }
 
   /** A program, script or library, and the files that it needs to start. */
-  async visit(path: string, search: (name: string) => string | null): Promise<void> {
+  visit(path: string, search: (name: string) => string | null): void {
     const nid = this.resolve(path);
     if (nid < 0 || this.#visited.has(nid) || this.#visited.size >= MAX_FILES) return;
     this.#visited.add(nid);
     const { size } = this.#inode;
-    const known = this.#known(nid, size);
-    const line =
-      known !== null
-        ? ''
-        : Buffer.from(await this.#read(nid, 0, SHEBANG_BYTES))
-            .toString('latin1')
-            .split('\n')[0]!;
-    if (line.startsWith('#!')) {
-      const [interpreter = '', ...words] = line
-        .slice(2)
-        .trim()
-        .split(/[ \t]+/);
-      await this.visit(interpreter, search);
-      // env(1): the first word that is neither an option nor an assignment.
-      const program = /\/env$/.test(interpreter)
-        ? words.find((w) => !w.startsWith('-') && !w.includes('='))
-        : undefined;
-      const found = program === undefined ? null : search(program);
-      if (found !== null) await this.visit(found, search);
-      this.#touch(nid, 0, size);
-      return;
-    }
-    const elf = known ?? (await readElf((offset, length) => this.#read(nid, offset, length)));
-    if (elf?.interpreter) await this.visit(elf.interpreter, search);
+    const start = this.#start(nid, size);
+    this.#touch(nid, 0, SCRIPT_LINE_BYTES);
+    if (typeof start === 'string') this.#visitInterpreter(start, search);
+    else if (start !== null) this.#visitLibraries(nid, path, start, search);
+    if (typeof start === 'string' || size <= MAX_WHOLE_FILE) this.#touch(nid, 0, size);
+  }
+
+  #visitInterpreter(line: string, search: (name: string) => string | null): void {
+    const [interpreter = '', ...words] = line
+      .slice(2)
+      .trim()
+      .split(/[ \t]+/);
+    this.visit(interpreter, search);
+    // env(1): the first word that is neither an option nor an assignment.
+    const program = /\/env$/.test(interpreter) ? words.find((w) => !w.startsWith('-') && !w.includes('=')) : undefined;
+    const found = program === undefined ? null : search(program);
+    if (found !== null) this.visit(found, search);
+  }
+
+  #visitLibraries(nid: number, path: string, needs: ElfNeeds, search: (name: string) => string | null): void {
+    // The parts that the loader reads first.
+    for (let i = 0; i < needs.parts.length; i += 2) this.#touch(nid, needs.parts[i]!, needs.parts[i + 1]!);
+    if (needs.interpreter) this.visit(needs.interpreter, search);
     const origin = path.slice(0, Math.max(1, path.lastIndexOf('/')));
-    for (const name of elf?.needed ?? []) {
-      const candidates = libraryCandidates(name, elf!.searchPath, origin, this.#libraryPath);
+    for (const name of needs.needed) {
+      const candidates = libraryCandidates(name, needs.searchPath, origin, this.#libraryPath);
       const library = candidates.find((candidate) => this.resolve(candidate) >= 0);
-      if (library !== undefined) await this.visit(library, search);
+      if (library !== undefined) this.visit(library, search);
     }
-    if (size <= MAX_WHOLE_FILE) this.#touch(nid, 0, size);
   }
 
   profile(): Profile | null {
@@ -192,27 +151,24 @@ class Tracer {
 }
 
 /**
- * Spans that starting the image's entrypoint and command reads, derived from the files themselves: the program found through
- * PATH, symlinks, `#!` lines, the ELF interpreter and all libraries. Null for an image without a command, or with a program in a
- * layer that can only be read from its start. Files that are not among `elf` are fetched and read.
+ * Spans that starting the image's entrypoint and command reads: the program found through PATH, symlinks, `#!` lines, the ELF
+ * interpreter and all libraries, as they were seen while their layers were indexed. Null for an image without a command, or with a
+ * layer that can only be read from its start.
  */
-export async function staticProfile(
+export function staticProfile(
   image: ImageMeta,
   reader: ErofsReader,
   placement: Placement | null,
-  elf: readonly ElfFile[],
-  layers: SpanLayers,
-  source: Pick<ImageSource, 'fetchInto'>,
-  signal?: AbortSignal,
-): Promise<Profile | null> {
-  if (layers.layers.some(({ table }) => table.kind === 'zstd-stream')) return null;
+  layers: readonly TracedLayer[],
+): Profile | null {
+  if (layers.some(({ contents }) => contents.spans.kind === 'zstd-stream')) return null;
   const config = (image.config.config ?? {}) as Record<string, unknown>;
   const argv = [...strings(config.Entrypoint), ...strings(config.Cmd)];
   if (argv.length === 0) return null;
   const environment = strings(config.Env);
   const searchPath = environment.find((v) => v.startsWith('PATH='))?.slice('PATH='.length) ?? DEFAULT_PATH;
   const directory = typeof config.WorkingDir === 'string' && config.WorkingDir !== '' ? config.WorkingDir : '/';
-  const tracer = new Tracer(image, reader, placement, elf, layers, source, signal);
+  const tracer = new Tracer(image, reader, placement, layers);
   const absolute = (path: string): string => (path.startsWith('/') ? path : `${directory}/${path}`);
   const search = (name: string): string | null => {
     if (name.includes('/')) return absolute(name);
@@ -223,7 +179,7 @@ export async function staticProfile(
     return found ?? null;
   };
   const program = search(argv[0]!);
-  if (program !== null) await tracer.visit(program, search);
+  if (program !== null) tracer.visit(program, search);
   for (const [i, word] of argv.entries()) {
     if (i === 0 || word.startsWith('-')) continue;
     // `sh -c "program …"`: its first word; `python app.py`: the script.
@@ -235,7 +191,7 @@ export async function staticProfile(
           .split(/\s+/)[0] ?? '')
       : word;
     const found = shell ? search(first) : absolute(first);
-    if (found !== null) await tracer.visit(found, search);
+    if (found !== null) tracer.visit(found, search);
   }
   return tracer.profile();
 }

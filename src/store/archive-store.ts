@@ -84,6 +84,11 @@ function isKnownReference(value: unknown): value is KnownReference {
   );
 }
 
+/** Where the indexes of layers are kept in a cache directory. clipd keeps those of layers that version 1 archives have there, too. */
+export function layerIndexesOf(cacheDir: string): string {
+  return join(cacheDir, 'layers');
+}
+
 function nameOf({ manifestDigest, registry, repository, pinned = '' }: ArchiveKey): string {
   const asked = createHash('sha256').update([registry, repository, pinned].join('\0')).digest('hex');
   return `${manifestDigest.replace(':', '-')}@${asked}.clip`;

@@ -13,7 +13,7 @@ import {
   type SourceOptions,
 } from '../oci/index.js';
 import type { S3Place } from '../s3/index.js';
-import { type ArchiveKey, ArchiveStore } from './archive-store.js';
+import { type ArchiveKey, ArchiveStore, layerIndexesOf } from './archive-store.js';
 
 /** When the registry is asked what a tag stands for, as in docker. */
 export type PullPolicy = 'always' | 'missing' | 'never';
@@ -141,6 +141,8 @@ export async function resolveArchive(options: ResolveArchiveOptions): Promise<Re
           outputPath: path,
           platform,
           ...sourceOptions,
+          layerIndexDirectory: layerIndexesOf(options.cacheDir),
+          registryLayerIndexes: true,
           signal: options.signal,
           onProgress: options.onProgress,
           onWarning: options.onWarning,

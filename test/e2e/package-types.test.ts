@@ -13,7 +13,8 @@ const PROGRAM = `
 const absent = undefined;
 const indexOptions: CreateFromOCIImageOptions = {
   imageRef: '', outputPath: '/nonexistent/x.clip', checkpointMiB: absent, storageImageRef: absent, platform: absent,
-  credentials: absent, plainHttp: absent, hashes: absent, signal: absent, onProgress: absent, onWarning: absent,
+  credentials: absent, plainHttp: absent, hashes: absent,
+  layerIndexDirectory: absent, registryLayerIndexes: absent, signal: absent, onProgress: absent, onWarning: absent,
 };
 const mountOptions: MountArchiveOptions = {
   archivePath: '/nonexistent', mountPoint: '/nonexistent', cachePath: absent, cacheSize: absent, credentials: absent,

@@ -65,8 +65,13 @@ async function remove(names: readonly string[], flags: Flags): Promise<void> {
 
 async function prune(flags: Flags): Promise<void> {
   const store = await openStore(flags);
-  const freedBytes = store.prune(flags.to ?? 0);
-  const usedBytes = store.list().reduce((sum, { size }) => sum + size, 0);
+  const [{ LayerIndexDirectory }, { layerIndexesOf }] = await Promise.all([
+    import('../../index/index.js'),
+    import('../../store/index.js'),
+  ]);
+  const layers = new LayerIndexDirectory(layerIndexesOf((await locate(flags)).cacheDir));
+  const freedBytes = store.prune(flags.to ?? 0) + layers.prune(flags.to ?? 0);
+  const usedBytes = store.list().reduce((sum, { size }) => sum + size, layers.size());
   const result = { freedBytes, usedBytes };
   printResult(result, flags.json === true, () => `freed ${formatBytes(freedBytes)}, ${formatBytes(usedBytes)} left`);
 }
@@ -82,7 +87,7 @@ export function registerArchives(program: Command): void {
   addS3PlaceFlags(rm).action(remove);
   archives
     .command('prune')
-    .description('remove the longest unused')
-    .option('--to <size>', 'keep up to this much (default: nothing)', byteSize)
+    .description('remove the longest unused, and the longest unused indexes of layers')
+    .option('--to <size>', 'keep up to this much of each (default: nothing)', byteSize)
     .action(prune);
 }

@@ -54,6 +54,7 @@ interface Flags extends RegistryFlags, CommonFlags {
   readonly platform?: string;
   readonly hashes?: boolean;
   readonly push?: boolean;
+  readonly fresh?: boolean;
 }
 
 /** Runs `work` with a signal that Ctrl-C or SIGTERM aborts. After that, everything is cleaned up and the exit code is 128 + the signal's number. */
@@ -77,9 +78,19 @@ export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>
   }
 }
 
+/** Where indexes of layers are kept for all images of this user. */
+export async function layerIndexDirectory(flags: CommonFlags): Promise<string> {
+  const [{ layerIndexesOf }, { locate }] = await Promise.all([
+    import('../../store/index.js'),
+    import('../daemon-flags.js'),
+  ]);
+  return layerIndexesOf((await locate(flags)).cacheDir);
+}
+
 async function run(flags: Flags): Promise<void> {
   const credentials = credentialsFrom(flags);
-  const [{ createFromOCIImage }, { createProgress }, { shortDigest }] = await Promise.all([
+  const layerIndexes = await layerIndexDirectory(flags);
+  const [{ indexImage }, { createProgress }, { shortDigest }] = await Promise.all([
     import('../../index/index.js'),
     import('../progress.js'),
     import('../units.js'),
@@ -87,19 +98,25 @@ async function run(flags: Flags): Promise<void> {
   const progress = await createProgress();
   try {
     const result = await interruptible((signal) =>
-      createFromOCIImage({
-        imageRef: flags.image,
-        outputPath: flags.out,
-        checkpointMiB: flags.checkpoint,
-        storageImageRef: flags.storageImage,
-        platform: flags.platform,
-        credentials,
-        plainHttp: flags.plainHttp,
-        hashes: flags.hashes,
-        signal,
-        onProgress: ({ digest, done, total, rate }) => progress.update(digest, shortDigest(digest), done, total, rate),
-        onWarning: (warning) => printNote('warning', warning),
-      }).finally(() => progress.stop()),
+      indexImage(
+        {
+          imageRef: flags.image,
+          outputPath: flags.out,
+          checkpointMiB: flags.checkpoint,
+          storageImageRef: flags.storageImage,
+          platform: flags.platform,
+          credentials,
+          plainHttp: flags.plainHttp,
+          hashes: flags.hashes,
+          layerIndexDirectory: layerIndexes,
+          registryLayerIndexes: true,
+          signal,
+          onProgress: ({ digest, done, total, rate }) =>
+            progress.update(digest, shortDigest(digest), done, total, rate),
+          onWarning: (warning) => printNote('warning', warning),
+        },
+        { fresh: flags.fresh === true },
+      ).finally(() => progress.stop()),
     );
     if (result === undefined) return;
     if (flags.push !== true) {
@@ -111,7 +128,7 @@ async function run(flags: Flags): Promise<void> {
       ...(credentials === undefined ? {} : { credentials }),
       ...(flags.plainHttp === undefined ? {} : { plainHttp: flags.plainHttp }),
     };
-    const pushed = await interruptible((signal) => pushArchive(flags.out, undefined, options, signal));
+    const pushed = await interruptible((signal) => pushArchive(flags.out, undefined, options, signal, layerIndexes));
     if (pushed === undefined) return;
     await report(result, flags, { pushed });
     if (flags.json !== true) process.stdout.write(`${printPushed(pushed)}\n`);
@@ -162,6 +179,7 @@ export function registerIndex(program: Command): void {
     .option('--storage-image <ref>', 'where mounts fetch the layers, if not from --image')
     .option('--platform <os/arch>', "platform of a multi-platform image (default: this machine's)")
     .option('--hashes', 'record the SHA-256 of every file, and check diff IDs')
+    .option('--fresh', 'read every layer, whatever this machine or the registry knows of it')
     .option('--push', 'store the archive beside the image in its registry, too');
   addRegistryFlags(command).action((flags: Flags) => run(flags));
 }

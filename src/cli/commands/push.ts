@@ -1,13 +1,21 @@
 import type { Command } from 'commander';
+import { ClipError } from '../../bytes/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { addS3PlaceFlags, type S3PlaceFlags, s3PlaceOf } from '../image-flags.js';
 import { printResult } from '../output.js';
 import { printPushed, pushArchive, pushArchiveToS3 } from '../push-archive.js';
 import { s3CredentialsFrom } from '../storage-flags.js';
-import { addRegistryFlags, credentialsFrom, interruptible, type RegistryFlags } from './index-command.js';
+import {
+  addRegistryFlags,
+  credentialsFrom,
+  interruptible,
+  layerIndexDirectory,
+  type RegistryFlags,
+} from './index-command.js';
 
 interface Flags extends RegistryFlags, S3PlaceFlags, CommonFlags {
   readonly clip: string;
+  readonly layers?: boolean;
 }
 
 export function registerPush(program: Command): void {
@@ -18,9 +26,14 @@ export function registerPush(program: Command): void {
       '[place]',
       "HOST/NAME of the image's repository (default: the one that the archive names), or s3://BUCKET/KEY",
     )
-    .requiredOption('--clip <file>', 'the .clip archive');
+    .requiredOption('--clip <file>', 'the .clip archive')
+    .option('--layers', 'the indexes of its layers, too, as far as this machine keeps them; not to S3');
   addS3PlaceFlags(addRegistryFlags(command)).action(async (to: string | undefined, flags: Flags) => {
     if (to?.startsWith('s3://')) {
+      if (flags.layers === true)
+        throw new ClipError('USAGE', '--layers stores indexes of layers in a registry, not in S3', {
+          hint: 'leave --layers out',
+        });
       const options = { ...s3PlaceOf(flags), credentials: s3CredentialsFrom(flags) };
       const pushed = await interruptible((signal) => pushArchiveToS3(flags.clip, to, options, signal));
       if (pushed !== undefined) printResult(pushed, flags.json === true, () => printPushed(pushed));
@@ -31,7 +44,8 @@ export function registerPush(program: Command): void {
       ...(credentials === undefined ? {} : { credentials }),
       ...(flags.plainHttp === undefined ? {} : { plainHttp: flags.plainHttp }),
     };
-    const pushed = await interruptible((signal) => pushArchive(flags.clip, to, options, signal));
+    const layers = flags.layers === true ? await layerIndexDirectory(flags) : undefined;
+    const pushed = await interruptible((signal) => pushArchive(flags.clip, to, options, signal, layers));
     if (pushed !== undefined) printResult(pushed, flags.json === true, () => printPushed(pushed));
   });
 }
