@@ -202,7 +202,7 @@ export class ArtifactRepository implements LayerArtifacts {
   async #head(tag: string, signal?: AbortSignal): Promise<string | null> {
     const what = `manifest ${tag} of ${this.#repository}`;
     const headers = { ...IDENTITY, accept: ACCEPT_MANIFESTS };
-    const response = await this.#send(`${this.#repository}/manifests/${tag}`, {
+    const response = await this.#ask(`${this.#repository}/manifests/${tag}`, {
       what,
       method: 'HEAD',
       headers,
@@ -215,7 +215,7 @@ export class ArtifactRepository implements LayerArtifacts {
 
   /** @returns whether the registry lists referrers by itself */
   async #put(tag: string, manifest: Uint8Array, type: string, signal?: AbortSignal): Promise<boolean> {
-    const response = await this.#send(`${this.#repository}/manifests/${tag}`, {
+    const response = await this.#ask(`${this.#repository}/manifests/${tag}`, {
       what: `manifest ${tag} of ${this.#repository}`,
       method: 'PUT',
       headers: { 'content-type': type },
@@ -234,7 +234,7 @@ export class ArtifactRepository implements LayerArtifacts {
   async #upload(bytes: Uint8Array, digest: string, signal?: AbortSignal): Promise<void> {
     const what = `the upload of ${digest} to ${this.#repository}`;
     const query = new URLSearchParams({ mount: digest, from: this.#repository });
-    const begun = await this.#send(`${this.#repository}/blobs/uploads/?${query}`, {
+    const begun = await this.#ask(`${this.#repository}/blobs/uploads/?${query}`, {
       what,
       method: 'POST',
       headers: { 'content-length': '0' },
@@ -303,6 +303,18 @@ export class ArtifactRepository implements LayerArtifacts {
 
   async #send(path: string, options: GetOptions): Promise<Attempt['response']> {
     return (await this.#hosts.attempt('push', path, options)).response;
+  }
+
+  /** A request that may be sent twice. */
+  async #ask(path: string, options: GetOptions): Promise<Attempt['response']> {
+    const backoff = this.#hosts.backoff();
+    for (;;) {
+      try {
+        return await this.#send(path, options);
+      } catch (error) {
+        await backoff.next(error, options.what, options.signal);
+      }
+    }
   }
 
   /** null: 404. Retried as it breaks. */
