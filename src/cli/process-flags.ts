@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { ClipError } from '../bytes/index.js';
-import type { ProcessOptions, Volume } from '../container/index.js';
+import type { Net, NetworkOptions, ProcessOptions, Volume } from '../container/index.js';
 import { byteSize } from './numbers.js';
 
 /** The flags that say how a container's process runs, of `run` and of `mount --cid`. */
@@ -14,7 +14,8 @@ export interface ProcessFlags {
   readonly workdir?: string;
   readonly user?: string;
   readonly hostname?: string;
-  readonly net?: 'host' | 'none';
+  readonly network?: Net;
+  readonly publish?: readonly string[];
   readonly entrypoint?: string;
   readonly readOnly?: boolean;
   readonly memory?: number;
@@ -77,14 +78,27 @@ export function addProcessFlags(command: Command): Command {
     .option('-w, --workdir <dir>', "working directory (default: the image's)")
     .option('-u, --user <user>', "USER[:GROUP], names or numbers (default: the image's)")
     .option('--hostname <name>', 'its host name (default: the id)')
-    .addOption(new Option('--net <net>', 'the network (default: host)').choices(['host', 'none']))
+    .addOption(
+      new Option('--net, --network <net>', 'the network (default: host; with -p, one of its own)').choices([
+        ...['host', 'none', 'bridge', 'private'],
+      ]),
+    )
+    .option(
+      '-p, --publish <ports>',
+      '[IP:]HOSTPORT:PORT[/udp]: a port of this machine leads to one of its own',
+      repeated,
+    )
     .option('--entrypoint <program>', "in place of the image's")
     .option('--read-only', 'its root cannot be written to')
     .option('--memory <size>', 'memory at most, 512M', byteSize)
     .option('--cpus <n>', 'processors at most, 1.5', processors);
 }
 
-export function processOptions(flags: ProcessFlags, args: readonly string[]): ProcessOptions {
+export function networkOptions({ network, publish }: ProcessFlags): NetworkOptions {
+  return { ...(network === undefined ? {} : { net: network }), ...(publish === undefined ? {} : { publish }) };
+}
+
+export function processOptions(flags: ProcessFlags, args: readonly string[]): ProcessOptions & NetworkOptions {
   return {
     ...(args.length === 0 ? {} : { args }),
     ...(flags.entrypoint === undefined ? {} : { entrypoint: flags.entrypoint }),
@@ -97,6 +111,6 @@ export function processOptions(flags: ProcessFlags, args: readonly string[]): Pr
     ...(flags.memory === undefined ? {} : { memory: flags.memory }),
     ...(flags.cpus === undefined ? {} : { cpus: flags.cpus }),
     env: environment(flags),
-    net: flags.net ?? 'host',
+    ...networkOptions(flags),
   };
 }

@@ -1,9 +1,11 @@
-import { copyFileSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ImageMeta } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
+import { networkOf } from './container-state.js';
 import { type RunConfig, runConfigOf } from './image-config.js';
 import { InRoot } from './in-root.js';
+import type { NetworkState } from './network.js';
 import { checkProgram } from './program.js';
 import { argsOf, buildSpec, environmentOf, hostnameOf, type ProcessOptions, type Volume } from './spec.js';
 import { type ContainerUser, resolveUser } from './user.js';
@@ -32,6 +34,12 @@ export interface BundleOptions extends ProcessOptions {
  */
 export function createBundle(options: BundleOptions): void {
   const { bundle, rootfs, image } = options;
+  const network = networkOf(bundle);
+  if (network === null && (options.net === 'bridge' || options.net === 'private')) {
+    throw new ClipError('USAGE', `the network ${options.net} was not made with the container`, {
+      hint: 'give `net` to OverlayMounter, too: it makes the network',
+    });
+  }
   const id = options.id ?? bundle.slice(bundle.lastIndexOf('/') + 1);
   const config = runConfigOf(image.config, image.reference);
   for (const volume of options.volumes ?? []) checkVolume(volume);
@@ -55,7 +63,7 @@ export function createBundle(options: BundleOptions): void {
         covered: ['/proc', '/dev', '/sys', ...covered],
       });
     }
-    const etc = writeEtcFiles(bundle, hostname, options.net === 'none');
+    const etc = writeEtcFiles(bundle, hostname, network ?? (options.net === 'none' ? 'none' : 'host'));
     const spec = buildSpec(
       config,
       { ...options, cwd },
@@ -65,6 +73,7 @@ export function createBundle(options: BundleOptions): void {
         user,
         etc,
         rootless,
+        network,
         maxOpenFiles: hardOpenFiles(),
       },
     );
@@ -156,18 +165,42 @@ function workingDirectory(
 }
 
 /** Files of the bundle that are bound over the image's: the machine's name service, and the container's own name. */
-function writeEtcFiles(bundle: string, hostname: string, noNet: boolean): Record<(typeof ETC_FILES)[number], string> {
+function writeEtcFiles(
+  bundle: string,
+  hostname: string,
+  network: NetworkState | 'host' | 'none',
+): Record<(typeof ETC_FILES)[number], string> {
   const path = (name: string): string => join(bundle, name);
-  writeFileSync(path('hostname'), `${hostname}\n`, { mode: 0o644 });
-  if (noNet) writeFileSync(path('hosts'), `127.0.0.1\tlocalhost ${hostname}\n::1\tlocalhost\n`, { mode: 0o644 });
-  for (const name of noNet ? ['resolv.conf'] : ['hosts', 'resolv.conf']) {
+  const write = (name: string, text: string): void => writeFileSync(path(name), text, { mode: 0o644 });
+  const copy = (name: string): string => {
     try {
-      copyFileSync(`/etc/${name}`, path(name));
+      return readFileSync(`/etc/${name}`, 'utf8');
     } catch {
-      writeFileSync(path(name), ''); // a machine without one
+      return ''; // a machine without one
     }
-  }
+  };
+  write('hostname', `${hostname}\n`);
+  const address = typeof network === 'object' ? network.address : null;
+  const own =
+    address === null ? `127.0.0.1\tlocalhost ${hostname}\n` : `127.0.0.1\tlocalhost\n${address}\t${hostname}\n`;
+  write('hosts', network === 'host' ? copy('hosts') : `${own}::1\tlocalhost\n`);
+  write('resolv.conf', typeof network === 'object' ? reachableNameServers(copy('resolv.conf')) : copy('resolv.conf'));
   return Object.fromEntries(ETC_FILES.map((name) => [name, path(name)])) as Record<(typeof ETC_FILES)[number], string>;
+}
+
+/** Where systemd-resolved lists the servers that it asks, beside the file that names itself at a loopback address. */
+const RESOLVED = '/run/systemd/resolve/resolv.conf';
+
+/** A resolv.conf for another network: a name server on the machine's loopback does not answer there. */
+function reachableNameServers(text: string): string {
+  const isLocal = (line: string): boolean => /^\s*nameserver\s+(127\.|::1)/.test(line);
+  const lines = text.split('\n');
+  if (!lines.some(isLocal)) return text;
+  try {
+    return readFileSync(RESOLVED, 'utf8');
+  } catch {
+    return lines.filter((line) => !isLocal(line)).join('\n');
+  }
 }
 
 function hardOpenFiles(): number {

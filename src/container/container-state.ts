@@ -2,6 +2,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ClipError } from '../bytes/index.js';
+import type { NetworkState } from './network.js';
 import type { OverlayKind } from './overlay.js';
 import { checkOwnDirectory, ownDirectory } from './own-directory.js';
 
@@ -42,6 +43,8 @@ export interface ContainerState {
   readonly keepWritable: boolean;
   /** Path of the runtime that `clipctl run` started; null: it is started by hand. */
   readonly runtime: string | null;
+  /** null: the machine's, or none. */
+  readonly network: NetworkState | null;
   /** Milliseconds since 1970. */
   readonly createdAt: number;
 }
@@ -127,6 +130,7 @@ export function loadContainer(root: string, cacheDir: string, id: string): Conta
     writable: writableDirectory(root, cacheDir, id),
     keepWritable: false,
     runtime: null,
+    network: null,
     createdAt: 0,
   };
   let text: string;
@@ -146,6 +150,16 @@ export function loadContainer(root: string, cacheDir: string, id: string): Conta
   throw new ClipError('UNSUPPORTED', `${bundle}: a container of format ${String(state?.format)}, 1 expected`, {
     hint: 'take it down with the clip that made it',
   });
+}
+
+/** The network that was made with a container, by its bundle; null: none, or the bundle is not of a container of ours. */
+export function networkOf(bundle: string): NetworkState | null {
+  try {
+    return (JSON.parse(readFileSync(join(bundle, STATE_FILE), 'utf8')) as ContainerState).network ?? null;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    throw error;
+  }
 }
 
 /** The ids of all containers of a root. */

@@ -3,6 +3,7 @@
  * for it (clipctl, or a program that uses the library); clipd knows only the image's place.
  */
 export { type BundleOptions, createBundle } from './bundle.js';
+export type { CniNetwork, CniPlugin } from './cni.js';
 export {
   type ContainerPaths,
   type ContainerState,
@@ -29,7 +30,9 @@ export {
   type UnmountContainerOptions,
   unmountContainer,
 } from './mount-container.js';
+export { chooseNetwork, type Net, type NetworkOptions, type NetworkState } from './network.js';
 export type { OverlayKind } from './overlay.js';
+export type { PublishedPort } from './ports.js';
 export { describeProcesses } from './processes.js';
 export { findProgram } from './programs.js';
 export {

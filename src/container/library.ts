@@ -10,10 +10,11 @@ import {
 } from '../wire/index.js';
 import { newContainerId } from './container-state.js';
 import { type MountedContainer, mountContainer, type OverlayOptions, unmountContainer } from './mount-container.js';
+import type { NetworkOptions } from './network.js';
 import { type RunOptions, type RunResult, runInContainer } from './run-container.js';
 
 /** Which image, and which clipd shows it. */
-export interface ContainerOptions extends OverlayOptions {
+export interface ContainerOptions extends OverlayOptions, NetworkOptions {
   /** A .clip file. Or: */
   readonly archivePath?: string;
   /** an image, whose archive is looked for in the cache directory, or made. */

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { readMountInfo } from '../linux/index.js';
 import { mountAt } from '../wire/index.js';
 import { listContainers, loadContainer } from './container-state.js';
+import { describePort } from './ports.js';
 import { type ContainerProcess, processesOn } from './processes.js';
 
 export interface ContainerInfo {
@@ -13,6 +14,8 @@ export interface ContainerInfo {
   readonly rootfs: string;
   /** Where clipd shows the image; null when it was unpacked. */
   readonly place: string | null;
+  /** Published: "127.0.0.1:8080/tcp -> 80". */
+  readonly ports: readonly string[];
   /** ISO 8601. */
   readonly since: string;
   /** "incomplete": what a crash left. */
@@ -36,6 +39,7 @@ export function containersOf(root: string, cacheDir: string): ContainerInfo[] {
       bundle: `${root}/${id}`,
       rootfs: state.rootfs,
       place: state.plane === 'mount' ? state.image : null,
+      ports: (state.network?.ports ?? []).map((port) => `${describePort(port)} -> ${port.containerPort}`),
       since: new Date(state.createdAt).toISOString(),
       state: mount !== undefined && existsSync(`${root}/${id}/config.json`) ? 'mounted' : 'incomplete',
       holders: mount === undefined ? [] : processesOn(mount.device),

@@ -21,6 +21,7 @@ import {
   saveContainer,
   writableDirectory,
 } from './container-state.js';
+import { chooseNetwork, connect, disconnect, type NetworkOptions, type NetworkState, planNetwork } from './network.js';
 import {
   mountFuseOverlay,
   mountKernelOverlay,
@@ -48,7 +49,7 @@ export interface OverlayOptions {
   readonly rootfsBase?: string;
 }
 
-export interface MountContainerOptions extends OverlayOptions {
+export interface MountContainerOptions extends OverlayOptions, NetworkOptions {
   readonly id: string;
   readonly archivePath: string;
   readonly settings: DaemonSettings;
@@ -101,8 +102,16 @@ function newState(options: MountContainerOptions, paths: ContainerPaths): Contai
     writable: upper === undefined ? own : stablePath(upper),
     keepWritable: upper !== undefined,
     runtime: options.runtime ?? null,
+    network: null,
     createdAt: Date.now(),
   };
+}
+
+/** The ports of other containers, which no socket of this machine shows. */
+function publishedBesides(root: string, cacheDir: string, own: string): { id: string; ports: NetworkState['ports'] }[] {
+  return listContainers(root)
+    .filter((id) => id !== own)
+    .map((id) => ({ id, ports: loadContainer(root, cacheDir, id)?.network?.ports ?? [] }));
 }
 
 /** Unpacking makes the directory itself. */
@@ -216,7 +225,9 @@ export async function mountContainer(options: MountContainerOptions): Promise<Mo
   makeDirectory(settings.root);
   makeDirectory(settings.cacheDir);
   const paths = containerPaths(settings.root, id);
+  const network = chooseNetwork(options);
   let state = newState(options, paths);
+  if (network !== null) state = { ...state, network: planNetwork(network, paths.bundle) };
   claimContainer(settings.root, state);
   try {
     refuseSharedUpper(settings.root, settings.cacheDir, state);
@@ -224,6 +235,10 @@ export async function mountContainer(options: MountContainerOptions): Promise<Mo
     const shown = await (state.plane === 'unpack' ? unpackImage(state, options) : mountImage(state, options));
     state = { ...state, reference: shown.image.reference, archivePath: shown.archivePath };
     state = { ...state, overlay: mountOverlay(state, options) };
+    if (state.network !== null) {
+      const others = publishedBesides(settings.root, settings.cacheDir, id);
+      state = { ...state, network: await connect(id, paths.bundle, state.network, others) };
+    }
     saveContainer(settings.root, state);
     return { state, paths, image: shown.image, mounted: shown.mounted, started: shown.started };
   } catch (error) {
@@ -325,6 +340,14 @@ function removeDirectory(path: string): void {
   }
 }
 
+/** Gives the network and the ports of a container back that has ended and stays. */
+export async function releaseNetwork(root: string, cacheDir: string, id: string): Promise<void> {
+  const state = loadContainer(root, cacheDir, id);
+  if (state === null || state.network === null) return;
+  await disconnect(id, containerPaths(root, id).bundle, state.network);
+  saveContainer(root, { ...state, network: null });
+}
+
 /**
  * Takes a container down: its processes if forced, the merged tree, its place of the image (and the image's mount when that was
  * the last), its writable layer unless it is the user's own. Works on what a crash left, and on what was never finished.
@@ -342,6 +365,7 @@ export async function unmountContainer(
   const { force = false, ended = false } = options;
   const paths = containerPaths(root, id);
   if (!ended) endRuntime(state, paths.bundle, force);
+  if (state.network !== null) await disconnect(id, paths.bundle, state.network);
   unmountRootfs(state, force, ended);
   if (isMounted(paths.tmpfs)) unmount(paths.tmpfs, force ? 'lazy' : undefined);
   if (state.plane === 'mount') {

@@ -9,6 +9,7 @@ import {
   type MountContainerOptions,
   type MountedContainer,
   mountContainer,
+  releaseNetwork,
   unmountContainer,
 } from './mount-container.js';
 import {
@@ -104,7 +105,8 @@ export async function prepareContainer(options: RunOptions): Promise<PreparedCon
     const warning = architectureWarning(container.image);
     if (warning !== null) options.onWarning?.(warning);
     const { bundle, log, pid } = container.paths;
-    createBundle({ ...options, bundle, id, rootfs: container.state.rootfs, image: container.image, check: true });
+    const { rootfs } = container.state;
+    createBundle({ ...options, bundle, id, rootfs, image: container.image, check: true });
     return { ...container, command: { runtime, id, bundle, log, pid } };
   } catch (error) {
     await unmountContainer(settings.root, settings.cacheDir, id, { ended: true });
@@ -159,6 +161,7 @@ export async function runInContainer(options: RunOptions): Promise<RunResult> {
     if (outcome instanceof StartError) throw outcome;
     await options.onEnded?.(container);
     if (options.remove ?? true) await takeDown(true);
+    else await releaseNetwork(settings.root, settings.cacheDir, command.id);
     return { id: command.id, exitCode: outcome, timedOut, firstExec };
   } catch (error) {
     await takeDown(false);

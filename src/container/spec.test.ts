@@ -63,11 +63,13 @@ describe('buildSpec', () => {
     user: USER,
     etc: { hosts: '/b/hosts', hostname: '/b/hostname', 'resolv.conf': '/b/resolv.conf' },
     rootless: null,
+    network: null,
     maxOpenFiles: 4096,
   } as const;
   interface Spec {
     process: { capabilities: Record<string, string[]>; rlimits: unknown[] };
     mounts: { destination: string; type: string; options: string[]; source: string }[];
+    hooks?: object;
     linux: Record<string, unknown> & { namespaces: { type: string; path?: string }[] };
   }
   const spec = (options: ProcessOptions, more: object = {}): Spec =>
@@ -90,6 +92,11 @@ describe('buildSpec', () => {
     expect(network({})).toBeUndefined();
     expect(network({ net: 'none' })).toEqual({ type: 'network' });
     expect(network({ net: { path: '/run/netns/x' } })).toEqual({ type: 'network', path: '/run/netns/x' });
+    const own = { kind: 'private', ports: [], netns: '/run/clip/box/netns', cni: null, address: null, hook: null };
+    expect(spec({}, { network: own }).linux.namespaces.at(-1)).toEqual({ type: 'network', path: own.netns });
+    const hooked = spec({}, { network: { ...own, netns: null, hook: ['/bin/sh', '-c', 'x'] } });
+    expect(hooked.linux.namespaces.at(-1)).toEqual({ type: 'network' });
+    expect(hooked.hooks).toEqual({ createRuntime: [{ path: '/bin/sh', args: ['/bin/sh', '-c', 'x'] }] });
   });
 
   test('volumes and memory come after the default mounts, as they were asked for', () => {

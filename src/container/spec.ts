@@ -9,6 +9,7 @@ import {
   type SpecMount,
 } from './defaults.js';
 import type { RunConfig } from './image-config.js';
+import type { Net, NetworkState } from './network.js';
 import { type Seccomp, seccompFor } from './seccomp.js';
 import type { ContainerUser } from './user.js';
 
@@ -38,8 +39,8 @@ export interface ProcessOptions {
   /** Paths of the container, each with options after a colon: "/run:size=64m,mode=755". */
   readonly tmpfs?: readonly string[];
   readonly readOnly?: boolean;
-  /** Default "host". A path names a network namespace. */
-  readonly net?: 'host' | 'none' | 'private' | { readonly path: string };
+  /** Default "host". A path names a network namespace. "bridge" and "private" are networks that `OverlayMounter` or `runContainer` made. */
+  readonly net?: Net;
   /** Bytes. */
   readonly memory?: number;
   /** Processors: 0.5 is half of one. */
@@ -55,6 +56,8 @@ export interface SpecFacts {
   readonly etc: Readonly<Record<'hosts' | 'hostname' | 'resolv.conf', string>>;
   /** null for root; else the ids that the container's root stands for. */
   readonly rootless: { readonly uid: number; readonly gid: number } | null;
+  /** Its own network; null: the machine's, or with `net: 'none'` none. */
+  readonly network: NetworkState | null;
   /** The most open files that this process may grant. */
   readonly maxOpenFiles: number;
 }
@@ -111,7 +114,7 @@ function mountsOf(options: ProcessOptions, facts: SpecFacts): SpecMount[] {
     if (rootless === null || mount.type !== 'devpts') return mount;
     return { ...mount, options: mount.options.filter((option) => option !== 'gid=5') };
   });
-  if (rootless !== null && (options.net ?? 'host') === 'host') {
+  if (rootless !== null && isHostNet(options, facts)) {
     // sysfs belongs to the network namespace, which is the host's: only a bind mount of it is allowed.
     const at = mounts.findIndex(({ type }) => type === 'sysfs');
     mounts[at] = {
@@ -143,13 +146,17 @@ function mountsOf(options: ProcessOptions, facts: SpecFacts): SpecMount[] {
   return mounts;
 }
 
+function isHostNet(options: ProcessOptions, facts: SpecFacts): boolean {
+  return facts.network === null && (options.net ?? 'host') === 'host';
+}
+
 function namespacesOf(options: ProcessOptions, facts: SpecFacts): { type: string; path?: string }[] {
-  const { net = 'host' } = options;
   const namespaces: { type: string; path?: string }[] = ['pid', 'ipc', 'uts', 'mount'].map((type) => ({ type }));
   if (facts.rootless === null) namespaces.push({ type: 'cgroup' });
   else namespaces.push({ type: 'user' });
-  if (typeof net === 'object') namespaces.push({ type: 'network', path: net.path });
-  else if (net !== 'host') namespaces.push({ type: 'network' });
+  const path = facts.network?.netns ?? (typeof options.net === 'object' ? options.net.path : null);
+  if (path !== null) namespaces.push({ type: 'network', path });
+  else if (!isHostNet(options, facts)) namespaces.push({ type: 'network' });
   return namespaces;
 }
 
@@ -175,7 +182,8 @@ export function buildSpec(image: RunConfig, options: ProcessOptions, facts: Spec
   const hostname = hostnameOf(facts.id, options);
   const hard = Math.min(OPEN_FILES.hard, facts.maxOpenFiles);
   const seccomp: Seccomp = seccompFor(DEFAULT_CAPABILITIES);
-  const privateNet = (options.net ?? 'host') !== 'host';
+  const privateNet = !isHostNet(options, facts);
+  const hook = facts.network?.hook ?? null;
   return {
     ociVersion: '1.0.2',
     process: {
@@ -191,6 +199,7 @@ export function buildSpec(image: RunConfig, options: ProcessOptions, facts: Spec
     root: { path: facts.rootfs, readonly: options.readOnly ?? false },
     hostname,
     mounts: mountsOf(options, facts),
+    ...(hook === null ? {} : { hooks: { createRuntime: [{ path: hook[0], args: hook }] } }),
     linux: {
       namespaces: namespacesOf(options, facts),
       ...(rootless === null

@@ -34,10 +34,19 @@ export const SYS_fsopen = 430;
 export const SYS_fsconfig = 431;
 export const SYS_fsmount = 432;
 export const SYS_openat2 = 437;
+export const SYS_unshare = process.arch === 'x64' ? 272 : 97;
+export const SYS_setns = process.arch === 'x64' ? 308 : 268;
 // The calls themselves: glibc's functions of these names change all threads.
 export const SYS_setgroups = process.arch === 'x64' ? 116 : 159;
 export const SYS_setfsuid = process.arch === 'x64' ? 122 : 151;
 export const SYS_setfsgid = process.arch === 'x64' ? 123 : 152;
+
+// linux/sched.h
+export const CLONE_NEWNET = 0x40000000;
+
+// linux/sockios.h, linux/if.h
+export const SIOCSIFFLAGS = 0x8914;
+export const IFF_UP = 1;
 
 // linux/openat2.h
 export const RESOLVE_NO_MAGICLINKS = 2;
@@ -73,7 +82,9 @@ export const EFD_NONBLOCK = O_NONBLOCK;
 
 // sys/socket.h
 export const AF_UNIX = 1;
+export const AF_INET = 2;
 export const SOCK_STREAM = 1;
+export const SOCK_DGRAM = 2;
 export const SOCK_SEQPACKET = 5;
 export const SOCK_CLOEXEC = O_CLOEXEC;
 export const SOCK_NONBLOCK = O_NONBLOCK;

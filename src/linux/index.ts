@@ -32,6 +32,7 @@ export {
   unmount,
 } from './mount.js';
 export { type MountInfo, mountIdOf, mountNamespace, parseMountInfo, readMountInfo } from './mountinfo.js';
+export { makeNetworkNamespace } from './network-namespace.js';
 export { notifySystemd } from './notify.js';
 export { type FileUser, openBeneath, withFilePermissionsOf } from './open-beneath.js';
 export { openInRoot } from './open-in-root.js';

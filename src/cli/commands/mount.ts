@@ -16,7 +16,7 @@ import { addImageFlags, archiveOf, type ImageFlags, warn, withDataPlace } from '
 import { seconds } from '../numbers.js';
 import { printNote, printPath } from '../output.js';
 import { addOverlayFlags, type OverlayFlags, overlayOptions, planeOption } from '../overlay-flags.js';
-import { addProcessFlags, type ProcessFlags, processOptions } from '../process-flags.js';
+import { addProcessFlags, networkOptions, type ProcessFlags, processOptions } from '../process-flags.js';
 import { addStorageFlags, type StorageFlags, storageFlags, storageOverride } from '../storage-flags.js';
 import { credentialsFrom } from './index-command.js';
 
@@ -112,6 +112,7 @@ async function mountForContainer(
   const { root, cacheDir } = location;
   const container = await mountContainer({
     ...overlayOptions(flags),
+    ...networkOptions(flags),
     id,
     archivePath,
     settings: { ...daemonSettings(location, flags), idleExit: IDLE_EXIT_SECONDS },

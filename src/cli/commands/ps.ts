@@ -29,11 +29,12 @@ interface ListedContainer extends ContainerInfo {
 }
 
 function containerLine(container: ListedContainer): string {
-  const { id, reference, archivePath, rootfs, since, state, fetchedBytes, holders } = container;
+  const { id, reference, archivePath, rootfs, ports, since, state, fetchedBytes, holders } = container;
   return [
     ...[rootfs, reference, archivePath].map(printable),
     `container ${id}`,
     ...(state === 'mounted' ? [] : ['incomplete: clipctl umount --cid takes it down']),
+    ...(ports.length === 0 ? [] : [ports.join(', ')]),
     `since ${since}`,
     fetchedBytes === null ? 'its image is not mounted' : `${formatBytes(fetchedBytes)} fetched`,
     holders.length === 0 ? 'not running' : printable(describeProcesses(holders)),

@@ -6,7 +6,7 @@ import { addDaemonFlags, askedOfDaemon, type DaemonFlags, daemonSettings, locate
 import { addPullFlags, archiveOf, type ImageFlags, warn } from '../image-flags.js';
 import { EXIT_NOT_RUN, printError } from '../output.js';
 import { addOverlayFlags, type OverlayFlags, overlayOptions, planeOption } from '../overlay-flags.js';
-import { addProcessFlags, type ProcessFlags, processOptions, repeated } from '../process-flags.js';
+import { addProcessFlags, networkOptions, type ProcessFlags, processOptions } from '../process-flags.js';
 import { credentialsFrom } from './index-command.js';
 
 interface Flags extends ImageFlags, DaemonFlags, OverlayFlags, ProcessFlags {
@@ -15,16 +15,8 @@ interface Flags extends ImageFlags, DaemonFlags, OverlayFlags, ProcessFlags {
   readonly tty?: boolean;
   readonly detach?: boolean;
   readonly name?: string;
-  readonly publish?: readonly string[];
   readonly runtime?: string;
   readonly stats?: boolean;
-}
-
-function refusePublish(flags: Flags): void {
-  if (flags.publish === undefined) return;
-  throw new ClipError('UNSUPPORTED', '-p needs a network of the container’s own, which clip does not set up', {
-    hint: 'with --net host (the default) the container serves on the machine’s own ports; a bridge is nerdctl’s or podman’s job',
-  });
 }
 
 function checkTerminal(flags: Flags): void {
@@ -41,14 +33,15 @@ function checkTerminal(flags: Flags): void {
 async function run(positionals: readonly string[], flags: Flags): Promise<void> {
   const requested = performance.now();
   checkTerminal(flags);
-  refusePublish(flags);
   const [first, ...rest] = positionals;
   const args = flags.clip === undefined ? rest : positionals;
   if (flags.clip === undefined && first === undefined) {
     throw new ClipError('USAGE', 'no image is named', { hint: 'clipctl run REF [COMMAND…]' });
   }
-  const { findRuntime, runInContainer, startContainer } = await import('../../container/index.js');
-  findRuntime(flags.runtime); // before an image is indexed in vain
+  const { chooseNetwork, findRuntime, runInContainer, startContainer } = await import('../../container/index.js');
+  // Before an image is indexed in vain.
+  findRuntime(flags.runtime);
+  chooseNetwork(networkOptions(flags));
   const image = flags.clip === undefined ? { image: first! } : {};
   const archivePath = await archiveOf({ ...flags, ...image });
   const location = await locate(flags);
@@ -113,7 +106,6 @@ export function registerRun(program: Command): void {
     .option('-t, --tty', 'give it a terminal')
     .option('-d, --detach', 'leave it in the background and print its id')
     .option('--name <id>', 'its id (default: twelve hex digits)')
-    .option('-p, --publish <ports>', 'not available: with --net host its ports are the machine’s', repeated)
     .option('--runtime <program>', 'runc, crun, runsc, or a path (default: runc, else crun)')
     .option('--stats', 'print at the end when it started and how much it fetched');
   addDaemonFlags(addPullFlags(addOverlayFlags(addProcessFlags(command)))).action(runOrExplain);
