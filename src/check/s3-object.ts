@@ -22,6 +22,7 @@ interface ObjectSource {
   readonly counters: Readonly<{ bytes: number }>;
   fetchInto(digest: string, start: number, target: Uint8Array, options?: FetchOptions): Promise<void>;
   fetchBlob(digest: string, range: Range, options?: FetchOptions): Promise<AsyncIterable<Uint8Array>>;
+  load(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -112,6 +113,10 @@ export class CheckedObject {
     return new ClipError('CONFLICT', `${this.#source.name} is not the data of ${this.#archive}: ${why}`, {
       hint: 'look at the bucket and the key: the object is the local archive that this one was made from',
     });
+  }
+
+  load(): Promise<void> {
+    return this.#source.load();
   }
 
   close(): Promise<void> {

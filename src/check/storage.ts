@@ -21,6 +21,8 @@ export interface StorageAccess extends SourceOptions {
 export type OpenedSource = BlobSource & {
   /** What it has fetched. Live. */
   readonly counters: Readonly<{ bytes: number }>;
+  /** Loads what fetching takes, where that is loaded late. */
+  load?(): Promise<void>;
   close(): Promise<void>;
 };
 

@@ -3,7 +3,7 @@ import { Worker } from 'node:worker_threads';
 import { MAX_SPAN_OUTPUT } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import { type Logger, Metrics, silentLogger } from '../metrics/index.js';
-import type { Priority, ResultMessage, Task, TaskMessage, TaskResult, ToInflate } from './inflate-tasks.js';
+import type { FromInflate, Priority, Task, TaskMessage, TaskResult, ToInflate } from './inflate-tasks.js';
 import { outputBytes, type Pending, TaskQueue } from './task-queue.js';
 
 interface Member {
@@ -77,6 +77,22 @@ export class InflatePool {
     while (this.#members.length < this.size && !this.#closed) this.#members.push(this.#spawn());
   }
 
+  /** Starts the threads and has them load what they may need later. Resolves when they have, or have died. */
+  async complete(): Promise<void> {
+    this.warm();
+    await Promise.all(
+      this.#members.map(({ worker }) => {
+        worker.postMessage('load' satisfies ToInflate);
+        return new Promise<void>((resolve) => {
+          worker.on('message', (message: FromInflate) => {
+            if (message === 'loaded') resolve();
+          });
+          worker.once('exit', () => resolve());
+        });
+      }),
+    );
+  }
+
   /** Output of an image's tasks that wait for a worker. */
   backlogBytes(owner: object): number {
     return this.#queue.bytesOf(owner);
@@ -147,7 +163,8 @@ export class InflatePool {
   #listen(member: Member): void {
     const { worker } = member;
     let cause: unknown = null;
-    worker.on('message', (message: ResultMessage) => {
+    worker.on('message', (message: FromInflate) => {
+      if (message === 'loaded') return;
       const pending = member.running.get(message.id);
       if (pending === undefined) return;
       this.#finish(member, pending);

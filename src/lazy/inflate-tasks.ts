@@ -58,10 +58,13 @@ export interface TaskMessage {
   readonly task: Task;
 }
 
-/** Main thread → worker. null: the thread ends by itself, after what it was given before. */
-export type ToInflate = TaskMessage | null;
+/** Main thread → worker. 'load': loads what it may need later. null: the thread ends by itself, after what it was given before. */
+export type ToInflate = TaskMessage | 'load' | null;
 
 export interface ResultMessage {
   readonly id: number;
   readonly result: TaskResult;
 }
+
+/** 'loaded' answers 'load'. */
+export type FromInflate = ResultMessage | 'loaded';

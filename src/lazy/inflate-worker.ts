@@ -1,6 +1,6 @@
 import { parentPort } from 'node:worker_threads';
 import type { ZstdStream } from '../zstd/index.js';
-import type { ResultMessage, Task, TaskMessage, TaskResult, ToInflate } from './inflate-tasks.js';
+import type { FromInflate, ResultMessage, Task, TaskMessage, TaskResult, ToInflate } from './inflate-tasks.js';
 import { SpanDecoder } from './span-decoder.js';
 import { checkSpan, inflateNext, inflateSpan } from './span-work.js';
 
@@ -50,6 +50,14 @@ function answer({ id, task }: TaskMessage): void {
 port.on('message', (message: ToInflate) => {
   if (message === null) {
     port.close();
+    return;
+  }
+  if (message === 'load') {
+    // What fails here fails again where it is needed, and is reported there.
+    void decoder
+      .loadZstd()
+      .catch(() => {})
+      .then(() => port.postMessage('loaded' satisfies FromInflate));
     return;
   }
   const { task } = message;

@@ -53,7 +53,10 @@ export class SpanDecoder {
   }
 
   async loadZstd(): Promise<void> {
-    this.#zstdModule ??= await import('../zstd/index.js');
+    if (this.#zstdModule !== null) return;
+    const module = await import('../zstd/index.js');
+    module.compileZstd();
+    this.#zstdModule = module;
   }
 
   /** @returns null when all is right. @throws what `output` throws */

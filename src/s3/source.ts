@@ -27,8 +27,16 @@ export class S3Source {
   }
 
   #connect(): Promise<S3Client> {
-    this.#client ??= newS3Client(clientOptions(this.#location, this.#credentials));
+    this.#client ??= newS3Client(clientOptions(this.#location, this.#credentials)).catch((error: unknown) => {
+      this.#client = null; // the next read tries again
+      throw error;
+    });
     return this.#client;
+  }
+
+  /** Loads the SDK. */
+  async load(): Promise<void> {
+    await this.#connect();
   }
 
   /**

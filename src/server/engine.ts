@@ -108,6 +108,11 @@ export class Engine {
     this.#inflate.warm();
   }
 
+  /** Loads what threads may need later. A package manager may take the files away at any moment. */
+  complete(): Promise<void> {
+    return this.#inflate.complete();
+  }
+
   /** An image that is about to be mounted. Takes `file` over. @throws FormatError */
   open(file: ArchiveFile, options: ImageOptions, client: ClientContext): ImageData {
     try {

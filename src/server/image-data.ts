@@ -38,6 +38,13 @@ export class ImageData {
       const plainHttp = options.plainHttp || access.plainHttp === true;
       return openStorage(archive, file.fd, { ...access, plainHttp }, options.storage);
     }, client);
+    // The files of the SDK may be gone when the first read comes.
+    if (storage.kind === 's3') {
+      this.source.prepare().then(
+        () => log.debug('the S3 client is loaded'),
+        () => {},
+      );
+    }
     // The data of a local version 1 archive is read where it lies.
     const own = archive.storage.kind === 'local' ? { fd: file.fd, key: `${file.key}.${archive.identity}` } : undefined;
     this.layers = archive.image.layers.map((meta, index) =>

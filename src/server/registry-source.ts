@@ -58,11 +58,22 @@ export class RegistrySource implements BlobSource {
   }
 
   #open(way: Way): Promise<OpenedSource> {
-    way.source ??= this.#openWay(way.access).then((source) => {
-      way.counters = source.counters;
-      return source;
-    });
+    way.source ??= this.#openWay(way.access).then(
+      (source) => {
+        way.counters = source.counters;
+        return source;
+      },
+      (error: unknown) => {
+        way.source = null; // the next read tries again
+        throw error;
+      },
+    );
     return way.source;
+  }
+
+  /** Loads what fetching takes. Nothing is fetched. What fails here fails again in a read. */
+  async prepare(): Promise<void> {
+    await (await this.#open(this.#ways[0]!)).load?.();
   }
 
   /** Bytes that came from the registry, for all places of this image together. */

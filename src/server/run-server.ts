@@ -110,8 +110,8 @@ export async function runServer(
     const connections = hello.connections.length;
     const settle = (): void => {
       completeFuse();
-      running.warm();
       ownLog.info({ restarts: hello.restarts, connections, startMs, readyMs }, 'serving');
+      void running.complete().then(() => ownLog.debug('the inflate workers are complete'));
     };
     if (connections > 0) setTimeout(settle, 0);
     else {

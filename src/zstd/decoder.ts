@@ -28,10 +28,15 @@ interface LibZstd {
 
 let compiled: WebAssembly.Module | undefined;
 
-function instantiate(): LibZstd {
+/** Reads and compiles libzstd, which the first decoder does too: its file may be gone by then. */
+export function compileZstd(): WebAssembly.Module {
   compiled ??= new WebAssembly.Module(readFileSync(new URL('./zstd.wasm', import.meta.url)));
+  return compiled;
+}
+
+function instantiate(): LibZstd {
   const env = { emscripten_notify_memory_growth: () => {} };
-  return new WebAssembly.Instance(compiled, { env }).exports as LibZstd;
+  return new WebAssembly.Instance(compileZstd(), { env }).exports as LibZstd;
 }
 
 /** Holds a block of output (128 KiB); a view of this size is worth a call. */

@@ -10,5 +10,6 @@
  *
  * Bytes behind the last span (a table of contents in skippable frames) belong to no span.
  */
+export { compileZstd } from './decoder.js';
 export { ZstdIndexer, type ZstdSummary } from './indexer.js';
 export { ZstdSpanInflater, ZstdStream } from './span.js';

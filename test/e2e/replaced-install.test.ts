@@ -1,9 +1,23 @@
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, symlinkSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { ClipdClient } from '../../src/client/index.js';
 import { Clipctl, type Ran, runProgram } from '../support/clipctl.js';
+import { S3_CREDENTIALS, startS3 } from '../support/content-servers.js';
+import { layerLike } from '../support/gzip.js';
+import { writeImage } from '../support/images.js';
 import { eventually, type IndexedImage, indexedImage, readDirect, sha256Of } from '../support/mounted.js';
+import { file, tar } from '../support/tar.js';
 
 // `npm install -g` of another version takes the files of a running clipd away and puts others in their place.
 
@@ -86,4 +100,42 @@ test('a server that falls silent is killed by its keeper, and reads and requests
   expect(log()).toContain('the server process has fallen silent and is killed');
   expect((await installed('umount', place)).code).toBe(0);
   expect(existsSync(clip.path('root/clipd.sock'))).toBe(true);
+  await clip.stop();
+});
+
+// Modules that only some images need are loaded before the files can be gone, or with the mount that needs them.
+test('a server whose files are gone reads its first zstd layer, and its first archive in S3', async () => {
+  const zstd = writeImage([tar(file('z', layerLike(3e6)))], { compression: 'zstd' });
+  const s3 = await startS3();
+  try {
+    await clip.ok('index', '--image', zstd.reference, '--out', clip.path('zstd.clip'));
+    const content = layerLike(1e5, 3);
+    mkdirSync(clip.path('packed'));
+    writeFileSync(clip.path('packed/f'), content);
+    await clip.ok('create', clip.path('packed'), '--out', clip.path('local.clip'));
+    const location = ['--s3-bucket', 'clip', '--s3-endpoint', `http://127.0.0.1:${s3.port}`];
+    const creds = ['--creds', `${S3_CREDENTIALS.accessKeyId}:${S3_CREDENTIALS.secretAccessKey}`];
+    await clip.ok('store', '--clip', clip.path('local.clip'), '--out', clip.path('s3.rclip'), ...location, ...creds);
+    const [one, two] = [await clip.place('one'), await clip.place('two')];
+    const quiet = ['--no-readahead', '--no-prefetch'];
+    const mounts = [
+      ['--clip', clip.path('zstd.clip'), '--at', one, '--verbose', ...quiet],
+      ['--clip', clip.path('s3.rclip'), '--at', two, ...creds, ...quiet],
+    ];
+    for (const flags of mounts) expect((await installed('mount', ...flags)).code).toBe(0);
+    const client = new ClipdClient(clip.path('root'));
+    await eventually(() => log().includes('the inflate workers are complete'), 20_000);
+    await eventually(() => log().includes('the S3 client is loaded'), 20_000);
+    const { serverPid } = await client.health();
+    await without(['node_modules', 'dist'], async () => {
+      expect(sha256Of(await readFile(`${one}/z`))).toBe(sha256Of(layerLike(3e6)));
+      expect(sha256Of(await readFile(`${two}/f`))).toBe(sha256Of(content));
+      expect((await client.health()).serverPid).toBe(serverPid);
+    });
+    for (const place of [one, two]) expect((await installed('umount', place)).code).toBe(0);
+  } finally {
+    zstd.remove();
+    await s3.stop();
+    await clip.stop();
+  }
 });

@@ -19,13 +19,15 @@ const { values, positionals } = parseArgs({
     minutes: { type: 'string', default: '1' },
     seed: { type: 'string', default: '' },
     coverage: { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
   },
 });
 const name = positionals[0] ?? '';
 const minutes = Number(values.minutes);
-if (positionals.length !== 1 || !(TARGETS as readonly string[]).includes(name) || !(minutes > 0)) {
-  process.stderr.write(`usage: npm run fuzz -- ${TARGETS.join('|')} [--minutes N] [--seed N] [--coverage]\n`);
-  process.exit(2);
+if (values.help || positionals.length !== 1 || !(TARGETS as readonly string[]).includes(name) || !(minutes > 0)) {
+  const out = values.help ? process.stdout : process.stderr;
+  out.write(`usage: npm run fuzz -- ${TARGETS.join('|')} [--minutes N] [--seed N] [--coverage]\n`);
+  process.exit(values.help ? 0 : 2);
 }
 const firstSeed = values.seed === '' ? Date.now() % 0x100000000 : Number(values.seed);
 // This file runs from dist/test/fuzz; its finds belong beside its source.
