@@ -106,9 +106,9 @@ async function packing(clip: Clipctl, scratch: string, tree: string, archive: st
   }
   const rate = (seconds: number[]): number => bytes / median(seconds) / 1e6;
   return [
-    rated('createArchive', rate(makes!), 'MB/s', { value: rate(tarMakes!), to: 'tar -cf' }, { atLeast: 0.7 }),
+    rated('createArchive', rate(makes!), 'MB/s', { value: rate(makes!) / rate(tarMakes!), to: 'tar -cf' }, { atLeast: 0.7 }),
     bounded('its memory', peak / 1e6, 'MB', { atMost: 200 }),
-    rated('extractArchive', rate(unpacks!), 'MB/s', { value: rate(tarUnpacks!), to: 'tar -xf' }, { atLeast: 0.7 }),
+    rated('extractArchive', rate(unpacks!), 'MB/s', { value: rate(unpacks!) / rate(tarUnpacks!), to: 'tar -xf' }, { atLeast: 0.7 }),
     { metric: 'its memory', value: unpackPeak / 1e6, unit: 'MB' },
   ];
 }
@@ -149,13 +149,13 @@ async function reading(clip: Clipctl, archive: string): Promise<Row[]> {
     all!.push(FILES / (await shell(`find ${place} -type f -path "*/d*" -exec cat {} + > /dev/null`)));
     await clip.ok('umount', place);
   }
-  const cat = median(cats!) / 1e6;
+  const first = median(firsts!);
   return [
     rated(
       'first touch of large files',
-      median(firsts!) / 1e6,
+      first / 1e6,
       'MB/s',
-      { value: cat, to: 'cat of the archive' },
+      { value: first / median(cats!), to: 'cat of the archive' },
       { atLeast: 0.8 },
     ),
     { metric: 'the same again', value: median(seconds!) / 1e6, unit: 'MB/s', note: 'from the page cache' },

@@ -7,7 +7,14 @@ import { encodeS3Info } from './storage-info.js';
 
 /** The index section. Nodes in the order of their paths, which is what the Go program expects. */
 export function encodeIndex(nodes: readonly LegacyNode[]): Uint8Array {
-  return new GobWriter().write({ slice: NODE }, nodes.map(writable)).finish();
+  // One at a time: all of them as records for the encoder would take more memory than the nodes themselves.
+  const records = {
+    length: nodes.length,
+    *[Symbol.iterator]() {
+      for (const node of nodes) yield writable(node);
+    },
+  };
+  return new GobWriter().write({ slice: NODE }, records).finish();
 }
 
 /** What ends a local archive whose data ends at `position`: the index. And the header to be written in front when all else is there. */

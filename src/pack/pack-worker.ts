@@ -14,12 +14,14 @@ import {
 import { parentPort } from 'node:worker_threads';
 import { Crc64 } from '../bytes/index.js';
 import { BLOCK_SUM_SIZE, BLOCK_TYPE_FILE, BLOCK_TYPE_SIZE } from '../legacy/index.js';
-import { setOpenFileTime } from '../linux/index.js';
 import type { PackItem, PackJob, PackResult, UnpackItem } from './pack-protocol.js';
 
 /** Files are read and written in pieces of this size; small ones share one write. */
 const BUFFER_BYTES = 1 << 20;
 const buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
+
+/** System calls, which packing has no use for. */
+let linux: typeof import('../linux/index.js');
 
 /** A file that cannot be packed or unpacked; the others can. */
 class Problem extends Error {}
@@ -124,7 +126,7 @@ function unpack(item: UnpackItem, archive: number, own: boolean): void {
     if (own) fchownSync(fd, item.uid, item.gid);
     // After the owner: changing it takes set-uid bits away.
     fchmodSync(fd, item.mode & 0o7777);
-    setOpenFileTime(fd, item.mtime, item.mtimeNsec);
+    linux.setOpenFileTime(fd, item.mtime, item.mtimeNsec);
   } catch (error) {
     if (error instanceof Problem) unlinkSync(path);
     throw error;
@@ -158,7 +160,8 @@ function perform(job: PackJob): PackResult {
 }
 
 /** null: there is no more to do. */
-parentPort!.on('message', (job: PackJob | null) => {
-  if (job === null) parentPort!.close();
-  else parentPort!.postMessage(perform(job));
+parentPort!.on('message', async (job: PackJob | null) => {
+  if (job === null) return parentPort!.close();
+  if (job.type === 'unpack') linux ??= await import('../linux/index.js');
+  parentPort!.postMessage(perform(job));
 });

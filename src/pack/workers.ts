@@ -7,6 +7,8 @@ const MAX_WORKERS = 4;
 /** What a worker is given at once: enough that messages do not matter, little enough that all of them end together. */
 const JOB_BYTES = 8 * 1024 * 1024;
 const JOB_FILES = 512;
+/** A worker keeps nothing from one file to the next; by default its heap would be allowed to grow before it is cleaned. */
+const WORKER_MEMORY = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 };
 
 /** Cuts a list of files in jobs, in order. */
 export function jobsOf<T extends { readonly size: number }>(items: readonly T[]): T[][] {
@@ -38,7 +40,7 @@ export class PackWorkers {
     let next = 0;
     const wanted = Math.min(jobs.length, MAX_WORKERS, availableParallelism());
     const work = async (): Promise<void> => {
-      const worker = new Worker(new URL('./pack-worker.js', import.meta.url));
+      const worker = new Worker(new URL('./pack-worker.js', import.meta.url), { resourceLimits: WORKER_MEMORY });
       const ended = new Promise<void>((resolve) => worker.once('exit', () => resolve()));
       this.#workers.push({ worker, ended });
       for (let job = next++; job < jobs.length; job = next++) {

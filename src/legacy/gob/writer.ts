@@ -19,7 +19,7 @@ export interface StructSchema {
 }
 
 /**
- * A value by its schema: numbers and bigints, bytes or text for strings, arrays, maps, and structs as records by field name. A
+ * A value by its schema: numbers and bigints, bytes or text for strings, lists, maps, and structs as records by field name. A
  * field that is absent is zero, a struct that is null (a nil pointer) is left out.
  */
 export type Writable =
@@ -28,37 +28,65 @@ export type Writable =
   | bigint
   | string
   | Uint8Array
-  | readonly Writable[]
+  | WritableList
   | ReadonlyMap<string, Writable>
   | { readonly [field: string]: Writable | undefined }
   | null;
 
+/** An array, or values that are made as they are written. */
+export interface WritableList {
+  readonly length: number;
+  [Symbol.iterator](): Iterator<Writable>;
+}
+
 const FLOAT = new DataView(new ArrayBuffer(8));
+
+/** Bytes of a piece of output. An index has megabytes, and one buffer that grows would be there twice while it is copied. */
+const PIECE_BYTES = 64 * 1024;
+/** A number of 64 bits, and the byte that says how many bytes follow. */
+const MAX_NUMBER_BYTES = 9;
+/** A type's definition seldom has more. */
+const DEFINITION_BYTES = 1024;
 
 /** A growing row of bytes in gob's encoding of numbers. */
 class Output {
-  #bytes = Buffer.allocUnsafe(4096);
-  length = 0;
+  readonly #full: Uint8Array[] = [];
+  #fullBytes = 0;
+  #piece: Buffer;
+  #used = 0;
 
-  #room(extra: number): void {
-    if (this.length + extra <= this.#bytes.length) return;
-    const larger = Buffer.allocUnsafe(Math.max(this.length + extra, 2 * this.#bytes.length));
-    this.#bytes.copy(larger, 0, 0, this.length);
-    this.#bytes = larger;
+  constructor(pieceBytes = PIECE_BYTES) {
+    this.#piece = Buffer.allocUnsafeSlow(pieceBytes);
+  }
+
+  get length(): number {
+    return this.#fullBytes + this.#used;
+  }
+
+  #room(): void {
+    if (this.#used + MAX_NUMBER_BYTES > this.#piece.length) this.#next();
+  }
+
+  #next(): void {
+    this.#full.push(this.#piece.subarray(0, this.#used));
+    this.#fullBytes += this.#used;
+    this.#piece = Buffer.allocUnsafeSlow(PIECE_BYTES);
+    this.#used = 0;
   }
 
   uint(value: number | bigint): void {
-    this.#room(9);
+    this.#room();
+    const piece = this.#piece;
     if (value < 128) {
-      this.#bytes[this.length++] = Number(value);
+      piece[this.#used++] = Number(value);
       return;
     }
     let rest = BigInt(value);
     let count = 0;
     for (let left = rest; left > 0n; left >>= 8n) count++;
-    this.#bytes[this.length] = 0x100 - count;
-    for (let i = count; i > 0; i--, rest >>= 8n) this.#bytes[this.length + i] = Number(rest & 0xffn);
-    this.length += 1 + count;
+    piece[this.#used] = 0x100 - count;
+    for (let i = count; i > 0; i--, rest >>= 8n) piece[this.#used + i] = Number(rest & 0xffn);
+    this.#used += 1 + count;
   }
 
   int(value: number | bigint): void {
@@ -73,17 +101,31 @@ class Output {
 
   run(bytes: Uint8Array): void {
     this.uint(bytes.length);
-    this.append(bytes);
+    for (let done = 0; done < bytes.length; ) {
+      if (this.#used === this.#piece.length) this.#next();
+      const part = bytes.subarray(done, done + this.#piece.length - this.#used);
+      this.#piece.set(part, this.#used);
+      this.#used += part.length;
+      done += part.length;
+    }
   }
 
-  append(bytes: Uint8Array): void {
-    this.#room(bytes.length);
-    this.#bytes.set(bytes, this.length);
-    this.length += bytes.length;
+  /** The length of another output and its bytes, which it gives away. */
+  message(other: Output): void {
+    this.uint(other.length);
+    this.#next();
+    for (const piece of other.#pieces()) {
+      this.#full.push(piece);
+      this.#fullBytes += piece.length;
+    }
+  }
+
+  #pieces(): Uint8Array[] {
+    return [...this.#full, this.#piece.subarray(0, this.#used)];
   }
 
   finish(): Uint8Array {
-    return this.#bytes.subarray(0, this.length);
+    return Buffer.concat(this.#pieces());
   }
 }
 
@@ -110,7 +152,7 @@ export class GobWriter {
     message.int(id);
     if (typeof schema === 'string' || !('struct' in schema)) message.uint(0);
     this.#encode(message, schema, value);
-    this.#out.run(message.finish());
+    this.#out.message(message);
     return this;
   }
 
@@ -126,7 +168,7 @@ export class GobWriter {
     if (known !== undefined) return known;
     const id = this.#next++;
     this.#ids.set(key, id);
-    const definition = new Output();
+    const definition = new Output(DEFINITION_BYTES);
     definition.int(-id);
     const common = (name: string): void => {
       definition.uint(1); // CommonType
@@ -192,7 +234,7 @@ export class GobWriter {
         return;
     }
     if ('slice' in schema) {
-      const list = value as readonly Writable[];
+      const list = value as WritableList;
       out.uint(list.length);
       for (const item of list) this.#encode(out, schema.slice, item);
     } else if ('map' in schema) {
@@ -221,7 +263,7 @@ export class GobWriter {
 function isZero(value: Writable, schema: Schema): boolean {
   if (value === null) return true;
   if (typeof schema === 'object') {
-    if ('slice' in schema) return (value as readonly Writable[]).length === 0;
+    if ('slice' in schema) return (value as WritableList).length === 0;
     return 'map' in schema && (value as ReadonlyMap<string, Writable>).size === 0;
   }
   return (
