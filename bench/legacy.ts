@@ -77,7 +77,7 @@ export async function run(ctx: BenchContext): Promise<SuiteResult> {
   const archive = clip.path('tree.clip');
   const rows: Row[] = [];
   rows.push(...(await packing(clip, scratch, tree, archive, bytes)));
-  rows.push(await mounting(clip, archive));
+  rows.push(...(await mounting(clip, archive)));
   rows.push(...(await reading(clip, archive)));
   return { title: `${FILES} files, ${Math.round(bytes / 1e6)} MB`, rows };
 }
@@ -106,15 +106,27 @@ async function packing(clip: Clipctl, scratch: string, tree: string, archive: st
   }
   const rate = (seconds: number[]): number => bytes / median(seconds) / 1e6;
   return [
-    rated('createArchive', rate(makes!), 'MB/s', { value: rate(makes!) / rate(tarMakes!), to: 'tar -cf' }, { atLeast: 0.7 }),
+    rated(
+      'createArchive',
+      rate(makes!),
+      'MB/s',
+      { value: rate(makes!) / rate(tarMakes!), to: 'tar -cf' },
+      { atLeast: 0.7 },
+    ),
     bounded('its memory', peak / 1e6, 'MB', { atMost: 200 }),
-    rated('extractArchive', rate(unpacks!), 'MB/s', { value: rate(unpacks!) / rate(tarUnpacks!), to: 'tar -xf' }, { atLeast: 0.7 }),
+    rated(
+      'extractArchive',
+      rate(unpacks!),
+      'MB/s',
+      { value: rate(unpacks!) / rate(tarUnpacks!), to: 'tar -xf' },
+      { atLeast: 0.7 },
+    ),
     { metric: 'its memory', value: unpackPeak / 1e6, unit: 'MB' },
   ];
 }
 
 /** With clipd running, as a daemon of containers has it. */
-async function mounting(clip: Clipctl, archive: string): Promise<Row> {
+async function mounting(clip: Clipctl, archive: string): Promise<Row[]> {
   const other = clip.path('other.clip');
   const small = clip.path('small');
   mkdirSync(small, { recursive: true });
@@ -130,7 +142,11 @@ async function mounting(clip: Clipctl, archive: string): Promise<Row> {
     times.push(performance.now() - started);
     await client.unmount({ mountPoint: place, mode: 'normal' });
   }
-  return bounded(`mount, with clipd running`, median(times), 'ms', { atMost: 250 });
+  const [first, ...again] = times;
+  return [
+    { metric: 'the first mount ever of the archive', value: first!, unit: 'ms', note: 'its index becomes a tree' },
+    bounded('mount, with clipd running', median(again), 'ms', { atMost: 250 }, 'the tree is kept'),
+  ];
 }
 
 async function reading(clip: Clipctl, archive: string): Promise<Row[]> {

@@ -14,6 +14,8 @@ const WRITE_AFTER_MS = 500;
  * files and building its tree takes a third of a second, reading the result a tenth of that. Each file is a SHA-256 and what it is of.
  */
 export class LegacyTrees {
+  /** Converted and not written yet, of all directories of this process. */
+  static readonly #pending = new Map<string, ConvertedTree>();
   readonly #directory: string;
 
   constructor(cacheDirectory: string) {
@@ -26,6 +28,8 @@ export class LegacyTrees {
 
   /** Null when it is not there, or not as it was written. */
   get(identity: string): ConvertedTree | null {
+    const pending = LegacyTrees.#pending.get(identity);
+    if (pending !== undefined) return pending;
     let bytes: Buffer;
     try {
       bytes = readFileSync(this.#path(identity));
@@ -39,7 +43,11 @@ export class LegacyTrees {
 
   /** Soon, when the mount is done. A cache that cannot be written costs time and nothing else. */
   put(identity: string, tree: ConvertedTree): void {
-    setTimeout(() => this.#write(identity, tree), WRITE_AFTER_MS).unref();
+    LegacyTrees.#pending.set(identity, tree);
+    setTimeout(() => {
+      this.#write(identity, tree);
+      LegacyTrees.#pending.delete(identity);
+    }, WRITE_AFTER_MS).unref();
   }
 
   #write(identity: string, tree: ConvertedTree): void {

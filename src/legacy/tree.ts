@@ -21,7 +21,7 @@ export interface LegacyEntries {
 }
 
 const EMPTY = new Uint8Array(0);
-const HASH = /^[0-9a-f]{64}$/;
+const HASH_LENGTH = 64;
 
 /** @param layerOf index of an OCI layer by digest; null for archives that hold their data themselves */
 export function readEntries(
@@ -148,9 +148,13 @@ class EntryBuilder {
 
 /** A hash as text; empty when it is none. */
 function hexOf(bytes: Uint8Array): string {
-  if (bytes.length !== 64) return '';
-  const text = Buffer.from(bytes.buffer, bytes.byteOffset, 64).toString('latin1');
-  return HASH.test(text) ? text : '';
+  if (bytes.length !== HASH_LENGTH) return '';
+  for (let i = 0; i < HASH_LENGTH; i++) {
+    const digit = bytes[i]!;
+    const isHex = (digit >= 0x30 && digit <= 0x39) || (digit >= 0x61 && digit <= 0x66);
+    if (!isHex) return '';
+  }
+  return Buffer.from(bytes.buffer, bytes.byteOffset, HASH_LENGTH).toString('latin1');
 }
 
 /** What the tree builder refuses, said of this archive. */
