@@ -13,6 +13,7 @@ import type { BenchContext, Suite, SuiteResult } from './support.js';
 const SUITES: Readonly<Record<string, () => Promise<{ run: Suite }>>> = {
   inflate: () => import('./inflate.js'),
   index: () => import('./index.js'),
+  'index-network': () => import('./index-network.js'),
   fuse: () => import('./fuse.js'),
   mount: () => import('./mount.js'),
   lazy: () => import('./lazy.js'),

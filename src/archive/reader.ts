@@ -4,9 +4,8 @@ import type { LayerIndex, SpanIndex } from '../bytes/index.js';
 import { Cursor, FormatError, toHex } from '../bytes/index.js';
 import type { Placement } from '../erofs/index.js';
 import { type CheckpointState, decodeCheckpointState } from '../gzip/index.js';
-import type { EntryColumns } from '../tar/index.js';
+import { type EntryColumns, unpackEntries } from '../tar/index.js';
 import { decodeHashes, decodePlacement, decodeProfile } from './columns.js';
-import { decodeEntries } from './entries.js';
 import {
   Compression,
   FREE_RAW_LENGTH,
@@ -317,7 +316,7 @@ function open(input: ArchiveInput): Archive {
     sections,
     checkpointState,
     section: (name) => withHint(() => optional(name, (bytes) => bytes)),
-    entries: () => withHint(() => optional('entries', (bytes, w) => decodeEntries(bytes, w, sizes[0] ?? 0))),
+    entries: () => withHint(() => optional('entries', (bytes, w) => unpackEntries(bytes, w, sizes[0] ?? 0))),
     hashes: () => optional('hashes', decodeHashes),
     verify() {
       const hash = createHash('sha256');

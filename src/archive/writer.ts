@@ -42,7 +42,7 @@ export interface ArchiveContents {
   readonly profile?: Profile | null;
   readonly references?: References | null;
   /**
-   * In the index of a single layer: the entries of its tar, by `encodeEntries` and {@link deflateSection}, and what was seen in its
+   * In the index of a single layer: the entries of its tar, by tar/ and {@link deflateSection}, and what was seen in its
    * files, whose form is index/'s.
    */
   readonly entries?: { readonly raw: Uint8Array; readonly stored: readonly Uint8Array[] };

@@ -1,6 +1,7 @@
-import { buildArchive, deflateSection, encodeEntries, openArchive } from '../archive/index.js';
+import { buildArchive, deflateSection, openArchive } from '../archive/index.js';
 import { FormatError } from '../bytes/index.js';
 import { writeErofs } from '../erofs/index.js';
+import { packEntries } from '../tar/index.js';
 import { TreeBuilder } from '../tree/index.js';
 import type { IndexedLayer } from './indexed-layer.js';
 import { decodeScan, encodeScan } from './layer-scan.js';
@@ -25,7 +26,7 @@ export async function encodeLayerIndex(
   { digest, size, checkpointMiB }: Omit<LayerWanted, 'hashes'>,
   layer: IndexedLayer,
 ): Promise<Uint8Array[]> {
-  const raw = encodeEntries(layer.entries);
+  const raw = packEntries(layer.entries);
   const stored = await deflateSection(raw); // on other threads: this one feeds those that read the other layers
   const { contents, uncompressedSize, files, diffId } = layer;
   const meta = { digest, mediaType: '', size, diffId: diffId ?? digest, uncompressedSize };

@@ -28,12 +28,15 @@ export interface EntryTransfer {
   readonly count: number;
   readonly words: Uint32Array<ArrayBuffer>;
   readonly arena: Uint8Array<ArrayBuffer>;
+  /** Bytes and numbers of the next two that are in use; default all. */
+  readonly arenaUsed?: number;
   readonly extents: Float64Array<ArrayBuffer>;
+  readonly extentsUsed?: number;
 }
 
 /** u32 words of one record; the first six are three float64. */
-const STRIDE = 16;
-const W = {
+export const STRIDE = 16;
+export const W = {
   nsec: 6,
   mode: 7,
   uid: 8,
@@ -46,7 +49,7 @@ const W = {
   extents: 15,
 } as const;
 const SPLIT_HINT = 'build a smaller layer: its index would take gigabytes of memory';
-const F = { size: 0, mtime: 1, dataOffset: 2 } as const;
+export const F = { size: 0, mtime: 1, dataOffset: 2 } as const;
 
 /**
  * The entries of one layer in the order of its tar: 64 bytes each, and their names and xattrs in one arena, so that a million
@@ -217,9 +220,25 @@ export class EntryColumns {
     return this.#extents.subarray(pair * 2 + 2, pair * 2 + 2 + this.#extents[pair * 2]! * 2);
   }
 
+  /** Views of what is used of the columns. */
+  used(): Pick<EntryTransfer, 'words' | 'arena' | 'extents'> {
+    return {
+      words: this.#words.subarray(0, this.count * STRIDE),
+      arena: this.#arena.subarray(0, this.#arenaUsed),
+      extents: this.#extents.subarray(0, this.#extentsUsed),
+    };
+  }
+
   /** Gives the columns away: the object must not be used afterwards. Post `message` with `transfer`. */
   toTransfer(): { message: EntryTransfer; transfer: ArrayBuffer[] } {
-    const message = { count: this.count, words: this.#words, arena: this.#arena, extents: this.#extents };
+    const message = {
+      count: this.count,
+      words: this.#words,
+      arena: this.#arena,
+      arenaUsed: this.#arenaUsed,
+      extents: this.#extents,
+      extentsUsed: this.#extentsUsed,
+    };
     return { message, transfer: [message.words.buffer, message.arena.buffer, message.extents.buffer] };
   }
 
@@ -229,9 +248,9 @@ export class EntryColumns {
     columns.#words = message.words;
     columns.#floats = new Float64Array(message.words.buffer);
     columns.#arena = message.arena;
-    columns.#arenaUsed = message.arena.length;
+    columns.#arenaUsed = message.arenaUsed ?? message.arena.length;
     columns.#extents = message.extents;
-    columns.#extentsUsed = message.extents.length;
+    columns.#extentsUsed = message.extentsUsed ?? message.extents.length;
     return columns;
   }
 }

@@ -17,4 +17,5 @@ export {
   S_IFSOCK,
 } from './format.js';
 export { printable } from './number.js';
+export { packEntries, unpackEntries } from './packed-entries.js';
 export { TarParser, type TarSink } from './parser.js';
