@@ -3,7 +3,7 @@
  * back; opening files is check/'s, making the contents index/'s. No I/O. Runs in every process.
  */
 
-export { MAX_SPAN_OUTPUT, MAX_SPANS, MIN_SPAN_BYTES, SectionKind, type SectionName, VERSION } from './format.js';
+export { MAGIC, MAX_SPAN_OUTPUT, MAX_SPANS, MIN_SPAN_BYTES, SectionKind, type SectionName, VERSION } from './format.js';
 export { LEGACY_CHECKPOINT_MIB, layerIndexName } from './layer-index-name.js';
 export {
   type Archive,

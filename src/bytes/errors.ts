@@ -16,6 +16,25 @@ export type ErrorCode =
   | 'ABORTED'
   | 'USAGE';
 
+/** docs/cli.md, "Exit codes": a test compares the table. 1 is every other failure, 2 a wrong command line or setting. */
+export const EXIT_CODES: Readonly<Record<ErrorCode, number>> = {
+  SYSTEM: 1,
+  USAGE: 2,
+  NOT_FOUND: 3,
+  BAD_FORMAT: 4,
+  DIGEST_MISMATCH: 5,
+  BAD_REFERENCE: 6,
+  UNAUTHORIZED: 7,
+  PERMISSION: 8,
+  NETWORK: 9,
+  UNSUPPORTED: 10,
+  NO_PLATFORM: 11,
+  LIMIT: 12,
+  BUSY: 13,
+  CONFLICT: 14,
+  ABORTED: 15,
+};
+
 /** Every error that a user may see. `message` is one line with the thing and the cause; `hint` is the next step. */
 export class ClipError extends Error {
   override readonly name: string = 'ClipError';

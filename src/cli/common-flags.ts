@@ -1,31 +1,48 @@
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
+
+export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+export const PROGRESS = ['auto', 'plain', 'none'] as const;
+export type ProgressStyle = (typeof PROGRESS)[number];
 
 /** The flags of every command. A command that neither talks to clipd nor looks at its cache ignores the first two. */
 export interface CommonFlags {
   readonly root?: string;
   readonly cacheDir?: string;
   readonly json?: boolean;
+  readonly quiet?: boolean;
   readonly verbose?: boolean;
+  readonly logLevel?: LogLevel;
+  readonly progress?: ProgressStyle;
 }
 
-/** Adds them to `program` and all its commands. They may stand before the command's name or after it; the latter wins. */
-export function addCommonFlags(program: Command): void {
-  addTo(program);
-  program.hook('preAction', (_, action) => {
-    const own = (name: string): boolean => action.getOptionValueSource(name) !== undefined;
-    for (let above = action.parent; above !== null; above = above.parent) {
-      for (const [name, value] of Object.entries(above.opts())) {
-        if (!own(name)) action.setOptionValueWithSource(name, value, 'cli');
-      }
-    }
-  });
-}
-
-function addTo(command: Command): void {
+/** Adds them to a command and all below it. They may stand before a command's name or after it; the latter wins. */
+export function addCommonFlags(command: Command): void {
   command
-    .option('--root <dir>', "clipd's socket and state (default $CLIP_ROOT, /run/clip, or $XDG_RUNTIME_DIR/clip)")
-    .option('--cache-dir <dir>', 'the span cache (default $CLIP_CACHE_DIR, /var/cache/clip, or $XDG_CACHE_HOME/clip)')
-    .option('--json', 'print JSON')
-    .option('--verbose', 'print more, and log more');
-  for (const below of command.commands) addTo(below);
+    .option('--root <dir>', "clipd's socket and state (default /run/clip, or $XDG_RUNTIME_DIR/clip)")
+    .option('--cache-dir <dir>', 'the span cache (default /var/cache/clip, or $XDG_CACHE_HOME/clip)')
+    .option('--json', 'print JSON, errors too')
+    .option('-q, --quiet', 'no progress and no notes')
+    .option('--verbose', 'print more, and log more: --log-level debug')
+    .addOption(
+      new Option('--log-level <level>', 'of stderr, and of the log of a clipd that this command starts').choices(
+        LOG_LEVELS,
+      ),
+    )
+    .addOption(
+      new Option('--progress <how>', 'bars on a terminal, else a line every 10 s; always lines; none').choices(
+        PROGRESS,
+      ),
+    );
+  for (const below of command.commands) addCommonFlags(below);
+}
+
+/** Takes over those that stand before the command's name. */
+export function inheritFlags(command: Command): void {
+  for (let above = command.parent; above !== null; above = above.parent) {
+    for (const [name, value] of Object.entries(above.opts())) {
+      if (command.getOptionValueSource(name) === undefined) command.setOptionValueWithSource(name, value, 'cli');
+    }
+  }
 }

@@ -2,6 +2,8 @@ import type { Command } from 'commander';
 import { type DaemonSettings, defaultCacheDir, defaultRoot, type MountRequest, resolvePlace } from '../wire/index.js';
 import type { CommonFlags } from './common-flags.js';
 import { byteSize, workerCount } from './numbers.js';
+import { logLevelOf } from './output.js';
+import { originOf } from './settings.js';
 
 /** The flags of a clipd: for `daemon`, and for `mount`, which may start one. */
 export interface DaemonFlags extends CommonFlags {
@@ -23,38 +25,46 @@ export function addDaemonFlags(command: Command): Command {
 export interface Location {
   readonly root: string;
   readonly cacheDir: string;
-  /** The cache directory the user asked for, if any. */
+  /** The cache directory the user asked for, if any: one of a configuration file is a default. */
   readonly askedCacheDir: string | undefined;
 }
 
-/** Flag, environment, default: in this order. */
 export async function locate(flags: CommonFlags): Promise<Location> {
-  const asked = flags.cacheDir ?? (process.env.CLIP_CACHE_DIR || undefined);
-  const askedCacheDir = asked === undefined ? undefined : resolvePlace(asked);
   return {
-    root: resolvePlace(flags.root ?? (process.env.CLIP_ROOT || defaultRoot())),
-    cacheDir: askedCacheDir ?? resolvePlace(defaultCacheDir()),
-    askedCacheDir,
+    root: resolvePlace(flags.root ?? defaultRoot()),
+    cacheDir: resolvePlace(flags.cacheDir ?? defaultCacheDir()),
+    askedCacheDir: askedCacheDir(flags),
   };
+}
+
+export function askedCacheDir(flags: CommonFlags): string | undefined {
+  const directory = asked(flags, 'cacheDir');
+  return directory === undefined ? undefined : resolvePlace(directory);
+}
+
+/** The value of a flag that the user gave for this command, by its words or its environment. */
+function asked<F extends object, K extends keyof F & string>(flags: F, name: K): F[K] | undefined {
+  return originOf(name)?.source === 'config' ? undefined : flags[name];
 }
 
 /** Refuses a URL that clipd could not use, before a clipd is started. @throws ClipError USAGE */
 export async function checkContentCache(flags: DaemonFlags): Promise<void> {
-  const url = contentCacheUrl(flags);
+  const url = flags.contentCache;
   if (url !== undefined) (await import('../cache/index.js')).openContentCache(url);
 }
 
-export function contentCacheUrl(flags: DaemonFlags): string | undefined {
-  return flags.contentCache ?? (process.env.CLIP_CONTENT_CACHE || undefined);
-}
-
-/** Settings that the user set explicitly. They conflict with different settings of a running clipd. */
+/**
+ * Settings that the user set explicitly. They conflict with different settings of a running clipd, which those of a configuration file do
+ * not: it may have changed since clipd was started.
+ */
 export function askedOfDaemon(location: Location, flags: DaemonFlags): NonNullable<MountRequest['daemon']> {
-  const contentCache = contentCacheUrl(flags);
+  const cacheSize = asked(flags, 'cacheSize');
+  const workers = asked(flags, 'workers');
+  const contentCache = asked(flags, 'contentCache');
   return {
     ...(location.askedCacheDir === undefined ? {} : { cacheDir: location.askedCacheDir }),
-    ...(flags.cacheSize === undefined ? {} : { cacheSize: flags.cacheSize }),
-    ...(flags.workers === undefined ? {} : { workers: flags.workers }),
+    ...(cacheSize === undefined ? {} : { cacheSize }),
+    ...(workers === undefined ? {} : { workers }),
     ...(contentCache === undefined ? {} : { contentCache }),
   };
 }
@@ -65,7 +75,7 @@ export function daemonSettings(location: Location, flags: DaemonFlags): DaemonSe
     cacheDir: location.cacheDir,
     ...(flags.cacheSize === undefined ? {} : { cacheSize: flags.cacheSize }),
     ...(flags.workers === undefined ? {} : { workers: flags.workers }),
-    ...(contentCacheUrl(flags) === undefined ? {} : { contentCache: contentCacheUrl(flags)! }),
-    ...(flags.verbose === true ? { verbose: true } : {}),
+    ...(flags.contentCache === undefined ? {} : { contentCache: flags.contentCache }),
+    logLevel: logLevelOf(flags),
   };
 }

@@ -7,11 +7,19 @@ import { Command, CommanderError } from 'commander';
 import { ClipError, printableText } from '../bytes/index.js';
 import { packageVersion } from '../metrics/index.js';
 import { registerCommands } from './commands/index.js';
-import { EXIT_FAILED, EXIT_NOT_RUN, EXIT_USAGE, exitCodeOf, printError } from './output.js';
+import {
+  EXIT_FAILED,
+  EXIT_NOT_RUN,
+  EXIT_USAGE,
+  exitCodeOf,
+  exitCodeOfRun,
+  printError,
+  printJsonError,
+  setOutput,
+} from './output.js';
 
 const program = new Command('clipctl')
   .description('Run container images without pulling them.')
-  .showHelpAfterError('  clipctl help COMMAND shows its arguments and flags')
   // All errors look alike: commander's get our prefix.
   .configureOutput({ outputError: (text, write) => write(printableText(text.replace(/^error: /, 'clipctl: '))) })
   .version(packageVersion(), '-V, --version', 'print the version')
@@ -20,7 +28,7 @@ const program = new Command('clipctl')
 // The reader of our output has closed it (`clipctl ls -R | head`): end quietly, as other programs do.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(0);
-  printError(new ClipError('SYSTEM', `cannot write the result to stdout: ${error.message}`, { cause: error }), false);
+  printError(new ClipError('SYSTEM', `cannot write the result to stdout: ${error.message}`, { cause: error }));
   process.exit(EXIT_FAILED);
 });
 
@@ -40,15 +48,28 @@ function explained(error: unknown): unknown {
   });
 }
 
+/** Before the command line is understood: `--json` anywhere in front of the words that belong to another program. */
+function wantsJson(args: readonly string[]): boolean {
+  const end = args.indexOf('--');
+  return (end < 0 ? args : args.slice(0, end)).includes('--json');
+}
+
+/** An error of Commander's, which has printed it already, as one of ours. */
+function ours({ message }: CommanderError): ClipError {
+  const [first = '', ...rest] = message.replace(/^error: /, '').split('\n');
+  return new ClipError('USAGE', first, { hint: rest.join(' ') || 'clipctl help' });
+}
+
 main().catch((thrown: unknown) => {
   const error = explained(thrown);
-
-  if (error instanceof CommanderError) {
-    // `run` has another exit code for wrong flags than the programs that it runs, as in docker.
-    const usage = process.argv[2] === 'run' ? EXIT_NOT_RUN : EXIT_USAGE;
-    process.exitCode = error.exitCode === 0 ? 0 : usage;
-  } else {
-    printError(error, process.argv.includes('--verbose'));
-    process.exitCode = exitCodeOf(error);
+  // `run` has other exit codes for its failures than the programs that it runs, as in docker.
+  const isRun = process.argv[2] === 'run';
+  if (!(error instanceof CommanderError)) {
+    printError(error);
+    process.exitCode = isRun ? exitCodeOfRun(error) : exitCodeOf(error);
+  } else if (error.exitCode !== 0) {
+    setOutput({ json: wantsJson(process.argv) });
+    printJsonError(ours(error));
+    process.exitCode = isRun ? EXIT_NOT_RUN : EXIT_USAGE;
   }
 });

@@ -1,7 +1,9 @@
 import type { MultiBar, SingleBar } from 'cli-progress';
+import type { ProgressStyle } from './common-flags.js';
+import { progressStyle } from './output.js';
 import { formatBytes, formatSeconds } from './units.js';
 
-/** One line per running task, on stderr; nothing if stderr is no terminal. */
+/** How far running tasks are, on stderr. */
 export interface Progress {
   /** `rate` in bytes per second. */
   update(key: string, label: string, done: number, total: number, rate: number): void;
@@ -54,8 +56,55 @@ class Bars implements Progress {
   }
 }
 
-export async function createProgress(stream: NodeJS.WriteStream = process.stderr): Promise<Progress> {
-  if (!stream.isTTY) return SILENT;
+/** Lines for a log, or for a terminal that cannot move its cursor: one every 10 s, of all tasks together. */
+class Lines implements Progress {
+  readonly #tasks = new Map<string, { done: number; total: number; rate: number }>();
+  readonly #print: (line: string) => void;
+  readonly #timer: NodeJS.Timeout;
+  #first: boolean;
+
+  /** @param first a line at once, too, and one at the end */
+  constructor(print: (line: string) => void, first: boolean, intervalMs: number) {
+    this.#print = print;
+    this.#first = first;
+    // By a timer, not by updates: a download that stalls is told, too.
+    this.#timer = setInterval(() => this.#tell(), intervalMs).unref();
+  }
+
+  update(key: string, _label: string, done: number, total: number, rate: number): void {
+    this.#tasks.set(key, { done, total, rate });
+    if (!this.#first) return;
+    this.#first = false;
+    this.#tell();
+  }
+
+  #tell(): void {
+    if (this.#tasks.size === 0) return;
+    const tasks = [...this.#tasks.values()];
+    const sum = (of: (task: (typeof tasks)[number]) => number): number => tasks.reduce((all, one) => all + of(one), 0);
+    const [done, total] = [sum((one) => one.done), sum((one) => one.total)];
+    const rate = sum((one) => (one.done < one.total ? one.rate : 0));
+    const left = rate > 0 ? `, ${formatBytes(Math.round(rate))}/s, ETA ${formatSeconds((total - done) / rate)}` : '';
+    this.#print(`clipctl: ${formatBytes(done)} of ${formatBytes(total)}${left}\n`);
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+  }
+}
+
+const LINE_EVERY_MS = 10_000;
+
+/** @param style that of `--progress`; "auto": bars on a terminal that can show them, else lines */
+export async function createProgress(
+  style: ProgressStyle = progressStyle(),
+  stream: NodeJS.WriteStream = process.stderr,
+  lineEveryMs = LINE_EVERY_MS,
+): Promise<Progress> {
+  if (style === 'none') return SILENT;
+  if (style === 'plain' || !stream.isTTY || process.env.TERM === 'dumb') {
+    return new Lines((line) => stream.write(line), style === 'plain', lineEveryMs);
+  }
   const { default: cliProgress } = await import('cli-progress');
   const format = '{label} [{bar}] {percentage}% | {amount} | {speed} | {left}';
   const options = { format, stream, fps: 10, barsize: 24, hideCursor: true, emptyOnZero: true, autopadding: true };

@@ -17,7 +17,7 @@ function systemError(path: string, cause: unknown): ClipError {
   const { code = '', message } = cause as NodeJS.ErrnoException;
   const [why, general] = REASONS[code] ?? [code || message];
   const hint = code === 'ENOENT' ? `mkdir -p ${dirname(path)}` : general;
-  const kind = code === 'EACCES' || code === 'EPERM' ? 'PERMISSION' : 'SYSTEM';
+  const kind = code === 'EACCES' || code === 'EPERM' ? 'PERMISSION' : code === 'ENOENT' ? 'NOT_FOUND' : 'SYSTEM';
   return new ClipError(kind, `cannot write ${path}: ${why}`, { cause, hint });
 }
 

@@ -1,5 +1,5 @@
 import { closeSync, constants, readlinkSync, writeSync } from 'node:fs';
-import { ClipError, printable } from '../bytes/index.js';
+import { ClipError, EXIT_CODES, printable } from '../bytes/index.js';
 import { notifySystemd, replaceProcess } from '../linux/index.js';
 import { LOG_NAME, logEntry } from '../metrics/index.js';
 import { OwnDirectory } from '../paths/index.js';
@@ -100,6 +100,6 @@ export async function keeperMain(mode: string | undefined): Promise<void> {
   } catch (error) {
     if (!(error instanceof ClipError)) process.stderr.write(`${String((error as Error).stack ?? error)}\n`);
     report({ state: 'failed', error: toWireError(error) });
-    process.exitCode = 1;
+    process.exitCode = error instanceof ClipError ? EXIT_CODES[error.code] : 1;
   }
 }

@@ -213,7 +213,13 @@ export async function resolveImage(
   const platform: Platform = variant === undefined ? { os, architecture } : { os, architecture, variant };
   // A variant in an old config is unreliable; the index was already matched on it.
   if (platformScore({ os: wanted.os, architecture: wanted.architecture }, { os, architecture }) === 0) {
-    options.onWarning?.(`${reader.name} is an image for ${formatPlatform(platform)}, not ${formatPlatform(wanted)}`);
+    const difference = `${reader.name} is an image for ${formatPlatform(platform)}, not ${formatPlatform(wanted)}`;
+    if (options.platform !== undefined) {
+      throw new ClipError('NO_PLATFORM', difference, {
+        hint: 'it has no other platform: leave --platform out to take it',
+      });
+    }
+    options.onWarning?.(difference);
   }
   return { ...where, manifestDigest: digest, platform, config, layers: layersOf(manifest, config, reader.name) };
 }

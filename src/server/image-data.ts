@@ -86,7 +86,7 @@ export class ImageData {
   /** When no read is under way any more. */
   async close(): Promise<void> {
     this.#closed = true;
-    this.ahead.cancel();
+    this.ahead.cancelAll();
     this.follower?.close();
     for (const claim of this.layers) claim.close();
     await this.source.close();

@@ -145,7 +145,7 @@ export class ImageMount {
   /** After the FUSE workers have released it. */
   async close(): Promise<void> {
     this.#served.close();
-    this.ahead.cancel();
+    this.ahead.cancelAll();
     this.recording?.stop();
     this.reads.abandon();
     // Reads that were given up still hold their layers until they have noticed.

@@ -11,6 +11,8 @@ interface Task {
   readonly abort: AbortController;
   readonly progress: AheadProgress;
   readonly startedAt: Date;
+  /** Begun by the mount itself. */
+  readonly ofMount: boolean;
   ended: boolean;
 }
 
@@ -39,13 +41,13 @@ export class FetchAhead {
   /** The prefetches with which a mount begins. */
   begin(options: { readonly profile: boolean; readonly fill: boolean }): void {
     const { profile } = this.#archive;
-    const first = options.profile && profile !== null ? this.#run({ what: 'profile' }, profile) : null;
+    const first = options.profile && profile !== null ? this.#run({ what: 'profile' }, profile, true) : null;
     if (options.fill) void this.#fillAfter(first);
   }
 
   async #fillAfter(first: { task: Task; finished: Promise<void> } | null): Promise<void> {
     await first?.finished;
-    if (first?.task.abort.signal.aborted !== true) this.#run({ what: 'image', background: true }, null);
+    if (first?.task.abort.signal.aborted !== true) this.#run({ what: 'image', background: true }, null, true);
   }
 
   /**
@@ -70,10 +72,14 @@ export class FetchAhead {
       const tables = this.#archive.layers.map((layer) => layer.table);
       profile = profileSpans(await rangesOfFiles(this.#archive, wish.paths), tables);
     }
-    return stateOf(this.#run(wish, profile).task);
+    return stateOf(this.#run(wish, profile, false).task);
   }
 
-  #run(wish: PrefetchWish, spans: Pick<Profile, 'layer' | 'span'> | null): { task: Task; finished: Promise<void> } {
+  #run(
+    wish: PrefetchWish,
+    spans: Pick<Profile, 'layer' | 'span'> | null,
+    ofMount: boolean,
+  ): { task: Task; finished: Promise<void> } {
     const abort = new AbortController();
     const { signal } = abort;
     let running: { progress: AheadProgress; finished: Promise<void> };
@@ -88,7 +94,7 @@ export class FetchAhead {
       });
     }
     const id = `${process.pid}.${nextId++}`;
-    const task: Task = { id, wish, abort, progress: running.progress, startedAt: new Date(), ended: false };
+    const task: Task = { id, wish, abort, progress: running.progress, startedAt: new Date(), ofMount, ended: false };
     this.#tasks.push(task);
     const finished = running.finished.then(() => {
       task.ended = true;
@@ -105,11 +111,19 @@ export class FetchAhead {
     return this.#tasks.map(stateOf);
   }
 
-  /** Cancels one, or all. @returns those that were running */
+  /**
+   * Cancels one, or those that were asked for. What a mount does by itself (its profile, `--fill`) goes on unless it is named.
+   * @returns those that were running
+   */
   cancel(id?: string): PrefetchState[] {
-    const running = this.#tasks.filter((task) => !task.ended && (id === undefined || task.id === id));
+    const running = this.#tasks.filter((task) => !task.ended && (id === undefined ? !task.ofMount : task.id === id));
     for (const task of running) task.abort.abort();
     return running.map(stateOf);
+  }
+
+  /** The image is not mounted any more. */
+  cancelAll(): void {
+    for (const task of this.#tasks) if (!task.ended) task.abort.abort();
   }
 }
 

@@ -95,7 +95,7 @@ export async function runServer(
   setInterval(() => void keeper.call('alive', null).catch(() => {}), ALIVE_MS);
   try {
     const [parts, { MountList }] = await Promise.all([import('./engine.js'), import('./mount-list.js')]);
-    const ownLog = parts.lazyLogger({ name: 'server', level: settings.verbose ? 'debug' : 'info' });
+    const ownLog = parts.lazyLogger({ name: 'server', level: settings.logLevel ?? 'info' });
     log = ownLog;
     const metrics = new parts.Metrics();
     if (process.env[IN_RESERVE_VARIABLE] !== undefined) await loadTheRest(ownLog);

@@ -61,12 +61,13 @@ export async function resolveArchive(options: ResolveArchiveOptions): Promise<Re
   const { clip, image } = options;
   if ((clip === undefined) === (image === undefined)) {
     throw new ClipError('USAGE', 'an archive or an image is needed, and one of them only', {
-      hint: 'give --clip FILE or --image REF',
+      hint: 'name a file or an image: --clip FILE or --image REF',
     });
   }
   if (clip !== undefined) return clip.startsWith('s3://') ? fromS3(clip, options) : { path: clip, origin: 'file' };
   const reference = parseReference(image!);
-  const platform = options.platform === undefined ? hostPlatform() : parsePlatform(options.platform);
+  const asked = options.platform === undefined ? undefined : parsePlatform(options.platform);
+  const platform = asked ?? hostPlatform();
   const platformText = formatPlatform(platform);
   const store = new ArchiveStore(options.cacheDir);
   const { pull = 'missing' } = options;
@@ -93,7 +94,7 @@ export async function resolveArchive(options: ResolveArchiveOptions): Promise<Re
   };
   let resolved: ResolvedImage;
   try {
-    resolved = await resolve(image!, sourceOptions, platform, options);
+    resolved = await resolve(image!, sourceOptions, asked, options);
   } catch (error) {
     const unreachable = error instanceof ClipError && error.code === 'NETWORK';
     if (stored === null || known === null || !unreachable) throw error;
@@ -139,7 +140,7 @@ export async function resolveArchive(options: ResolveArchiveOptions): Promise<Re
         {
           imageRef: where,
           outputPath: path,
-          platform,
+          platform: asked,
           ...sourceOptions,
           layerIndexDirectory: layerIndexesOf(options.cacheDir),
           registryLayerIndexes: true,
@@ -166,7 +167,7 @@ async function fromS3(url: string, options: ResolveArchiveOptions): Promise<Reso
 async function resolve(
   image: string,
   sourceOptions: SourceOptions,
-  platform: Platform,
+  platform: Platform | undefined,
   { signal, onWarning }: ResolveArchiveOptions,
 ): Promise<ResolvedImage> {
   const { openImageSource } = await import('../oci/index.js');

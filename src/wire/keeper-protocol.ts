@@ -19,7 +19,8 @@ export interface DaemonSettings {
   readonly private?: boolean;
   /** A second server process waits in reserve, so that a crash is over sooner. Default true. */
   readonly standby?: boolean;
-  readonly verbose?: boolean;
+  /** Of the log; undefined: "info". */
+  readonly logLevel?: 'debug' | 'info' | 'warn' | 'error';
   /** False: take over as on a kernel that cannot send requests again (Linux < 6.9). For tests. */
   readonly resend?: boolean;
 }

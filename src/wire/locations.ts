@@ -108,7 +108,10 @@ export function resolveArchive(path: string): string {
     if (code === 'ENOENT') {
       throw new ClipError('NOT_FOUND', `archive ${path} does not exist`, {
         cause,
-        hint: `clipctl index --image REF --out ${path} makes it`,
+        // A name such as HOST/NAME:TAG is that of an image.
+        hint: /^[./]|\.r?clip$/.test(path)
+          ? `clipctl index IMAGE --out ${path} makes it`
+          : `an image is named without --clip, or by --image ${path}`,
       });
     }
     throw new ClipError('PERMISSION', `archive ${path}: ${code}`, { cause });

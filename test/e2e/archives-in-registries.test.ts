@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { ArchiveContents } from '../../src/archive/index.js';
+import { EXIT_CODES } from '../../src/bytes/index.js';
 import { archiveTag, openArtifacts, openImageSource } from '../../src/oci/index.js';
 import { Clipctl } from '../support/clipctl.js';
 import { forgeries, layerToForge, RULES, readContents, sealed } from '../support/forged.js';
@@ -135,7 +136,10 @@ test('an archive of another image is refused, and the image is indexed instead',
     await artifacts.push(readFileSync(b), made.manifestDigest);
     await artifacts.close();
     const pulled = await clip.run(['pull', `${registry.host}/a:1`, '--out', clip.path('x.clip')]);
-    expect(pulled).toMatchObject({ code: 1, stderr: expect.stringMatching(/is not of .*: its manifest differs/) });
+    expect(pulled).toMatchObject({
+      code: EXIT_CODES.DIGEST_MISMATCH,
+      stderr: expect.stringMatching(/is not of .*: its manifest differs/),
+    });
     const mounted = await clip.run(['ls', '--image', `${registry.host}/a:1`]);
     expect(mounted).toMatchObject({
       code: 0,
@@ -236,7 +240,10 @@ describe('two tenants with one image', () => {
     expect(await mode(at('lying/app'))).toBe('-rwsr-xr-x');
     const pin = digestOf(readFileSync(clip.path('honest.clip')));
     const refused = await clip.run(['ls', '--image', at('lying/app'), '--index-digest', pin]);
-    expect(refused).toMatchObject({ code: 1, stderr: expect.stringMatching(/the registry has no archive sha256:/) });
+    expect(refused).toMatchObject({
+      code: EXIT_CODES.NOT_FOUND,
+      stderr: expect.stringMatching(/the registry has no archive sha256:/),
+    });
     await keep('lying/app', readFileSync(clip.path('honest.clip')));
     expect(await mode(at('lying/app'), '--index-digest', pin)).toBe('-rwxr-xr-x');
     expect(await mode(at('lying/app'), '--index-digest', digestOf(forged()))).toBe('-rwsr-xr-x');

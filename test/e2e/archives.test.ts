@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { EXIT_CODES } from '../../src/bytes/index.js';
 import { Clipctl } from '../support/clipctl.js';
 import { Stage } from '../support/container-images.js';
 import type { TestImage } from '../support/images.js';
@@ -126,7 +127,7 @@ test('archives can be removed, one or all of them', async () => {
   await clip.ok('archives', 'rm', newest!.manifestDigest);
   expect(existsSync(newest!.path)).toBe(false);
   const again = await clip.run(['archives', 'rm', newest!.manifestDigest]);
-  expect([again.code, again.stderr]).toEqual([1, expect.stringContaining('is stored')]);
+  expect([again.code, again.stderr]).toEqual([EXIT_CODES.NOT_FOUND, expect.stringContaining('is stored')]);
   writeFileSync(clip.path('cache/archives/refs', `${'0'.repeat(64)}.json`), '{"cut');
   const { freedBytes, usedBytes } = await clip.json<{ freedBytes: number; usedBytes: number }>('archives', 'prune');
   expect([freedBytes > 0, usedBytes, readdirSync(clip.path('cache/archives'))]).toEqual([true, 0, ['refs']]);

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync, readdirSync, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { EXIT_CODES } from '../../src/bytes/index.js';
 import { Clipctl, type Ran } from '../support/clipctl.js';
 import { type IndexedImage, indexedImage, sha256Of } from '../support/mounted.js';
 
@@ -63,7 +64,7 @@ test('the clipd that has the directory answers for it', async () => {
   const layers = await json<Layer[]>('ls');
   expect(layers.map((layer) => layer.mounted).sort()).toEqual([false, true]);
   const [mounted, unmounted] = [layers.find((l) => l.mounted)!, layers.find((l) => !l.mounted)!];
-  expect((await cache('stat')).stdout).toMatch(/MB of at most .* in 2 layer files, in use by clipd \(pid \d+\)\n/);
+  expect((await cache('stat')).stdout).toMatch(/[kM]B of at most .* in 2 layer files, in use by clipd \(pid \d+\)\n/);
   // By the root alone, too.
   expect((await clip.json<{ directory: string }>('cache', 'stat')).directory).toBe(clip.path('cache'));
 
@@ -82,7 +83,7 @@ test('the clipd that has the directory answers for it', async () => {
   const freed = await json<{ freedBytes: number; usedBytes: number }>('prune');
   expect(freed.freedBytes).toBeGreaterThan(1e6);
   expect((await json<Layer[]>('ls')).map((layer) => layer.layer)).toEqual([mounted.layer]);
-  expect((await cache('prune')).stdout).toMatch(/^freed 0\.0 MB, .* left in layers that are mounted \(--mounted/);
+  expect((await cache('prune')).stdout).toMatch(/^freed 0 B, .* left in layers that are mounted \(--mounted/);
   expect((await json<{ usedBytes: number }>('prune', '--mounted')).usedBytes).toBe(0);
   await clip.ok('umount', a);
   await clip.ok('mount', '--clip', image.archive, '--at', a);
@@ -92,7 +93,7 @@ test('the clipd that has the directory answers for it', async () => {
   // Now no process has it, and the same commands work on the directory themselves.
   expect((await cache('stat')).stdout).toMatch(/in 1 layer files, in use by no process\n/);
   expect((await json<Verified>('verify')).damaged).toBe(0);
-  expect((await cache('prune')).stdout).toMatch(/^freed .*, 0\.0 MB left\n/);
+  expect((await cache('prune')).stdout).toMatch(/^freed .*, 0 B left\n/);
   expect(readdirSync(clip.path('cache', 'spans'))).toEqual([]);
 });
 
@@ -109,7 +110,10 @@ test('an owner that takes no requests is named', async () => {
     await new Promise((resolve) => holder.stdout!.once('data', resolve));
     for (const command of ['prune', 'verify']) {
       const ran = await cache(command);
-      expect([ran.code, ran.stderr]).toEqual([1, expect.stringContaining(`in use by somebody (pid ${holder.pid})`)]);
+      expect([ran.code, ran.stderr]).toEqual([
+        EXIT_CODES.BUSY,
+        expect.stringContaining(`in use by somebody (pid ${holder.pid})`),
+      ]);
     }
     expect((await cache('stat')).stdout).toContain(`in use by somebody (pid ${holder.pid})`);
   } finally {

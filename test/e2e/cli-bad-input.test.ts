@@ -1,9 +1,10 @@
-import { execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { type ErrorCode, EXIT_CODES } from '../../src/bytes/index.js';
 import { Clipctl, PROGRAM, type Ran, runProgram } from '../support/clipctl.js';
 import { LayoutBuilder, MEDIA, sha256 } from '../support/layout.js';
 import { startProxy } from '../support/proxy.js';
@@ -11,13 +12,13 @@ import { startRegistry, type TestRegistry } from '../support/registry.js';
 import { dir, file, tar } from '../support/tar.js';
 
 /** The form of an error: exit code, nothing on stdout, one line that names the thing, no stack; perhaps a line with the next step. */
-function expectError(ran: Ran, code: number, ...names: readonly (string | RegExp)[]): void {
+function expectError(ran: Ran, code: ErrorCode, ...names: readonly (string | RegExp)[]): void {
   expect(ran.stdout).toBe('');
   const [first, ...rest] = ran.stderr.trimEnd().split('\n');
   for (const name of names) expect(first).toMatch(name);
   expect(first).toMatch(/^clipctl: /);
   expect(rest.length).toBeLessThanOrEqual(1);
-  expect(ran.code).toBe(code);
+  expect(ran.code).toBe(EXIT_CODES[code]);
 }
 
 describe('bad input to clipctl index', () => {
@@ -49,7 +50,7 @@ describe('bad input to clipctl index', () => {
   };
 
   it('no server listens', async () => {
-    expectError(await index('127.0.0.1:1/app:good'), 1, '127.0.0.1:1');
+    expectError(await index('127.0.0.1:1/app:good'), 'NETWORK', '127.0.0.1:1');
   });
 
   it('a server that is no registry', async () => {
@@ -57,42 +58,54 @@ describe('bad input to clipctl index', () => {
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     try {
       const host = `127.0.0.1:${(server.address() as AddressInfo).port}`;
-      expectError(await index(`${host}/app:good`), 1, host);
+      expectError(await index(`${host}/app:good`), 'BAD_FORMAT', host);
     } finally {
       server.closeAllConnections();
       server.close();
     }
   });
 
-  it.each([401, 403, 404, 500])('a registry that answers %i', async (status) => {
+  it.each([
+    [401, 'UNAUTHORIZED'],
+    [403, 'UNAUTHORIZED'],
+    [404, 'NOT_FOUND'],
+    [500, 'NETWORK'],
+  ] as const)('a registry that answers %i: %s', async (status, code) => {
     const proxy = await startProxy({ upstream: registry.url });
     proxy.fault = () => ({ respond: { status, body: '{}' } });
     try {
-      expectError(await index(`${proxy.host}/app:good`), 1, proxy.host);
+      expectError(await index(`${proxy.host}/app:good`), code, proxy.host);
     } finally {
       await proxy.stop();
     }
   });
 
   it('no such repository, no such tag, no reference at all: each with the next step', async () => {
-    const hintOf = async (reference: string, named: string, ...flags: string[]): Promise<string | undefined> => {
+    const hintOf = async (
+      code: ErrorCode,
+      reference: string,
+      named: string,
+      ...flags: string[]
+    ): Promise<string | undefined> => {
       const ran = await index(reference, ...flags);
-      expectError(ran, flags.includes('--checkpoint') ? 2 : 1, named);
+      expectError(ran, code, named);
       return ran.stderr.split('\n')[1];
     };
-    expect(await hintOf(`${registry.host}/nothing:good`, 'nothing')).toContain('check the name');
-    expect(await hintOf(`${registry.host}/app:nothing`, 'nothing')).toContain('it has these tags: good');
+    expect(await hintOf('NOT_FOUND', `${registry.host}/nothing:good`, 'nothing')).toContain('check the name');
+    expect(await hintOf('NOT_FOUND', `${registry.host}/app:nothing`, 'nothing')).toContain('it has these tags: good');
     for (const reference of ['', 'a b', 'host:99999/a', 'a//b']) {
-      expect(await hintOf(reference, 'is not an image reference')).toContain('[HOST[:PORT]/]NAME[:TAG]');
+      expect(await hintOf('BAD_REFERENCE', reference, 'is not an image reference')).toContain(
+        '[HOST[:PORT]/]NAME[:TAG]',
+      );
     }
-    expect(await hintOf(`${registry.host}/app:good`, '0 MiB', '--checkpoint', '0')).toContain('--checkpoint');
+    expect(await hintOf('USAGE', `${registry.host}/app:good`, '0 MiB', '--checkpoint', '0')).toContain('--checkpoint');
   });
 
   it('--plain-http to a port that speaks TLS', async () => {
     const secure = await startRegistry({ tls: true });
     try {
       const ran = await index(`${secure.host}/app:good`, '--plain-http');
-      expectError(ran, 1, secure.host);
+      expectError(ran, 'NETWORK', secure.host);
       expect(ran.stderr.split('\n')[1]).toContain('leave --plain-http out');
     } finally {
       await secure.stop();
@@ -100,11 +113,11 @@ describe('bad input to clipctl index', () => {
   });
 
   it.each([
-    ['no JSON', '{bad'],
-    ['no object', '[]'],
-    ['a broken entry', '{"auths":{"HOST":{"auth":"!!!"}}}'],
-    ['a helper that is not there', '{"credHelpers":{"HOST":"nosuch"}}'],
-  ])('a Docker config with %s: the error ends the program', { timeout: 20_000 }, async (_name, text) => {
+    ['no JSON', '{bad', 'BAD_FORMAT'],
+    ['no object', '[]', 'BAD_FORMAT'],
+    ['a broken entry', '{"auths":{"HOST":{"auth":"!!!"}}}', 'BAD_FORMAT'],
+    ['a helper that is not there', '{"credHelpers":{"HOST":"nosuch"}}', 'UNAUTHORIZED'],
+  ] as const)('a Docker config with %s: the error ends the program', { timeout: 20_000 }, async (_name, text, code) => {
     const secret = await startRegistry({ auth: 'basic' });
     const config = clipctl.path('docker');
     mkdirSync(config, { recursive: true });
@@ -112,7 +125,7 @@ describe('bad input to clipctl index', () => {
     try {
       const args = ['index', '--image', `${secret.host}/app:good`, '--out', clipctl.path('never.clip')];
       const ran = await clipctl.run(args, { env: { DOCKER_CONFIG: config } });
-      expectError(ran, 1);
+      expectError(ran, code);
       expect(ran.stderr.split('\n')[1]).toMatch(/docker login|install it/);
     } finally {
       await secret.stop();
@@ -120,7 +133,7 @@ describe('bad input to clipctl index', () => {
   });
 
   it('texts that are no image references', async () => {
-    expectError(await index('UPPER::case'), 1, 'UPPER::case');
+    expectError(await index('UPPER::case'), 'BAD_REFERENCE', 'UPPER::case');
   });
 
   it('no such platform: says which there are', async () => {
@@ -131,14 +144,14 @@ describe('bad input to clipctl index', () => {
       { ...s390, platform: { os: 'linux', architecture: 's390x' } },
     ]);
     const ran = await index(layout.tag(both, 'multi'), '--platform', 'linux/riscv64');
-    expect(ran.code).toBe(1);
+    expect(ran.code).toBe(EXIT_CODES.NO_PLATFORM);
     expect(ran.stderr).toContain('linux/riscv64');
     expect(ran.stderr).toMatch(/linux\/arm64.*linux\/s390x/s);
   });
 
   it('no such image layout, no such tag in one', async () => {
-    expectError(await index('oci:/nowhere/at all:tag'), 1, '/nowhere/at all');
-    expectError(await index(`oci:${layout.directory}:nothing`), 1, 'nothing');
+    expectError(await index('oci:/nowhere/at all:tag'), 'NOT_FOUND', '/nowhere/at all');
+    expectError(await index(`oci:${layout.directory}:nothing`), 'NOT_FOUND', 'nothing');
   });
 
   const layerOf = (bytes: Uint8Array, diff: Uint8Array = content): { reference: string; digest: string } => {
@@ -164,7 +177,7 @@ describe('bad input to clipctl index', () => {
   ])('a layer that is %s', async (_, bytes) => {
     const { reference, digest } = layerOf(bytes);
     const ran = await index(reference);
-    expectError(ran, 1, digest.slice(7, 19));
+    expectError(ran, 'BAD_FORMAT', digest.slice(7, 19));
     expect(ran.stderr.split('\n')[1]).toMatch(/^ {2}(the layer is damaged|only layers that are tar)/);
   });
 
@@ -183,19 +196,19 @@ describe('bad input to clipctl index', () => {
     const bytes = readFileSync(file_);
     bytes[bytes.length >> 1]! ^= 0x20;
     writeFileSync(file_, bytes);
-    expectError(await index(reference), 1, digest.slice(7, 19));
+    expectError(await index(reference), 'BAD_FORMAT', digest.slice(7, 19));
   });
 
   it('a directory to write to that is not there, that is a file, that is read-only', async () => {
     const reference = `${registry.host}/app:good`;
     const run = (out: string): Promise<Ran> => clipctl.run(['index', '--image', reference, '--out', out]);
-    expectError(await run('/nowhere/x.clip'), 1, '/nowhere/x.clip');
+    expectError(await run('/nowhere/x.clip'), 'NOT_FOUND', '/nowhere/x.clip');
     writeFileSync(clipctl.path('plain'), '');
-    expectError(await run(clipctl.path('plain', 'x.clip')), 1, clipctl.path('plain', 'x.clip'));
-    expectError(await run('/proc/x.clip'), 1, '/proc/x.clip');
-    expectError(await run(''), 2, 'the path of the archive to write is empty');
+    expectError(await run(clipctl.path('plain', 'x.clip')), 'SYSTEM', clipctl.path('plain', 'x.clip'));
+    expectError(await run('/proc/x.clip'), 'NOT_FOUND', '/proc/x.clip');
+    expectError(await run(''), 'USAGE', 'the path of the archive to write is empty');
     mkdirSync(clipctl.path('directory.clip'));
-    expectError(await run(clipctl.path('directory.clip')), 1, clipctl.path('directory.clip'));
+    expectError(await run(clipctl.path('directory.clip')), 'SYSTEM', clipctl.path('directory.clip'));
   });
 
   it.each([
@@ -204,7 +217,12 @@ describe('bad input to clipctl index', () => {
   ] as const)('%s in the middle leaves nothing, and an older archive as it was', async (signal, code) => {
     const slow = await startProxy({ upstream: registry.url });
     // The layer's body stops half way.
-    slow.fault = (request) => (request.path.includes('/blobs/') ? { stallAfter: 60 } : null);
+    let child: ChildProcess | undefined;
+    slow.fault = (request) => {
+      if (!request.path.includes('/blobs/')) return null;
+      child?.kill(signal);
+      return { stallAfter: 60 };
+    };
     const out = clipctl.path(`interrupted-${signal}`);
     mkdirSync(out);
     writeFileSync(path.join(out, 'old.clip'), 'older');
@@ -212,7 +230,9 @@ describe('bad input to clipctl index', () => {
       const ran = await clipctl.run(
         ['index', '--image', `${slow.host}/app:good`, '--out', path.join(out, 'old.clip')],
         {
-          onStart: (child) => setTimeout(() => child.kill(signal), 1500),
+          onStart: (started) => {
+            child = started;
+          },
         },
       );
       expect(ran.code).toBe(code);
@@ -248,11 +268,11 @@ describe('bad input to clipctl mount', () => {
 
   it('no such archive, a directory, an empty file, another file', async () => {
     const at = await clipctl.place('at');
-    expectError(await mount(clipctl.path('none.clip'), at), 1, 'none.clip');
-    expectError(await mount(clipctl.directory, at), 1, clipctl.directory);
+    expectError(await mount(clipctl.path('none.clip'), at), 'NOT_FOUND', 'none.clip');
+    expectError(await mount(clipctl.directory, at), 'BAD_FORMAT', clipctl.directory);
     writeFileSync(clipctl.path('empty.clip'), '');
-    expectError(await mount(clipctl.path('empty.clip'), at), 1, 'empty.clip');
-    expectError(await mount('/etc/passwd', at), 1, '/etc/passwd');
+    expectError(await mount(clipctl.path('empty.clip'), at), 'BAD_FORMAT', 'empty.clip');
+    expectError(await mount('/etc/passwd', at), 'BAD_FORMAT', '/etc/passwd');
   });
 
   it('an archive cut off or altered, wherever: refused, with the section named where there is one', async () => {
@@ -268,23 +288,27 @@ describe('bad input to clipctl mount', () => {
       const altered = Buffer.from(bytes);
       altered[offset + (storedLength >> 1)]! ^= 1;
       writeFileSync(bad, altered);
-      expectError(await mount(bad, at), 1, 'bad.clip', name);
+      expectError(await mount(bad, at), 'BAD_FORMAT', 'bad.clip', name);
     }
     for (const length of [5, 20, sections[0]!.offset, bytes.length - 1]) {
       writeFileSync(bad, bytes.subarray(0, length));
-      expectError(await mount(bad, at), 1, 'bad.clip');
+      expectError(await mount(bad, at), 'BAD_FORMAT', 'bad.clip');
     }
   });
 
   it('a mount point that is not there, is a file, is busy with a clip mount', async () => {
-    expectError(await mount(clip, clipctl.path('nowhere')), 1, 'nowhere');
+    expectError(await mount(clip, clipctl.path('nowhere')), 'NOT_FOUND', 'nowhere');
     writeFileSync(clipctl.path('plain'), '');
-    expectError(await mount(clip, clipctl.path('plain')), 1, 'plain');
+    expectError(await mount(clip, clipctl.path('plain')), 'NOT_FOUND', 'plain');
     symlinkSync('round', clipctl.path('round'));
-    expectError(await mount(clip, clipctl.path('round')), 1, /round leads through a circle of symbolic links/);
+    expectError(
+      await mount(clip, clipctl.path('round')),
+      'NOT_FOUND',
+      /round leads through a circle of symbolic links/,
+    );
     const at = await clipctl.place('at');
     await clipctl.ok('mount', '--clip', clip, '--at', at);
-    expectError(await mount(clip, at), 1, at);
+    expectError(await mount(clip, at), 'BUSY', at);
     await clipctl.ok('umount', at);
   });
 
@@ -293,13 +317,13 @@ describe('bad input to clipctl mount', () => {
       mkdirSync(clipctl.path('removed'));
       const script = `cd "$1"; rmdir "$1"; exec "$2" "$3" ${command}`;
       const ran = await runProgram('sh', ['-c', script, 'sh', clipctl.path('removed'), process.execPath, PROGRAM]);
-      expectError(ran, 1, /the current directory has been removed/);
+      expectError(ran, 'NOT_FOUND', /the current directory has been removed/);
     }
   });
 
   it('umount of a directory that is not mounted, and of a foreign mount', async () => {
-    expectError(await clipctl.run(['umount', await clipctl.place('at')]), 1, 'at');
-    expectError(await clipctl.run(['umount', '/proc']), 1, '/proc');
+    expectError(await clipctl.run(['umount', await clipctl.place('at')]), 'NOT_FOUND', 'at');
+    expectError(await clipctl.run(['umount', '/proc']), 'NOT_FOUND', '/proc');
   });
 
   it('a busy mount: names its holders; --lazy ends it', async () => {
@@ -309,7 +333,7 @@ describe('bad input to clipctl mount', () => {
     const holder = spawn('sleep', ['60'], { cwd: at });
     try {
       const ran = await clipctl.run(['umount', clipctl.path('busy-link')]);
-      expect(ran.code).toBe(1);
+      expect(ran.code).toBe(EXIT_CODES.BUSY);
       expect(ran.stderr).toContain(at);
       expect(ran.stderr).toContain(String(holder.pid));
       await clipctl.ok('umount', '--lazy', at);
@@ -331,7 +355,7 @@ describe('bad input to clipctl mount', () => {
         env: own.env,
         cwd: root,
       });
-      expectError(ran, 1, '/dev/fuse');
+      expectError(ran, 'UNSUPPORTED', '/dev/fuse');
     } finally {
       await own.close();
     }
@@ -343,7 +367,7 @@ describe('bad input to clipctl mount', () => {
     ['--cache-size', 'mount', '--clip', 'x', '--at', '/mnt', '--cache-size', '9000T'],
   ])('a number out of range: a usage error that names %s, before anything is done', async (option, ...args) => {
     const ran = await clipctl.run(args);
-    expectError(ran, 2, `option '${option} `, args[args.indexOf(option) + 1]!, 'expected');
+    expectError(ran, 'USAGE', `option '${option} `, args[args.indexOf(option) + 1]!, 'expected');
   });
 
   it('optimize with checkpoints out of range: said before anything is run or read', async () => {
@@ -351,7 +375,7 @@ describe('bad input to clipctl mount', () => {
       ['--image', 'oci:/nonexistent', '--out', 'x', '--checkpoint', '0', '--', 'true'],
       ['--clip', 'x', '--profile', 'x', '--checkpoint', '65'],
     ]) {
-      expectError(await clipctl.run(['optimize', ...what]), 2, `${what[5]} MiB: a whole number from 1 to 64`);
+      expectError(await clipctl.run(['optimize', ...what]), 'USAGE', `${what[5]} MiB: a whole number from 1 to 64`);
     }
   });
 
@@ -366,14 +390,14 @@ describe('bad input to clipctl mount', () => {
       CLIP_ROOT: clipctl.path('others'),
       CLIP_CACHE_DIR: clipctl.path('others-cache'),
     };
-    expectError(await runProgram('setpriv', [...who, ...command], { env, cwd: root }), 1, 'others');
+    expectError(await runProgram('setpriv', [...who, ...command], { env, cwd: root }), 'PERMISSION', 'others');
   });
 
   it('a result that cannot be written: one line, and exit code 1', async () => {
     for (const what of [['ls', '-R', '--clip', clip, '--json'], ['inspect', '--clip', clip], ['help']]) {
       const command = ['-c', 'exec "$@" >/dev/full', 'sh', process.execPath, 'bin/clipctl.js', ...what];
       const root = new URL('../../..', import.meta.url).pathname;
-      expectError(await runProgram('sh', command, { env: clipctl.env, cwd: root }), 1, 'stdout', 'ENOSPC');
+      expectError(await runProgram('sh', command, { env: clipctl.env, cwd: root }), 'SYSTEM', 'stdout', 'ENOSPC');
     }
   });
 });

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { EXIT_CODES } from '../../src/bytes/index.js';
 import { registerCommands } from '../../src/cli/commands/index.js';
 import { Clipctl } from '../support/clipctl.js';
 
@@ -36,7 +37,7 @@ describe('clipctl help', () => {
   });
 
   it.each(leaves)('$words takes the common flags', ({ command }) => {
-    const common = ['--root', '--cache-dir', '--json', '--verbose'];
+    const common = ['--root', '--cache-dir', '--json', '--quiet', '--verbose', '--log-level', '--progress'];
     expect(command.options.map((option) => option.long)).toEqual(expect.arrayContaining(common));
   });
 
@@ -59,14 +60,25 @@ describe('clipctl help', () => {
       return start < 0 ? '' : page.slice(start, next < 0 ? page.length : next);
     };
     const registries = 'Reaching registries';
+    const head = page.slice(0, page.indexOf('\n## '));
+    const everywhere = new Set(program.options.map(({ long }) => long!).filter((flag) => head.includes(`\`${flag}`)));
     const missing = leaves.flatMap(({ words, command }) => {
       const start = page.indexOf(`\n## clipctl ${words}\n`);
       const own = sectionOf(`clipctl ${words}`);
       const section = own.includes(registries) ? own + sectionOf(registries) : own;
-      const flags = command.options.map((option) => option.long ?? option.short!).filter((f) => !section.includes(f));
+      const flags = command.options
+        .map((option) => option.long ?? option.short!)
+        .filter((flag) => !section.includes(flag) && !everywhere.has(flag));
       return start < 0 ? [words] : flags.map((flag) => `${words} ${flag}`);
     });
     expect(missing).toEqual([]);
+  });
+
+  it('docs/cli.md has the exit code of every error code', () => {
+    const page = readFileSync(new URL('../../../docs/cli.md', import.meta.url), 'utf8');
+    const rows = [...page.matchAll(/^\| (\d+) \| `([A-Z_]+)` \|/gm)].map(([, exit, code]) => [code, Number(exit)]);
+    expect(Object.fromEntries(rows)).toEqual(EXIT_CODES);
+    expect(new Set(Object.values(EXIT_CODES)).size).toBe(Object.keys(EXIT_CODES).length);
   });
 
   it('version and --version', async () => {

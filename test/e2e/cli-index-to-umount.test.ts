@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { EXIT_CODES } from '../../src/bytes/index.js';
 import { Clipctl, runProgram } from '../support/clipctl.js';
 import { compareTrees, snapshotTree } from '../support/compare.js';
 import { startRegistry, type TestRegistry } from '../support/registry.js';
@@ -132,12 +133,12 @@ describe('clipctl, end to end', () => {
     expect(() => readFileSync(path.join(at, 'dev/null'))).toThrow(/EACCES/);
   });
 
-  it('umount: ends it, and a second one is exit code 1 with one line', async () => {
+  it('umount: ends it, and a second one is NOT_FOUND with one line', async () => {
     const at = clipctl.path('mnt пункт 1');
     expect(await clipctl.run(['umount', at])).toMatchObject({ code: 0, stdout: '', stderr: '' });
     expect(readdirSync(at)).toEqual([]);
     const again = await clipctl.run(['umount', at]);
-    expect(again.code).toBe(1);
+    expect(again.code).toBe(EXIT_CODES.NOT_FOUND);
     expect(again.stderr).toContain(at);
     expect(await clipctl.json('ps')).toEqual([]);
   });
@@ -162,7 +163,7 @@ describe('clipctl, end to end', () => {
     const ran = await clipctl.run(['mount', '--foreground', '--clip', clip, '--at', at], {
       onStart: (child) => child.stdout!.once('data', () => child.kill('SIGINT')),
     });
-    expect(ran.code).toBe(0);
+    expect(ran.code).toBe(130);
     expect(clipctl.mounts()).toEqual([]);
   });
 

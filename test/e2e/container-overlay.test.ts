@@ -15,6 +15,7 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { EXIT_CODES } from '../../src/bytes/index.js';
 import { mountFileSystem, unmount } from '../../src/linux/index.js';
 import type { Stats } from '../../src/wire/index.js';
 import { Clipctl, runProgram } from '../support/clipctl.js';
@@ -209,7 +210,10 @@ describe('mount --cid', () => {
     ).stdout.trim();
     expect(readFileSync(join(rootfs, 'written'), 'utf8')).toBe('kept\n');
     const second = await clip.run(['mount', '--image', image.reference, '--cid', 'second', '--upper', upper]);
-    expect([second.code, second.stderr]).toEqual([1, expect.stringContaining('is in use by the container first')]);
+    expect([second.code, second.stderr]).toEqual([
+      EXIT_CODES.BUSY,
+      expect.stringContaining('is in use by the container first'),
+    ]);
     await clip.ok('umount', '--cid', 'first');
     expect(existsSync(join(upper, 'upper/written'))).toBe(true);
     expect(readdirSync(clip.path('root')).includes('second')).toBe(false);

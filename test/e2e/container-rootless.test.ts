@@ -2,6 +2,7 @@ import { chmodSync, chownSync, copyFileSync, existsSync, mkdirSync, readdirSync,
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { EXIT_CODES } from '../../src/bytes/index.js';
 import { Clipctl, type Ran, runProgram } from '../support/clipctl.js';
 import { Stage } from '../support/container-images.js';
 
@@ -61,9 +62,12 @@ test('mount --cid, runc and umount --cid', async (context) => {
   expect([gone.code, gone.stderr]).toEqual([0, '']);
   const twice = await user('mount', '--clip', 'image.clip', '--cid', 'other', '--overlay', 'kernel');
   expect([twice.code, twice.stderr]).toEqual([
-    1,
+    EXIT_CODES.BUSY,
     expect.stringMatching(/no permission to mount an overlay.*\n.*--overlay fuse/),
   ]);
   const memory = await user('mount', '--clip', 'image.clip', '--cid', 'third', '--tmpfs-upper', '1M');
-  expect([memory.code, memory.stderr]).toEqual([1, expect.stringContaining('cannot mount a tmpfs')]);
+  expect([memory.code, memory.stderr]).toEqual([
+    EXIT_CODES.PERMISSION,
+    expect.stringContaining('cannot mount a tmpfs'),
+  ]);
 });

@@ -2,6 +2,7 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { EXIT_CODES } from '../../src/bytes/index.js';
 import { Clipctl, PROGRAM, type Ran, runProgram } from '../support/clipctl.js';
 import { RUNTIMES, runtimePath, Stage } from '../support/container-images.js';
 import type { TestImage } from '../support/images.js';
@@ -206,7 +207,10 @@ describe.each(RUNTIMES)('with %s', (runtime) => {
     expect([listed?.id, listed?.holders.map(({ command }) => command)]).toEqual(['back', ['sleep']]);
     expect(execFileSync(path, ['exec', 'back', 'echo', 'inside'], { encoding: 'utf8' })).toBe('inside\n');
     const busy = await clip.run(['umount', '--cid', 'back']);
-    expect([busy.code, busy.stderr]).toEqual([1, expect.stringContaining('the container back is running')]);
+    expect([busy.code, busy.stderr]).toEqual([
+      EXIT_CODES.BUSY,
+      expect.stringContaining('the container back is running'),
+    ]);
     const again = await clip.run(['run', '--rm', '--name', 'back', image.reference]);
     expect([again.code, again.stderr]).toEqual([125, expect.stringContaining('the container id back is in use')]);
     await clip.ok('umount', '--cid', 'back', '--force');

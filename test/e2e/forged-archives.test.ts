@@ -1,6 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { ArchiveContents } from '../../src/archive/index.js';
+import { EXIT_CODES } from '../../src/bytes/index.js';
 import { Clipctl } from '../support/clipctl.js';
 import { FORGED_RULE, type Forgery, forgeries, layerToForge, RULES, readContents, sealed } from '../support/forged.js';
 import { FORGED_FILES, ForgedMounts } from '../support/forged-mounts.js';
@@ -83,7 +84,7 @@ describe('a forged window, which would give a guest NOPASSWD', () => {
   test('is found by verify, with what to do; cache verify finds nothing, for nothing wrong is in the cache', async () => {
     const archive = archives.path(archiveOf('a window'));
     const ran = await clip.run(['verify', '--clip', archive]);
-    expect(ran.code).toBe(1);
+    expect(ran.code).toBe(EXIT_CODES.BAD_FORMAT);
     expect(ran.stderr).toMatch(
       /section windows at byte \d+: checkpoint state: its SHA-256 differs\n {2}.*clipctl index/,
     );

@@ -14,6 +14,7 @@ import {
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { buildArchive } from '../../src/archive/index.js';
+import { EXIT_CODES } from '../../src/bytes/index.js';
 import { ArchiveFile } from '../../src/check/index.js';
 import { ClipdClient } from '../../src/client/index.js';
 import { FEATURE_COMPAT_SB_CHECKSUM, SB, SUPER_OFFSET } from '../../src/erofs/format.js';
@@ -55,7 +56,10 @@ test('unpack writes its journal through no link', async () => {
   symlinkSync(precious, `${at}.clip-unpack`);
   give(`${at}.clip-unpack`);
   const ran = await clip.run(['unpack', '--clip', image.archive, at]);
-  expect([ran.code, ran.stderr]).toEqual([1, expect.stringContaining(`${at}.clip-unpack is not a plain file`)]);
+  expect([ran.code, ran.stderr]).toEqual([
+    EXIT_CODES.PERMISSION,
+    expect.stringContaining(`${at}.clip-unpack is not a plain file`),
+  ]);
   expect(readFileSync(precious, 'utf8')).toBe('precious');
 });
 
@@ -72,7 +76,7 @@ test('unpack goes on with no journal and no directory that another user has made
     give(`${at}.clip-unpack`);
     const ran = await clip.run(['unpack', '--clip', image.archive, at]);
     const words = owner === 'root' ? 'is not a plain file of this user' : `belongs to user ${HOSTILE.uid}`;
-    expect([ran.code, ran.stderr]).toEqual([1, expect.stringContaining(words)]);
+    expect([ran.code, ran.stderr]).toEqual([EXIT_CODES.PERMISSION, expect.stringContaining(words)]);
     expect(existsSync(join(at, 'etc'))).toBe(false);
   }
 });
@@ -122,13 +126,16 @@ test('archives that another user has stored are not used', async () => {
     const ran = await clip.run([...args, '--cache-dir', cacheDir]);
     expect([args.join(' '), ran.code, ran.stderr]).toEqual([
       args.join(' '),
-      1,
+      EXIT_CODES.PERMISSION,
       expect.stringContaining(`${cacheDir} belongs to user ${HOSTILE.uid}`),
     ]);
   }
   chownSync(cacheDir, 0, 0);
   const within = await clip.run(['inspect', '--image', 'alpine', '--cache-dir', cacheDir]);
-  expect([within.code, within.stderr]).toEqual([1, expect.stringContaining(`${cacheDir}/archives belongs to user`)]);
+  expect([within.code, within.stderr]).toEqual([
+    EXIT_CODES.PERMISSION,
+    expect.stringContaining(`${cacheDir}/archives belongs to user`),
+  ]);
   expect(existsSync(clip.path('alpine'))).toBe(false);
 });
 
@@ -142,7 +149,11 @@ test('a FIFO in the place of an archive keeps neither client nor clipd waiting',
     ['inspect', '--clip', path],
   ]) {
     const ran = await clip.run(args);
-    expect([args[0], ran.code, ran.stderr]).toEqual([args[0], 1, expect.stringContaining(`${path} is not a file`)]);
+    expect([args[0], ran.code, ran.stderr]).toEqual([
+      args[0],
+      EXIT_CODES.BAD_FORMAT,
+      expect.stringContaining(`${path} is not a file`),
+    ]);
   }
   // It was a file when the client looked.
   const client = new ClipdClient(clip.path('root'));
@@ -171,7 +182,7 @@ test.each(['upper', 'mount-base', 'rootfs-base'])(
     ] as const) {
       const ran = await clip.run(['mount', '--clip', image.archive, '--cid', `of-${flag}`, `--${flag}`, path]);
       expect([ran.code, ran.stderr]).toEqual([
-        1,
+        EXIT_CODES.PERMISSION,
         expect.stringContaining(`in the place of ${path}: ${named} is theirs`),
       ]);
       expect(existsSync(clip.path('root', `of-${flag}`))).toBe(false);
@@ -192,6 +203,9 @@ test('extract goes into no directory of another user', async () => {
   await clip.ok('create', from, '--out', clip.path('v1.clip'));
   const at = hostileDirectory(join(theirs, 'extracted'));
   const ran = await clip.run(['extract', '--clip', clip.path('v1.clip'), '--out', at]);
-  expect([ran.code, ran.stderr]).toEqual([1, expect.stringContaining(`${at} belongs to user ${HOSTILE.uid}`)]);
+  expect([ran.code, ran.stderr]).toEqual([
+    EXIT_CODES.PERMISSION,
+    expect.stringContaining(`${at} belongs to user ${HOSTILE.uid}`),
+  ]);
   expect(existsSync(join(at, 'file'))).toBe(false);
 });

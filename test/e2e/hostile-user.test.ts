@@ -14,7 +14,7 @@ import {
 import { createServer } from 'node:net';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { ClipError } from '../../src/bytes/index.js';
+import { ClipError, EXIT_CODES } from '../../src/bytes/index.js';
 import { ClipdClient, prepareMount } from '../../src/client/index.js';
 import { flags, mountFileSystem, openFuseDevice, readMountInfo, unmount } from '../../src/linux/index.js';
 import { Clipctl } from '../support/clipctl.js';
@@ -81,12 +81,15 @@ test('a FUSE mount with a forged source makes clipctl umount trust nobody’s ro
     if (connection === 'dead') closeSync(fd);
     const umount = await clip.run(['umount', place]);
     expect([umount.code, umount.stderr]).toEqual([
-      1,
+      EXIT_CODES.NOT_FOUND,
       expect.stringContaining(`${place} is not a clip mount of this user`),
     ]);
     if (connection === 'dead') {
       const mount = await clip.run(['mount', '--clip', image.archive, '--at', place]);
-      expect([mount.code, mount.stderr]).toEqual([1, expect.stringMatching(/is a dead FUSE mount|EACCES/)]);
+      expect([mount.code, mount.stderr]).toEqual([
+        EXIT_CODES.PERMISSION,
+        expect.stringMatching(/is a dead FUSE mount|EACCES/),
+      ]);
     }
     expect(readFileSync(precious, 'utf8')).toBe('precious');
     expect(isMounted(place)).toBe(true); // it is theirs
@@ -187,11 +190,14 @@ test.each(['root', 'cache-dir'])('a --%s that another user has made is not used'
   const place = await clip.place(`place-${flag}`);
   const ran = await clip.run(['mount', '--clip', image.archive, '--at', place, `--${flag}`, root]);
   expect([ran.code, ran.stderr]).toEqual([
-    1,
+    EXIT_CODES.PERMISSION,
     expect.stringContaining(`${root} belongs to user ${HOSTILE.uid}, not to user 0`),
   ]);
   const daemon = await clip.run(['daemon', `--${flag}`, root]);
-  expect([daemon.code, daemon.stderr]).toEqual([1, expect.stringContaining(`belongs to user ${HOSTILE.uid}`)]);
+  expect([daemon.code, daemon.stderr]).toEqual([
+    EXIT_CODES.PERMISSION,
+    expect.stringContaining(`belongs to user ${HOSTILE.uid}`),
+  ]);
   expect(readFileSync(precious, 'utf8')).toBe('precious');
   expect(existsSync(join(root, 'clipd.sock'))).toBe(false);
 });
@@ -207,12 +213,15 @@ test('a --root or --cache-dir behind a link of another user, or open to others, 
     chmodSync(own, 0o755);
     const linked = await clip.run(['mount', '--clip', image.archive, '--at', place, flag, link]);
     expect([linked.code, linked.stderr]).toEqual([
-      1,
+      EXIT_CODES.PERMISSION,
       expect.stringContaining('a symbolic link that another user controls'),
     ]);
     chmodSync(own, 0o777);
     const open = await clip.run(['mount', '--clip', image.archive, '--at', place, flag, own]);
-    expect([open.code, open.stderr]).toEqual([1, expect.stringMatching(/other users may write to .*\n.*chmod go-w/)]);
+    expect([open.code, open.stderr]).toEqual([
+      EXIT_CODES.PERMISSION,
+      expect.stringMatching(/other users may write to .*\n.*chmod go-w/),
+    ]);
   }
 });
 
@@ -238,7 +247,7 @@ test('a false clipd gets no login', async () => {
       ['umount', '/mnt'],
     ]) {
       const ran = await clip.run([...args, '--root', root]);
-      expect([args[0], ran.code]).toEqual([args[0], 1]);
+      expect([args[0], ran.code]).toEqual([args[0], EXIT_CODES.PERMISSION]);
       expect(ran.stderr).toMatch(/belongs to user|other users may write to/);
     }
     child.kill('SIGKILL');
@@ -253,7 +262,10 @@ test('a socket of another user in root’s own directory is not asked', async ()
   await new Promise<void>((resolve) => server.listen(join(root, 'clipd.sock'), resolve));
   lchownSync(join(root, 'clipd.sock'), HOSTILE.uid, HOSTILE.gid);
   const ran = await clip.run(['ps', '--root', root]);
-  expect([ran.code, ran.stderr]).toEqual([1, expect.stringContaining('is not a socket of this user or root')]);
+  expect([ran.code, ran.stderr]).toEqual([
+    EXIT_CODES.PERMISSION,
+    expect.stringContaining('is not a socket of this user or root'),
+  ]);
   server.close();
 });
 

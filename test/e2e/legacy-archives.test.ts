@@ -4,7 +4,7 @@ import { lstat, open, readFile, readlink } from 'node:fs/promises';
 import path from 'node:path';
 import { PutObjectCommand, S3Client } from '@aws-sdk/client-s3';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { crc64 } from '../../src/bytes/index.js';
+import { crc64, EXIT_CODES } from '../../src/bytes/index.js';
 import { encodeIndex, type LegacyNode, localEnd, s3Archive } from '../../src/legacy/index.js';
 import { Clipctl } from '../support/clipctl.js';
 import { S3_CREDENTIALS, type ServerProcess, startS3 } from '../support/content-servers.js';
@@ -460,7 +460,7 @@ describe('OCI archives', () => {
         '--storage-image',
         `${registry.host}/no/such`,
       ]);
-      expect(ran.code).toBe(1);
+      expect(ran.code).toBe(EXIT_CODES.NOT_FOUND);
       expect(ran.stderr).toMatch(/no\/such/);
       expect(own.mounts()).toEqual([]);
     } finally {

@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { EXIT_CODES } from '../../src/bytes/index.js';
 import { mountArchive } from '../../src/index.js';
 import { Clipctl } from '../support/clipctl.js';
 import { layerLike } from '../support/gzip.js';
@@ -71,11 +72,14 @@ test('after kill -9 of everything, clipctl mount at the same place succeeds; ano
     // The other one was restored with it, and no client has asked for it yet.
     const wrong = await own.run(['mount', '--clip', image.archive, '--at', b]);
     expect([wrong.code, wrong.stderr]).toEqual([
-      1,
+      EXIT_CODES.BUSY,
       expect.stringContaining(`${b} was mounted again, with ${other.archive}, after clipd was killed`),
     ]);
     const flags = await own.run(['mount', '--clip', other.archive, '--at', b]);
-    expect([flags.code, flags.stderr]).toEqual([1, expect.stringContaining('with suid true, not false')]);
+    expect([flags.code, flags.stderr]).toEqual([
+      EXIT_CODES.CONFLICT,
+      expect.stringContaining('with suid true, not false'),
+    ]);
     await own.ok('mount', '--clip', other.archive, '--at', b, '--suid');
     await own.ok('umount', b);
     expect(readdirSync(b)).toEqual([]);
@@ -96,7 +100,7 @@ test('a foreign mount on top of a place is not unmounted with it: not by umount,
       for (const how of [[], ['--lazy'], ['--force']]) {
         const ran = await own.run(['umount', ...how, place]);
         expect([ran.code, ran.stderr]).toEqual([
-          1,
+          EXIT_CODES.CONFLICT,
           expect.stringContaining(`${place} is covered by another mount (tmpfs, above)`),
         ]);
       }
@@ -164,11 +168,11 @@ test('a further place has the options of the image’s mount: a note names those
     ]);
     expect((await mount('c', '--no-readahead', '--read-timeout', '20')).stderr).toBe('');
     const fill = await mount('d', '--fill');
-    expect([fill.code, fill.stderr]).toEqual([1, expect.stringMatching(/fill false, not true/)]);
+    expect([fill.code, fill.stderr]).toEqual([EXIT_CODES.CONFLICT, expect.stringMatching(/fill false, not true/)]);
     const url = { CLIP_CONTENT_CACHE: 'redis://:secret@127.0.0.1:1' };
     const content = await own.run(['mount', '--clip', image.archive, '--at', await own.place('e')], { env: url });
     expect([content.code, content.stderr]).toEqual([
-      1,
+      EXIT_CODES.CONFLICT,
       expect.stringMatching(/without --content-cache, not with redis:\/\/…@127\.0\.0\.1:1/),
     ]);
   });

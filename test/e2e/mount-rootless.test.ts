@@ -2,6 +2,7 @@ import { chmodSync, chownSync, copyFileSync, mkdirSync, readdirSync, readFileSyn
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { EXIT_CODES } from '../../src/bytes/index.js';
 import { Clipctl, type Ran, runProgram } from '../support/clipctl.js';
 import { alive, eventually, type IndexedImage, indexedImage } from '../support/mounted.js';
 
@@ -52,7 +53,7 @@ test('a device that is closed to the user is named, and nothing stays', async (c
   chmodSync('/dev/fuse', 0o600);
   const ran = await user('clipctl', 'mount', '--clip', 'one.clip', '--at', 'a');
   expect([ran.code, ran.stderr]).toEqual([
-    1,
+    EXIT_CODES.PERMISSION,
     expect.stringMatching(/^clipctl: \/dev\/fuse: permission denied\n.*chmod 666/),
   ]);
   await eventually(() => !readdirSync(`${home}/clip`).includes('clipd.sock'));
@@ -94,8 +95,14 @@ test('the error for options that need root names them', async (context) => {
   if (!reachable) return context.skip();
   chmodSync('/dev/fuse', 0o666);
   const suid = await user('clipctl', 'mount', '--clip', 'one.clip', '--at', 'a', '--suid');
-  expect([suid.code, suid.stderr]).toEqual([1, expect.stringContaining('only root can mount with --suid')]);
+  expect([suid.code, suid.stderr]).toEqual([
+    EXIT_CODES.PERMISSION,
+    expect.stringContaining('only root can mount with --suid'),
+  ]);
   const foreign = await user('clipctl', 'mount', '--clip', 'one.clip', '--at', '/mnt');
-  expect([foreign.code, foreign.stderr]).toEqual([1, expect.stringMatching(/no permission to mount on \/mnt/)]);
+  expect([foreign.code, foreign.stderr]).toEqual([
+    EXIT_CODES.PERMISSION,
+    expect.stringMatching(/no permission to mount on \/mnt/),
+  ]);
   expect(readFileSync('/proc/self/mountinfo', 'utf8')).not.toContain(home);
 });

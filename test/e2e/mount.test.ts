@@ -17,6 +17,7 @@ import { readFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { openArchive } from '../../src/archive/index.js';
+import { type ErrorCode, EXIT_CODES } from '../../src/bytes/index.js';
 import { bytesInput } from '../support/archives.js';
 import { Clipctl, runProgram } from '../support/clipctl.js';
 import {
@@ -78,7 +79,7 @@ describe('mount and umount', () => {
     expect(options).toMatch(KERNEL ? / ro,nosuid,nodev\b.* - erofs / : / ro,nosuid,nodev\b.* - fuse\.clip /);
     expect((await clip.ok('umount', place)).stdout).toBe('');
     expect(readdirSync(place)).toEqual([]);
-    expect((await clip.run(['umount', place])).code).toBe(1);
+    expect((await clip.run(['umount', place])).code).toBe(EXIT_CODES.NOT_FOUND);
   });
 
   test('places are resolved: a symlink, a trailing slash, a relative path', async () => {
@@ -134,7 +135,7 @@ describe('mount and umount', () => {
     const shell = spawn('sleep', ['60'], { cwd: `${place}/data` });
     children.push(shell);
     const refused = await clip.run(['umount', place]);
-    expect(refused.code).toBe(1);
+    expect(refused.code).toBe(EXIT_CODES.BUSY);
     expect(refused.stderr).toContain(`sleep (pid ${shell.pid}, cwd)`);
     expect(refused.stderr).toContain('--lazy');
     // Lazy: unmounted for others, while the holder goes on.
@@ -169,24 +170,37 @@ describe('mount and umount', () => {
 });
 
 describe('refusals take one line and leave nothing behind', () => {
-  const cases: [string, () => Promise<string[]>, RegExp][] = [
+  const cases: [string, () => Promise<string[]>, RegExp, ErrorCode][] = [
     [
       'no such archive',
       async () => ['--clip', '/nonexistent.clip', '--at', clip.directory],
       /archive \/nonexistent\.clip does not exist/,
+      'NOT_FOUND',
     ],
-    ['a directory as archive', async () => ['--clip', clip.directory, '--at', clip.directory], /is not a file/],
+    [
+      'a directory as archive',
+      async () => ['--clip', clip.directory, '--at', clip.directory],
+      /is not a file/,
+      'BAD_FORMAT',
+    ],
     [
       'something else than an archive',
       async () => ['--clip', '/etc/passwd', '--at', clip.directory],
       /not a \.clip archive/,
+      'BAD_FORMAT',
     ],
     [
       'no such mount point',
       async () => ['--clip', image.archive, '--at', '/nonexistent/x'],
       /mount point \/nonexistent\/x does not exist/,
+      'NOT_FOUND',
     ],
-    ['a file as mount point', async () => ['--clip', image.archive, '--at', image.archive], /is not a directory/],
+    [
+      'a file as mount point',
+      async () => ['--clip', image.archive, '--at', image.archive],
+      /is not a directory/,
+      'NOT_FOUND',
+    ],
     [
       'an altered archive',
       async () => {
@@ -198,6 +212,7 @@ describe('refusals take one line and leave nothing behind', () => {
         return ['--clip', clip.path('altered.clip'), '--at', await clip.place('altered')];
       },
       /section tree/,
+      'BAD_FORMAT',
     ],
     [
       'a truncated archive',
@@ -206,14 +221,15 @@ describe('refusals take one line and leave nothing behind', () => {
         return ['--clip', clip.path('short.clip'), '--at', await clip.place('short')];
       },
       /truncated/,
+      'BAD_FORMAT',
     ],
   ];
-  test.each(cases)('%s', async (_name, args, message) => {
+  test.each(cases)('%s', async (_name, args, message, code) => {
     // A clipd of its own: it must not stay.
     const own = await Clipctl.create();
     try {
       const ran = await own.run(['mount', ...(await args())]);
-      expect(ran.code).toBe(1);
+      expect(ran.code).toBe(EXIT_CODES[code]);
       expect(ran.stderr.split('\n')[0]).toMatch(message);
       expect(ran.stderr).not.toMatch(/\bat .*\.js:/);
       await eventually(() => !existsSync(own.path('root', 'clipd.sock')));
@@ -239,9 +255,12 @@ describe('refusals take one line and leave nothing behind', () => {
   test('mounting over, into, or from within a clip mount', async () => {
     const place = await mount(image, 'm');
     const over = await clip.run(['mount', '--clip', other.archive, '--at', place]);
-    expect([over.code, over.stderr]).toEqual([1, expect.stringContaining(`${place} is a clip mount already`)]);
+    expect([over.code, over.stderr]).toEqual([
+      EXIT_CODES.BUSY,
+      expect.stringContaining(`${place} is a clip mount already`),
+    ]);
     const into = await clip.run(['mount', '--clip', other.archive, '--at', `${place}/etc`]);
-    expect([into.code, into.stderr]).toEqual([1, expect.stringContaining('inside the clip mount')]);
+    expect([into.code, into.stderr]).toEqual([EXIT_CODES.CONFLICT, expect.stringContaining('inside the clip mount')]);
   });
 
   test('an empty path is no directory, and clipd’s own directories are not hidden behind a mount', async () => {
@@ -250,7 +269,10 @@ describe('refusals take one line and leave nothing behind', () => {
     await mount(image, 'p');
     for (const own of ['root', 'cache']) {
       const hides = await clip.run(['mount', '--clip', image.archive, '--at', clip.path(own)]);
-      expect([hides.code, hides.stderr]).toEqual([1, expect.stringContaining(`would hide ${clip.path(own)}`)]);
+      expect([hides.code, hides.stderr]).toEqual([
+        EXIT_CODES.CONFLICT,
+        expect.stringContaining(`would hide ${clip.path(own)}`),
+      ]);
     }
   });
 
@@ -258,15 +280,18 @@ describe('refusals take one line and leave nothing behind', () => {
     await mount(image, 'n', '--read-timeout', '20');
     const place = await clip.place('o');
     const timeout = await clip.run(['mount', '--clip', image.archive, '--at', place, '--read-timeout', '30']);
-    expect([timeout.code, timeout.stderr]).toEqual([1, expect.stringMatching(/readTimeout 20, not 30/)]);
+    expect([timeout.code, timeout.stderr]).toEqual([
+      EXIT_CODES.CONFLICT,
+      expect.stringMatching(/readTimeout 20, not 30/),
+    ]);
     const cache = await clip.run(['mount', '--clip', image.archive, '--at', place, '--cache-dir', clip.path('x')]);
-    expect(cache.code).toBe(1);
+    expect(cache.code).toBe(EXIT_CODES.CONFLICT);
     expect(cache.stderr).toContain(clip.path('cache'));
     expect(cache.stderr).toContain(clip.path('x'));
     const workers = await clip.run(['mount', '--clip', image.archive, '--at', place, '--workers', '63']);
     const runs = Math.min(4, availableParallelism());
     expect([workers.code, workers.stderr]).toEqual([
-      1,
+      EXIT_CODES.CONFLICT,
       expect.stringContaining(`runs with --workers ${runs}, not with 63`),
     ]);
     // An equal value is no conflict, even if it is a default.
@@ -294,14 +319,20 @@ describe('refusals take one line and leave nothing behind', () => {
       ['--mount', process.execPath, bin, 'mount', '--clip', other.archive, '--at', place],
       { env: clip.env },
     );
-    expect([ran.code, ran.stderr]).toEqual([1, expect.stringMatching(/another mount namespace[\s\S]*nsenter/)]);
+    expect([ran.code, ran.stderr]).toEqual([
+      EXIT_CODES.CONFLICT,
+      expect.stringMatching(/another mount namespace[\s\S]*nsenter/),
+    ]);
   });
 
   test('umount in another mount namespace does not take the mount from the host', async () => {
     const place = await mount(image, 'umount-elsewhere');
     const bin = new URL('../../../bin/clipctl.js', import.meta.url).pathname;
     const ran = await runProgram('unshare', ['--mount', process.execPath, bin, 'umount', place], { env: clip.env });
-    expect([ran.code, ran.stderr]).toEqual([1, expect.stringMatching(/another mount namespace[\s\S]*nsenter/)]);
+    expect([ran.code, ran.stderr]).toEqual([
+      EXIT_CODES.CONFLICT,
+      expect.stringMatching(/another mount namespace[\s\S]*nsenter/),
+    ]);
     verify(place, image);
   });
 });
@@ -405,7 +436,7 @@ describe('processes', () => {
       writeFileSync(own.path('root', 'mounts.json'), '{"format": 9, "connections": []}');
       const refused = await own.run(['mount', '--clip', image.archive, '--at', place]);
       expect([refused.code, refused.stderr]).toEqual([
-        1,
+        EXIT_CODES.UNSUPPORTED,
         expect.stringMatching(/mounts\.json: mount list of format 9/),
       ]);
       rmSync(own.path('root', 'mounts.json'));
@@ -459,7 +490,7 @@ describe('processes', () => {
       await eventually(async () => (await listed(own)).length === 1);
       verify(place, image);
       child!.kill('SIGINT');
-      expect((await staying).code).toBe(0);
+      expect((await staying).code).toBe(130);
       expect(own.mounts()).toEqual([]);
       for (const delay of [30, 100, 160, 220, 300]) {
         const ran = own.run(args, { onStart });
@@ -491,7 +522,7 @@ describe('processes', () => {
         ['--mount', 'sh', '-c', script, 'sh', process.execPath, bin, 'mount', '--clip', image.archive, '--at', place],
         { env: own.env },
       );
-      expect(ran.code).toBe(1);
+      expect(ran.code).toBe(EXIT_CODES.UNSUPPORTED);
       expect(ran.stderr.split('\n')).toHaveLength(3);
       expect(ran.stderr).toMatch(/\/dev\/fuse: no such device\n.*modprobe fuse/);
     } finally {

@@ -2,6 +2,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
+import { EXIT_CODES } from '../../src/bytes/index.js';
 import { ArchiveFile } from '../../src/check/index.js';
 import { createFromOCIImage } from '../../src/index/index.js';
 import { checkLayer } from '../support/check-archive.js';
@@ -63,7 +64,7 @@ test.each<Compression>(['gzip', 'none', 'zstd'])(
     writeFileSync(profile, '{');
     const broken = await runProgram(process.execPath, args);
     expect([broken.code, broken.stderr.split('\n')]).toEqual([
-      1,
+      EXIT_CODES.BAD_FORMAT,
       [expect.stringMatching(/profile\.json: not JSON$/), expect.stringMatching(/^ {2}record one: /), ''],
     ]);
     writeFileSync(profile, JSON.stringify({ format: 'clip profile 1', manifestDigest, layers, ranges: RANGES }));

@@ -18,6 +18,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { ListObjectsV2Command, S3Client } from '@aws-sdk/client-s3';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { EXIT_CODES } from '../../src/bytes/index.js';
 import { createAndUploadArchive, createArchive, extractArchive, storeS3 } from '../../src/index.js';
 import { encodeIndex, HEADER_SIZE, type LegacyNode, localEnd } from '../../src/legacy/index.js';
 import { Clipctl } from '../support/clipctl.js';
@@ -403,7 +404,7 @@ describe('clipctl', () => {
       const old = await clip.ok('verify', '--clip', fixture('oci-2025-11'), '--storage-image', image);
       expect(old.stdout).toMatch(/3 layers/);
       const no = await clip.run(['convert', archive, clip.path('no.clip')]);
-      expect([no.code, no.stderr]).toEqual([1, expect.stringMatching(/is of no image/)]);
+      expect([no.code, no.stderr]).toEqual([EXIT_CODES.UNSUPPORTED, expect.stringMatching(/is of no image/)]);
     } finally {
       await clip.close();
     }

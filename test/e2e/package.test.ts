@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { EXIT_CODES } from '../../src/bytes/index.js';
 import { Clipctl, runProgram } from '../support/clipctl.js';
 import { writeImage } from '../support/images.js';
 import { file, tar } from '../support/tar.js';
@@ -136,7 +137,7 @@ describe('the package', () => {
         env: clip.env,
       });
       expect({ code, stderr }).toEqual({
-        code: 1,
+        code: EXIT_CODES.UNSUPPORTED,
         stderr:
           'clipctl: S3 needs a library that is not installed\n  npm install @aws-sdk/client-s3 @aws-sdk/lib-storage, with -g where clipfs is installed with -g\n',
       });

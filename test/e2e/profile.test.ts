@@ -3,6 +3,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { EXIT_CODES } from '../../src/bytes/index.js';
 import { ArchiveFile } from '../../src/check/index.js';
 import type { RecordedProfile } from '../../src/lazy/index.js';
 import { Clipctl } from '../support/clipctl.js';
@@ -48,8 +49,8 @@ test('a mount is recorded; stop keeps the profile; optimize embeds it; the next 
   const archive = clip.path('app.clip');
   await clip.ok('index', '--image', `${proxy.host}/app:one`, '--out', archive, '--checkpoint', '1');
   await clip.ok('mount', '--clip', archive, '--at', place);
-  const empty = await clip.run(['profile', 'stop', '--json', place]);
-  expect(empty).toMatchObject({ code: 1, stdout: '' });
+  const empty = await clip.run(['profile', 'stop', place]);
+  expect(empty).toMatchObject({ code: EXIT_CODES.NOT_FOUND, stdout: '' });
   expect(empty.stderr).toContain('nothing was read');
   await clip.ok('umount', place);
 
@@ -106,7 +107,7 @@ test('optimize --image records a run of its own', async () => {
   const out = clip.path('own.clip');
   // The image has no programs: a failed run is no profile.
   const ran = await clip.run(['optimize', '--image', `${proxy.host}/app:one`, '--out', out, '--', '/first']);
-  expect(ran.code).toBe(1);
+  expect(ran.code).not.toBe(0);
   expect(ran.stderr).toContain('"/first" cannot be executed');
   const chroot = await clip.run([
     ...['optimize', '--image', `${proxy.host}/app:one`],

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { EXIT_CODES } from '../../src/bytes/index.js';
 import { Clipctl } from '../support/clipctl.js';
 import { eventually, health, type IndexedImage, indexedImage, isDead, listed } from '../support/mounted.js';
 
@@ -28,7 +29,10 @@ test('ps prints one line per mount for any name of a place; --json and mount pri
   expect((await listed(clip)).map((mount) => mount.mountPoint)).toEqual([place]);
   expect(readFileSync(`${place}/etc/name`, 'utf8')).toBe('image 1\n');
   const again = await clip.run(['mount', '--clip', image.archive, '--at', place]);
-  expect([again.code, again.stderr.split('\n')[0]]).toEqual([1, expect.stringContaining(`/two lines\\011and`)]);
+  expect([again.code, again.stderr.split('\n')[0]]).toEqual([
+    EXIT_CODES.BUSY,
+    expect.stringContaining(`/two lines\\011and`),
+  ]);
   await clip.ok('umount', place);
   expect((await clip.ok('ps')).stdout).toBe('');
 });

@@ -2,6 +2,7 @@ import { type ChildProcess, execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { type ErrorCode, EXIT_CODES } from '../../src/bytes/index.js';
 import { Clipctl } from '../support/clipctl.js';
 import { compareTrees, snapshotTree } from '../support/compare.js';
 import { layerLike } from '../support/gzip.js';
@@ -128,14 +129,14 @@ test('bad input: one line and the next step', async () => {
   const full = clip.path('full');
   mkdirSync(full);
   writeFileSync(join(full, 'x'), '');
-  const cases: readonly (readonly [directory: string, why: RegExp])[] = [
-    [full, /is not empty\n.*new directory/],
-    [clip.path('no/such/parent'), /the directory above .* does not exist/],
-    [join(full, 'x'), /ENOTDIR|not a directory/],
+  const cases: readonly (readonly [directory: string, why: RegExp, code: ErrorCode])[] = [
+    [full, /is not empty\n.*new directory/, 'CONFLICT'],
+    [clip.path('no/such/parent'), /the directory above .* does not exist/, 'NOT_FOUND'],
+    [join(full, 'x'), /ENOTDIR|not a directory/, 'NOT_FOUND'],
   ];
-  for (const [directory, why] of cases) {
+  for (const [directory, why, code] of cases) {
     const ran = await clip.run(['unpack', '--image', rich.reference, directory]);
-    expect([ran.code, ran.stdout, ran.stderr]).toEqual([1, '', expect.stringMatching(why)]);
+    expect([ran.code, ran.stdout, ran.stderr]).toEqual([EXIT_CODES[code], '', expect.stringMatching(why)]);
   }
   expect(readdirSync(full)).toEqual(['x']);
 });
@@ -150,6 +151,9 @@ test('a layer that was altered is refused, whole spans at a time', async () => {
   bytes[bytes.length >> 1]! ^= 1;
   writeFileSync(blob, bytes);
   const ran = await clip.run(['unpack', '--clip', archive, clip.path('altered')]);
-  expect([ran.code, ran.stderr]).toEqual([1, expect.stringContaining('are not those that were indexed')]);
+  expect([ran.code, ran.stderr]).toEqual([
+    EXIT_CODES.DIGEST_MISMATCH,
+    expect.stringContaining('are not those that were indexed'),
+  ]);
   image.remove();
 });

@@ -81,16 +81,16 @@ test.each(Object.keys(SECRETS) as (keyof typeof SECRETS)[])('nothing of a file o
     await expect(readFile(`${place}/etc/sudoers`)).rejects.toThrow('EIO');
     await clip.ok('umount', place);
     const verified = await clip.run(['verify', '--clip', forged, '--json']);
-    expect(verified.code).toBe(1);
+    expect(verified.code).not.toBe(0);
     expectNothingOf(`verify ${repository}`, verified.stdout + verified.stderr);
     const reference = repository.startsWith('/') ? `oci:${repository}` : repository;
     const indexed = await clip.run(['index', '--image', reference, '--out', clip.path('i.clip')]);
-    expect(indexed.code).toBe(1);
+    expect(indexed.code).not.toBe(0);
     expectNothingOf(`index ${reference}`, indexed.stdout + indexed.stderr);
   }
   answer = SECRETS[name];
   const asked = await clip.run(['index', '--image', `${host}/a:1`, '--out', clip.path('i.clip')]);
-  expect(asked.code).toBe(1);
+  expect(asked.code).not.toBe(0);
   expectNothingOf('a manifest', asked.stdout + asked.stderr);
   expectNothingOf('clipd.log', readFileSync(clip.path('root/clipd.log'), 'utf8'));
 });
@@ -104,7 +104,7 @@ test('the words of a host to which a registry redirects are not told, those of t
   try {
     const port = (registry.address() as AddressInfo).port;
     const led = await clip.run(['index', '--image', `127.0.0.1:${port}/a:1`, '--out', clip.path('i.clip')]);
-    expect([led.code, led.stderr]).toEqual([1, expect.stringMatching(/answered 400/)]);
+    expect([led.code, led.stderr]).toEqual([9, expect.stringMatching(/answered 400/)]);
     expectNothingOf('a redirect', led.stdout + led.stderr);
   } finally {
     registry.closeAllConnections();

@@ -5,6 +5,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { EXIT_CODES } from '../../src/bytes/index.js';
 import { Clipctl } from '../support/clipctl.js';
 import { LayoutBuilder, MEDIA, sha256, type TestDescriptor } from '../support/layout.js';
 import { run } from '../support/processes.js';
@@ -168,7 +169,7 @@ describe('zstd layers', () => {
     blob[blob.length - 100_000]! ^= 1;
     await push('damaged', blob.subarray(0, blob.length - 50_000));
     const ran = await clip.run(['index', '--image', `${proxy.host}/z/damaged:1`, '--out', clip.path('no.clip')]);
-    expect(ran.code).toBe(1);
+    expect(ran.code).toBe(EXIT_CODES.BAD_FORMAT);
     expect(ran.stderr).toMatch(/zstd stream at byte \d+/);
   });
 });

@@ -78,6 +78,8 @@ export class Clipctl {
       ...process.env,
       CLIP_ROOT: path.join(directory, 'root'),
       CLIP_CACHE_DIR: path.join(directory, 'cache'),
+      // On a busy machine anything may take 10 s, after which a line of progress would stand on stderr.
+      CLIP_PROGRESS: 'none',
     };
     return new Clipctl(directory, { ...env, ...options.env });
   }

@@ -2,9 +2,10 @@ import type { Command } from 'commander';
 import type { ClipdClient } from '../../client/index.js';
 import { defaultCacheDir, resolvePlace } from '../../wire/index.js';
 import type { CommonFlags } from '../common-flags.js';
-import { locate } from '../daemon-flags.js';
+import { askedCacheDir, locate } from '../daemon-flags.js';
 import { byteSize } from '../numbers.js';
 import { printResult } from '../output.js';
+import { formatBytes } from '../units.js';
 
 interface Flags extends CommonFlags {
   readonly to?: number;
@@ -20,8 +21,8 @@ interface Cache {
 /** The cache to work on: the directory of the flags, else that of the running clipd, else the default one. */
 async function find(flags: Flags): Promise<Cache> {
   const { ClipdClient, NotRunningError } = await import('../../client/index.js');
-  const asked = flags.cacheDir ?? (process.env.CLIP_CACHE_DIR || undefined);
-  const directory = resolvePlace(asked ?? defaultCacheDir());
+  const asked = askedCacheDir(flags);
+  const directory = asked ?? resolvePlace(flags.cacheDir ?? defaultCacheDir());
   const root = asked === undefined ? await rootOf(flags) : await ownerRoot(directory);
   if (root === undefined) return { directory, clipd: null };
   try {
@@ -38,7 +39,7 @@ async function find(flags: Flags): Promise<Cache> {
 async function rootOf(flags: Flags): Promise<string | undefined> {
   const anonymous = process.getuid?.() !== 0 && !process.env.XDG_RUNTIME_DIR;
   // There is no default root, but a user without a place for sockets may still look at files.
-  if (anonymous && flags.root === undefined && !process.env.CLIP_ROOT) return undefined;
+  if (anonymous && flags.root === undefined) return undefined;
   return (await locate(flags)).root;
 }
 
@@ -46,8 +47,6 @@ async function ownerRoot(directory: string): Promise<string | undefined> {
   const { readOwner } = await import('../../cache/index.js');
   return readOwner(directory)?.root;
 }
-
-const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1)} MB`;
 
 async function list(flags: Flags): Promise<void> {
   const { directory, clipd } = await find(flags);
@@ -57,7 +56,7 @@ async function list(flags: Flags): Promise<void> {
   printResult(files, flags.json === true, () =>
     files
       .map((file) => {
-        const share = `${megabytes(file.usedBytes)} of ${megabytes(file.layerBytes)}`;
+        const share = `${formatBytes(file.usedBytes)} of ${formatBytes(file.layerBytes)}`;
         const when = file.mounted ? 'mounted' : file.lastUse;
         return `${file.layer}\t${share}\t${file.spans} ${file.kind} spans (table ${file.table.slice(0, 12)})\t${when}`;
       })
@@ -73,9 +72,9 @@ async function stat(flags: Flags): Promise<void> {
   printResult(summary, flags.json === true, () => {
     const { owner } = summary;
     const user = owner === null ? 'no process' : `${owner.name} (pid ${owner.pid})`;
-    const cap = running === null ? '' : ` of at most ${megabytes(running.maxBytes)}`;
+    const cap = running === null ? '' : ` of at most ${formatBytes(running.maxBytes)}`;
     const trouble = running === null || running.writable ? '' : '; its disk takes no writes';
-    return `${summary.directory}: ${megabytes(summary.usedBytes)}${cap} in ${summary.files} layer files, in use by ${user}${trouble}`;
+    return `${summary.directory}: ${formatBytes(summary.usedBytes)}${cap} in ${summary.files} layer files, in use by ${user}${trouble}`;
   });
 }
 
@@ -86,7 +85,7 @@ async function prune(flags: Flags): Promise<void> {
   const result = clipd === null ? await pruneDirectory(directory, to) : await clipd.pruneCache({ to, mounted });
   printResult(result, flags.json === true, () => {
     const rest = result.usedBytes > to && !mounted ? ' in layers that are mounted (--mounted frees these as well)' : '';
-    return `freed ${megabytes(result.freedBytes)}, ${megabytes(result.usedBytes)} left${rest}`;
+    return `freed ${formatBytes(result.freedBytes)}, ${formatBytes(result.usedBytes)} left${rest}`;
   });
 }
 

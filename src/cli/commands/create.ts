@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import type { CommonFlags } from '../common-flags.js';
 import { warn } from '../image-flags.js';
+import { Operand } from '../operand.js';
 import { printResult } from '../output.js';
 import { interruptible } from './index-command.js';
 
@@ -40,7 +41,8 @@ export function registerCreate(program: Command): void {
     .command('create')
     .description('pack a directory with its data into an archive of version 1, which the Go program reads too')
     .argument('<dir>', 'the directory')
-    .requiredOption('--out <file>', 'the archive to write')
+    .addArgument(new Operand('file', 'the archive to write (as --out)', ['out']))
+    .requiredOption('-o, --out <file>', 'the archive to write')
     .option('--skip-unsupported', 'leave out what the format cannot hold (extended attributes), with a warning')
     .action((directory: string, flags: Flags) => run(directory, flags));
 }

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import type { CommonFlags } from '../common-flags.js';
 import { archiveOf, warn } from '../image-flags.js';
+import { Operand } from '../operand.js';
 import { printResult } from '../output.js';
 import { addS3Flags, type S3Flags, s3CredentialsFrom, storageOverride } from '../storage-flags.js';
 import { interruptible } from './index-command.js';
@@ -45,8 +46,10 @@ export function registerExtract(program: Command): void {
   const command = program
     .command('extract')
     .description('unpack an archive of version 1 into an empty directory, with owners, modes and times')
+    .addArgument(new Operand('file', 'the archive (as --clip)', ['clip']))
+    .addArgument(new Operand('dir', 'a directory that is empty or does not exist yet (as --out)', ['out']))
     .requiredOption('--clip <file>', 'the archive: local, or with its data in S3; or s3://BUCKET/KEY of an .rclip')
-    .requiredOption('--out <dir>', 'a directory that is empty or does not exist yet')
+    .requiredOption('-o, --out <dir>', 'a directory that is empty or does not exist yet')
     .option('--skip-unsupported', 'leave out devices if they cannot be made (they need root), with a warning');
   addS3Flags(command).action((flags: Flags) => run(flags));
 }

@@ -1,11 +1,14 @@
 import type { Command } from 'commander';
+import { ClipError } from '../../bytes/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
-import { printResult } from '../output.js';
+import { failed, printResult } from '../output.js';
 
 async function health(flags: CommonFlags): Promise<void> {
   const { ClipdClient } = await import('../../client/index.js');
-  const value = await new ClipdClient((await locate(flags)).root).health();
+  const value = await new ClipdClient((await locate(flags)).root).health().catch((error: unknown) => {
+    throw error instanceof ClipError ? failed(error) : error;
+  });
   printResult(
     value,
     flags.json === true,

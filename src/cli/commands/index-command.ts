@@ -3,8 +3,10 @@ import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { ClipError } from '../../bytes/index.js';
 import type { IndexResult } from '../../index/index.js';
+import { defaultArchive } from '../archive-or-image.js';
 import type { CommonFlags } from '../common-flags.js';
 import { wholeNumber } from '../numbers.js';
+import { Operand } from '../operand.js';
 import { printNote, printResult } from '../output.js';
 
 export interface RegistryFlags {
@@ -42,13 +44,17 @@ export function credentialsFrom(flags: RegistryFlags): { username: string; passw
   const { creds } = flags;
   if (creds === undefined) return undefined;
   const colon = creds.indexOf(':');
-  if (colon <= 0) throw new ClipError('USAGE', '--creds takes USER:PASSWORD');
+  if (colon <= 0) {
+    throw new ClipError('USAGE', '--creds takes USER:PASSWORD', {
+      hint: 'docker login, or a file named by REGISTRY_AUTH_FILE, keeps passwords out of the process list',
+    });
+  }
   return { username: creds.slice(0, colon), password: creds.slice(colon + 1) };
 }
 
 interface Flags extends RegistryFlags, CommonFlags {
   readonly image: string;
-  readonly out: string;
+  readonly out?: string;
   readonly checkpoint?: number;
   readonly storageImage?: string;
   readonly platform?: string;
@@ -89,6 +95,7 @@ export async function layerIndexDirectory(flags: CommonFlags): Promise<string> {
 
 async function run(flags: Flags): Promise<void> {
   const credentials = credentialsFrom(flags);
+  const outputPath = flags.out ?? defaultArchive(flags.image);
   const layerIndexes = await layerIndexDirectory(flags);
   const [{ indexImage }, { createProgress }, { shortDigest }] = await Promise.all([
     import('../../index/index.js'),
@@ -101,7 +108,7 @@ async function run(flags: Flags): Promise<void> {
       indexImage(
         {
           imageRef: flags.image,
-          outputPath: flags.out,
+          outputPath,
           checkpointMiB: flags.checkpoint,
           storageImageRef: flags.storageImage,
           platform: flags.platform,
@@ -128,7 +135,7 @@ async function run(flags: Flags): Promise<void> {
       ...(credentials === undefined ? {} : { credentials }),
       ...(flags.plainHttp === undefined ? {} : { plainHttp: flags.plainHttp }),
     };
-    const pushed = await interruptible((signal) => pushArchive(flags.out, undefined, options, signal, layerIndexes));
+    const pushed = await interruptible((signal) => pushArchive(outputPath, undefined, options, signal, layerIndexes));
     if (pushed === undefined) return;
     await report(result, flags, { pushed });
     if (flags.json !== true) process.stdout.write(`${printPushed(pushed)}\n`);
@@ -173,8 +180,9 @@ export function registerIndex(program: Command): void {
   const command = program
     .command('index')
     .description('index an image: write the .clip archive that mounts need')
+    .addArgument(new Operand('image', 'the image (as --image)', ['image']))
     .requiredOption('--image <ref>', 'image in a registry, or oci:DIR[:TAG] for an image layout')
-    .requiredOption('--out <file>', 'the archive to write')
+    .option('-o, --out <file>', 'the archive to write (default: NAME.clip, by the name of the image)')
     .option('--checkpoint <MiB>', 'uncompressed MiB between checkpoints, 1 to 64 (default 1)', wholeNumber)
     .option('--storage-image <ref>', 'where mounts fetch the layers, if not from --image')
     .option('--platform <os/arch>', "platform of a multi-platform image (default: this machine's)")

@@ -1,5 +1,4 @@
 import type { Command } from 'commander';
-import { addCommonFlags } from '../common-flags.js';
 
 type Register = (program: Command) => void;
 
@@ -29,6 +28,10 @@ const commands: Readonly<Record<string, () => Promise<Register>>> = {
   archives: async () => (await import('./archives.js')).registerArchives,
   cache: async () => (await import('./cache.js')).registerCache,
   daemon: async () => (await import('./daemon.js')).registerDaemon,
+  config: async () => {
+    const { registerConfig } = await import('./config.js');
+    return (program) => registerConfig(program, () => everyCommand(program));
+  },
   version: async () => (await import('./version.js')).registerVersion,
 };
 
@@ -39,5 +42,13 @@ export async function registerCommands(program: Command, args: readonly string[]
   const asked = args[0] ?? '';
   const load = Object.hasOwn(commands, asked) ? [commands[asked]!] : Object.values(commands);
   for (const register of await Promise.all(load.map((each) => each()))) register(program);
-  addCommonFlags(program);
+  const { prepareCommands } = await import('../prepare.js');
+  prepareCommands(program, () => everyCommand(program));
+}
+
+/** A program like this one, with all commands. */
+async function everyCommand(program: Command): Promise<Command> {
+  const whole = program.createCommand(program.name());
+  await registerCommands(whole, []);
+  return whole;
 }

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { locate } from '../daemon-flags.js';
 import { addImageFlags, archiveOf, type ImageFlags } from '../image-flags.js';
+import { archiveOrImage } from '../operand.js';
 import { printResult } from '../output.js';
 
 async function run(flags: ImageFlags): Promise<void> {
@@ -71,6 +72,9 @@ async function run(flags: ImageFlags): Promise<void> {
 }
 
 export function registerInspect(program: Command): void {
-  const command = program.command('inspect').description('show the contents of an archive');
+  const command = program
+    .command('inspect')
+    .description('show the contents of an archive')
+    .addArgument(archiveOrImage());
   addImageFlags(command).action((flags: ImageFlags) => run(flags));
 }

@@ -3,6 +3,7 @@ import type { Nid } from '../../bytes/index.js';
 import { ClipError, printable, printableJson } from '../../bytes/index.js';
 import { type ErofsReader, type FileType, fileType, InodeView, S_IFBLK, S_IFCHR, S_IFMT } from '../../erofs/index.js';
 import { addImageFlags, archiveOf, type ImageFlags } from '../image-flags.js';
+import { archiveOrImage } from '../operand.js';
 
 interface Flags extends ImageFlags {
   readonly long?: boolean;
@@ -206,6 +207,7 @@ export function registerLs(program: Command): void {
   const command = program
     .command('ls')
     .description('list the files of an archive')
+    .addArgument(archiveOrImage())
     .argument('[path]', 'file or directory in the image (default: /)')
     .option('-l, --long', 'also print mode, links, owner, group, size, time (UTC) and link target')
     .option('-R, --recursive', 'also list the directories below');

@@ -14,6 +14,7 @@ import {
 } from '../daemon-flags.js';
 import { addImageFlags, archiveOf, type ImageFlags, warn, withDataPlace } from '../image-flags.js';
 import { seconds } from '../numbers.js';
+import { archiveOrImage, Operand } from '../operand.js';
 import { printNote, printPath } from '../output.js';
 import { addOverlayFlags, type OverlayFlags, overlayOptions, planeOption } from '../overlay-flags.js';
 import { addProcessFlags, networkOptions, type ProcessFlags, processOptions } from '../process-flags.js';
@@ -78,7 +79,7 @@ async function undo(client: ClipdClient, mountPoint: string, started: boolean): 
 async function mount(command: readonly string[], given: Flags): Promise<void> {
   if ((given.at === undefined) === (given.cid === undefined)) {
     throw new ClipError('USAGE', 'a place to mount at is needed, and one only', {
-      hint: '--at DIR mounts the image read-only; --cid ID makes a container of it, with a writable layer',
+      hint: 'clipctl mount FILE|IMAGE DIR mounts the image read-only; --cid ID makes a container of it, with a writable layer',
     });
   }
   const interrupted = interruption();
@@ -147,7 +148,7 @@ async function mountForContainer(
     signal = end;
   }
   await takeDown();
-  process.exit(flags.foreground === true ? 0 : 128 + constants.signals[signal]);
+  process.exit(128 + constants.signals[signal]);
 }
 
 async function mountAt(
@@ -185,7 +186,7 @@ async function mountAt(
   }
   // Ctrl-C at any point leaves nothing behind; in the foreground it is the way to end the mount.
   await undo(client, mounted.mountPoint, started);
-  process.exit(flags.foreground === true ? 0 : 128 + constants.signals[signal]);
+  process.exit(128 + constants.signals[signal]);
 }
 
 /** --s3-… and --storage-image: absent when none is given, so that nothing conflicts with a mount that exists. */
@@ -225,6 +226,8 @@ export function registerMount(program: Command): void {
   const command = program
     .command('mount')
     .description('mount an indexed image; prints the mount point once it answers')
+    .addArgument(archiveOrImage())
+    .addArgument(new Operand('dir', 'an existing directory (as --at)', ['at'], ['cid']))
     .argument('[command...]', "with --cid: the container's command (default: the image's)")
     .option('--at <dir>', 'an existing directory')
     .option('--cid <id>', 'a container: mount it with a writable layer at ROOT/ID/rootfs, and write a bundle')

@@ -7,7 +7,9 @@ import type { RecordedProfile } from '../../lazy/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { addS3PlaceFlags, archiveOf, type S3PlaceFlags } from '../image-flags.js';
 import { wholeNumber } from '../numbers.js';
+import { archiveOrImage } from '../operand.js';
 import { printNote, printResult } from '../output.js';
+import { formatBytes } from '../units.js';
 import { addRegistryFlags, credentialsFrom, interruptible, type RegistryFlags } from './index-command.js';
 
 interface Flags extends RegistryFlags, S3PlaceFlags, CommonFlags {
@@ -106,11 +108,10 @@ async function rewrite(
 }
 
 function report(value: OptimizeResult, flags: Flags, before: string): void {
-  const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1)} MB`;
   printResult(value, flags.json === true, () =>
     [
-      `${value.path}: ${megabytes(value.size)}; the profile fetches ${megabytes(value.profileBytes)} in ${value.spans} spans`,
-      `(${megabytes(value.unshapedProfileBytes)} with the spans of ${before})`,
+      `${value.path}: ${formatBytes(value.size)}; the profile fetches ${formatBytes(value.profileBytes)} in ${value.spans} spans`,
+      `(${formatBytes(value.unshapedProfileBytes)} with the spans of ${before})`,
     ].join(' '),
   );
 }
@@ -119,6 +120,7 @@ export function registerOptimize(program: Command): void {
   const command = program
     .command('optimize')
     .description('index an image again, so that a mount first fetches the reads of a recorded run, and little else')
+    .addArgument(archiveOrImage())
     .argument('[command...]', 'with --image: the command to run in the image, after --')
     .option('--clip <file>', 'the archive, or s3://BUCKET/KEY')
     .option('--profile <file>', 'with --clip: the reads of a run, as clipctl profile recorded them')
@@ -127,7 +129,7 @@ export function registerOptimize(program: Command): void {
       new Option('--net <net>', "with --image: the command's network (default: none)").choices(['host', 'none']),
     )
     .option('--unsafe-chroot', 'with --image: run the command as root in a bare chroot, without a runtime')
-    .option('--out <file>', 'where to write the new archive (default: replaces --clip)')
+    .option('-o, --out <file>', 'where to write the new archive (default: replaces --clip)')
     .option('--storage-image <ref>', 'where mounts fetch the layers, if not from where they were indexed')
     .option('--platform <os/arch>', 'with --image: platform of a multi-platform image')
     .option('--checkpoint <MiB>', 'uncompressed MiB between checkpoints elsewhere, 1 to 64 (default 1)', wholeNumber)

@@ -5,7 +5,8 @@ import { type PrefetchReply, resolvePlace } from '../../wire/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
 import { byteRate } from '../numbers.js';
-import { printResult } from '../output.js';
+import { printFailedResult, printResult } from '../output.js';
+import { formatBytes } from '../units.js';
 import { interruptible } from './index-command.js';
 
 interface Flags extends CommonFlags {
@@ -15,8 +16,6 @@ interface Flags extends CommonFlags {
   readonly status?: boolean;
   readonly cancel?: boolean;
 }
-
-const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1)} MB`;
 
 /** One line: state, progress, what is fetched. */
 export function describePrefetch({
@@ -29,7 +28,11 @@ export function describePrefetch({
 }: Omit<PrefetchReply, 'mountPoint'>): string {
   const of = what === 'paths' ? printable((paths ?? []).join(' ')) : what === 'profile' ? 'the profile' : 'the image';
   const why = reason === undefined ? '' : `: ${reason}`;
-  return `${state}\t${megabytes(bytes.done)} of ${megabytes(bytes.total)}, ${spans.done} of ${spans.total} spans\t${of}${why}`;
+  const amount =
+    spans.total === 0
+      ? 'nothing left to fetch'
+      : `${formatBytes(bytes.done)} of ${formatBytes(bytes.total)}, ${spans.done} of ${spans.total} spans`;
+  return `${state}\t${amount}\t${of}${why}`;
 }
 
 function print(states: readonly PrefetchReply[], flags: Flags): void {
@@ -80,11 +83,15 @@ async function prefetch(place: string, paths: readonly string[], flags: Flags): 
   const begun = await client.prefetch(request);
   const state = flags.wait ? await interruptible((signal) => wait(client, request, begun, signal)) : begun;
   if (state === undefined) return;
-  printResult(state, flags.json === true, () => describePrefetch(state));
-  if (!flags.wait || state.state === 'done') return;
-  throw new ClipError('SYSTEM', `not everything was fetched at ${mountPoint}: ${state.reason ?? state.state}`, {
+  if (!flags.wait || state.state === 'done') {
+    printResult(state, flags.json === true, () => describePrefetch(state));
+    return;
+  }
+  const error = new ClipError('SYSTEM', `not everything was fetched at ${mountPoint}: ${state.reason ?? state.state}`, {
     hint: 'missing parts are fetched when they are read',
   });
+  printFailedResult(state, error, flags.json === true, () => describePrefetch(state));
+  throw error;
 }
 
 export function registerPrefetch(program: Command): void {
@@ -103,6 +110,6 @@ export function registerPrefetch(program: Command): void {
       'stay until everything is fetched, and show the progress; exit code 1 if something could not be fetched',
     )
     .option('--status', 'show the progress of the prefetches of this mount')
-    .option('--cancel', 'cancel the running prefetches of this mount');
+    .option('--cancel', 'cancel those that this command has started; what mount --fill fetches goes on');
   command.action(prefetch);
 }

@@ -6,6 +6,7 @@ import { resolvePlace } from '../../wire/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
 import { printResult } from '../output.js';
+import { formatBytes } from '../units.js';
 
 interface StopFlags extends CommonFlags {
   readonly out?: string;
@@ -54,10 +55,7 @@ async function list(flags: CommonFlags): Promise<void> {
   });
   printResult(profiles, flags.json === true, () =>
     profiles
-      .map(
-        (p) =>
-          `${printable(p.path)}\t${p.manifestDigest}\t${(p.touchedBytes / 1e6).toFixed(1)} MB in ${p.ranges} ranges`,
-      )
+      .map((p) => `${printable(p.path)}\t${p.manifestDigest}\t${formatBytes(p.touchedBytes)} in ${p.ranges} ranges`)
       .join('\n'),
   );
 }
@@ -70,7 +68,7 @@ export function registerProfile(program: Command): void {
     .command('stop')
     .description('end the recording of a mount; prints the path of its profile')
     .argument('<dir>', 'the mount point')
-    .option('--out <file>', 'also write the profile here')
+    .option('-o, --out <file>', 'also write the profile here')
     .action(stop);
   profile.command('ls').description('list the profiles that were kept, one per image and entrypoint').action(list);
 }

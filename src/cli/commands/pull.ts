@@ -1,11 +1,12 @@
 import type { Command } from 'commander';
 import { ClipError } from '../../bytes/index.js';
+import { defaultArchive } from '../archive-or-image.js';
 import type { CommonFlags } from '../common-flags.js';
 import { printNote, printResult } from '../output.js';
 import { addRegistryFlags, credentialsFrom, interruptible, type RegistryFlags } from './index-command.js';
 
 interface Flags extends RegistryFlags, CommonFlags {
-  readonly out: string;
+  readonly out?: string;
   readonly platform?: string;
   readonly indexDigest?: string;
 }
@@ -20,6 +21,7 @@ async function run(
     import('../../store/index.js'),
   ]);
   const credentials = credentialsFrom(flags);
+  const out = flags.out ?? defaultArchive(reference);
   const options = {
     ...(credentials === undefined ? {} : { credentials }),
     ...(flags.plainHttp === undefined ? {} : { plainHttp: flags.plainHttp }),
@@ -31,13 +33,13 @@ async function run(
       signal,
       onWarning: (warning) => printNote('warning', warning),
     });
-    const found = await fetchRemoteArchive(image, flags.out, { source: options, pinned: flags.indexDigest, signal });
+    const found = await fetchRemoteArchive(image, out, { source: options, pinned: flags.indexDigest, signal });
     if (!found) {
       throw new ClipError('NOT_FOUND', `no archive of ${image.reference} is kept with it`, {
-        hint: `make one: clipctl index --image ${reference} --out ${flags.out} --push`,
+        hint: `make one: clipctl index --image ${reference} --out ${out} --push`,
       });
     }
-    return { path: flags.out, reference: image.reference, manifestDigest: image.manifestDigest };
+    return { path: out, reference: image.reference, manifestDigest: image.manifestDigest };
   } finally {
     await source.close();
   }
@@ -48,7 +50,7 @@ export function registerPull(program: Command): void {
     .command('pull')
     .description('fetch the archive that is kept beside an image in its registry')
     .argument('<image>', 'image in a registry')
-    .requiredOption('--out <file>', 'the archive to write')
+    .option('-o, --out <file>', 'the archive to write (default: NAME.clip, by the name of the image)')
     .option('--index-digest <digest>', 'the only archive to take')
     .option('--platform <os/arch>', "with a multi-platform image (default: this machine's)");
   addRegistryFlags(command).action(async (image: string, flags: Flags) => {

@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import { ClipError } from '../../bytes/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { addS3PlaceFlags, type S3PlaceFlags, s3PlaceOf } from '../image-flags.js';
+import { Operand } from '../operand.js';
 import { printResult } from '../output.js';
 import { printPushed, pushArchive, pushArchiveToS3 } from '../push-archive.js';
 import { s3CredentialsFrom } from '../storage-flags.js';
@@ -22,6 +23,7 @@ export function registerPush(program: Command): void {
   const command = program
     .command('push')
     .description('store an archive beside its image in the registry, where mounts of the image find it, or in S3')
+    .addArgument(new Operand('file', 'the .clip archive (as --clip)', ['clip']))
     .argument(
       '[place]',
       "HOST/NAME of the image's repository (default: the one that the archive names), or s3://BUCKET/KEY",

@@ -4,7 +4,7 @@ import { ClipError } from '../../bytes/index.js';
 import { IDLE_EXIT_SECONDS } from '../../wire/index.js';
 import { addDaemonFlags, askedOfDaemon, type DaemonFlags, daemonSettings, locate } from '../daemon-flags.js';
 import { addPullFlags, archiveOf, type ImageFlags, warn } from '../image-flags.js';
-import { EXIT_NOT_RUN, printError } from '../output.js';
+import { Operand } from '../operand.js';
 import { addOverlayFlags, type OverlayFlags, overlayOptions, planeOption } from '../overlay-flags.js';
 import { addProcessFlags, networkOptions, type ProcessFlags, processOptions } from '../process-flags.js';
 import { credentialsFrom } from './index-command.js';
@@ -30,20 +30,17 @@ function checkTerminal(flags: Flags): void {
   throw new ClipError('USAGE', '-t needs a terminal as standard input and output', { hint: 'leave -t out' });
 }
 
-async function run(positionals: readonly string[], flags: Flags): Promise<void> {
+async function run(args: readonly string[], flags: Flags): Promise<void> {
   const requested = performance.now();
   checkTerminal(flags);
-  const [first, ...rest] = positionals;
-  const args = flags.clip === undefined ? rest : positionals;
-  if (flags.clip === undefined && first === undefined) {
-    throw new ClipError('USAGE', 'no image is named', { hint: 'clipctl run REF [COMMAND…]' });
+  if (flags.clip === undefined && flags.image === undefined) {
+    throw new ClipError('USAGE', 'no image is named', { hint: 'clipctl run IMAGE [COMMAND…]' });
   }
   const { chooseNetwork, findRuntime, runInContainer, startContainer } = await import('../../container/index.js');
   // Before an image is indexed in vain.
   findRuntime(flags.runtime);
   chooseNetwork(networkOptions(flags));
-  const image = flags.clip === undefined ? { image: first! } : {};
-  const archivePath = await archiveOf({ ...flags, ...image });
+  const archivePath = await archiveOf(flags);
   const location = await locate(flags);
   const credentials = credentialsFrom(flags);
   const { runStats } = flags.stats === true ? await import('../run-stats.js') : { runStats: null };
@@ -84,21 +81,12 @@ async function run(positionals: readonly string[], flags: Flags): Promise<void> 
   process.exit(result.exitCode);
 }
 
-/** Docker's exit code for every failure to run a container. */
-async function runOrExplain(positionals: readonly string[], flags: Flags): Promise<void> {
-  try {
-    await run(positionals, flags);
-  } catch (error) {
-    printError(error, flags.verbose === true);
-    process.exitCode = (error as { exitCode?: number }).exitCode ?? EXIT_NOT_RUN;
-  }
-}
-
 export function registerRun(program: Command): void {
   const command = program
     .command('run')
     .description('run a command of an image in a container')
-    .argument('[image-and-command...]', 'an image, then a command (default: the image’s own). With --clip: a command')
+    .addArgument(new Operand('image|file', 'an image, or an archive (as --clip)', ['clip', 'image']))
+    .argument('[command...]', 'the command (default: the image’s own)')
     .passThroughOptions()
     .option('--clip <file>', 'an archive, or s3://BUCKET/KEY, in place of an image')
     .option('--rm', 'take the container down when it has ended')
@@ -108,5 +96,5 @@ export function registerRun(program: Command): void {
     .option('--name <id>', 'its id (default: twelve hex digits)')
     .option('--runtime <program>', 'runc, crun, runsc, or a path (default: runc, else crun)')
     .option('--stats', 'print at the end when it started and how much it fetched');
-  addDaemonFlags(addPullFlags(addOverlayFlags(addProcessFlags(command)))).action(runOrExplain);
+  addDaemonFlags(addPullFlags(addOverlayFlags(addProcessFlags(command)))).action(run);
 }

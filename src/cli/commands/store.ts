@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { ClipError } from '../../bytes/index.js';
 import type { CommonFlags } from '../common-flags.js';
+import { Operand } from '../operand.js';
 import { printResult } from '../output.js';
 import { addS3Flags, type S3Flags, s3CredentialsFrom } from '../storage-flags.js';
 import { interruptible } from './index-command.js';
@@ -48,7 +49,9 @@ export function registerStore(program: Command): void {
   const command = program
     .command('store')
     .description('upload a local archive of version 1 to S3, and write the .rclip that mounts from there')
+    .addArgument(new Operand('file', 'the archive (as --clip)', ['clip']))
+    .addArgument(new Operand('rclip', 'the .rclip to write (as --out)', ['out']))
     .requiredOption('--clip <file>', 'the archive')
-    .requiredOption('--out <file>', 'the .rclip to write');
+    .requiredOption('-o, --out <file>', 'the .rclip to write');
   addS3Flags(command).action((flags: Flags) => run(flags));
 }

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { addImageFlags, archiveOf, type ImageFlags } from '../image-flags.js';
+import { archiveOrImage } from '../operand.js';
 import { printResult } from '../output.js';
 import { formatBytes, formatSeconds, shortDigest } from '../units.js';
 import { credentialsFrom, interruptible } from './index-command.js';
@@ -46,6 +47,7 @@ export function registerUnpack(program: Command): void {
   const command = program
     .command('unpack')
     .description('make a directory of a whole image')
+    .addArgument(archiveOrImage())
     .argument('<dir>', 'a new directory, or the half of an interrupted run');
   addImageFlags(command).action(run);
 }

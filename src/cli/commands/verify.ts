@@ -1,11 +1,12 @@
 import { type Command, Option } from 'commander';
 import type { Archive } from '../../archive/index.js';
 import { ClipError } from '../../bytes/index.js';
-import type { ArchiveFile, SpanSource, StorageAccess } from '../../check/index.js';
+import type { ArchiveFile, SpanSource, StorageAccess, VerifyResult } from '../../check/index.js';
 import type { ImageSource } from '../../oci/index.js';
 import { locate } from '../daemon-flags.js';
 import { addImageFlags, archiveOf, type ImageFlags, withDataPlace } from '../image-flags.js';
-import { printResult } from '../output.js';
+import { archiveOrImage } from '../operand.js';
+import { failed, printFailedResult, printResult } from '../output.js';
 import { addStorageFlags, type StorageFlags, storageOverride } from '../storage-flags.js';
 import { credentialsFrom, interruptible } from './index-command.js';
 
@@ -64,6 +65,24 @@ async function openIndexed(clip: string, flags: Flags): Promise<ArchiveFile> {
   return ArchiveFile.open(clip, new LayerIndexes(cacheDir));
 }
 
+function describeResult(path: string, result: VerifyResult, formatBytes: (bytes: number) => string): string {
+  const { layers, spans, absent, compressedBytes, files, problems, wrongHashes } = result;
+  const notes = wrongHashes.map((note) => `  note: ${note}, but its checksum is right`);
+  const size = `${layers} layer${layers === 1 ? '' : 's'}, ${spans} spans (${formatBytes(compressedBytes)})`;
+  const hashed = files > 0 ? `, ${files} files` : '';
+  if (problems.length > 0) {
+    const missing = absent > 0 ? `, ${absent} not cached` : '';
+    return [
+      ...notes,
+      ...problems.map((problem) => `  ${problem}`),
+      `${path}: ${size}${missing}${hashed}: ${problems.length} problems`,
+    ].join('\n');
+  }
+  if (absent === 0) return [...notes, `${path}: ${size}${hashed}: all as indexed`].join('\n');
+  if (spans === 0) return `${path}: none of ${absent} spans is cached: nothing was checked`;
+  return [...notes, `${path}: ${size} of ${spans + absent} are cached${hashed}: those are as indexed`].join('\n');
+}
+
 async function run(given: Flags): Promise<void> {
   const [{ verifyArchive }, { createProgress }, { formatBytes, shortDigest }] = await Promise.all([
     import('../../check/index.js'),
@@ -84,33 +103,24 @@ async function run(given: Flags): Promise<void> {
       }).finally(() => progress.stop()),
     );
     if (result === undefined) return;
-    printResult(
-      { path: file.path, identity: archive.identity, from: flags.from, ...result },
-      flags.json === true,
-      () => {
-        const { layers, spans, absent, compressedBytes, files, problems, wrongHashes } = result;
-        const missing = absent > 0 ? `, ${absent} not cached` : '';
-        const hashed = files > 0 ? `, ${files} files` : '';
-        const notes = wrongHashes.map((note) => `  note: ${note}, but its checksum is right`);
-        const extent = `${layers} layer${layers === 1 ? '' : 's'}, ${spans} spans (${formatBytes(compressedBytes)})${missing}${hashed}`;
-        if (problems.length === 0) return [...notes, `${file.path}: ${extent}: all as indexed`].join('\n');
-        return [
-          ...notes,
-          ...problems.map((problem) => `  ${problem}`),
-          `${file.path}: ${extent}: ${problems.length} problems`,
-        ].join('\n');
-      },
-    );
-    if (result.problems.length > 0) {
-      throw new ClipError('DIGEST_MISMATCH', `${clip}: ${result.problems.length} spans or files are not as indexed`, {
+    const value = { path: file.path, identity: archive.identity, from: flags.from, ...result };
+    const text = (): string => describeResult(file.path, result, formatBytes);
+    if (result.problems.length === 0) {
+      printResult(value, flags.json === true, text);
+      return;
+    }
+    const error = failed(
+      new ClipError('DIGEST_MISMATCH', `${clip}: ${result.problems.length} spans or files are not as indexed`, {
         hint:
           flags.from === 'cache'
             ? 'clipctl cache verify frees the damaged spans; mounts find and replace them by themselves'
             : archive.storage.kind === 'oci'
               ? 'the layers in the registry were altered: push the image again'
               : 'the archive is damaged: take it from its source again',
-      });
-    }
+      }),
+    );
+    printFailedResult(value, error, flags.json === true, text);
+    throw error;
   } finally {
     progress.stop();
     await close();
@@ -122,6 +132,7 @@ export function registerVerify(program: Command): void {
   const command = program
     .command('verify')
     .description('check every span and every file hash of an archive against the registry or the cache')
+    .addArgument(archiveOrImage())
     .addOption(
       new Option('--from <where>', 'check the spans of the registry, or those in the span cache')
         .choices(['registry', 'cache'])
