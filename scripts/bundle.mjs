@@ -1,6 +1,7 @@
 // Makes dist/lib/, which the package ships and bin/clipctl.js runs: each program in few files, because loading a hundred small ones
 // takes Node longer than mounting an image. CommonJS, because Node 20 starts its loader for ES modules only if it meets one.
 // Files lie side by side: a program of another folder, new URL('../server/server-main.js', import.meta.url), is ./server-main.js here.
+import { createHash } from 'node:crypto';
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { rolldown } from 'rolldown';
@@ -10,20 +11,57 @@ import { thirdPartyLicences } from './licences.mjs';
 process.chdir(path.join(import.meta.dirname, '..'));
 const out = 'dist/lib';
 
-/** By the name under which other programs start them. */
-const programs = {
-  index: 'src/index.ts',
-  clipctl: 'src/cli/main.ts',
-  'keeper-main': 'src/keeper/keeper-main.ts',
-  'server-main': 'src/server/server-main.ts',
-  worker: 'src/fuse/worker.ts',
-  'page-drops-main': 'src/fuse/page-drops-main.ts',
-  'rewrite-worker': 'src/plane/rewrite-worker.ts',
-  'inflate-worker': 'src/lazy/inflate-worker.ts',
-  'decode-worker': 'src/index/decode-worker.ts',
-  'digest-worker': 'src/index/digest-worker.ts',
-  'unpack-worker': 'src/unpack/unpack-worker.ts',
-  'pack-worker': 'src/pack/pack-worker.ts',
+/**
+ * Programs by the name under which others start them. Those that every mount waits for are bundled on their own, because a chunk that two
+ * programs share holds what either of them needs; the rest shares its chunks. `groups`: what is loaded in one go.
+ */
+const builds = [
+  {
+    programs: {
+      index: 'src/index.ts',
+      clipctl: 'src/cli/main.ts',
+      'decode-worker': 'src/index/decode-worker.ts',
+      'digest-worker': 'src/index/digest-worker.ts',
+      'unpack-worker': 'src/unpack/unpack-worker.ts',
+      'pack-worker': 'src/pack/pack-worker.ts',
+    },
+    groups: [
+      { name: 'bytes', test: /src\/(bytes|metrics)\//, priority: 4 },
+      { name: 'commander', test: /node_modules\/commander\//, priority: 3 },
+      // What every mount needs, and what every `run` needs besides.
+      {
+        name: 'client',
+        test: /src\/client\/(index|mount-client|archive-origin|registry-access|exchange)\.ts$/,
+        priority: 2,
+      },
+      { name: 'mount', test: /src\/cli\/commands\/mount\.ts$/, priority: 1 },
+      { name: 'run', test: /src\/(cli\/commands\/run|cli\/run-stats|container\/index)\.ts$/ },
+    ],
+  },
+  { programs: { 'keeper-main': 'src/keeper/keeper-main.ts' } },
+  {
+    programs: { 'server-main': 'src/server/server-main.ts' },
+    groups: [
+      // A FUSE thread boots while the rest is loaded.
+      { name: 'server-base', test: /src\/server\/run-server\.ts$/, priority: 1 },
+      { name: 'server-engine', test: /src\/server\/(engine|mount-list|api\/(http|routes))\.ts$/ },
+    ],
+  },
+  { programs: { worker: 'src/fuse/worker.ts' } },
+  { programs: { 'inflate-worker': 'src/lazy/inflate-worker.ts' } },
+  { programs: { 'page-drops-main': 'src/fuse/page-drops-main.ts' } },
+  { programs: { 'rewrite-worker': 'src/plane/rewrite-worker.ts' } },
+];
+/**
+ * Loaded by src/loader/, with the compiled code of an earlier run; the expression gives the name of a variant. clipctl has one for each
+ * command, because each loads something else.
+ */
+const cached = {
+  clipctl: "(/^[a-z]{2,12}$/.test(process.argv[2]) ? '-' + process.argv[2] : '')",
+  'keeper-main': "''",
+  'server-main': "''",
+  worker: "''",
+  'inflate-worker': "''",
 };
 const assets = [
   'dist/src/gzip/inflate.wasm',
@@ -32,39 +70,116 @@ const assets = [
   'src/container/seccomp-moby.json',
 ];
 
+/**
+ * Binds what a file imports from a folder's index.ts to the files that define it: chunks follow files, and one that imports a single
+ * function of a folder would come with the whole folder.
+ */
+const directImports = {
+  name: 'direct-imports',
+  transform(code, id) {
+    if (!id.endsWith('.ts') || id.endsWith('.d.ts')) return null;
+    return code.replaceAll(
+      /^(import|export) \{([^}]*)\} from '((?:\.\.\/)+[\w/-]+\/index\.js)';$/gm,
+      (statement, verb, list, front) => {
+        const file = path.resolve(path.dirname(id), front.replace(/js$/, 'ts'));
+        const homes = definitionsOf(file);
+        const direct = [];
+        for (const item of list.split(',').map((text) => text.trim())) {
+          if (item === '' || item.startsWith('type ')) continue;
+          const [imported, local = imported] = item.split(' as ');
+          const home = homes.get(imported);
+          if (home === undefined) return statement;
+          const source = JSON.stringify(home.file);
+          if (home.name === '*') {
+            if (verb === 'export') return statement;
+            direct.push(`import * as ${local} from ${source};`);
+          } else direct.push(`${verb} { ${home.name} as ${local} } from ${source};`);
+        }
+        return direct.join(' ');
+      },
+    );
+  },
+};
+
+const fronts = new Map();
+
+/** Where the names that an index.ts exports are defined: its `export … from` statements, followed through other fronts. */
+function definitionsOf(front) {
+  const known = fronts.get(front);
+  if (known !== undefined) return known;
+  const found = new Map();
+  fronts.set(front, found);
+  const text = readFileSync(front, 'utf8');
+  const fileOf = (source) => path.resolve(path.dirname(front), source.replace(/js$/, 'ts'));
+  for (const [, name, source] of text.matchAll(/^export \* as (\w+) from '([^']+)';$/gm)) {
+    found.set(name, { file: fileOf(source), name: '*' });
+  }
+  for (const [, list, source] of text.matchAll(/^export \{([^}]*)\} from '([^']+)';$/gm)) {
+    for (const item of list.split(',').map((part) => part.trim())) {
+      if (item === '' || item.startsWith('type ')) continue;
+      const [name, exported = name] = item.split(' as ');
+      const file = fileOf(source);
+      const further = file.endsWith('/index.ts') ? definitionsOf(file).get(name) : undefined;
+      found.set(exported, further ?? { file, name });
+    }
+  }
+  return found;
+}
+
+/** Files lie side by side in dist/lib/. */
+const sideBySide = {
+  name: 'programs-side-by-side',
+  transform: (code) => code.replaceAll(/(\bnew URL\(\s*['"])\.\.\/[\w/-]+\/([\w-]+\.js['"])/g, '$1./$2'),
+};
+
 const { version, dependencies, peerDependencies } = JSON.parse(readFileSync('package.json', 'utf8'));
 
-const bundle = await rolldown({
-  input: programs,
-  platform: 'node',
-  // Every start needs Commander, a development dependency. These load from node_modules when they are used.
-  external: Object.keys({ ...dependencies, ...peerDependencies }),
-  transform: { define: { CLIP_VERSION: JSON.stringify(version) } },
-  // A folder's index.ts brings only what is used of it: clipctl must not load koffi because wire/ also passes descriptors.
-  treeshake: { moduleSideEffects: false },
-  plugins: [
-    {
-      name: 'programs-side-by-side',
-      transform: (code) => code.replaceAll(/(\bnew URL\(\s*['"])\.\.\/[\w/-]+\/([\w-]+\.js['"])/g, '$1./$2'),
-    },
-  ],
-});
-/**
- * What every mount and every `run` needs of folders that are otherwise loaded as a whole, when something is fetched: in chunks of their
- * own, or it would come with all of that.
- */
-const groups = [
-  // First, because the others would take these along: every start needs them.
-  { name: 'bytes', test: /src\/bytes\//, priority: 1 },
-  { name: 'archive-origin', test: /src\/check\/(read-image|storage)\.ts$/ },
-  { name: 'image-reference', test: /src\/oci\/(reference|platform)\.ts$/ },
-];
-const { output } = await bundle.generate({
-  format: 'cjs',
-  chunkFileNames: '[name].js',
-  minify: false,
-  codeSplitting: { groups },
-});
+const plugins = [directImports, sideBySide];
+// Every start needs Commander, a development dependency. These load from node_modules when they are used.
+const external = Object.keys({ ...dependencies, ...peerDependencies });
+
+async function bundle({ programs, groups = [] }) {
+  const build = await rolldown({
+    input: Object.fromEntries(
+      Object.entries(programs).map(([name, from]) => [name in cached ? `${name}.program` : name, from]),
+    ),
+    platform: 'node',
+    external,
+    transform: { define: { CLIP_VERSION: JSON.stringify(version) } },
+    // A folder's index.ts brings only what is used of it: clipctl must not load koffi because wire/ also passes descriptors.
+    treeshake: { moduleSideEffects: false },
+    plugins,
+  });
+  const [first, ...others] = Object.keys(programs);
+  const prefix = others.length === 0 ? `${first}-` : '';
+  const named = new Set(groups.map(({ name }) => name));
+  const { output } = await build.generate({
+    format: 'cjs',
+    chunkFileNames: ({ name }) => (named.has(name) ? '[name].js' : `${prefix}[name].js`),
+    minify: { compress: true, mangle: false, codegen: { removeWhitespace: false } },
+    comments: false,
+    // require() in its place: scripts of src/loader/ have no import().
+    dynamicImportInCjs: false,
+    codeSplitting: { groups },
+  });
+  return output.map(({ fileName, code, moduleIds, exports }) => {
+    const text = ascii(code);
+    const id = createHash('sha256').update(text).digest('hex').slice(0, 16);
+    return { fileName, code: `${text}\n//# id ${id}\n`, moduleIds, exports };
+  });
+}
+
+/** V8 keeps text of ASCII alone in half the memory, and reads it without decoding. What else there is stands in strings and patterns. */
+function ascii(code) {
+  return code.replaceAll(/[\u0080-\uffff]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`);
+}
+
+const output = (await Promise.all(builds.map(bundle))).flat();
+const [loader] = await bundle({ programs: { loader: 'src/loader/run-program.ts' } });
+for (const [name, variant] of Object.entries(cached)) {
+  const start = `exports.runProgram(__dirname, '${name}.program', ${variant}, require);\n`;
+  output.push({ ...loader, fileName: `${name}.js`, code: `${loader.code}${start}` });
+}
 
 // One file of types: what it declares and does not export is not public (test/e2e/package-types.test.ts).
 const types = await rolldown({

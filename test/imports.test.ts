@@ -10,6 +10,7 @@ const src = path.join(root, 'src');
 const ORDER = [
   'bytes',
   'linux',
+  'loader',
   'metrics',
   'paths',
   'gzip',
@@ -46,7 +47,7 @@ const NEVER: Readonly<Record<string, readonly string[]>> = {
   server: ['keeper'],
   client: ['keeper', 'server'],
 };
-const IMPORT_NOTHING = new Set(['bytes', 'linux', 'metrics']);
+const IMPORT_NOTHING = new Set(['bytes', 'linux', 'loader', 'metrics']);
 const CODECS = new Set(['gzip', 'zstd', 'tar', 'tree', 'erofs', 'archive', 'legacy', 'spans']);
 /** Modules of Node that a codec may use: pure computations. */
 const PURE_BUILTINS = new Set(['node:zlib', 'node:crypto', 'node:buffer', 'node:util', 'node:assert']);

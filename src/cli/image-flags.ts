@@ -1,9 +1,9 @@
 import { type Command, Option } from 'commander';
 import type { PullPolicy } from '../store/index.js';
-import { addRegistryFlags, credentialsFrom, type RegistryFlags } from './commands/index-command.js';
 import type { CommonFlags } from './common-flags.js';
 import { locate } from './daemon-flags.js';
 import { printNote } from './output.js';
+import { addRegistryFlags, credentialsFrom, type RegistryFlags } from './registry-flags.js';
 
 /** Where S3 is, for s3://BUCKET/KEY. */
 export interface S3PlaceFlags {

@@ -5,6 +5,7 @@
 
 import { Command, CommanderError } from 'commander';
 import { ClipError, printableText } from '../bytes/index.js';
+import { keepCode } from '../loader/index.js';
 import { packageVersion } from '../metrics/index.js';
 import { registerCommands } from './commands/index.js';
 import {
@@ -30,6 +31,10 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(0);
   printError(new ClipError('SYSTEM', `cannot write the result to stdout: ${error.message}`, { cause: error }));
   process.exit(EXIT_FAILED);
+});
+
+process.on('exit', (code) => {
+  if (code === 0) keepCode();
 });
 
 async function main(): Promise<void> {

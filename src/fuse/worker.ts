@@ -6,6 +6,7 @@ import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_thread
 import type { ConnectionId } from '../bytes/index.js';
 import { ErofsReader } from '../erofs/index.js';
 import { Epoll, Errno, sys } from '../linux/index.js';
+import { keepCode } from '../loader/index.js';
 import { Companion } from './companion.js';
 import { Dispatcher, Outcome, type ServedImage } from './dispatch.js';
 import { Leadership } from './leadership.js';
@@ -21,6 +22,8 @@ import {
 
 const WAKE = 0xffff_ffff;
 const MAX_EVENTS = 64;
+/** By then it has compiled what it is going to need. */
+const WARM_REQUESTS = 200;
 /** Requests answered for one mount before the other mounts have their turn. */
 const BURST = 32;
 /** Causes of EIO that are reported one by one; the rest are only counted. */
@@ -38,6 +41,7 @@ const companion = new Companion(setup.companion, setup.index);
 const memory = new WorkerMemory();
 const mounts = new Map<number, Mount>();
 let current: Mount;
+let warm = false;
 const policy = new SpinPolicy(setup.spin);
 
 const abdicate = (): void => {
@@ -140,6 +144,10 @@ function answer(mount: Mount, outcome: number): void {
 
 /** Waits for events as the leader. */
 function wait(): number {
+  if (!warm && counters[WorkerCounter.requests]! > WARM_REQUESTS) {
+    warm = true;
+    keepCode();
+  }
   // Polling there would take the CPU from the thread that sends the requests.
   if (companion.join()) return epoll.wait(-1);
   for (let i = policy.spins; i > 0; i--) {

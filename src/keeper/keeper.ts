@@ -1,6 +1,7 @@
 import { closeSync, constants, fstatSync, rmdirSync, rmSync, statSync } from 'node:fs';
 import { ClipError } from '../bytes/index.js';
 import { closeFd, listenUnix, tryLock } from '../linux/index.js';
+import { keepCodeSoon } from '../loader/index.js';
 import { logLine } from '../metrics/index.js';
 import { OwnDirectory } from '../paths/index.js';
 import {
@@ -176,6 +177,7 @@ export class Keeper {
         const connection: HeldConnection = await table.connect(request, archiveFd);
         connection.resumed = true;
         this.#checkIdle();
+        keepCodeSoon();
         return { connection: connection.state, fdToken: server.fds.send([connection.fuseFd]) };
       },
       carry: ({ id, fdToken }) => {

@@ -1,11 +1,16 @@
 import { parentPort } from 'node:worker_threads';
+import { keepCode } from '../loader/index.js';
 import type { ZstdStream } from '../zstd/index.js';
 import type { FromInflate, ResultMessage, Task, TaskMessage, TaskResult, ToInflate } from './inflate-tasks.js';
 import { SpanDecoder } from './span-decoder.js';
 import { checkSpan, inflateNext, inflateSpan } from './span-work.js';
 
+/** By then it has compiled what it is going to need. */
+const WARM_TASKS = 20;
+
 const port = parentPort!;
 const decoder = new SpanDecoder();
+let performed = 0;
 /** Tasks wait here while zstd loads, so that those of a stream stay in order. */
 let loading: Promise<void> | null = null;
 /** Null until its stream ends: a decoder that met an error is of no more use. */
@@ -43,6 +48,7 @@ function answer({ id, task }: TaskMessage): void {
   } catch (error) {
     result = { status: 'failed', detail: error instanceof Error ? (error.stack ?? error.message) : String(error) };
   }
+  if (++performed === WARM_TASKS) setImmediate(keepCode);
   const message: ResultMessage = { id, result };
   port.postMessage(message, result.status === 'bytes' ? [result.bytes.buffer as ArrayBuffer] : []);
 }

@@ -30,3 +30,9 @@ export const credentialsOption: Check<Credentials | RegistryCredentialProvider |
       : typeof getCredentials === 'function';
   },
 );
+
+export function isProvider(
+  credentials: Credentials | RegistryCredentialProvider | null | undefined,
+): credentials is RegistryCredentialProvider {
+  return credentials !== null && credentials !== undefined && 'getCredentials' in credentials;
+}

@@ -4,6 +4,7 @@
  * in the I/O thread of a server.
  */
 
+export { captureAccess, type RegistryAccess } from './access.js';
 export { checkLiteral, guardedLookup } from './addresses.js';
 export { type ArtifactRepository, archiveTag, layerTag, MAX_ARCHIVE_BYTES, type PushedArchive } from './artifacts.js';
 export type { CredentialLookup } from './credential-order.js';
@@ -12,14 +13,7 @@ export { digestOf, expectDigest, isDigest, verifyDigest } from './digest.js';
 export { mayPass, TransientError } from './errors.js';
 export { examineRegistry, type RegistryFinding } from './examine.js';
 export { isForeignLayer } from './media-types.js';
-export {
-  captureAccess,
-  openArtifacts,
-  openImageSource,
-  type RegistryAccess,
-  type SourceOptions,
-  sourceForArchive,
-} from './open.js';
+export { openArtifacts, openImageSource, type SourceOptions, sourceForArchive } from './open.js';
 export { formatPlatform, hostPlatform, type Platform, parsePlatform } from './platform.js';
 export {
   type LayoutReference,

@@ -1,16 +1,16 @@
 import type { FileUser } from '../linux/index.js';
 import { ArtifactRepository } from './artifacts.js';
 import type { ClientOptions } from './client.js';
-import { CapturedCredentials, type CredentialLookup, CredentialOrder, captureLookup } from './credential-order.js';
-import type { Credentials, RegistryCredentialProvider } from './credentials.js';
-import { DEFAULT_HOSTS_DIRECTORY, hostName, hostsFor, type RegistryHost } from './hosts.js';
+import { CapturedCredentials, type CredentialLookup, CredentialOrder } from './credential-order.js';
+import { type Credentials, isProvider, type RegistryCredentialProvider } from './credentials.js';
+import { DEFAULT_HOSTS_DIRECTORY, hostsFor, type RegistryHost } from './hosts.js';
 import { LayoutSource } from './layout.js';
 import type { ProxySettings } from './proxy.js';
 import { originReference, parseReference, type Reference, type RegistryReference } from './reference.js';
 import { RegistrySource } from './registry.js';
 import { RegistryHosts } from './registry-hosts.js';
 import type { RetryPolicy } from './retry.js';
-import { type RegistrySettings, settingsFromEnvironment } from './settings.js';
+import { settingsFromEnvironment } from './settings.js';
 import type { ArchiveOrigin, ImageSource } from './source.js';
 
 /** How to reach a registry. Without a field, the environment and the Docker config of this process decide. */
@@ -37,14 +37,6 @@ export interface SourceOptions {
   readonly hostsDirectory?: string | undefined;
   /** Whose file permissions decide about image layouts, when this process reads for another user. */
   readonly layoutUser?: FileUser | undefined;
-}
-
-/** What only this process can see of how to reach a registry, as JSON for another process; SourceOptions by shape. */
-export interface RegistryAccess extends RegistrySettings {
-  readonly credentials: Credentials | null;
-  readonly lookup?: CredentialLookup;
-  readonly plainHttp: boolean;
-  readonly hosts: readonly RegistryHost[];
 }
 
 /** Opens what a reference names; nothing is fetched yet. */
@@ -82,38 +74,7 @@ function credentialsOf({ credentials, lookup }: SourceOptions): Credentials | Re
   return lookup === undefined ? credentials : new CapturedCredentials(credentials, lookup);
 }
 
-function isProvider(
-  credentials: Credentials | RegistryCredentialProvider | null | undefined,
-): credentials is RegistryCredentialProvider {
-  return credentials !== null && credentials !== undefined && 'getCredentials' in credentials;
-}
-
 /** For reading an archive's layers, by digest, from where they were when it was indexed. */
 export function sourceForArchive(origin: ArchiveOrigin, options: SourceOptions = {}): ImageSource {
   return openImageSource(originReference(origin), options);
-}
-
-/** Resolves here and now what a daemon cannot see: logins, certificates, proxies of this process. */
-export async function captureAccess(
-  image: Pick<RegistryReference, 'registry' | 'repository'>,
-  options: Pick<SourceOptions, 'credentials' | 'plainHttp'> = {},
-  env: NodeJS.ProcessEnv = process.env,
-): Promise<RegistryAccess> {
-  const plainHttp = options.plainHttp ?? false;
-  const fromConfig = options.credentials === undefined;
-  const given = options.credentials;
-  const credentials =
-    given === undefined || isProvider(given)
-      ? await new CredentialOrder(env, given).getCredentials(image.registry, image.repository)
-      : given;
-  const lookup = fromConfig ? { lookup: captureLookup(env) } : {};
-  const settings = settingsFromEnvironment(env);
-  const logins = new CredentialOrder(env, isProvider(given) ? given : undefined);
-  const hosts = await Promise.all(
-    (await hostsFor(image.registry, settings.hostsDirectory)).map(async (host) => {
-      if (host.base === null) return host;
-      return { ...host, credentials: await logins.getCredentials(hostName(host, image.registry), image.repository) };
-    }),
-  );
-  return { credentials, ...lookup, plainHttp, hosts, ...settings };
 }

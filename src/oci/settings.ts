@@ -1,6 +1,6 @@
 import { DEFAULT_HOSTS_DIRECTORY } from './hosts.js';
 import { type ProxySettings, proxyFromEnvironment } from './proxy.js';
-import { environmentCa } from './tls-trust.js';
+import { environmentCa } from './system-certificates.js';
 
 /** How this machine reaches registries, as plain data for another process. */
 export interface RegistrySettings {

@@ -5,6 +5,7 @@ import type { ConnectionId } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
 import { ArchiveFile, fileKey, type StorageAccess } from '../check/index.js';
 import { closeFd, mountIdOf, mountNamespace, readMountInfo } from '../linux/index.js';
+import { keepCodeSoon } from '../loader/index.js';
 import type { Logger } from '../metrics/index.js';
 import { type OpenPlaceInParent, openPlaceInParent, openRegularFile } from '../paths/index.js';
 import type { KernelTree } from '../plane/index.js';
@@ -119,7 +120,9 @@ export class MountList {
   async mount(args: MountArguments): Promise<MountedPlace> {
     // Before the others are kept waiting: it may take as long as pulling the image.
     await this.engine.indexLayers(args);
-    return this.#serialized(() => this.#mount(args));
+    const mounted = await this.#serialized(() => this.#mount(args));
+    keepCodeSoon();
+    return mounted;
   }
 
   async #mount(asked: MountArguments): Promise<MountedPlace> {

@@ -2,7 +2,8 @@ import type { Command } from 'commander';
 import type { CommonFlags } from '../common-flags.js';
 import { warn } from '../image-flags.js';
 import { printResult } from '../output.js';
-import { addRegistryFlags, credentialsFrom, interruptible, type RegistryFlags } from './index-command.js';
+import { addRegistryFlags, credentialsFrom, type RegistryFlags } from '../registry-flags.js';
+import { interruptible } from './index-command.js';
 
 interface Flags extends CommonFlags, RegistryFlags {
   readonly storageImage?: string;

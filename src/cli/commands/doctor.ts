@@ -4,7 +4,7 @@ import type { Finding } from '../../doctor/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
 import { EXIT_FAILED, printResult } from '../output.js';
-import { addRegistryFlags, credentialsFrom, type RegistryFlags } from './index-command.js';
+import { addRegistryFlags, credentialsFrom, type RegistryFlags } from '../registry-flags.js';
 
 interface Flags extends CommonFlags, RegistryFlags {
   readonly platform?: string;

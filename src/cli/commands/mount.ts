@@ -18,8 +18,8 @@ import { archiveOrImage, Operand } from '../operand.js';
 import { printNote, printPath } from '../output.js';
 import { addOverlayFlags, type OverlayFlags, overlayOptions, planeOption } from '../overlay-flags.js';
 import { addProcessFlags, networkOptions, type ProcessFlags, processOptions } from '../process-flags.js';
+import { credentialsFrom } from '../registry-flags.js';
 import { addStorageFlags, type StorageFlags, storageFlags, storageOverride } from '../storage-flags.js';
-import { credentialsFrom } from './index-command.js';
 
 interface Flags extends DaemonFlags, ImageFlags, OverlayFlags, ProcessFlags, StorageFlags {
   readonly at?: string;

@@ -9,8 +9,9 @@ import { addS3PlaceFlags, archiveOf, type S3PlaceFlags } from '../image-flags.js
 import { wholeNumber } from '../numbers.js';
 import { archiveOrImage } from '../operand.js';
 import { printNote, printResult } from '../output.js';
+import { addRegistryFlags, credentialsFrom, type RegistryFlags } from '../registry-flags.js';
 import { formatBytes } from '../units.js';
-import { addRegistryFlags, credentialsFrom, interruptible, type RegistryFlags } from './index-command.js';
+import { interruptible } from './index-command.js';
 
 interface Flags extends RegistryFlags, S3PlaceFlags, CommonFlags {
   readonly clip?: string;

@@ -3,7 +3,8 @@ import { ClipError } from '../../bytes/index.js';
 import { defaultArchive } from '../archive-or-image.js';
 import type { CommonFlags } from '../common-flags.js';
 import { printNote, printResult } from '../output.js';
-import { addRegistryFlags, credentialsFrom, interruptible, type RegistryFlags } from './index-command.js';
+import { addRegistryFlags, credentialsFrom, type RegistryFlags } from '../registry-flags.js';
+import { interruptible } from './index-command.js';
 
 interface Flags extends RegistryFlags, CommonFlags {
   readonly out?: string;

@@ -5,14 +5,9 @@ import { addS3PlaceFlags, type S3PlaceFlags, s3PlaceOf } from '../image-flags.js
 import { Operand } from '../operand.js';
 import { printResult } from '../output.js';
 import { printPushed, pushArchive, pushArchiveToS3 } from '../push-archive.js';
+import { addRegistryFlags, credentialsFrom, type RegistryFlags } from '../registry-flags.js';
 import { s3CredentialsFrom } from '../storage-flags.js';
-import {
-  addRegistryFlags,
-  credentialsFrom,
-  interruptible,
-  layerIndexDirectory,
-  type RegistryFlags,
-} from './index-command.js';
+import { interruptible, layerIndexDirectory } from './index-command.js';
 
 interface Flags extends RegistryFlags, S3PlaceFlags, CommonFlags {
   readonly clip: string;

@@ -7,7 +7,7 @@ import { addPullFlags, archiveOf, type ImageFlags, warn } from '../image-flags.j
 import { Operand } from '../operand.js';
 import { addOverlayFlags, type OverlayFlags, overlayOptions, planeOption } from '../overlay-flags.js';
 import { addProcessFlags, networkOptions, type ProcessFlags, processOptions } from '../process-flags.js';
-import { credentialsFrom } from './index-command.js';
+import { credentialsFrom } from '../registry-flags.js';
 
 interface Flags extends ImageFlags, DaemonFlags, OverlayFlags, ProcessFlags {
   readonly rm?: boolean;

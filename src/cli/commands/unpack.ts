@@ -2,8 +2,9 @@ import type { Command } from 'commander';
 import { addImageFlags, archiveOf, type ImageFlags } from '../image-flags.js';
 import { archiveOrImage } from '../operand.js';
 import { printResult } from '../output.js';
+import { credentialsFrom } from '../registry-flags.js';
 import { formatBytes, formatSeconds, shortDigest } from '../units.js';
-import { credentialsFrom, interruptible } from './index-command.js';
+import { interruptible } from './index-command.js';
 
 async function run(directory: string, flags: ImageFlags): Promise<void> {
   const result = await interruptible(async (signal) => {

@@ -7,8 +7,9 @@ import { locate } from '../daemon-flags.js';
 import { addImageFlags, archiveOf, type ImageFlags, withDataPlace } from '../image-flags.js';
 import { archiveOrImage } from '../operand.js';
 import { failed, printFailedResult, printResult } from '../output.js';
+import { credentialsFrom } from '../registry-flags.js';
 import { addStorageFlags, type StorageFlags, storageOverride } from '../storage-flags.js';
-import { credentialsFrom, interruptible } from './index-command.js';
+import { interruptible } from './index-command.js';
 
 interface Flags extends ImageFlags, StorageFlags {
   readonly from: 'registry' | 'cache';

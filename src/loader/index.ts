@@ -1,0 +1,6 @@
+/**
+ * How the programs in dist/lib/ are loaded: with the code that V8 compiled of them in an earlier run. The build puts `runProgram` in front of
+ * each program; the programs themselves only say when a run is worth keeping. Imports nothing. Runs in every process and thread.
+ */
+
+export { keepCode, keepCodeSoon } from './keep.js';
