@@ -12,45 +12,43 @@ process.chdir(path.join(import.meta.dirname, '..'));
 const out = 'dist/lib';
 
 /**
- * Programs by the name under which others start them. Those that every mount waits for are bundled on their own, because a chunk that two
- * programs share holds what either of them needs; the rest shares its chunks. `groups`: what is loaded in one go.
+ * Programs by the name under which others start them. Those that every mount waits for and that need little are bundled on their own, because
+ * a chunk that two programs share holds what either of them needs; the rest shares its chunks. `groups`: what is loaded in one go, with all
+ * that it imports and that no group of a higher priority has.
  */
 const builds = [
   {
     programs: {
       index: 'src/index.ts',
       clipctl: 'src/cli/main.ts',
+      'server-main': 'src/server/server-main.ts',
       'decode-worker': 'src/index/decode-worker.ts',
       'digest-worker': 'src/index/digest-worker.ts',
       'unpack-worker': 'src/unpack/unpack-worker.ts',
       'pack-worker': 'src/pack/pack-worker.ts',
+      'rewrite-worker': 'src/plane/rewrite-worker.ts',
+      'page-drops-main': 'src/fuse/page-drops-main.ts',
     },
     groups: [
-      { name: 'bytes', test: /src\/(bytes|metrics)\//, priority: 4 },
-      { name: 'commander', test: /node_modules\/commander\//, priority: 3 },
+      { name: 'bytes', test: /src\/(bytes|loader|metrics)\// },
+      { name: 'linux', test: /src\/linux\// },
+      { name: 'wire', test: /src\/(wire|paths)\// },
+      { name: 'commander', test: /node_modules\/commander\// },
+      // A FUSE thread boots while the rest of a server is loaded.
+      { name: 'server-base', test: /src\/server\/run-server\.ts$/ },
       // What every mount needs, and what every `run` needs besides.
-      {
-        name: 'client',
-        test: /src\/client\/(index|mount-client|archive-origin|registry-access|exchange)\.ts$/,
-        priority: 2,
-      },
-      { name: 'mount', test: /src\/cli\/commands\/mount\.ts$/, priority: 1 },
+      { name: 'client', test: /src\/client\/(index|mount-client|archive-origin|registry-access|exchange)\.ts$/ },
+      { name: 'mount', test: /src\/cli\/commands\/mount\.ts$/ },
+      // Without which the server would load all of oci/ before it serves.
+      { name: 'addresses', test: /src\/oci\/addresses\.ts$/ },
+      { name: 'oci', test: /src\/oci\/index\.ts$/ },
+      { name: 'server-engine', test: /src\/server\/(engine|mount-list|api\/(http|routes))\.ts$/ },
       { name: 'run', test: /src\/(cli\/commands\/run|cli\/run-stats|container\/index)\.ts$/ },
     ],
   },
   { programs: { 'keeper-main': 'src/keeper/keeper-main.ts' } },
-  {
-    programs: { 'server-main': 'src/server/server-main.ts' },
-    groups: [
-      // A FUSE thread boots while the rest is loaded.
-      { name: 'server-base', test: /src\/server\/run-server\.ts$/, priority: 1 },
-      { name: 'server-engine', test: /src\/server\/(engine|mount-list|api\/(http|routes))\.ts$/ },
-    ],
-  },
   { programs: { worker: 'src/fuse/worker.ts' } },
   { programs: { 'inflate-worker': 'src/lazy/inflate-worker.ts' } },
-  { programs: { 'page-drops-main': 'src/fuse/page-drops-main.ts' } },
-  { programs: { 'rewrite-worker': 'src/plane/rewrite-worker.ts' } },
 ];
 /**
  * Loaded by src/loader/, with the compiled code of an earlier run; the expression gives the name of a variant. clipctl has one for each
@@ -160,7 +158,7 @@ async function bundle({ programs, groups = [] }) {
     comments: false,
     // require() in its place: scripts of src/loader/ have no import().
     dynamicImportInCjs: false,
-    codeSplitting: { groups },
+    codeSplitting: { groups: groups.map((group, i) => ({ ...group, priority: groups.length - i })) },
   });
   return output.map(({ fileName, code, moduleIds, exports }) => {
     const text = ascii(code);
