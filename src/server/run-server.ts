@@ -80,7 +80,8 @@ export async function runServer(
     );
   };
   const completeFuse = (): void => void fuse.complete().catch(() => {}); // onFailure
-  fuse.start().catch(() => {}); // onFailure; attach() waits for it
+  const fuseStarted = fuse.start();
+  fuseStarted.catch(() => {}); // onFailure; attach() waits for it
   setTimeout(complete, FIRST_USE_MS);
 
   const fds = new FdSocket(FDS_SOCKET_FD);
@@ -98,7 +99,7 @@ export async function runServer(
     const ownLog = parts.lazyLogger({ name: 'server', level: settings.logLevel ?? 'info' });
     log = ownLog;
     const metrics = new parts.Metrics();
-    if (process.env[IN_RESERVE_VARIABLE] !== undefined) await loadTheRest(ownLog);
+    if (process.env[IN_RESERVE_VARIABLE] !== undefined) await Promise.all([loadTheRest(ownLog), fuseStarted]);
     // Everything is loaded: from here on a server in reserve waits for its turn.
     const hello = await keeper.call('hello', { protocol: KEEPER_PROTOCOL, version });
     engine = await parts.Engine.start({ settings, log, metrics }, fuse);
