@@ -128,7 +128,7 @@ test('no lie of one tenant shows in the mount of the other, before, after and be
     await clip.ok('cache', 'prune', '--to', '0');
   }
   expect(await clip.json('cache', 'verify')).toMatchObject({ damaged: 0 });
-});
+}, 300_000);
 
 test('an archive that the liar keeps beside their image in the registry is theirs alone', async () => {
   const lie = lies.find(({ name }) => name === 'a window and its digest')!;
