@@ -5,6 +5,7 @@ import { type BlobTarget, type ImageSource, isForeignLayer, type LayerDescriptor
 import { EntryColumns } from '../tar/index.js';
 import type { IndexedLayer } from './indexed-layer.js';
 import { digestText, Lane, type LaneResult } from './lane.js';
+import { LayerFeed } from './layer-feed.js';
 import type { IndexProgress } from './progress.js';
 
 /**
@@ -25,14 +26,10 @@ export interface LayerIndexing {
 }
 
 /** Reads a layer's blob. A foreign layer is read like any other if the registry has it. */
-async function scan(
-  source: ImageSource,
-  { digest, size, mediaType }: LayerDescriptor,
-  target: BlobTarget,
-  signal: AbortSignal | undefined,
-): Promise<void> {
+async function scan(feed: LayerFeed, layer: LayerDescriptor, target: BlobTarget): Promise<void> {
+  const { digest, mediaType } = layer;
   try {
-    await source.scanBlob(digest, size, target, { signal });
+    await feed.feed(layer, target);
   } catch (error) {
     if (!(error instanceof ClipError) || error.code !== 'NOT_FOUND' || !isForeignLayer(mediaType)) throw error;
     throw new ClipError('NOT_FOUND', `layer ${digest} is foreign (${mediaType}) and not stored with the image`, {
@@ -45,16 +42,16 @@ async function scan(
 /** Sends one layer through a lane. `fed` is that of Lane.index. */
 function indexLayer(
   lane: Lane,
-  source: ImageSource,
+  feed: LayerFeed,
   layer: LayerDescriptor,
   options: LayerIndexing,
 ): { fed: Promise<void>; indexed: Promise<IndexedLayer> } {
   const { digest, size } = layer;
-  const { signal, hashes } = options;
+  const { hashes } = options;
   const report = options.progress.layer(layer);
   const cuts = options.cuts?.get(digest) ?? null;
   const job = { type: 'layer', digest, blobBytes: size, spanBytes: options.spanBytes, cuts, hashes } as const;
-  const { fed, result } = lane.index(job, (target) => scan(source, layer, target, signal), report);
+  const { fed, result } = lane.index(job, (target) => scan(feed, layer, target), report);
   return { fed, indexed: result.then((found) => checked(layer, found)) };
 }
 
@@ -103,12 +100,14 @@ export async function indexLayers(
   const waiting = [...layers].sort((a, b) => b.size - a.size);
   const wanted = Math.min(waiting.length, MAX_LANES, Math.ceil(availableParallelism() / CORES_PER_LANE));
   while (lanes.length < wanted) lanes.push(new Lane());
+  const feed = new LayerFeed(source, wanted, options.signal);
   const work = lanes.slice(0, wanted).map(async (lane) => {
     const results: Promise<void>[] = [];
     for (let layer = waiting.shift(); layer !== undefined; layer = waiting.shift()) {
       options.signal?.throwIfAborted();
       const current = layer;
-      const { fed, indexed } = indexLayer(lane, source, current, options);
+      const { fed, indexed } = indexLayer(lane, feed, current, options);
+      if (waiting[0] !== undefined) feed.prepare(waiting[0]);
       const result = indexed.then((found) => onLayer(current, found));
       result.catch(() => {}); // reported below, unless feeding fails first
       results.push(result);

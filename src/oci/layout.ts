@@ -16,7 +16,15 @@ import {
 } from './manifest.js';
 import type { LayoutReference } from './reference.js';
 import { type ContentReader, type ResolvedImage, type ResolveOptions, resolveImage } from './resolve.js';
-import type { BlobOptions, BlobTarget, ByteRange, FillOptions, ImageSource, SourceCounters } from './source.js';
+import type {
+  BlobOptions,
+  BlobTarget,
+  ByteRange,
+  FillOptions,
+  ImageSource,
+  ScanOptions,
+  SourceCounters,
+} from './source.js';
 
 const CHUNK_BYTES = 256 * 1024;
 /** Of one read into memory of the caller's. */
@@ -31,6 +39,7 @@ function damaged(message: string): ClipError {
 /** An OCI image layout on disk (image-spec image-layout.md): a directory, a tar of one, or the archive of docker save. */
 export class LayoutSource implements ImageSource {
   readonly reference: LayoutReference;
+  readonly remote = false;
   readonly counters: SourceCounters = { requests: 0, bytes: 0, retries: 0, redirects: 0, tokens: 0 };
   readonly #files: LayoutFiles;
   readonly #open = new Map<string, Promise<OpenFile>>();
@@ -209,11 +218,11 @@ export class LayoutSource implements ImageSource {
     digest: string,
     size: number,
     target: BlobTarget,
-    options: Pick<BlobOptions, 'signal'> = {},
+    { start = 0, signal }: ScanOptions = {},
   ): Promise<void> {
-    const { file, what } = await this.#bounds(digest, { start: 0, end: size }, { ...options, size });
-    for (let at = 0; at < size; ) {
-      if (options.signal?.aborted) throw aborted(what, options.signal.reason);
+    const { file, what } = await this.#bounds(digest, { start, end: size }, { signal, size });
+    for (let at = start; at < size; ) {
+      if (signal?.aborted) throw aborted(what, signal.reason);
       const room = target.room();
       const bytesRead = await file.read(room, 0, Math.min(room.length, size - at), at);
       if (bytesRead === 0) throw damaged(`${what} ends at byte ${at}: it was cut while in use`);

@@ -12,7 +12,15 @@ import type { RegistryReference } from './reference.js';
 import { RegistryHosts } from './registry-hosts.js';
 import { type ContentReader, type ResolvedImage, type ResolveOptions, resolveImage } from './resolve.js';
 import type { Backoff } from './retry.js';
-import type { BlobOptions, BlobTarget, ByteRange, FillOptions, ImageSource, SourceCounters } from './source.js';
+import type {
+  BlobOptions,
+  BlobTarget,
+  ByteRange,
+  FillOptions,
+  ImageSource,
+  ScanOptions,
+  SourceCounters,
+} from './source.js';
 import type { Response } from './transport.js';
 
 const MAX_TAGS_SHOWN = 20;
@@ -38,6 +46,7 @@ interface Small {
 /** An image in a registry: distribution-spec v1.1, pull. */
 export class RegistrySource implements ImageSource {
   readonly reference: RegistryReference;
+  readonly remote = true;
   readonly counters: SourceCounters = { requests: 0, bytes: 0, retries: 0, redirects: 0, tokens: 0 };
   readonly #options: ClientOptions;
   #hosts: Promise<RegistryHosts> | null = null;
@@ -352,12 +361,12 @@ export class RegistrySource implements ImageSource {
     digest: string,
     size: number,
     target: BlobTarget,
-    options: Pick<BlobOptions, 'signal'> = {},
+    { start = 0, signal }: ScanOptions = {},
   ): Promise<void> {
-    const request = { start: 0, length: size, size, target, signal: options.signal };
-    const done = await (await this.#open()).getDirect(this.#blobPath(digest), request);
+    const request = { start, length: size - start, size, target, signal };
+    const done = start + (await (await this.#open()).getDirect(this.#blobPath(digest), request));
     if (done === size) return;
-    for await (const chunk of await this.fetchBlob(digest, { start: done, end: size }, { ...options, size })) {
+    for await (const chunk of await this.fetchBlob(digest, { start: done, end: size }, { signal, size })) {
       for (let at = 0; at < chunk.length; ) {
         const room = target.room();
         const piece = chunk.subarray(at, at + room.length);

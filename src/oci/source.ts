@@ -13,6 +13,11 @@ export interface BlobOptions {
   readonly size?: number | undefined;
 }
 
+export interface ScanOptions {
+  readonly signal?: AbortSignal | undefined;
+  readonly start?: number;
+}
+
 export interface FillOptions {
   readonly signal?: AbortSignal | undefined;
   /** As in {@link BlobOptions}. */
@@ -51,6 +56,8 @@ export interface LayerArtifacts {
 export interface ImageSource {
   /** Requests and bytes so far. Live. */
   readonly counters: Readonly<SourceCounters>;
+  /** Its bytes come over a network. */
+  readonly remote: boolean;
 
   /**
    * Fetches and verifies manifests and config. @throws ClipError naming the reference: NOT_FOUND, UNAUTHORIZED, NO_PLATFORM,
@@ -71,10 +78,10 @@ export interface ImageSource {
   fetchInto(digest: string, start: number, target: Uint8Array, options: FillOptions): Promise<void>;
 
   /**
-   * The whole blob, once, from the socket or the disk straight into the memory that `target` lends, where that is possible.
-   * Resolves when all bytes are there. Rejects with what `target` rejects with, too.
+   * The blob from `start` on (default: all of it), once, from the socket or the disk straight into the memory that `target` lends,
+   * where that is possible. Resolves when all bytes are there. Rejects with what `target` rejects with, too.
    */
-  scanBlob(digest: string, size: number, target: BlobTarget, options?: Pick<BlobOptions, 'signal'>): Promise<void>;
+  scanBlob(digest: string, size: number, target: BlobTarget, options?: ScanOptions): Promise<void>;
 
   /** What is kept beside the image in its registry; null for an image that is in none. Of use until the source is closed. */
   artifacts(): Promise<LayerArtifacts | null>;

@@ -64,6 +64,8 @@ export interface ProxyOptions {
   readonly latencyMs?: number;
   /** The link's rate, shared by all connections. */
   readonly bytesPerSecond?: number;
+  /** The rate of one connection, as of a storage that serves each client slowly. */
+  readonly connectionBytesPerSecond?: number;
   /** To come back where another was. */
   readonly port?: number;
   /** Speak TLS with these: PEM. */
@@ -105,6 +107,7 @@ class ReverseProxy implements RegistryProxy {
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 64 });
   readonly #link: Link | null;
   readonly #fresh = new WeakSet<Socket>();
+  readonly #slow = new WeakMap<Socket, Link>();
   #index = 0;
 
   constructor(options: ProxyOptions) {
@@ -120,6 +123,8 @@ class ReverseProxy implements RegistryProxy {
       this.connections++;
       socket.setNoDelay(true);
       this.#fresh.add(socket);
+      const { connectionBytesPerSecond: rate } = options;
+      if (rate !== undefined) this.#slow.set(socket, new Link(rate));
     });
   }
 
@@ -216,6 +221,8 @@ class ReverseProxy implements RegistryProxy {
         const rest = cut < chunk.length ? chunk.subarray(cut) : chunk.subarray(0, 0);
         if (cut <= chunk.length) chunk = chunk.subarray(0, cut);
         if (this.#link !== null) await this.#link.send(chunk.length);
+        const slow = response.socket === null ? undefined : this.#slow.get(response.socket);
+        if (slow !== undefined) await slow.send(chunk.length);
         entry.bytes += chunk.length;
         entry.sentAt = performance.timeOrigin + performance.now();
         if (!response.write(chunk) && !response.destroyed) {
