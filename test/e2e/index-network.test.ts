@@ -9,6 +9,9 @@ import { type ProxiedRequest, type ProxyOptions, startProxy } from '../support/p
 import { startRegistry, type TestRegistry } from '../support/registry.js';
 import { file, tar } from '../support/tar.js';
 
+/** Bytes per second: less than the decoder takes on any machine, however busy. */
+const SLOW = 8e6;
+
 const directory = mkdtempSync(join(tmpdir(), 'clip-network-'));
 let registry: TestRegistry;
 let image: TestImage;
@@ -29,8 +32,8 @@ beforeAll(async () => {
   registry = await startRegistry();
   // Random bytes, so that a layer's blob is as long as its files.
   image = writeImage([
-    tar(file('large', randomBytes(44 << 20))),
-    tar(file('second', randomBytes(30 << 20))),
+    tar(file('large', randomBytes(36 << 20))),
+    tar(file('second', randomBytes(22 << 20))),
     tar(file('small', 'small')),
     // More than a machine indexes at a time.
     ...Array.from({ length: 5 }, (_, i) => tar(file(`another${i}`, randomBytes(3 << 20)))),
@@ -77,33 +80,35 @@ function sameLayers(made: Buffer): boolean {
 test('a layer that follows another one has its first bytes fetched meanwhile', async () => {
   const { bytes, requests } = await through({});
   expect(sameLayers(bytes)).toBe(true);
-  const later = [3, 4, 5, 6, 7].map((layer) => of(requests, layer).map(({ range }) => range));
-  const prepared = later.filter((ranges) => ranges[0] !== null);
+  const prepared = [3, 4, 5, 6, 7].filter((layer) => of(requests, layer)[0]!.range !== null);
   expect(prepared.length).toBeGreaterThan(0);
-  for (const ranges of prepared) expect(ranges).toEqual(['bytes=0-2097151', `bytes=2097152-${sizes[3]! - 1}`]);
+  for (const layer of prepared) {
+    const ranges = of(requests, layer).map(({ range }) => range);
+    expect(ranges).toEqual(['bytes=0-2097151', `bytes=2097152-${sizes[layer]! - 1}`]);
+  }
   expect(of(requests, 2).length).toBe(1);
 });
 
 test('where a connection is slow, the rest of a layer comes in ranges side by side', async () => {
-  const { bytes, requests } = await through({ connectionBytesPerSecond: 20e6 });
+  const { bytes, requests } = await through({ connectionBytesPerSecond: SLOW });
   expect(sameLayers(bytes)).toBe(true);
   const first = of(requests, 0);
   expect(first[0]!.range).toBeNull();
   // From where the first connection was left.
   const ranges = first.slice(1);
-  expect(ranges.length).toBeGreaterThan(4);
+  expect(ranges.length).toBeGreaterThan(3);
   expect(ranges.every(({ range, status }) => range !== null && status === 206)).toBe(true);
   const sideBySide = ranges.filter((one) =>
     ranges.some((other) => other !== one && other.startedAt <= one.sentAt && one.startedAt <= other.sentAt),
   );
-  expect(sideBySide.length).toBeGreaterThan(4);
+  expect(sideBySide.length).toBeGreaterThan(3);
   // Nothing is fetched twice but what was on its way when the first connection was left.
   expect(received(ranges)).toBeLessThanOrEqual(sizes[0]! - (16 << 20));
 });
 
 test('ranges that break are taken up again, and each byte is the right one', async () => {
   let n = 0;
-  const { bytes, requests } = await through({ connectionBytesPerSecond: 20e6 }, ({ path, range }) => {
+  const { bytes, requests } = await through({ connectionBytesPerSecond: SLOW }, ({ path, range }) => {
     if (!digests.slice(0, 2).some((digest) => path.endsWith(digest)) || range === null) return null;
     return n++ % 3 === 0 ? { resetAfter: 1_000_000 } : n % 3 === 1 ? { respond: { status: 503 } } : null;
   });
@@ -112,7 +117,7 @@ test('ranges that break are taken up again, and each byte is the right one', asy
 });
 
 test('a blob that is lost on the way ends the build with its reason, and leaves nothing running', async () => {
-  const lost = through({ connectionBytesPerSecond: 20e6 }, ({ path, range }) => {
+  const lost = through({ connectionBytesPerSecond: SLOW }, ({ path, range }) => {
     if (!path.endsWith(digests[0]!) || range === null) return null;
     return { respond: { status: 404, body: '{"errors":[{"code":"BLOB_UNKNOWN"}]}' } };
   });
