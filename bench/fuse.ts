@@ -4,8 +4,7 @@
  * unless caches are dropped, and each cold sample is a fresh mount. Rounds take all contenders in turn, so that other work of
  * the machine affects them alike.
  */
-import { spawn } from 'node:child_process';
-import { closeSync, createReadStream, existsSync, mkdirSync, openSync, readdirSync, statSync } from 'node:fs';
+import { closeSync, createReadStream, existsSync, mkdirSync, openSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { writeErofs } from '../src/erofs/index.js';
@@ -14,6 +13,7 @@ import { closeFd, mountFuse, openFuseDevice, readMountInfo, unmount } from '../s
 import { EntryColumns, TarParser } from '../src/tar/index.js';
 import { TreeBuilder } from '../src/tree/index.js';
 import { sharedCopy, sharedLayer } from '../test/support/fuse-plane.js';
+import { compile, findLs, type Probe, probeTools, shuffled, walk } from './file-systems.js';
 import { measureHits } from './heap-profile.js';
 import {
   type BenchContext,
@@ -51,12 +51,6 @@ interface Contender {
   unmount(): Promise<void>;
 }
 
-type Probe = (mode: string, directory: string, paths: readonly string[], ...args: string[]) => Promise<number[]>;
-
-async function compile(output: string, source: string, flags: readonly string[]): Promise<void> {
-  await runProgram('gcc', ['-O2', '-o', output, source, ...flags]);
-}
-
 async function tools(directory: string): Promise<{ passthrough: string; probe: Probe }> {
   const packages = ['gcc', 'libc6-dev', 'pkg-config', 'libfuse3-dev', 'fuse3'];
   await runProgram(path.join(root, 'scripts/debian-packages.sh'), packages);
@@ -65,20 +59,7 @@ async function tools(directory: string): Promise<{ passthrough: string; probe: P
   const passthrough = path.join(directory, 'passthrough_ll');
   const config = await runProgram('pkg-config', ['--cflags', '--libs', 'fuse3']);
   await compile(passthrough, EXAMPLE, config.stdout.trim().split(/\s+/));
-  const program = path.join(directory, 'probe');
-  await compile(program, path.join(root, 'bench/fuse-probe.c'), ['-pthread']);
-  const probe: Probe = async (mode, at, paths, ...args) => {
-    const child = spawn(program, [mode, at, ...args], { stdio: ['pipe', 'pipe', 'inherit'] });
-    let out = '';
-    child.stdout.setEncoding('utf8').on('data', (text: string) => {
-      out += text;
-    });
-    child.stdin.end(`${paths.join('\n')}\n`);
-    const code = await new Promise<number | null>((resolve) => child.on('close', resolve));
-    if (code !== 0) throw new Error(`probe ${mode} ${at}: exit ${code}`);
-    return out.trim().split(' ').map(Number);
-  };
-  return { passthrough, probe };
+  return { passthrough, probe: await probeTools(directory) };
 }
 
 /** Our plane, with a pool that outlives its mounts, as clipd's does. */
@@ -155,35 +136,6 @@ function passthrough(
       while (mounted()) await new Promise((resolve) => setTimeout(resolve, 5));
     },
   };
-}
-
-/** Paths below `directory`, depth first, as a walk finds them. */
-function walk(directory: string): { path: string; size: number; file: boolean }[] {
-  return readdirSync(directory, { recursive: true, withFileTypes: true }).map((entry) => {
-    const at = path.relative(directory, path.join(entry.parentPath, entry.name));
-    return { path: at, file: entry.isFile(), size: entry.isFile() ? statSync(path.join(directory, at)).size : 0 };
-  });
-}
-
-/** The same order in every run. */
-function shuffled<T>(list: readonly T[]): T[] {
-  const out = [...list];
-  let state = 1;
-  for (let i = out.length - 1; i > 0; i--) {
-    state = (Math.imul(state, 1103515245) + 12345) >>> 0;
-    const j = state % (i + 1);
-    [out[i], out[j]] = [out[j]!, out[i]!];
-  }
-  return out;
-}
-
-/** `find -ls` without a reader of its output, which would take part of a core. */
-async function findLs(directory: string): Promise<number> {
-  const start = performance.now();
-  const child = spawn('find', [directory, '-ls'], { stdio: ['ignore', 'ignore', 'inherit'] });
-  const code = await new Promise<number | null>((resolve) => child.on('close', resolve));
-  if (code !== 0) throw new Error(`find ${directory} -ls: exit ${code}`);
-  return (performance.now() - start) / 1000;
 }
 
 type Samples = Map<string, number[]>;

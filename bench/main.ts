@@ -15,6 +15,7 @@ const SUITES: Readonly<Record<string, () => Promise<{ run: Suite }>>> = {
   index: () => import('./index.js'),
   'index-network': () => import('./index-network.js'),
   fuse: () => import('./fuse.js'),
+  plane: () => import('./plane.js'),
   mount: () => import('./mount.js'),
   lazy: () => import('./lazy.js'),
   coldstart: () => import('./coldstart.js'),

@@ -36,6 +36,13 @@ export class CachedLayer {
   readonly doubtful = new Set<number>();
   /** False once evicted bytes could not be freed: they may lie anywhere in the file. */
   holesAreHoles = true;
+  /**
+   * Its file is sealed, or about to be (sealed-file.ts): nothing of it is written or evicted. A span of it that turns out to be damaged is
+   * served from memory.
+   */
+  sealed = false;
+  /** Its sealed file has bytes that are not the layer's. */
+  damaged = false;
   /** zstd-stream: the spans of the layer come and go together. */
   readonly whole: boolean;
   readonly #holds = new Map<number, number>();
@@ -113,7 +120,13 @@ export class CachedLayer {
   }
 
   evictable(span: SpanIndex): boolean {
-    return !this.borrowed && this.occupied[span] !== Occupied.no && !this.#holds.has(span);
+    return !this.borrowed && !this.sealed && this.occupied[span] !== Occupied.no && !this.#holds.has(span);
+  }
+
+  /** All of it is in the file, checked by this process. */
+  get complete(): boolean {
+    for (let span = 0; span < this.count; span++) if (!this.present(span)) return false;
+    return this.attached && this.count > 0;
   }
 
   /** No span of it is held, so it may be evicted as a whole. */
@@ -134,6 +147,7 @@ export class CachedLayer {
 
   /** Hides a span that could not be read back, and forgets its bytes. */
   forget(span: SpanIndex): void {
+    this.damaged ||= this.sealed;
     this.hide(span);
     this.occupy(span, Occupied.unverified);
   }

@@ -10,23 +10,36 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { encodeSpanTable, type SpanColumns } from '../archive/index.js';
+import { replaceDescriptor } from '../linux/index.js';
 import type { CachedLayer } from './cached-layer.js';
 import { isDiskTrouble } from './directory.js';
+import { openSealedFile } from './sealed-file.js';
 import { TABLE_SUFFIX } from './span-file-name.js';
 
 /** Opens or makes a layer's file, of the layer's size, with its table beside it for `clipctl cache verify`. */
-export function openSpanFile(path: string, table: SpanColumns): number {
-  const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
+export function openSpanFile(path: string, table: SpanColumns): { readonly fd: number; readonly sealed: boolean } {
+  const size = table.layerOffset[table.count]!;
+  const sealed = openSealedFile(path, size);
+  const fd = sealed ?? openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
   try {
-    const size = table.layerOffset[table.count]!;
     if (fstatSync(fd).size !== size) ftruncateSync(fd, size);
     const encoded = encodeSpanTable(table);
     if (sizeOf(path + TABLE_SUFFIX) !== encoded.length) writeTable(path + TABLE_SUFFIX, encoded);
     stampMount(fd);
-    return fd;
+    return { fd, sealed: sealed !== null };
   } catch (error) {
     closeSync(fd);
     throw error;
+  }
+}
+
+/** Lets a descriptor read a layer's file as it lies. */
+export function lendFile(path: string, descriptor: number): void {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+  try {
+    replaceDescriptor(descriptor, fd);
+  } finally {
+    closeSync(fd);
   }
 }
 

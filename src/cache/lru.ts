@@ -29,7 +29,7 @@ export function leastRecentlyUsed(layers: Iterable<CachedLayer>, bytes: number):
       // Decoding starts from the beginning for any missing part, so the layer is as old as its youngest span.
       let youngest = 0;
       for (const use of layer.shared.lastUse) youngest = Math.max(youngest, Math.abs(use));
-      if (layer.idle && layer.bytes > 0) offer(layer, -1, youngest);
+      if (layer.idle && !layer.sealed && layer.bytes > 0) offer(layer, -1, youngest);
       continue;
     }
     for (let span = 0; span < layer.count; span++) {

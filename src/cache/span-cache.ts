@@ -1,18 +1,19 @@
-import { closeSync, constants, fstatSync, openSync, statSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { SpanColumns } from '../archive/index.js';
 import type { SpanIndex } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
 import { punchHole, replaceDescriptor, writebackError } from '../linux/index.js';
 import { type Logger, Metrics, silentLogger } from '../metrics/index.js';
-import type { SharedLayer } from '../spans/index.js';
 import { CachedLayer, Occupied } from './cached-layer.js';
 import { CacheDirectory, readTable, spanFiles } from './directory.js';
 import { DiskBackoff } from './disk-backoff.js';
 import { dataExtents } from './extents.js';
-import { dropWhole, openPlaceholder, openSpanFile, stampMount } from './layer-file.js';
+import { dropWhole, lendFile, openPlaceholder, openSpanFile, stampMount } from './layer-file.js';
 import { leastRecentlyUsed } from './lru.js';
 import { defaultMaxBytes, type EvictionRight, type SpanCacheOptions, type SpanCacheStats } from './options.js';
+import { CheckedFiles, sealFile } from './sealed-file.js';
+import { newSharedLayer } from './shared-columns.js';
 import { spanFileName } from './span-file-name.js';
 import { UnmountedFiles } from './unmounted.js';
 
@@ -21,16 +22,12 @@ const BATCH_SHARE = 1 / 32;
 const MAX_BATCH = 256 * 1024 * 1024;
 /** Share of the cache that is freed each time a full disk refuses a write. */
 const FULL_DISK_SHARE = 1 / 8;
+/** Of the cap: how much sealed layers may take while they are mounted. */
+const SEALED_SHARE = 0.5;
 /** How often recently written files are checked for failed write-back. */
 const WRITEBACK_POLL_MS = 200;
 /** The kernel writes back pages that are older than 30 s, and checks every 5 s (vm.dirty_expire_centisecs). A slow disk may take longer. */
 const WRITEBACK_WATCH_MS = 120_000;
-
-let nextLayerId = 1;
-
-function shared<T>(make: (buffer: SharedArrayBuffer) => T, bytes: number): T {
-  return make(new SharedArrayBuffer(bytes));
-}
 
 /**
  * The disk cache of inflated spans: one sparse file per layer and span table. See docs/architecture.md, "Invariant 8", and
@@ -44,7 +41,8 @@ export class SpanCache {
   readonly #log: Logger;
   readonly #layers = new Map<string, CachedLayer>();
   #unmounted: UnmountedFiles;
-  readonly #clock = shared((b) => new Int32Array(b), 4);
+  readonly #clock = new Int32Array(new SharedArrayBuffer(4));
+  readonly #checked = new CheckedFiles();
   readonly #counters;
   #holePunching = true;
   /** Told of spans [first, end) of a mounted layer that are about to be freed. */
@@ -119,7 +117,7 @@ export class SpanCache {
 
   /** Whether `reserve` can succeed for a span of this layer: the disk takes writes, or may be tried again. */
   mayTake(layer: CachedLayer): boolean {
-    if (layer.borrowed) return false;
+    if (layer.borrowed || layer.sealed) return false;
     return layer.attached ? this.#writes.due : this.#opens.due && layer.opening.due;
   }
 
@@ -155,7 +153,7 @@ export class SpanCache {
     let layer = this.#layers.get(key);
     if (layer === undefined) {
       const own = table.count > 0 ? openSync(`/proc/self/fd/${fd}`, 'r') : -1;
-      layer = new CachedLayer(key, '', this.#shared(table, own), table, true);
+      layer = new CachedLayer(key, '', newSharedLayer(table, own, this.#clock), table, true);
       this.#layers.set(key, layer);
     }
     layer.mounts++;
@@ -173,7 +171,10 @@ export class SpanCache {
       if (code !== null) this.#lost(layer, code);
       const bytes = fstatSync(fd).blocks * 512;
       stampMount(fd);
-      this.#unmounted.add(this.#file(layer), bytes);
+      this.#checked.note(layer);
+      // A sealed file cannot be mended: it makes room for a new one.
+      if (layer.damaged) rmSync(this.#file(layer), { force: true });
+      else this.#unmounted.add(this.#file(layer), bytes);
     }
     closeSync(fd);
   }
@@ -183,7 +184,8 @@ export class SpanCache {
    * holds the span.
    */
   reserve(layer: CachedLayer, span: SpanIndex, right: EvictionRight): boolean {
-    if (!this.#attach(layer)) {
+    layer.damaged ||= layer.sealed; // or nothing of it would be missing
+    if (layer.sealed || !this.#attach(layer)) {
       this.#counters.refusedFills.add();
       return false;
     }
@@ -226,6 +228,25 @@ export class SpanCache {
     if (code === 'ENOSPC' || code === 'EDQUOT') this.#free(this.usedBytes * FULL_DISK_SHARE, 'anything');
   }
 
+  /**
+   * Seals a complete layer, so that the kernel may read its file by itself. Sealed layers that are mounted cannot be evicted: they get half
+   * of the cache at most. @returns whether it is sealed
+   */
+  async seal(layer: CachedLayer): Promise<boolean> {
+    if (layer.sealed) return true;
+    const sealedBytes = this.mounted().reduce((sum, other) => sum + (other.sealed ? other.bytes : 0), 0);
+    if (!layer.complete || sealedBytes + layer.bytes > this.maxBytes * SEALED_SHARE) return false;
+    layer.sealed = true;
+    try {
+      await sealFile(layer.shared.fd);
+      return true;
+    } catch (error) {
+      layer.sealed = false;
+      this.#lost(layer, (error as { code?: string }).code ?? String(error));
+      return false;
+    }
+  }
+
   /** A present span could not be read back: it will be fetched again. */
   readFailed(layer: CachedLayer, span: SpanIndex, code: string): void {
     this.#counters.readErrors.add();
@@ -243,6 +264,7 @@ export class SpanCache {
 
   /** Frees a damaged span, which the caller does not hold any more. It stays while another holder has it. */
   discard(layer: CachedLayer, span: SpanIndex): void {
+    layer.damaged ||= layer.sealed;
     if (layer.evictable(span)) this.#evict(layer, span, span + 1);
   }
 
@@ -297,27 +319,10 @@ export class SpanCache {
   }
 
   #openLayer(key: string, table: SpanColumns): CachedLayer {
-    const view = this.#shared(table, table.count > 0 ? openPlaceholder() : -1);
+    const view = newSharedLayer(table, table.count > 0 ? openPlaceholder() : -1, this.#clock);
     const layer = new CachedLayer(key, join(this.#path, 'spans', key), view, table);
     if (!this.#attach(layer)) this.#lend(layer);
     return layer;
-  }
-
-  #shared(table: SpanColumns, fd: number): SharedLayer {
-    const { count } = table;
-    let offsets = table.layerOffset;
-    if (!(offsets.buffer instanceof SharedArrayBuffer)) {
-      offsets = shared((b) => new Float64Array(b), 8 * (count + 1));
-      offsets.set(table.layerOffset);
-    }
-    return {
-      id: nextLayerId++,
-      offsets,
-      generations: shared((b) => new Int32Array(b), 4 * count),
-      fd,
-      lastUse: shared((b) => new Int32Array(b), 4 * count),
-      clock: this.#clock,
-    };
   }
 
   /** Where a layer's file is opened, by descriptor. Only while the directory is open. */
@@ -329,12 +334,7 @@ export class SpanCache {
   #lend(layer: CachedLayer): void {
     if (layer.count === 0 || this.#directory === null || this.#directory.writable) return;
     try {
-      const fd = openSync(this.#file(layer), constants.O_RDONLY | constants.O_NOFOLLOW);
-      try {
-        replaceDescriptor(layer.shared.fd, fd);
-      } finally {
-        closeSync(fd);
-      }
+      lendFile(this.#file(layer), layer.shared.fd);
     } catch (error) {
       if ((error as { code?: unknown }).code !== 'ENOENT') this.#counters.readErrors.add();
       return;
@@ -355,7 +355,8 @@ export class SpanCache {
     const { shared: view } = layer;
     let lost: boolean;
     try {
-      const fd = openSpanFile(path, layer.table);
+      const { fd, sealed } = openSpanFile(path, layer.table);
+      layer.sealed = sealed;
       try {
         lost = writebackError(fd) !== null;
         replaceDescriptor(view.fd, fd);
@@ -376,6 +377,7 @@ export class SpanCache {
     layer.attached = true;
     this.#unmounted.remove(path);
     this.#takeStock(layer);
+    this.#checked.restore(layer);
     // Pages with an unreported error: the page cache may differ from the disk.
     if (lost) this.#drop(layer);
     if (layer.opening.succeeded()) this.#log.info({ path: layer.path }, 'a cache file can be opened again');

@@ -2,6 +2,7 @@ import { closeSync, constants, fstatSync, ftruncateSync, openSync, rmSync, statS
 import { join } from 'node:path';
 import type { Logger } from '../metrics/index.js';
 import { listDirectory } from './directory.js';
+import { isSealedFile } from './sealed-file.js';
 import { parseSpanFileName, TABLE_SUFFIX } from './span-file-name.js';
 
 /** Bytes by which a file is shortened in one step. Sparse tails free less, so the loop counts blocks. */
@@ -79,7 +80,7 @@ export class UnmountedFiles {
 
 /** Shortens a file until it has at most `target` bytes on disk; removes it when nothing is left. Returns the bytes left. */
 function cut(path: string, target: number): number {
-  if (target > 0) {
+  if (target > 0 && !isSealedFile(path)) {
     const fd = openSync(path, constants.O_RDWR | constants.O_NOFOLLOW);
     try {
       for (let stat = fstatSync(fd); stat.size > 0; stat = fstatSync(fd)) {

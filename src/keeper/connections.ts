@@ -160,7 +160,7 @@ export class Connections {
    * Puts the kernel's own mount of a connection at its anchor, and binds the places that have waited for it.
    * @param mount open, and nowhere in the tree yet: taken over
    */
-  async carry(id: ConnectionId, mount: number): Promise<ConnectionState> {
+  async carry(id: ConnectionId, mount: number, files: readonly number[]): Promise<ConnectionState> {
     const connection = this.get(id);
     const anchor = this.#imageAnchorOf(id);
     try {
@@ -173,6 +173,7 @@ export class Connections {
     } finally {
       closeFd(mount);
     }
+    connection.state = { ...connection.state, plane: { ...planeOf(connection.state), files } };
     const waiting = connection.state.places.filter(({ path }) => !connection.places.has(path));
     if (waiting.length > 0) {
       this.#rebindAll(connection, waiting);

@@ -180,9 +180,9 @@ export class Keeper {
         keepCodeSoon();
         return { connection: connection.state, fdToken: server.fds.send([connection.fuseFd]) };
       },
-      carry: ({ id, fdToken }) => {
+      carry: ({ id, fdToken, files }) => {
         const [mount] = server.fds.take(fdToken) as [number];
-        return table.carry(id, mount);
+        return table.carry(id, mount, files);
       },
       bind: ({ id, place, fdToken, client }) => {
         const [fd, parent] = server.fds.take(fdToken) as [number, number];

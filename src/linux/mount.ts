@@ -90,8 +90,6 @@ const MAX_FSCONFIG_VALUE = 255;
 export interface ErofsMountOptions {
   readonly suid?: boolean;
   readonly dev?: boolean;
-  /** Read the image and the devices past the page cache of their own files. */
-  readonly directIo?: boolean;
 }
 
 /**
@@ -129,7 +127,6 @@ export function openErofs(primary: string, devices: readonly string[], options: 
     configure(abi.FSCONFIG_SET_STRING, 'source', shortened(primary));
     for (const device of devices) configure(abi.FSCONFIG_SET_STRING, 'device', shortened(device));
     configure(abi.FSCONFIG_SET_FLAG, 'ro', null);
-    if (options.directIo === true) configure(abi.FSCONFIG_SET_FLAG, 'directio', null);
     configure(abi.FSCONFIG_CMD_CREATE, null, null);
     const attributes =
       abi.MOUNT_ATTR_RDONLY | (options.suid ? 0 : abi.MOUNT_ATTR_NOSUID) | (options.dev ? 0 : abi.MOUNT_ATTR_NODEV);

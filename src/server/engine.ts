@@ -40,6 +40,9 @@ const CACHE_WAIT_MS = 3000;
  */
 const CONTENT_WAIT_MS = 500;
 
+/** How often layers of the kernel plane are looked at: those that have become complete may be read by the kernel itself. */
+const SEAL_MS = 1000;
+
 /** Garbage of mounting and unmounting is collected this much later. */
 const COLLECT_MS = 1000;
 
@@ -70,6 +73,8 @@ export class Engine {
   /** By connection; null where the kernel sends requests again. */
   readonly #journals: Map<number, ReadJournal> | null;
   readonly #recheck: Recheck;
+  readonly #sealTimer: NodeJS.Timeout;
+  #sealing = false;
   #collecting: NodeJS.Timeout | null = null;
   /** What unmounted images counted. */
   readonly #finished: ReadCounters = newReadCounters();
@@ -87,6 +92,7 @@ export class Engine {
     this.planes = new PlaneChoice(cacheDir, root);
     this.#journals = (resend ?? kernelResends()) ? null : new Map();
     this.#recheck = new Recheck(cache, inflate, (layer, span) => this.#onDamaged(layer, span));
+    this.#sealTimer = setInterval(() => void this.#seal(), SEAL_MS).unref();
     this.#layers = new LayerSet({
       cache,
       pool: inflate,
@@ -196,11 +202,28 @@ export class Engine {
 
   /**
    * Lets the kernel mount the image of a connection that is attached. @returns the mount's root; it is nowhere in the tree yet
-   * @throws SystemCallError
+   * @throws KernelMountError
    */
-  mountInKernel(state: ConnectionState, tree: KernelTree): number {
-    const { layers } = this.mounts.get(state.id)!.file.archive.image;
-    return mountInKernel(this.#root, state, tree, layers.length);
+  mountInKernel(
+    state: ConnectionState,
+    tree: KernelTree,
+  ): { readonly mount: number; readonly files: readonly number[] } {
+    const layers = this.mounts.get(state.id)!.kernelFiles();
+    const mount = mountInKernel(this.#root, state, tree, layers);
+    return { mount, files: [...layers.keys()].filter((index) => layers[index] !== null) };
+  }
+
+  /** Complete layers of images that the kernel serves, for their next mounts. */
+  async #seal(): Promise<void> {
+    if (this.#sealing) return;
+    this.#sealing = true;
+    try {
+      for (const mount of this.mounts.values()) {
+        for (const layer of mount.unsealed()) await this.cache.seal(layer);
+      }
+    } finally {
+      this.#sealing = false;
+    }
   }
 
   async detach(id: ConnectionId): Promise<void> {
@@ -286,6 +309,7 @@ export class Engine {
   /** Stops taking requests, gives those under way `milliseconds`, and lets go of the cache. What is left the kernel asks again. */
   async drain(milliseconds: number): Promise<void> {
     this.#recheck.stop();
+    clearInterval(this.#sealTimer);
     await this.fuse.close();
     await Promise.all([...this.mounts.values()].map((mount) => mount.reads.idle(milliseconds)));
     for (const mount of this.mounts.values()) await mount.close();

@@ -1,4 +1,5 @@
 import type { ConnectionId, Nid } from '../bytes/index.js';
+import type { CachedLayer } from '../cache/index.js';
 import type { ArchiveFile } from '../check/index.js';
 import { InodeView, mapFileRange } from '../erofs/index.js';
 import { dropPages, type FuseMountSpec, type ReadMiss, replyData, replyError } from '../fuse/index.js';
@@ -27,6 +28,7 @@ export class ImageMount {
   readonly #attachedAt = performance.now();
   #firstReadAt = 0;
   readonly #paranoid: boolean;
+  readonly #kernel: boolean;
 
   /** Takes `image` over; `close` closes it. @throws FormatError */
   constructor(
@@ -44,7 +46,8 @@ export class ImageMount {
     this.fuseFd = fuseFd;
     this.#readahead = state.options.readahead;
     this.#paranoid = state.options.paranoid === true;
-    this.#served = planeOf(state).kind === 'kernel' ? servedLayers(archive) : servedImage(archive);
+    this.#kernel = planeOf(state).kind === 'kernel';
+    this.#served = this.#kernel ? servedLayers(archive) : servedImage(archive);
     // A profile needs spans that an index can choose.
     this.recording =
       profiles === null || archive.storage.kind !== 'oci' ? null : Recording.begin(archive.image, profiles, log);
@@ -106,6 +109,19 @@ export class ImageMount {
 
   miss(miss: ReadMiss): void {
     this.reads.start(miss.unique, miss.nid, miss.offset, miss.size, miss.thread);
+  }
+
+  /** The layers that the kernel may read from the cache's own files: their descriptors, by layer; null for the others. */
+  kernelFiles(): (number | null)[] {
+    return this.#image.layers.map(({ layer: { cached, shared } }) =>
+      cached.sealed && cached.complete && !this.#paranoid ? shared.fd : null,
+    );
+  }
+
+  /** Layers that could be sealed for the kernel. */
+  unsealed(): CachedLayer[] {
+    if (!this.#kernel) return [];
+    return this.#image.layers.map(({ layer }) => layer.cached).filter((cached) => !cached.sealed && cached.complete);
   }
 
   /** Drops the kernel's pages of freed spans. False: not all yet. */

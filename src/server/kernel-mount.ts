@@ -1,25 +1,49 @@
 import { rmSync, symlinkSync } from 'node:fs';
+import { ClipError } from '../bytes/index.js';
 import { layerFileName } from '../erofs/index.js';
 import { openErofs } from '../linux/index.js';
 import type { OwnDirectory } from '../paths/index.js';
 import type { KernelTree } from '../plane/index.js';
 import { type ConnectionState, kernelSourceName } from '../wire/index.js';
 
+/** The kernel does not mount an image whose tree and layers it was given. */
+export class KernelMountError extends Error {
+  constructor(override readonly cause: unknown) {
+    super(cause instanceof Error ? cause.message : String(cause));
+  }
+
+  asClipError(): ClipError {
+    return new ClipError('UNSUPPORTED', `--plane kernel: ${this.message}`, {
+      cause: this.cause,
+      hint: '--plane auto takes the kernel where it can, and FUSE otherwise',
+    });
+  }
+}
+
 /**
- * Lets the kernel mount an image whose layers are the files of a connection, which FUSE workers answer for: the calling thread waits for
- * them. The mount's source says whose it is (`ownClipMount`).
- * @param layers how many; one more file keeps the connection as long as the mount lives
+ * Lets the kernel mount an image. It reads a layer from the cache's own file where it is given one; the other layers are files of
+ * the connection, which FUSE workers answer for while this thread waits. The mount's source says whose it is (`ownClipMount`).
+ * @param files by layer: a descriptor of the cache's file, or null. One more file of the connection keeps it as long as the mount lives
  * @returns the root of the mount, which is nowhere in the tree yet
- * @throws SystemCallError with the kernel's own words
+ * @throws KernelMountError with the kernel's own words
  */
-export function mountInKernel(root: OwnDirectory, state: ConnectionState, tree: KernelTree, layers: number): number {
+export function mountInKernel(
+  root: OwnDirectory,
+  state: ConnectionState,
+  tree: KernelTree,
+  files: readonly (number | null)[],
+): number {
   const name = `mnt/${kernelSourceName(state.id)}`;
   const link = root.at(name);
   rmSync(link, { force: true });
   symlinkSync(tree.path, link);
   try {
-    const devices = Array.from({ length: layers + 1 }, (_, i) => `${state.anchor}/${layerFileName(i)}`);
+    const devices = [...files, null].map((fd, i) =>
+      fd === null ? `${state.anchor}/${layerFileName(i)}` : `/proc/self/fd/${fd}`,
+    );
     return openErofs(`${root.path}/${name}`, devices);
+  } catch (cause) {
+    throw new KernelMountError(cause);
   } finally {
     rmSync(link, { force: true });
   }

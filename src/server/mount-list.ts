@@ -24,6 +24,7 @@ import {
 import type { Engine } from './engine.js';
 import { describeHolders, findHolders } from './holders.js';
 import type { ImageMount } from './image-mount.js';
+import { KernelMountError } from './kernel-mount.js';
 import { type ChosenPlane, fusePlane } from './plane-choice.js';
 import { RegistrySource } from './registry-source.js';
 
@@ -291,11 +292,11 @@ export class MountList {
       await image.close();
       throw error;
     }
-    const { connection } = reply;
+    let { connection } = reply;
     const [fuseFd] = this.#fds.take(reply.fdToken) as [number];
     try {
       await this.engine.attach(connection, fuseFd, image, false);
-      if ('tree' in plane) await this.#carry(connection, plane.tree);
+      if ('tree' in plane) connection = await this.#carry(connection, plane.tree);
       const bound = this.hello.rootless ? connection.places[0]! : await this.#bind(connection.id, args, directories);
       return this.#mounted(connection, bound);
     } catch (error) {
@@ -307,20 +308,15 @@ export class MountList {
   }
 
   /** Makes the kernel's own mount of an attached connection. @throws KernelMountError */
-  async #carry(connection: ConnectionState, tree: KernelTree): Promise<void> {
-    let mount: number;
-    try {
-      mount = this.engine.mountInKernel(connection, tree);
-    } catch (cause) {
-      throw new KernelMountError(cause);
-    }
+  async #carry(connection: ConnectionState, tree: KernelTree): Promise<ConnectionState> {
+    const { mount, files } = this.engine.mountInKernel(connection, tree);
     let fdToken: string;
     try {
       fdToken = this.#fds.send([mount]);
     } finally {
       closeFd(mount);
     }
-    await this.#keeper.call('carry', { id: connection.id, fdToken });
+    return this.#keeper.call('carry', { id: connection.id, fdToken, files });
   }
 
   async #carryAgain(connection: ConnectionState, archive: Archive): Promise<void> {
@@ -441,20 +437,6 @@ export class MountList {
 
   upgrade(serverModule: string): Promise<{ version: string }> {
     return this.#keeper.call('upgrade', { serverModule });
-  }
-}
-
-/** The kernel does not mount an image whose tree and layers it was given. */
-class KernelMountError extends Error {
-  constructor(override readonly cause: unknown) {
-    super(cause instanceof Error ? cause.message : String(cause));
-  }
-
-  asClipError(): ClipError {
-    return new ClipError('UNSUPPORTED', `--plane kernel: ${this.message}`, {
-      cause: this.cause,
-      hint: '--plane auto takes the kernel where it can, and FUSE otherwise',
-    });
   }
 }
 

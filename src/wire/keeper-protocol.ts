@@ -100,9 +100,9 @@ export type KeeperMethods = {
   connect(args: ConnectRequest): Promise<{ connection: ConnectionState; fdToken: string }>;
   /**
    * [the root of the kernel's own mount, which is nowhere in the tree yet]: from now on places show it. The keeper cannot make that mount
-   * itself, because the kernel asks the server for the layers' files.
+   * itself, because the kernel asks the server for the layers' files. `files`: the layers that it reads from the cache's own.
    */
-  carry(args: { id: ConnectionId; fdToken: string }): Promise<ConnectionState>;
+  carry(args: { id: ConnectionId; fdToken: string; files: readonly number[] }): Promise<ConnectionState>;
   /** [the place's directory, the one that it lies in; both O_PATH] → a bind mount there. `client` replaces what is kept of how the registry is reached. */
   bind(args: { id: ConnectionId; place: PlaceRequest; fdToken: string; client?: ClientContext }): PlaceState;
   /** Makes a restored place this request's own. */
