@@ -69,10 +69,13 @@ export class CheckedFiles {
     else this.#files.delete(layer.key);
   }
 
-  /** A layer that was just opened. */
+  /** A layer that was just opened: if its file is sealed, all of it is there. */
   restore(layer: CachedLayer): void {
-    const { fd, generations } = layer.shared;
-    if (!layer.sealed || this.#files.get(layer.key) !== fstatSync(fd).ino) return;
+    const { fd, generations, offsets } = layer.shared;
+    if (!layer.sealed) return;
+    // Spans of zeros are holes of the file, and are there all the same.
+    layer.occupyRange(0, offsets[layer.count]!);
+    if (this.#files.get(layer.key) !== fstatSync(fd).ino) return;
     for (let span = 0; span < layer.count; span++) {
       layer.occupy(span, Occupied.yes);
       publish({ fd, position: 0, span, generations });

@@ -110,6 +110,11 @@ export class SpanCache {
     return this.#unmounted.bytes + this.#mountedBytes();
   }
 
+  /** Of mounted layers that are sealed. */
+  get sealedBytes(): number {
+    return this.mounted().reduce((sum, layer) => sum + (layer.sealed ? layer.bytes : 0), 0);
+  }
+
   /** False while the disk refuses writes. */
   get writable(): boolean {
     return this.#directory?.writable === true && this.#writes.due;
@@ -229,21 +234,17 @@ export class SpanCache {
   }
 
   /**
-   * Seals a complete layer, so that the kernel may read its file by itself. Sealed layers that are mounted cannot be evicted: they get half
-   * of the cache at most. @returns whether it is sealed
+   * Seals a complete layer, so that the kernel may read its file by itself. While it is mounted it cannot be evicted, so all of these get half
+   * of the cache at most.
    */
-  async seal(layer: CachedLayer): Promise<boolean> {
-    if (layer.sealed) return true;
-    const sealedBytes = this.mounted().reduce((sum, other) => sum + (other.sealed ? other.bytes : 0), 0);
-    if (!layer.complete || sealedBytes + layer.bytes > this.maxBytes * SEALED_SHARE) return false;
+  async seal(layer: CachedLayer): Promise<void> {
+    if (!layer.complete || this.sealedBytes + layer.bytes > this.maxBytes * SEALED_SHARE) return;
     layer.sealed = true;
     try {
       await sealFile(layer.shared.fd);
-      return true;
     } catch (error) {
       layer.sealed = false;
       this.#lost(layer, (error as { code?: string }).code ?? String(error));
-      return false;
     }
   }
 

@@ -1,5 +1,4 @@
 import { type Command, Option } from 'commander';
-import { ClipError } from '../bytes/index.js';
 import type { OverlayOptions } from '../container/index.js';
 import type { PlaneWish } from '../wire/index.js';
 import { byteSize } from './numbers.js';
@@ -34,20 +33,17 @@ export function addOverlayFlags(command: Command): Command {
     .addOption(
       new Option(
         '--plane <how>',
-        "the kernel's own EROFS answers for the image, FUSE does, or the kernel where it can (default: $CLIP_PLANE, or fuse); or unpack all of it first",
-      ).choices(['kernel', 'fuse', 'auto', 'unpack', 'mount']),
+        "the kernel's own EROFS answers for the image, FUSE does, or the kernel where it can (default: fuse); or unpack all of it first",
+      ).choices([...PLANES, 'unpack', 'mount']),
     )
     .option('--rootfs-base <dir>', 'the merged tree is at DIR/ID (default: ROOT/ID/rootfs)');
 }
 
-const PLANES = ['kernel', 'fuse', 'auto'] as const;
+export const PLANES = ['kernel', 'fuse', 'auto'] as const;
 
-/** The image option, by the flag or CLIP_PLANE; absent when neither says which. */
-export function planeOption(flags: Pick<OverlayFlags, 'plane'>): { plane?: PlaneWish } {
-  const plane = flags.plane ?? (process.env.CLIP_PLANE || undefined);
-  if (plane === undefined || plane === 'mount' || plane === 'unpack') return {};
-  if ((PLANES as readonly string[]).includes(plane)) return { plane: plane as PlaneWish };
-  throw new ClipError('USAGE', `CLIP_PLANE is ${plane}`, { hint: `expected: ${PLANES.join(', ')}` });
+/** The image option; absent when the image is not to be mounted, or by whichever plane is the default. */
+export function planeOption({ plane }: Pick<OverlayFlags, 'plane'>): { plane?: PlaneWish } {
+  return plane === undefined || plane === 'mount' || plane === 'unpack' ? {} : { plane };
 }
 
 export function overlayOptions(flags: OverlayFlags): OverlayOptions {

@@ -13,8 +13,8 @@ import { InflatePool, LayerSet, profilesDirectory, Recheck, verifySpans } from '
 import { type Logger, Metrics } from '../metrics/index.js';
 import { OwnDirectory } from '../paths/index.js';
 import type { KernelTree } from '../plane/index.js';
-import type { ClientContext, ConnectionState, DaemonSettings, ImageOptions } from '../wire/index.js';
-import { type JournaledRead, kernelResends, ReadJournal } from '../wire/index.js';
+import type { ClientContext, ConnectionState, DaemonSettings, ImageOptions, PlaneWish } from '../wire/index.js';
+import { DEFAULT_IMAGE_OPTIONS, type JournaledRead, kernelResends, ReadJournal } from '../wire/index.js';
 import { lazyLogger } from './deferred-logger.js';
 import { FreedSpans } from './freed-spans.js';
 import { ImageData } from './image-data.js';
@@ -60,6 +60,8 @@ export class Engine {
   /** What this process needs to find under its path as long as it runs. */
   readonly directories: readonly string[];
   readonly planes: PlaneChoice;
+  /** Of mounts that do not say. */
+  readonly plane: PlaneWish;
   /** Whether the kernel can send requests again; null until a take-over has asked. */
   resend: boolean | null = null;
   readonly #inflate: InflatePool;
@@ -90,6 +92,7 @@ export class Engine {
     this.#cacheDir = cacheDir;
     this.directories = [root, cacheDir];
     this.planes = new PlaneChoice(cacheDir, root);
+    this.plane = options.settings.plane ?? DEFAULT_IMAGE_OPTIONS.plane;
     this.#journals = (resend ?? kernelResends()) ? null : new Map();
     this.#recheck = new Recheck(cache, inflate, (layer, span) => this.#onDamaged(layer, span));
     this.#sealTimer = setInterval(() => void this.#seal(), SEAL_MS).unref();

@@ -182,8 +182,13 @@ export class MountList {
       const client = this.#preferAccess(existing.id, args);
       return this.#mounted(existing, await this.#bind(existing.id, args, directories, client));
     }
-    const { plane } = { ...DEFAULT_IMAGE_OPTIONS, ...args.options };
-    return this.#connect(args, directories, file!, await this.#choosePlane(plane, file!));
+    const plane = args.options.plane ?? this.engine.plane;
+    return this.#connect(
+      { ...args, options: { ...args.options, plane } },
+      directories,
+      file!,
+      await this.#choosePlane(plane, file!),
+    );
   }
 
   async #choosePlane(wish: PlaneWish, file: ArchiveFile): Promise<ChosenPlane> {

@@ -156,6 +156,8 @@ export interface CachePruneRequest {
 export interface CachePruneReply {
   readonly freedBytes: number;
   readonly usedBytes: number;
+  /** Of `usedBytes`: complete layers of mounts, whose files the kernel reads or may read by itself. They stay while they are mounted. */
+  readonly sealedBytes: number;
 }
 
 export interface CacheVerifyReply {

@@ -1,5 +1,5 @@
 import type { ConnectionId } from '../bytes/index.js';
-import type { ClientContext, ConnectionState, ImageOptions, PlaceState, PlaneState } from './mount-state.js';
+import type { ClientContext, ConnectionState, ImageOptions, PlaceState, PlaneState, PlaneWish } from './mount-state.js';
 import type { WireError } from './rpc.js';
 
 /** How a clipd was started: what keeper and servers find in their environment, as JSON. */
@@ -19,6 +19,8 @@ export interface DaemonSettings {
   readonly private?: boolean;
   /** A second server process waits in reserve, so that a crash is over sooner. Default true. */
   readonly standby?: boolean;
+  /** Which plane serves images whose mounts do not say; default FUSE. */
+  readonly plane?: PlaneWish;
   /** Of the log; undefined: "info". */
   readonly logLevel?: 'debug' | 'info' | 'warn' | 'error';
   /** False: take over as on a kernel that cannot send requests again (Linux < 6.9). For tests. */

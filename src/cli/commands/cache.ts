@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import type { ClipdClient } from '../../client/index.js';
-import { defaultCacheDir, resolvePlace } from '../../wire/index.js';
+import { type CachePruneReply, defaultCacheDir, resolvePlace } from '../../wire/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { askedCacheDir, locate } from '../daemon-flags.js';
 import { byteSize } from '../numbers.js';
@@ -84,18 +84,23 @@ async function prune(flags: Flags): Promise<void> {
   const mounted = flags.mounted ?? false;
   const result = clipd === null ? await pruneDirectory(directory, to) : await clipd.pruneCache({ to, mounted });
   printResult(result, flags.json === true, () => {
-    const rest = result.usedBytes > to && !mounted ? ' in layers that are mounted (--mounted frees these as well)' : '';
-    return `freed ${formatBytes(result.freedBytes)}, ${formatBytes(result.usedBytes)} left${rest}`;
+    const { freedBytes, usedBytes, sealedBytes } = result;
+    const rest = usedBytes > to && !mounted ? ' in layers that are mounted (--mounted frees these as well)' : '';
+    const sealed =
+      sealedBytes > 0
+        ? `; ${formatBytes(sealedBytes)} are layers that the kernel reads by itself while they are mounted`
+        : '';
+    return `freed ${formatBytes(freedBytes)}, ${formatBytes(usedBytes)} left${rest}${sealed}`;
   });
 }
 
 /** For a directory that no process has open, so that none of its layers is mounted. */
-async function pruneDirectory(directory: string, to: number): Promise<{ freedBytes: number; usedBytes: number }> {
+async function pruneDirectory(directory: string, to: number): Promise<CachePruneReply> {
   const { SpanCache } = await import('../../cache/index.js');
   const cache = await SpanCache.open(directory, { maxBytes: Number.MAX_SAFE_INTEGER, owner: 'clipctl cache prune' });
   try {
     const freedBytes = cache.prune(to);
-    return { freedBytes, usedBytes: cache.usedBytes };
+    return { freedBytes, usedBytes: cache.usedBytes, sealedBytes: 0 };
   } finally {
     cache.close();
   }

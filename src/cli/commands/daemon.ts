@@ -1,13 +1,15 @@
 import { readFileSync } from 'node:fs';
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { ClipError } from '../../bytes/index.js';
-import { SERVER_MAIN } from '../../wire/index.js';
+import { type PlaneWish, SERVER_MAIN } from '../../wire/index.js';
 import { addDaemonFlags, checkContentCache, type DaemonFlags, daemonSettings, locate } from '../daemon-flags.js';
 import { printResult } from '../output.js';
+import { PLANES, planeOption } from '../overlay-flags.js';
 
 interface Flags extends DaemonFlags {
   readonly stop?: boolean;
   readonly upgrade?: boolean;
+  readonly plane?: PlaneWish;
 }
 
 /** A clipd ends within 5 s of being told to. */
@@ -18,7 +20,7 @@ async function run(flags: Flags): Promise<void> {
   const location = await locate(flags);
   await checkContentCache(flags);
   // This process goes on as the keeper, without clipctl's modules, because systemd knows it by its process id.
-  becomeKeeper(daemonSettings(location, flags));
+  becomeKeeper({ ...daemonSettings(location, flags), ...planeOption(flags) });
 }
 
 /** Also true of a zombie, which waits for its parent only. */
@@ -70,7 +72,8 @@ export function registerDaemon(program: Command): void {
     .command('daemon')
     .description('run clipd in the foreground; end or upgrade the running one')
     .option('--stop', 'unmount everything and end the running clipd')
-    .option('--upgrade', 'replace its server by this version; mounts stay');
+    .option('--upgrade', 'replace its server by this version; mounts stay')
+    .addOption(new Option('--plane <how>', 'for mounts that do not say: see mount (default: fuse)').choices(PLANES));
   addDaemonFlags(command).action(async (flags: Flags) => {
     if (flags.stop && flags.upgrade) throw new ClipError('USAGE', '--stop and --upgrade exclude each other');
     await (flags.stop ? stop(flags) : flags.upgrade ? upgrade(flags) : run(flags));

@@ -29,7 +29,7 @@ export function cacheRoutes(engine: Engine, { cacheDir }: DaemonSettings): Recor
     [`POST ${API.cachePrune}`]: async (body): Promise<CachePruneReply> => {
       const { to = 0, mounted = false } = cachePruneRequest(body, 'request: body');
       const freedBytes = await engine.pruneCache(to, mounted ? 'anything' : 'unmounted');
-      return { freedBytes, usedBytes: cache.usedBytes };
+      return { freedBytes, usedBytes: cache.usedBytes, sealedBytes: cache.sealedBytes };
     },
     [`POST ${API.cacheVerify}`]: async (body, _query, signal): Promise<CacheVerifyReply> => {
       cacheVerifyRequest(body, 'request: body');
