@@ -1,5 +1,4 @@
 import { closeSync } from 'node:fs';
-import { isDeepStrictEqual } from 'node:util';
 import type { Archive } from '../archive/index.js';
 import type { ConnectionId } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
@@ -19,7 +18,6 @@ import {
   isWithin,
   type PlaceState,
   type PlaneWish,
-  planeOf,
 } from '../wire/index.js';
 import type { Engine } from './engine.js';
 import { describeHolders, findHolders } from './holders.js';
@@ -27,6 +25,7 @@ import type { ImageMount } from './image-mount.js';
 import { KernelMountError } from './kernel-mount.js';
 import { type ChosenPlane, fusePlane } from './plane-choice.js';
 import { RegistrySource } from './registry-source.js';
+import { requireSameOptions } from './same-options.js';
 
 export interface MountArguments {
   readonly archivePath: string;
@@ -480,29 +479,4 @@ function openArchiveFd(path: string): number {
     }
     throw new ClipError('PERMISSION', `archive ${path} cannot be opened: ${code}`, { cause });
   }
-}
-
-/** One connection serves all places of an image, so what decides how it is served cannot differ. */
-function requireSameOptions(existing: ConnectionState, args: MountArguments): void {
-  // Where the data is is no matter of taste: who names no place wants the archive's own.
-  for (const [name, wanted] of Object.entries({ storage: undefined, ...args.options })) {
-    const has = existing.options[name as keyof ImageOptions];
-    if ((wanted === undefined && name !== 'storage') || isDeepStrictEqual(wanted, has)) continue;
-    // Whichever plane it is, it does what was asked for.
-    if (name === 'plane' && (wanted === 'auto' || wanted === planeOf(existing).kind)) continue;
-    throw new ClipError(
-      'CONFLICT',
-      `${args.archivePath} is mounted already with ${name} ${said(has)}, not ${said(wanted)}`,
-      {
-        hint:
-          name === 'fill' && wanted === true
-            ? `clipctl prefetch ${existing.places[0]?.path ?? 'DIR'} fetches all of it now`
-            : `use the same option, or unmount ${existing.places[0]?.path ?? 'it'} first`,
-      },
-    );
-  }
-}
-
-function said(option: unknown): string {
-  return typeof option === 'object' ? JSON.stringify(option) : String(option);
 }
