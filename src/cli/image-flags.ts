@@ -40,6 +40,7 @@ export interface ImageFlags extends CommonFlags, RegistryFlags, S3PlaceFlags {
   readonly image?: string;
   readonly pull?: PullPolicy;
   readonly indexDigest?: string;
+  readonly indexSource?: string;
   readonly platform?: string;
 }
 
@@ -60,6 +61,10 @@ export function addPullFlags(command: Command): Command {
       ).choices(['always', 'missing', 'never']),
     )
     .option('--index-digest <digest>', 'with an image: the only archive to take from its registry')
+    .option(
+      '--index-source <place>',
+      'with an image: a further registry, HOST or HOST/NAME, that may have its archive (default $CLIP_INDEX_SOURCE)',
+    )
     .option('--platform <os/arch>', "with a multi-platform image (default: this machine's)");
   return addS3PlaceFlags(addRegistryFlags(command));
 }
@@ -95,6 +100,7 @@ export async function archiveOf(flags: ImageFlags, signal?: AbortSignal): Promis
       pull: flags.pull,
       platform: flags.platform,
       archiveDigest: flags.indexDigest,
+      indexSource: flags.indexSource ?? (process.env.CLIP_INDEX_SOURCE || undefined),
       plainHttp: flags.plainHttp,
       credentials,
       signal,

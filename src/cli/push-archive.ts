@@ -14,7 +14,7 @@ interface Pushed {
   readonly layerIndexes?: PushedLayers;
 }
 
-/** Stores an archive beside its image, or beside the same image elsewhere, and the indexes of its layers that a directory keeps. */
+/** Stores an archive beside its image, or in another repository, and the indexes of its layers that a directory keeps. */
 export async function pushArchive(
   clip: string,
   to: string | undefined,
@@ -34,20 +34,16 @@ export async function pushArchive(
     });
   }
   const { registry, repository } = where;
-  if (image.registry !== registry || image.repository !== repository) {
-    const made = image.registry === '' ? image.repository : `${image.registry}/${image.repository}`;
-    throw new ClipError('USAGE', `${clip} fetches its layers from ${made}, not from ${registry}/${repository}`, {
-      hint: `index the image there: clipctl index --image ${registry}/${repository}:TAG --out FILE --push`,
-    });
-  }
-
   if (statSync(clip).size > MAX_ARCHIVE_BYTES) {
     throw new ClipError('LIMIT', `${clip} is larger than ${MAX_ARCHIVE_BYTES} bytes, the most that clip fetches again`);
   }
   const bytes = readFileSync(clip);
-  const artifacts = await openArtifacts({ registry, repository }, options, true);
+  // A mirror of the image, or a repository of archives (--index-source).
+  const apart = image.registry !== registry || image.repository !== repository;
+  const mountFrom = apart && image.registry === registry ? image.repository : undefined;
+  const artifacts = await openArtifacts({ registry, repository }, options, { push: true, mountFrom });
   try {
-    const { digest, tag, changed } = await artifacts.push(bytes, image.manifestDigest, signal);
+    const { digest, tag, changed } = await artifacts.push(bytes, image.manifestDigest, { apart, mountFrom }, signal);
     const pushed = { reference: `${registry}/${repository}:${tag}`, digest, archiveDigest: digestOf(bytes), changed };
     if (layerIndexDirectory === undefined) return pushed;
     const { pushLayerIndexes } = await import('../store/index.js');

@@ -2,10 +2,17 @@ import { ClipError } from '../bytes/index.js';
 import type { GetOptions } from './client.js';
 import { digestOf, verifyDigest } from './digest.js';
 import { TransientError } from './errors.js';
-import { type Descriptor, MAX_MANIFEST_BYTES, type Manifest, parseJsonObject, parseManifest } from './manifest.js';
+import {
+  type Descriptor,
+  type Json,
+  MAX_MANIFEST_BYTES,
+  type Manifest,
+  parseJsonObject,
+  parseManifest,
+} from './manifest.js';
 import { ACCEPT_MANIFESTS, OCI_INDEX, OCI_MANIFEST } from './media-types.js';
 import type { Attempt, RegistryHosts } from './registry-hosts.js';
-import type { LayerArtifacts } from './source.js';
+import type { ImageArtifacts } from './source.js';
 
 /*
  * Archives beside their images in a registry, as OCI artifacts (image-spec v1.1, "Guidelines for Artifact Usage"; distribution-spec
@@ -21,6 +28,14 @@ const LAYER_LAYER = 'application/vnd.clipfs.layer.v1.clip';
 /** The config of artifacts that have none. */
 const EMPTY = Buffer.from('{}');
 const EMPTY_TYPE = 'application/vnd.oci.empty.v1+json';
+/**
+ * The config of an archive's artifact is that of its image, with its bytes in the manifest ("data" of a descriptor): a node that fetches
+ * the archive need not ask for it. Larger ones are left out; registries take manifests of 4 MiB.
+ */
+const CONFIG_TYPE = 'application/vnd.clipfs.image.config.v1+json';
+const MAX_EMBEDDED_BYTES = 256 * 1024;
+/** Of an archive that is kept in a repository without its image: the manifest that it is of. */
+const OF_MANIFEST = 'org.clipfs.image.manifest';
 /** An archive has 0.5 to 1 % of its image: this is one of 50 GB. */
 export const MAX_ARCHIVE_BYTES = 512 * 1024 * 1024;
 /** For registries and proxies that take no larger bodies. */
@@ -53,12 +68,31 @@ interface Artifact {
   readonly bytes: Uint8Array;
   /** The image's manifest. */
   readonly subject?: Pick<Descriptor, 'mediaType' | 'digest' | 'size'>;
+  readonly annotations?: Readonly<Record<string, string>>;
+  /** One that the repository has. */
+  readonly config?: EmbeddedConfig | undefined;
+  /** Another repository of the registry that may have the bytes. */
+  readonly mountFrom?: string | undefined;
+}
+
+interface EmbeddedConfig extends Pick<Descriptor, 'mediaType' | 'digest' | 'size'> {
+  /** Base64. */
+  readonly data: string;
+}
+
+/** Where an archive was made. */
+export interface PushOrigin {
+  /** Another repository of the same registry, which may have the archive already. */
+  readonly mountFrom?: string | undefined;
+  /** The repository need not have the image: it is one of archives (`--index-source`). */
+  readonly apart?: boolean | undefined;
 }
 
 /** One repository, for artifacts. */
-export class ArtifactRepository implements LayerArtifacts {
+export class ArtifactRepository implements ImageArtifacts {
   readonly #hosts: RegistryHosts;
   readonly #repository: string;
+  #last: { readonly tag: string; readonly found: { bytes: Uint8Array } | null } | null = null;
 
   constructor(hosts: RegistryHosts, repository: string) {
     this.#hosts = hosts;
@@ -66,13 +100,23 @@ export class ArtifactRepository implements LayerArtifacts {
   }
 
   /**
-   * Stores an archive as an artifact of the image with this manifest, which must be in the repository.
+   * Stores an archive as an artifact of the image with this manifest, which must be in the repository unless it is kept apart.
    * @throws ClipError NOT_FOUND, UNAUTHORIZED, NETWORK
    */
-  async push(archive: Uint8Array, manifestDigest: string, signal?: AbortSignal): Promise<PushedArchive> {
+  async push(
+    archive: Uint8Array,
+    manifestDigest: string,
+    origin: PushOrigin = {},
+    signal?: AbortSignal,
+  ): Promise<PushedArchive> {
     const tag = archiveTag(manifestDigest);
-    const subject = await this.#manifest(manifestDigest, signal);
-    if (subject === null) {
+    const { mountFrom } = origin;
+    const artifact = { tag, artifactType: ARCHIVE_ARTIFACT, mediaType: ARCHIVE_LAYER, bytes: archive, mountFrom };
+    const image = await this.#manifest(manifestDigest, signal);
+    if (image === null) {
+      if (origin.apart === true) {
+        return this.#publish({ ...artifact, annotations: { [OF_MANIFEST]: manifestDigest } }, signal);
+      }
       throw new ClipError(
         'NOT_FOUND',
         `${this.#repository} has no manifest ${manifestDigest}, which the archive is of`,
@@ -81,9 +125,23 @@ export class ArtifactRepository implements LayerArtifacts {
         },
       );
     }
-    const of = { mediaType: subject.mediaType, digest: manifestDigest, size: subject.bytes.length };
-    const artifact = { tag, artifactType: ARCHIVE_ARTIFACT, mediaType: ARCHIVE_LAYER, bytes: archive, subject: of };
-    return this.#publish(artifact, signal);
+    const subject = { mediaType: image.mediaType, digest: manifestDigest, size: image.bytes.length };
+    const config = await this.#embedded(image, signal);
+    return this.#publish({ ...artifact, subject, config }, signal);
+  }
+
+  /** The config of an image, if it is small enough. */
+  async #embedded(
+    image: { bytes: Uint8Array; mediaType: string },
+    signal?: AbortSignal,
+  ): Promise<EmbeddedConfig | undefined> {
+    const manifest = parseManifest(image.bytes, image.mediaType, 'the manifest of the image');
+    if (manifest.kind !== 'manifest' || manifest.config.size > MAX_EMBEDDED_BYTES) return undefined;
+    const { digest, size } = manifest.config;
+    const bytes = await this.#blob(manifest.config, 'config', signal);
+    return bytes === null
+      ? undefined
+      : { mediaType: CONFIG_TYPE, digest, size, data: Buffer.from(bytes).toString('base64') };
   }
 
   /** Stores the index of a layer. @throws ClipError UNAUTHORIZED, NETWORK */
@@ -98,15 +156,16 @@ export class ArtifactRepository implements LayerArtifacts {
   }
 
   async #publish(artifact: Artifact, signal?: AbortSignal): Promise<PushedArchive> {
-    const { tag, artifactType, mediaType, bytes, subject } = artifact;
+    const { tag, artifactType, mediaType, bytes, subject, annotations, mountFrom } = artifact;
     const layer = { mediaType, digest: digestOf(bytes), size: bytes.length };
-    const config = { mediaType: EMPTY_TYPE, digest: digestOf(EMPTY), size: EMPTY.length };
-    const fields = { schemaVersion: 2, mediaType: OCI_MANIFEST, artifactType, config, layers: [layer], subject };
+    const config = artifact.config ?? { mediaType: EMPTY_TYPE, digest: digestOf(EMPTY), size: EMPTY.length };
+    const layers = [layer];
+    const fields = { schemaVersion: 2, mediaType: OCI_MANIFEST, artifactType, config, layers, subject, annotations };
     const manifest = Buffer.from(JSON.stringify(fields));
     const digest = digestOf(manifest);
     if ((await this.#head(tag, signal)) === digest) return { digest, tag, changed: false };
-    await this.#upload(bytes, layer.digest, signal);
-    await this.#upload(EMPTY, config.digest, signal);
+    await this.#upload(bytes, layer.digest, signal, mountFrom);
+    if (artifact.config === undefined) await this.#upload(EMPTY, config.digest, signal);
     const indexed = await this.#put(tag, manifest, OCI_MANIFEST, signal);
     const entry = { mediaType: OCI_MANIFEST, artifactType, digest, size: manifest.length };
     if (!indexed && subject !== undefined) await this.#addReferrer(subject.digest, entry, signal);
@@ -125,6 +184,27 @@ export class ArtifactRepository implements LayerArtifacts {
       if (bytes !== null) return bytes;
     }
     return null;
+  }
+
+  /** The bytes of an image's config out of the artifact of its archive; null when there is none, or they are others. */
+  async configOf(
+    manifestDigest: string,
+    config: Pick<Descriptor, 'digest' | 'size'>,
+    signal?: AbortSignal,
+  ): Promise<Uint8Array | null> {
+    const found = await this.#tagged(manifestDigest, signal);
+    if (found === null || archiveLayer(found.bytes, manifestDigest) === null) return null;
+    const { digest, data } = parseJsonObject(found.bytes, 'artifact').config as { digest?: unknown; data?: unknown };
+    if (digest !== config.digest || typeof data !== 'string') return null;
+    const bytes = Buffer.from(data, 'base64');
+    return bytes.length === config.size && digestOf(bytes) === digest ? bytes : null;
+  }
+
+  /** The manifest under the tag of an image's archive. It is asked for once: an archive is looked for right after the config. */
+  async #tagged(manifestDigest: string, signal?: AbortSignal): Promise<{ bytes: Uint8Array } | null> {
+    const tag = archiveTag(manifestDigest);
+    if (this.#last?.tag !== tag) this.#last = { tag, found: await this.#manifest(tag, signal) };
+    return this.#last.found;
   }
 
   /** Whether the registry lists what refers to a manifest: by its API, or by a tag that clients keep. */
@@ -147,7 +227,7 @@ export class ArtifactRepository implements LayerArtifacts {
 
   /** Layers of manifests that have the image as their subject. */
   async *#candidates(manifestDigest: string, signal?: AbortSignal): AsyncGenerator<Descriptor, void, void> {
-    const tagged = await this.#manifest(archiveTag(manifestDigest), signal);
+    const tagged = await this.#tagged(manifestDigest, signal);
     const own = tagged === null ? null : archiveLayer(tagged.bytes, manifestDigest);
     if (own !== null) yield own;
     for (const digest of await this.#referrers(manifestDigest, signal)) {
@@ -229,11 +309,16 @@ export class ArtifactRepository implements LayerArtifacts {
 
   /**
    * A blob in one PUT. If that breaks, the registry is asked how much it has, and gets the rest; if it refuses the size, in chunks.
-   * The request that begins the upload also finds out whether the blob is there.
+   * The request that begins the upload also finds out whether the blob is there, or takes it over from another repository.
    */
-  async #upload(bytes: Uint8Array, digest: string, signal?: AbortSignal): Promise<void> {
+  async #upload(
+    bytes: Uint8Array,
+    digest: string,
+    signal?: AbortSignal,
+    from: string = this.#repository,
+  ): Promise<void> {
     const what = `the upload of ${digest} to ${this.#repository}`;
-    const query = new URLSearchParams({ mount: digest, from: this.#repository });
+    const query = new URLSearchParams({ mount: digest, from });
     const begun = await this.#ask(`${this.#repository}/blobs/uploads/?${query}`, {
       what,
       method: 'POST',
@@ -359,13 +444,19 @@ function artifactLayer(bytes: Uint8Array, type: string, mediaType: string, subje
   try {
     const found = parseJsonObject(bytes, 'artifact');
     const parsed = parseManifest(bytes, OCI_MANIFEST, 'artifact');
-    if (subject !== undefined && (found.subject as { digest?: unknown } | undefined)?.digest !== subject) return null;
+    if (subject !== undefined && imageOf(found) !== subject) return null;
     if (found.artifactType !== type || parsed.kind !== 'manifest') return null;
     manifest = parsed;
   } catch {
     return null; // something else under that tag
   }
   return manifest.layers.find((layer) => layer.mediaType === mediaType) ?? null;
+}
+
+/** The manifest that an artifact is of. */
+function imageOf({ subject, annotations }: Json): unknown {
+  if (subject !== undefined) return (subject as { digest?: unknown } | null)?.digest;
+  return (annotations as Record<string, unknown> | null | undefined)?.[OF_MANIFEST];
 }
 
 function referrersOf(bytes: Uint8Array, what: string): { digest?: unknown }[] {

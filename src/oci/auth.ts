@@ -76,6 +76,8 @@ export class Authenticator {
   readonly #onToken: () => void;
   /** What tokens are asked for: a challenge to a pull would not name push. */
   readonly #actions: 'pull' | 'pull,push';
+  /** A further repository that tokens must allow to pull from. */
+  readonly #alsoPull: string | undefined;
   /** What the last token is for. */
   #scope = '';
 
@@ -86,6 +88,7 @@ export class Authenticator {
     credentials: Credentials | RegistryCredentialProvider | null,
     onToken: () => void = () => {},
     actions: 'pull' | 'pull,push' = 'pull',
+    alsoPull?: string,
   ) {
     this.#transport = transport;
     this.#registry = registry;
@@ -93,6 +96,7 @@ export class Authenticator {
     this.#provider = credentials;
     this.#onToken = onToken;
     this.#actions = actions;
+    this.#alsoPull = alsoPull;
   }
 
   /** The header to send now, or null before any challenge. */
@@ -195,7 +199,8 @@ export class Authenticator {
   async #fetchToken(challenge: Challenge, credentials: Credentials | null): Promise<Token> {
     const started = performance.now();
     const realm = this.#realm(challenge, credentials);
-    const own = `repository:${this.#repository}:${this.#actions}`;
+    const also = this.#alsoPull === undefined ? '' : ` repository:${this.#alsoPull}:pull`;
+    const own = `repository:${this.#repository}:${this.#actions}${also}`;
     const scope = this.#actions === 'pull' ? (challenge.params.scope ?? own) : own;
     const service = challenge.params.service;
     this.#onToken();

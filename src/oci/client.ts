@@ -36,6 +36,8 @@ export interface ClientOptions extends TransportOptions {
   readonly retry?: Partial<RetryPolicy> | undefined;
   /** Ask for tokens that allow pushing, too. */
   readonly push?: boolean | undefined;
+  /** And that allow to take blobs over from this repository. */
+  readonly mountFrom?: string | undefined;
   /** The registry's mirrors and itself, as found in another process. */
   readonly hosts?: readonly RegistryHost[] | undefined;
   /** Without `hosts`: where containerd's host configuration is. */
@@ -117,6 +119,7 @@ export class RegistryClient {
       host.credentials ?? (own ? credentials : null),
       () => counters.tokens++,
       options.push === true ? 'pull,push' : 'pull',
+      options.mountFrom,
     );
   }
 

@@ -18,6 +18,7 @@ export { formatPlatform, hostPlatform, type Platform, parsePlatform } from './pl
 export {
   type LayoutReference,
   originReference,
+  parseIndexSource,
   parseReference,
   type Reference,
   type RegistryReference,
@@ -29,6 +30,7 @@ export type {
   BlobOptions,
   BlobTarget,
   ByteRange,
+  ImageArtifacts,
   ImageSource,
   LayerArtifacts,
   SourceCounters,

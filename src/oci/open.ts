@@ -56,13 +56,16 @@ function clientOptions(options: SourceOptions): ClientOptions {
   };
 }
 
-/** The repository of an image, for the archives that are kept beside it. @param push whether tokens must allow pushing */
+/**
+ * The repository of an image, for the archives that are kept beside it.
+ * @param access whether tokens must allow pushing, and taking blobs over from another repository
+ */
 export async function openArtifacts(
   { registry, repository }: Pick<RegistryReference, 'registry' | 'repository'>,
   options: SourceOptions = {},
-  push = false,
+  access: { readonly push?: boolean; readonly mountFrom?: string | undefined } = {},
 ): Promise<ArtifactRepository> {
-  const client = { ...clientOptions(options), push };
+  const client = { ...clientOptions(options), ...access };
   const hosts = client.hosts ?? (await hostsFor(registry, client.hostsDirectory ?? DEFAULT_HOSTS_DIRECTORY));
   const counters = { requests: 0, bytes: 0, retries: 0, redirects: 0, tokens: 0 };
   return new ArtifactRepository(new RegistryHosts(hosts, registry, repository, client, counters), repository);

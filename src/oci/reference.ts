@@ -151,3 +151,20 @@ export function parseReference(input: string): Reference {
 export function apiHost(registry: string): string {
   return registry === 'docker.io' ? 'registry-1.docker.io' : registry;
 }
+
+/**
+ * A place where archives are kept: "HOST[:PORT]/NAME", or "HOST[:PORT]" for the repository of the same name there.
+ * @throws ClipError BAD_REFERENCE
+ */
+export function parseIndexSource(
+  text: string,
+  image: Pick<RegistryReference, 'registry' | 'repository'>,
+): Pick<RegistryReference, 'registry' | 'repository'> {
+  const isHost = !text.includes('/') && (/[.:]/.test(text) || text === 'localhost');
+  if (isHost && image.registry === '') {
+    bad(text, 'the image is in no registry, so that it has no repository there', 'write HOST[:PORT]/NAME');
+  }
+  const reference = parseReference(isHost ? `${text}/${image.repository}` : text);
+  if (reference.kind !== 'registry') bad(text, 'archives are kept in registries', 'write HOST[:PORT]/NAME');
+  return { registry: reference.registry, repository: reference.repository };
+}

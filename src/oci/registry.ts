@@ -49,6 +49,7 @@ export class RegistrySource implements ImageSource {
   readonly remote = true;
   readonly counters: SourceCounters = { requests: 0, bytes: 0, retries: 0, redirects: 0, tokens: 0 };
   readonly #options: ClientOptions;
+  #artifacts: Promise<ArtifactRepository> | null = null;
   #hosts: Promise<RegistryHosts> | null = null;
   /** By digest, the one used last at the end. */
   readonly #spools = new Map<string, BlobSpool>();
@@ -393,8 +394,9 @@ export class RegistrySource implements ImageSource {
     }
   }
 
-  async artifacts(): Promise<ArtifactRepository> {
-    return new ArtifactRepository(await this.#open(), this.reference.repository);
+  artifacts(): Promise<ArtifactRepository> {
+    this.#artifacts ??= this.#open().then((hosts) => new ArtifactRepository(hosts, this.reference.repository));
+    return this.#artifacts;
   }
 
   async close(): Promise<void> {

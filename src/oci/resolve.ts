@@ -46,6 +46,10 @@ export interface ResolveOptions {
   readonly platform?: Platform | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onWarning?: ((warning: string) => void) | undefined;
+  /** The bytes of a config from elsewhere, which are right; null: the source is asked. Default: the source. */
+  readonly configOf?:
+    | ((manifestDigest: string, config: Descriptor, signal?: AbortSignal) => Promise<Uint8Array | null>)
+    | undefined;
 }
 
 /** What resolving needs of a source; both methods return verified bytes. */
@@ -201,7 +205,9 @@ export async function resolveImage(
       `${reader.name} is not a container image but an artifact (${manifest.config.mediaType})`,
     );
   }
-  const bytes = await reader.config(manifest.config, MAX_CONFIG_BYTES, options.signal);
+  const bytes =
+    (await options.configOf?.(digest, manifest.config, options.signal)) ??
+    (await reader.config(manifest.config, MAX_CONFIG_BYTES, options.signal));
   const config = parseJsonObject(bytes, `config ${manifest.config.digest} of ${reader.name}`);
   const text = (key: string): string | undefined =>
     typeof config[key] === 'string' && config[key] !== '' ? (config[key] as string) : undefined;

@@ -52,6 +52,22 @@ export interface LayerArtifacts {
   fetchLayer(tag: string, signal?: AbortSignal): Promise<Uint8Array | null>;
 }
 
+/** Those, and archives of images. */
+export interface ImageArtifacts extends LayerArtifacts {
+  /**
+   * The archive of the image with this manifest; null when there is none.
+   * @param pinned the archive's own digest, if only that one will do
+   * @throws ClipError DIGEST_MISMATCH, LIMIT, NETWORK
+   */
+  fetch(manifestDigest: string, pinned?: string, signal?: AbortSignal): Promise<Uint8Array | null>;
+  /** The bytes of the image's config, if they are kept with its archive: compared with its digest. */
+  configOf(
+    manifestDigest: string,
+    config: { readonly digest: string; readonly size: number },
+    signal?: AbortSignal,
+  ): Promise<Uint8Array | null>;
+}
+
 /** Where an image's blobs come from. A source does not check the digests of blobs: their reader does, span by span. */
 export interface ImageSource {
   /** Requests and bytes so far. Live. */
@@ -84,7 +100,7 @@ export interface ImageSource {
   scanBlob(digest: string, size: number, target: BlobTarget, options?: ScanOptions): Promise<void>;
 
   /** What is kept beside the image in its registry; null for an image that is in none. Of use until the source is closed. */
-  artifacts(): Promise<LayerArtifacts | null>;
+  artifacts(): Promise<ImageArtifacts | null>;
 
   /** Ends what is under way. */
   close(): Promise<void>;

@@ -5,11 +5,13 @@ import {
   type Credentials,
   formatPlatform,
   hostPlatform,
+  type ImageSource,
   type Platform,
   parsePlatform,
   parseReference,
   type RegistryCredentialProvider,
   type ResolvedImage,
+  type ResolveOptions,
   type SourceOptions,
 } from '../oci/index.js';
 import type { S3Place } from '../s3/index.js';
@@ -30,6 +32,8 @@ export interface ResolveArchiveOptions {
   readonly pull?: PullPolicy | undefined;
   /** Of an archive that is fetched from the registry: the only one that will do. */
   readonly archiveDigest?: string | undefined;
+  /** A further registry or repository that may have the archive: "HOST/NAME", or "HOST" for the image's repository there. */
+  readonly indexSource?: string | undefined;
   /** "linux/arm64"; default the host's. */
   readonly platform?: string | undefined;
   readonly credentials?: Credentials | RegistryCredentialProvider | null | undefined;
@@ -92,68 +96,92 @@ export async function resolveArchive(options: ResolveArchiveOptions): Promise<Re
     ...(options.credentials === undefined ? {} : { credentials: options.credentials }),
     ...(options.plainHttp === undefined ? {} : { plainHttp: options.plainHttp }),
   };
-  let resolved: ResolvedImage;
+  const { openImageSource } = await import('../oci/index.js');
+  const source = openImageSource(image!, sourceOptions);
   try {
-    resolved = await resolve(image!, sourceOptions, asked, options);
-  } catch (error) {
-    const unreachable = error instanceof ClipError && error.code === 'NETWORK';
-    if (stored === null || known === null || !unreachable) throw error;
-    const when = new Date(known.resolvedAt).toISOString();
-    options.onNote?.(`${error.message}: going on with ${reference.canonical} as it was at ${when}`);
-    return { path: stored.path, origin: 'store' };
-  }
-  const { manifestDigest } = resolved;
-  const remember = (): void =>
-    store.remember({ canonical: reference.canonical, platform: platformText, manifestDigest, resolvedAt: Date.now() });
-  const ready = store.find(keyOf(manifestDigest));
-  if (ready !== null) {
-    remember();
-    return { path: ready.path, origin: 'store' };
-  }
-  const { originReference } = await import('../oci/index.js');
-  // By digest: what is indexed is what was resolved, whatever the tag means by now.
-  const where = originReference({ ...resolved, manifestDigest });
-  let fromRegistry = false;
-  /** What the registry has beside the image spares an index build; without it, or if it is damaged, one is made. */
-  const fetched = async (path: string): Promise<boolean> => {
-    const { archiveDigest: pinned, signal } = options;
+    let resolved: ResolvedImage;
     try {
-      const { fetchRemoteArchive } = await import('./remote-archive.js');
-      fromRegistry = await fetchRemoteArchive(resolved, path, { source: sourceOptions, pinned, signal });
+      resolved = await resolve(source, asked, options);
+    } catch (error) {
+      const unreachable = error instanceof ClipError && error.code === 'NETWORK';
+      if (stored === null || known === null || !unreachable) throw error;
+      const when = new Date(known.resolvedAt).toISOString();
+      options.onNote?.(`${error.message}: going on with ${reference.canonical} as it was at ${when}`);
+      return { path: stored.path, origin: 'store' };
+    }
+    const { manifestDigest } = resolved;
+    const key = keyOf(manifestDigest);
+    const ready = store.find(key);
+    const found =
+      ready === null
+        ? await findOrIndex(store, key, { source, sourceOptions, resolved, asked, name: reference.canonical }, options)
+        : ({ path: ready.path, origin: 'store' } as const);
+    const { canonical } = reference;
+    store.remember({ canonical, platform: platformText, manifestDigest, resolvedAt: Date.now() });
+    return found;
+  } finally {
+    await source.close();
+  }
+}
+
+interface Wanted {
+  readonly source: ImageSource;
+  readonly sourceOptions: SourceOptions;
+  readonly resolved: ResolvedImage;
+  readonly asked: Platform | undefined;
+  readonly name: string;
+}
+
+/** An archive that the store has not: from a registry, else made now. */
+async function findOrIndex(
+  store: ArchiveStore,
+  key: ArchiveKey,
+  { source, sourceOptions, resolved, asked, name }: Wanted,
+  options: ResolveArchiveOptions,
+): Promise<ResolvedArchive> {
+  const { archiveDigest: pinned, indexSource, signal, onNote } = options;
+  const { originReference } = await import('../oci/index.js');
+  let fromRegistry = false;
+  /** What a registry has spares an index build; without it, or if it is damaged, one is made. */
+  const fetched = async (path: string): Promise<boolean> => {
+    try {
+      const { findRemoteArchive } = await import('./remote-archive.js');
+      const find = { source: sourceOptions, indexSource, pinned, signal, onNote };
+      fromRegistry = await findRemoteArchive(resolved, path, await source.artifacts(), find);
     } catch (error) {
       if (pinned !== undefined || signal?.aborted) throw error;
-      options.onNote?.(`${(error as Error).message}: the image is indexed now`);
+      onNote?.(`${(error as Error).message}: the image is indexed now`);
     }
     if (pinned !== undefined && !fromRegistry) {
-      throw new ClipError('NOT_FOUND', `the registry has no archive ${pinned} of ${reference.canonical}`, {
+      throw new ClipError('NOT_FOUND', `the registry has no archive ${pinned} of ${name}`, {
         hint: 'look at the digest, or leave --index-digest out',
       });
     }
     return fromRegistry;
   };
   const made = await store.findOrMake(
-    keyOf(manifestDigest),
+    key,
     async (path) => {
       if (await fetched(path)) return;
       const { indexImage } = await import('../index/index.js');
       await indexImage(
         {
-          imageRef: where,
+          // By digest: what is indexed is what was resolved, whatever the tag means by now.
+          imageRef: originReference(resolved),
           outputPath: path,
           platform: asked,
           ...sourceOptions,
           layerIndexDirectory: layerIndexesOf(options.cacheDir),
           registryLayerIndexes: true,
-          signal: options.signal,
+          signal,
           onProgress: options.onProgress,
           onWarning: options.onWarning,
         },
-        { reference: reference.canonical },
+        { reference: name },
       );
     },
-    { signal: options.signal },
+    { signal },
   );
-  remember();
   return { path: made.path, origin: fromRegistry ? 'registry' : 'indexed' };
 }
 
@@ -164,17 +192,15 @@ async function fromS3(url: string, options: ResolveArchiveOptions): Promise<Reso
   return fetchS3Archive(url, store, { ...options.s3, pull, pinned, signal, onNote, onProgress: onFetched });
 }
 
+/** The image's config comes with its archive, if the registry has one. */
 async function resolve(
-  image: string,
-  sourceOptions: SourceOptions,
+  source: ImageSource,
   platform: Platform | undefined,
   { signal, onWarning }: ResolveArchiveOptions,
 ): Promise<ResolvedImage> {
-  const { openImageSource } = await import('../oci/index.js');
-  const source = openImageSource(image, sourceOptions);
-  try {
-    return await source.resolve({ platform, signal, onWarning });
-  } finally {
-    await source.close();
-  }
+  const artifacts = await source.artifacts();
+  // What fails here fails again when the archive is looked for, and is told then.
+  const configOf: ResolveOptions['configOf'] = async (manifestDigest, config) =>
+    (await artifacts?.configOf(manifestDigest, config, signal).catch(() => null)) ?? null;
+  return source.resolve({ platform, signal, onWarning, configOf });
 }

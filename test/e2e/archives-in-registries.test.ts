@@ -1,5 +1,7 @@
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { ArchiveContents } from '../../src/archive/index.js';
 import { EXIT_CODES } from '../../src/bytes/index.js';
@@ -83,8 +85,8 @@ describe.each<[string, RegistryOptions]>([
     const { layers } = await source.resolve();
     await source.close();
     expect(paths.filter((path) => layers.some(({ digest }) => path.includes(digest)))).toEqual([]);
-    // Manifest and config of the image, manifest and blob of the archive.
-    expect(paths.length).toBeLessThanOrEqual(5);
+    // The image's manifest, the artifact's with the image's config in it, the archive, and a range of the layer.
+    expect(paths.length).toBeLessThanOrEqual(4);
     // Not synchronously: the proxy answers in this process.
     expect(await readFile(`${place}/b`, 'utf8')).toBe('second');
     await clip.ok('umount', place);
@@ -118,6 +120,142 @@ describe.each<[string, RegistryOptions]>([
   });
 });
 
+test('a node that has only the reference needs three requests more than one that has the archive', async () => {
+  const registry = await startRegistry();
+  const proxy = await startProxy({ upstream: registry.url });
+  const ref = `${proxy.host}/team/app:1`;
+  await registry.push(image.reference, 'team/app:1');
+  const out = path.join(mkdtempSync(path.join(tmpdir(), 'clip-trips-')), 'a.clip');
+  try {
+    const requestsOf = async (...args: string[]): Promise<string[]> => {
+      const node = await Clipctl.create();
+      try {
+        const place = await node.place('m');
+        proxy.reset();
+        await node.ok('mount', ...args, '--at', place, '--no-prefetch');
+        expect(await readFile(`${place}/b`, 'utf8')).toBe('second');
+        return proxy.requests.map(({ method, path }) => `${method} ${path}`);
+      } finally {
+        await node.close();
+      }
+    };
+    const maker = await Clipctl.create();
+    await maker.ok('index', '--image', ref, '--out', out, '--push');
+    await maker.close();
+    const withArchive = await requestsOf('--clip', out);
+    const withReference = await requestsOf('--image', ref);
+    expect(withArchive.length).toBeGreaterThan(0);
+    expect(withReference.length - withArchive.length, withReference.join('\n')).toBeLessThanOrEqual(3);
+  } finally {
+    rmSync(path.dirname(out), { recursive: true, force: true });
+    await proxy.stop();
+    await registry.stop();
+  }
+});
+
+describe('archives in another place than the image', () => {
+  let clip: Clipctl;
+  let [images, archives]: TestRegistry[] = [];
+  let proxy: RegistryProxy;
+  const out = (): string => clip.path('apart.clip');
+  beforeAll(async () => {
+    clip = await Clipctl.create();
+    images = await startRegistry();
+    archives = await startRegistry();
+    proxy = await startProxy({ upstream: archives.url });
+    await images.push(image.reference, 'team/app:1');
+    await clip.ok('index', '--image', `${images.host}/team/app:1`, '--out', out());
+  });
+  afterAll(async () => {
+    await clip?.close();
+    await proxy?.stop();
+    await Promise.all([images?.stop(), archives?.stop()]);
+  });
+
+  test.each([
+    ['a repository of another registry', () => [`${proxy.host}/clip/indexes`, `${proxy.host}/clip/indexes`]],
+    ['the same repository in another registry', () => [`${proxy.host}/team/app`, proxy.host]],
+  ])('%s: pushed, once, and found with --index-source', async (_, places) => {
+    const [to, source] = places() as [string, string];
+    expect(await clip.json('push', '--clip', out(), to)).toMatchObject({ changed: true });
+    expect(await clip.json('push', '--clip', out(), to)).toMatchObject({ changed: false });
+    const node = await Clipctl.create();
+    try {
+      const ref = `${images!.host}/team/app:1`;
+      proxy.reset();
+      const place = await node.place('m');
+      await node.ok('mount', '--image', ref, '--index-source', source, '--at', place, '--no-prefetch');
+      expect(await readFile(`${place}/b`, 'utf8')).toBe('second');
+      expect(proxy.requests.some(({ path, status }) => path.includes('/blobs/') && status === 200)).toBe(true);
+      await node.ok('pull', ref, '--out', node.path('x.clip'), '--index-source', source);
+      expect(readFileSync(node.path('x.clip')).equals(readFileSync(out()))).toBe(true);
+      // By the environment, and for every command that takes an image.
+      await node.ok('archives', 'prune');
+      const ran = await node.run(['ls', '--image', ref, '--pull', 'always'], { env: { CLIP_INDEX_SOURCE: source } });
+      expect(ran).toMatchObject({ code: 0, stdout: expect.stringMatching(/^b$/m) });
+    } finally {
+      await node.close();
+    }
+  });
+
+  test('an index source that has none, or is away, costs an index build and a note at most', async () => {
+    for (const source of [`${proxy.host}/nothing/here`, '127.0.0.1:9/no/registry']) {
+      const node = await Clipctl.create();
+      try {
+        const ran = await node.run(['ls', '--image', `${images!.host}/team/app:1`, '--index-source', source]);
+        expect(ran).toMatchObject({ code: 0, stdout: expect.stringMatching(/^b$/m) });
+        expect(/indexed now/.test(ran.stderr)).toBe(source.includes(':9/'));
+      } finally {
+        await node.close();
+      }
+    }
+  });
+
+  test('a login for the image is not sent to the index source', async () => {
+    const node = await Clipctl.create();
+    const guarded = await startRegistry({ auth: 'basic' });
+    const watched = await startProxy({ upstream: archives!.url });
+    try {
+      await guarded.push(image.reference, 'team/app:1');
+      await node.ok('ls', '--image', `${guarded.host}/team/app:1`, '--index-source', watched.host, ...login);
+      expect(watched.requests.length).toBeGreaterThan(0);
+      expect(watched.requests.filter(({ authorization }) => authorization !== null)).toEqual([]);
+    } finally {
+      await node.close();
+      await watched.stop();
+      await guarded.stop();
+    }
+  });
+});
+
+describe.each<[string, RegistryOptions]>([
+  ['without a login', {}],
+  ['with tokens', { auth: 'token' }],
+])('in a registry %s', (_, options) => {
+  test('an archive that another repository has is taken over, not uploaded', async () => {
+    const clip = await Clipctl.create();
+    const registry = await startRegistry(options);
+    const proxy = await startProxy({ upstream: registry.url });
+    const creds = options.auth === undefined ? [] : login;
+    try {
+      for (const name of ['one:1', 'two:1']) await registry.push(image.reference, name);
+      const out = clip.path('a.clip');
+      await clip.ok('index', '--image', `${proxy.host}/one:1`, '--out', out, '--push', ...creds);
+      proxy.reset();
+      await clip.ok('push', '--clip', out, `${proxy.host}/two`, ...creds);
+      expect(proxy.requests.filter(({ method, path }) => method === 'PUT' && path.includes('/uploads/'))).toEqual([]);
+      const pulled = clip.path('b.clip');
+      await clip.ok('pull', `${proxy.host}/two:1`, '--out', pulled, ...creds);
+      // It names the repository where it was found.
+      expect(await clip.json('inspect', '--clip', pulled)).toMatchObject({ repository: 'two' });
+    } finally {
+      await clip.close();
+      await proxy.stop();
+      await registry.stop();
+    }
+  });
+});
+
 // Attack: whoever may write to another repository has the registry serve an archive under this image's tag.
 test('an archive of another image is refused, and the image is indexed instead', async () => {
   const clip = await Clipctl.create();
@@ -132,7 +270,11 @@ test('an archive of another image is refused, and the image is indexed instead',
     };
     await clip.ok('index', '--image', `${registry.host}/b:1`, '--out', b);
     // The artifact's blob is replaced, its manifest too: consistent in itself.
-    const artifacts = await openArtifacts({ registry: registry.host, repository: 'a' }, { credentials: null }, true);
+    const artifacts = await openArtifacts(
+      { registry: registry.host, repository: 'a' },
+      { credentials: null },
+      { push: true },
+    );
     await artifacts.push(readFileSync(b), made.manifestDigest);
     await artifacts.close();
     const pulled = await clip.run(['pull', `${registry.host}/a:1`, '--out', clip.path('x.clip')]);
@@ -162,7 +304,7 @@ describe('two tenants with one image', () => {
   const at = (repository: string): string => `${proxy.host}/${repository}:1`;
   /** Whoever may push to a repository stores an archive beside the image there. */
   const keep = async (repository: string, archive: Uint8Array): Promise<void> => {
-    const artifacts = await openArtifacts({ registry: proxy.host, repository }, { credentials: null }, true);
+    const artifacts = await openArtifacts({ registry: proxy.host, repository }, { credentials: null }, { push: true });
     await artifacts.push(archive, manifestDigest);
     await artifacts.close();
   };

@@ -334,7 +334,7 @@ describe('two images in a registry that share all but one small layer', () => {
       const artifacts = await openArtifacts(
         { registry: registry.host, repository: 'evil/app' },
         { credentials: null },
-        true,
+        { push: true },
       );
       const stolen = readFileSync(join(forger, `${result.layers[0]!.digest.replace(':', '-')}.1.clip`));
       await artifacts.pushLayer(stolen, layerTag(base, 1));

@@ -10,6 +10,7 @@ interface Flags extends RegistryFlags, CommonFlags {
   readonly out?: string;
   readonly platform?: string;
   readonly indexDigest?: string;
+  readonly indexSource?: string;
 }
 
 async function run(
@@ -17,7 +18,7 @@ async function run(
   flags: Flags,
   signal: AbortSignal,
 ): Promise<{ path: string; reference: string; manifestDigest: string }> {
-  const [{ openImageSource, parsePlatform }, { fetchRemoteArchive }] = await Promise.all([
+  const [{ openImageSource, parsePlatform }, { findRemoteArchive }] = await Promise.all([
     import('../../oci/index.js'),
     import('../../store/index.js'),
   ]);
@@ -34,7 +35,9 @@ async function run(
       signal,
       onWarning: (warning) => printNote('warning', warning),
     });
-    const found = await fetchRemoteArchive(image, out, { source: options, pinned: flags.indexDigest, signal });
+    const { indexDigest: pinned, indexSource = process.env.CLIP_INDEX_SOURCE || undefined } = flags;
+    const find = { source: options, pinned, indexSource, signal, onNote: (note: string) => printNote('note', note) };
+    const found = await findRemoteArchive(image, out, await source.artifacts(), find);
     if (!found) {
       throw new ClipError('NOT_FOUND', `no archive of ${image.reference} is kept with it`, {
         hint: `make one: clipctl index --image ${reference} --out ${out} --push`,
@@ -53,6 +56,7 @@ export function registerPull(program: Command): void {
     .argument('<image>', 'image in a registry')
     .option('-o, --out <file>', 'the archive to write (default: NAME.clip, by the name of the image)')
     .option('--index-digest <digest>', 'the only archive to take')
+    .option('--index-source <place>', 'a further registry, HOST or HOST/NAME, to look in (default $CLIP_INDEX_SOURCE)')
     .option('--platform <os/arch>', "with a multi-platform image (default: this machine's)");
   addRegistryFlags(command).action(async (image: string, flags: Flags) => {
     const pulled = await interruptible((signal) => run(image, flags, signal));
