@@ -135,7 +135,7 @@ test('an archive that the liar keeps beside their image in the registry is their
   const artifacts = await openArtifacts(
     { registry: registry.host, repository: 'lying/app' },
     { credentials: null },
-    true,
+    { push: true },
   );
   await artifacts.push(sealed(lie.contents), lyingContents.image.manifestDigest);
   await artifacts.close();
