@@ -1,4 +1,5 @@
 import { type Command, Option } from 'commander';
+import type { LayerProgress } from '../index/index.js';
 import type { PullPolicy } from '../store/index.js';
 import type { CommonFlags } from './common-flags.js';
 import { locate } from './daemon-flags.js';
@@ -81,14 +82,22 @@ export async function archiveOf(flags: ImageFlags, signal?: AbortSignal): Promis
   const credentials = credentialsFrom(flags);
   let progress: import('./progress.js').Progress | null = null;
   let loading: Promise<void> | null = null;
-  const show = (key: string, label: string, done: number, total: number, rate: number): void => {
-    loading ??= Promise.all([import('./progress.js'), import('./units.js')]).then(async ([{ createProgress }]) => {
+  const show = (...state: Parameters<import('./progress.js').Progress['update']>): void => {
+    loading ??= import('./progress.js').then(async ({ createProgress }) => {
       progress = await createProgress();
     });
-    progress?.update(key, label, done, total, rate);
+    progress?.update(...state);
   };
-  const onProgress = (layer: { digest: string; done: number; total: number; rate: number }): void =>
-    show(layer.digest, layer.digest.slice(0, 'sha256:'.length + 12), layer.done, layer.total, layer.rate);
+  let onLayer: ((state: LayerProgress) => void) | null = null;
+  const onProgress = (state: LayerProgress): void => {
+    if (onLayer === null) {
+      onLayer = () => {};
+      void import('./index-progress.js').then(({ showIndexing }) => {
+        onLayer = showIndexing({ update: show });
+      });
+    }
+    onLayer(state);
+  };
   const started = performance.now();
   const onFetched = (done: number, total: number): void =>
     show('s3', 'archive', done, total, (1000 * done) / (performance.now() - started));

@@ -5,8 +5,8 @@ import { formatBytes, formatSeconds } from './units.js';
 
 /** How far running tasks are, on stderr. */
 export interface Progress {
-  /** `rate` in bytes per second. */
-  update(key: string, label: string, done: number, total: number, rate: number): void;
+  /** `rate` in bytes per second. `stage`: what lines that are of all tasks together begin with. */
+  update(key: string, label: string, done: number, total: number, rate: number, stage?: string): void;
   /** Leaves the lines as they are and releases the terminal. */
   stop(): void;
 }
@@ -62,6 +62,7 @@ class Lines implements Progress {
   readonly #print: (line: string) => void;
   readonly #timer: NodeJS.Timeout;
   #first: boolean;
+  #stage = '';
 
   /** @param first a line at once, too, and one at the end */
   constructor(print: (line: string) => void, first: boolean, intervalMs: number) {
@@ -71,8 +72,9 @@ class Lines implements Progress {
     this.#timer = setInterval(() => this.#tell(), intervalMs).unref();
   }
 
-  update(key: string, _label: string, done: number, total: number, rate: number): void {
+  update(key: string, _label: string, done: number, total: number, rate: number, stage?: string): void {
     this.#tasks.set(key, { done, total, rate });
+    this.#stage = stage === undefined ? '' : `${stage}: `;
     if (!this.#first) return;
     this.#first = false;
     this.#tell();
@@ -85,7 +87,7 @@ class Lines implements Progress {
     const [done, total] = [sum((one) => one.done), sum((one) => one.total)];
     const rate = sum((one) => (one.done < one.total ? one.rate : 0));
     const left = rate > 0 ? `, ${formatBytes(Math.round(rate))}/s, ETA ${formatSeconds((total - done) / rate)}` : '';
-    this.#print(`clipctl: ${formatBytes(done)} of ${formatBytes(total)}${left}\n`);
+    this.#print(`clipctl: ${this.#stage}${formatBytes(done)} of ${formatBytes(total)}${left}\n`);
   }
 
   stop(): void {

@@ -22,6 +22,8 @@ export class SpanJob {
   fetchedAs: Priority = Priority.demand;
   /** Times its bytes turned out wrong. */
   mismatches = 0;
+  /** Where its bytes came from, if the source says so. */
+  host: string | null = null;
   /** Times a source did not give them. */
   failures = 0;
   /** Whether the bytes at hand came from the content cache, or were wrong there and are not asked for there again. */

@@ -73,7 +73,11 @@ export class RangeRequest implements JobCarrier {
         return null;
       };
       const mismatches = Math.max(...jobs.map((job) => job.mismatches));
-      await source.fetchInto(spans.digest, start, bytes, { signal: this.#abort.signal, size, mismatches, onBytes });
+      const onHost = (host: string): void => {
+        for (const job of jobs) job.host = host;
+      };
+      const { signal } = this.#abort;
+      await source.fetchInto(spans.digest, start, bytes, { signal, size, mismatches, onHost, onBytes });
     } catch (error) {
       throw limit.exceeded ? limit.error(`bytes ${start} to ${end} of layer ${spans.digest}`, error) : error;
     } finally {

@@ -2,12 +2,12 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
-import { type RegistryProxy, startProxy } from '../../test/support/proxy.js';
+import { type Fault, type RegistryProxy, startProxy } from '../../test/support/proxy.js';
 import { startRegistry, type TestRegistry } from '../../test/support/registry.js';
 import { compressibleBytes, gzipLayer } from '../../test/support/span-layers.js';
 import { SpanCache } from '../cache/index.js';
 import { Metrics } from '../metrics/index.js';
-import { type ImageSource, sourceForArchive } from '../oci/index.js';
+import { type ImageSource, sourceForArchive, wrongAnswers } from '../oci/index.js';
 import { InflatePool } from './inflate-pool.js';
 import type { LayerClaim } from './layer-claim.js';
 import { LayerSet } from './layer-set.js';
@@ -151,4 +151,44 @@ test('closing while workers still write keeps the file open until they are done'
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
   throw new Error('the cache file was never closed');
+});
+
+test('wrong answers are counted by the host that gave them', async () => {
+  const { opened } = await open();
+  const seen = (): Record<string, number> => {
+    const start = `wrongAnswer.${proxy.host}.`;
+    return Object.fromEntries(
+      Object.entries(wrongAnswers())
+        .filter(([name]) => name.startsWith(start))
+        .map(([name, count]) => [name.slice(start.length), count]),
+    );
+  };
+  const before = seen();
+  const since = (): Record<string, number> =>
+    Object.fromEntries(
+      Object.entries(seen())
+        .map(([name, count]) => [name, count - (before[name] ?? 0)] as const)
+        .filter(([, count]) => count > 0),
+    );
+  const answers: Fault[] = [
+    { range: 'bytes=1-2' },
+    { headers: { 'content-range': 'bytes 0-9/11' } },
+    { ignoreRange: true },
+    { corruptAt: 40 },
+  ];
+  const kinds: Record<string, number>[] = [];
+  for (const [i, answer] of answers.entries()) {
+    let lies = 1;
+    proxy.fault = ({ path }) => (path.includes('/blobs/') && lies-- > 0 ? answer : null);
+    const start = layerOffset[4 * i]!;
+    const bytes = await opened.read(start, 100);
+    expect(Buffer.compare(bytes, raw.subarray(start, start + 100))).toBe(0);
+    kinds.push(since());
+  }
+  expect(kinds).toEqual([
+    { range: 1 },
+    { range: 1, length: 1 },
+    { range: 1, length: 1, ignoredRange: 1 },
+    { range: 1, length: 1, ignoredRange: 1, bytes: 1 },
+  ]);
 });

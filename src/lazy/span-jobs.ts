@@ -1,6 +1,7 @@
 import type { SpanIndex } from '../bytes/index.js';
 import { ClipError, toHex } from '../bytes/index.js';
 import { type CachedLayer, Occupied } from '../cache/index.js';
+import { countWrongAnswer } from '../oci/index.js';
 import { BlockSums, blocksOf, type LayerSpans, type PartSum, publish, type SpanTarget } from '../spans/index.js';
 import { UnreadAccount } from './ahead/unread.js';
 import { BlockContent } from './block-content.js';
@@ -191,8 +192,9 @@ export class SpanJobs {
       return true;
     }
     job.mismatches++;
+    if (job.host !== null) countWrongAnswer(job.host, 'bytes');
     log.error(
-      { layer: digest, span: job.span, detail, attempt: job.mismatches },
+      { layer: digest, span: job.span, detail, attempt: job.mismatches, ...(job.host !== null && { host: job.host }) },
       'a span is not what the archive says',
     );
     const again = job.rivalOf === null && job.mismatches < Math.max(MAX_MISMATCHES, this.providers.count + 1);

@@ -22,6 +22,7 @@ import {
   Transport,
   type TransportOptions,
 } from './transport.js';
+import { countWrongAnswer } from './wrong-answers.js';
 
 /** Registries send a blob's request on once, to their storage; a CDN may do it again. */
 const MAX_REDIRECTS = 5;
@@ -56,6 +57,17 @@ export interface GetOptions {
   readonly signal?: AbortSignal | undefined;
   /** Remember where this path redirects to, and go there at once the next time. */
   readonly rememberRedirect?: boolean;
+}
+
+/** Bytes of a blob for a target, by RegistryClient.getDirect. */
+export interface DirectRequest {
+  readonly start: number;
+  readonly length: number;
+  /** Of the blob. */
+  readonly size: number;
+  readonly target: BlobTarget;
+  readonly signal?: AbortSignal | undefined;
+  readonly onHost?: ((host: string) => void) | undefined;
 }
 
 /** Where to send a request, and how local the address behind the name may be. */
@@ -171,10 +183,7 @@ export class RegistryClient {
    * @returns how many bytes came: the caller goes on from there.
    * @throws ClipError ABORTED, or that nothing can be reached; what the target rejects with
    */
-  async getDirect(
-    path: string,
-    request: { start: number; length: number; size: number; target: BlobTarget; signal?: AbortSignal | undefined },
-  ): Promise<number> {
+  async getDirect(path: string, request: DirectRequest): Promise<number> {
     const { start, length, size, signal } = request;
     const whole = start === 0 && length === size;
     if (length === 0 || (!whole && this.#misfits >= MAX_MISFITS)) return 0;
@@ -184,7 +193,9 @@ export class RegistryClient {
     if (proxyFor(url, this.#options.proxy ?? {}) !== null) return 0;
     const headers = redirected === undefined ? await this.#ownHeaders(signal) : {};
     this.counters.requests++;
-    const { received, fit } = await this.#direct.get({ ...request, url, reach, headers });
+    request.onHost?.(url.host);
+    const { received, fit, wrong } = await this.#direct.get({ ...request, url, reach, headers });
+    if (wrong !== null) countWrongAnswer(url.host, wrong);
     this.counters.bytes += received;
     if (signal?.aborted) throw aborted(path, signal.reason);
     if (received > 0) this.#reached = true;

@@ -5,6 +5,7 @@ import { HEAD_END, ResponseHead, requestHead } from './response-head.js';
 import type { BlobTarget } from './source.js';
 import { StallTimer } from './stall.js';
 import { Turns } from './turns.js';
+import type { WrongAnswer } from './wrong-answers.js';
 
 /** A response's head and what comes with it of the body, which is copied. The rest goes where it belongs at once. */
 const HEAD_BYTES = 8 * 1024;
@@ -29,6 +30,8 @@ export interface DirectGot {
   readonly received: number;
   /** False: the server succeeds, but its answer to a range is not that range. */
   readonly fit: boolean;
+  /** How its success differs from what was asked for; null if it does not, or in form only. */
+  readonly wrong: WrongAnswer | null;
 }
 
 export interface DirectOptions {
@@ -80,9 +83,9 @@ export class DirectConnections {
 
   async #get(request: DirectGet, origin: Origin): Promise<DirectGot> {
     for (;;) {
-      if (this.#closed || request.signal?.aborted) return { received: 0, fit: true };
+      if (this.#closed || request.signal?.aborted) return { received: 0, fit: true, wrong: null };
       const connection = origin.idle.pop() ?? this.#connect(request, origin);
-      if (connection === null) return { received: 0, fit: true };
+      if (connection === null) return { received: 0, fit: true, wrong: null };
       const { reused } = connection;
       const got = await connection.run(request).catch((error: unknown) => {
         connection.destroy();
@@ -92,7 +95,7 @@ export class DirectConnections {
       else connection.destroy();
       // The server closed an idle connection while the request was on its way: another connection may be fine.
       if (got === null && reused) continue;
-      return got ?? { received: 0, fit: true };
+      return got ?? { received: 0, fit: true, wrong: null };
     }
   }
 
@@ -257,7 +260,9 @@ class Connection {
     if (!exact || !head.isPlain(length) || this.#headLength - end - HEAD_END.length > length) {
       // A refusal, a redirect or an error may pass. Another kind of success stays.
       this.#headLength = 0;
-      this.#finish({ received: 0, fit: head.status < 200 || head.status >= 300 });
+      const fit = head.status < 200 || head.status >= 300;
+      const wrong = exact || fit ? null : wrongAnswer(head, transfer.request);
+      this.#finish({ received: 0, fit, wrong });
       return false;
     }
     transfer.inBody = true;
@@ -300,7 +305,7 @@ class Connection {
         this.socket.setTimeout(this.#options.keepAliveMs);
         this.socket.unref();
       } else this.#usable = false;
-      this.#finish({ received: length, fit: true });
+      this.#finish({ received: length, fit: true, wrong: null });
       return true;
     }
     if (waiting === null) return true;
@@ -320,7 +325,7 @@ class Connection {
     const transfer = this.#transfer;
     if (transfer === null) return;
     const answered = transfer.inBody || this.#headLength > 0;
-    this.#finish(answered ? { received: transfer.received, fit: true } : null);
+    this.#finish(answered ? { received: transfer.received, fit: true, wrong: null } : null);
   }
 
   #finish(got: DirectGot | null): void {
@@ -332,6 +337,13 @@ class Connection {
     if (waiting === null) transfer.resolve(got);
     else waiting.then(() => transfer.resolve(got), transfer.reject);
   }
+}
+
+function wrongAnswer(head: ResponseHead, request: DirectGet): WrongAnswer | null {
+  if (head.status === 200) return isWhole(request) ? null : 'ignoredRange';
+  if (head.status !== 206) return null;
+  const total = /\/(\d+)$/.exec(head.values('content-range')[0] ?? '')?.[1];
+  return total !== undefined && Number(total) !== request.size ? 'length' : 'range';
 }
 
 function isWhole({ start, length, size }: DirectGet): boolean {

@@ -35,3 +35,4 @@ export type {
   LayerArtifacts,
   SourceCounters,
 } from './source.js';
+export { countWrongAnswer, type WrongAnswer, wrongAnswers } from './wrong-answers.js';

@@ -2,6 +2,7 @@ import { ClipError } from '../bytes/index.js';
 import { DoubtfulError, networkError } from './errors.js';
 import type { ByteRange } from './source.js';
 import type { Response } from './transport.js';
+import { countWrongAnswer } from './wrong-answers.js';
 
 /** A server without ranges sends the blob from its start. This much is skipped rather than given up on. */
 export const MAX_SKIP_BYTES = 8 * 1024 * 1024;
@@ -19,6 +20,7 @@ export function refuseEncoding(response: Response, what: string): void {
   const encoding = response.headers['content-encoding'];
   if (encoding === undefined || encoding === 'identity') return;
   response.body.cancel();
+  countWrongAnswer(response.url.host, 'encoding');
   throw new ClipError(
     'UNSUPPORTED',
     `${response.url.host} sends ${what} with Content-Encoding ${encoding} although asked not to`,
@@ -46,6 +48,7 @@ export function checkContentRange(
   const { host } = response.url;
   const asked = `bytes ${range.start}-${range.end === undefined ? '' : range.end - 1}`;
   if (match === null) {
+    countWrongAnswer(host, 'range');
     throw new DoubtfulError(
       'UNSUPPORTED',
       `${host} answers 206 to ${asked} of ${what} with ${header === '' ? 'no Content-Range' : `Content-Range "${header.slice(0, 60)}"`}`,
@@ -54,9 +57,11 @@ export function checkContentRange(
   const [first, last] = [Number(match[1]), Number(match[2])];
   const total = match[3] === '*' ? size : Number(match[3]);
   if (size !== undefined && total !== size) {
+    countWrongAnswer(host, 'length');
     throw new ClipError('DIGEST_MISMATCH', `${host} holds ${total} bytes of ${what}; the manifest says ${size}`);
   }
   if (first !== range.start || last < first || (range.end !== undefined && last >= range.end)) {
+    countWrongAnswer(host, 'range');
     throw new DoubtfulError('NETWORK', `${host} answers ${asked} of ${what} with bytes ${first}-${last}`, {
       hint: 'a cache or proxy on the way mixes up ranges',
     });
@@ -72,6 +77,7 @@ export function checkWhole(
 ): { skip: number; length: number | null } {
   const stated = response.headers['content-length'];
   if (size !== undefined && stated !== undefined && Number(stated) !== size) {
+    countWrongAnswer(response.url.host, 'length');
     throw new ClipError(
       'DIGEST_MISMATCH',
       `${response.url.host} sends ${stated} bytes of ${what}; the manifest says ${size}`,

@@ -1,8 +1,8 @@
 import { ClipError } from '../bytes/index.js';
-import { type ClientOptions, type GetOptions, RegistryClient } from './client.js';
+import { type ClientOptions, type DirectRequest, type GetOptions, RegistryClient } from './client.js';
 import { type Capability, hostName, type RegistryHost } from './hosts.js';
 import { Backoff, DEFAULT_RETRY, type RetryPolicy } from './retry.js';
-import type { BlobTarget, SourceCounters } from './source.js';
+import type { SourceCounters } from './source.js';
 import type { Response } from './transport.js';
 
 /** A host that failed is asked last for this long: its readers would wait for its timeouts time and again. */
@@ -81,11 +81,7 @@ export class RegistryHosts {
   }
 
   /** See RegistryClient.getDirect. Of the first host alone: the caller goes on with {@link attempt}. */
-  async getDirect(
-    path: string,
-    request: { start: number; length: number; size: number; target: BlobTarget; signal?: AbortSignal | undefined },
-    skip = 0,
-  ): Promise<number> {
+  async getDirect(path: string, request: DirectRequest, skip = 0): Promise<number> {
     const entries = this.#order('pull', skip);
     const [first] = entries;
     if (first === undefined) return 0;

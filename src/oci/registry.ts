@@ -22,6 +22,7 @@ import type {
   SourceCounters,
 } from './source.js';
 import type { Response } from './transport.js';
+import { countWrongAnswer } from './wrong-answers.js';
 
 const MAX_TAGS_SHOWN = 20;
 /** Blobs kept whole on the disk for a server without ranges: as many as are read at a time, mostly. */
@@ -217,6 +218,7 @@ export class RegistrySource implements ImageSource {
     const { response, failed } = await hosts.attempt('pull', this.#blobPath(digest), request, skip);
     try {
       refuseEncoding(response, what);
+      if (response.status === 200 && !whole) countWrongAnswer(response.url.host, 'ignoredRange');
       if (response.status === 200 && start > MAX_SKIP_BYTES && options.size !== undefined) {
         response.body.cancel();
         await this.#spool(digest, options.size, what, skip);
@@ -274,7 +276,7 @@ export class RegistrySource implements ImageSource {
   async #stream(
     digest: string,
     range: ByteRange,
-    options: BlobOptions,
+    options: BlobOptions & Pick<FillOptions, 'onHost'>,
     skip: number,
   ): Promise<AsyncIterable<Uint8Array>> {
     checkRange(range, options.size);
@@ -297,6 +299,7 @@ export class RegistrySource implements ImageSource {
         let { skip } = opened;
         let left = opened.length ?? Number.POSITIVE_INFINITY;
         const { body } = response;
+        options.onHost?.(response.url.host);
         try {
           // Not a for-await: a promise less for every chunk.
           while (left > 0 && !body.ended) {
@@ -334,7 +337,7 @@ export class RegistrySource implements ImageSource {
   }
 
   async fetchInto(digest: string, start: number, target: Uint8Array, options: FillOptions): Promise<void> {
-    const { size, signal, onBytes, mismatches = 0 } = options;
+    const { size, signal, onBytes, onHost, mismatches = 0 } = options;
     const end = start + target.length;
     checkRange({ start, end }, size);
     if (target.length === 0) return;
@@ -348,10 +351,11 @@ export class RegistrySource implements ImageSource {
     };
     const hosts = await this.#open();
     const request = { start, length: target.length, size, target: piece, signal };
-    let filled = this.#spools.has(digest) ? 0 : await hosts.getDirect(this.#blobPath(digest), request, mismatches);
+    const direct = { ...request, onHost };
+    let filled = this.#spools.has(digest) ? 0 : await hosts.getDirect(this.#blobPath(digest), direct, mismatches);
     if (filled === target.length) return;
     const range = { start: start + filled, end };
-    for await (const chunk of await this.#stream(digest, range, { size, signal }, mismatches)) {
+    for await (const chunk of await this.#stream(digest, range, { size, signal, onHost }, mismatches)) {
       target.set(chunk, filled);
       filled += chunk.length;
       await onBytes?.(filled);

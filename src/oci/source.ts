@@ -24,6 +24,8 @@ export interface FillOptions {
   readonly size: number;
   /** How often these bytes came before and were wrong: another host is asked, where there is one. */
   readonly mismatches?: number | undefined;
+  /** Hears which host the bytes come from, before they do: the last one is that of the last bytes. */
+  readonly onHost?: ((host: string) => void) | undefined;
   /** `received` bytes of the range are in memory. A promise that it returns is awaited before more are read. */
   readonly onBytes?: ((received: number) => Promise<void> | null) | undefined;
 }

@@ -177,7 +177,9 @@ test('bytes that are not the image’s are an error, never data', async () => {
     proxy.fault = (request) => (request.path.includes('/blobs/') ? { corruptAt: 10 } : null);
     const { path, sha256 } = fresh();
     await expect(readFile(path)).rejects.toThrow(/EIO/);
-    expect((await own.stats()).counters.digestMismatches).toBeGreaterThan(0);
+    const { counters } = await own.stats();
+    expect(counters.digestMismatches).toBeGreaterThan(0);
+    expect(counters[`wrongAnswer.${proxy.host}.bytes`]).toBeGreaterThan(0);
     expect(readFileSync(own.path('root', 'clipd.log'), 'utf8')).toMatch(/DIGEST_MISMATCH|digest/);
     proxy.fault = null;
     expect(sha256Of(await readFile(path))).toBe(sha256);

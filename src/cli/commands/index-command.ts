@@ -53,10 +53,10 @@ async function run(flags: Flags): Promise<void> {
   const credentials = credentialsFrom(flags);
   const outputPath = flags.out ?? defaultArchive(flags.image);
   const layerIndexes = await layerIndexDirectory(flags);
-  const [{ indexImage }, { createProgress }, { shortDigest }] = await Promise.all([
+  const [{ indexImage }, { createProgress }, { showIndexing }] = await Promise.all([
     import('../../index/index.js'),
     import('../progress.js'),
-    import('../units.js'),
+    import('../index-progress.js'),
   ]);
   const progress = await createProgress();
   try {
@@ -74,8 +74,7 @@ async function run(flags: Flags): Promise<void> {
           layerIndexDirectory: layerIndexes,
           registryLayerIndexes: true,
           signal,
-          onProgress: ({ digest, done, total, rate }) =>
-            progress.update(digest, shortDigest(digest), done, total, rate),
+          onProgress: showIndexing(progress),
           onWarning: (warning) => printNote('warning', warning),
         },
         { fresh: flags.fresh === true },

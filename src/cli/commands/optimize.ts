@@ -90,10 +90,10 @@ async function rewrite(
   out: string,
   signal: AbortSignal,
 ): Promise<OptimizeResult> {
-  const [{ rewriteArchive }, { createProgress }, { shortDigest }] = await Promise.all([
+  const [{ rewriteArchive }, { createProgress }, { showIndexing }] = await Promise.all([
     import('../../archives/index.js'),
     import('../progress.js'),
-    import('../units.js'),
+    import('../index-progress.js'),
   ]);
   const progress = await createProgress();
   return rewriteArchive(archive, profile, out, {
@@ -103,7 +103,7 @@ async function rewrite(
     credentials: credentialsFrom(flags),
     plainHttp: flags.plainHttp,
     signal,
-    onProgress: ({ digest, done, total, rate }) => progress.update(digest, shortDigest(digest), done, total, rate),
+    onProgress: showIndexing(progress),
     onWarning: (warning) => printNote('warning', warning),
   }).finally(() => progress.stop());
 }

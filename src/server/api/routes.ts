@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { ClipError } from '../../bytes/index.js';
 import { mountNamespace } from '../../linux/index.js';
+import { wrongAnswers } from '../../oci/index.js';
 import {
   API,
   type ConnectionStats,
@@ -123,7 +124,7 @@ export function routesOf(context: ServerProcessContext, version: string): Record
       health: await health(),
       resend: engine.resend,
       cache: { ...engine.cache.stats() },
-      counters: { ...metrics.snapshot(), ...prefixed('miss', engine.readCounters()) },
+      counters: { ...metrics.snapshot(), ...prefixed('miss', engine.readCounters()), ...wrongAnswers() },
       fuse: engine.fuse.stats(),
       connections,
       memory: {
