@@ -30,6 +30,8 @@ const builds = [
       'page-drops-main': 'src/fuse/page-drops-main.ts',
     },
     groups: [
+      // A keeper boots while the rest of clipctl is loaded.
+      { name: 'early', test: /src\/cli\/early-start\.ts$/ },
       { name: 'bytes', test: /src\/(bytes|loader|metrics)\// },
       { name: 'linux', test: /src\/linux\// },
       { name: 'wire', test: /src\/(wire|paths)\// },

@@ -8,6 +8,7 @@ import { ClipError, printableText } from '../bytes/index.js';
 import { keepCode } from '../loader/index.js';
 import { packageVersion } from '../metrics/index.js';
 import { registerCommands } from './commands/index.js';
+import { startEarly } from './early-start.js';
 import {
   EXIT_FAILED,
   EXIT_NOT_RUN,
@@ -18,6 +19,8 @@ import {
   printJsonError,
   setOutput,
 } from './output.js';
+
+startEarly(process.argv.slice(2), process.env);
 
 const program = new Command('clipctl')
   .description('Run container images without pulling them.')

@@ -8,6 +8,7 @@ import type { S3Credentials } from '../s3/index.js';
 import type { DaemonSettings, ImageOptions, MountInfoReply, MountRequest } from '../wire/index.js';
 import { ownMountNamespace, resolveArchive, resolveMountPoint } from '../wire/index.js';
 import { type ClipdClient, NotRunningError } from './clipd-client.js';
+import { dropKeeper } from './keeper-process.js';
 import { startKeeper } from './start-clipd.js';
 
 export interface MountOptions {
@@ -130,6 +131,7 @@ export async function mountStarting(
 ): Promise<{ mounted: MountInfoReply; started: boolean }> {
   const end = performance.now() + START_FOR_MS;
   const located = await locateMount(options, settings.root);
+  if (client.mayRun()) dropKeeper();
   let keeper = client.mayRun() ? null : startKeeper(settings);
   keeper?.catch(() => {}); // awaited below
   try {

@@ -1,18 +1,15 @@
-import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, constants } from 'node:fs';
+import type { ChildProcess } from 'node:child_process';
 import { join } from 'node:path';
 import { ClipError } from '../bytes/index.js';
 import { LOG_NAME } from '../metrics/index.js';
-import { OwnDirectory } from '../paths/index.js';
 import {
   type DaemonSettings,
   fromWireError,
-  KEEPER_FLAGS,
-  KEEPER_MAIN,
   type KeeperReport,
+  type KeeperStart,
   keeperEnvironment,
-  SETTINGS_VARIABLE,
 } from '../wire/index.js';
+import { takeKeeper } from './keeper-process.js';
 
 const START_TIMEOUT_MS = 20_000;
 
@@ -27,15 +24,11 @@ export interface StartedKeeper {
  * @throws ClipError BUSY when another clipd was quicker
  */
 export async function startKeeper(settings: DaemonSettings): Promise<StartedKeeper> {
-  const log = openLog(settings.root);
-  const env = { ...keeperEnvironment(process.env), [SETTINGS_VARIABLE]: JSON.stringify(settings) };
-  const child = spawn(process.execPath, [...KEEPER_FLAGS, KEEPER_MAIN], {
-    env,
-    detached: true,
-    cwd: '/',
-    stdio: [settings.private === true ? 'pipe' : 'ignore', 'pipe', log],
-  });
-  closeSync(log);
+  const child = takeKeeper();
+  const start: KeeperStart = { settings, environment: keeperEnvironment(process.env) };
+  child.stdin!.write(`${JSON.stringify(start)}\n`);
+  // The end of a library's keeper is that of its standard input.
+  if (settings.private !== true) child.stdin!.end();
   const states = new Map<KeeperReport['state'], () => void>();
   let fail: (error: Error) => void = () => {};
   const failed = new Promise<never>((_, reject) => {
@@ -74,15 +67,6 @@ export async function startKeeper(settings: DaemonSettings): Promise<StartedKeep
   // It lives on without us.
   child.unref();
   (child.stdout as unknown as { unref(): void }).unref();
-  if (child.stdin !== null) (child.stdin as unknown as { unref(): void }).unref();
+  (child.stdin as unknown as { unref(): void }).unref();
   return { child, serving };
-}
-
-function openLog(root: string): number {
-  const directory = OwnDirectory.open(root, { make: true });
-  try {
-    return directory.open(LOG_NAME, constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT);
-  } finally {
-    directory.close();
-  }
 }

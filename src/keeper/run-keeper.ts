@@ -1,6 +1,6 @@
-import { closeSync, constants, readlinkSync, writeSync } from 'node:fs';
+import { closeSync, constants, readlinkSync, readSync, writeSync } from 'node:fs';
 import { ClipError, EXIT_CODES, printable } from '../bytes/index.js';
-import { notifySystemd, replaceProcess } from '../linux/index.js';
+import { notifySystemd, replaceDescriptor, replaceProcess } from '../linux/index.js';
 import { LOG_NAME, logEntry } from '../metrics/index.js';
 import { OwnDirectory } from '../paths/index.js';
 import {
@@ -8,6 +8,7 @@ import {
   KEEPER_FLAGS,
   KEEPER_MAIN,
   type KeeperReport,
+  type KeeperStart,
   keeperEnvironment,
   SERVER_MAIN,
   SETTINGS_VARIABLE,
@@ -91,11 +92,46 @@ function pointToLog(root: string): void {
   }
 }
 
+/** The standard error of a keeper that a client has launched, and of its servers, becomes the log in their root. */
+function turnToLog(root: string): void {
+  const directory = OwnDirectory.open(root, { make: true });
+  try {
+    const fd = directory.open(LOG_NAME, constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT);
+    replaceDescriptor(2, fd);
+    closeSync(fd);
+  } finally {
+    directory.close();
+  }
+}
+
+/** Blocks until it is there: nothing else is to be done. Null: the client needs no clipd, or has ended. */
+function readStart(): KeeperStart | null {
+  const buffer = Buffer.alloc(64 * 1024);
+  const read: Buffer[] = [];
+  for (;;) {
+    const length = readSync(0, buffer);
+    if (length === 0) return null;
+    read.push(Buffer.from(buffer.subarray(0, length)));
+    if (buffer[length - 1] === 10) return JSON.parse(Buffer.concat(read).toString()) as KeeperStart;
+  }
+}
+
 /** The keeper as a program of its own. */
 export async function keeperMain(mode: string | undefined): Promise<void> {
-  const settings = JSON.parse(process.env[SETTINGS_VARIABLE] ?? '') as DaemonSettings;
-  const report = mode === FOREGROUND ? (value: KeeperReport) => reportToPeople(settings.root, value) : reportToStarter;
+  const foreground = mode === FOREGROUND;
+  let settings: DaemonSettings;
+  if (foreground) settings = JSON.parse(process.env[SETTINGS_VARIABLE] ?? '') as DaemonSettings;
+  else {
+    // Loaded while the client finds out what to start.
+    await import('./keeper.js');
+    const start = readStart();
+    if (start === null) return;
+    Object.assign(process.env, start.environment);
+    settings = start.settings;
+  }
+  const report = foreground ? (value: KeeperReport) => reportToPeople(settings.root, value) : reportToStarter;
   try {
+    if (!foreground) turnToLog(settings.root);
     await runDaemon(settings, report);
   } catch (error) {
     if (!(error instanceof ClipError)) process.stderr.write(`${String((error as Error).stack ?? error)}\n`);

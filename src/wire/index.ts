@@ -83,7 +83,14 @@ export {
   parseSource,
 } from './paths.js';
 export type { PrefetchState, PrefetchWish } from './prefetch.js';
-export { IDLE_EXIT_SECONDS, KEEPER_FLAGS, KEEPER_MAIN, type KeeperReport, SERVER_MAIN } from './programs.js';
+export {
+  IDLE_EXIT_SECONDS,
+  KEEPER_FLAGS,
+  KEEPER_MAIN,
+  type KeeperReport,
+  type KeeperStart,
+  SERVER_MAIN,
+} from './programs.js';
 export { JOURNAL_DIRECTORY, type JournaledRead, kernelResends, ReadJournal } from './read-journal.js';
 export { fromWireError, Rpc, toWireError, type WireError } from './rpc.js';
 export {

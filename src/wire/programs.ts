@@ -1,4 +1,5 @@
 import { fileURLToPath } from 'node:url';
+import type { DaemonSettings } from './keeper-protocol.js';
 import type { WireError } from './rpc.js';
 
 /** The programs of the installed version. */
@@ -15,6 +16,13 @@ export const KEEPER_FLAGS: readonly string[] = [
   '--no-opt',
   '--max-lazy',
 ];
+
+/** The line on a keeper's standard input that starts its work. */
+export interface KeeperStart {
+  readonly settings: DaemonSettings;
+  /** The keeper may have been launched before its starter's flags were read, which set variables. */
+  readonly environment: NodeJS.ProcessEnv;
+}
 
 /** A line of a keeper's standard output. */
 export type KeeperReport =

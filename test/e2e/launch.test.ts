@@ -1,0 +1,89 @@
+import { execFileSync, spawn } from 'node:child_process';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { KEEPER_FLAGS, KEEPER_MAIN } from '../../src/wire/index.js';
+import { PROGRAM } from '../support/clipctl.js';
+import { eventually } from '../support/mounted.js';
+
+let directory: string;
+let bundle: string;
+let clipctl: string;
+
+beforeAll(() => {
+  directory = mkdtempSync(path.join(tmpdir(), 'clip-launch-'));
+  bundle = path.join(directory, 'ca.pem');
+  writeFileSync(bundle, '');
+  clipctl = path.join(directory, 'clipctl'); // as npm links it
+  symlinkSync(PROGRAM, clipctl);
+});
+afterAll(() => rmSync(directory, { recursive: true }));
+
+/** The two variables, and the arguments of Node, as the shell in bin/clipctl.js starts it. */
+function nodeOf(...args: string[]): string[] {
+  const bin = path.join(directory, 'bin');
+  mkdirSync(bin, { recursive: true });
+  writeFileSync(
+    path.join(bin, 'node'),
+    '#!/bin/sh\nprintenv NODE_EXTRA_CA_CERTS || echo none\nprintenv CLIP_NODE_EXTRA_CA_CERTS || echo none\nprintf "%s\\n" "$@"\n',
+  );
+  chmodSync(path.join(bin, 'node'), 0o755);
+  const env = { ...process.env, PATH: `${bin}:${process.env.PATH}`, NODE_EXTRA_CA_CERTS: bundle };
+  return execFileSync(clipctl, args, { env, encoding: 'utf8' }).trimEnd().split('\n');
+}
+
+test('Node starts without certificates that the command does not need, and gets all arguments', () => {
+  expect(nodeOf('mount', 'a b', '', '*')).toEqual(['none', bundle, clipctl, 'mount', 'a b', '', '*']);
+  expect(nodeOf('--version')).toEqual(['none', bundle, clipctl, '--version']);
+  // These may connect to S3, by Node's own settings.
+  expect(nodeOf('push', 's3://bucket/key').slice(0, 2)).toEqual([bundle, 'none']);
+  expect(nodeOf('mount', '--s3-bucket', 'b').slice(0, 2)).toEqual([bundle, 'none']);
+  expect(nodeOf('mount', 's3://bucket/key').slice(0, 2)).toEqual([bundle, 'none']);
+  expect(nodeOf('run', 'image').slice(0, 2)).toEqual([bundle, 'none']);
+  expect(nodeOf().slice(0, 2)).toEqual([bundle, 'none']);
+});
+
+test('the program finds the variable where it was', () => {
+  const hook = path.join(directory, 'hook.cjs');
+  writeFileSync(
+    hook,
+    `process.on('exit', () => require('node:fs').writeFileSync(process.env.SEEN,
+      JSON.stringify([process.env.NODE_EXTRA_CA_CERTS, process.env.CLIP_NODE_EXTRA_CA_CERTS ?? null])));`,
+  );
+  const seen = path.join(directory, 'seen');
+  const env = { ...process.env, NODE_EXTRA_CA_CERTS: bundle, NODE_OPTIONS: `--require ${hook}`, SEEN: seen };
+  for (const [command, ...args] of [[clipctl], [process.execPath, PROGRAM]] as const) {
+    expect(execFileSync(command, [...args, '--version'], { env, encoding: 'utf8' })).toMatch(/^\d+\.\d+\.\d+\n$/);
+    expect(JSON.parse(readFileSync(seen, 'utf8'))).toEqual([bundle, null]);
+  }
+});
+
+test('a keeper that is told nothing ends', async () => {
+  const child = spawn(process.execPath, [...KEEPER_FLAGS, KEEPER_MAIN], { stdio: ['pipe', 'pipe', 'inherit'] });
+  child.stdin!.write('{"settings":{"root":"');
+  child.stdin!.end();
+  expect(await new Promise((resolve) => child.once('exit', (...how) => resolve(how)))).toEqual([0, null]);
+});
+
+test('a command that fails before it needs a clipd leaves no keeper', async () => {
+  const root = path.join(directory, 'root');
+  const env = { ...process.env, CLIP_ROOT: root, CLIP_LAUNCH_TEST: directory };
+  const child = spawn(clipctl, ['mount', '--clip', path.join(directory, 'none.clip'), '--at', directory], {
+    env,
+    stdio: 'ignore',
+  });
+  expect(await new Promise((resolve) => child.once('exit', resolve))).toBe(3);
+  await eventually(() => keepersOf(directory).length === 0, 10_000);
+});
+
+/** Processes that have this directory in CLIP_LAUNCH_TEST. */
+function keepersOf(value: string): string[] {
+  return execFileSync(
+    'sh',
+    ['-c', 'grep -l -a "CLIP_LAUNCH_TEST=$0" /proc/[0-9]*/environ 2>/dev/null || true', value],
+    { encoding: 'utf8' },
+  )
+    .split('\n')
+    .filter((line) => line !== '');
+}
