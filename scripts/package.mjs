@@ -56,6 +56,13 @@ function sourceDate() {
   }
 }
 
+/** As Debian's tools have it; else the author of the commit, so that two builds of one commit are the same. */
+function maintainer() {
+  const { DEBFULLNAME, DEBEMAIL } = process.env;
+  if (DEBFULLNAME && DEBEMAIL) return `${DEBFULLNAME} <${DEBEMAIL}>`;
+  return run('git', ['log', '-1', '--format=%an <%ae>'], { encoding: 'utf8' }).trim();
+}
+
 const run = (command, args, options = {}) =>
   execFileSync(command, args, { stdio: ['ignore', 'pipe', 'inherit'], maxBuffer: 1 << 28, ...options });
 
@@ -199,14 +206,14 @@ Parts by other authors: /usr/lib/clip/dist/lib/THIRD_PARTY_LICENSES, LICENSE.nod
       'Package: clipfs',
       `Version: ${version}`,
       `Architecture: ${arch}`,
-      'Maintainer: the clip authors <maintainers@clipfs.invalid>',
+      `Maintainer: ${maintainer()}`,
       `Installed-Size: ${sizeOf(root)}`,
       'Depends: libc6 (>= 2.28), libgcc-s1, libstdc++6 (>= 8)',
       'Recommends: fuse3',
       'Suggests: runc | crun, fuse-overlayfs',
       'Section: admin',
       'Priority: optional',
-      'Homepage: https://github.com/clipfs/clip',
+      `Homepage: ${manifest.repository.url.replace(/^git\+|\.git$/g, '')}`,
       'Description: run container images without pulling them',
       ' Indexes an unmodified OCI image once, mounts it in milliseconds, and fetches',
       ' only the bytes that a program touches. Node is part of the package.',

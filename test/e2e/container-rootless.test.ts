@@ -62,7 +62,7 @@ test('mount --cid, runc and umount --cid', async (context) => {
   expect([gone.code, gone.stderr]).toEqual([0, '']);
   const twice = await user('mount', '--clip', 'image.clip', '--cid', 'other', '--overlay', 'kernel');
   expect([twice.code, twice.stderr]).toEqual([
-    EXIT_CODES.BUSY,
+    EXIT_CODES.PERMISSION,
     expect.stringMatching(/no permission to mount an overlay.*\n.*--overlay fuse/),
   ]);
   const memory = await user('mount', '--clip', 'image.clip', '--cid', 'third', '--tmpfs-upper', '1M');
