@@ -163,7 +163,9 @@ export async function readFile(archivePath: string, path: string, options: ReadO
     const nid = find(reader, archivePath, path, true);
     reader.inode(nid, inode);
     if ((inode.mode & S_IFMT) !== S_IFREG) {
-      throw new ClipError('USAGE', `${path} in ${archivePath} is a ${fileType(inode.mode)}, not a file`);
+      throw new ClipError('USAGE', `${path} in ${archivePath} is a ${fileType(inode.mode)}, not a file`, {
+        hint: `see: clipctl ls -l ${archivePath} ${path}`,
+      });
     }
     const wanted = Math.max(0, Math.min(length ?? inode.size, inode.size - offset));
     if (wanted > MAX_READ) {

@@ -4,7 +4,7 @@
  */
 
 import { Command, CommanderError } from 'commander';
-import { ClipError, printableText } from '../bytes/index.js';
+import { ClipError } from '../bytes/index.js';
 import { keepCode } from '../loader/index.js';
 import { packageVersion } from '../metrics/index.js';
 import { registerCommands } from './commands/index.js';
@@ -24,8 +24,6 @@ startEarly(process.argv.slice(2), process.env);
 
 const program = new Command('clipctl')
   .description('Run container images without pulling them.')
-  // All errors look alike: commander's get our prefix.
-  .configureOutput({ outputError: (text, write) => write(printableText(text.replace(/^error: /, 'clipctl: '))) })
   .version(packageVersion(), '-V, --version', 'print the version')
   .exitOverride();
 
@@ -62,13 +60,7 @@ function wantsJson(args: readonly string[]): boolean {
   return (end < 0 ? args : args.slice(0, end)).includes('--json');
 }
 
-/** An error of Commander's, which has printed it already, as one of ours. */
-function ours({ message }: CommanderError): ClipError {
-  const [first = '', ...rest] = message.replace(/^error: /, '').split('\n');
-  return new ClipError('USAGE', first, { hint: rest.join(' ') || 'clipctl help' });
-}
-
-main().catch((thrown: unknown) => {
+main().catch(async (thrown: unknown) => {
   const error = explained(thrown);
   // `run` has other exit codes for its failures than the programs that it runs, as in docker.
   const isRun = process.argv[2] === 'run';
@@ -77,7 +69,11 @@ main().catch((thrown: unknown) => {
     process.exitCode = isRun ? exitCodeOfRun(error) : exitCodeOf(error);
   } else if (error.exitCode !== 0) {
     setOutput({ json: wantsJson(process.argv) });
-    printJsonError(ours(error));
+    const { usageError } = await import('./usage-error.js');
+    // Otherwise it has printed the help, for lack of a command.
+    const kept = usageError();
+    if (kept === null) printJsonError(new ClipError('USAGE', 'no command is given', { hint: 'clipctl help' }));
+    else printError(kept);
     process.exitCode = isRun ? EXIT_NOT_RUN : EXIT_USAGE;
   }
 });

@@ -1,4 +1,4 @@
-import { Argument, type Command, type Option } from 'commander';
+import { Argument, type Command, CommanderError, type Option } from 'commander';
 import { ClipError } from '../bytes/index.js';
 import { looksLikeArchive } from './archive-or-image.js';
 
@@ -29,7 +29,15 @@ export class Operand extends Argument {
     const both = this.fills.includes('clip') && this.fills.includes('image');
     const name = both ? (looksLikeArchive(text) ? 'clip' : 'image') : this.fills[0]!;
     const option = command.options.find((one) => one.attributeName() === name);
-    command.setOptionValueWithSource(name, option === undefined ? text : parseValue(option, text), 'cli');
+    try {
+      command.setOptionValueWithSource(name, option === undefined ? text : parseValue(option, text), 'cli');
+    } catch (error) {
+      if (!(error instanceof CommanderError)) throw error;
+      throw new ClipError('USAGE', `${this.name()} "${text}": ${error.message}`, {
+        hint: usageOf(command),
+        cause: error,
+      });
+    }
   }
 }
 

@@ -1,8 +1,9 @@
 import type { Command } from 'commander';
 import { addCommonFlags, type CommonFlags, inheritFlags } from './common-flags.js';
-import { checkMandatory, deferChecks, takeOperands, wordsOf } from './operand.js';
+import { checkMandatory, deferChecks, takeOperands } from './operand.js';
 import { setOutput } from './output.js';
 import { applySettings } from './settings.js';
+import { keepUsageErrors } from './usage-error.js';
 
 /**
  * What all commands have in common, derived from their definitions: the common flags, operands in the place of options, the environment
@@ -13,8 +14,7 @@ export function prepareCommands(program: Command, everything: () => Promise<Comm
   addCommonFlags(program);
   eachCommand(program, (command) => {
     deferChecks(command);
-    const help = command.parent === null ? 'help lists the commands' : '--help shows its arguments and flags';
-    command.showHelpAfterError(`  ${wordsOf(command)} ${help}`);
+    keepUsageErrors(command);
   });
   program.hook('preAction', async (_, command) => {
     inheritFlags(command);

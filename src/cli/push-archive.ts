@@ -30,7 +30,7 @@ export async function pushArchive(
   const where = to === undefined ? image : parseReference(to);
   if (!('registry' in where) || where.registry === '') {
     throw new ClipError('USAGE', `${to ?? image.reference} is not in a registry`, {
-      hint: 'name a repository: clipctl push --clip FILE HOST/NAME',
+      hint: 'name a repository: clipctl push FILE HOST/NAME',
     });
   }
   const { registry, repository } = where;

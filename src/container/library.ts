@@ -1,3 +1,4 @@
+import { AbortError } from '../bytes/index.js';
 import type { Credentials, RegistryCredentialProvider } from '../oci/index.js';
 import { type PullPolicy, resolveArchive } from '../store/index.js';
 import {
@@ -125,6 +126,8 @@ export class OverlayMounter implements AsyncDisposable {
  * ```
  */
 export async function runContainer(options: RunContainerOptions): Promise<RunResult> {
+  const { signal } = options;
+  if (signal?.aborted) throw new AbortError('running a container', signal);
   const id = options.id ?? newContainerId();
   return runInContainer({ ...options, ...(await mountOptions(options, id)) });
 }

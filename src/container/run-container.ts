@@ -1,7 +1,7 @@
 import { closeSync, existsSync, openSync, watch } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { ImageMeta } from '../archive/index.js';
-import { ClipError } from '../bytes/index.js';
+import { AbortError } from '../bytes/index.js';
 import { ClipdClient } from '../client/index.js';
 import { createBundle } from './bundle.js';
 import { newContainerId } from './container-state.js';
@@ -156,7 +156,7 @@ export async function runInContainer(options: RunOptions): Promise<RunResult> {
       options.signal?.removeEventListener('abort', abort);
       if (timer !== null) clearTimeout(timer);
     });
-    if (options.signal?.aborted) throw new ClipError('ABORTED', `the container ${command.id} was ended`);
+    if (options.signal?.aborted) throw new AbortError(`the container ${command.id}`, options.signal);
     const outcome = outcomeOf(command, code);
     if (outcome instanceof StartError) throw outcome;
     await options.onEnded?.(container);

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
-import { anyFunction, boolean, ClipError, checked, fields, string } from '../bytes/index.js';
+import { AbortError, anyFunction, boolean, ClipError, checked, fields, string } from '../bytes/index.js';
 import { checkWritable } from '../index/index.js';
 import { localEnd } from '../legacy/index.js';
 import type { PackJob, PackResult } from './pack-protocol.js';
@@ -90,7 +90,7 @@ export async function createArchive(options: CreateArchiveOptions): Promise<Crea
     }
   } catch (error) {
     await rm(temporary, { force: true }).catch(() => {}); // the first error is the one to tell
-    if (signal?.aborted) throw new ClipError('ABORTED', `packing ${root} was interrupted`, { cause: error });
+    if (signal?.aborted) throw new AbortError(`packing ${root}`, signal);
     if (error instanceof ClipError) throw error;
     throw new ClipError('SYSTEM', `cannot write ${outputPath}: ${(error as NodeJS.ErrnoException).code ?? error}`, {
       cause: error,

@@ -16,7 +16,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import type { Nid } from '../bytes/index.js';
-import { anyFunction, boolean, ClipError, fields, lowerBound, string } from '../bytes/index.js';
+import { AbortError, anyFunction, boolean, ClipError, fields, lowerBound, string } from '../bytes/index.js';
 import { ArchiveFile, openStorage, type StorageOverride } from '../check/index.js';
 import { ErofsReader, InodeView, mapFileRange, S_IFBLK, S_IFCHR, S_IFLNK, S_IFMT, S_IFREG } from '../erofs/index.js';
 import { check, setFileTime, sys } from '../linux/index.js';
@@ -88,11 +88,7 @@ export async function extractArchive(options: ExtractArchiveOptions): Promise<Ex
       closeSync(root);
     }
   } catch (error) {
-    if (signal?.aborted) {
-      throw new ClipError('ABORTED', `unpacking to ${outputPath} was interrupted: what is there is not all`, {
-        cause: error,
-      });
-    }
+    if (signal?.aborted) throw new AbortError(`unpacking to ${outputPath}`, signal); // what is there is not all
     throw error;
   } finally {
     file.close();

@@ -1,5 +1,5 @@
 import type { S3Location } from '../archive/index.js';
-import { ClipError, type ErrorCode } from '../bytes/index.js';
+import { AbortError, ClipError, type ErrorCode } from '../bytes/index.js';
 
 /** "s3://bucket/key", and the server where it is not Amazon's. */
 export function s3Name({ bucket, key, endpoint }: Pick<S3Location, 'bucket' | 'key' | 'endpoint'>): string {
@@ -22,7 +22,7 @@ export function statusOf(error: unknown): number | undefined {
 export function s3Error(error: unknown, what: string, signal?: AbortSignal | undefined): ClipError {
   if (error instanceof ClipError) return error;
   const { name = 'Error', message = String(error), code } = error as { name?: string; message?: string; code?: string };
-  if (signal?.aborted) return new ClipError('ABORTED', `${what}: given up`, { cause: error });
+  if (signal?.aborted) return new AbortError(what, signal);
   const status = statusOf(error);
   const kind: ErrorCode =
     status === 404

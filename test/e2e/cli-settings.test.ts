@@ -210,6 +210,7 @@ describe('arguments in the place of flags', () => {
       }
       expect((await clip.ok('ls', ...what)).stdout).toBe('etc\n');
       expect((await clip.ok('ls', ...what, '/etc')).stdout).toBe('hello\n');
+      expect((await clip.ok('cat', ...what, '/etc/hello')).stdout).toBe('hello\n');
       expect((await clip.ok('inspect', ...what)).stdout).toContain(image.reference);
       expect((await clip.ok('verify', ...what)).stdout).toContain('all as indexed');
       const out = clip.path('unpacked');

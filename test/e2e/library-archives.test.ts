@@ -5,13 +5,17 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
   AbortError,
   ClipError,
+  createArchive,
   createFromOCIImage,
+  extractArchive,
   inspectArchive,
   listFiles,
   type MountEvents,
   mount,
   optimizeArchive,
   readFile,
+  runContainer,
+  storeS3,
   verifyArchive,
 } from '../../src/index.js';
 import { Clipctl } from '../support/clipctl.js';
@@ -21,12 +25,16 @@ import { makeRichImage, type RichImage } from './rich-image.js';
 let image: RichImage;
 let clip: Clipctl;
 let archive: string;
+/** Of version 1. */
+let packed: string;
 
 beforeAll(async () => {
   image = makeRichImage();
   clip = await Clipctl.create();
   archive = clip.path('a.clip');
   await createFromOCIImage({ imageRef: image.reference, outputPath: archive, hashes: true });
+  packed = clip.path('packed.clip');
+  await createArchive({ inputPath: '/etc/default', outputPath: packed, skipUnsupported: true });
 });
 afterAll(async () => {
   await clip?.close();
@@ -128,6 +136,20 @@ describe('signals', () => {
       'createFromOCIImage',
       () => createFromOCIImage({ imageRef: image.reference, outputPath: clip.path('b.clip'), signal }),
     ],
+    ['createArchive', () => createArchive({ inputPath: '/etc/default', outputPath: clip.path('o.clip'), signal })],
+    ['extractArchive', () => extractArchive({ archivePath: packed, outputPath: clip.path('extracted'), signal })],
+    [
+      'storeS3',
+      () =>
+        storeS3({
+          archivePath: packed,
+          outputPath: clip.path('o.rclip'),
+          storageInfo: { bucket: 'b', endpoint: 'http://127.0.0.1:1' },
+          credentials: { accessKeyId: 'a', secretAccessKey: 'b' },
+          signal,
+        }),
+    ],
+    ['runContainer', () => runContainer({ archivePath: archive, args: ['/bin/true'], signal })],
     ['readFile', () => readFile(archive, '/etc/os-release', { signal })],
     ['verifyArchive', () => verifyArchive(archive, { signal })],
     ['mount', async () => mount({ archivePath: archive, mountPoint: await clip.place('never'), signal })],

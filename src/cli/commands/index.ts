@@ -8,6 +8,7 @@ const commands: Readonly<Record<string, () => Promise<Register>>> = {
   push: async () => (await import('./push.js')).registerPush,
   pull: async () => (await import('./pull.js')).registerPull,
   ls: async () => (await import('./ls.js')).registerLs,
+  cat: async () => (await import('./cat.js')).registerCat,
   inspect: async () => (await import('./inspect.js')).registerInspect,
   verify: async () => (await import('./verify.js')).registerVerify,
   optimize: async () => (await import('./optimize.js')).registerOptimize,

@@ -1,0 +1,42 @@
+import { once } from 'node:events';
+import type { Command } from 'commander';
+import { printableText } from '../../bytes/index.js';
+import { addImageFlags, archiveOf, type ImageFlags } from '../image-flags.js';
+import { archiveOrImage } from '../operand.js';
+import { printResult } from '../output.js';
+import { credentialsFrom, interruptible } from './index-command.js';
+
+/** Read and written at once: enough for most files, and little memory. */
+const PIECE_BYTES = 32 * 1024 * 1024;
+
+async function run(path: string, flags: ImageFlags): Promise<void> {
+  const { readFile } = await import('../../archives/index.js');
+  const credentials = credentialsFrom(flags);
+  await interruptible(async (signal) => {
+    const archive = await archiveOf(flags, signal);
+    const read = (offset: number): Promise<Uint8Array> =>
+      readFile(archive, path, { offset, length: PIECE_BYTES, credentials, plainHttp: flags.plainHttp, signal });
+    if (flags.json === true) {
+      const bytes = await readFile(archive, path, { credentials, plainHttp: flags.plainHttp, signal });
+      printResult({ path, size: bytes.length, base64: Buffer.from(bytes).toString('base64') }, true, () => '');
+      return;
+    }
+    for (let offset = 0; ; ) {
+      const bytes = await read(offset);
+      // A terminal is not controlled by what an image holds.
+      const out = process.stdout.isTTY ? printableText(Buffer.from(bytes).toString()) : bytes;
+      if (!process.stdout.write(out)) await once(process.stdout, 'drain');
+      offset += bytes.length;
+      if (bytes.length < PIECE_BYTES) return;
+    }
+  });
+}
+
+export function registerCat(program: Command): void {
+  const command = program
+    .command('cat')
+    .description('print a file of an archive without mounting it')
+    .addArgument(archiveOrImage())
+    .argument('<path>', 'the file in the image');
+  addImageFlags(command).action(run);
+}
