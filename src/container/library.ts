@@ -1,4 +1,4 @@
-import { AbortError } from '../bytes/index.js';
+import { AbortError, type Check, optionsOf } from '../bytes/index.js';
 import type { Credentials, RegistryCredentialProvider } from '../oci/index.js';
 import { type PullPolicy, resolveArchive } from '../store/index.js';
 import {
@@ -38,6 +38,63 @@ export interface ContainerOptions extends OverlayOptions, NetworkOptions {
 
 export type RunContainerOptions = ContainerOptions &
   Omit<RunOptions, 'archivePath' | 'settings' | 'daemon' | 'mount' | 'id'>;
+
+/** Each option once: the compiler finds one that is missing. */
+type Names<T> = { readonly [K in keyof Required<T>]: Check<unknown> };
+
+/** Their values are checked where they are used. */
+const any: Check<unknown> = (value) => value;
+
+const CONTAINER: Names<ContainerOptions> = {
+  archivePath: any,
+  image: any,
+  pull: any,
+  platform: any,
+  id: any,
+  root: any,
+  cacheDir: any,
+  credentials: any,
+  plainHttp: any,
+  fetch: any,
+  overlay: any,
+  upper: any,
+  tmpfsUpper: any,
+  nosuid: any,
+  plane: any,
+  mountBase: any,
+  rootfsBase: any,
+  net: any,
+  publish: any,
+};
+
+const RUN: Names<RunContainerOptions> = {
+  ...CONTAINER,
+  args: any,
+  entrypoint: any,
+  env: any,
+  cwd: any,
+  user: any,
+  terminal: any,
+  hostname: any,
+  volumes: any,
+  tmpfs: any,
+  readOnly: any,
+  memory: any,
+  cpus: any,
+  runtime: any,
+  remove: any,
+  stdio: any,
+  onOutput: any,
+  forwardSignals: any,
+  signal: any,
+  maxMilliseconds: any,
+  onWarning: any,
+  onEnded: any,
+};
+
+/** @throws ClipError USAGE for an option that there is not */
+const checkContainerOptions = optionsOf({}, CONTAINER);
+const checkRunOptions = optionsOf({}, RUN);
 
 async function mountOptions(options: ContainerOptions, id: string) {
   const { archivePath, image, pull, platform, credentials, plainHttp, fetch } = options;
@@ -80,6 +137,7 @@ export class OverlayMounter implements AsyncDisposable {
   #mounted: Promise<MountedContainer> | null = null;
 
   constructor(options: ContainerOptions) {
+    checkContainerOptions(options, 'OverlayMounter: options');
     this.#options = options;
     this.id = options.id ?? newContainerId();
   }
@@ -126,6 +184,7 @@ export class OverlayMounter implements AsyncDisposable {
  * ```
  */
 export async function runContainer(options: RunContainerOptions): Promise<RunResult> {
+  checkRunOptions(options, 'runContainer: options');
   const { signal } = options;
   if (signal?.aborted) throw new AbortError('running a container', signal);
   const id = options.id ?? newContainerId();

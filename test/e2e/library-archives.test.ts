@@ -12,6 +12,7 @@ import {
   listFiles,
   type MountEvents,
   mount,
+  OverlayMounter,
   optimizeArchive,
   readFile,
   runContainer,
@@ -125,6 +126,11 @@ describe('archives without mounting', () => {
     expect(() => [...listFiles(archive, { deep: true } as never)]).toThrow('listFiles: options.deep is not an option');
     await expect(verifyArchive(archive, { from: 'cache' })).rejects.toThrow('options.cachePath is missing');
     expect(() => inspectArchive('/nonexistent')).toThrow(ClipError);
+    await expect(runContainer({ archivePath: archive, ars: ['/bin/true'] } as never)).rejects.toMatchObject({
+      code: 'USAGE',
+      message: 'runContainer: options.ars is not an option',
+    });
+    expect(() => new OverlayMounter({ archive } as never)).toThrow('OverlayMounter: options.archive is not an option');
   });
 });
 
