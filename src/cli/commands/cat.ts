@@ -4,7 +4,8 @@ import { printableText } from '../../bytes/index.js';
 import { addImageFlags, archiveOf, type ImageFlags } from '../image-flags.js';
 import { archiveOrImage } from '../operand.js';
 import { printResult } from '../output.js';
-import { credentialsFrom, interruptible } from './index-command.js';
+import { credentialsFrom } from '../registry-flags.js';
+import { interruptible } from './index-command.js';
 
 /** Read and written at once: enough for most files, and little memory. */
 const PIECE_BYTES = 32 * 1024 * 1024;
