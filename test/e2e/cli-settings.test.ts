@@ -201,23 +201,27 @@ describe('settings of files and environment', () => {
 });
 
 describe('arguments in the place of flags', () => {
-  it('mount, ls, inspect, verify, unpack: file or image, with and without flags', async () => {
-    for (const what of [[archive], ['--clip', archive], [image.reference], ['--image', image.reference]]) {
-      const place = await clip.place('positional');
-      for (const where of [[place], ['--at', place]]) {
-        expect((await clip.ok('mount', ...what, ...where)).stdout).toBe(`${place}\n`);
-        await clip.ok('umount', place);
-      }
-      expect((await clip.ok('ls', ...what)).stdout).toBe('etc\n');
-      expect((await clip.ok('ls', ...what, '/etc')).stdout).toBe('hello\n');
-      expect((await clip.ok('cat', ...what, '/etc/hello')).stdout).toBe('hello\n');
-      expect((await clip.ok('inspect', ...what)).stdout).toContain(image.reference);
-      expect((await clip.ok('verify', ...what)).stdout).toContain('all as indexed');
-      const out = clip.path('unpacked');
-      await clip.ok('unpack', ...what, out);
-      expect(readdirSync(out)).toEqual(['etc']);
-      execFileSync('rm', ['-r', out]);
-    }
+  const WHAT: readonly (readonly [how: string, place: '--at' | 'argument', words: () => readonly string[]])[] = [
+    ['FILE', 'argument', () => [archive]],
+    ['--clip FILE', 'argument', () => ['--clip', archive]],
+    ['IMAGE', '--at', () => [image.reference]],
+    ['--image IMAGE', 'argument', () => ['--image', image.reference]],
+  ];
+  it.each(WHAT)('%s, with the mount point as %s', async (_how, at, words) => {
+    const what = words();
+    const place = await clip.place('positional');
+    const where = at === '--at' ? ['--at', place] : [place];
+    expect((await clip.ok('mount', ...what, ...where)).stdout).toBe(`${place}\n`);
+    await clip.ok('umount', place);
+    expect((await clip.ok('ls', ...what)).stdout).toBe('etc\n');
+    expect((await clip.ok('ls', ...what, '/etc')).stdout).toBe('hello\n');
+    expect((await clip.ok('cat', ...what, '/etc/hello')).stdout).toBe('hello\n');
+    expect((await clip.ok('inspect', ...what)).stdout).toContain(image.reference);
+    expect((await clip.ok('verify', ...what)).stdout).toContain('all as indexed');
+    const out = clip.path('unpacked');
+    await clip.ok('unpack', ...what, out);
+    expect(readdirSync(out)).toEqual(['etc']);
+    execFileSync('rm', ['-r', out]);
   });
 
   it('an archive is one by its path, its name or its first bytes', async () => {

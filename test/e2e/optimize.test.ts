@@ -71,7 +71,7 @@ test.each<Compression>(['gzip', 'none', 'zstd'])(
     const other = readFileSync(profile, 'utf8').replaceAll(/"sha256:[0-9a-f]{8}/g, '"sha256:00000000');
     writeFileSync(profile, other);
     const refused = await runProgram(process.execPath, args);
-    expect(refused.code).toBe(1);
+    expect(refused.code).not.toBe(0);
     expect(refused.stderr).toMatch(/profile.json is a profile of sha256:/);
     image.remove();
   },
