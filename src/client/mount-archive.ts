@@ -9,6 +9,7 @@ import type { PrefetchReply, PrefetchRequest, ProfileReply, RecentWarning, Stats
 import { PRIVATE_ROOT_PREFIX, resolveDirectory } from '../wire/index.js';
 import { ClipdClient, NotRunningError } from './clipd-client.js';
 import { EngineLog } from './engine-log.js';
+import { fetchArchive } from './fetch-archive.js';
 import { firstLookup, prepareMount } from './mount-client.js';
 import type { MountArchiveOptions } from './mount-options.js';
 import { startKeeper } from './start-clipd.js';
@@ -143,10 +144,7 @@ async function archiveAndLogin(
   const { archivePath, cachePath, credentials } = options;
   const login = credentials === undefined ? {} : { credentials };
   if (!archivePath.startsWith('s3://')) return { archivePath, ...login };
-  const [{ fetchArchive }, { readArchiveOrigin }] = await Promise.all([
-    import('./fetch-archive.js'),
-    import('./archive-origin.js'),
-  ]);
+  const { readArchiveOrigin } = await import('./archive-origin.js');
   const keys = typeof credentials === 'object' && credentials !== null && 'accessKeyId' in credentials;
   const path = await fetchArchive(archivePath, { cachePath, ...(keys ? { credentials } : {}) });
   return { archivePath: path, ...(keys && readArchiveOrigin(path).storage.kind !== 's3' ? {} : login) };

@@ -447,6 +447,29 @@ describe('OCI archives', () => {
     }
   });
 
+  test('indexing the layers shows its progress, once', async () => {
+    const image = ['--storage-image', `${registry.host}/legacy/small:1`];
+    const own = await Clipctl.create();
+    try {
+      const place = await own.place('m');
+      const mount = ['mount', '--clip', fixture('oci-2026-05'), '--at', place, ...image];
+      const first = await own.run([...mount, '--progress', 'plain']);
+      expect(first).toMatchObject({ code: 0, stderr: expect.stringMatching(/clipctl: [\d.]+ .?B of [\d.]+ .?B/) });
+      await own.ok('umount', place);
+      // The index is there by now.
+      expect(await own.run([...mount, '--progress', 'plain'])).toMatchObject({ code: 0, stderr: '' });
+      await own.ok('umount', place);
+    } finally {
+      await own.close();
+    }
+  });
+
+  test('unpack tells an old archive of a directory what takes it', async () => {
+    const ran = await clip.run(['unpack', '--clip', fixture('local-2026-05'), clip.path('no')]);
+    expect(ran.code).not.toBe(0);
+    expect(ran.stderr).toMatch(/holds a directory and is of no image\n {2}unpack it with: clipctl extract/);
+  });
+
   test('a registry that has not the layers is an error of the mount', async () => {
     const own = await Clipctl.create();
     try {

@@ -14,6 +14,7 @@ import {
 } from '../daemon-flags.js';
 import { addImageFlags, archiveOf, type ImageFlags, warn, withDataPlace } from '../image-flags.js';
 import { seconds } from '../numbers.js';
+import { indexOldLayers } from '../old-layers.js';
 import { archiveOrImage, Operand } from '../operand.js';
 import { printNote, printPath } from '../output.js';
 import { addOverlayFlags, type OverlayFlags, overlayOptions, planeOption } from '../overlay-flags.js';
@@ -85,6 +86,7 @@ async function mount(command: readonly string[], given: Flags): Promise<void> {
   const interrupted = interruption();
   const archivePath = await archiveOf(given);
   const flags = await withDataPlace(given, archivePath);
+  await indexOrEnd(archivePath, flags, interrupted);
   if (flags.cid !== undefined) return mountForContainer(flags.cid, archivePath, command, flags, interrupted);
   if (flags.plane === 'unpack') {
     throw new ClipError('USAGE', '--plane unpack is for containers (--cid)', {
@@ -94,6 +96,23 @@ async function mount(command: readonly string[], given: Flags): Promise<void> {
   if (command.length > 0)
     throw new ClipError('USAGE', `unexpected: ${command.join(' ')}`, { hint: 'clipctl help mount' });
   await mountAt(flags.at!, archivePath, flags, interrupted);
+}
+
+/** Ctrl-C while layers of an old archive are indexed leaves nothing behind, and nothing is mounted. */
+async function indexOrEnd(
+  archivePath: string,
+  flags: Flags,
+  interrupted: ReturnType<typeof interruption>,
+): Promise<void> {
+  const controller = new AbortController();
+  void interrupted.signal.then(() => controller.abort());
+  try {
+    await indexOldLayers(archivePath, flags, controller.signal);
+  } catch (error) {
+    const by = interrupted.seen();
+    if (by === null) throw error;
+    process.exit(128 + constants.signals[by]);
+  }
 }
 
 /** A writable layer over the image, and an OCI bundle: `runc run --bundle ROOT/ID ID` runs it. */

@@ -4,6 +4,7 @@ import { ClipError } from '../../bytes/index.js';
 import { IDLE_EXIT_SECONDS } from '../../wire/index.js';
 import { addDaemonFlags, askedOfDaemon, type DaemonFlags, daemonSettings, locate } from '../daemon-flags.js';
 import { addPullFlags, archiveOf, type ImageFlags, warn } from '../image-flags.js';
+import { indexOldLayers } from '../old-layers.js';
 import { Operand } from '../operand.js';
 import { addOverlayFlags, type OverlayFlags, overlayOptions, planeOption } from '../overlay-flags.js';
 import { addProcessFlags, networkOptions, type ProcessFlags, processOptions } from '../process-flags.js';
@@ -41,6 +42,7 @@ async function run(args: readonly string[], flags: Flags): Promise<void> {
   findRuntime(flags.runtime);
   chooseNetwork(networkOptions(flags));
   const archivePath = await archiveOf(flags);
+  await indexOldLayers(archivePath, flags);
   const location = await locate(flags);
   const credentials = credentialsFrom(flags);
   const { runStats } = flags.stats === true ? await import('../run-stats.js') : { runStats: null };

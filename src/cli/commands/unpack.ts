@@ -1,5 +1,8 @@
 import type { Command } from 'commander';
+import { ClipError } from '../../bytes/index.js';
+import { locate } from '../daemon-flags.js';
 import { addImageFlags, archiveOf, type ImageFlags } from '../image-flags.js';
+import { indexOldLayers } from '../old-layers.js';
 import { archiveOrImage } from '../operand.js';
 import { printResult } from '../output.js';
 import { credentialsFrom } from '../registry-flags.js';
@@ -9,14 +12,23 @@ import { interruptible } from './index-command.js';
 async function run(directory: string, flags: ImageFlags): Promise<void> {
   const result = await interruptible(async (signal) => {
     const path = await archiveOf(flags, signal);
-    const [{ ArchiveFile }, { sourceForArchive }, { unpackArchive }, { createProgress }] = await Promise.all([
-      import('../../check/index.js'),
-      import('../../oci/index.js'),
-      import('../../unpack/index.js'),
-      import('../progress.js'),
-    ]);
+    await indexOldLayers(path, flags, signal);
+    const [{ ArchiveFile, LayerIndexes }, { sourceForArchive }, { unpackArchive }, { createProgress }] =
+      await Promise.all([
+        import('../../check/index.js'),
+        import('../../oci/index.js'),
+        import('../../unpack/index.js'),
+        import('../progress.js'),
+      ]);
     const credentials = credentialsFrom(flags);
-    const file = ArchiveFile.open(path);
+    const { cacheDir } = await locate(flags);
+    const file = ArchiveFile.open(path, new LayerIndexes(cacheDir));
+    if (file.archive.storage.kind !== 'oci') {
+      file.close();
+      throw new ClipError('UNSUPPORTED', `${path} holds a directory and is of no image`, {
+        hint: `unpack it with: clipctl extract --clip ${path} --out ${directory}`,
+      });
+    }
     const source = sourceForArchive(file.archive.image, {
       ...(credentials === undefined ? {} : { credentials }),
       ...(flags.plainHttp === undefined ? {} : { plainHttp: flags.plainHttp }),

@@ -5,6 +5,7 @@ import type { ArchiveFile, SpanSource, StorageAccess, VerifyResult } from '../..
 import type { ImageSource } from '../../oci/index.js';
 import { locate } from '../daemon-flags.js';
 import { addImageFlags, archiveOf, type ImageFlags, withDataPlace } from '../image-flags.js';
+import { indexOldLayers } from '../old-layers.js';
 import { archiveOrImage } from '../operand.js';
 import { failed, printFailedResult, printResult } from '../output.js';
 import { credentialsFrom } from '../registry-flags.js';
@@ -48,21 +49,9 @@ function accessOf(flags: Flags, { storage }: Pick<Archive, 'storage'>): StorageA
 
 /** The archive. Layers of an old one that were never indexed are indexed now: their spans are what is to be verified. */
 async function openIndexed(clip: string, flags: Flags): Promise<ArchiveFile> {
-  const { ArchiveFile, LayerIndexes, openImage, unindexedLayers } = await import('../../check/index.js');
+  await indexOldLayers(clip, flags);
+  const { ArchiveFile, LayerIndexes } = await import('../../check/index.js');
   const { cacheDir } = await locate(flags);
-  const missing = unindexedLayers(clip, new LayerIndexes(cacheDir));
-  if (missing !== null) {
-    const source = await openImage(
-      missing.image,
-      accessOf(flags, { storage: { kind: 'oci' } }),
-      storageOverride(flags),
-    );
-    try {
-      await new LayerIndexes(cacheDir).make(missing.image, missing.digests, source);
-    } finally {
-      await source.close();
-    }
-  }
   return ArchiveFile.open(clip, new LayerIndexes(cacheDir));
 }
 
