@@ -32,7 +32,8 @@ const builds = [
     groups: [
       // A keeper boots while the rest of clipctl is loaded.
       { name: 'early', test: /src\/cli\/early-start\.ts$/ },
-      { name: 'bytes', test: /src\/(bytes|loader|metrics)\// },
+      // Without what only a server needs of metrics/.
+      { name: 'bytes', test: /src\/(bytes|loader)\/|src\/metrics\/(?!catalogue|families|histogram|telemetry)/ },
       { name: 'linux', test: /src\/linux\// },
       { name: 'wire', test: /src\/(wire|paths)\// },
       { name: 'commander', test: /node_modules\/commander\// },
@@ -68,6 +69,7 @@ const assets = [
   'dist/src/gzip/inflate-shared.wasm',
   'dist/src/zstd/zstd.wasm',
   'src/container/seccomp-moby.json',
+  'dist/src/report/report.html',
 ];
 
 /**
@@ -134,6 +136,38 @@ const sideBySide = {
 
 const { version, dependencies, peerDependencies } = JSON.parse(readFileSync('package.json', 'utf8'));
 
+/** The page of `clipctl report`, with everything but its data. Its modules are listed for their licences. */
+async function makeReportPage() {
+  const page = await rolldown({ input: 'src/report/browser/page.js', platform: 'browser' });
+  const [chunk] = (await page.generate({ format: 'iife', minify: true })).output;
+  const style =
+    readFileSync('node_modules/uplot/dist/uPlot.min.css', 'utf8') + readFileSync('src/report/browser/page.css', 'utf8');
+  const parts = { STYLE: style, SCRIPT: chunk.code.replaceAll('</script', '<\\/script') };
+  const html = readFileSync('src/report/browser/page.html', 'utf8').replaceAll(
+    /\/\*(STYLE|SCRIPT)\*\//g,
+    (_, part) => parts[part],
+  );
+  mkdirSync('dist/src/report', { recursive: true });
+  const file = 'dist/src/report/report.html';
+  if (!existsSync(file) || readFileSync(file, 'utf8') !== html) writeFileSync(file, html);
+  return chunk.moduleIds;
+}
+const pageModules = await makeReportPage();
+
+/** What tsc has made of src/cli/, which runs here, describes its own commands. */
+async function makeManualPage() {
+  const cli = (name) => import(path.resolve('dist/src/cli', name));
+  const [{ registerCommands }, { describeCommand }, { manualPage }, { Command }] = await Promise.all([
+    cli('commands/index.js'),
+    cli('command-tree.js'),
+    cli('manual-page.js'),
+    import('commander'),
+  ]);
+  const program = new Command('clipctl');
+  await registerCommands(program, []);
+  return manualPage(describeCommand(program), version);
+}
+
 const plugins = [directImports, sideBySide];
 // Every start needs Commander, a development dependency. These load from node_modules when they are used.
 const external = Object.keys({ ...dependencies, ...peerDependencies });
@@ -197,7 +231,8 @@ const { exports: names } = output.find(({ fileName }) => fileName === 'index.js'
 files.set('index.mjs', `export {\n${names.map((name) => `  ${name},\n`).join('')}} from './index.js';\n`);
 files.set('index.d.ts', declarations);
 files.set('index.d.mts', declarations);
-const moduleIds = output.flatMap((chunk) => chunk.moduleIds ?? []);
+files.set('clipctl.1', await makeManualPage());
+const moduleIds = [...output.flatMap((chunk) => chunk.moduleIds ?? []), ...pageModules];
 const assetNames = assets.map((asset) => path.basename(asset));
 files.set('THIRD_PARTY_LICENSES', thirdPartyLicences(moduleIds, assetNames));
 // Only changed files are written, so a build does not replace files of a running program.

@@ -12,6 +12,7 @@ const PARTS = [
     note: 'its standard library, compiled into inflate.wasm and inflate-shared.wasm',
   },
   { file: 'zstd.wasm', package: 'zstddec', note: "libzstd's decoder, compiled to zstd.wasm" },
+  { file: 'report.html', package: 'uplot', note: 'its plots, in report.html' },
   {
     file: 'seccomp-moby.json',
     name: 'moby/profiles',

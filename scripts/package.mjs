@@ -20,6 +20,7 @@ import {
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
+import { gzipSync } from 'node:zlib';
 import { rolldown } from 'rolldown';
 import { licenceText, packageOf } from './licences.mjs';
 
@@ -191,6 +192,15 @@ function makeDeb(program, arch) {
   put('usr/bin/clipctl', '#!/bin/sh\nexec /usr/lib/clip/node /usr/lib/clip/bin/clipctl.js "$@"\n', 0o755);
   put('usr/lib/systemd/system/clipd.service', read('contrib/clipd.service'));
   put('etc/default/clipd', read('contrib/deb/clipd.default'));
+  put('usr/share/man/man1/clipctl.1.gz', gzipSync(read('dist/lib/clipctl.1'), { level: 9 }));
+  const completions = {
+    bash: 'bash-completion/completions/clipctl',
+    zsh: 'zsh/vendor-completions/_clipctl',
+    fish: 'fish/vendor_completions.d/clipctl.fish',
+  };
+  for (const [shell, target] of Object.entries(completions)) {
+    put(path.join('usr/share', target), run(process.execPath, ['bin/clipctl.js', 'completion', shell]));
+  }
   for (const name of ['docs', 'examples'])
     cpSync(name, path.join(root, 'usr/share/doc/clipfs', name), { recursive: true });
   put(

@@ -34,9 +34,11 @@ export type { StorageOverride, VerifyProgress, VerifyResult } from './check/inde
 export {
   ClipdClient,
   type ClosedMount,
+  type DroppedReads,
   type EngineStats,
   type FetchArchiveOptions,
   fetchArchive,
+  getMetrics,
   type Mount,
   type MountArchiveOptions,
   type MountCallOptions,
@@ -47,6 +49,9 @@ export {
   mountArchive,
   NotRunningError,
   type PrefetchOptions,
+  type ReadEvent,
+  type ReadTrace,
+  traceReads,
 } from './client/index.js';
 export {
   type BundleOptions,
@@ -81,6 +86,7 @@ export {
   type LayerProgress,
 } from './index/index.js';
 export type { RecordedProfile, TouchedRange } from './lazy/index.js';
+export type { HistogramSample, Metric, MetricSample, Source } from './metrics/index.js';
 export type { Credentials, Platform, RegistryCredentialProvider } from './oci/index.js';
 export {
   type ConvertOptions,
@@ -115,6 +121,11 @@ export type {
   FirstExecRequest,
   Health,
   ImageOptions,
+  JourneyColumns,
+  JourneyLayer,
+  JourneyReply,
+  LogLevel,
+  LogLevelReply,
   MountInfoReply,
   MountRequest,
   PrefetchCancelRequest,
@@ -125,6 +136,7 @@ export type {
   ProfileReply,
   RecentWarning,
   Stats,
+  TracedRead,
   UnmountMode,
   UnmountReply,
   UnmountRequest,

@@ -40,6 +40,7 @@ const ORDER = [
   'client',
   'container',
   'doctor',
+  'report',
   'cli',
 ];
 /** Processes that know each other only through wire/. */

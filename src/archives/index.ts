@@ -4,6 +4,8 @@
  */
 
 export type { FileType } from '../erofs/index.js';
+export { type ArchiveDiff, type DiffField, type DiffLayer, type DiffPath, diffArchives } from './diff.js';
+export { FilePaths } from './file-paths.js';
 export { type FileEntry, type ListOptions, listFiles, type ReadOptions, readFile } from './files.js';
 export {
   type ArchiveInfo,

@@ -1,6 +1,10 @@
 import type { Archive, ArchiveStorage, ImageMeta, LayerMeta } from '../archive/index.js';
 import { ArchiveFile } from '../check/index.js';
 import { ErofsReader } from '../erofs/index.js';
+import { FilePaths } from './file-paths.js';
+
+/** Files that a description names. */
+const LARGEST = 10;
 
 export interface SectionDescription {
   readonly name: string;
@@ -20,6 +24,9 @@ export interface LayerInfo extends LayerMeta {
   readonly windows: number;
   readonly windowBytes: number;
   readonly meanWindow: number;
+  /** Files of the image that lie in it, empty ones aside, and their bytes. The rest of its tar is headers and what later layers hide. */
+  readonly files: number;
+  readonly fileBytes: number;
 }
 
 export interface ArchiveInfo {
@@ -46,6 +53,8 @@ export interface ArchiveInfo {
   readonly profile: { readonly source: string; readonly spans: number } | null;
   readonly sections: readonly SectionDescription[];
   readonly layers: readonly LayerInfo[];
+  /** The largest files, ten at most. */
+  readonly largest: readonly { readonly path: string; readonly size: number }[];
 }
 
 /** Opens and checks an archive and says what is in it. Nothing is fetched. @throws FormatError, ClipError NOT_FOUND, PERMISSION */
@@ -60,6 +69,8 @@ export function inspectArchive(archivePath: string): ArchiveInfo {
 
 export function describeArchive(archive: Archive, path: string, size: number): ArchiveInfo {
   const { image } = archive;
+  const paths = FilePaths.of(archive);
+  const held = paths.byLayer(image.layers.length);
   const layers = image.layers.map((meta, i) => {
     const { table } = archive.layers[i]!;
     let windowBytes = 0;
@@ -78,6 +89,7 @@ export function describeArchive(archive: Archive, path: string, size: number): A
       windows,
       windowBytes,
       meanWindow: windows === 0 ? 0 : Math.round(windowBytes / windows),
+      ...held[i]!,
     };
   });
   return {
@@ -101,5 +113,6 @@ export function describeArchive(archive: Archive, path: string, size: number): A
       return { name, offset, storedLength, rawLength, compression, sha256: Buffer.from(sha256).toString('hex') };
     }),
     layers,
+    largest: paths.largest(LARGEST),
   };
 }

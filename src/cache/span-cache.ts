@@ -62,18 +62,15 @@ export class SpanCache {
     this.#log = options.log ?? silentLogger();
     const metrics = options.metrics ?? new Metrics();
     this.#counters = {
-      evictedSpans: metrics.counter('cacheEvictedSpans', 'Spans evicted from the disk cache'),
-      evictedBytes: metrics.counter('cacheEvictedBytes', 'Bytes evicted from the disk cache'),
-      writeErrors: metrics.counter('cacheWriteErrors', 'Cache writes the disk refused; the reads were served without'),
-      readErrors: metrics.counter('cacheReadErrors', 'Cached spans the disk could not read back; they are refetched'),
-      refusedFills: metrics.counter(
-        'cacheRefusedFills',
-        'Spans served uncached for lack of room or while the disk refuses',
-      ),
+      evictedSpans: metrics.counter('cacheEvictedSpans'),
+      evictedBytes: metrics.counter('cacheEvictedBytes'),
+      writeErrors: metrics.counter('cacheWriteErrors'),
+      readErrors: metrics.counter('cacheReadErrors'),
+      refusedFills: metrics.counter('cacheRefusedFills'),
     };
-    metrics.gauge('cacheUsedBytes', 'Span bytes in the disk cache', () => this.usedBytes);
-    metrics.gauge('cacheMaxBytes', 'Cap of the disk cache', () => this.maxBytes);
-    metrics.gauge('cacheWritable', '1 unless the disk refuses writes', () => (this.writable ? 1 : 0));
+    metrics.gauge('cacheUsedBytes', () => this.usedBytes);
+    metrics.gauge('cacheMaxBytes', () => this.maxBytes);
+    metrics.gauge('cacheWritable', () => (this.writable ? 1 : 0));
     this.#unmounted = new UnmountedFiles(directory?.writable ? directory.spans : null);
     Atomics.store(this.#clock, 0, 1);
   }

@@ -20,7 +20,7 @@ export interface StorageAccess extends SourceOptions {
 /** A source of layers and what it takes to end it. */
 export type OpenedSource = BlobSource & {
   /** What it has fetched. Live. */
-  readonly counters: Readonly<{ bytes: number }>;
+  readonly counters: Readonly<{ bytes: number; retries?: number; redirects?: number; tokens?: number }>;
   /** Loads what fetching takes, where that is loaded late. */
   load?(): Promise<void>;
   close(): Promise<void>;
@@ -117,8 +117,12 @@ class FileSource implements OpenedSource {
     _digest: string,
     start: number,
     target: Uint8Array,
-    options: { readonly onBytes?: ((received: number) => Promise<void> | null) | undefined } = {},
+    options: {
+      readonly onBytes?: ((received: number) => Promise<void> | null) | undefined;
+      readonly onOrigin?: ((origin: 'file') => void) | undefined;
+    } = {},
   ): Promise<void> {
+    options.onOrigin?.('file');
     for (let done = 0; done < target.length; ) {
       const count = readSync(this.#fd, target, done, target.length - done, start + done);
       if (count === 0) throw new ClipError('SYSTEM', `${this.#name} ends at byte ${start + done}: it was cut off`);

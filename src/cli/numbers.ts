@@ -32,6 +32,16 @@ export function workerCount(text: string): number {
   return value;
 }
 
+/** "9464" (of this machine alone), "10.0.0.1:9464", "[::]:9464". */
+export function listenAddress(text: string): { readonly host: string; readonly port: number } {
+  const match = /^(?:(?:\[([0-9a-f:.]+)\]|([\w.-]+)):|:)?(\d{1,5})$/i.exec(text);
+  const port = Number(match?.[3]);
+  if (match === null || port < 1 || port > 65_535) {
+    throw new InvalidArgumentError('PORT or HOST:PORT expected, [ADDRESS]:PORT for IPv6');
+  }
+  return { host: match[1] ?? match[2] ?? '127.0.0.1', port };
+}
+
 export function seconds(text: string): number {
   const value = Number(text);
   if (!/^\d{1,6}(\.\d+)?$/.test(text) || value < 0.001 || value > 86_400)

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { AbortError, ClipError } from '../bytes/index.js';
+import type { Metric } from '../metrics/index.js';
 import { OwnDirectory } from '../paths/index.js';
 import {
   API,
@@ -13,6 +14,9 @@ import {
   type FirstExecRequest,
   fromWireError,
   type Health,
+  type JourneyReply,
+  type LogLevel,
+  type LogLevelReply,
   type MountInfoReply,
   type MountRequest,
   type PrefetchCancelRequest,
@@ -25,6 +29,7 @@ import {
   type UnmountRequest,
 } from '../wire/index.js';
 import type { Answer } from './exchange.js';
+import type { Followed } from './follow.js';
 
 /** A server that is replaced is back in a fraction of a second; longer than this something else is wrong. */
 const RETRY_FOR_MS = 10_000;
@@ -88,6 +93,44 @@ export class ClipdClient {
 
   stats(): Promise<Stats> {
     return this.#call('GET', API.stats);
+  }
+
+  /** As `stats().metrics`, and nothing else. */
+  async metrics(): Promise<readonly Metric[]> {
+    return (await this.#call<{ metrics: Metric[] }>('GET', API.metrics)).metrics;
+  }
+
+  /** What the reads of a mount waited for, and what was fetched for them. */
+  journey(mountPoint: string): Promise<JourneyReply> {
+    return this.#call('GET', `${API.journey}?mountPoint=${encodeURIComponent(mountPoint)}`);
+  }
+
+  /** Of clipd's log, from now on; a server that takes over begins with the level that clipd was started with. */
+  setLogLevel(level: LogLevel): Promise<LogLevelReply> {
+    return this.#call('POST', API.logLevel, { level });
+  }
+
+  /** Lines of `GET /v1/trace` as they come: one server's, for as long as it serves the mount. */
+  async followTrace(mountPoint: string, onLine: (line: unknown) => void): Promise<Followed> {
+    const { follow } = await import('./follow.js');
+    const root = this.#openRoot();
+    try {
+      const path = `${API.trace}?mountPoint=${encodeURIComponent(mountPoint)}`;
+      return await follow(root.socket(SOCKET_NAME), path, onLine, (text) => this.#errorOf(text));
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      throw code === 'ENOENT' || code === 'ECONNREFUSED' ? new NotRunningError(this.root, error) : error;
+    } finally {
+      root.close();
+    }
+  }
+
+  #errorOf(text: string): Error {
+    try {
+      return fromWireError((JSON.parse(text) as ErrorReply).error);
+    } catch (cause) {
+      return new ClipError('BAD_FORMAT', `clipd at ${this.root} gave an answer that is not JSON`, { cause });
+    }
   }
 
   /** Resolves when nothing is mounted there any more, or clipd has ended. */

@@ -7,6 +7,7 @@
 export { ClipdClient, NotRunningError } from './clipd-client.js';
 export { type FetchArchiveOptions, fetchArchive } from './fetch-archive.js';
 export { launchKeeper } from './keeper-process.js';
+export { getMetrics } from './metrics.js';
 export { type Mount, type MountCallOptions, type MountEvents, mount } from './mount.js';
 export {
   type ClosedMount,
@@ -17,6 +18,7 @@ export {
 } from './mount-archive.js';
 export { type MountOptions, mountStarting, prepareMount } from './mount-client.js';
 export type { MountArchiveOptions } from './mount-options.js';
+export { type DroppedReads, type ReadEvent, type ReadTrace, traceReads } from './read-trace.js';
 export { startKeeper } from './start-clipd.js';
 
 /** Unmounting without a clipd: loaded only when it is needed. */

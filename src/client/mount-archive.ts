@@ -12,6 +12,7 @@ import { EngineLog } from './engine-log.js';
 import { fetchArchive } from './fetch-archive.js';
 import { firstLookup, prepareMount } from './mount-client.js';
 import type { MountArchiveOptions } from './mount-options.js';
+import { type ReadTrace, traceReads } from './read-trace.js';
 import { startKeeper } from './start-clipd.js';
 
 export interface MountedArchive {
@@ -177,7 +178,7 @@ export function mountArchive(options: MountArchiveOptions): MountedArchive {
   };
   let closed = nextClosed();
 
-  const watch = async (own: PrivateEngine): Promise<void> => {
+  const watch = async (own: PrivateEngine, trace: ReadTrace | null): Promise<void> => {
     const { onWarning } = options;
     const deafen = onWarning === undefined ? () => {} : own.log.listen(onWarning);
     const unmounted = own.client.waitUnmounted(mountPoint).then(
@@ -187,6 +188,7 @@ export function mountArchive(options: MountArchiveOptions): MountedArchive {
     const engineEnded = await Promise.race([unmounted, own.exited.then(() => true)]);
     const warnings = own.log.recent;
     deafen();
+    trace?.stop();
     engine = null;
     await release(own);
     started = null;
@@ -220,10 +222,12 @@ export function mountArchive(options: MountArchiveOptions): MountedArchive {
     );
     preparing.catch(() => {}); // awaited below, after the engine, which must be released
     const own = await acquire(options);
+    let trace: ReadTrace | null = null;
     try {
       const request = await preparing;
       const mounted = await own.client.mount(request);
       mountPoint = mounted.mountPoint;
+      if (options.onRead !== undefined) trace = await traceReads(own.client, mounted, options.onRead);
       await firstLookup(mountPoint);
     } catch (error) {
       await release(own);
@@ -231,7 +235,7 @@ export function mountArchive(options: MountArchiveOptions): MountedArchive {
     }
     engine = own;
     if (isClosed) closed = nextClosed();
-    void watch(own);
+    void watch(own, trace);
   };
 
   const running = (): PrivateEngine => {

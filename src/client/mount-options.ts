@@ -4,6 +4,7 @@ import type { StorageOverride } from '../check/index.js';
 import { type Credentials, credentialsOption, type RegistryCredentialProvider } from '../oci/index.js';
 import type { S3Credentials } from '../s3/index.js';
 import { cacheSize, imageOptionChecks, type RecentWarning, storageOverride } from '../wire/index.js';
+import type { DroppedReads, ReadEvent } from './read-trace.js';
 
 export interface MountArchiveOptions {
   /** A .clip file, or `s3://BUCKET/KEY[?endpoint=URL&region=R]`. */
@@ -48,6 +49,11 @@ export interface MountArchiveOptions {
    * engine and its warnings.
    */
   readonly onWarning?: ((warning: RecentWarning) => void) | undefined;
+  /**
+   * Called for each read that had to wait because its bytes were not in the span cache. Reads that the kernel or the span cache
+   * answer are not told.
+   */
+  readonly onRead?: ((read: ReadEvent | DroppedReads) => void) | undefined;
   /** Honour set-uid bits, device nodes. Default false. */
   readonly suid?: boolean | undefined;
   readonly dev?: boolean | undefined;
@@ -72,6 +78,7 @@ const checkFields = optionsOf(
     cacheSize,
     credentials: anyCredentials,
     onWarning: anyFunction,
+    onRead: anyFunction,
     suid: boolean,
     dev: boolean,
   },

@@ -84,6 +84,10 @@ export class Dispatcher {
     return this.#request.getBigUint64(IN.unique, true);
   }
 
+  get opcode(): number {
+    return this.#request.getUint32(IN.opcode, true);
+  }
+
   /** The thread it comes from; 0: none, or one that the mount's process id namespace does not know. */
   get thread(): number {
     return this.#request.getUint32(IN.pid, true);

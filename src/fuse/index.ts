@@ -7,4 +7,4 @@
 export { dropPages, type FileRange } from './page-drops.js';
 export { FusePool, type FusePoolOptions } from './pool.js';
 export { replyData, replyError, requestResend } from './replies.js';
-export type { FuseCounters, FuseMountSpec, ReadMiss } from './worker-protocol.js';
+export { type FuseCounters, type FuseMountSpec, MAX_FUSE_WORKERS, type ReadMiss } from './worker-protocol.js';

@@ -2,6 +2,8 @@ import { availableParallelism } from 'node:os';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import type { ConnectionId } from '../bytes/index.js';
 import { closeFd, createEventFd, Errno, errnoName, signalEventFd } from '../linux/index.js';
+import { FUSE_OPERATIONS } from '../metrics/index.js';
+import { Op } from './abi.js';
 import { Companion } from './companion.js';
 import { LEADERSHIP_WORDS, Leadership } from './leadership.js';
 import { replyError, requestResend } from './replies.js';
@@ -10,6 +12,8 @@ import {
   type FromWorker,
   type FuseCounters,
   type FuseMountSpec,
+  MAX_OPCODE,
+  OPERATIONS,
   type ReadMiss,
   type ToWorker,
   WorkerCounter,
@@ -51,6 +55,22 @@ interface Acknowledgement {
   remaining: number;
   error: string | null;
   resolve(error: string | null): void;
+}
+
+const KINDS: ReadonlyMap<number, (typeof FUSE_OPERATIONS)[number]> = new Map([
+  [Op.READ, 'read'],
+  [Op.LOOKUP, 'lookup'],
+  [Op.GETATTR, 'getattr'],
+  [Op.READDIR, 'readdir'],
+  [Op.READDIRPLUS, 'readdir'],
+  [Op.READLINK, 'readlink'],
+  [Op.GETXATTR, 'xattr'],
+  [Op.LISTXATTR, 'xattr'],
+  [Op.STATFS, 'statfs'],
+]);
+
+function kindOf(opcode: number): (typeof FUSE_OPERATIONS)[number] {
+  return KINDS.get(opcode) ?? 'other';
 }
 
 /** A worker answers its request long before. A request that is unknown after this many tries was lost with a server. */
@@ -281,6 +301,15 @@ export class FusePool {
     const sums = {} as FuseCounters;
     for (const [name, index] of Object.entries(WorkerCounter) as [keyof FuseCounters, number][]) {
       sums[name] = this.#workers.reduce((sum, worker) => sum + worker.counters[index]!, 0);
+    }
+    return sums;
+  }
+
+  /** Requests so far, by kind of operation. */
+  operations(): Record<(typeof FUSE_OPERATIONS)[number], number> {
+    const sums = Object.fromEntries(FUSE_OPERATIONS.map((name) => [name, 0])) as ReturnType<FusePool['operations']>;
+    for (const { counters } of this.#workers) {
+      for (let opcode = 0; opcode <= MAX_OPCODE; opcode++) sums[kindOf(opcode)] += counters[OPERATIONS + opcode]!;
     }
     return sums;
   }

@@ -15,6 +15,8 @@ export interface FuseMountSpec {
   readonly placement: Placement | null;
   /** Taken over from a server that died: INIT was answered long ago, and its unanswered requests are asked for again. */
   readonly resumed: boolean;
+  /** Reads answered from the span cache, by the index of the worker. */
+  readonly hits?: Float64Array | undefined;
 }
 
 /** A read of which not all bytes are in the span cache. Its receiver must answer it, by replyData() or replyError(). */
@@ -71,6 +73,12 @@ export const WorkerCounter = {
   /** Requests answered with EIO because the tree is damaged. */
   faults: 7,
 } as const;
-export const COUNTERS = 8;
+/** From here on: requests by opcode. Those beyond, which no kernel sends yet, count as the last. */
+export const OPERATIONS = 8;
+export const MAX_OPCODE = 63;
+export const COUNTERS = OPERATIONS + MAX_OPCODE + 1;
+
+/** Indices begin with 1. */
+export const MAX_FUSE_WORKERS = 65;
 
 export type FuseCounters = Record<keyof typeof WorkerCounter, number>;

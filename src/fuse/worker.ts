@@ -15,6 +15,9 @@ import { REQUEST_SIZE, WorkerMemory } from './worker-memory.js';
 import {
   type FromWorker,
   type FuseMountSpec,
+  MAX_FUSE_WORKERS,
+  MAX_OPCODE,
+  OPERATIONS,
   type ToWorker,
   WorkerCounter,
   type WorkerSetup,
@@ -31,6 +34,7 @@ const MAX_FAULT_REPORTS = 100;
 interface Mount extends ServedImage {
   readonly id: ConnectionId;
   readonly fd: number;
+  readonly hits: Float64Array;
 }
 
 const setup = workerData as WorkerSetup;
@@ -65,7 +69,8 @@ dispatcher.onFault = (error) => {
 
 function attach(spec: FuseMountSpec): void {
   const reader = new ErofsReader(new Uint8Array(spec.tree));
-  const mount = { id: spec.id, fd: spec.fd, reader, layers: spec.layers, placement: spec.placement };
+  const hits = spec.hits ?? new Float64Array(MAX_FUSE_WORKERS);
+  const mount = { id: spec.id, fd: spec.fd, reader, layers: spec.layers, placement: spec.placement, hits };
   epoll.add(spec.fd, spec.id, true);
   mounts.set(spec.id, mount);
 }
@@ -120,7 +125,10 @@ function serve(mount: Mount): void {
     if (i > 0) leadership.callHelper(); // a queue has formed
     companion.taken(dispatcher.thread);
     counters[WorkerCounter.requests]!++;
+    counters[OPERATIONS + Math.min(dispatcher.opcode, MAX_OPCODE)]!++;
+    const { hits } = dispatcher.readPath;
     answer(mount, dispatcher.handle(mount, length));
+    if (dispatcher.readPath.hits !== hits) mount.hits[setup.index]!++;
     companion.answered(leadership.leader);
   }
 }

@@ -9,6 +9,7 @@ import {
 } from '../archive/index.js';
 import { AbortError, anyFunction, boolean, ClipError, checked, optionsOf, shown, string } from '../bytes/index.js';
 import { type ErofsImage, ErofsReader, type Placement, TreeListing, treeWarnings, writeErofs } from '../erofs/index.js';
+import { type FinishedWork, openTelemetry, packageVersion, redact, wantsTelemetry } from '../metrics/index.js';
 import {
   type Credentials,
   credentialsOption,
@@ -270,7 +271,38 @@ function layerResults({ image, layers }: MadeArchive): IndexResult['layers'] {
 }
 
 /** createFromOCIImage, with the additions of `clipctl optimize`. */
-export async function indexImage(options: CreateFromOCIImageOptions, extras: IndexExtras): Promise<IndexResult> {
+export function indexImage(options: CreateFromOCIImageOptions, extras: IndexExtras): Promise<IndexResult> {
+  return wantsTelemetry() ? indexTold(options, extras) : indexUntold(options, extras);
+}
+
+/** The same, with a span for OpenTelemetry. */
+async function indexTold(options: CreateFromOCIImageOptions, extras: IndexExtras): Promise<IndexResult> {
+  const telemetry = await openTelemetry('index', packageVersion(), (message, hint) =>
+    options.onWarning?.(`${message}. ${hint}`),
+  );
+  const started = performance.now();
+  const tell = (attributes: FinishedWork['attributes'], error?: string): void =>
+    telemetry.work({ name: 'index', started, ended: performance.now(), attributes, error });
+  try {
+    const result = await indexUntold(options, extras);
+    const { inodes, compressedSize, uncompressedSize } = result;
+    tell({
+      reference: redact(options.imageRef),
+      inodes,
+      compressedSize,
+      uncompressedSize,
+      layers: result.layers.length,
+    });
+    return result;
+  } catch (error) {
+    tell({ reference: redact(options.imageRef) }, redact(String(error)));
+    throw error;
+  } finally {
+    await telemetry.close();
+  }
+}
+
+async function indexUntold(options: CreateFromOCIImageOptions, extras: IndexExtras): Promise<IndexResult> {
   const started = performance.now();
   const spanBytes = checkpointBytes(options.checkpointMiB);
   const { signal, imageRef, outputPath, hashes = false } = options;

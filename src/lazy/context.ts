@@ -6,6 +6,7 @@ import type { LazyCounters } from './counters.js';
 import type { FetchQueue } from './fetch-queue.js';
 import type { InflatePool } from './inflate-pool.js';
 import type { MemoryLru } from './memory-lru.js';
+import type { Fetched, Inflated } from './types.js';
 
 /** What the layers of one LayerSet share. */
 export interface LayerContext {
@@ -22,4 +23,8 @@ export interface LayerContext {
   /** Null: there is no content cache. */
   readonly content: ContentTier | null;
   readonly activity: Activity;
+  /** Told of everything that was fetched. */
+  readonly onFetched: (fetched: Fetched) => void;
+  /** Told of each span that was checked and inflated. */
+  readonly onInflated: (inflated: Inflated) => void;
 }

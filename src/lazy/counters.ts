@@ -1,48 +1,49 @@
-import type { Metrics } from '../metrics/index.js';
+import type { Counter, Histogram, Metrics, Source } from '../metrics/index.js';
+import { SOURCES } from '../metrics/index.js';
 import { Priority } from './inflate-tasks.js';
 
-/** Everything a LayerSet counts, under the names that `clipctl stats --json` shows. */
+/** Everything a LayerSet counts, under the names that `clipctl stats --json` shows; their meanings are in the catalogue of metrics/. */
 export function lazyCounters(metrics: Metrics) {
   const bytes = {
-    [Priority.demand]: metrics.counter('demandBytes', 'Compressed bytes fetched because a reader waited for them'),
-    [Priority.readahead]: metrics.counter('readaheadBytes', 'Compressed bytes fetched ahead of sequential readers'),
-    [Priority.prefetch]: metrics.counter('prefetchBytes', 'Compressed bytes fetched by profile'),
-    [Priority.fill]: metrics.counter('fillBytes', 'Compressed bytes fetched by background fill'),
+    [Priority.demand]: metrics.counter('demandBytes'),
+    [Priority.readahead]: metrics.counter('readaheadBytes'),
+    [Priority.prefetch]: metrics.counter('prefetchBytes'),
+    [Priority.fill]: metrics.counter('fillBytes'),
   };
+  const perSource = <T>(make: (source: Source) => T): Record<Source, T> =>
+    Object.fromEntries(SOURCES.map((source) => [source, make(source)])) as Record<Source, T>;
+  const sourceBytes: Record<Source, Counter> = perSource((source) => metrics.counter(`sourceBytes.${source}`));
+  const sourceSeconds: Record<Source, Histogram> = perSource((source) => metrics.histogram(`sourceSeconds.${source}`));
   return {
     bytes,
-    requests: metrics.counter('requests', 'Range requests to the image source'),
-    spansFetched: metrics.counter('spansFetched', 'Spans whose compressed bytes were fetched'),
-    spanHits: metrics.counter('spanHits', 'Spans that a read found present'),
-    spanMisses: metrics.counter('spanMisses', 'Spans that a read had to wait for'),
-    spansChecked: metrics.counter('spansChecked', 'Spans of an earlier run found intact in the disk cache'),
-    spansDamaged: metrics.counter('spansDamaged', 'Spans of an earlier run found damaged or incomplete, and refetched'),
-    digestMismatches: metrics.counter(
-      'digestMismatches',
-      'Spans whose compressed bytes were not what the archive says',
-    ),
-    wrongHashes: metrics.counter(
-      'legacyWrongHashes',
-      'Files of version 1 archives whose content hash is not that of their content, which is right',
-    ),
-    badContent: metrics.counter('badContent', 'Spans that did not inflate to what the archive says'),
-    failovers: metrics.counter('failovers', 'Spans that one source did not give and another was asked for'),
-    rivals: metrics.counter('rivalFetches', 'Spans fetched twice because a reader waited for another image’s source'),
-    failedSpans: metrics.counter('failedSpans', 'Spans given up after retries: their readers got an error'),
-    abortedSpans: metrics.counter('abortedSpans', 'Spans given up because no reader waited any more'),
-    skippedBackground: metrics.counter('skippedBackground', 'Spans fetched ahead and dropped for lack of room'),
+    /** Bytes of a source, and how long they took to come. */
+    came(source: Source, length: number, milliseconds: number): void {
+      sourceBytes[source].add(length);
+      sourceSeconds[source].observe(milliseconds / 1000);
+    },
+    requests: metrics.counter('requests'),
+    spansFetched: metrics.counter('spansFetched'),
+    spanHits: metrics.counter('spanHits'),
+    spanMisses: metrics.counter('spanMisses'),
+    spansChecked: metrics.counter('spansChecked'),
+    spansDamaged: metrics.counter('spansDamaged'),
+    digestMismatches: metrics.counter('digestMismatches'),
+    wrongHashes: metrics.counter('legacyWrongHashes'),
+    badContent: metrics.counter('badContent'),
+    failovers: metrics.counter('failovers'),
+    rivals: metrics.counter('rivalFetches'),
+    failedSpans: metrics.counter('failedSpans'),
+    abortedSpans: metrics.counter('abortedSpans'),
+    skippedBackground: metrics.counter('skippedBackground'),
     useful: {
-      [Priority.readahead]: metrics.counter('readaheadUsefulBytes', 'Read-ahead that was read later'),
-      [Priority.prefetch]: metrics.counter('prefetchUsefulBytes', 'Prefetched bytes that were read later'),
-      [Priority.fill]: metrics.counter('fillUsefulBytes', 'Bytes fetched by background fill that were read later'),
+      [Priority.readahead]: metrics.counter('readaheadUsefulBytes'),
+      [Priority.prefetch]: metrics.counter('prefetchUsefulBytes'),
+      [Priority.fill]: metrics.counter('fillUsefulBytes'),
     },
     wasted: {
-      [Priority.readahead]: metrics.counter('readaheadWastedBytes', 'Read-ahead that went without having been read'),
-      [Priority.prefetch]: metrics.counter(
-        'prefetchWastedBytes',
-        'Prefetched bytes that went without having been read',
-      ),
-      [Priority.fill]: metrics.counter('fillWastedBytes', 'Background fill that went without having been read'),
+      [Priority.readahead]: metrics.counter('readaheadWastedBytes'),
+      [Priority.prefetch]: metrics.counter('prefetchWastedBytes'),
+      [Priority.fill]: metrics.counter('fillWastedBytes'),
     },
   };
 }

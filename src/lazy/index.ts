@@ -25,5 +25,5 @@ export {
 export { Recheck } from './recheck.js';
 export { SpanDecoder, type SpanFault } from './span-decoder.js';
 export { type SpanLayers, SpanReader } from './span-reader.js';
-export type { BlobSource, FileHint, LayerProvider, ReadOptions } from './types.js';
+export type { BlobSource, Fetched, FileHint, Inflated, LayerProvider, ReadOptions } from './types.js';
 export { verifySpans } from './verify-cache.js';

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { MAX_SPAN_OUTPUT } from '../archive/index.js';
@@ -8,6 +9,8 @@ import { outputBytes, type Pending, TaskQueue } from './task-queue.js';
 
 interface Member {
   worker: Worker;
+  /** Its thread id; 0: it boots. */
+  thread: number;
   readonly running: Map<number, Pending>;
   /** Output bytes of what it was given and has not answered. */
   load: number;
@@ -58,6 +61,8 @@ export class InflatePool {
   #memory = 0;
   readonly #log: Logger;
   readonly #crashes;
+  /** Seconds, by thread. */
+  readonly #cpu = new Map<number, number>();
   #nextId = 1;
   #closed = false;
 
@@ -65,8 +70,9 @@ export class InflatePool {
     this.size = Math.max(1, options.workers ?? Math.min(MAX_WORKERS, availableParallelism()));
     this.#log = options.log ?? silentLogger();
     const metrics = options.metrics ?? new Metrics();
-    this.#crashes = metrics.counter('inflateWorkerCrashes', 'Inflate workers that died and were replaced');
-    metrics.gauge('inflateQueue', 'Spans waiting for an inflate worker', () => this.backlog);
+    this.#crashes = metrics.counter('inflateWorkerCrashes');
+    metrics.gauge('inflateQueue', () => this.backlog);
+    metrics.gauge('inflateCpuSeconds', () => this.#cpuSeconds());
   }
 
   /**
@@ -91,6 +97,25 @@ export class InflatePool {
         });
       }),
     );
+  }
+
+  /** Of all workers that there were; a worker that has died counts as it was seen last. */
+  #cpuSeconds(): number {
+    for (const { thread } of this.#members) {
+      if (thread === 0) continue;
+      try {
+        // Documentation/scheduler/sched-stats.rst: nanoseconds on a CPU come first.
+        this.#cpu.set(
+          thread,
+          Number(readFileSync(`/proc/self/task/${thread}/schedstat`, 'latin1').split(' ')[0]) / 1e9,
+        );
+      } catch {
+        // it has just ended
+      }
+    }
+    let sum = 0;
+    for (const seconds of this.#cpu.values()) sum += seconds;
+    return sum;
   }
 
   /** Output of an image's tasks that wait for a worker. */
@@ -148,7 +173,7 @@ export class InflatePool {
   }
 
   #spawn(): Member {
-    const member: Member = { worker: this.#start(), running: new Map(), load: 0 };
+    const member: Member = { worker: this.#start(), thread: 0, running: new Map(), load: 0 };
     this.#listen(member);
     return member;
   }
@@ -163,8 +188,13 @@ export class InflatePool {
   #listen(member: Member): void {
     const { worker } = member;
     let cause: unknown = null;
+    member.thread = 0;
     worker.on('message', (message: FromInflate) => {
       if (message === 'loaded') return;
+      if ('thread' in message) {
+        member.thread = message.thread;
+        return;
+      }
       const pending = member.running.get(message.id);
       if (pending === undefined) return;
       this.#finish(member, pending);

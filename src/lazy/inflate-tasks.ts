@@ -61,10 +61,15 @@ export interface TaskMessage {
 /** Main thread → worker. 'load': loads what it may need later. null: the thread ends by itself, after what it was given before. */
 export type ToInflate = TaskMessage | 'load' | null;
 
+/** A worker's first message: its thread id, by which its CPU time is found. */
+export interface HelloMessage {
+  readonly thread: number;
+}
+
 export interface ResultMessage {
   readonly id: number;
   readonly result: TaskResult;
 }
 
 /** 'loaded' answers 'load'. */
-export type FromInflate = ResultMessage | 'loaded';
+export type FromInflate = HelloMessage | ResultMessage | 'loaded';

@@ -1,3 +1,4 @@
+import { readlinkSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
 import { keepCode } from '../loader/index.js';
 import type { ZstdStream } from '../zstd/index.js';
@@ -9,6 +10,7 @@ import { checkSpan, inflateNext, inflateSpan } from './span-work.js';
 const WARM_TASKS = 20;
 
 const port = parentPort!;
+port.postMessage({ thread: Number(readlinkSync('/proc/thread-self').split('/').at(-1)) } satisfies FromInflate);
 const decoder = new SpanDecoder();
 let performed = 0;
 /** Tasks wait here while zstd loads, so that those of a stream stay in order. */

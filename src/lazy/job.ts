@@ -1,5 +1,6 @@
 import type { SpanIndex } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
+import type { Source } from '../metrics/index.js';
 import { Priority, type Task } from './inflate-tasks.js';
 import type { LayerProvider } from './types.js';
 
@@ -28,6 +29,8 @@ export class SpanJob {
   failures = 0;
   /** Whether the bytes at hand came from the content cache, or were wrong there and are not asked for there again. */
   content: 'untried' | 'used' | 'poisoned' = 'untried';
+  /** Where its bytes come from, as far as that is known. */
+  source: Source = 'registry';
   phase: 'queued' | 'fetching' | 'inflating' = 'queued';
   /** Null while it cannot be given up: it is being looked up in the content cache, or inflated. */
   carrier: JobCarrier | null = null;

@@ -14,7 +14,7 @@ import type { InflatePool } from './inflate-pool.js';
 import { LayerClaim } from './layer-claim.js';
 import { LazyLayer } from './lazy-layer.js';
 import { MemoryLru } from './memory-lru.js';
-import type { LayerProvider } from './types.js';
+import type { Fetched, Inflated, LayerProvider } from './types.js';
 
 export interface LayerSetOptions {
   readonly cache: SpanCache;
@@ -27,6 +27,10 @@ export interface LayerSetOptions {
   readonly contentCache?: ContentCache | undefined;
   /** For spans that the disk cache does not take. Default 64 MiB. */
   readonly memoryBytes?: number;
+  /** Told of everything that was fetched. */
+  readonly onFetched?: ((fetched: Fetched) => void) | undefined;
+  /** Told of each span that was checked and inflated. */
+  readonly onInflated?: ((inflated: Inflated) => void) | undefined;
 }
 
 export interface OpenLayerOptions extends Omit<LayerProvider, 'blobSize'> {
@@ -65,11 +69,13 @@ export class LayerSet {
       readahead: options.readahead ?? true,
       content: options.contentCache === undefined ? null : new ContentTier(options.contentCache, options),
       activity: new Activity(),
+      onFetched: options.onFetched ?? (() => {}),
+      onInflated: options.onInflated ?? (() => {}),
     };
     const { queue, memory } = this.#context;
-    metrics.gauge('requestsActive', 'Range requests under way', () => queue.active);
-    metrics.gauge('spansQueued', 'Spans that wait for a request', () => queue.waiting);
-    metrics.gauge('memoryCacheBytes', 'Span bytes in memory for lack of a disk cache', () => memory.bytes);
+    metrics.gauge('requestsActive', () => queue.active);
+    metrics.gauge('spansQueued', () => queue.waiting);
+    metrics.gauge('memoryCacheBytes', () => memory.bytes);
     // Settles the accounts of read-ahead whenever metrics are read.
     metrics.addSource(() => {
       for (const layer of this.#layers.values()) layer.settleUnread();

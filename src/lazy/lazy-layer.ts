@@ -82,8 +82,10 @@ export class LazyLayer {
           // Copied as soon as it is there, because a span in memory may be a thousand times as long as the read.
           const take = (bytes: SpanResult): boolean => copySpan(out, offset, spans.start(span), bytes);
           const recheck = options.recheck === true && this.cached.present(span);
-          const ready = recheck ? this.#recheck(span).then(() => this.#await(provider, span, interrupt)) : null;
-          waits.push((ready ?? this.#await(provider, span, interrupt)).then(take));
+          const ready = recheck
+            ? this.#recheck(span).then(() => this.#await(provider, span, interrupt, options.onSource))
+            : null;
+          waits.push((ready ?? this.#await(provider, span, interrupt, options.onSource)).then(take));
         }
         if (attempt === 1 && options.file !== undefined && this.#context.readahead) {
           this.readahead.onRead(provider, options.file, offset, first, last);
@@ -158,15 +160,17 @@ export class LazyLayer {
   }
 
   /** A span for a reader: from the cache, from memory, or from a job that it waits for. */
-  #await(provider: LayerProvider, span: SpanIndex, interrupt: Interrupt): Promise<SpanResult> {
+  #await(provider: LayerProvider, span: SpanIndex, interrupt: Interrupt, onSource?: OnSource): Promise<SpanResult> {
     const { counters, memory } = this.#context;
     if (this.cached.present(span)) {
+      onSource?.('disk_cache');
       counters.spanHits.add();
       noteUse(this.shared, span);
       return Promise.resolve(null);
     }
     const bytes = memory.get(this.shared.id, span);
     if (bytes !== undefined) {
+      onSource?.('disk_cache');
       counters.spanHits.add();
       noteUse(this.shared, span);
       void this.#jobs.track(this.#jobs.file.promote(span, bytes));
@@ -176,7 +180,7 @@ export class LazyLayer {
     const job = this.#jobs.get(span) ?? this.#begin(span, Priority.demand, provider);
     job.waiters++;
     this.#raise(job, Priority.demand);
-    return this.#join(job, provider, interrupt);
+    return this.#join(job, provider, interrupt, onSource);
   }
 
   #begin(span: SpanIndex, priority: Priority, provider: LayerProvider): SpanJob {
@@ -216,6 +220,7 @@ export class LazyLayer {
     const { spans, cached, shared } = this;
     const { span } = job;
     job.phase = 'inflating';
+    const started = performance.now();
     this.#jobs.stamp(span, job.priority);
     const target = { fd: shared.fd, position: spans.start(span), span, generations: shared.generations };
     try {
@@ -231,6 +236,8 @@ export class LazyLayer {
       job.task = null;
       if (result.status === 'stored') {
         counters.spansChecked.add();
+        job.source = 'disk_cache';
+        this.#jobs.fetched([{ span, fetchedAs: job.priority }], 'disk_cache', spans.length(span), started);
         cached.occupy(span, Occupied.yes);
         if (this.#jobs.isDamaged(job, result.part)) return;
         if (result.part !== undefined) publish(target);
@@ -249,13 +256,14 @@ export class LazyLayer {
   }
 
   /** Waits for a job, or until the read is given up. The job ends with its last reader when it is not wanted otherwise. */
-  async #join(job: SpanJob, provider: LayerProvider, interrupt: Interrupt): Promise<SpanResult> {
+  async #join(job: SpanJob, provider: LayerProvider, interrupt: Interrupt, onSource?: OnSource): Promise<SpanResult> {
     const { activity } = this.#context;
     activity.beginWait();
     const rival = job.provider === provider ? null : setTimeout(() => this.#rival(job, provider), RIVAL_MS);
     try {
       const result = await interrupt.race(job.promise);
       noteUse(this.shared, job.span);
+      onSource?.(job.source);
       return result;
     } finally {
       if (rival !== null) clearTimeout(rival);
@@ -265,6 +273,8 @@ export class LazyLayer {
     }
   }
 }
+
+type OnSource = NonNullable<ReadOptions['onSource']>;
 
 /** Copies the part that a span in memory has of a read. False: the span is in the file. */
 function copySpan(out: Uint8Array, offset: number, spanStart: number, bytes: SpanResult): boolean {

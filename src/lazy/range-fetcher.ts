@@ -74,6 +74,7 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
     };
     const lookUp = async (job: SpanJob, i: number): Promise<boolean> => {
       if (job.content === 'poisoned') return false;
+      const asked = performance.now();
       const { spans } = this;
       const length = spans.compressedBytes(job.span, job.span + 1);
       const lookup = {
@@ -90,6 +91,8 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
           : await files.lookUp(job.span, lookup);
       if (bytes === null) return false;
       job.content = 'used';
+      job.source = 'content_cache';
+      this.#jobs.fetched([job], 'content_cache', length, asked);
       const { buffers } = this.#context;
       const buffer = buffers.acquire(length);
       const compressed = new Uint8Array(buffer, 0, length);
@@ -112,6 +115,7 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
       spans: this.spans,
       jobs,
       deliver: (job, compressed, done) => void this.#jobs.track(this.#inflate(job, compressed)).finally(done),
+      ended: (source, bytes, started) => this.#jobs.fetched(jobs, source, bytes, started),
     });
     try {
       const provider = this.#jobs.providers.current(jobs[0]!.provider);
@@ -165,8 +169,17 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
         blocks: spans.blocks(span),
         target,
       };
+      const started = performance.now();
       const result = await this.#inflateWithAnyState(job, task);
       const good = result.status === 'stored' || result.status === 'bytes';
+      this.#context.onInflated({
+        layer: this.#jobs.cached.shared.id,
+        span,
+        bytes: spans.length(span),
+        started,
+        ended: performance.now(),
+        error: good ? null : result.status,
+      });
       if (good && job.content !== 'used') this.#jobs.share(span, compressed);
       if (this.#jobs.finish(job, target, result)) this.add(job);
     } catch (error) {

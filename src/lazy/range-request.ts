@@ -1,3 +1,4 @@
+import type { Source } from '../metrics/index.js';
 import type { LayerSpans } from '../spans/index.js';
 import type { Activity } from './activity.js';
 import type { BufferPool } from './buffers.js';
@@ -10,6 +11,8 @@ export interface RangePlan {
   readonly spans: LayerSpans;
   /** A span's compressed bytes are there. It calls `done` when they are not needed any more. */
   deliver(job: SpanJob, compressed: Uint8Array, done: () => void): void;
+  /** All bytes have come. Times are performance.now(). */
+  ended(source: Source, bytes: number, started: number): void;
 }
 
 /**
@@ -77,7 +80,14 @@ export class RangeRequest implements JobCarrier {
         for (const job of jobs) job.host = host;
       };
       const { signal } = this.#abort;
-      await source.fetchInto(spans.digest, start, bytes, { signal, size, mismatches, onHost, onBytes });
+      let from: Source = 'registry';
+      const onOrigin = (origin: Source): void => {
+        from = origin;
+        for (const job of this.missing) job.source = origin;
+      };
+      const started = performance.now();
+      await source.fetchInto(spans.digest, start, bytes, { signal, size, mismatches, onHost, onBytes, onOrigin });
+      this.#plan.ended(from, end - start, started);
     } catch (error) {
       throw limit.exceeded ? limit.error(`bytes ${start} to ${end} of layer ${spans.digest}`, error) : error;
     } finally {

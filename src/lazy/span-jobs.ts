@@ -1,6 +1,7 @@
 import type { SpanIndex } from '../bytes/index.js';
 import { ClipError, toHex } from '../bytes/index.js';
 import { type CachedLayer, Occupied } from '../cache/index.js';
+import type { Source } from '../metrics/index.js';
 import { countWrongAnswer } from '../oci/index.js';
 import { BlockSums, blocksOf, type LayerSpans, type PartSum, publish, type SpanTarget } from '../spans/index.js';
 import { UnreadAccount } from './ahead/unread.js';
@@ -313,6 +314,28 @@ export class SpanJobs {
       this.unread.add(span, end - from, fetchedAs);
       from = end;
     }
+  }
+
+  /** Spans have come, from a neighbourhood without gaps that matter. `started` is of performance.now(). */
+  fetched(
+    jobs: readonly { readonly span: SpanIndex; readonly fetchedAs: Priority }[],
+    source: Source,
+    bytes: number,
+    started: number,
+  ): void {
+    const ended = performance.now();
+    const { counters, onFetched } = this.#context;
+    counters.came(source, bytes, ended - started);
+    onFetched({
+      layer: this.cached.shared.id,
+      first: jobs[0]!.span,
+      end: jobs.at(-1)!.span + 1,
+      bytes,
+      reason: Math.min(...jobs.map(({ fetchedAs }) => fetchedAs)) as Priority,
+      source,
+      started,
+      ended,
+    });
   }
 
   /** Keeps the cache file open for work that uses it. */

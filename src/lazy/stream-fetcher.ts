@@ -1,5 +1,6 @@
 import type { SpanIndex } from '../bytes/index.js';
 import { toHex } from '../bytes/index.js';
+import type { Source } from '../metrics/index.js';
 import type { LayerSpans } from '../spans/index.js';
 import type { LayerContext } from './context.js';
 import { Priority, type StreamTask, type TaskResult } from './inflate-tasks.js';
@@ -184,8 +185,17 @@ class StreamFetcher implements JobCarrier {
       const { source, blobSize: size } = providers.current(this.provider);
       this.#account(span, stop);
       const range = { start: spans.byteStart(span), end: spans.byteEnd(stop - 1) };
-      const body = await source.fetchBlob(spans.digest, range, { signal, size });
+      let from: Source = 'registry';
+      const onOrigin = (origin: Source): void => {
+        from = origin;
+        for (const job of this.#wanted.values()) job.source = origin;
+      };
+      const started = performance.now();
+      const body = await source.fetchBlob(spans.digest, range, { signal, size, onOrigin });
       for await (const compressed of cut(body, spans, span, stop)) yield { compressed, shared: false };
+      const fetchedAs = Math.min(Priority.fill, ...[...this.#wanted.values()].map((job) => job.priority)) as Priority;
+      const fetched = Array.from({ length: stop - span }, (_, i) => ({ span: (span + i) as SpanIndex, fetchedAs }));
+      this.#jobs.fetched(fetched, from, range.end - range.start, started);
       span = stop;
     }
   }

@@ -1,27 +1,59 @@
 import { expect, test } from 'vitest';
+import { readMetrics } from './families.js';
+import { Histogram } from './histogram.js';
 import { Metrics } from './registry.js';
 
 test('a snapshot sums counters with their sources from other threads, and asks the gauges', () => {
   const metrics = new Metrics();
-  metrics.counter('demandBytes', 'x').add(5);
-  metrics.counter('demandBytes', 'ignored').add(2);
+  metrics.counter('demandBytes').add(5);
+  metrics.counter('demandBytes').add(2);
   metrics.addSource(() => ({ demandBytes: 10, spanHits: 3 }));
   let used = 1;
-  metrics.gauge('cacheBytes', 'used', () => used);
+  metrics.gauge('cacheUsedBytes', () => used);
   used = 9;
-  expect(metrics.snapshot()).toEqual({ cacheBytes: 9, demandBytes: 17, spanHits: 3 });
+  expect(metrics.snapshot()).toEqual({ cacheUsedBytes: 9, demandBytes: 17, spanHits: 3 });
 });
 
-test('the exposition has a _total for each counter and a plain name for each gauge', () => {
+test('metrics have the names, labels and helps of the catalogue; what is not counted here is left out', () => {
   const metrics = new Metrics();
-  metrics.counter('demandBytes', 'Compressed bytes a reader waited for').add(7);
-  metrics.gauge('cacheBytes', 'Bytes on disk', () => 42);
-  const { text, contentType } = metrics.exposition();
-  expect(contentType).toMatch(/^text\/plain/);
-  expect(text).toContain(
-    '# HELP clip_demand_bytes_total Compressed bytes a reader waited for\n# TYPE clip_demand_bytes_total counter\n',
-  );
-  expect(text).toContain('# TYPE clip_cache_bytes gauge\n');
-  expect(text).toMatch(/^clip_demand_bytes_total 7$/m);
-  expect(text).toMatch(/^clip_cache_bytes 42$/m);
+  metrics.counter('demandBytes').add(7);
+  metrics.gauge('cacheUsedBytes', () => 42);
+  metrics.histogram('sourceSeconds.mirror').observe(0.004);
+  const read = readMetrics(metrics);
+  expect(read.map(({ name }) => name)).toEqual(['clip_source_seconds', 'clip_fetch_bytes_total', 'clip_cache_bytes']);
+  expect(read[1]).toEqual({
+    name: 'clip_fetch_bytes_total',
+    help: 'Compressed bytes fetched, by reason',
+    type: 'counter',
+    samples: [{ labels: { reason: 'demand' }, value: 7 }],
+  });
+  expect(read[0]).toMatchObject({
+    type: 'histogram',
+    samples: [{ labels: { source: 'mirror' }, count: 1, sum: 0.004 }],
+  });
+});
+
+test('buckets are cumulative and the last one has no bound', () => {
+  const metrics = new Metrics();
+  const histogram = metrics.histogram('firstExecSeconds');
+  for (const value of [0.0004, 0.0005, 0.6, 1000]) histogram.observe(value);
+  const [first] = readMetrics(metrics);
+  if (first?.type !== 'histogram') throw new Error('no histogram');
+  const { buckets, count } = first.samples[0]!;
+  expect(count).toBe(4);
+  expect(buckets[0]).toEqual({ le: 0.0005, count: 2 });
+  expect(buckets.find(({ le }) => le === 0.75)?.count).toBe(3);
+  expect(buckets.at(-1)).toEqual({ le: null, count: 4 });
+});
+
+test('quantiles lie within the bounds of their bucket, beyond the last bound at it, and there are none of nothing', () => {
+  const histogram = new Histogram([1, 2, 4]);
+  expect(histogram.quantile(0.5)).toBeNull();
+  for (let i = 0; i < 98; i++) histogram.observe(1.5);
+  histogram.observe(3);
+  histogram.observe(9);
+  expect(histogram.quantile(0.5)).toBeGreaterThan(1);
+  expect(histogram.quantile(0.5)).toBeLessThanOrEqual(2);
+  expect(histogram.quantile(0.985)).toBeGreaterThan(2);
+  expect(histogram.quantile(1)).toBe(4);
 });

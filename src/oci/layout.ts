@@ -202,6 +202,7 @@ export class LayoutSource implements ImageSource {
 
   async fetchInto(digest: string, start: number, target: Uint8Array, options: FillOptions): Promise<void> {
     const { signal, onBytes } = options;
+    options.onOrigin?.('layout');
     const { file, what } = await this.#bounds(digest, { start, end: start + target.length }, options);
     for (let filled = 0; filled < target.length; ) {
       if (signal?.aborted) throw aborted(what, signal.reason);

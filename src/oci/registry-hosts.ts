@@ -2,7 +2,7 @@ import { ClipError } from '../bytes/index.js';
 import { type ClientOptions, type DirectRequest, type GetOptions, RegistryClient } from './client.js';
 import { type Capability, hostName, type RegistryHost } from './hosts.js';
 import { Backoff, DEFAULT_RETRY, type RetryPolicy } from './retry.js';
-import type { SourceCounters } from './source.js';
+import type { OnOrigin, SourceCounters } from './source.js';
 import type { Response } from './transport.js';
 
 /** A host that failed is asked last for this long: its readers would wait for its timeouts time and again. */
@@ -11,12 +11,19 @@ const AVOID_MS = 30_000;
 interface Entry {
   readonly host: RegistryHost;
   readonly client: RegistryClient;
+  readonly origin: 'registry' | 'mirror';
   avoidUntil: number;
+}
+
+/** With the place that it is asked of. */
+interface PlacedRequest extends DirectRequest {
+  readonly onOrigin?: OnOrigin | undefined;
 }
 
 /** A response, and a way to say that its host failed while it was read. */
 export interface Attempt {
   readonly response: Response;
+  readonly origin: 'registry' | 'mirror';
   failed(): void;
 }
 
@@ -40,9 +47,10 @@ export class RegistryHosts {
   ) {
     this.counters = counters;
     this.#policy = { ...DEFAULT_RETRY, ...options.retry };
-    this.#entries = hosts.map((host) => ({
+    this.#entries = hosts.map((host, i) => ({
       host,
       client: new RegistryClient(host, registry, repository, options, counters),
+      origin: i === hosts.length - 1 ? 'registry' : 'mirror',
       avoidUntil: 0,
     }));
   }
@@ -68,7 +76,7 @@ export class RegistryHosts {
       try {
         const response = await entry.client.attempt(path, options);
         this.#served ||= path.includes('/blobs/');
-        return { response, failed };
+        return { response, origin: entry.origin, failed };
       } catch (error) {
         // That it does not have something says nothing of the next request.
         if (!(error instanceof ClipError && error.code === 'NOT_FOUND')) failed();
@@ -81,10 +89,11 @@ export class RegistryHosts {
   }
 
   /** See RegistryClient.getDirect. Of the first host alone: the caller goes on with {@link attempt}. */
-  async getDirect(path: string, request: DirectRequest, skip = 0): Promise<number> {
+  async getDirect(path: string, request: PlacedRequest, skip = 0): Promise<number> {
     const entries = this.#order('pull', skip);
     const [first] = entries;
     if (first === undefined) return 0;
+    request.onOrigin?.(first.origin);
     try {
       const received = await first.client.getDirect(path, request);
       this.#served ||= received > 0;

@@ -215,7 +215,8 @@ export class RegistrySource implements ImageSource {
     if (spooled !== null) return spooled;
     const hosts = await this.#open();
     const request = { what, headers, accept: [200, 206], signal: options.signal, rememberRedirect: true };
-    const { response, failed } = await hosts.attempt('pull', this.#blobPath(digest), request, skip);
+    const { response, origin, failed } = await hosts.attempt('pull', this.#blobPath(digest), request, skip);
+    options.onOrigin?.(origin);
     try {
       refuseEncoding(response, what);
       if (response.status === 200 && !whole) countWrongAnswer(response.url.host, 'ignoredRange');
@@ -337,7 +338,7 @@ export class RegistrySource implements ImageSource {
   }
 
   async fetchInto(digest: string, start: number, target: Uint8Array, options: FillOptions): Promise<void> {
-    const { size, signal, onBytes, onHost, mismatches = 0 } = options;
+    const { size, signal, onBytes, onHost, onOrigin, mismatches = 0 } = options;
     const end = start + target.length;
     checkRange({ start, end }, size);
     if (target.length === 0) return;
@@ -351,11 +352,11 @@ export class RegistrySource implements ImageSource {
     };
     const hosts = await this.#open();
     const request = { start, length: target.length, size, target: piece, signal };
-    const direct = { ...request, onHost };
+    const direct = { ...request, onHost, onOrigin };
     let filled = this.#spools.has(digest) ? 0 : await hosts.getDirect(this.#blobPath(digest), direct, mismatches);
     if (filled === target.length) return;
     const range = { start: start + filled, end };
-    for await (const chunk of await this.#stream(digest, range, { size, signal, onHost }, mismatches)) {
+    for await (const chunk of await this.#stream(digest, range, { size, signal, onHost, onOrigin }, mismatches)) {
       target.set(chunk, filled);
       filled += chunk.length;
       await onBytes?.(filled);

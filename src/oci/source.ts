@@ -1,4 +1,5 @@
 import type { ImageMeta } from '../archive/index.js';
+import type { Source } from '../metrics/index.js';
 import type { ResolvedImage, ResolveOptions } from './resolve.js';
 
 /** Bytes [start, end) of a blob; without `end`, to its end. */
@@ -11,12 +12,16 @@ export interface BlobOptions {
   readonly signal?: AbortSignal | undefined;
   /** The blob's size, from its descriptor: checked against what the server says. */
   readonly size?: number | undefined;
+  readonly onOrigin?: OnOrigin | undefined;
 }
 
 export interface ScanOptions {
   readonly signal?: AbortSignal | undefined;
   readonly start?: number;
 }
+
+/** Told where bytes come from, before they come; again when another place is asked for the rest. */
+export type OnOrigin = (origin: Source) => void;
 
 export interface FillOptions {
   readonly signal?: AbortSignal | undefined;
@@ -28,6 +33,7 @@ export interface FillOptions {
   readonly onHost?: ((host: string) => void) | undefined;
   /** `received` bytes of the range are in memory. A promise that it returns is awaited before more are read. */
   readonly onBytes?: ((received: number) => Promise<void> | null) | undefined;
+  readonly onOrigin?: OnOrigin | undefined;
 }
 
 /** Memory that a blob's reader lends for it, a piece at a time. */

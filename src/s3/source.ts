@@ -50,9 +50,11 @@ export class S3Source {
     options: {
       readonly signal?: AbortSignal | undefined;
       readonly onBytes?: ((received: number) => Promise<void> | null) | undefined;
+      readonly onOrigin?: ((origin: 's3') => void) | undefined;
     } = {},
   ): Promise<void> {
     const { signal, onBytes } = options;
+    options.onOrigin?.('s3');
     let done = 0;
     for (let breaks = 0; done < target.length; ) {
       const before = done;

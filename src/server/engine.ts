@@ -9,8 +9,16 @@ import {
 } from '../cache/index.js';
 import { type ArchiveFile, LayerIndexes, openImage, type StorageAccess, unindexedLayers } from '../check/index.js';
 import type { FusePool } from '../fuse/index.js';
-import { InflatePool, LayerSet, profilesDirectory, Recheck, verifySpans } from '../lazy/index.js';
-import { type Logger, Metrics } from '../metrics/index.js';
+import {
+  type Fetched,
+  type Inflated,
+  InflatePool,
+  LayerSet,
+  profilesDirectory,
+  Recheck,
+  verifySpans,
+} from '../lazy/index.js';
+import { type Logger, Metrics, NO_TELEMETRY, type Telemetry } from '../metrics/index.js';
 import { OwnDirectory } from '../paths/index.js';
 import type { KernelTree } from '../plane/index.js';
 import type { ClientContext, ConnectionState, DaemonSettings, ImageOptions, PlaneWish } from '../wire/index.js';
@@ -19,8 +27,10 @@ import { lazyLogger } from './deferred-logger.js';
 import { FreedSpans } from './freed-spans.js';
 import { ImageData } from './image-data.js';
 import { ImageMount } from './image-mount.js';
+import { keepJourney } from './kept-journeys.js';
 import { mountInKernel } from './kernel-mount.js';
 import { PlaneChoice } from './plane-choice.js';
+import { prefixed } from './prefixed.js';
 import { newReadCounters, type ReadCounters } from './reads.js';
 
 export { lazyLogger, Metrics };
@@ -43,6 +53,9 @@ const CONTENT_WAIT_MS = 500;
 /** How often layers of the kernel plane are looked at: those that have become complete may be read by the kernel itself. */
 const SEAL_MS = 1000;
 
+/** By priority. */
+const REASONS = ['demand', 'readahead', 'prefetch', 'fill'] as const;
+
 /** Garbage of mounting and unmounting is collected this much later. */
 const COLLECT_MS = 1000;
 
@@ -55,6 +68,8 @@ interface IndexArguments {
 /** The data path of one server process: FUSE workers, inflate workers, the span cache and the images they serve. */
 export class Engine {
   readonly mounts = new Map<number, ImageMount>();
+  /** For OpenTelemetry, once its SDK is loaded. */
+  telemetry: Telemetry = NO_TELEMETRY;
   readonly fuse: FusePool;
   readonly cache: SpanCache;
   /** What this process needs to find under its path as long as it runs. */
@@ -80,6 +95,9 @@ export class Engine {
   #collecting: NodeJS.Timeout | null = null;
   /** What unmounted images counted. */
   readonly #finished: ReadCounters = newReadCounters();
+  /** Likewise, of their sources. */
+  readonly #finishedSources = { retries: 0, redirects: 0, tokens: 0 };
+  readonly #metrics: Metrics;
 
   private constructor(options: EngineOptions, fuse: FusePool, inflate: InflatePool, cache: SpanCache) {
     this.fuse = fuse;
@@ -94,6 +112,8 @@ export class Engine {
     this.planes = new PlaneChoice(cacheDir, root);
     this.plane = options.settings.plane ?? DEFAULT_IMAGE_OPTIONS.plane;
     this.#journals = (resend ?? kernelResends()) ? null : new Map();
+    this.#metrics = options.metrics;
+    this.#registerMetrics(options.metrics);
     this.#recheck = new Recheck(cache, inflate, (layer, span) => this.#onDamaged(layer, span));
     this.#sealTimer = setInterval(() => void this.#seal(), SEAL_MS).unref();
     this.#layers = new LayerSet({
@@ -101,6 +121,8 @@ export class Engine {
       pool: inflate,
       log: options.log,
       metrics: options.metrics,
+      onFetched: (fetched) => this.#onFetched(fetched),
+      onInflated: (inflated) => this.#onInflated(inflated),
       contentCache: contentCache === undefined ? undefined : openContentCache(contentCache),
     });
   }
@@ -183,7 +205,7 @@ export class Engine {
         left = resumed ? opened.left : [];
       }
       const journal = this.#journals?.get(state.id) ?? null;
-      mount = new ImageMount(state, image, fuseFd, this.#log, resumed ? null : this.#profiles, journal);
+      mount = new ImageMount(state, image, fuseFd, this.#log, resumed ? null : this.#profiles, journal, this.#metrics);
     } catch (error) {
       await image.close();
       throw error;
@@ -234,9 +256,11 @@ export class Engine {
     if (mount === undefined) return;
     this.mounts.delete(id);
     await this.fuse.detach(id);
+    addTo(this.#finishedSources, mount.source.counters);
     for (const key of Object.keys(this.#finished) as (keyof ReadCounters)[]) {
       this.#finished[key] += mount.reads.counters[key];
     }
+    if (mount.journey.moved) keepJourney(this.#cacheDir, mount.describeJourney(new Date()), this.#log);
     await mount.close();
     this.#journals?.get(id)?.remove();
     this.#journals?.delete(id);
@@ -301,6 +325,40 @@ export class Engine {
     void this.#dropPages(damaged);
   }
 
+  #registerMetrics(metrics: Metrics): void {
+    metrics.addSource(() => prefixed('miss', this.readCounters()));
+    metrics.addSource(() => prefixed('fuse', this.fuse.stats()));
+    metrics.addSource(() => prefixed('fuseOperation.', this.fuse.operations()));
+    metrics.addSource(() => {
+      const sum = { ...this.#finishedSources };
+      for (const { source } of this.mounts.values()) addTo(sum, source.counters);
+      return prefixed('source', sum);
+    });
+    metrics.gauge('images', () => this.mounts.size);
+    metrics.gauge('readsInFlight', () => {
+      let sum = 0;
+      for (const { reads } of this.mounts.values()) sum += reads.inFlight;
+      return sum;
+    });
+  }
+
+  /** Images that share the layer share what was fetched. */
+  #onFetched(fetched: Fetched): void {
+    let reference = '';
+    for (const mount of this.mounts.values()) {
+      if (mount.noteFetched(fetched)) reference = mount.file.archive.image.reference;
+    }
+    if (this.telemetry === NO_TELEMETRY) return;
+    const { first, end, bytes, reason, source, started, ended } = fetched;
+    const attributes = { reference, first, spans: end - first, bytes, reason: REASONS[reason], source };
+    this.telemetry.work({ name: 'fetch', started, ended, attributes });
+  }
+
+  #onInflated({ span, bytes, started, ended, error }: Inflated): void {
+    if (this.telemetry === NO_TELEMETRY) return;
+    this.telemetry.work({ name: 'inflate', started, ended, attributes: { span, bytes }, error: error ?? undefined });
+  }
+
   readCounters(): ReadCounters {
     const sum = { ...this.#finished };
     for (const mount of this.mounts.values()) {
@@ -320,7 +378,12 @@ export class Engine {
     await this.#inflate.close();
     await this.#layers.close();
     await this.cache.close();
+    await this.telemetry.close();
   }
+}
+
+function addTo<T extends Record<string, number>>(sum: T, more: Readonly<Record<string, number>>): void {
+  for (const key of Object.keys(sum) as (keyof T & string)[]) (sum[key] as number) += more[key] ?? 0;
 }
 
 async function openCache(settings: DaemonSettings, log: Logger, metrics: Metrics): Promise<SpanCache> {

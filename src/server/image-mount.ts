@@ -2,22 +2,55 @@ import type { ConnectionId, Nid } from '../bytes/index.js';
 import type { CachedLayer } from '../cache/index.js';
 import type { ArchiveFile } from '../check/index.js';
 import { InodeView, mapFileRange } from '../erofs/index.js';
-import { dropPages, type FuseMountSpec, type ReadMiss, replyData, replyError } from '../fuse/index.js';
-import type { Logger } from '../metrics/index.js';
+import {
+  dropPages,
+  type FuseMountSpec,
+  MAX_FUSE_WORKERS,
+  type ReadMiss,
+  replyData,
+  replyError,
+} from '../fuse/index.js';
+import type { Fetched } from '../lazy/index.js';
+import { Histogram, type Logger, type Metrics } from '../metrics/index.js';
 import { noteTouch } from '../spans/index.js';
-import { type ConnectionState, planeOf, type ReadJournal } from '../wire/index.js';
+import {
+  type ConnectionState,
+  type ConnectionStats,
+  type JourneyReply,
+  planeOf,
+  type ReadJournal,
+} from '../wire/index.js';
+import { Callers } from './caller.js';
 import type { FreedSpans } from './freed-spans.js';
 import type { ImageData } from './image-data.js';
+import { Journey, spanFates } from './journey.js';
 import type { FetchAhead } from './prefetch.js';
-import { type Piece, Reads } from './reads.js';
+import { type EndedRead, type Piece, Reads } from './reads.js';
 import { Recording } from './recording.js';
 import type { RegistrySource } from './registry-source.js';
 import { type ServedTree, servedImage, servedLayers } from './served-tree.js';
+
+/** Files that `clipctl stats` names. */
+const MAX_SLOWEST = 5;
 
 /** One image served through one FUSE connection: the I/O thread's side of it. */
 export class ImageMount {
   readonly id: ConnectionId;
   readonly reads: Reads;
+  /** Of reads that were passed to this thread. */
+  readonly waits = new Histogram();
+  readonly journey: Journey;
+  /** Where it was mounted since this server knows it. */
+  readonly places: Set<string>;
+  /** Resolves when it is not served any more. */
+  readonly closed: Promise<void>;
+  #onClosed = (): void => {};
+  readonly #callers = new Callers();
+  /** Reads that FUSE workers answered, by worker. */
+  readonly #hits = new Float64Array(new SharedArrayBuffer(8 * MAX_FUSE_WORKERS));
+  readonly #state: ConnectionState;
+  /** Told of each read that was passed to this thread, when it has its answer. */
+  readonly watchers = new Set<(read: EndedRead) => void>();
   readonly fuseFd: number;
   /** Records the first reads, for a profile; null after a take-over, which has missed the beginning. */
   readonly recording: Recording | null;
@@ -39,11 +72,18 @@ export class ImageMount {
     /** Where to keep a profile of this mount; null: none is recorded. */
     profiles: string | null,
     journal: ReadJournal | null,
+    metrics: Metrics,
   ) {
     const { archive } = image.file;
     this.id = state.id;
     this.#image = image;
     this.fuseFd = fuseFd;
+    this.journey = new Journey(this.#attachedAt);
+    this.#state = state;
+    this.places = new Set(state.places.map(({ path }) => path));
+    this.closed = new Promise((resolve) => {
+      this.#onClosed = resolve;
+    });
     this.#readahead = state.options.readahead;
     this.#paranoid = state.options.paranoid === true;
     this.#kernel = planeOf(state).kind === 'kernel';
@@ -55,11 +95,12 @@ export class ImageMount {
       {
         readTimeoutMs: state.options.readTimeout * 1000,
         map: (nid, offset, size) => this.#map(nid, offset, size),
-        read: (piece, signal) =>
+        read: (piece, signal, onSource) =>
           image.layers[piece.layer]!.read(piece.layerOffset, piece.length, {
             signal,
             file: piece.file,
             recheck: this.#paranoid,
+            onSource,
           }),
         follow: (nid, pieces) => this.#follow(nid, pieces),
         replyData: (unique, pieces) => {
@@ -67,10 +108,34 @@ export class ImageMount {
           return replyData(fuseFd, unique, pieces);
         },
         replyError: (unique, errno) => replyError(fuseFd, unique, errno),
+        callerOf: (thread) => (this.watchers.size === 0 ? null : this.#callers.of(thread)),
+        onEnd: (read) => this.#ended(read, metrics),
         journal,
       },
       log.child({ mount: state.id, archive: state.archivePath }),
     );
+  }
+
+  /** A read that was passed to this thread has its answer. */
+  #ended(answered: EndedRead, metrics: Metrics): void {
+    // The kernel asks for layers, by their own numbers.
+    const file = this.#kernel && answered.last !== null ? this.#served.fileOf(answered.nid, 0, answered.last) : null;
+    const read = file === null ? answered : { ...answered, nid: file.nid as Nid };
+    const seconds = (read.ended - read.started) / 1000;
+    this.waits.observe(seconds);
+    metrics.histogram(`readSeconds.${read.source ?? 'disk_cache'}`).observe(seconds);
+    if (read.error !== null && read.error !== 'INTERRUPTED' && read.error !== 'TIMED_OUT') {
+      metrics.counter(`readFault.${read.error}`).add();
+    }
+    this.journey.read(read);
+    for (const watcher of this.watchers) watcher(read);
+  }
+
+  /** @returns whether it is of this image */
+  noteFetched(fetched: Fetched): boolean {
+    const layer = this.#image.layers.findIndex(({ layer }) => layer.shared.id === fetched.layer);
+    if (layer >= 0) this.journey.fetched(layer, fetched);
+    return layer >= 0;
   }
 
   /** Milliseconds until the first read was answered that had to wait; null: none yet. */
@@ -104,6 +169,53 @@ export class ImageMount {
       })),
       placement: this.#served.placement,
       resumed,
+      hits: this.#hits,
+    };
+  }
+
+  /** How much of the image was used, and how its reads went. */
+  usage(): Pick<ConnectionStats, 'imageBytes' | 'tarBytes' | 'touchedBytes' | 'hits' | 'waits' | 'slowest'> {
+    const { layers } = this.file.archive.image;
+    let touchedBytes = 0;
+    for (const { layer } of this.#image.layers) {
+      const { lastUse, offsets } = layer.shared;
+      for (let span = 0; span < lastUse.length; span++) {
+        if (lastUse[span]! > 0) touchedBytes += offsets[span + 1]! - offsets[span]!;
+      }
+    }
+    const milliseconds = (share: number): number | null => {
+      const seconds = this.waits.quantile(share);
+      return seconds === null ? null : Math.round(seconds * 1e6) / 1e3;
+    };
+    return {
+      imageBytes: layers.reduce((sum, { size }) => sum + size, 0),
+      tarBytes: layers.reduce((sum, { uncompressedSize }) => sum + uncompressedSize, 0),
+      touchedBytes,
+      hits: this.#hits.reduce((sum, hits) => sum + hits, 0),
+      waits: { p50: milliseconds(0.5), p99: milliseconds(0.99) },
+      slowest: this.journey.slowest(MAX_SLOWEST),
+    };
+  }
+
+  /** Everything that `clipctl report` shows. */
+  describeJourney(endedAt: Date | null): JourneyReply {
+    const { archive } = this.file;
+    const columns = this.journey.columns;
+    return {
+      format: 1,
+      reference: archive.image.reference,
+      archivePath: this.#state.archivePath,
+      identity: archive.identity,
+      places: [...this.places],
+      mountedAt: new Date(performance.timeOrigin + this.#attachedAt).toISOString(),
+      endedAt: endedAt?.toISOString() ?? null,
+      profile: archive.profile?.source ?? null,
+      layers: this.#image.layers.map(({ layer }, i) => {
+        const { digest, size, uncompressedSize } = archive.image.layers[i]!;
+        const fates = spanFates(layer.shared, this.recording?.touch[i] ?? null, columns.fetches, i);
+        return { digest, size, uncompressedSize, ends: Array.from(layer.shared.offsets.subarray(1)), fates };
+      }),
+      columns,
     };
   }
 
@@ -167,5 +279,6 @@ export class ImageMount {
     // Reads that were given up still hold their layers until they have noticed.
     await this.reads.stopped();
     await this.#image.close();
+    this.#onClosed();
   }
 }

@@ -5,7 +5,7 @@ import { ClipError } from '../bytes/index.js';
 import { ArchiveFile, fileKey, type StorageAccess } from '../check/index.js';
 import { closeFd, mountIdOf, mountNamespace, readMountInfo } from '../linux/index.js';
 import { keepCodeSoon } from '../loader/index.js';
-import type { Logger } from '../metrics/index.js';
+import { type Logger, redact } from '../metrics/index.js';
 import { type OpenPlaceInParent, openPlaceInParent, openRegularFile } from '../paths/index.js';
 import type { KernelTree } from '../plane/index.js';
 import type { FdSocket, HelloResult, KeeperMethods, Rpc, UnmountMode } from '../wire/index.js';
@@ -118,6 +118,21 @@ export class MountList {
   }
 
   async mount(args: MountArguments): Promise<MountedPlace> {
+    const started = performance.now();
+    const { archivePath, mountPoint } = args;
+    const tell = (attributes: Record<string, string>, error?: string): void =>
+      this.engine.telemetry.work({ name: 'mount', started, ended: performance.now(), attributes, error });
+    try {
+      const mounted = await this.#mountTold(args);
+      tell({ archivePath, mountPoint, reference: mounted.reference });
+      return mounted;
+    } catch (error) {
+      tell({ archivePath, mountPoint }, redact(String(error)));
+      throw error;
+    }
+  }
+
+  async #mountTold(args: MountArguments): Promise<MountedPlace> {
     // Before the others are kept waiting: it may take as long as pulling the image.
     await this.engine.indexLayers(args);
     const mounted = await this.#serialized(() => this.#mount(args));
@@ -333,6 +348,7 @@ export class MountList {
   }
 
   #mounted(connection: ConnectionState, place: PlaceState): MountedPlace {
+    this.engine.mounts.get(connection.id)?.places.add(place.path);
     return { connection, place, reference: this.archiveOf(connection.id)?.image.reference ?? '' };
   }
 

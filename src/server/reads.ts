@@ -4,9 +4,10 @@ import type { Nid } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
 import type { FileHint, LayerPiece } from '../lazy/index.js';
 import { Errno, threadLives } from '../linux/index.js';
-import type { Logger } from '../metrics/index.js';
+import type { Logger, Source } from '../metrics/index.js';
 import { mayPass } from '../oci/index.js';
 import type { ReadJournal } from '../wire/index.js';
+import type { Caller } from './caller.js';
 
 /** A piece of a file: bytes of a layer, or a hole (layer −1). */
 export interface Piece extends LayerPiece {
@@ -14,16 +15,40 @@ export interface Piece extends LayerPiece {
   readonly file: FileHint | undefined;
 }
 
+/** A read that was passed to this thread, and has its answer. Times are performance.now(). */
+export interface EndedRead {
+  readonly nid: Nid;
+  readonly offset: number;
+  /** Bytes that it got. */
+  readonly length: number;
+  /** The thread that asked; 0: not known. */
+  readonly thread: number;
+  readonly started: number;
+  readonly ended: number;
+  /** Of the bytes that it waited for longest; null: there were none to wait for. */
+  readonly source: Source | null;
+  /** The code of the error that it got, or a kind of end: `INTERRUPTED`, `TIMED_OUT`. */
+  readonly error: string | null;
+  /** Where it comes from, if somebody watches. */
+  readonly caller: Caller | null;
+  /** Its last piece that is no hole. */
+  readonly last: Piece | null;
+}
+
 /** The parts of a mount that a miss needs, and the receiver of its answer. */
 export interface ReadSource {
   readonly readTimeoutMs: number;
   /** Where file bytes lie. @throws FormatError */
   map(nid: Nid, offset: number, size: number): Piece[];
-  read(piece: Piece, signal: AbortSignal): Promise<Uint8Array>;
+  read(piece: Piece, signal: AbortSignal, onSource: (source: Source) => void): Promise<Uint8Array>;
   /** A read has asked for its bytes. The files that it leads to may be asked for now. */
   follow?(nid: Nid, pieces: readonly Piece[]): void;
   replyData(unique: bigint, pieces: Uint8Array[]): void;
   replyError(unique: bigint, errno: number): void;
+  /** The process that a thread belongs to; null: nobody watches. Asked while it waits. */
+  callerOf?(thread: number): Caller | null;
+  /** Every read that ended, with its bytes or with an error. */
+  onEnd?(read: EndedRead): void;
   /** Holds the unanswered reads for the next server; null if the kernel sends them again. */
   readonly journal?: Pick<ReadJournal, 'begin' | 'end'> | null;
 }
@@ -46,6 +71,9 @@ interface Pending {
   readonly abort: AbortController;
   timer: NodeJS.Timeout | null;
   answered: boolean;
+  source: Source | null;
+  readonly caller: Caller | null;
+  last: Piece | null;
 }
 
 /** A read that timed out, and which of its pages the kernel has asked for again since. */
@@ -77,10 +105,12 @@ export interface ReadCounters {
   timedOut: number;
   /** Had to wait for one of MAX_READS. */
   queued: number;
+  /** Given to readers. */
+  bytes: number;
 }
 
 export function newReadCounters(): ReadCounters {
-  return { reads: 0, errors: 0, interrupted: 0, timedOut: 0, queued: 0 };
+  return { reads: 0, errors: 0, interrupted: 0, timedOut: 0, queued: 0, bytes: 0 };
 }
 
 /**
@@ -118,7 +148,21 @@ export class Reads {
     // One listener per extent of the file, of which a read may touch hundreds.
     setMaxListeners(0, abort.signal);
     const started = performance.now();
-    const pending: Pending = { unique, nid, offset, size, thread, started, abort, timer: null, answered: false };
+    const caller = this.#source.callerOf?.(thread) ?? null;
+    const pending: Pending = {
+      unique,
+      nid,
+      offset,
+      size,
+      thread,
+      started,
+      abort,
+      timer: null,
+      answered: false,
+      source: null,
+      caller,
+      last: null,
+    };
     this.#pending.set(unique, pending);
     this.#source.journal?.begin({ unique, nid, offset, size });
     this.counters.reads++;
@@ -139,7 +183,7 @@ export class Reads {
     const pending = this.#pending.get(unique);
     if (pending === undefined) return false;
     this.counters.interrupted++;
-    this.#fail(pending, Errno.EINTR);
+    this.#fail(pending, Errno.EINTR, 'INTERRUPTED');
     return true;
   }
 
@@ -185,7 +229,7 @@ export class Reads {
     for (const pending of [...this.#pending.values()]) {
       if (pending.thread === 0 || pending.started > before || threadLives(pending.thread)) continue;
       this.counters.interrupted++;
-      this.#fail(pending, Errno.EINTR);
+      this.#fail(pending, Errno.EINTR, 'INTERRUPTED');
     }
     if (this.#pending.size > 0 || this.#watch === null) return;
     clearInterval(this.#watch);
@@ -197,14 +241,20 @@ export class Reads {
     const { nid, offset, size } = pending;
     this.#expired.push({ nid, offset, end: offset + size, until: performance.now() + REPEAT_MS, repeated: new Set() });
     this.#logOnce('a read timed out', '', { nid: pending.nid, seconds: this.#source.readTimeoutMs / 1000 });
-    this.#fail(pending, Errno.EIO);
+    this.#fail(pending, Errno.EIO, 'TIMED_OUT');
   }
 
-  #fail(pending: Pending, errno: number): void {
+  #fail(pending: Pending, errno: number, error: string): void {
     if (pending.answered) return;
     this.#settle(pending);
+    this.#tell(pending, 0, error);
     this.#source.replyError(pending.unique, errno);
     pending.abort.abort();
+  }
+
+  #tell({ nid, offset, thread, started, source, caller, last }: Pending, length: number, error: string | null): void {
+    const ended = performance.now();
+    this.#source.onEnd?.({ nid, offset, length, thread, started, ended, source, error, caller, last });
   }
 
   #settle(pending: Pending): void {
@@ -223,19 +273,24 @@ export class Reads {
     const source = this.#source;
     try {
       const pieces = source.map(pending.nid, pending.offset, pending.size);
+      pending.last = pieces.findLast(({ layer }) => layer >= 0) ?? null;
       const reads = pieces.map((piece) => (piece.layer < 0 ? zeros(piece.length) : this.#bytes(piece, pending)));
       source.follow?.(pending.nid, pieces);
       const parts = await Promise.all(reads);
       if (!pending.answered) {
         this.#settle(pending);
         source.replyData(pending.unique, parts);
+        let length = 0;
+        for (const part of parts) length += part.length;
+        this.counters.bytes += length;
+        this.#tell(pending, length, null);
       }
     } catch (error) {
       if (!pending.answered) {
         this.counters.errors++;
         const cause = error instanceof ClipError ? { code: error.code, error: error.message } : { err: error };
         this.#logOnce('a read failed', String(error), { nid: pending.nid, ...cause });
-        this.#fail(pending, Errno.EIO);
+        this.#fail(pending, Errno.EIO, error instanceof ClipError ? error.code : 'OTHER');
       }
     } finally {
       this.#running--;
@@ -244,10 +299,14 @@ export class Reads {
   }
 
   /** The archive exists, so there was a registry. While it cannot be reached a read waits, up to the read timeout. */
-  async #bytes(piece: Piece, { nid, abort }: Pending): Promise<Uint8Array> {
+  async #bytes(piece: Piece, pending: Pending): Promise<Uint8Array> {
+    const { nid, abort } = pending;
+    const onSource = (source: Source): void => {
+      pending.source = source;
+    };
     for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(2 * pause, MAX_PAUSE_MS)) {
       try {
-        return await this.#source.read(piece, abort.signal);
+        return await this.#source.read(piece, abort.signal, onSource);
       } catch (error) {
         if (!mayPass(error)) throw error;
         this.#logOnce('a read waits for its registry', String(error), { nid, error: String(error) });

@@ -10,8 +10,8 @@ const MAX_WAYS = 4;
 interface Way {
   readonly access: StorageAccess;
   source: Promise<OpenedSource> | null;
-  /** The bytes that `source` has fetched, once it is open. */
-  counters: Readonly<{ bytes: number }> | null;
+  /** What `source` has fetched, once it is open. */
+  counters: OpenedSource['counters'] | null;
 }
 
 /**
@@ -79,6 +79,17 @@ export class RegistrySource implements BlobSource {
   /** Bytes that came from the registry, for all places of this image together. */
   get fetchedBytes(): number {
     return [...this.#ways, ...this.#retired].reduce((sum, { counters }) => sum + (counters?.bytes ?? 0), 0);
+  }
+
+  /** Retries, redirects and tokens so far. */
+  get counters(): { retries: number; redirects: number; tokens: number } {
+    const sum = { retries: 0, redirects: 0, tokens: 0 };
+    for (const { counters } of [...this.#ways, ...this.#retired]) {
+      sum.retries += counters?.retries ?? 0;
+      sum.redirects += counters?.redirects ?? 0;
+      sum.tokens += counters?.tokens ?? 0;
+    }
+    return sum;
   }
 
   fetchBlob(...args: Parameters<BlobSource['fetchBlob']>): ReturnType<BlobSource['fetchBlob']> {

@@ -1,7 +1,7 @@
 import { ClipError } from '../bytes/index.js';
 import { FusePool } from '../fuse/index.js';
 import { dieWithParent } from '../linux/index.js';
-import { type Logger, logLine, type Metrics } from '../metrics/index.js';
+import { type Logger, logLine, type Metrics, openTelemetry, wantsTelemetry } from '../metrics/index.js';
 import {
   ALIVE_MS,
   type DaemonSettings,
@@ -103,6 +103,10 @@ export async function runServer(
     // Everything is loaded: from here on a server in reserve waits for its turn.
     const hello = await keeper.call('hello', { protocol: KEEPER_PROTOCOL, version });
     engine = await parts.Engine.start({ settings, log, metrics }, fuse);
+    // Its SDK takes a while to load; a server that is watched so closely takes it before it serves, and misses no span.
+    if (wantsTelemetry()) {
+      engine.telemetry = await openTelemetry('clipd', version, (message, hint) => ownLog.error({ hint }, message));
+    }
     server = new MountList(hello, engine, keeper, fds, log);
     const startMs = Math.round(performance.now());
     await server.restore();
@@ -145,5 +149,5 @@ function endNow(): void {
  */
 async function loadTheRest(log: Logger | null): Promise<void> {
   void log?.level; // makes the logger
-  await Promise.all([import('../oci/index.js'), import('picomatch')]);
+  await Promise.all([import('../oci/index.js'), import('picomatch'), import('./api/exposition.js')]);
 }

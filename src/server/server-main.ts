@@ -24,12 +24,16 @@ async function main(): Promise<void> {
     });
   });
   // Loaded while a FUSE thread boots.
-  const [{ createApiServer }, { routesOf }] = await Promise.all([import('./api/http.js'), import('./api/routes.js')]);
+  const [{ createApiServer }, { routesOf }, { metricsReader, serveMetrics }] = await Promise.all([
+    import('./api/http.js'),
+    import('./api/routes.js'),
+    import('./api/seeing-routes.js'),
+  ]);
   const context = await starting;
-  api = createApiServer(routesOf(context, version), (err) => context.log.error({ err }, 'a request failed'));
-  // A client that closes its connection during an answer is no error.
-  api.on('clientError', (_error, socket) => socket.destroy());
+  const read = metricsReader(context);
+  api = createApiServer(routesOf(context, version, read), (err) => context.log.error({ err }, 'a request failed'));
   api.listen({ fd: LISTEN_FD });
+  if (settings.metricsAddress !== undefined) serveMetrics(context, read, settings.metricsAddress);
 }
 
 void main();

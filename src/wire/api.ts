@@ -1,5 +1,6 @@
 import type { CachedFile, CacheSummary, VerifiedFile } from '../cache/index.js';
 import type { RecordedProfile } from '../lazy/index.js';
+import type { Metric } from '../metrics/index.js';
 import type { UnmountMode } from './keeper-protocol.js';
 import type { ImageOptions, PlaneState } from './mount-state.js';
 import type { PrefetchState } from './prefetch.js';
@@ -18,6 +19,10 @@ export const API = {
   prefetchCancel: '/v1/prefetch/cancel',
   profileStop: '/v1/profile/stop',
   firstExec: '/v1/first-exec',
+  metrics: '/v1/metrics',
+  trace: '/v1/trace',
+  journey: '/v1/journey',
+  logLevel: '/v1/log-level',
   cache: '/v1/cache',
   cacheLayers: '/v1/cache/layers',
   cachePrune: '/v1/cache/prune',
@@ -185,6 +190,16 @@ export interface ConnectionStats {
   readonly firstExecs: readonly number[];
   readonly reads: Readonly<Record<string, number>>;
   readonly inFlight: number;
+  /** Of the image's layers: compressed, as tars, and of the latter the bytes of spans that were read. */
+  readonly imageBytes: number;
+  readonly tarBytes: number;
+  readonly touchedBytes: number;
+  /** Reads that were answered from the span cache at once. */
+  readonly hits: number;
+  /** Milliseconds that reads waited that were not; null: there were none. */
+  readonly waits: { readonly p50: number | null; readonly p99: number | null };
+  /** The files whose readers waited longest, by their numbers in the tree of the archive. */
+  readonly slowest: readonly { readonly nid: number; readonly reads: number; readonly milliseconds: number }[];
   /** Spans fetched before a reader asks for them, now or earlier: by profile, by `--fill`, by request. */
   readonly prefetches: readonly PrefetchState[];
 }
@@ -195,8 +210,19 @@ export interface Stats {
   readonly resend: boolean | null;
   readonly cache: Readonly<Record<string, unknown>>;
   readonly counters: Readonly<Record<string, number>>;
+  /** The same and more as monitoring gets them: docs/metrics.md. */
+  readonly metrics: readonly Metric[];
   readonly fuse: Readonly<Record<string, number>>;
   readonly connections: readonly ConnectionStats[];
   /** Bytes. The standby is the server process that waits in reserve; 0 when there is none. */
   readonly memory: { readonly serverRss: number; readonly keeperRss: number; readonly standbyRss: number };
+}
+
+/** The levels of a log: a line is written if its level is not below. */
+export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+export interface LogLevelReply {
+  readonly level: LogLevel;
+  readonly before: LogLevel;
 }

@@ -7,7 +7,7 @@ const HELD = 'CLIP_NODE_EXTRA_CA_CERTS';
  * first, secrets among it, is not kept for the weeks that it runs, and not handed to the credential helpers of its later users.
  */
 const KEPT =
-  /^(PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TZ|TMPDIR|NOTIFY_SOCKET|SSL_CERT_(FILE|DIR)|DOCKER_CONFIG|REGISTRY_AUTH_FILE|DBUS_SESSION_BUS_ADDRESS|GNUPGHOME|(CLIP|NODE|LD|MALLOC|XDG|PASSWORD_STORE|AWS|GOOGLE|CLOUDSDK|GCLOUD|AZURE|ACR)_\w+|(https?|no|all)_proxy|REQUEST_METHOD)$/i;
+  /^(PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TZ|TMPDIR|NOTIFY_SOCKET|JOURNAL_STREAM|SSL_CERT_(FILE|DIR)|DOCKER_CONFIG|REGISTRY_AUTH_FILE|DBUS_SESSION_BUS_ADDRESS|GNUPGHOME|(CLIP|NODE|LD|MALLOC|XDG|PASSWORD_STORE|AWS|GOOGLE|CLOUDSDK|GCLOUD|AZURE|ACR|OTEL)_\w+|(https?|no|all)_proxy|REQUEST_METHOD)$/i;
 
 /**
  * The environment of a keeper. NODE_EXTRA_CA_CERTS is put aside: Node parses the file that it names before it runs anything, which takes 35 ms

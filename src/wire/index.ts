@@ -14,6 +14,9 @@ export {
   type ErrorReply,
   type FirstExecRequest,
   type Health,
+  LOG_LEVELS,
+  type LogLevel,
+  type LogLevelReply,
   type MountInfoReply,
   type MountRequest,
   type PrefetchCancelRequest,
@@ -26,6 +29,15 @@ export {
 } from './api.js';
 export { keeperEnvironment, restoreExtraCertificates } from './environment.js';
 export { FdSocket } from './fd-socket.js';
+export {
+  JOURNEY_KEPT_MS,
+  JOURNEYS_DIRECTORY,
+  type JourneyColumns,
+  type JourneyLayer,
+  type JourneyReply,
+  SpanFate,
+  type TracedRead,
+} from './journey.js';
 export {
   ALIVE_MS,
   type ConnectRequest,
@@ -99,6 +111,7 @@ export {
   cacheVerifyRequest,
   firstExecRequest,
   imageOptionChecks,
+  logLevelRequest,
   mountRequest,
   prefetchCancelRequest,
   prefetchRequest,

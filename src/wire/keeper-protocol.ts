@@ -13,6 +13,8 @@ export interface DaemonSettings {
   readonly contentCache?: string;
   /** FUSE worker threads; undefined: cores, at most 4. */
   readonly workers?: number;
+  /** Where the metrics are served by TCP, besides the control socket. */
+  readonly metricsAddress?: { readonly host: string; readonly port: number };
   /** Leave this many seconds after the last mount; undefined: stay. */
   readonly idleExit?: number;
   /** A library's private engine: ends with the process that holds the other end of its standard input. */

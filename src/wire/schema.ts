@@ -11,6 +11,7 @@ import {
   text,
 } from '../bytes/index.js';
 import type { CachePruneRequest, MountRequest, PrefetchCancelRequest, PrefetchRequest, UnmountRequest } from './api.js';
+import { LOG_LEVELS } from './api.js';
 
 /*
  * The requests that a client may send, checked by functions of bytes/ (docs/internals/decisions/0005-hand-written-request-checks.md).
@@ -89,6 +90,7 @@ export const cachePruneRequest: Check<CachePruneRequest> = object({}, { to: numb
 export const cacheVerifyRequest = object({}, {});
 /** A day, as for reads. */
 export const firstExecRequest = object({ mountPoint: path, milliseconds: number(0, 1000 * MAX_READ_TIMEOUT) }, {});
+export const logLevelRequest = object({ level: oneOf(...LOG_LEVELS) }, {});
 export const profileStopRequest = object({ mountPoint: path }, {});
 export const stopRequest = object({}, { onlyIfIdle: boolean });
 export const upgradeRequest = object({ serverModule: path }, {});

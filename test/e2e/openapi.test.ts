@@ -200,6 +200,11 @@ it('describes every answer', async () => {
   await check('post', API.firstExec, { mountPoint, milliseconds: 12.5 });
   await check('post', API.profileStop, { mountPoint });
   await check('get', API.stats);
+  await check('get', API.metrics);
+  await check('get', `${API.journey}${query}`);
+  await check('post', API.logLevel, { level: 'debug' });
+  // Its lines are looked at where they come from reads: seeing.test.ts.
+  answered.add(`get ${API.trace}`);
   await check('get', API.cache);
   await check('get', API.cacheLayers);
   await check('post', API.cacheVerify, {});

@@ -97,10 +97,21 @@ describe('the package', () => {
       bundled.add(name);
       for (const next of Object.keys(lock.packages[`node_modules/${name}`]!.dependencies ?? {})) add(next);
     };
-    for (const name of importedPackages()) if (!installed.has(name)) add(name);
+    for (const specifier of importedPackages()) {
+      const name = specifier
+        .split('/')
+        .slice(0, specifier.startsWith('@') ? 2 : 1)
+        .join('/');
+      if (installed.has(name)) continue;
+      // By a path inside of a package comes that module, without what the package depends on.
+      if (specifier === name) add(name);
+      else bundled.add(name);
+    }
     expect([...bundled]).toContain('commander');
     expect([...bundled].filter((name) => !licences.has(name))).toEqual([]);
     expect(licences.get('commander')).toContain('TJ Holowaychuk');
+    expect([...bundled]).toContain('prom-client');
+    expect(licences.get('uplot')).toContain('MIT License');
     expect(licences.get('zstddec')).toContain('For Zstandard software');
     expect(licences.get('assemblyscript')).toContain('Apache License');
     expect(licences.get('moby/profiles')).toContain('Apache License');

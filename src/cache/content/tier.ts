@@ -82,23 +82,18 @@ export class ContentTier {
     this.#ready = Promise.resolve(cache.connect?.()).catch(() => {});
     const metrics = options.metrics ?? new Metrics();
     this.#counters = {
-      hits: metrics.counter('contentHits', 'Spans found in the content cache'),
-      bytes: metrics.counter('contentBytes', 'Compressed bytes from the content cache'),
-      misses: metrics.counter('contentMisses', 'Spans the content cache did not have'),
-      errors: metrics.counter('contentErrors', 'Calls of the content cache that failed'),
-      timeouts: metrics.counter('contentTimeouts', 'Lookups in the content cache that took too long'),
-      skipped: metrics.counter('contentSkipped', 'Lookups not made because the content cache was unavailable'),
-      poisoned: metrics.counter('contentPoisoned', 'Spans from the content cache that were not what their hash says'),
-      stored: metrics.counter('contentStored', 'Spans stored in the content cache'),
-      dropped: metrics.counter(
-        'contentDropped',
-        'Spans not stored because the queue was full or the cache unavailable',
-      ),
+      hits: metrics.counter('contentHits'),
+      bytes: metrics.counter('contentBytes'),
+      misses: metrics.counter('contentMisses'),
+      errors: metrics.counter('contentErrors'),
+      timeouts: metrics.counter('contentTimeouts'),
+      skipped: metrics.counter('contentSkipped'),
+      poisoned: metrics.counter('contentPoisoned'),
+      stored: metrics.counter('contentStored'),
+      dropped: metrics.counter('contentDropped'),
     };
-    metrics.gauge('contentQueueBytes', 'Bytes waiting to be stored in the content cache', () => this.#queuedBytes);
-    metrics.gauge('contentAvailable', '1 unless the content cache is given up on for now', () =>
-      this.#quick.tripped || this.#whole.tripped ? 0 : 1,
-    );
+    metrics.gauge('contentQueueBytes', () => this.#queuedBytes);
+    metrics.gauge('contentAvailable', () => (this.#quick.tripped || this.#whole.tripped ? 0 : 1));
     const logged = (open: string, closed: string) => (isOpen: boolean, cause: string) => {
       if (isOpen) this.#log.error({ cause }, open);
       else this.#log.info(closed);

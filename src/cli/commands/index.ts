@@ -10,6 +10,7 @@ const commands: Readonly<Record<string, () => Promise<Register>>> = {
   ls: async () => (await import('./ls.js')).registerLs,
   cat: async () => (await import('./cat.js')).registerCat,
   inspect: async () => (await import('./inspect.js')).registerInspect,
+  diff: async () => (await import('./diff.js')).registerDiff,
   verify: async () => (await import('./verify.js')).registerVerify,
   optimize: async () => (await import('./optimize.js')).registerOptimize,
   profile: async () => (await import('./profile.js')).registerProfile,
@@ -23,6 +24,8 @@ const commands: Readonly<Record<string, () => Promise<Register>>> = {
   run: async () => (await import('./run.js')).registerRun,
   ps: async () => (await import('./ps.js')).registerPs,
   stats: async () => (await import('./stats.js')).registerStats,
+  trace: async () => (await import('./trace.js')).registerTrace,
+  report: async () => (await import('./report.js')).registerReport,
   prefetch: async () => (await import('./prefetch.js')).registerPrefetch,
   doctor: async () => (await import('./doctor.js')).registerDoctor,
   health: async () => (await import('./health.js')).registerHealth,
@@ -32,6 +35,10 @@ const commands: Readonly<Record<string, () => Promise<Register>>> = {
   config: async () => {
     const { registerConfig } = await import('./config.js');
     return (program) => registerConfig(program, () => everyCommand(program));
+  },
+  completion: async () => {
+    const { registerCompletion } = await import('./completion.js');
+    return (program) => registerCompletion(program, () => everyCommand(program));
   },
   version: async () => (await import('./version.js')).registerVersion,
 };

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { printable } from '../../bytes/index.js';
 import { locate } from '../daemon-flags.js';
 import { addImageFlags, archiveOf, type ImageFlags } from '../image-flags.js';
 import { archiveOrImage } from '../operand.js';
@@ -55,6 +56,8 @@ async function run(flags: ImageFlags): Promise<void> {
           String(table.count),
           formatBytes(total),
           formatBytes(mean),
+          String(value.layers[i]!.files),
+          formatBytes(value.layers[i]!.fileBytes),
         ];
       });
       return [
@@ -63,7 +66,21 @@ async function run(flags: ImageFlags): Promise<void> {
         ...(sections.length === 0
           ? []
           : [formatTable([['section', 'offset', 'stored', 'raw', ''], ...sections], [1, 2, 3])]),
-        formatTable([['layer', '', 'size', 'tar', 'spans', 'windows', 'mean window'], ...layers], [2, 3, 4, 5, 6]),
+        formatTable(
+          [['layer', '', 'size', 'tar', 'spans', 'windows', 'mean', 'files', 'in files'], ...layers],
+          [2, 3, 4, 5, 6, 7, 8],
+        ),
+        ...(value.largest.length === 0
+          ? []
+          : [
+              formatTable(
+                [
+                  ['largest', ''],
+                  ...value.largest.map(({ path, size }) => [`  ${formatBytes(size)}`, printable(path)]),
+                ],
+                [0],
+              ),
+            ]),
       ].join('\n');
     });
   } finally {

@@ -21,6 +21,39 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
 /** Handles one route: gets the parsed body (undefined for GET) and the query, returns the JSON answer. */
 export type Route = (body: unknown, query: URLSearchParams, signal: AbortSignal) => unknown;
 
+/** An answer that is not JSON. */
+export class TextReply {
+  constructor(
+    readonly contentType: string,
+    readonly text: string,
+  ) {}
+}
+
+/** An answer of JSON lines, one by one as they come, until `end` or until the client has gone. */
+export class LinesReply {
+  constructor(readonly begin: (write: LineWriter) => void) {}
+}
+
+export interface LineWriter {
+  line(value: object): void;
+  end(): void;
+  /** Bytes that the client has not taken yet. */
+  readonly untaken: number;
+}
+
+function sendLines(response: ServerResponse, reply: LinesReply): void {
+  response.writeHead(200, { 'content-type': 'application/x-ndjson' });
+  // The client knows now that every read from here on is told.
+  response.flushHeaders();
+  reply.begin({
+    line: (value) => void response.write(`${JSON.stringify(value)}\n`),
+    end: () => void response.end(),
+    get untaken() {
+      return response.writableLength;
+    },
+  });
+}
+
 /** The one parameter that some requests have. @throws ClipError USAGE */
 export function mountPointOf(query: URLSearchParams): string {
   const mountPoint = query.get('mountPoint') ?? '';
@@ -68,9 +101,11 @@ function routeFor(routes: Readonly<Record<string, Route>>, method: string, path:
 }
 
 function send(response: ServerResponse, status: number, value: unknown, headers: Record<string, string> = {}): void {
-  const text = `${JSON.stringify(value)}\n`;
+  const isText = value instanceof TextReply;
+  const text = isText ? value.text : `${JSON.stringify(value)}\n`;
   const length = Buffer.byteLength(text);
-  response.writeHead(status, { 'content-type': 'application/json', 'content-length': length, ...headers });
+  const type = isText ? value.contentType : 'application/json';
+  response.writeHead(status, { 'content-type': type, 'content-length': length, ...headers });
   response.end(text);
 }
 
@@ -96,8 +131,17 @@ function isAllowed(socket: Socket): boolean {
   }
 }
 
-/** JSON over HTTP on a unix socket; `routes` by "METHOD /path". */
+/** JSON over HTTP on a unix socket, for this user and root; `routes` by "METHOD /path". */
 export function createApiServer(routes: Readonly<Record<string, Route>>, onFault: (error: unknown) => void): Server {
+  const server = createRouteServer(routes, onFault);
+  server.on('connection', (socket) => {
+    if (!isAllowed(socket)) socket.destroy();
+  });
+  return server;
+}
+
+/** The same for every client that can connect. */
+export function createRouteServer(routes: Readonly<Record<string, Route>>, onFault: (error: unknown) => void): Server {
   const server = createServer((request, response) => {
     const gone = new AbortController();
     response.on('close', () => gone.abort());
@@ -105,7 +149,9 @@ export function createApiServer(routes: Readonly<Record<string, Route>>, onFault
       try {
         const url = new URL(request.url ?? '/', 'http://clipd');
         const route = routeFor(routes, request.method ?? 'GET', url.pathname);
-        send(response, 200, await route(await readBody(request), url.searchParams, gone.signal));
+        const reply = await route(await readBody(request), url.searchParams, gone.signal);
+        if (reply instanceof LinesReply) sendLines(response, reply);
+        else send(response, 200, reply);
       } catch (error) {
         // A client that closed its connection in the middle of a request gets no answer, and it is no error.
         if (response.destroyed) return;
@@ -114,8 +160,7 @@ export function createApiServer(routes: Readonly<Record<string, Route>>, onFault
       }
     })();
   });
-  server.on('connection', (socket) => {
-    if (!isAllowed(socket)) socket.destroy();
-  });
+  // A client that closes its connection during an answer is no error.
+  server.on('clientError', (_error, socket) => socket.destroy());
   return server;
 }

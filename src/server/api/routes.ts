@@ -1,6 +1,6 @@
-import { readFileSync } from 'node:fs';
 import { ClipError } from '../../bytes/index.js';
 import { mountNamespace } from '../../linux/index.js';
+import type { Metric } from '../../metrics/index.js';
 import { wrongAnswers } from '../../oci/index.js';
 import {
   API,
@@ -25,22 +25,17 @@ import type { ServerProcessContext } from '../run-server.js';
 import { cacheRoutes } from './cache-routes.js';
 import { mountPointOf, type Route } from './http.js';
 import { prefetchRoutes } from './prefetch-routes.js';
+import { rssOf, seeingRoutes } from './seeing-routes.js';
 
 /** How often a waiting client's place is looked up. */
 const WAIT_POLL_MS = 250;
 
-/** 0 for a process that has just ended. */
-function rssOf(pid: number): number {
-  try {
-    const match = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
-    return Number(match?.[1] ?? 0) * 1024;
-  } catch {
-    return 0;
-  }
-}
-
 /** The handlers of all requests. */
-export function routesOf(context: ServerProcessContext, version: string): Record<string, Route> {
+export function routesOf(
+  context: ServerProcessContext,
+  version: string,
+  readAll: () => Promise<readonly Metric[]>,
+): Record<string, Route> {
   const { server, settings, metrics } = context;
   const { hello, engine } = server;
 
@@ -67,6 +62,7 @@ export function routesOf(context: ServerProcessContext, version: string): Record
     const place = places.find(({ path }) => path === mountPoint);
     if (place === undefined) throw new ClipError('NOT_FOUND', `${mountPoint} is not a clip mount of this clipd`);
     firstExecs.set(place.requestId, milliseconds);
+    metrics.histogram('firstExecSeconds').observe(milliseconds / 1000);
     return {};
   };
 
@@ -115,6 +111,7 @@ export function routesOf(context: ServerProcessContext, version: string): Record
         firstRead: mount.firstRead,
         firstExecs: state.places.flatMap(({ requestId }) => firstExecs.get(requestId) ?? []),
         reads: { ...mount.reads.counters },
+        ...mount.usage(),
         inFlight: mount.reads.inFlight,
         prefetches: mount.ahead.list(),
       });
@@ -124,7 +121,8 @@ export function routesOf(context: ServerProcessContext, version: string): Record
       health: await health(),
       resend: engine.resend,
       cache: { ...engine.cache.stats() },
-      counters: { ...metrics.snapshot(), ...prefixed('miss', engine.readCounters()), ...wrongAnswers() },
+      counters: { ...metrics.snapshot(), ...wrongAnswers() },
+      metrics: await readAll(),
       fuse: engine.fuse.stats(),
       connections,
       memory: {
@@ -179,6 +177,7 @@ export function routesOf(context: ServerProcessContext, version: string): Record
     },
     [`POST ${API.firstExec}`]: (body) => noteFirstExec(firstExecRequest(body, 'request: body')),
     [`POST ${API.profileStop}`]: (body) => stopProfile(profileStopRequest(body, 'request: body').mountPoint),
+    ...seeingRoutes(context, readAll),
     ...prefetchRoutes(server),
     ...cacheRoutes(engine, settings),
     [`GET ${API.wait}`]: (_body, query, signal) => wait(query, signal),
@@ -186,15 +185,6 @@ export function routesOf(context: ServerProcessContext, version: string): Record
     [`POST ${API.stop}`]: (body) => server.stop(stopRequest(body, 'request: body').onlyIfIdle ?? false),
     [`POST ${API.upgrade}`]: (body) => server.upgrade(upgradeRequest(body, 'request: body').serverModule),
   };
-}
-
-function prefixed(prefix: string, values: object): Record<string, number> {
-  return Object.fromEntries(
-    Object.entries(values as Record<string, number>).map(([name, value]) => [
-      `${prefix}${name[0]!.toUpperCase()}${name.slice(1)}`,
-      value,
-    ]),
-  );
 }
 
 /** A URL without its secrets, for a screen or a log. */

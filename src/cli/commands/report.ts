@@ -1,0 +1,37 @@
+import type { Command } from 'commander';
+import type { CommonFlags } from '../common-flags.js';
+import { locate } from '../daemon-flags.js';
+import { mountedPlace } from '../mounted-place.js';
+import { printResult } from '../output.js';
+
+interface Flags extends CommonFlags {
+  readonly out: string;
+}
+
+async function report(target: string, flags: Flags): Promise<void> {
+  const [{ findJourney, journeyPage, summaryOf }, { writeFileSync }] = await Promise.all([
+    import('../../report/index.js'),
+    import('node:fs'),
+  ]);
+  const { root, cacheDir } = await locate(flags);
+  const place = await mountedPlace(target, flags);
+  const journey = await findJourney({ root, cacheDir, place });
+  const page = journeyPage(journey);
+  writeFileSync(flags.out, page, { mode: 0o600 });
+  const summary = summaryOf(journey);
+  printResult({ out: flags.out, bytes: Buffer.byteLength(page), ...summary }, flags.json === true, () =>
+    [
+      `${flags.out}: ${summary.reads} reads that waited, ${summary.fetches} fetches of ${journey.reference}`,
+      ...summary.advice.map((line) => `  ${line}`),
+    ].join('\n'),
+  );
+}
+
+export function registerReport(program: Command): void {
+  program
+    .command('report')
+    .argument('<dir|id>', 'a mount point or a container; it may have ended up to a day ago')
+    .description('draw what a mount read, fetched and waited for, as one page for a browser')
+    .requiredOption('--out <file>', 'the page to write')
+    .action(report);
+}
