@@ -1,8 +1,9 @@
-import { closeSync, mkdtempSync, rmdirSync, statSync } from 'node:fs';
+import { closeSync, existsSync, mkdtempSync, rmdirSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { findProgram } from '../container/index.js';
 import { mountFuse, openFuseDevice, unmount } from '../linux/index.js';
+import { probeKernelPlane } from '../plane/index.js';
 import { type Finding, failed, limited, ok } from './finding.js';
 import {
   examineCgroups,
@@ -33,6 +34,7 @@ export function examineMachine({ root, cacheDir }: MachineOptions): Finding[] {
     openFiles(),
     examineRoot(root),
     ...examineCacheDirectory(cacheDir),
+    plane(cacheDir),
   ];
 }
 
@@ -99,6 +101,22 @@ function trialMount(fd: number): Finding {
   } finally {
     rmdirSync(target);
   }
+}
+
+/** Which file system `--plane auto` would take, as far as this machine decides it; an image may decide otherwise. */
+function plane(cacheDir: string): Finding {
+  const name = 'plane';
+  if (process.getuid?.() !== 0) return limited(name, 'FUSE', 'the kernel’s EROFS is mounted by root only');
+  // The probe writes into the cache directory, which is not made here.
+  const directory = existsSync(cacheDir) ? cacheDir : tmpdir();
+  const support = probeKernelPlane(directory);
+  return support.supported
+    ? ok(name, '--plane auto takes the kernel’s EROFS')
+    : limited(
+        name,
+        `--plane auto takes FUSE: ${support.reason}`,
+        'FUSE serves every image; the kernel’s EROFS is quicker for small reads',
+      );
 }
 
 function runtime(): Finding {

@@ -71,6 +71,7 @@ test('a machine that can mount is found to work, with a finding for all that mat
     'cache',
     'disk-room',
     'cache-holes',
+    'plane',
     'clipd',
   ]);
   expect(readdirSync(tmpdir()).filter((name) => name.startsWith('clip-doctor-'))).toEqual(before);
