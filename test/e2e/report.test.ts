@@ -43,7 +43,7 @@ interface Opened {
   readonly page: Page;
   /** What the page said on the console, and errors that nothing caught. */
   readonly said: readonly string[];
-  /** Milliseconds until everything was drawn. */
+  /** Milliseconds of its own thread until everything was drawn: what the machine does besides does not count. */
   readonly took: number;
 }
 
@@ -55,10 +55,13 @@ async function open(path: string, colorScheme: 'light' | 'dark' = 'light'): Prom
   page.on('request', (request) => {
     if (!request.url().startsWith('file:')) said.push(`asks for ${request.url()}`);
   });
-  const begun = performance.now();
+  const session = await page.context().newCDPSession(page);
+  await session.send('Performance.enable', { timeDomain: 'threadTicks' });
   await page.goto(`file://${path}`);
   await page.waitForSelector('html[data-ready=true]');
-  return { page, said, took: performance.now() - begun };
+  const { metrics } = await session.send('Performance.getMetrics');
+  const seconds = metrics.find(({ name }) => name === 'TaskDuration')!.value;
+  return { page, said, took: 1000 * seconds };
 }
 
 /** Moves over a plot from left to right until there is a tip. */
@@ -181,6 +184,7 @@ test('a million reads are drawn within two seconds, and names are text and nothi
   writeFileSync(path, journeyPage(syntheticJourney(1_000_000)));
   const { page, said, took } = await open(path);
   expect(said).toEqual([]);
+  expect(took).toBeGreaterThan(10);
   expect(took).toBeLessThan(2000);
   expect(await page.locator('h1').textContent()).toBe('</script><script>alert(1)</script>');
   expect(await page.locator('#facts').textContent()).toContain('/mnt/<b>x</b>$&');

@@ -75,13 +75,15 @@ function figure(metrics: readonly Metric[], name: string, labels: Record<string,
 
 test('trace tells each read that waited, with file, source, process and time, and nothing of hits', async () => {
   const lines: string[] = [];
+  let begun = false;
   const tracing = new Promise<{ code: number | null }>((resolve, reject) => {
     const ran = runProgram(process.execPath, [PROGRAM, 'trace', place, '--record', clip.path('trace.jsonl')], {
       env: clip.env,
       onStart: (child) => {
         child.stderr!.on('data', (chunk: Buffer) => {
           lines.push(chunk.toString());
-          if (!lines.join('').includes('recording')) return;
+          if (begun || !lines.join('').includes('recording')) return;
+          begun = true;
           void (async () => {
             // Another process: a read of this one would be attributed to it as well.
             execFileSync('dd', [`if=${join(place, 'data/first')}`, 'of=/dev/null', 'bs=64k', 'count=1'], {
