@@ -100,6 +100,8 @@ export interface IndexResult {
     readonly kind: string;
     readonly spans: number;
     readonly windowBytes: number;
+    /** Its index was there before: it was not read. */
+    readonly known: boolean;
   }[];
   /** Inodes in the tree. */
   readonly inodes: number;
@@ -261,12 +263,13 @@ function startupHints(
   return { profile, references: linkReferences(made.image, listing, elf, indexed) };
 }
 
-function layerResults({ image, layers }: MadeArchive): IndexResult['layers'] {
+function layerResults({ image, layers }: MadeArchive, known: KnownLayers): IndexResult['layers'] {
   return layers.map(({ spans, states }, i) => ({
     digest: image.layers[i]!.digest,
     kind: spans.kind,
     spans: spans.count,
     windowBytes: states.reduce((sum, state) => sum + state.length, 0),
+    known: known.has(image.layers[i]!.digest),
   }));
 }
 
@@ -357,7 +360,7 @@ async function indexUntold(options: CreateFromOCIImageOptions, extras: IndexExtr
       identity: archive.identity,
       image,
       size: archive.parts.reduce((sum, part) => sum + part.length, 0),
-      layers: layerResults(made),
+      layers: layerResults(made, known),
       inodes: stats.inodes,
       compressedSize: image.layers.reduce((sum, layer) => sum + layer.size, 0),
       uncompressedSize: image.layers.reduce((sum, layer) => sum + layer.uncompressedSize, 0),

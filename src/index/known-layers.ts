@@ -29,6 +29,7 @@ export interface KnownLayersOptions {
 export class KnownLayers {
   readonly #options: KnownLayersOptions;
   readonly #writes: Promise<void>[] = [];
+  readonly #found = new Map<string, IndexedLayer>();
   /** Reasons that were told: one for all layers. */
   readonly #told = new Set<string>();
 
@@ -38,20 +39,23 @@ export class KnownLayers {
 
   /** By digest. An index that is damaged or cannot be fetched counts as unknown, with a warning. */
   async find(layers: readonly LayerDescriptor[]): Promise<ReadonlyMap<string, IndexedLayer>> {
-    const found = new Map<string, IndexedLayer>();
     const waiting = [...layers];
     const lookUp = async (): Promise<void> => {
       for (let layer = waiting.shift(); layer !== undefined; layer = waiting.shift()) {
         this.#options.signal?.throwIfAborted();
         if (this.#options.cuts?.has(layer.digest)) continue;
         const indexed = this.#inDirectory(layer) ?? (await this.#inRegistry(layer));
-        if (indexed !== null) found.set(layer.digest, indexed);
+        if (indexed !== null) this.#found.set(layer.digest, indexed);
       }
     };
     const { directory, artifacts, fresh } = this.#options;
     if (!fresh && (directory !== null || artifacts !== null))
       await Promise.all(Array.from({ length: MAX_LOOKUPS }, lookUp));
-    return found;
+    return this.#found;
+  }
+
+  has(digest: string): boolean {
+    return this.#found.has(digest);
   }
 
   #inDirectory(layer: LayerDescriptor): IndexedLayer | null {

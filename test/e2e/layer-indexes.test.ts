@@ -263,9 +263,10 @@ describe('two images in a registry that share all but one small layer', () => {
       await clip.ok('index', '--image', `${proxy.host}/team/app:1`, '--out', one);
       proxy.reset();
       const made = (await clip.json('index', '--image', `${proxy.host}/team/app:2`, '--out', two)) as {
-        layers: { digest: string }[];
+        layers: { digest: string; known: boolean }[];
         warnings: string[];
       };
+      expect(made.layers.map(({ known }) => known)).toEqual([true, true, false]);
       const digests = made.layers.map(({ digest }) => digest);
       expect(made.warnings).toEqual([]);
       expect(blobs(digests.slice(0, 2))).toEqual([]);

@@ -112,7 +112,9 @@ async function report(result: IndexResult, flags: Flags, more: object = {}): Pro
   printResult(value, flags.json === true, () => {
     const share =
       result.compressedSize === 0 ? '' : ` (${((100 * result.size) / result.compressedSize).toFixed(2)} % of it)`;
-    const layers = `${image.layers.length} layer${image.layers.length === 1 ? '' : 's'}`;
+    const known = result.layers.filter((layer) => layer.known).length;
+    const count = `${image.layers.length} layer${image.layers.length === 1 ? '' : 's'}`;
+    const layers = known === 0 ? count : `${count} (${known} known, not read)`;
     const lines = [
       `${result.outputPath}: ${formatBytes(result.size)} for ${image.reference}`,
       `${layers}, ${formatBytes(result.compressedSize)} compressed${share}, ${result.inodes} files, in ${formatSeconds(result.milliseconds / 1000)}`,
