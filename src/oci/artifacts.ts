@@ -30,9 +30,9 @@ const EMPTY = Buffer.from('{}');
 const EMPTY_TYPE = 'application/vnd.oci.empty.v1+json';
 /**
  * The config of an archive's artifact is that of its image, with its bytes in the manifest ("data" of a descriptor): a node that fetches
- * the archive need not ask for it. Larger ones are left out; registries take manifests of 4 MiB.
+ * the archive need not ask for it. Larger ones are left out; registries take manifests of 4 MiB. Its media type is the artifact's:
+ * some registries list that as the type of a referrer (go-containerregistry).
  */
-const CONFIG_TYPE = 'application/vnd.clipfs.image.config.v1+json';
 const MAX_EMBEDDED_BYTES = 256 * 1024;
 /** Of an archive that is kept in a repository without its image: the manifest that it is of. */
 const OF_MANIFEST = 'org.clipfs.image.manifest';
@@ -141,7 +141,7 @@ export class ArtifactRepository implements ImageArtifacts {
     const bytes = await this.#blob(manifest.config, 'config', signal);
     return bytes === null
       ? undefined
-      : { mediaType: CONFIG_TYPE, digest, size, data: Buffer.from(bytes).toString('base64') };
+      : { mediaType: ARCHIVE_ARTIFACT, digest, size, data: Buffer.from(bytes).toString('base64') };
   }
 
   /** Stores the index of a layer. @throws ClipError UNAUTHORIZED, NETWORK */
