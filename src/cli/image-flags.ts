@@ -1,5 +1,6 @@
 import { type Command, Option } from 'commander';
 import type { LayerProgress } from '../index/index.js';
+import type { KeptLayers } from '../oci/index.js';
 import type { PullPolicy } from '../store/index.js';
 import type { CommonFlags } from './common-flags.js';
 import { locate } from './daemon-flags.js';
@@ -74,8 +75,18 @@ export function warn(text: string): void {
   printNote('warning', text);
 }
 
-/** The archive that the flags name, made with progress on stderr if need be. */
-export async function archiveOf(flags: ImageFlags, signal?: AbortSignal): Promise<string> {
+/** For a command that reads the whole image after its archive is made. */
+export async function layerKeeper(flags: ImageFlags): Promise<KeptLayers> {
+  const { KeptLayers: Keeper } = await import('../oci/index.js');
+  const { cacheDir } = await locate(flags);
+  return new Keeper(cacheDir, (why) => printNote('note', `${why}: it is fetched again`));
+}
+
+/**
+ * The archive that the flags name, made with progress on stderr if need be.
+ * @param kept gets the layers that are read for it
+ */
+export async function archiveOf(flags: ImageFlags, signal?: AbortSignal, kept?: KeptLayers): Promise<string> {
   if (flags.clip !== undefined && !flags.clip.startsWith('s3://') && flags.image === undefined) return flags.clip;
   const { resolveArchive } = await import('../store/index.js');
   const { cacheDir } = await locate(flags);
@@ -113,6 +124,7 @@ export async function archiveOf(flags: ImageFlags, signal?: AbortSignal): Promis
       plainHttp: flags.plainHttp,
       credentials,
       signal,
+      kept,
       s3: s3PlaceOf(flags),
       onProgress,
       onFetched,

@@ -14,6 +14,7 @@ import {
   type Credentials,
   credentialsOption,
   type ImageSource,
+  type KeptLayers,
   type LayerDescriptor,
   openImageSource,
   type Platform,
@@ -120,6 +121,8 @@ export interface IndexExtras {
   readonly reference?: string | undefined;
   /** Read every layer, whatever is known of it; its index is kept as otherwise. */
   readonly fresh?: boolean | undefined;
+  /** Keeps the layers for a reader after this one. */
+  readonly kept?: KeptLayers | undefined;
   /** The profile to embed, once the spans are known. */
   readonly profile?: ((made: MadeArchive) => Profile | null) | undefined;
 }
@@ -311,10 +314,11 @@ async function indexUntold(options: CreateFromOCIImageOptions, extras: IndexExtr
   const { signal, imageRef, outputPath, hashes = false } = options;
   const reference = parseReference(imageRef);
   await checkWritable(outputPath);
-  const source = openImageSource(reference, {
+  const origin = openImageSource(reference, {
     ...(options.credentials === undefined ? {} : { credentials: options.credentials }),
     ...(options.plainHttp === undefined ? {} : { plainHttp: options.plainHttp }),
   });
+  const source = extras.kept?.wrap(origin) ?? origin;
   const lanes = [new Lane()]; // its threads start while the manifest is fetched
   const warnings: string[] = [];
   const onWarning = (warning: string): void => {

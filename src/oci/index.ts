@@ -12,6 +12,7 @@ export { type Credentials, credentialsOption, type RegistryCredentialProvider } 
 export { digestOf, expectDigest, isDigest, verifyDigest } from './digest.js';
 export { mayPass, TransientError } from './errors.js';
 export { examineRegistry, type RegistryFinding } from './examine.js';
+export { KeptLayers } from './kept-layers.js';
 export { isForeignLayer } from './media-types.js';
 export { openArtifacts, openImageSource, type SourceOptions, sourceForArchive } from './open.js';
 export { formatPlatform, hostPlatform, type Platform, parsePlatform } from './platform.js';

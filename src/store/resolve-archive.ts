@@ -6,6 +6,7 @@ import {
   formatPlatform,
   hostPlatform,
   type ImageSource,
+  type KeptLayers,
   type Platform,
   parsePlatform,
   parseReference,
@@ -40,6 +41,8 @@ export interface ResolveArchiveOptions {
   readonly plainHttp?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: LayerProgress) => void) | undefined;
+  /** Gets the layers that an index build reads from a registry. */
+  readonly kept?: KeptLayers | undefined;
   /** Bytes of an archive in S3, and all of it. */
   readonly onFetched?: ((done: number, total: number) => void) | undefined;
   readonly onWarning?: ((warning: string) => void) | undefined;
@@ -177,7 +180,7 @@ async function findOrIndex(
           onProgress: options.onProgress,
           onWarning: options.onWarning,
         },
-        { reference: name },
+        { reference: name, kept: source.remote ? options.kept : undefined },
       );
     },
     { signal },

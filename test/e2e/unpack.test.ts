@@ -95,6 +95,47 @@ describe('through a registry', () => {
     await registry.stop();
   });
 
+  const layerRequests = (): (string | null)[] => {
+    const blobs = proxy.requests.filter(({ method, path }) => method === 'GET' && path.includes('/blobs/'));
+    return blobs.map(({ range }) => range).filter((range) => range !== null);
+  };
+
+  test('without an index, the registry sends each byte of a layer once', async () => {
+    const at = clip.path('once');
+    proxy.requests.length = 0;
+    const { fetchedBytes } = await clip.json<{ fetchedBytes: number }>('unpack', '--image', `${proxy.host}/app:v`, at);
+    const ranges = layerRequests();
+    // The layer comes as one stream: nothing is asked for by range, or a second time.
+    const { layers } = await clip.json<{ layers: { digest: string }[] }>('inspect', '--image', `${proxy.host}/app:v`);
+    expect(ranges).toEqual([]);
+    expect(proxy.requests.filter(({ path }) => path.endsWith(layers[0]!.digest)).map(({ method }) => method)).toEqual([
+      'GET',
+    ]);
+    expect(fetchedBytes).toBeGreaterThan(8e6);
+    expect(sha256Of(readFileSync(join(at, 'large')))).toBe(sha256Of(content));
+    expect(readdirSync(clip.path('cache')).filter((name) => name.startsWith('.layer'))).toEqual([]);
+    // With its index in the store, ranges are fetched as ever.
+    await clip.ok('unpack', '--image', `${proxy.host}/app:v`, clip.path('twice'));
+    expect(layerRequests()).not.toEqual([]);
+    await clip.ok('archives', 'prune', '--to', '0');
+  });
+
+  test('a disk without room for the layer beside it: a note, and the layer is fetched again', async () => {
+    const small = await clip.place('small');
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=4m,mode=0700', 'none', small]);
+    try {
+      const env = { CLIP_CACHE_DIR: small };
+      const ran = await clip.run(['unpack', '--image', `${proxy.host}/app:v`, clip.path('noted')], { env });
+      expect([ran.code, ran.stderr]).toEqual([
+        0,
+        expect.stringMatching(/note: layer .* ENOSPC.*: it is fetched again/),
+      ]);
+      expect(sha256Of(readFileSync(clip.path('noted/large')))).toBe(sha256Of(content));
+    } finally {
+      execFileSync('umount', [small]);
+    }
+  });
+
   test('an interrupted run goes on where it was', async () => {
     const archive = clip.path('app.clip');
     await clip.ok('index', '--image', `${proxy.host}/app:v`, '--out', archive);

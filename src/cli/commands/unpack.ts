@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { ClipError } from '../../bytes/index.js';
 import { locate } from '../daemon-flags.js';
-import { addImageFlags, archiveOf, type ImageFlags } from '../image-flags.js';
+import { addImageFlags, archiveOf, type ImageFlags, layerKeeper } from '../image-flags.js';
 import { indexOldLayers } from '../old-layers.js';
 import { archiveOrImage } from '../operand.js';
 import { printResult } from '../output.js';
@@ -11,7 +11,8 @@ import { interruptible } from './index-command.js';
 
 async function run(directory: string, flags: ImageFlags): Promise<void> {
   const result = await interruptible(async (signal) => {
-    const path = await archiveOf(flags, signal);
+    const kept = await layerKeeper(flags);
+    const path = await archiveOf(flags, signal, kept);
     await indexOldLayers(path, flags, signal);
     const [{ ArchiveFile, LayerIndexes }, { sourceForArchive }, { unpackArchive }, { createProgress }] =
       await Promise.all([
@@ -25,14 +26,16 @@ async function run(directory: string, flags: ImageFlags): Promise<void> {
     const file = ArchiveFile.open(path, new LayerIndexes(cacheDir));
     if (file.archive.storage.kind !== 'oci') {
       file.close();
+      kept.close();
       throw new ClipError('UNSUPPORTED', `${path} holds a directory and is of no image`, {
         hint: `unpack it with: clipctl extract --clip ${path} --out ${directory}`,
       });
     }
-    const source = sourceForArchive(file.archive.image, {
+    const registry = sourceForArchive(file.archive.image, {
       ...(credentials === undefined ? {} : { credentials }),
       ...(flags.plainHttp === undefined ? {} : { plainHttp: flags.plainHttp }),
     });
+    const source = kept.wrap(registry);
     const progress = await createProgress();
     try {
       return await unpackArchive({
@@ -45,6 +48,7 @@ async function run(directory: string, flags: ImageFlags): Promise<void> {
     } finally {
       progress.stop();
       await source.close();
+      kept.close();
       file.close();
     }
   });
