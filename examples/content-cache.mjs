@@ -58,9 +58,11 @@ for (const name of ['first', 'second']) {
       await sleep(20);
       ({ counters } = await mount.stats());
     }
-    const { requests, contentHits, contentStored } = counters;
+    const { requests, contentHits, contentStored, contentTimeouts } = counters;
     console.log(`${name} mount: ${length} bytes read, ${requests} requests to the registry,`);
     console.log(`  ${contentHits} spans from the content cache, ${contentStored} stored in it`);
+    // A reader waits 50 ms for the cache, then the registry is asked.
+    if (contentTimeouts > 0) console.log(`  (${contentTimeouts} answers of the cache came too late)`);
   } finally {
     await mount.unmount();
     await rm(cachePath, { recursive: true });

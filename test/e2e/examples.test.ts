@@ -58,7 +58,12 @@ describe('examples', () => {
   it('content-cache lets the second mount do without the registry', async () => {
     const archive = clipctl.path('cached.clip');
     await clipctl.ok('index', '--image', `${open.host}/py`, '--out', archive);
-    const text = await example('content-cache.mjs', archive, await clipctl.place('mnt'), 'data/random.bin');
+    const place = await clipctl.place('mnt');
+    let text = await example('content-cache.mjs', archive, place, 'data/random.bin');
+    // On a machine under load its cache may answer later than a reader waits for it, and it says so: then this run shows nothing.
+    for (let i = 0; i < 20 && text.includes('came too late'); i++) {
+      text = await example('content-cache.mjs', archive, place, 'data/random.bin');
+    }
     const [first, second] = text.split('second mount') as [string, string];
     expect(first).toMatch(/5000000 bytes read, [1-9]\d* requests/);
     expect(first).toMatch(/ 0 spans from the content cache, [1-9]\d* stored/);
