@@ -189,7 +189,7 @@ function makeDeb(program, arch) {
   const read = (name) => readFileSync(name, 'utf8');
   mkdirSync(path.join(root, 'usr/lib'), { recursive: true });
   run('cp', ['-al', program, path.join(root, 'usr/lib/clip')]);
-  put('usr/bin/clipctl', '#!/bin/sh\nexec /usr/lib/clip/node /usr/lib/clip/bin/clipctl.js "$@"\n', 0o755);
+  put('usr/bin/clipctl', '#!/bin/sh\nexec /usr/lib/clip/node -- /usr/lib/clip/bin/clipctl.js "$@"\n', 0o755);
   put('usr/lib/systemd/system/clipd.service', read('contrib/clipd.service'));
   put('etc/default/clipd', read('contrib/deb/clipd.default'));
   put('usr/share/man/man1/clipctl.1.gz', gzipSync(read('dist/lib/clipctl.1'), { level: 9 }));

@@ -19,4 +19,4 @@ if [ ! -x "$home/node" ]; then
 fi
 # Programs that another user can replace are not run.
 [ -O "$home" ] || fail "$home belongs to another user: give CLIP_PROGRAM_DIR"
-exec "$home/node" "$home/bin/clipctl.js" "$@"
+exec "$home/node" -- "$home/bin/clipctl.js" "$@"

@@ -58,7 +58,10 @@ function environment(flags: ProcessFlags): string[] {
       text = readFileSync(file, 'utf8');
     } catch (cause) {
       const { code } = cause as NodeJS.ErrnoException;
-      throw new ClipError('NOT_FOUND', `cannot read the environment file ${file}: ${code}`, { cause });
+      throw new ClipError('NOT_FOUND', `cannot read the environment file ${file}: ${code}`, {
+        cause,
+        hint: 'give a file of lines NAME=value',
+      });
     }
     for (const line of text.split('\n')) {
       const trimmed = line.trimStart();

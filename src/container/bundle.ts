@@ -1,13 +1,15 @@
-import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ImageMeta } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
+import { checkProcessOptions, checkVolume } from './check-options.js';
 import { networkOf } from './container-state.js';
 import { type RunConfig, runConfigOf } from './image-config.js';
 import { InRoot } from './in-root.js';
 import type { NetworkState } from './network.js';
-import { checkProgram } from './program.js';
-import { argsOf, buildSpec, environmentOf, hostnameOf, type ProcessOptions, type Volume } from './spec.js';
+import { checkProgram, isCovered } from './program.js';
+import { argsOf, buildSpec, environmentOf, hostnameOf, type ProcessOptions } from './spec.js';
+import { splitTmpfs } from './tmpfs.js';
 import { type ContainerUser, resolveUser } from './user.js';
 
 /** A passwd or group file has a line for each user; the largest of real systems have some 100,000. */
@@ -42,16 +44,20 @@ export function createBundle(options: BundleOptions): void {
   }
   const id = options.id ?? bundle.slice(bundle.lastIndexOf('/') + 1);
   const config = runConfigOf(image.config, image.reference);
-  for (const volume of options.volumes ?? []) checkVolume(volume);
+  checkProcessOptions(options);
   const rootless = process.getuid!() === 0 ? null : { uid: process.getuid!(), gid: process.getgid!() };
   const root = new InRoot(rootfs);
   try {
+    for (const volume of options.volumes ?? []) checkVolume(volume, root);
     const user = rootless === null ? userOf(root, options.user ?? config.user) : rootlessUser(root, options, config);
     const covered = [
       ...(options.volumes ?? []).map(({ destination }) => destination),
-      ...(options.tmpfs ?? []).map((text) => text.split(':')[0]!),
+      ...(options.tmpfs ?? []).map((text) => splitTmpfs(text)[0]),
     ];
     const cwd = workingDirectory(root, config, options, covered);
+    // As Docker: a volume that the image does not hold as a directory is made.
+    for (const path of config.volumes)
+      if (!isCovered(path, covered) && root.stat(path) === null) root.makeDirectory(path);
     const hostname = hostnameOf(id, options);
     if (options.check === true) {
       const env = environmentOf(config, options, { user, hostname });
@@ -103,23 +109,6 @@ function rootlessUser(root: InRoot, options: BundleOptions, config: RunConfig): 
   );
 }
 
-function checkVolume({ source, destination }: Volume): void {
-  if (!destination.startsWith('/')) {
-    throw new ClipError('USAGE', `${JSON.stringify(destination)} is not an absolute path of the container`, {
-      hint: '--volume takes SRC:DST[:ro]',
-    });
-  }
-  try {
-    statSync(source);
-  } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException;
-    throw new ClipError('NOT_FOUND', `the volume's source ${source} does not exist or cannot be read: ${code}`, {
-      cause,
-      hint: `mkdir -p ${source}`,
-    });
-  }
-}
-
 function userOf(root: InRoot, wanted: string): ContainerUser {
   const text = (path: string): string => {
     const bytes = root.read(path, MAX_USER_FILE);
@@ -148,7 +137,7 @@ function workingDirectory(
       hint: 'give one that begins with /: --workdir /DIR',
     });
   }
-  if (covered.some((path) => cwd === path || cwd.startsWith(`${path}/`))) return cwd;
+  if (isCovered(cwd, covered)) return cwd;
   const stat = root.stat(cwd);
   if (stat?.isDirectory()) return cwd;
   if (stat === null && options.cwd === undefined) {

@@ -10,6 +10,8 @@ export interface RunConfig {
   readonly workingDir: string;
   /** "" for root. */
   readonly user: string;
+  /** Directories that the image expects to be there, in its volumes. */
+  readonly volumes: readonly string[];
 }
 
 /** More than the kernel passes to a program (128 KiB a string, a quarter of the stack in all). */
@@ -33,12 +35,20 @@ export function runConfigOf(config: Readonly<Record<string, unknown>>, what: str
     typeof value === 'string' && value.length <= MAX_STRING && !value.includes('\0');
   const text = (name: string): string => {
     const value = fields[name] ?? '';
-    return isText(value) ? value : fail(name, 'a string without NUL bytes');
+    return isText(value) ? value : fail(name, `a string of at most ${MAX_STRING} characters without NUL bytes`);
   };
   const list = (name: string): readonly string[] => {
     const value = fields[name] ?? [];
     const good = Array.isArray(value) && value.length <= MAX_STRINGS && value.every(isText);
-    return good ? value : fail(name, 'a list of strings without NUL bytes');
+    return good ? value : fail(name, `a list of strings without NUL bytes, each of at most ${MAX_STRING} characters`);
+  };
+  const keys = (name: string): readonly string[] => {
+    const value = fields[name] ?? {};
+    if (typeof value !== 'object' || value === null || Array.isArray(value)) return fail(name, 'an object');
+    const names = Object.keys(value);
+    return names.length <= MAX_STRINGS && names.every((path) => isText(path) && path.startsWith('/'))
+      ? names
+      : fail(name, 'an object with absolute paths as names');
   };
   return {
     entrypoint: list('Entrypoint'),
@@ -46,5 +56,6 @@ export function runConfigOf(config: Readonly<Record<string, unknown>>, what: str
     env: list('Env'),
     workingDir: text('WorkingDir'),
     user: text('User'),
+    volumes: keys('Volumes'),
   };
 }

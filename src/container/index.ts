@@ -43,4 +43,5 @@ export {
   startContainer,
 } from './run-container.js';
 export { EXIT_NOT_STARTED, findRuntime, StartError, type Stdio } from './runtime.js';
+export { SignalRelay } from './signals.js';
 export type { ProcessOptions, Volume } from './spec.js';

@@ -75,6 +75,7 @@ const RUN: Names<RunContainerOptions> = {
   cwd: any,
   user: any,
   terminal: any,
+  terminalSize: any,
   hostname: any,
   volumes: any,
   tmpfs: any,

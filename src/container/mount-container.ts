@@ -5,6 +5,7 @@ import { ClipError } from '../bytes/index.js';
 import { readArchiveImage } from '../check/index.js';
 import { ClipdClient, loadOrphans, type MountOptions, mountStarting, NotRunningError } from '../client/index.js';
 import { readMountInfo, unmount } from '../linux/index.js';
+import type { KeptLayers } from '../oci/index.js';
 import { stablePath } from '../paths/index.js';
 import type { DaemonSettings, MountInfoReply, MountRequest } from '../wire/index.js';
 import { makeDirectory, mountAt } from '../wire/index.js';
@@ -60,6 +61,12 @@ export interface MountContainerOptions extends OverlayOptions, NetworkOptions {
   readonly runtime?: string;
 }
 
+export interface MountExtras {
+  /** Layers that were read to index the image, for `plane: 'unpack'`. */
+  readonly kept?: KeptLayers | null;
+  readonly signal?: AbortSignal | undefined;
+}
+
 export interface MountedContainer {
   readonly state: ContainerState;
   readonly paths: ContainerPaths;
@@ -84,10 +91,25 @@ function refuseSharedUpper(root: string, cacheDir: string, own: ContainerState):
   }
 }
 
+/** A directory that the user names, and that is there. */
+function givenDirectory(path: string, flag: string): string {
+  try {
+    return stablePath(path);
+  } catch (cause) {
+    if (cause instanceof ClipError) throw cause;
+    const { code } = cause as NodeJS.ErrnoException;
+    const missing = code === 'ENOENT' || code === 'ENOTDIR';
+    throw new ClipError('NOT_FOUND', `${flag} ${path}: ${missing ? 'there is no such directory' : code}`, {
+      cause,
+      hint: missing ? `mkdir -p ${path}` : 'give another directory',
+    });
+  }
+}
+
 function newState(options: MountContainerOptions, paths: ContainerPaths): ContainerState {
   const { id, settings, upper, tmpfsUpper } = options;
-  const based = (base: string | undefined, name: string): string =>
-    base === undefined ? join(paths.bundle, name) : join(stablePath(base), id);
+  const based = (base: string | undefined, name: string, flag: string): string =>
+    base === undefined ? join(paths.bundle, name) : join(givenDirectory(base, flag), id);
   const onDisk = writableDirectory(settings.root, settings.cacheDir, id);
   const own = tmpfsUpper === undefined ? onDisk : paths.tmpfs;
   return {
@@ -96,10 +118,10 @@ function newState(options: MountContainerOptions, paths: ContainerPaths): Contai
     reference: '',
     archivePath: options.archivePath,
     plane: options.plane ?? 'mount',
-    rootfs: based(options.rootfsBase, 'rootfs'),
-    image: options.plane === 'unpack' ? join(onDisk, 'image') : based(options.mountBase, 'image'),
+    rootfs: based(options.rootfsBase, 'rootfs', '--rootfs-base'),
+    image: options.plane === 'unpack' ? join(onDisk, 'image') : based(options.mountBase, 'image', '--mount-base'),
     overlay: null,
-    writable: upper === undefined ? own : stablePath(upper),
+    writable: upper === undefined ? own : givenDirectory(upper, '--upper'),
     keepWritable: upper !== undefined,
     runtime: options.runtime ?? null,
     network: null,
@@ -163,7 +185,11 @@ async function mountImage(state: ContainerState, options: MountContainerOptions)
   return { image, archivePath: mounted.archivePath, mounted, started };
 }
 
-async function unpackImage(state: ContainerState, { archivePath, mount }: MountContainerOptions): Promise<Shown> {
+async function unpackImage(
+  state: ContainerState,
+  { archivePath, mount }: MountContainerOptions,
+  { kept = null, signal }: MountExtras,
+): Promise<Shown> {
   const [{ ArchiveFile }, { unpackArchive }, { sourceForArchive }] = await Promise.all([
     import('../check/index.js'),
     import('../unpack/index.js'),
@@ -172,16 +198,23 @@ async function unpackImage(state: ContainerState, { archivePath, mount }: MountC
   const file = ArchiveFile.open(archivePath);
   const { archive } = file;
   const { credentials, options } = mount ?? {};
-  const source = sourceForArchive(archive.image, {
+  const registry = sourceForArchive(archive.image, {
     // Keys of S3 are for archives whose data is there, which is not unpacked this way.
     ...(credentials === undefined || (credentials !== null && 'accessKeyId' in credentials) ? {} : { credentials }),
     ...(options?.plainHttp === undefined ? {} : { plainHttp: options.plainHttp }),
   });
+  const source = kept?.wrap(registry) ?? registry;
   try {
-    await unpackArchive({ archive, source, directory: state.image });
+    await unpackArchive({
+      archive,
+      source,
+      directory: state.image,
+      ...(signal === undefined ? {} : { signal }),
+    });
     return { image: archive.image, archivePath, mounted: null, started: false };
   } finally {
     await source.close();
+    kept?.close();
     file.close();
   }
 }
@@ -216,7 +249,10 @@ function mountOverlay(state: ContainerState, options: MountContainerOptions): Ov
  * Mounts an image with a writable layer of the container's own over it. Whatever fails, nothing is left behind.
  * @throws ClipError BUSY when the id is in use; otherwise naming the archive, the directory or what is missing
  */
-export async function mountContainer(options: MountContainerOptions): Promise<MountedContainer> {
+export async function mountContainer(
+  options: MountContainerOptions,
+  extras: MountExtras = {},
+): Promise<MountedContainer> {
   const { id, settings } = options;
   checkContainerId(id);
   if (options.upper !== undefined && options.tmpfsUpper !== undefined) {
@@ -232,7 +268,7 @@ export async function mountContainer(options: MountContainerOptions): Promise<Mo
   try {
     refuseSharedUpper(settings.root, settings.cacheDir, state);
     makeDirectories(state, options, paths);
-    const shown = await (state.plane === 'unpack' ? unpackImage(state, options) : mountImage(state, options));
+    const shown = await (state.plane === 'unpack' ? unpackImage(state, options, extras) : mountImage(state, options));
     state = { ...state, reference: shown.image.reference, archivePath: shown.archivePath };
     state = { ...state, overlay: mountOverlay(state, options) };
     if (state.network !== null) {

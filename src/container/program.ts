@@ -24,7 +24,7 @@ function mayExecute(stat: Stats, user: ContainerUser): boolean {
   return (stat.mode & (inGroup ? 0o010 : 0o001)) !== 0;
 }
 
-function isCovered(path: string, covered: readonly string[]): boolean {
+export function isCovered(path: string, covered: readonly string[]): boolean {
   return covered.some((one) => path === one || path.startsWith(one === '/' ? '/' : `${one}/`));
 }
 

@@ -3,7 +3,9 @@ import { basename, join } from 'node:path';
 import type { ImageMeta } from '../archive/index.js';
 import { AbortError } from '../bytes/index.js';
 import { ClipdClient } from '../client/index.js';
+import type { KeptLayers } from '../oci/index.js';
 import { createBundle } from './bundle.js';
+import { checkProcessOptions } from './check-options.js';
 import { newContainerId } from './container-state.js';
 import {
   type MountContainerOptions,
@@ -23,6 +25,7 @@ import {
   StartError,
   type Stdio,
 } from './runtime.js';
+import { SignalRelay } from './signals.js';
 import type { ProcessOptions } from './spec.js';
 
 export interface RunOptions extends ProcessOptions, Omit<MountContainerOptions, 'id' | 'runtime'> {
@@ -91,17 +94,30 @@ async function noteFirstExec(root: string, mounted: MountedContainer['mounted'],
     .catch(() => {});
 }
 
+/** What comes from this process, not from the user. */
+export interface RunExtras {
+  /** Layers that were read to index the image, for `plane: 'unpack'`. */
+  readonly kept?: KeptLayers | null;
+  /** Default: one for the run, with `forwardSignals`. */
+  readonly signals?: SignalRelay;
+}
+
 export interface PreparedContainer extends MountedContainer {
   readonly command: RuntimeCommand;
 }
 
 /** Everything but the run: mounts, and writes the bundle. */
-export async function prepareContainer(options: RunOptions): Promise<PreparedContainer> {
+export async function prepareContainer(
+  options: RunOptions,
+  { kept = null, signals }: RunExtras = {},
+): Promise<PreparedContainer> {
   const runtime = findRuntime(options.runtime);
+  checkProcessOptions(options);
   const id = options.id ?? newContainerId();
   const { settings } = options;
-  const container = await mountContainer({ ...options, id, runtime });
+  const container = await mountContainer({ ...options, id, runtime }, { kept, signal: signals?.calledOff });
   try {
+    signals?.check();
     const warning = architectureWarning(container.image);
     if (warning !== null) options.onWarning?.(warning);
     const { bundle, log, pid } = container.paths;
@@ -121,9 +137,20 @@ export async function prepareContainer(options: RunOptions): Promise<PreparedCon
  * @example
  * const { exitCode } = await runInContainer({ settings, archivePath: 'py.clip', args: ['python3', '-c', 'print(1)'] });
  */
-export async function runInContainer(options: RunOptions): Promise<RunResult> {
+export async function runInContainer(options: RunOptions, extras: RunExtras = {}): Promise<RunResult> {
+  if (options.forwardSignals !== true || extras.signals !== undefined) return runAndWait(options, extras);
+  const signals = new SignalRelay();
+  try {
+    return await runAndWait(options, { ...extras, signals });
+  } finally {
+    signals.close();
+  }
+}
+
+async function runAndWait(options: RunOptions, extras: RunExtras): Promise<RunResult> {
   const requested = performance.now();
-  const container = await prepareContainer(options);
+  const { signals } = extras;
+  const container = await prepareContainer(options, extras);
   const { settings } = options;
   const { command, paths, mounted } = container;
   const takeDown = (ended: boolean): Promise<boolean> =>
@@ -133,9 +160,9 @@ export async function runInContainer(options: RunOptions): Promise<RunResult> {
     const running = runAttached(runCommand(command), {
       stdio: options.stdio ?? ['ignore', 'inherit', 'inherit'],
       terminal: options.terminal ?? false,
-      forwardSignals: options.forwardSignals ?? false,
       ...(options.onOutput === undefined ? {} : { onOutput: options.onOutput }),
     });
+    signals?.relayTo(running.kill);
     const abort = (): void => running.kill('SIGKILL');
     options.signal?.addEventListener('abort', abort);
     if (options.signal?.aborted) abort();
@@ -153,12 +180,17 @@ export async function runInContainer(options: RunOptions): Promise<RunResult> {
       void noteFirstExec(settings.root, mounted, firstExec);
     });
     const code = await running.ended.finally(() => {
+      signals?.relayTo(null);
       options.signal?.removeEventListener('abort', abort);
       if (timer !== null) clearTimeout(timer);
     });
     if (options.signal?.aborted) throw new AbortError(`the container ${command.id}`, options.signal);
-    const outcome = outcomeOf(command, code);
-    if (outcome instanceof StartError) throw outcome;
+    const heard = (options.stdio?.[2] ?? 'inherit') === 'inherit';
+    const outcome = outcomeOf(command, code, heard);
+    if (outcome instanceof StartError) {
+      signals?.check(); // the signal ended the runtime before it had started anything
+      throw outcome;
+    }
     await options.onEnded?.(container);
     if (options.remove ?? true) await takeDown(true);
     else await releaseNetwork(settings.root, settings.cacheDir, command.id);
@@ -185,10 +217,11 @@ function inTurn(first: readonly string[], second: readonly string[]): readonly [
 export async function startContainer(
   options: RunOptions,
   cleanUp: ((id: string) => readonly string[]) | null,
+  extras: RunExtras = {},
 ): Promise<{ readonly id: string; readonly output: string }> {
   const { settings } = options;
   const requested = performance.now();
-  const container = await prepareContainer(options);
+  const container = await prepareContainer(options, extras);
   const { command, state } = container;
   const output = join(state.keepWritable ? command.bundle : state.writable, 'output.log');
   const log = openSync(output, 'a', 0o600);
@@ -196,7 +229,7 @@ export async function startContainer(
   try {
     const line =
       cleanUp === null ? runCommand({ ...command, detach: true }) : inTurn(runCommand(command), cleanUp(command.id));
-    const running = runAttached(line, { stdio: ['ignore', log, log], terminal: false, forwardSignals: false });
+    const running = runAttached(line, { stdio: ['ignore', log, log], terminal: false });
     const end = await Promise.race([running.ended, started.at.then(() => null)]);
     if (end !== null && !existsSync(command.pid)) {
       const outcome = outcomeOf(command, end);
@@ -205,6 +238,7 @@ export async function startContainer(
         : new StartError(125, `the container ended with ${exitCodeOf(end, null)}`);
     }
     await noteFirstExec(settings.root, container.mounted, performance.now() - requested);
+    extras.signals?.check();
     running.release();
     return { id: command.id, output };
   } catch (error) {

@@ -1,4 +1,4 @@
-import { spawn, spawnSync } from 'node:child_process';
+import { type SpawnSyncReturns, spawn, spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { basename } from 'node:path';
@@ -21,6 +21,8 @@ export class StartError extends ClipError {
     readonly exitCode: number,
     message: string,
     options: { hint?: string; cause?: unknown } = {},
+    /** The runtime has written `message` to this process's standard error already. */
+    readonly heard = false,
   ) {
     super(exitCode === EXIT_NOT_STARTED ? 'SYSTEM' : 'NOT_FOUND', message, options);
   }
@@ -49,17 +51,43 @@ export interface RuntimeCommand {
   readonly detach?: boolean;
 }
 
+/** Controllers that a machine with hierarchies of version 1 has left in version 2. */
+const HYBRID = '/sys/fs/cgroup/unified';
+
+function isHybrid(): boolean {
+  try {
+    return readFileSync(`${HYBRID}/cgroup.controllers`, 'latin1').trim() !== '';
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * How to call a runtime. crun refuses a machine that mixes cgroup versions, whatever its --cgroup-manager (libcrun:
+ * get_cgroup_mode): there it is shown version 1 only, in a mount namespace of its own.
+ */
+function invocation(runtime: string): readonly [string, ...string[]] {
+  if (basename(runtime) !== 'crun' || process.getuid?.() !== 0 || !isHybrid()) return [runtime];
+  const inside = 'umount -l "$1" && shift && exec "$@"';
+  return ['unshare', '--mount', '--propagation', 'slave', 'sh', '-c', inside, 'sh', HYBRID, runtime];
+}
+
+function callRuntime(runtime: string, args: readonly string[], errors: 'ignore' | 'pipe'): SpawnSyncReturns<string> {
+  const [program, ...first] = invocation(runtime);
+  return spawnSync(program, [...first, ...args], { stdio: ['ignore', 'pipe', errors], encoding: 'utf8' });
+}
+
 /** The command line that creates and starts a container. runc, crun and runsc take the same. */
 export function runCommand({ runtime, id, bundle, log, pid, detach }: RuntimeCommand): readonly [string, ...string[]] {
   const options = ['--bundle', bundle, '--pid-file', pid, ...(detach ? ['--detach'] : [])];
-  return [runtime, '--log', log, '--log-format', 'json', 'run', ...options, id];
+  return [...invocation(runtime), '--log', log, '--log-format', 'json', 'run', ...options, id];
 }
 
 export type Status = 'creating' | 'created' | 'running' | 'paused' | 'stopped';
 
 /** What the runtime knows of a container; null: nothing, or it has another of the same id, of another bundle. */
 export function runtimeStatus(runtime: string, id: string, bundle: string): Status | null {
-  const ran = spawnSync(runtime, ['state', id], { stdio: ['ignore', 'pipe', 'ignore'], encoding: 'utf8' });
+  const ran = callRuntime(runtime, ['state', id], 'ignore');
   if (ran.status !== 0) return null;
   try {
     const state = JSON.parse(ran.stdout) as { status?: Status; bundle?: string };
@@ -72,13 +100,13 @@ export function runtimeStatus(runtime: string, id: string, bundle: string): Stat
 /** Makes the runtime forget a container, and ends its processes with `force`. @returns what it said when it could not */
 export function runtimeDelete(runtime: string, id: string, force: boolean): string | null {
   const args = ['delete', ...(force ? ['--force'] : []), id];
-  const ran = spawnSync(runtime, args, { stdio: ['ignore', 'ignore', 'pipe'], encoding: 'utf8' });
+  const ran = callRuntime(runtime, args, 'pipe');
   return ran.status === 0 ? null : ran.stderr.trim().replaceAll('\n', '; ');
 }
 
 /** Kills all processes of a container. */
 export function runtimeKill(runtime: string, id: string): void {
-  spawnSync(runtime, ['kill', '--all', id, 'KILL'], { stdio: 'ignore' });
+  callRuntime(runtime, ['kill', '--all', id, 'KILL'], 'ignore');
 }
 
 /** The runtime's last error, from its log of JSON lines. */
@@ -109,26 +137,30 @@ function exitCodeFor(message: string): number {
   return EXIT_NOT_STARTED;
 }
 
+/** What to do about a runtime's messages. */
+const HINTS: readonly (readonly [RegExp, string])[] = [
+  [/hybrid mode/, 'this machine mixes cgroup versions, which crun refuses: --runtime runc'],
+  [/memory limit|out of memory|oom/i, 'give more --memory'],
+  [/cgroup/i, 'this machine’s cgroups do not take the limits: leave --memory and --cpus out, or try another --runtime'],
+  [/error running hook/i, 'the network could not be made: --net host does without it'],
+  [/error mounting/i, 'look at --volume and --tmpfs'],
+];
+
 /** What the end of a runtime's process means: the container's own exit code, or an error when it never started. */
-export function outcomeOf(command: RuntimeCommand, code: number): number | StartError {
+export function outcomeOf(command: RuntimeCommand, code: number, heard = false): number | StartError {
   if (code === 0 || existsSync(command.pid)) return code;
   const name = basename(command.runtime);
   const message = lastError(command.log);
   if (message === null) return new StartError(EXIT_NOT_STARTED, `${name} ended with ${code} and started nothing`);
-  // crun's own limit (libcrun: get_cgroup_mode), on machines with version 1 hierarchies and controllers left in version 2.
-  const hybrid = /hybrid mode/.test(message)
-    ? { hint: 'this machine mixes cgroup versions, which crun refuses: --runtime runc' }
-    : {};
-  return new StartError(exitCodeFor(message), `${name} cannot start the container: ${message}`, hybrid);
+  const hint =
+    HINTS.find(([pattern]) => pattern.test(message))?.[1] ?? 'look at the flags of this run, or try --runtime PROGRAM';
+  return new StartError(exitCodeFor(message), `${name} cannot start the container: ${message}`, { hint }, heard);
 }
 
 /** What a shell gives for a program that a signal ended. */
 export function exitCodeOf(code: number | null, signal: NodeJS.Signals | null): number {
   return code ?? 128 + (signal === null ? 0 : constants.signals[signal]);
 }
-
-/** Passed on to the runtime, which passes them on to the container's first process. */
-const FORWARDED: readonly NodeJS.Signals[] = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'];
 
 export interface Attached {
   /** Resolves with the exit code of the runtime's process. */
@@ -141,7 +173,7 @@ export interface Attached {
 export type Stdio = 'inherit' | 'ignore' | 'pipe' | number;
 
 /**
- * Runs a program with these standard descriptors and passes signals on. Without a terminal it has a session of its own, so that
+ * Runs a program with these standard descriptors. Without a terminal it has a session of its own, so that
  * Ctrl-C reaches it once, through us, and so that it lives on when this process is killed.
  */
 export function runAttached(
@@ -149,7 +181,6 @@ export function runAttached(
   options: {
     stdio: readonly [Stdio, Stdio, Stdio];
     terminal: boolean;
-    forwardSignals: boolean;
     onOutput?: (chunk: Buffer, stream: 'stdout' | 'stderr') => void;
   },
 ): Attached {
@@ -157,15 +188,11 @@ export function runAttached(
   for (const name of ['stdout', 'stderr'] as const) {
     child[name]?.on('data', (chunk: Buffer) => options.onOutput?.(chunk, name));
   }
-  const forward = (signal: NodeJS.Signals): void => void child.kill(signal);
-  if (options.forwardSignals) for (const signal of FORWARDED) process.on(signal, forward);
   const ended = new Promise<number>((resolve, reject) => {
     child.once('error', (cause) =>
       reject(new StartError(EXIT_NOT_STARTED, `cannot run ${program}: ${cause.message}`, { cause })),
     );
     child.once('close', (code, signal) => resolve(exitCodeOf(code, signal)));
-  }).finally(() => {
-    if (options.forwardSignals) for (const signal of FORWARDED) process.removeListener(signal, forward);
   });
-  return { ended, kill: forward, release: () => child.unref() };
+  return { ended, kill: (signal) => void child.kill(signal), release: () => child.unref() };
 }

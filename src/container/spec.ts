@@ -11,6 +11,7 @@ import {
 import type { RunConfig } from './image-config.js';
 import type { Net, NetworkState } from './network.js';
 import { type Seccomp, seccompFor } from './seccomp.js';
+import { splitTmpfs } from './tmpfs.js';
 import type { ContainerUser } from './user.js';
 
 export interface Volume {
@@ -34,6 +35,8 @@ export interface ProcessOptions {
   /** USER[:GROUP], names or numbers. Default: the image's. */
   readonly user?: string;
   readonly terminal?: boolean;
+  /** Its size at the beginning; later the runtime takes over that of its own. */
+  readonly terminalSize?: { readonly rows: number; readonly columns: number };
   readonly hostname?: string;
   readonly volumes?: readonly Volume[];
   /** Paths of the container, each with options after a colon: "/run:size=64m,mode=755". */
@@ -97,14 +100,14 @@ export function environmentOf(
     if (equals < 0) variables.delete(pair);
     else variables.set(pair.slice(0, equals), pair.slice(equals + 1));
   };
-  for (const pair of image.env) if (pair.includes('=')) set(pair);
+  for (const pair of image.env) if (pair.indexOf('=') > 0) set(pair);
   for (const pair of options.env ?? []) set(pair);
   if (!variables.get('HOME')) variables.set('HOME', facts.user.home || '/');
   return [...variables].map(([name, value]) => `${name}=${value}`);
 }
 
 export function hostnameOf(id: string, options: ProcessOptions): string {
-  return (options.hostname ?? id).slice(0, MAX_HOSTNAME);
+  return options.hostname ?? id.slice(0, MAX_HOSTNAME);
 }
 
 function mountsOf(options: ProcessOptions, facts: SpecFacts): SpecMount[] {
@@ -128,15 +131,7 @@ function mountsOf(options: ProcessOptions, facts: SpecFacts): SpecMount[] {
     mounts.push({ destination: `/etc/${name}`, type: 'bind', source, options: ['rbind', 'rprivate'] });
   }
   for (const text of options.tmpfs ?? []) {
-    const colon = text.indexOf(':');
-    const destination = colon < 0 ? text : text.slice(0, colon);
-    const extra =
-      colon < 0
-        ? []
-        : text
-            .slice(colon + 1)
-            .split(',')
-            .filter((option) => option !== '');
+    const [destination, extra] = splitTmpfs(text);
     mounts.push({ destination, type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'nodev', 'noexec', ...extra] });
   }
   for (const { source, destination, readOnly } of options.volumes ?? []) {
@@ -176,6 +171,12 @@ function resourcesOf(options: ProcessOptions, facts: SpecFacts): Record<string, 
   };
 }
 
+/** crun 1.8 knows no other size until the first SIGWINCH. */
+function consoleSize({ terminal, terminalSize }: ProcessOptions): Record<string, unknown> {
+  if (terminal !== true || terminalSize === undefined) return {};
+  return { consoleSize: { height: terminalSize.rows, width: terminalSize.columns } };
+}
+
 /** The runtime specification of a container (config.json), complete: any OCI runtime takes it. */
 export function buildSpec(image: RunConfig, options: ProcessOptions, facts: SpecFacts): Record<string, unknown> {
   const { user, rootless } = facts;
@@ -188,6 +189,7 @@ export function buildSpec(image: RunConfig, options: ProcessOptions, facts: Spec
     ociVersion: '1.0.2',
     process: {
       terminal: options.terminal ?? false,
+      ...consoleSize(options),
       user: { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids },
       args: argsOf(image, options, false),
       env: environmentOf(image, options, { user, hostname }),

@@ -5,7 +5,7 @@ import { createServer } from 'node:net';
 import { dirname } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { Clipctl, PROGRAM, runProgram } from '../support/clipctl.js';
-import { RUNTIMES, runtimePath, Stage } from '../support/container-images.js';
+import { RUNTIMES, Stage } from '../support/container-images.js';
 import type { TestImage } from '../support/images.js';
 import { eventually } from '../support/mounted.js';
 
@@ -77,7 +77,7 @@ describe.each(RUNTIMES)('with %s', (runtime) => {
     let child: ChildProcess | undefined;
     const running = clip.run(
       [
-        ...['run', '--rm', '--name', 'served', '--runtime', runtimePath(runtime, clip.directory)],
+        ...['run', '--rm', '--name', 'served', '--runtime', runtime],
         ...['--net', net, '-p', `127.0.0.1:${port}:80`, image.reference],
       ],
       { onStart: (started) => (child = started) },

@@ -124,16 +124,12 @@ function busybox(): string {
 export const RUNTIMES = ['runc', 'crun'] as const;
 
 /**
- * The path of a runtime. crun refuses machines that have controllers in cgroup version 2 and hierarchies of version 1: there it runs
- * in a mount namespace that shows the latter only.
+ * How a user calls a runtime by hand. crun refuses machines that have controllers in cgroup version 2 and hierarchies of version 1: there
+ * it needs a mount namespace that shows the latter only.
  */
-export function runtimePath(name: (typeof RUNTIMES)[number], directory: string): string {
+export function byHand(runtime: (typeof RUNTIMES)[number]): readonly [string, ...string[]] {
   const unified = '/sys/fs/cgroup/unified/cgroup.controllers';
-  if (name !== 'crun' || !existsSync(unified) || readFileSync(unified, 'utf8').trim() === '') return name;
-  const wrapper = join(directory, 'crun');
-  const inside = 'umount -l /sys/fs/cgroup/unified; exec /usr/bin/crun "$@"';
-  writeFileSync(wrapper, `#!/bin/sh\nexec unshare --mount --propagation slave sh -c '${inside}' crun "$@"\n`, {
-    mode: 0o755,
-  });
-  return wrapper;
+  if (runtime !== 'crun' || !existsSync(unified) || readFileSync(unified, 'utf8').trim() === '') return [runtime];
+  const inside = 'umount -l /sys/fs/cgroup/unified; exec "$@"';
+  return ['unshare', '--mount', '--propagation', 'slave', 'sh', '-c', inside, 'sh', runtime];
 }

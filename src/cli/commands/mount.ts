@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { ClipError } from '../../bytes/index.js';
 import type { StorageOverride } from '../../check/index.js';
 import type { ClipdClient } from '../../client/index.js';
+import type { KeptLayers } from '../../oci/index.js';
 import { DEFAULT_IMAGE_OPTIONS, IDLE_EXIT_SECONDS, type ImageOptions, type MountInfoReply } from '../../wire/index.js';
 import {
   addDaemonFlags,
@@ -12,7 +13,7 @@ import {
   daemonSettings,
   locate,
 } from '../daemon-flags.js';
-import { addImageFlags, archiveOf, type ImageFlags, warn, withDataPlace } from '../image-flags.js';
+import { addImageFlags, archiveOf, type ImageFlags, layerKeeper, warn, withDataPlace } from '../image-flags.js';
 import { seconds } from '../numbers.js';
 import { indexOldLayers } from '../old-layers.js';
 import { archiveOrImage, Operand } from '../operand.js';
@@ -84,10 +85,11 @@ async function mount(command: readonly string[], given: Flags): Promise<void> {
     });
   }
   const interrupted = interruption();
-  const archivePath = await archiveOf(given);
+  const kept = given.plane === 'unpack' && given.cid !== undefined ? await layerKeeper(given) : null;
+  const archivePath = await archiveOf(given, undefined, kept ?? undefined);
   const flags = await withDataPlace(given, archivePath);
   await indexOrEnd(archivePath, flags, interrupted);
-  if (flags.cid !== undefined) return mountForContainer(flags.cid, archivePath, command, flags, interrupted);
+  if (flags.cid !== undefined) return mountForContainer(flags.cid, archivePath, command, flags, interrupted, kept);
   if (flags.plane === 'unpack') {
     throw new ClipError('USAGE', '--plane unpack is for containers (--cid)', {
       hint: 'clipctl unpack makes a directory of the image',
@@ -122,6 +124,7 @@ async function mountForContainer(
   command: readonly string[],
   flags: Flags,
   interrupted: ReturnType<typeof interruption>,
+  kept: KeptLayers | null,
 ): Promise<void> {
   const { architectureWarning, createBundle, makeReadOnly, mountContainer, unmountContainer } = await import(
     '../../container/index.js'
@@ -130,7 +133,7 @@ async function mountForContainer(
   await checkContentCache(flags);
   const credentials = credentialsFrom(flags);
   const { root, cacheDir } = location;
-  const container = await mountContainer({
+  const wanted = {
     ...overlayOptions(flags),
     ...networkOptions(flags),
     id,
@@ -138,7 +141,8 @@ async function mountForContainer(
     settings: { ...daemonSettings(location, flags), idleExit: IDLE_EXIT_SECONDS },
     daemon: askedOfDaemon(location, flags),
     mount: { options: imageOptions(flags), ...(credentials === undefined ? {} : { credentials }) },
-  });
+  };
+  const container = await mountContainer(wanted, { kept });
   const { paths, state, image } = container;
   const takeDown = (): Promise<boolean> => unmountContainer(root, cacheDir, id, { force: true });
   try {

@@ -1,9 +1,11 @@
+import { constants } from 'node:os';
 import { isatty } from 'node:tty';
 import type { Command } from 'commander';
 import { ClipError } from '../../bytes/index.js';
+import type { SignalRelay } from '../../container/index.js';
 import { IDLE_EXIT_SECONDS } from '../../wire/index.js';
 import { addDaemonFlags, askedOfDaemon, type DaemonFlags, daemonSettings, locate } from '../daemon-flags.js';
-import { addPullFlags, archiveOf, type ImageFlags, warn } from '../image-flags.js';
+import { addPullFlags, archiveOf, type ImageFlags, layerKeeper, warn } from '../image-flags.js';
 import { indexOldLayers } from '../old-layers.js';
 import { Operand } from '../operand.js';
 import { addOverlayFlags, type OverlayFlags, overlayOptions, planeOption } from '../overlay-flags.js';
@@ -31,7 +33,7 @@ function checkTerminal(flags: Flags): void {
   throw new ClipError('USAGE', '-t needs a terminal as standard input and output', { hint: 'leave -t out' });
 }
 
-async function run(args: readonly string[], flags: Flags): Promise<void> {
+async function run(args: readonly string[], flags: Flags, signals: SignalRelay): Promise<void> {
   const requested = performance.now();
   checkTerminal(flags);
   if (flags.clip === undefined && flags.image === undefined) {
@@ -41,8 +43,9 @@ async function run(args: readonly string[], flags: Flags): Promise<void> {
   // Before an image is indexed in vain.
   findRuntime(flags.runtime);
   chooseNetwork(networkOptions(flags));
-  const archivePath = await archiveOf(flags);
-  await indexOldLayers(archivePath, flags);
+  const kept = flags.plane === 'unpack' ? await layerKeeper(flags) : null;
+  const archivePath = await archiveOf(flags, signals.calledOff, kept ?? undefined);
+  await indexOldLayers(archivePath, flags, signals.calledOff);
   const location = await locate(flags);
   const credentials = credentialsFrom(flags);
   const { runStats } = flags.stats === true ? await import('../run-stats.js') : { runStats: null };
@@ -62,25 +65,44 @@ async function run(args: readonly string[], flags: Flags): Promise<void> {
     ...(flags.runtime === undefined ? {} : { runtime: flags.runtime }),
     ...processOptions(flags, args),
     terminal: flags.tty ?? false,
+    ...(flags.tty === true ? { terminalSize: { rows: process.stdout.rows, columns: process.stdout.columns } } : {}),
     onWarning: warn,
   } as const;
   if (flags.detach === true) {
     const common = [process.execPath, process.argv[1]!, '--root', location.root, '--cache-dir', location.cacheDir];
     const cleanUp = flags.rm === true ? (id: string) => [...common, 'umount', '--cid', id] : null;
-    const { id } = await startContainer(options, cleanUp);
+    const { id } = await startContainer(options, cleanUp, { kept, signals });
     process.stdout.write(`${id}\n`);
     return;
   }
-  const result = await runInContainer({
+  const attached = {
     ...options,
     remove: flags.rm ?? false,
     forwardSignals: true,
     stdio: [inherited, out, out],
     ...(stats === null ? {} : { onOutput: stats.onOutput, onEnded: stats.onEnded }),
-  });
+  } as const;
+  const result = await runInContainer(attached, { kept, signals });
   if (stats !== null) stats.print(result);
   // Without waiting for idle connections and for the engine to take itself apart: 80 ms of a short run.
   process.exit(result.exitCode);
+}
+
+/** Leaves nothing behind after a signal either, and says once what the runtime has said already. */
+async function runOrLeaveNothing(args: readonly string[], flags: Flags): Promise<void> {
+  const { SignalRelay: Relay, StartError } = await import('../../container/index.js');
+  const signals = new Relay();
+  try {
+    await run(args, flags, signals);
+  } catch (error) {
+    // As the shell has it for a program that a signal ended, and with nothing to say.
+    const calledOff = error instanceof ClipError && error.code === 'ABORTED';
+    if (calledOff && signals.received !== null) process.exit(128 + constants.signals[signals.received]);
+    if (!(error instanceof StartError) || !error.heard || flags.json === true) throw error;
+    const { exitCode, hint } = error;
+    const message = 'the container did not start: the line above says why';
+    throw new StartError(exitCode, message, { cause: error, ...(hint === undefined ? {} : { hint }) });
+  }
 }
 
 export function registerRun(program: Command): void {
@@ -98,5 +120,5 @@ export function registerRun(program: Command): void {
     .option('--name <id>', 'its id (default: twelve hex digits)')
     .option('--runtime <program>', 'runc, crun, runsc, or a path (default: runc, else crun)')
     .option('--stats', 'print at the end when it started and how much it fetched');
-  addDaemonFlags(addPullFlags(addOverlayFlags(addProcessFlags(command)))).action(run);
+  addDaemonFlags(addPullFlags(addOverlayFlags(addProcessFlags(command)))).action(runOrLeaveNothing);
 }
