@@ -227,6 +227,8 @@ function mountOverlay(state: ContainerState, options: MountContainerOptions): Ov
     work: join(state.writable, 'work'),
     target: state.rootfs,
     nosuid: options.nosuid ?? false,
+    // Taken down, it is removed; after a crash of the machine the next container of this id begins anew.
+    volatile: !state.keepWritable,
   };
   const wanted = options.overlay ?? 'auto';
   const fuse = (): OverlayKind => {

@@ -15,6 +15,8 @@ export interface OverlayLayers {
   readonly target: string;
   /** Ignore set-uid bits. Device nodes are ignored always: a container has its own /dev. */
   readonly nosuid?: boolean;
+  /** Nothing of `upper` is to outlive the mount: neither a program's fsync nor the unmount writes it to the disk. */
+  readonly volatile?: boolean;
 }
 
 /**
@@ -49,10 +51,23 @@ export function mountKernelOverlay(layers: OverlayLayers): void {
     ...(inUserNamespace() ? ['userxattr'] : []),
   ];
   const how = flags.MS_NODEV | (nosuid ? flags.MS_NOSUID : 0);
+  const mount = (data: readonly string[]): void =>
+    mountFileSystem({ type: 'overlay', source: 'overlay', target, flags: how, data: data.join(',') });
   try {
-    mountFileSystem({ type: 'overlay', source: 'overlay', target, flags: how, data: options.join(',') });
+    mountVolatile(mount, options, layers.volatile === true);
   } catch (cause) {
     throw overlayError(layers, cause);
+  }
+}
+
+/** The unmount would otherwise wait until the whole file system below is written, other programs' data included: 50 ms and more. */
+function mountVolatile(mount: (options: readonly string[]) => void, options: readonly string[], wanted: boolean): void {
+  try {
+    mount(wanted ? [...options, 'volatile'] : options);
+  } catch (error) {
+    // Linux before 5.10 does not know it, and says no more than that.
+    if (!wanted || (error as NodeJS.ErrnoException).code !== 'EINVAL') throw error;
+    mount(options);
   }
 }
 

@@ -209,6 +209,16 @@ describe('mount --cid', () => {
       await clip.ok('mount', '--image', image.reference, '--cid', 'first', '--upper', upper)
     ).stdout.trim();
     expect(readFileSync(join(rootfs, 'written'), 'utf8')).toBe('kept\n');
+    // What is kept is written to the disk; what goes with its container is not.
+    const isVolatile = (of: string): boolean =>
+      /\bvolatile\b/.test(
+        readFileSync('/proc/self/mountinfo', 'utf8')
+          .split('\n')
+          .find((line) => line.includes(` ${of} `))!,
+      );
+    const other = (await clip.ok('mount', '--image', image.reference, '--cid', 'unkept')).stdout.trim();
+    expect([isVolatile(rootfs), isVolatile(other)]).toEqual([false, true]);
+    await clip.ok('umount', '--cid', 'unkept');
     const second = await clip.run(['mount', '--image', image.reference, '--cid', 'second', '--upper', upper]);
     expect([second.code, second.stderr]).toEqual([
       EXIT_CODES.BUSY,
