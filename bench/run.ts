@@ -3,7 +3,7 @@ import path from 'node:path';
 import { Clipctl } from '../test/support/clipctl.js';
 import { spawnProxy } from '../test/support/proxy-process.js';
 import { compressedBytes, localRun } from './floor.js';
-import { ROUNDS, RTT_MS, WORKLOAD } from './starts.js';
+import { RTT_MS, WORKLOAD } from './starts.js';
 import {
   type BenchContext,
   bounded,
@@ -17,6 +17,8 @@ import {
 
 /** Starts take a tenth of a second each: more of them cost little and steady the median. */
 const SHORT_ROUNDS = 9;
+/** Cold starts, each with a clipd and a cache of its own. */
+const ROUNDS = 5;
 const GIGABIT = 125e6;
 
 /** The median of so many runs. */

@@ -4,9 +4,9 @@ import { Clipctl } from '../test/support/clipctl.js';
 import { seconds } from './run.js';
 import { type BenchContext, median, rated, run as runOk, type SuiteResult } from './support.js';
 
-const ROUNDS = 3;
-/** skopeo and umoci take half a minute a round: one round tells a factor of several. */
-const OTHER_ROUNDS = 1;
+const ROUNDS = 5;
+/** skopeo and umoci take half a minute a round. */
+const OTHER_ROUNDS = 5;
 
 /** A whole image as a directory: `clipctl unpack` beside what others need two programs for, all on this disk. */
 export async function run(ctx: BenchContext): Promise<SuiteResult> {
