@@ -403,7 +403,12 @@ export async function unmountContainer(
   const { force = false, ended = false } = options;
   const paths = containerPaths(root, id);
   if (!ended) endRuntime(state, paths.bundle, force);
-  if (state.network !== null) await disconnect(id, paths.bundle, state.network);
+  // A plugin that fails, or has been uninstalled, must not keep the rest up.
+  const disconnected = state.network === null ? null : disconnect(id, paths.bundle, state.network);
+  const notDisconnected = await disconnected?.then(
+    () => null,
+    (error: unknown) => error,
+  );
   unmountRootfs(state, force, ended);
   if (isMounted(paths.tmpfs)) unmount(paths.tmpfs, force ? 'lazy' : undefined);
   if (state.plane === 'mount') {
@@ -414,5 +419,6 @@ export async function unmountContainer(
   if (state.keepWritable) rmSync(join(state.writable, 'work'), { recursive: true, force: true });
   else rmSync(state.writable, { recursive: true, force: true });
   rmSync(paths.bundle, { recursive: true, force: true });
+  if (notDisconnected) throw notDisconnected;
   return true;
 }

@@ -1,6 +1,15 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, chownSync, copyFileSync, existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer } from 'node:net';
 import { dirname } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
@@ -148,6 +157,24 @@ test.each(KINDS)('mount --cid --net %s: the network is there for runc', async (n
   await once(child, 'exit');
   await clip.ok('umount', '--cid', 'bundle');
   await eventually(() => traces('bundle').length === 0);
+});
+
+test('a plugin that fails when the container is taken down: an error, and the rest goes all the same', async () => {
+  const plugins = await clip.place('plugins');
+  const real = ['/usr/lib/cni/firewall', '/opt/cni/bin/firewall'].find((path) => existsSync(path));
+  const fail = `${real} > /dev/null; echo '{"code":100,"msg":"broken on purpose"}'; exit 1`;
+  writeFileSync(`${plugins}/firewall`, `#!/bin/sh\n[ "$CNI_COMMAND" = ADD ] && exec ${real}\n${fail}\n`, {
+    mode: 0o755,
+  });
+  const env = { CNI_PATH: plugins };
+  const mounted = await clip.run(['mount', '--image', image.reference, '--cid', 'broken', '--net', 'bridge'], { env });
+  expect([mounted.code, mounted.stderr]).toEqual([0, '']);
+  const ran = await clip.run(['umount', '--cid', 'broken'], { env });
+  expect([ran.code, ran.stderr]).toEqual([
+    1,
+    expect.stringMatching(/firewall failed: broken on purpose\n {2}it needs root/),
+  ]);
+  expect([containers(), traces('broken')]).toEqual([[], []]);
 });
 
 test('says which port is in use, and by which container', async () => {
