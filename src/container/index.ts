@@ -1,5 +1,5 @@
 /**
- * A container of a mounted image: its writable layer, its OCI bundle, and the runtime that runs it. Runs in the process that asks
+ * A container of a mounted image: its writable layer, its OCI bundle, its network, and the runtime that runs it. Runs in the process that asks
  * for it (clipctl, or a program that uses the library); clipd knows only the image's place.
  */
 export { type BundleOptions, createBundle } from './bundle.js';
