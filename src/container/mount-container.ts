@@ -10,6 +10,7 @@ import { stablePath } from '../paths/index.js';
 import type { DaemonSettings, MountInfoReply, MountRequest } from '../wire/index.js';
 import { makeDirectory, mountAt } from '../wire/index.js';
 import { makeMountPoints } from './bundle.js';
+import { cgroupsPathOf, removeCgroups } from './cgroups.js';
 import {
   type ContainerPaths,
   type ContainerState,
@@ -299,11 +300,14 @@ export interface UnmountContainerOptions {
 }
 
 /** Ends what the runtime has of a container. @throws ClipError BUSY when it runs */
-function endRuntime(state: ContainerState, bundle: string, force: boolean): void {
+async function endRuntime(state: ContainerState, bundle: string, force: boolean): Promise<void> {
   const { runtime, id } = state;
   if (runtime === null || !existsSync(runtime)) return;
   const status = runtimeStatus(runtime, id, bundle);
-  if (status === null) return;
+  if (status === null) {
+    if (force) await removeCgroups(cgroupsPathOf(id));
+    return;
+  }
   if (status !== 'stopped' && !force) {
     throw new ClipError('BUSY', `the container ${id} is ${status}`, {
       hint: `${runtime} kill ${id} TERM ends it; clipctl umount --force --cid ${id} kills it`,
@@ -402,7 +406,7 @@ export async function unmountContainer(
   if (state === null) return false;
   const { force = false, ended = false } = options;
   const paths = containerPaths(root, id);
-  if (!ended) endRuntime(state, paths.bundle, force);
+  if (!ended) await endRuntime(state, paths.bundle, force);
   // A plugin that fails, or has been uninstalled, must not keep the rest up.
   const disconnected = state.network === null ? null : disconnect(id, paths.bundle, state.network);
   const notDisconnected = await disconnected?.then(

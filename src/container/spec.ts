@@ -1,4 +1,5 @@
 import { ClipError } from '../bytes/index.js';
+import { cgroupsPathOf } from './cgroups.js';
 import {
   DEFAULT_CAPABILITIES,
   DEFAULT_MOUNTS,
@@ -205,7 +206,7 @@ export function buildSpec(image: RunConfig, options: ProcessOptions, facts: Spec
     linux: {
       namespaces: namespacesOf(options, facts),
       ...(rootless === null
-        ? { cgroupsPath: `/clip/${facts.id}` }
+        ? { cgroupsPath: cgroupsPathOf(facts.id) }
         : {
             uidMappings: [{ containerID: 0, hostID: rootless.uid, size: 1 }],
             gidMappings: [{ containerID: 0, hostID: rootless.gid, size: 1 }],

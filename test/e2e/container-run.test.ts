@@ -233,14 +233,16 @@ test.each(['SIGINT', 'SIGTERM'] as const)('%s at any moment of a run leaves noth
   // Before it has begun, while it mounts, while the runtime starts, while the container runs, while it is taken down.
   for (let delay = 50; delay < 900; delay += 50) {
     let child: ChildProcess | undefined;
-    const running = clip.run(['run', '--rm', image.reference, 'exec sleep 0.05'], { onStart: (one) => (child = one) });
+    const args = ['run', '--rm', '--name', 'signalled', image.reference, 'exec sleep 0.05'];
+    const running = clip.run(args, { onStart: (one) => (child = one) });
     await new Promise((resolve) => setTimeout(resolve, delay));
     child!.kill(signal);
     const { code, signal: by, stderr } = await running;
     expect([delay, stderr]).toEqual([delay, '']);
     // The shell's own number; a signal before Node runs any of our code; or the container was quicker.
     ends.add(by === signal ? 128 + constants.signals[signal] : code);
-    expect([delay, leftovers()]).toEqual([delay, []]);
+    const groups = readdirSync('/sys/fs/cgroup').map((name) => `/sys/fs/cgroup/${name}/clip/signalled`);
+    expect([delay, leftovers(), groups.filter((path) => existsSync(path))]).toEqual([delay, [], []]);
   }
   expect([...ends].filter((code) => code !== 0)).toEqual([128 + constants.signals[signal]]);
 });
