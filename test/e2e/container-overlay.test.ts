@@ -267,7 +267,7 @@ describe('mount --cid', () => {
 });
 
 describe('twenty containers of one image', () => {
-  const ids = Array.from({ length: 20 }, (_, i) => `many-${i}`);
+  const ids = Array.from({ length: 20 }, (_, i) => `many-${process.pid}-${i}`);
   /** In the container, without a shell of ours in between. */
   const inside = (id: string, ...command: string[]): string =>
     execFileSync('runc', ['exec', id, ...command], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
