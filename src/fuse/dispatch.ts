@@ -98,6 +98,13 @@ export class Dispatcher {
     return this.#request.getBigUint64(abi.IN_HEADER + abi.INTERRUPT_IN.unique, true);
   }
 
+  /** Keeps nothing of the image that it was used for last, which may be gone by now. */
+  forget(): void {
+    this.#encoder.forget();
+    this.#listing.forget();
+    this.readPath.forget();
+  }
+
   /** @returns the length of the reply, or an {@link Outcome} */
   handle(image: ServedImage, length: number): number {
     const request = this.#request;

@@ -24,6 +24,12 @@ export class Encoder {
     this.#rootNid = reader.rootNid;
   }
 
+  /** Lets go of the image: its tree would stay in memory. */
+  forget(): void {
+    this.#reader = null;
+    this.#placement = null;
+  }
+
   /** A safe integer as 64 bits, negative ones in two's complement. */
   u64(at: number, value: number): void {
     const { view } = this;

@@ -20,7 +20,7 @@ const DT: readonly number[] = (() => {
 /** Fills READDIR and READDIRPLUS replies, allocating nothing. One instance per worker. */
 export class Listing {
   readonly #inode = new InodeView();
-  #reader!: ErofsReader;
+  #reader: ErofsReader | null = null;
   #plus = false;
   #at = 0;
   #end = 0;
@@ -37,9 +37,13 @@ export class Listing {
     return this.#at;
   }
 
+  forget(): void {
+    this.#reader = null;
+  }
+
   readonly #add = (nid: Nid, type: number, nameStart: number, nameEnd: number, next: number): boolean => {
     const { encoder } = this;
-    const reader = this.#reader;
+    const reader = this.#reader!;
     const names = reader.image;
     const length = nameEnd - nameStart;
     const record = (DIRENT.name + length + 7) & ~7;

@@ -27,6 +27,10 @@ export class ReadPath {
     private readonly readCacheFile: ReadCacheFile,
   ) {}
 
+  forget(): void {
+    this.#layers = [];
+  }
+
   /** Puts [offset, offset + size) of a file at `position` of the reply buffer; gives the byte count, short at its end, or MISS. */
   read(
     reader: ErofsReader,

@@ -44,8 +44,11 @@ const leadership = new Leadership(setup.leadership, setup.index);
 const companion = new Companion(setup.companion, setup.index);
 const memory = new WorkerMemory();
 const mounts = new Map<number, Mount>();
-let current: Mount;
+/** Whose request is being answered. Not the mount: its tree would stay in memory after it. */
+let current: ConnectionId;
 let warm = false;
+/** A mount has gone since the last collection. */
+let detached = false;
 const policy = new SpinPolicy(setup.spin);
 
 const abdicate = (): void => {
@@ -63,7 +66,7 @@ function post(message: FromWorker): void {
 dispatcher.onFault = (error) => {
   counters[WorkerCounter.faults]!++;
   if (counters[WorkerCounter.faults]! <= MAX_FAULT_REPORTS) {
-    post({ type: 'fault', mountId: current.id, cause: error instanceof Error ? error.message : String(error) });
+    post({ type: 'fault', mountId: current, cause: error instanceof Error ? error.message : String(error) });
   }
 };
 
@@ -90,7 +93,6 @@ function gone(mount: Mount, errno: number): void {
 
 function takeMessages(): void {
   sys.read(setup.eventFd, memory.requestAddress, 8);
-  let detached = false;
   for (;;) {
     const received = receiveMessageOnPort(setup.control);
     if (received === undefined) break;
@@ -107,12 +109,18 @@ function takeMessages(): void {
     }
     post({ type: 'done', sequence: message.sequence, error });
   }
-  // This thread allocates next to nothing, so it would keep trees in shared memory for ever (node --expose-gc).
-  if (detached) globalThis.gc?.();
+}
+
+/** This thread allocates next to nothing, so it would keep trees in shared memory for ever (node --expose-gc). */
+function collect(): void {
+  detached = false;
+  dispatcher.forget();
+  globalThis.gc?.();
+  globalThis.gc?.(); // what the first one found is freed by the next
 }
 
 function serve(mount: Mount): void {
-  current = mount;
+  current = mount.id;
   for (let i = 0; i < BURST; i++) {
     const length = sys.read(mount.fd, memory.requestAddress, REQUEST_SIZE);
     if (length < 0) {
@@ -180,6 +188,18 @@ function publishCounters(): void {
   counters[WorkerCounter.changed] = readPath.changed;
 }
 
+function serveEvents(count: number): void {
+  for (let i = 0; i < count; i++) {
+    const token = epoll.token(i);
+    if (token === WAKE) {
+      takeMessages();
+      continue;
+    }
+    const mount = mounts.get(token); // none: detached by an earlier event of this round
+    if (mount !== undefined) serve(mount);
+  }
+}
+
 epoll.add(setup.eventFd, WAKE, false);
 post({ type: 'ready' });
 for (;;) {
@@ -194,16 +214,10 @@ for (;;) {
     }
     continue;
   }
-  for (let i = 0; i < count; i++) {
-    const token = epoll.token(i);
-    if (token === WAKE) {
-      takeMessages();
-      continue;
-    }
-    const mount = mounts.get(token); // none: detached by an earlier event of this round
-    if (mount !== undefined) serve(mount);
-  }
+  serveEvents(count);
   publishCounters();
+  // Here, where no frame of the stack holds a mount any more.
+  if (detached) collect();
 }
 epoll.close();
 setup.control.close();

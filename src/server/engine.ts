@@ -275,6 +275,7 @@ export class Engine {
     this.#collecting ??= setTimeout(() => {
       this.#collecting = null;
       globalThis.gc?.();
+      globalThis.gc?.(); // what the first one found is freed by the next
     }, COLLECT_MS).unref();
   }
 
