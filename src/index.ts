@@ -21,7 +21,7 @@ export {
   type VerifyOptions,
   verifyArchive,
 } from './archives/index.js';
-export { AbortError, ClipError, type ErrorCode, FormatError } from './bytes/index.js';
+export { AbortError, ClipError, type ErrorCode, FormatError, type LayerIndex, type Nid } from './bytes/index.js';
 export type {
   CachedFile,
   CacheOwner,
@@ -83,6 +83,7 @@ export {
   type CreateFromOCIImageOptions,
   createFromOCIImage,
   type IndexResult,
+  type IndexStage,
   type LayerProgress,
 } from './index/index.js';
 export type { RecordedProfile, TouchedRange } from './lazy/index.js';
@@ -128,6 +129,8 @@ export type {
   LogLevelReply,
   MountInfoReply,
   MountRequest,
+  PlaneState,
+  PlaneWish,
   PrefetchCancelRequest,
   PrefetchReply,
   PrefetchRequest,
