@@ -230,7 +230,8 @@ for (const chunk of output) files.set(chunk.fileName, chunk.code ?? chunk.source
 const { exports: names } = output.find(({ fileName }) => fileName === 'index.js');
 files.set('index.mjs', `export {\n${names.map((name) => `  ${name},\n`).join('')}} from './index.js';\n`);
 files.set('index.d.ts', declarations);
-files.set('index.d.mts', declarations);
+// The same types, by the objects that index.mjs passes on.
+files.set('index.d.mts', "export * from './index.js';\n");
 files.set('clipctl.1', await makeManualPage());
 const moduleIds = [...output.flatMap((chunk) => chunk.moduleIds ?? []), ...pageModules];
 const assetNames = assets.map((asset) => path.basename(asset));

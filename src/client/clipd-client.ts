@@ -29,7 +29,7 @@ import {
   type UnmountRequest,
 } from '../wire/index.js';
 import type { Answer } from './exchange.js';
-import type { Followed } from './follow.js';
+import type { ReadTrace } from './follow.js';
 
 /** A server that is replaced is back in a fraction of a second; longer than this something else is wrong. */
 const RETRY_FOR_MS = 10_000;
@@ -111,7 +111,7 @@ export class ClipdClient {
   }
 
   /** Lines of `GET /v1/trace` as they come: one server's, for as long as it serves the mount. */
-  async followTrace(mountPoint: string, onLine: (line: unknown) => void): Promise<Followed> {
+  async followTrace(mountPoint: string, onLine: (line: unknown) => void): Promise<ReadTrace> {
     const { follow } = await import('./follow.js');
     const root = this.#openRoot();
     try {

@@ -5,7 +5,8 @@ import { ClipError } from '../bytes/index.js';
 /** An error's answer is small. */
 const MAX_ERROR = 64 * 1024;
 
-export interface Followed {
+/** What is told until it ends. */
+export interface ReadTrace {
   /** Resolves when no more lines will come: clipd has ended it, or the connection. */
   readonly ended: Promise<void>;
   stop(): void;
@@ -21,7 +22,7 @@ export function follow(
   path: string,
   onLine: (line: unknown) => void,
   onError: (text: string) => Error,
-): Promise<Followed> {
+): Promise<ReadTrace> {
   return new Promise((resolve, reject) => {
     let end = (): void => {};
     const ended = new Promise<void>((done) => {

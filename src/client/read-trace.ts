@@ -1,6 +1,9 @@
 import type { FilePaths } from '../archives/index.js';
 import type { TracedRead } from '../wire/index.js';
 import type { ClipdClient } from './clipd-client.js';
+import type { ReadTrace } from './follow.js';
+
+export type { ReadTrace } from './follow.js';
 
 /** A read whose bytes were not in the span cache, with the path of its file. */
 export interface ReadEvent extends TracedRead {
@@ -11,11 +14,6 @@ export interface ReadEvent extends TracedRead {
 /** Of reads that came faster than they were taken; the events of that many are missing. */
 export interface DroppedReads {
   readonly dropped: number;
-}
-
-export interface ReadTrace {
-  readonly ended: Promise<void>;
-  stop(): void;
 }
 
 /** How long a server that is replaced is looked for again. */

@@ -14,8 +14,8 @@ export interface MetricDefinition {
 }
 
 /** Where bytes come from: the values of the label `source`. */
-export const SOURCES = ['registry', 'mirror', 'layout', 's3', 'file', 'content_cache', 'disk_cache'] as const;
-export type Source = (typeof SOURCES)[number];
+export type Source = 'registry' | 'mirror' | 'layout' | 's3' | 'file' | 'content_cache' | 'disk_cache';
+export const SOURCES: readonly Source[] = ['registry', 'mirror', 'layout', 's3', 'file', 'content_cache', 'disk_cache'];
 
 /** Of FUSE requests: the values of the label `operation`. */
 export const FUSE_OPERATIONS = [

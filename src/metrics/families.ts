@@ -16,15 +16,20 @@ export interface HistogramSample {
   readonly buckets: readonly { readonly le: number | null; readonly count: number }[];
 }
 
-interface MetricHead {
-  readonly name: string;
-  readonly help: string;
-}
-
 /** A metric with its values now: docs/metrics.md lists them all. */
 export type Metric =
-  | (MetricHead & { readonly type: 'counter' | 'gauge'; readonly samples: readonly MetricSample[] })
-  | (MetricHead & { readonly type: 'histogram'; readonly samples: readonly HistogramSample[] });
+  | {
+      readonly name: string;
+      readonly help: string;
+      readonly type: 'counter' | 'gauge';
+      readonly samples: readonly MetricSample[];
+    }
+  | {
+      readonly name: string;
+      readonly help: string;
+      readonly type: 'histogram';
+      readonly samples: readonly HistogramSample[];
+    };
 
 /** All metrics now. What this process has nothing of (there is no content cache) is left out. */
 export function readMetrics(metrics: Metrics): Metric[] {
