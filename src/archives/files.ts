@@ -29,7 +29,7 @@ export interface FileEntry {
   readonly nlink: number;
   readonly mtime: Date;
   /** Equal for the names of one file. */
-  readonly nid: Nid;
+  readonly nid: number;
   /** Of a symbolic link. */
   readonly target?: string;
   /** Of a device. */

@@ -1,7 +1,7 @@
 import { mkdirSync, mkdtempSync, openSync, readdirSync, rmdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, test } from 'vitest';
 import { type MountInfo, readMountInfo, unmount } from '../linux/index.js';
 import { OwnDirectory, openPlaceInParent } from '../paths/index.js';
 import { DEFAULT_IMAGE_OPTIONS, loadState, type PlaceRequest } from '../wire/index.js';
@@ -74,6 +74,15 @@ const errorCodeAt = (path: string): unknown => {
     return (error as NodeJS.ErrnoException).code;
   }
 };
+
+test.runIf(process.getuid?.() === 0)(
+  'a mount below a root directory that was removed fails, and does not spin',
+  async () => {
+    const connections = start();
+    rmSync(join(dir, 'root'), { recursive: true });
+    await expect(mount(connections, 'late.clip', [placeNamed('late')])).rejects.toMatchObject({ code: 'ENOENT' });
+  },
+);
 
 describe.runIf(process.getuid?.() === 0)('the repair after a crash', () => {
   it('mounts each place again, where it was and as it was, and takes the dead mounts away', async () => {

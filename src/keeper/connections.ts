@@ -23,7 +23,6 @@ import {
   connectFuse,
   isBusy,
   isNotMounted,
-  makeAnchor,
   removeAnchor,
   rootless,
   unmountHeld,
@@ -109,7 +108,7 @@ export class Connections {
     let fuseFd = -1;
     let anchor: HeldMount;
     try {
-      if (!rootless) makeAnchor(this.#anchorOf(id));
+      if (!rootless) this.#root.make(`${ANCHORS}/${id}`);
       const target = rootless ? request.place.path : this.#anchorOf(id);
       fuseFd = await connectFuse(target, mountSource(this.#root.path, id));
       anchor = rootless ? this.#findMount(id) : this.#mountOfAnchor(String(id));
@@ -164,7 +163,7 @@ export class Connections {
     const connection = this.get(id);
     const anchor = this.#imageAnchorOf(id);
     try {
-      makeAnchor(anchor);
+      this.#root.make(`${ANCHORS}/${imageAnchorName(id)}`);
       attachMount(mount, anchor);
       connection.image = this.#mountOfAnchor(imageAnchorName(id));
     } catch (error) {

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, rmdirSync } from 'node:fs';
+import { rmdirSync } from 'node:fs';
 import { ClipError } from '../bytes/index.js';
 import {
   bindMountAt,
@@ -191,11 +191,6 @@ export function isBusy(error: unknown): boolean {
 
 export function isNotMounted(error: unknown): boolean {
   return codeOf(error) === 'EINVAL' || codeOf(error) === 'ENOENT';
-}
-
-/** The directory that carries a connection when places are bind mounts of it. */
-export function makeAnchor(path: string): void {
-  mkdirSync(path, { recursive: true, mode: 0o700 });
 }
 
 export function removeAnchor(path: string): void {

@@ -108,7 +108,7 @@ describe('a plain registry', () => {
     expect(resolved.layers[0]!.mediaType).toBe(MEDIA.dockerLayer);
   });
 
-  test('platforms: the asked one, attestations skipped, a miss lists what there is, another single one is a warning', async () => {
+  test('platforms: the asked one, attestations skipped, a miss lists what there is, a single one that is another is refused', async () => {
     const source = through('multi');
     for (const name of ['linux/amd64', 'linux/arm64', 'linux/arm/v7']) {
       const resolved = await source.resolve({ platform: parsePlatform(name) });
@@ -119,9 +119,10 @@ describe('a plain registry', () => {
       code: 'NO_PLATFORM',
       hint: '--platform takes one of: linux/amd64, linux/arm/v7, linux/arm64/v8',
     });
-    const warnings: string[] = [];
-    await through('big').resolve({ platform: parsePlatform('linux/arm64'), onWarning: (w) => warnings.push(w) });
-    expect(warnings).toEqual([`${proxy.host}/a/b:big is an image for linux/amd64, not linux/arm64`]);
+    expect(await failure(through('big').resolve({ platform: parsePlatform('linux/arm64') }))).toMatchObject({
+      code: 'NO_PLATFORM',
+      message: `${proxy.host}/a/b:big is an image for linux/amd64, not linux/arm64`,
+    });
   });
 
   test('no such tag, repository, digest, blob', async () => {

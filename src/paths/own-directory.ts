@@ -5,6 +5,7 @@ import {
   fsyncSync,
   ftruncateSync,
   lstatSync,
+  mkdirSync,
   openSync,
   readFileSync,
   renameSync,
@@ -71,6 +72,22 @@ export class OwnDirectory {
   /** A path by which Node's functions reach `name` in this directory, whatever its own path leads to by now. */
   at(name: string): string {
     return descriptorPath(this.fd, name);
+  }
+
+  /**
+   * Makes a directory in it, of one name or several below each other, for this user alone; not an error when it is there. mkdir's `recursive` is no
+   * choice: in a directory that has been removed it never ends, since /proc/self/fd/N exists and yet nothing can be made in it.
+   * @throws Node's error: ENOENT when this directory has been removed
+   */
+  make(name: string): void {
+    const names = name.split('/');
+    for (let count = 1; count <= names.length; count++) {
+      try {
+        mkdirSync(this.at(names.slice(0, count).join('/')), { mode: 0o700 });
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+      }
+    }
   }
 
   /**

@@ -1,4 +1,4 @@
-import { closeSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import { release } from 'node:os';
 import { join } from 'node:path';
 import type { ConnectionId, Nid } from '../bytes/index.js';
@@ -46,9 +46,8 @@ export class ReadJournal {
 
   /** @returns also what the server before has left; nothing of it is in the new journal yet */
   static open(root: OwnDirectory, connection: ConnectionId): { journal: ReadJournal; left: JournaledRead[] } {
-    const directory = root.at(JOURNAL_DIRECTORY);
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
-    const path = join(directory, String(connection));
+    root.make(JOURNAL_DIRECTORY);
+    const path = join(root.at(JOURNAL_DIRECTORY), String(connection));
     const left = read(path);
     return { journal: new ReadJournal(path, openSync(path, 'w', 0o600)), left };
   }
