@@ -21,7 +21,7 @@ export {
   type VerifyOptions,
   verifyArchive,
 } from './archives/index.js';
-export { AbortError, ClipError, type ErrorCode, FormatError, type LayerIndex, type Nid } from './bytes/index.js';
+export { AbortError, ClipError, type ErrorCode, FormatError } from './bytes/index.js';
 export type {
   CachedFile,
   CacheOwner,

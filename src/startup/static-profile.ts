@@ -1,5 +1,5 @@
 import type { ImageMeta, Profile, SpanColumns } from '../archive/index.js';
-import type { LayerIndex, Nid } from '../bytes/index.js';
+import type { Nid } from '../bytes/index.js';
 import { lowerBound } from '../bytes/index.js';
 import { type ErofsReader, firstByte, InodeView, mapFileRange, type Placement, resolvePath } from '../erofs/index.js';
 import type { ElfNeeds } from './elf.js';
@@ -15,7 +15,7 @@ const MAX_WHOLE_FILE = 8 * 1024 * 1024;
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 interface Extent {
-  readonly layer: LayerIndex;
+  readonly layer: number;
   readonly layerOffset: number;
   readonly length: number;
 }
