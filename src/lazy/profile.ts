@@ -7,7 +7,7 @@ import { spanAt, TOUCH_PAGE, type TouchRecord } from '../spans/index.js';
 /** A stretch of a layer's uncompressed bytes that a run has read. */
 export interface TouchedRange {
   /** Index into ImageMeta.layers. */
-  readonly layer: LayerIndex;
+  readonly layer: number;
   readonly start: number;
   readonly end: number;
 }
