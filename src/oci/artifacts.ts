@@ -1,7 +1,7 @@
 import { ClipError } from '../bytes/index.js';
 import type { GetOptions } from './client.js';
 import { digestOf, verifyDigest } from './digest.js';
-import { TransientError } from './errors.js';
+import { aborted, TransientError } from './errors.js';
 import {
   type Descriptor,
   type Json,
@@ -11,6 +11,7 @@ import {
   parseManifest,
 } from './manifest.js';
 import { ACCEPT_MANIFESTS, OCI_INDEX, OCI_MANIFEST } from './media-types.js';
+import { raceAbort } from './race-abort.js';
 import type { Attempt, RegistryHosts } from './registry-hosts.js';
 import type { ImageArtifacts } from './source.js';
 
@@ -41,6 +42,8 @@ export const MAX_ARCHIVE_BYTES = 512 * 1024 * 1024;
 /** For registries and proxies that take no larger bodies. */
 const CHUNK_BYTES = 4 * 1024 * 1024;
 const UPLOAD_TRIES = 5;
+/** What docker-registry says of a manifest while another client stores a blob that the manifest refers to, too. */
+const DIGEST_INVALID = ['DIGEST_INVALID'];
 const IDENTITY = { 'accept-encoding': 'identity' };
 
 export interface PushedArchive {
@@ -92,6 +95,8 @@ export interface PushOrigin {
 export class ArtifactRepository implements ImageArtifacts {
   readonly #hosts: RegistryHosts;
   readonly #repository: string;
+  /** While the empty config is stored, and after that. */
+  #empty: Promise<void> | null = null;
   #last: { readonly tag: string; readonly found: { bytes: Uint8Array } | null } | null = null;
 
   constructor(hosts: RegistryHosts, repository: string) {
@@ -165,7 +170,7 @@ export class ArtifactRepository implements ImageArtifacts {
     const digest = digestOf(manifest);
     if ((await this.#head(tag, signal)) === digest) return { digest, tag, changed: false };
     await this.#upload(bytes, layer.digest, signal, mountFrom);
-    if (artifact.config === undefined) await this.#upload(EMPTY, config.digest, signal);
+    if (artifact.config === undefined) await this.#storeEmpty(signal);
     const indexed = await this.#put(tag, manifest, OCI_MANIFEST, signal);
     const entry = { mediaType: OCI_MANIFEST, artifactType, digest, size: manifest.length };
     if (!indexed && subject !== undefined) await this.#addReferrer(subject.digest, entry, signal);
@@ -301,6 +306,7 @@ export class ArtifactRepository implements ImageArtifacts {
       headers: { 'content-type': type },
       body: manifest,
       accept: [201],
+      passing: DIGEST_INVALID,
       signal,
     });
     response.body.cancel();
@@ -308,60 +314,50 @@ export class ArtifactRepository implements ImageArtifacts {
   }
 
   /**
-   * A blob in one PUT. If that breaks, the registry is asked how much it has, and gets the rest; if it refuses the size, in chunks.
-   * The request that begins the upload also finds out whether the blob is there, or takes it over from another repository.
+   * Stores the config of artifacts that have none, once, and only where it is missing: with each upload of a blob, docker-registry
+   * empties the file that links the blob and writes it again, and in between it refuses every manifest that refers to the blob.
    */
-  async #upload(
-    bytes: Uint8Array,
-    digest: string,
-    signal?: AbortSignal,
-    from: string = this.#repository,
-  ): Promise<void> {
-    const what = `the upload of ${digest} to ${this.#repository}`;
-    const query = new URLSearchParams({ mount: digest, from });
-    const begun = await this.#ask(`${this.#repository}/blobs/uploads/?${query}`, {
-      what,
-      method: 'POST',
-      headers: { 'content-length': '0' },
-      accept: [201, 202],
-      signal,
+  async #storeEmpty(signal?: AbortSignal): Promise<void> {
+    this.#empty ??= this.#uploadEmpty().catch((error: unknown) => {
+      this.#empty = null;
+      throw error;
     });
-    begun.body.cancel();
-    if (begun.status === 201) return;
-    let place = begun.headers.location;
-    let sent = 0;
-    let chunked = false;
+    await raceAbort(this.#empty, signal).catch((error: unknown) => {
+      throw signal?.aborted ? aborted('the upload of an empty config', signal.reason) : error;
+    });
+  }
+
+  async #uploadEmpty(): Promise<void> {
+    const digest = digestOf(EMPTY);
+    const what = `blob ${digest} of ${this.#repository}`;
+    const request = { what, method: 'HEAD', headers: IDENTITY, accept: [200, 404] } as const;
+    const response = await this.#ask(`${this.#repository}/blobs/${digest}`, request);
+    response.body.cancel();
+    if (response.status === 404) await this.#upload(EMPTY, digest);
+  }
+
+  /**
+   * A blob in one PUT; if the registry refuses the size, in chunks. An upload that breaks is begun anew with the first byte: the
+   * registry may still be writing what came of the first one, so its answer about the length would be out of date.
+   * The request that begins an upload also finds out whether the blob is there, or takes it over from another repository.
+   */
+  async #upload(bytes: Uint8Array, digest: string, signal?: AbortSignal, from?: string): Promise<void> {
+    const what = `the upload of ${digest} to ${this.#repository}`;
     const backoff = this.#hosts.backoff();
-    for (let tries = 0; ; ) {
-      if (place === undefined) throw new ClipError('NETWORK', `${begun.url.host} begins ${what} without a Location`);
+    let chunked = false;
+    for (let tries = 1; ; ) {
       try {
-        if (chunked || sent > 0) {
-          while (sent < bytes.length) {
-            const chunk = bytes.subarray(sent, sent + CHUNK_BYTES);
-            const range = `${sent}-${sent + chunk.length - 1}`;
-            const headers = { 'content-type': 'application/octet-stream', 'content-range': range };
-            const done = await this.#send(place!, {
-              what,
-              method: 'PATCH',
-              headers,
-              body: chunk,
-              accept: [202],
-              signal,
-            });
-            done.body.cancel();
-            place = done.headers.location ?? place;
-            sent += chunk.length;
-          }
-        }
-        const url = new URL(place!, begun.url);
-        url.searchParams.set('digest', digest);
-        const rest = bytes.subarray(sent);
-        const response = await this.#send(url.href, {
+        const place = await this.#beginUpload(digest, what, from, signal);
+        if (place === null) return;
+        const end = chunked ? await this.#sendChunks(place, bytes, what, signal) : place;
+        end.searchParams.set('digest', digest);
+        const response = await this.#send(end.href, {
           what,
           method: 'PUT',
           headers: { 'content-type': 'application/octet-stream' },
-          body: rest,
+          body: chunked ? new Uint8Array(0) : bytes,
           accept: [201, 413],
+          passing: DIGEST_INVALID,
           signal,
         });
         response.body.cancel();
@@ -369,21 +365,47 @@ export class ArtifactRepository implements ImageArtifacts {
         if (chunked)
           throw new ClipError(
             'LIMIT',
-            `${begun.url.host} refuses ${what}: even pieces of ${CHUNK_BYTES} bytes are too large`,
+            `${end.host} refuses ${what}: even pieces of ${CHUNK_BYTES} bytes are too large`,
           );
         chunked = true;
       } catch (error) {
-        if (!(error instanceof TransientError) || ++tries === UPLOAD_TRIES) throw error;
+        if (!(error instanceof TransientError) || tries++ === UPLOAD_TRIES) throw error;
         await backoff.next(error, what, signal);
-        const status = await this.#send(place, { what, headers: IDENTITY, accept: [204, 404], signal });
-        status.body.cancel();
-        if (status.status === 404) return this.#upload(bytes, digest, signal);
-        place = status.headers.location ?? place;
-        const last = /^(?:bytes=)?0-(\d+)$/.exec(status.headers.range ?? '');
-        // A registry that has nothing yet says 0-0, as one that has a byte does; sent again, a byte is the same.
-        sent = last === null || last[1] === '0' ? 0 : Math.min(bytes.length, Number(last[1]) + 1);
       }
     }
+  }
+
+  /** @returns where to send the bytes; null when the repository has the blob now */
+  async #beginUpload(
+    digest: string,
+    what: string,
+    from: string = this.#repository,
+    signal?: AbortSignal,
+  ): Promise<URL | null> {
+    const query = new URLSearchParams({ mount: digest, from });
+    const response = await this.#ask(`${this.#repository}/blobs/uploads/?${query}`, {
+      what,
+      method: 'POST',
+      headers: { 'content-length': '0' },
+      accept: [201, 202],
+      signal,
+    });
+    response.body.cancel();
+    return response.status === 201 ? null : placeOf(response, what);
+  }
+
+  /** @returns where to end the upload */
+  async #sendChunks(begin: URL, bytes: Uint8Array, what: string, signal?: AbortSignal): Promise<URL> {
+    let place = begin;
+    for (let sent = 0; sent < bytes.length; sent += CHUNK_BYTES) {
+      const body = bytes.subarray(sent, sent + CHUNK_BYTES);
+      const range = `${sent}-${sent + body.length - 1}`;
+      const headers = { 'content-type': 'application/octet-stream', 'content-range': range };
+      const response = await this.#send(place.href, { what, method: 'PATCH', headers, body, accept: [202], signal });
+      response.body.cancel();
+      place = placeOf(response, what, place);
+    }
+    return place;
   }
 
   async #send(path: string, options: GetOptions): Promise<Attempt['response']> {
@@ -431,6 +453,13 @@ export class ArtifactRepository implements ImageArtifacts {
   async close(): Promise<void> {
     await this.#hosts.close();
   }
+}
+
+/** Where an upload goes on. */
+function placeOf({ url, headers }: Attempt['response'], what: string, before?: URL): URL {
+  if (headers.location !== undefined) return new URL(headers.location, url);
+  if (before !== undefined) return before;
+  throw new ClipError('NETWORK', `${url.host} begins ${what} without a Location`);
 }
 
 /** The archive in an artifact's manifest, if it is one of this image. */

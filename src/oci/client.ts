@@ -3,7 +3,7 @@ import type { Reach } from './addresses.js';
 import { Authenticator } from './auth.js';
 import type { Credentials, RegistryCredentialProvider } from './credentials.js';
 import { DirectConnections } from './direct-get.js';
-import { aborted, networkError, readErrorBody, statusError } from './errors.js';
+import { aborted, networkError, readErrorBody, statusError, TransientError } from './errors.js';
 import { hostName, type RegistryHost } from './hosts.js';
 import { isLoopback, speaksTls } from './probe.js';
 import { proxyFor } from './proxy.js';
@@ -54,6 +54,8 @@ export interface GetOptions {
   readonly headers: Readonly<Record<string, string>>;
   /** Statuses to hand back; any other is thrown. */
   readonly accept: readonly number[];
+  /** Error codes of the registry after which the same request may succeed. */
+  readonly passing?: readonly string[];
   readonly signal?: AbortSignal | undefined;
   /** Remember where this path redirects to, and go there at once the next time. */
   readonly rememberRedirect?: boolean;
@@ -263,7 +265,7 @@ export class RegistryClient {
         reach = this.#reachOf(response);
         continue;
       }
-      throw await this.#failure(response, what, authorization !== null);
+      throw await this.#failure(response, what, authorization !== null, options.passing);
     }
   }
 
@@ -302,14 +304,20 @@ export class RegistryClient {
     }
   }
 
-  async #failure(response: Response, what: string, loggedIn: boolean): Promise<ClipError> {
+  async #failure(
+    response: Response,
+    what: string,
+    loggedIn: boolean,
+    passing: readonly string[] = [],
+  ): Promise<ClipError> {
     const said = await readErrorBody(response, this.#base?.hostname);
     if (response.status === 404 && said.code === '' && !(await this.#isRegistry(response))) {
       return new ClipError('NOT_FOUND', `${response.url.origin} answers, but not as a container registry`, {
         hint: `check the host and port: ${response.url.origin}/v2/ should answer 200 or 401`,
       });
     }
-    return statusError(response, what, said, this.registry, loggedIn);
+    const error = statusError(response, what, said, this.registry, loggedIn);
+    return passing.includes(said.code) ? new TransientError(error.message, { hint: error.hint, cause: error }) : error;
   }
 
   /** distribution-spec, "Determining Support": /v2/ answers 200, or a challenge. */

@@ -145,7 +145,9 @@ export class Transport {
         clearTimeout(timer);
         if (settled) return; // the body says it
         release();
-        const stale = outgoing.reusedSocket && (error.code === 'ECONNRESET' || error.code === 'EPIPE');
+        // An upload may have been taken in part: its caller begins it anew.
+        const upload = method === 'PUT' || method === 'PATCH';
+        const stale = !upload && outgoing.reusedSocket && (error.code === 'ECONNRESET' || error.code === 'EPIPE');
         reject(stale ? new StaleConnection(error) : error);
       });
       outgoing.on('response', (incoming) => {

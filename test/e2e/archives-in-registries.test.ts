@@ -92,7 +92,7 @@ describe.each<[string, RegistryOptions]>([
     await clip.ok('umount', place);
   });
 
-  test('takes at most ten requests for a push, and an upload that breaks is taken up again', async () => {
+  test('takes at most ten requests for a push, and an upload that breaks is begun anew', async () => {
     const other = writeImage([tar(file('other', layerLike(3_000_000, 5)))]);
     try {
       for (const [i, fault] of [

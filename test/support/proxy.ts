@@ -1,5 +1,6 @@
 import {
   Agent,
+  type ClientRequest,
   createServer,
   request as httpRequest,
   type IncomingMessage,
@@ -38,6 +39,8 @@ export interface Fault {
     readonly headers?: Readonly<Record<string, string>>;
     readonly body?: string | Uint8Array;
   };
+  /** Reset the connection after the registry was sent this many bytes of the request's body. */
+  readonly resetRequestAfter?: number;
   /** Forward without the Range header: the client gets a 200 with everything. */
   readonly ignoreRange?: boolean;
   /** Forward with another Range header. */
@@ -203,7 +206,22 @@ class ReverseProxy implements RegistryProxy {
       response.writeHead(entry.status, changed);
       void this.#relay(answer, response, entry, fault);
     });
-    request.pipe(upstream);
+    if (fault.resetRequestAfter === undefined) request.pipe(upstream);
+    else this.#cutBody(request, upstream, fault.resetRequestAfter);
+  }
+
+  #cutBody(request: IncomingMessage, upstream: ClientRequest, length: number): void {
+    let sent = 0;
+    request.on('data', (chunk: Buffer) => {
+      if (sent === length) return;
+      const part = chunk.subarray(0, length - sent);
+      sent += part.length;
+      upstream.write(part, () => {
+        if (sent < length || upstream.destroyed) return;
+        upstream.destroy();
+        request.socket.resetAndDestroy();
+      });
+    });
   }
 
   async #relay(answer: IncomingMessage, response: ServerResponse, entry: ProxiedRequest, fault: Fault): Promise<void> {
