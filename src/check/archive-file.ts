@@ -27,6 +27,7 @@ export class ArchiveFile {
   readonly fd: number;
   readonly key: string;
   readonly #indexes: LayerIndexes | null;
+  readonly #onClose: () => void;
 
   /**
    * Opens and checks an archive by path.
@@ -38,10 +39,12 @@ export class ArchiveFile {
 
   /**
    * Takes the descriptor over; it is closed when the archive is refused.
+   * @param onClose called when an archive that was opened is closed
    * @throws FormatError when the archive is damaged; ClipError BAD_FORMAT when it is not a file
    */
-  constructor(fd: number, path: string, indexes: LayerIndexes | null = null) {
+  constructor(fd: number, path: string, indexes: LayerIndexes | null = null, onClose: () => void = () => {}) {
     this.#indexes = indexes;
+    this.#onClose = onClose;
     this.fd = fd;
     this.path = path;
     this.key = fileKey(fd);
@@ -59,5 +62,6 @@ export class ArchiveFile {
   close(): void {
     this.#indexes?.close();
     closeSync(this.fd);
+    this.#onClose();
   }
 }

@@ -7,7 +7,7 @@ import {
   SpanCache,
   type VerifiedFile,
 } from '../cache/index.js';
-import { type ArchiveFile, LayerIndexes, openImage, type StorageAccess, unindexedLayers } from '../check/index.js';
+import { ArchiveFile, LayerIndexes, openImage, type StorageAccess, unindexedLayers } from '../check/index.js';
 import type { FusePool } from '../fuse/index.js';
 import {
   type Fetched,
@@ -93,6 +93,8 @@ export class Engine {
   readonly #sealTimer: NodeJS.Timeout;
   #sealing = false;
   #collecting: NodeJS.Timeout | null = null;
+  /** When memory was last let go of (performance.now). */
+  #garbageAt = 0;
   /** What unmounted images counted. */
   readonly #finished: ReadCounters = newReadCounters();
   /** Likewise, of their sources. */
@@ -161,14 +163,20 @@ export class Engine {
     }
   }
 
+  /** Takes the descriptor over. @throws FormatError, ClipError as ArchiveFile does */
+  openArchive(fd: number, path: string): ArchiveFile {
+    this.#collectSoon(); // also for an archive that is refused: its tree has been read by then
+    return new ArchiveFile(fd, path, this.#layerIndexes(), () => this.#collectSoon());
+  }
+
   /** What is known of the layers of version 1 archives. Each opened archive takes one, and closes it. */
-  layerIndexes(): LayerIndexes {
+  #layerIndexes(): LayerIndexes {
     return new LayerIndexes(this.#cacheDir);
   }
 
   /** A version 1 archive of an image holds no checkpoints to inflate from: its layers are indexed when it is first mounted. */
   async indexLayers({ archivePath, access, options }: IndexArguments): Promise<void> {
-    const missing = unindexedLayers(archivePath, this.layerIndexes());
+    const missing = unindexedLayers(archivePath, this.#layerIndexes());
     if (missing === null) return;
     const { image, digests } = missing;
     const key = digests.join();
@@ -179,7 +187,7 @@ export class Engine {
       const plainHttp = options.plainHttp === true || access.plainHttp === true;
       const source = await openImage(image, { ...access, plainHttp }, options.storage);
       try {
-        await this.layerIndexes().make(image, digests, source);
+        await this.#layerIndexes().make(image, digests, source);
       } finally {
         await source.close();
       }
@@ -264,18 +272,22 @@ export class Engine {
     await mount.close();
     this.#journals?.get(id)?.remove();
     this.#journals?.delete(id);
-    this.#collectSoon();
   }
 
   /**
-   * V8 does not count shared memory when it decides to collect, so unmounted trees would stay (docs/benchmarks.md, "Why these
-   * constants"). It is told to collect, at most once a second; FUSE workers do the same when they detach.
+   * V8 does not count shared memory when it decides to collect, so the trees of archives that were unmounted, refused or found to be
+   * mounted already would stay (docs/benchmarks.md, "Why these constants"). It is told to collect, at most once a second; FUSE
+   * workers do the same when they detach.
    */
   #collectSoon(): void {
+    this.#garbageAt = performance.now();
     this.#collecting ??= setTimeout(() => {
       this.#collecting = null;
+      const age = performance.now() - this.#garbageAt;
       globalThis.gc?.();
       globalThis.gc?.(); // what the first one found is freed by the next
+      // The request that closed an archive just now may not have ended yet, and its stack holds the tree.
+      if (age < COLLECT_MS / 2) this.#collectSoon();
     }, COLLECT_MS).unref();
   }
 

@@ -2,7 +2,7 @@ import { closeSync } from 'node:fs';
 import type { Archive } from '../archive/index.js';
 import type { ConnectionId } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
-import { ArchiveFile, fileKey, type StorageAccess } from '../check/index.js';
+import { type ArchiveFile, fileKey, type StorageAccess } from '../check/index.js';
 import { closeFd, mountIdOf, mountNamespace, readMountInfo } from '../linux/index.js';
 import { keepCodeSoon } from '../loader/index.js';
 import { type Logger, redact } from '../metrics/index.js';
@@ -90,7 +90,7 @@ export class MountList {
       // By its descriptor: the file may have been replaced or removed since.
       const archivePath = `/proc/self/fd/${archiveFd}`;
       await this.engine.indexLayers({ archivePath, options: state.options, access: lastAccess(client) });
-      const file = new ArchiveFile(archiveFd, state.archivePath, this.engine.layerIndexes());
+      const file = this.engine.openArchive(archiveFd, state.archivePath);
       if (file.archive.identity !== state.identity) {
         file.close();
         throw new ClipError('CONFLICT', `${state.archivePath} is another archive than the one that was mounted`);
@@ -183,7 +183,7 @@ export class MountList {
     let existing = connections.find((c) => c.id === same?.id && !c.detached);
     let file: ArchiveFile | null = null;
     if (existing === undefined || this.hello.rootless) {
-      file = new ArchiveFile(fd, args.archivePath, this.engine.layerIndexes());
+      file = this.engine.openArchive(fd, args.archivePath);
       const { digest } = file.archive;
       // Not by identity: a forged archive of the same identity could not change what this mount shows, but it could break it.
       existing = connections.find((c) => this.engine.mounts.get(c.id)?.file.archive.digest === digest && !c.detached);
@@ -237,7 +237,7 @@ export class MountList {
    * adopted instead of refused as busy.
    */
   async #adopt(connection: ConnectionState, place: PlaceState, args: MountArguments): Promise<MountedPlace> {
-    const file = new ArchiveFile(openArchiveFd(args.archivePath), args.archivePath, this.engine.layerIndexes());
+    const file = this.engine.openArchive(openArchiveFd(args.archivePath), args.archivePath);
     file.close();
     const hint = `clipctl umount ${place.path}`;
     if (file.archive.digest !== this.engine.mounts.get(connection.id)?.file.archive.digest) {
@@ -273,7 +273,7 @@ export class MountList {
         { archive: args.archivePath, error: error.message },
         'the kernel does not mount it: FUSE serves it',
       );
-      const again = new ArchiveFile(openArchiveFd(args.archivePath), args.archivePath, this.engine.layerIndexes());
+      const again = this.engine.openArchive(openArchiveFd(args.archivePath), args.archivePath);
       return this.#connectAs(args, directories, again, fusePlane(error.message));
     } finally {
       if ('tree' in plane) plane.tree.close();

@@ -1,11 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { copyFileSync, readFileSync } from 'node:fs';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Clipctl } from '../support/clipctl.js';
 import { layerLike } from '../support/gzip.js';
 import { writeImage } from '../support/images.js';
 import { eventually, health } from '../support/mounted.js';
-import { file, tar } from '../support/tar.js';
+import { entry, file, tar } from '../support/tar.js';
 
 // Budgets of memory (docs/architecture.md, "Invariant 7").
 
@@ -14,6 +14,10 @@ const MIB = 1 << 20;
 const SPAN_MIB = 64;
 const SPANS = 8;
 const honest = layerLike(3 * MIB, 77);
+
+/** A tree of so many MiB: a symbolic link's target fills a block of it. */
+const TREE_MIB = 96;
+const TARGET_BYTES = 4000;
 
 let clip: Clipctl;
 
@@ -60,14 +64,49 @@ test('eight bytes of spans of 64 MiB that the cache does not take cost no GBs, n
     expect(await ended(readByte(good, 0))).toBe(0); // what the first read of all loads is loaded
     const before = memoryOf(serverPid);
     const reads = Array.from({ length: SPANS }, (_, i) => ended(readByte(bad, (i + 0.5) * SPAN_MIB * MIB)));
-    const started = performance.now();
+    let answered = 0;
+    for (const read of reads) void read.then(() => answered++);
     expect(await ended(readByte(good, 2 * MIB))).toBe(0);
-    expect(performance.now() - started).toBeLessThan(1500);
+    expect(answered).toBeLessThan(SPANS); // the other reader does not wait for all of them
     expect(await Promise.all(reads)).toEqual(Array.from({ length: SPANS }, () => 0));
     expect(memoryOf(serverPid).peak - before.now).toBeLessThan(450);
     await own.ok('umount', bad);
     await eventually(() => memoryOf(serverPid).now - before.now < 60, 20_000);
   } finally {
     await own.close();
+  }
+});
+
+test('the tree of an image goes back to the system after umount, and so does that of an archive that is refused', async () => {
+  const links = Array.from({ length: (TREE_MIB * MIB) / 4096 }, (_, i) =>
+    entry('symlink', `${i}`, { link: 'x'.repeat(TARGET_BYTES) }),
+  );
+  const image = writeImage([tar(file('f', honest), ...links)]);
+  const own = await Clipctl.create();
+  try {
+    const [good, place, second] = [await own.place('honest'), await own.place('large'), await own.place('second')];
+    const [archive, copy] = [own.path('large.clip'), own.path('copy.clip')];
+    await own.ok('index', '--image', image.reference, '--out', archive);
+    copyFileSync(archive, copy);
+    await own.ok('mount', '--clip', clip.path('honest.clip'), '--at', good);
+    expect(await ended(readByte(good, 0))).toBe(0); // what the first read of all loads is loaded
+    const serverMib = async (): Promise<number> => (await own.stats()).memory.serverRss / MIB;
+    const before = await serverMib();
+    const trees = async (): Promise<number> => ((await serverMib()) - before) / TREE_MIB;
+
+    await own.ok('mount', '--clip', archive, '--at', place);
+    expect(await ended(readByte(place, 0))).toBe(0);
+    expect(await trees()).toBeGreaterThan(0.9);
+    // The copy is read to learn that it is the same archive; the other mount of it is refused.
+    await own.ok('mount', '--clip', copy, '--at', second);
+    const refused = await own.run(['mount', '--clip', copy, '--at', await own.place('third'), '--no-prefetch']);
+    expect(refused.stderr).toContain('is mounted already with prefetch true');
+    await eventually(async () => (await trees()) < 1.5, 30_000);
+    await own.ok('umount', second);
+    await own.ok('umount', place);
+    await eventually(async () => (await trees()) < 0.5, 30_000);
+  } finally {
+    await own.close();
+    image.remove();
   }
 });
