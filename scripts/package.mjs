@@ -105,6 +105,7 @@ async function bundlePeers(modules) {
   });
   const { output } = await bundle.generate({
     format: 'cjs',
+    exports: 'named',
     chunkFileNames: '@aws-sdk/client-s3/[name].js',
     minify: true,
   });

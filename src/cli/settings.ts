@@ -15,11 +15,21 @@ export interface Setting {
 }
 
 export function variableOf(option: Option): string {
-  return `CLIP_${keyOf(option).replaceAll('-', '_').toUpperCase()}`;
+  return variableNamed(keyOf(option));
 }
+
+const variableNamed = (key: string): string => `CLIP_${key.replaceAll('-', '_').toUpperCase()}`;
 
 export function keyOf(option: Option): string {
   return (option.long ?? option.short ?? '').replace(/^-+/, '');
+}
+
+/** A flag of two long names (`--net`, `--network`) is set by either: Commander keeps the first one as its short name. */
+function keysOf(option: Option): string[] {
+  const { short } = option;
+  return short?.startsWith('--') === true && option.long !== undefined
+    ? [keyOf(option), short.slice(2)]
+    : [keyOf(option)];
 }
 
 /** Flags that have no setting: they print and end. */
@@ -31,12 +41,14 @@ export function settable(command: Command): Option[] {
 
 /** What the environment, else the files, say of an option; undefined: nothing. @throws ClipError USAGE naming where it stands */
 export function settingOf(command: Command, option: Option, files: readonly ConfigFile[]): Setting | undefined {
-  const variable = variableOf(option);
-  const text = process.env[variable];
-  if (text !== undefined && text !== '')
-    return { value: fromText(option, text, variable), from: variable, source: 'env' };
+  const keys = keysOf(option);
+  for (const variable of keys.map(variableNamed)) {
+    const text = process.env[variable];
+    if (text !== undefined && text !== '')
+      return { value: fromText(option, text, variable), from: variable, source: 'env' };
+  }
   for (const { path, table } of files) {
-    const raw = table === null ? undefined : lookUp(table, namesOf(command), keyOf(option));
+    const raw = table === null ? undefined : lookUp(table, namesOf(command), keys);
     if (raw !== undefined) return { value: fromToml(option, raw, path), from: path, source: 'config' };
   }
   return undefined;
@@ -47,12 +59,13 @@ function isTable(value: unknown): value is Table {
 }
 
 /** Of the most particular table that has the key: `[cache.prune]`, `[cache]`, the file itself. */
-function lookUp(table: Table, words: readonly string[], key: string): unknown {
+function lookUp(table: Table, words: readonly string[], keys: readonly string[]): unknown {
   const [word, ...rest] = words;
   const below = word === undefined ? undefined : Object.hasOwn(table, word) ? table[word] : undefined;
-  const found = isTable(below) ? lookUp(below, rest, key) : undefined;
+  const found = isTable(below) ? lookUp(below, rest, keys) : undefined;
   if (found !== undefined) return found;
-  const own = Object.hasOwn(table, key) ? table[key] : undefined;
+  const key = keys.find((each) => Object.hasOwn(table, each));
+  const own = key === undefined ? undefined : table[key];
   return isTable(own) ? undefined : own;
 }
 
@@ -142,7 +155,7 @@ interface KnownNames {
 
 function knownNames(command: Command): KnownNames {
   const commands = new Map(command.commands.map((below) => [below.name(), knownNames(below)]));
-  const keys = new Set(settable(command).map(keyOf));
+  const keys = new Set(settable(command).flatMap(keysOf));
   for (const below of commands.values()) for (const key of below.keys) keys.add(key);
   return { keys, commands };
 }

@@ -53,7 +53,7 @@ function placeNamed(name: string, flags: Partial<PlaceRequest> = {}): PlaceReque
   return { path, suid: false, dev: false, requestId: `request ${name}`, ...flags };
 }
 
-const FUSE = { kind: 'fuse', reason: 'asked for', files: [] } as const;
+const FUSE = { kind: 'fuse', reason: 'as set', files: [] } as const;
 
 /** Mounts an archive at places, as the keeper does for the server. */
 async function mount(connections: Connections, archive: string, places: readonly PlaceRequest[]): Promise<number> {

@@ -28,11 +28,11 @@ export class PlaneChoice {
 
   /** @throws ClipError UNSUPPORTED when the kernel is asked for and cannot serve the image */
   async choose(wish: PlaneWish, archive: Archive): Promise<ChosenPlane> {
-    if (wish === 'fuse') return fusePlane('asked for');
+    if (wish === 'fuse') return fusePlane('as set');
     const reason = whyNot(archive) ?? this.#whyNotHere();
     if (reason !== null) return this.#without(wish, reason);
     try {
-      return { state: { kind: 'kernel', reason: 'asked for', files: [] }, tree: await this.open(archive) };
+      return { state: { kind: 'kernel', reason: 'as set', files: [] }, tree: await this.open(archive) };
     } catch (error) {
       if (!(error instanceof ClipError)) throw error;
       return this.#without(wish, error.message);

@@ -26,14 +26,14 @@ export type PlaneWish = 'kernel' | 'fuse' | 'auto';
 /** The file system that answers for an image, and why that one. */
 export interface PlaneState {
   readonly kind: 'kernel' | 'fuse';
-  /** For people: "asked for", or what keeps the kernel from it. */
+  /** For people: "as set" (by a flag, a setting or the default), or what keeps the kernel from it. */
   readonly reason: string;
   /** Layers that the kernel reads from the cache's own files, by index. It reads the others through clipd's connection. */
   readonly files: readonly number[];
 }
 
 /** What lists of earlier versions mean. */
-const FUSE_PLANE: PlaneState = { kind: 'fuse', reason: 'asked for', files: [] };
+const FUSE_PLANE: PlaneState = { kind: 'fuse', reason: 'as set', files: [] };
 
 export const DEFAULT_IMAGE_OPTIONS: ImageOptions = {
   readahead: true,

@@ -80,6 +80,18 @@ describe('settings of files and environment', () => {
     ]);
   });
 
+  it('a flag of two names is set by either of them', async () => {
+    const network = (env: NodeJS.ProcessEnv = {}): Promise<Setting | undefined> => setting('network', ['run'], env);
+    write('[run]\nnet = "none"\n');
+    expect(await network()).toMatchObject({ value: 'none', source: 'config', from: config() });
+    expect(await network({ CLIP_NET: 'private' })).toMatchObject({ value: 'private', from: 'CLIP_NET' });
+    write('network = "host"\n[run]\nnetwork = "none"\n');
+    expect(await network()).toMatchObject({ value: 'none' });
+    expect(await network({ CLIP_NETWORK: 'private' })).toMatchObject({ value: 'private', from: 'CLIP_NETWORK' });
+    write('network = "host"\n[run]\nnet = "none"\n'); // the table is more particular, by whichever name
+    expect(await network()).toMatchObject({ value: 'none' });
+  });
+
   it('the machine’s file is read after the user’s', async () => {
     write('log-level = "warn"');
     const etc = clip.path('etc');

@@ -90,7 +90,7 @@ async function mountComplete(): Promise<void> {
   await eventually(sealed);
   await own.ok('umount', place);
   await own.ok('mount', '--clip', archive, '--at', place, '--plane', 'kernel');
-  expect(await mountedPlane()).toEqual({ kind: 'kernel', reason: 'asked for', files: [0] });
+  expect(await mountedPlane()).toEqual({ kind: 'kernel', reason: 'as set', files: [0] });
 }
 
 async function killEverything(): Promise<void> {
@@ -106,7 +106,7 @@ describe('which plane serves an image, and why', () => {
     expect(mountedAs(place)?.type).toBe('erofs');
     await verify();
     expect((await own.ok('ps')).stdout).toContain('the kernel serves it, and reads its layers through clipd');
-    expect((await own.ok('stats')).stdout).toMatch(/^plane\t.*\tkernel\tasked for$/m);
+    expect((await own.ok('stats')).stdout).toMatch(/^plane of .*: kernel: as set$/m);
   });
 
   test('an archive that EROFS cannot describe is refused, and with auto served by FUSE', async () => {
