@@ -13,6 +13,7 @@ import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { ArchiveContents } from '../../src/archive/index.js';
+import { EXIT_CODES } from '../../src/bytes/index.js';
 import { openArtifacts } from '../../src/oci/index.js';
 import { Clipctl, PROGRAM, type Ran, runProgram } from '../support/clipctl.js';
 import { FORGED_RULE, type Forgery, forgeries, layerToForge, RULES, readContents, sealed } from '../support/forged.js';
@@ -277,7 +278,7 @@ describe('the other user', () => {
     );
     await new Promise((resolve) => child.stdout!.once('data', resolve));
     const busy = await clip.run(['umount', honest]);
-    expect([busy.code, busy.stderr]).toEqual([1, expect.stringMatching(/busy|in use/)]);
+    expect([busy.code, busy.stderr]).toEqual([EXIT_CODES.BUSY, expect.stringMatching(/busy|in use/)]);
     await clip.ok('umount', '--lazy', honest);
     expect(await listed(clip)).toEqual([]);
     const ended = new Promise((resolve) => child.once('exit', resolve));
