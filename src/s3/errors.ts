@@ -9,7 +9,8 @@ export function s3Name({ bucket, key, endpoint }: Pick<S3Location, 'bucket' | 'k
 const HINTS: Readonly<Partial<Record<ErrorCode, string>>> = {
   NOT_FOUND:
     'check bucket, key and server: --s3-endpoint names another server, --s3-bucket and --s3-key other data of an archive',
-  UNAUTHORIZED: 'check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give --creds KEY_ID:SECRET',
+  UNAUTHORIZED:
+    'check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; for data in S3, and to push, also --creds KEY_ID:SECRET',
   NETWORK: 'check the endpoint and that it can be reached: --s3-endpoint overrides it',
 };
 
