@@ -102,10 +102,11 @@ async function bundlePeers(modules) {
   const bundle = await rolldown({
     input: Object.fromEntries(names.map((name) => [`${name}/index`, name])),
     platform: 'node',
+    // OpenTelemetry's API has a default export beside its names: what clip uses is the names.
+    checks: { mixedExports: false },
   });
   const { output } = await bundle.generate({
     format: 'cjs',
-    exports: 'named',
     chunkFileNames: '@aws-sdk/client-s3/[name].js',
     minify: true,
   });
