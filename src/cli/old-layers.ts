@@ -1,4 +1,4 @@
-import { closeSync, openSync, readSync } from 'node:fs';
+import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { locate } from './daemon-flags.js';
 import type { ImageFlags } from './image-flags.js';
 import { credentialsFrom } from './registry-flags.js';
@@ -10,9 +10,10 @@ const VERSION_AT = 9;
 function isVersion1(path: string): boolean {
   let fd: number;
   try {
-    fd = openSync(path, 'r');
+    // A FIFO does not keep the command waiting: it has nothing to read.
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch {
-    return false; // whoever opens it says why
+    return false; // the command says why when it opens the archive
   }
   try {
     const head = Buffer.alloc(VERSION_AT + 1);

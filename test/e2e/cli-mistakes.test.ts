@@ -62,7 +62,7 @@ const MISTAKES: readonly (readonly [string, number, RegExp, RegExp])[] = [
   ['ls -a A', 2, /unknown option '-a'/, /every file is listed/],
   ['cache clear', 2, /unknown command 'clear'/, /clipctl cache prune/],
   ['profile start M', 2, /unknown command 'start'/, /clipctl profile stop DIR/],
-  ['stats M', 2, /unexpected argument: /, /clipctl stats --help/],
+  ['stats M D', 2, /unexpected argument: /, /clipctl stats --help/],
   ['umount M D', 2, /unexpected argument: /, /clipctl umount --help/],
   ['ps --al', 2, /unknown option '--al'/, /clipctl ps --help/],
   ['pull', 2, /missing required argument 'image'/, /clipctl pull --help/],
@@ -132,7 +132,7 @@ const MISTAKES: readonly (readonly [string, number, RegExp, RegExp])[] = [
   ['stats --root D/none', 3, /no clipd runs with root .*none/, /clipctl mount/],
   ['run A --clip', 127, /"--clip" not found/, /clipctl ls/],
   ['verify A --from disk', 2, /--from/, /registry, cache|--help/],
-  ['push A elsewhere.example/py', 2, /fetches its layers from/, /clipctl index/],
+  ['push A elsewhere.example/py', 9, /elsewhere\.example cannot be resolved/, /check the spelling of the registry/],
   ['optimize A', 2, /optimize takes/, /clipctl/],
   ['profile stop M', 3, /is not a clip mount/, /clipctl ps/],
 ];

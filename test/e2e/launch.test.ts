@@ -34,8 +34,8 @@ function nodeOf(...args: string[]): string[] {
 }
 
 test('Node starts without certificates that the command does not need, and gets all arguments', () => {
-  expect(nodeOf('mount', 'a b', '', '*')).toEqual(['none', bundle, clipctl, 'mount', 'a b', '', '*']);
-  expect(nodeOf('--version')).toEqual(['none', bundle, clipctl, '--version']);
+  expect(nodeOf('mount', 'a b', '', '*')).toEqual(['none', bundle, '--', clipctl, 'mount', 'a b', '', '*']);
+  expect(nodeOf('--version')).toEqual(['none', bundle, '--', clipctl, '--version']);
   // These may connect to S3, by Node's own settings.
   expect(nodeOf('push', 's3://bucket/key').slice(0, 2)).toEqual([bundle, 'none']);
   expect(nodeOf('mount', '--s3-bucket', 'b').slice(0, 2)).toEqual([bundle, 'none']);
