@@ -5,10 +5,11 @@ import path from 'node:path';
 import { PutObjectCommand, S3Client } from '@aws-sdk/client-s3';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { crc64, EXIT_CODES } from '../../src/bytes/index.js';
-import { encodeIndex, type LegacyNode, localEnd, s3Archive } from '../../src/legacy/index.js';
+import { encodeIndex, localEnd, s3Archive } from '../../src/legacy/index.js';
 import { Clipctl } from '../support/clipctl.js';
 import { S3_CREDENTIALS, type ServerProcess, startS3 } from '../support/content-servers.js';
 import { type ExpectedNode, expectedNodes, fixture, LEGACY, LOCAL, OCI, S3 } from '../support/legacy.js';
+import { legacyNode as node } from '../support/legacy-node.js';
 import { startRegistry, type TestRegistry } from '../support/registry.js';
 
 // Archives that the Go program made, mounted and read. Needs root and /dev/fuse.
@@ -49,26 +50,6 @@ function contentOf(archive: string): (node: ExpectedNode) => string {
   const bytes = readFileSync(fixture(archive));
   return ({ dataPos, dataLen }) => sha256(bytes.subarray(dataPos, dataPos + dataLen));
 }
-
-const node = (path: string, fields: Partial<LegacyNode>): LegacyNode => ({
-  nodeType: 'file',
-  path: Buffer.from(path),
-  ino: 0,
-  size: fields.dataLen ?? 0,
-  mtime: 0,
-  mtimeNsec: 0,
-  mode: 0o100644,
-  nlink: 1,
-  uid: 0,
-  gid: 0,
-  rdev: 0,
-  target: new Uint8Array(0),
-  contentHash: new Uint8Array(0),
-  dataPos: 0,
-  dataLen: 0,
-  remote: null,
-  ...fields,
-});
 
 let clip: Clipctl;
 

@@ -24,6 +24,7 @@ import { encodeIndex, HEADER_SIZE, type LegacyNode, localEnd } from '../../src/l
 import { Clipctl } from '../support/clipctl.js';
 import { cutter, S3_CREDENTIALS, type ServerProcess, startS3 } from '../support/content-servers.js';
 import { expectedNodes, fixture, LEGACY, LOCAL, OCI } from '../support/legacy.js';
+import { legacyNode as node } from '../support/legacy-node.js';
 import { type S3Request, startS3Front } from '../support/s3-front.js';
 
 // Version 1 archives made, unpacked and uploaded. Needs root.
@@ -153,26 +154,6 @@ describe('createArchive and extractArchive', () => {
       code: 'UNSUPPORTED',
     });
   });
-});
-
-const node = (name: string, fields: Partial<LegacyNode> = {}): LegacyNode => ({
-  nodeType: 'file',
-  path: Buffer.from(name),
-  ino: 0,
-  size: fields.dataLen ?? 0,
-  mtime: 0,
-  mtimeNsec: 0,
-  mode: 0o100644,
-  nlink: 1,
-  uid: 0,
-  gid: 0,
-  rdev: 0,
-  target: new Uint8Array(0),
-  contentHash: new Uint8Array(0),
-  dataPos: 0,
-  dataLen: 0,
-  remote: null,
-  ...fields,
 });
 
 describe('hostile archives cannot leave the directory that they are unpacked to', () => {
