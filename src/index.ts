@@ -138,6 +138,7 @@ export type {
   PrefetchWish,
   ProfileReply,
   RecentWarning,
+  StartEvent,
   Stats,
   TracedRead,
   UnmountMode,

@@ -1,4 +1,4 @@
-import { closeSync, type FSWatcher, openSync, readSync, watch } from 'node:fs';
+import { closeSync, type FSWatcher, fstatSync, openSync, readSync, statSync, watch } from 'node:fs';
 import { parseWarning, type RecentWarning } from '../wire/index.js';
 
 /** As many are kept for `stats` and `closed`. */
@@ -9,10 +9,10 @@ const MAX_LINE = 1 << 20;
 
 /**
  * The warnings in the log of a private engine. It is a file and not a pipe, because an engine must never wait for a caller that is blocked.
- * The descriptor outlives the file, which goes with the engine.
+ * The descriptor outlives the file, which goes with the engine. When the engine begins another log, the rest of the old one is read first.
  */
 export class EngineLog {
-  readonly #fd: number;
+  #fd: number;
   readonly #recent: RecentWarning[] = [];
   readonly #listeners = new Set<(warning: RecentWarning) => void>();
   readonly #path: string;
@@ -36,15 +36,40 @@ export class EngineLog {
   listen(listener: (warning: RecentWarning) => void): () => void {
     this.#read(); // what came before is not for this one
     this.#listeners.add(listener);
-    this.#watcher ??= watch(this.#path, { persistent: false }, () => this.#read());
+    this.#watch();
     return () => {
       this.#read();
       this.#listeners.delete(listener);
     };
   }
 
+  #watch(): void {
+    this.#watcher ??= watch(this.#path, { persistent: false }, () => this.#read());
+  }
+
   #read(): void {
     if (this.#closed) return;
+    this.#readToEnd();
+    if (!this.#turnToNext()) return;
+    this.#readToEnd();
+  }
+
+  /** Whether the path leads to another file by now. */
+  #turnToNext(): boolean {
+    const now = statSync(this.#path, { throwIfNoEntry: false });
+    if (now === undefined || now.ino === fstatSync(this.#fd).ino) return false;
+    closeSync(this.#fd);
+    this.#fd = openSync(this.#path, 'r');
+    this.#at = 0;
+    this.#rest = '';
+    if (this.#watcher === null) return true;
+    this.#watcher.close();
+    this.#watcher = null;
+    this.#watch();
+    return true;
+  }
+
+  #readToEnd(): void {
     const buffer = Buffer.allocUnsafe(CHUNK);
     for (;;) {
       const length = readSync(this.#fd, buffer, 0, CHUNK, this.#at);

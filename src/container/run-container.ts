@@ -4,6 +4,7 @@ import type { ImageMeta } from '../archive/index.js';
 import { AbortError } from '../bytes/index.js';
 import { ClipdClient } from '../client/index.js';
 import type { KeptLayers } from '../oci/index.js';
+import type { StartEvent } from '../wire/index.js';
 import { createBundle } from './bundle.js';
 import { checkProcessOptions } from './check-options.js';
 import { newContainerId } from './container-state.js';
@@ -85,13 +86,34 @@ function whenThere(path: string): { readonly at: Promise<number>; readonly stop:
   return { at, stop };
 }
 
-/** A metric: a clipd that is being replaced may miss it. */
-async function noteFirstExec(root: string, mounted: MountedContainer['mounted'], milliseconds: number): Promise<void> {
+/** For metrics and reports: a clipd that is being replaced may miss it. */
+async function noteStart(
+  root: string,
+  mounted: MountedContainer['mounted'],
+  event: StartEvent,
+  { requested, at }: { readonly requested: number; readonly at: number },
+): Promise<void> {
   if (mounted === null) return;
   const client = new ClipdClient(root);
   await client
-    .noteFirstExec({ mountPoint: mounted.mountPoint, milliseconds: Math.round(milliseconds) })
+    .noteFirstExec({
+      mountPoint: mounted.mountPoint,
+      milliseconds: Math.round(at - requested),
+      event,
+      at: performance.timeOrigin + at,
+    })
     .catch(() => {});
+}
+
+type OnOutput = NonNullable<RunOptions['onOutput']>;
+
+function notingFirst(onOutput: OnOutput, note: () => void): OnOutput {
+  let first = true;
+  return (chunk, stream) => {
+    if (first) note();
+    first = false;
+    onOutput(chunk, stream);
+  };
 }
 
 /** What comes from this process, not from the user. */
@@ -153,6 +175,8 @@ async function runAndWait(options: RunOptions, extras: RunExtras): Promise<RunRe
   const container = await prepareContainer(options, extras);
   const { settings } = options;
   const { command, paths, mounted } = container;
+  const { onOutput } = options;
+  const noteOutput = (): void => void noteStart(settings.root, mounted, 'output', { requested, at: performance.now() });
   const takeDown = (ended: boolean): Promise<boolean> =>
     unmountContainer(settings.root, settings.cacheDir, command.id, { ended, force: true });
   const started = whenThere(paths.pid);
@@ -160,7 +184,7 @@ async function runAndWait(options: RunOptions, extras: RunExtras): Promise<RunRe
     const running = runAttached(runCommand(command), {
       stdio: options.stdio ?? ['ignore', 'inherit', 'inherit'],
       terminal: options.terminal ?? false,
-      ...(options.onOutput === undefined ? {} : { onOutput: options.onOutput }),
+      ...(onOutput === undefined ? {} : { onOutput: notingFirst(onOutput, noteOutput) }),
     });
     signals?.relayTo(running.kill);
     const abort = (): void => running.kill('SIGKILL');
@@ -177,7 +201,7 @@ async function runAndWait(options: RunOptions, extras: RunExtras): Promise<RunRe
     let firstExec = Number.NaN;
     void started.at.then((at) => {
       firstExec = at - requested;
-      void noteFirstExec(settings.root, mounted, firstExec);
+      void noteStart(settings.root, mounted, 'exec', { requested, at });
     });
     const code = await running.ended.finally(() => {
       signals?.relayTo(null);
@@ -237,7 +261,7 @@ export async function startContainer(
         ? outcome
         : new StartError(125, `the container ended with ${exitCodeOf(end, null)}`);
     }
-    await noteFirstExec(settings.root, container.mounted, performance.now() - requested);
+    await noteStart(settings.root, container.mounted, 'exec', { requested, at: performance.now() });
     extras.signals?.check();
     running.release();
     return { id: command.id, output };

@@ -12,6 +12,7 @@ import {
   KEEPER_PROTOCOL,
   type KeeperMethods,
   planeOf,
+  rotateLog,
   SOCKET_NAME,
   STATE_FILE,
 } from '../wire/index.js';
@@ -21,6 +22,7 @@ import { type ServerProcess, Supervisor } from './supervisor.js';
 
 /** Whether places still exist is looked up this often; nothing tells us. */
 const RECONCILE_MS = 5000;
+const LOG_CHECK_MS = 5000;
 /** Within 5 s of SIGTERM everything is gone: what the server may take, and then it is killed. */
 const DRAIN_MS = 1500;
 const KILL_MS = 3000;
@@ -41,6 +43,7 @@ export class Keeper {
   readonly #supervisor: Supervisor;
   readonly #startedAt = Date.now();
   readonly #reconcileTimer: NodeJS.Timeout;
+  readonly #logTimer: NodeJS.Timeout | null;
   #idleTimer: NodeJS.Timeout | null = null;
   /** What an earlier clipd left behind has been dealt with. */
   #repaired: Promise<void> = Promise.resolve();
@@ -59,6 +62,7 @@ export class Keeper {
     serverModule: string,
     lockFd: number,
     listenFd: number,
+    ownLog: boolean,
   ) {
     this.#settings = settings;
     this.#root = root;
@@ -80,6 +84,7 @@ export class Keeper {
     });
     this.#serving.catch(() => {}); // perhaps no caller waits for it
     this.#reconcileTimer = setInterval(() => void this.#reconcile(), RECONCILE_MS).unref();
+    this.#logTimer = ownLog ? setInterval(() => this.#rotateLog(), LOG_CHECK_MS).unref() : null;
     this.#ended = new Promise((resolve) => {
       this.#end = resolve;
     });
@@ -87,9 +92,10 @@ export class Keeper {
 
   /**
    * Takes the root, brings back its mounts, listens and starts a server.
+   * @param ownLog standard error is the log in the root: another is begun when it is large
    * @throws BUSY when another clipd has this root
    */
-  static async start(settings: DaemonSettings, serverModule: string): Promise<Keeper> {
+  static async start(settings: DaemonSettings, serverModule: string, ownLog: boolean): Promise<Keeper> {
     const root = OwnDirectory.open(settings.root, { make: true });
     const lockFd = takeLock(root);
     if (lockFd === null) {
@@ -100,7 +106,7 @@ export class Keeper {
     }
     const socket = root.at(SOCKET_NAME);
     rmSync(socket, { force: true });
-    const keeper = new Keeper({ ...settings, root: root.path }, root, serverModule, lockFd, listenUnix(socket));
+    const keeper = new Keeper({ ...settings, root: root.path }, root, serverModule, lockFd, listenUnix(socket), ownLog);
     // The server starts while we repair; it is told the connections when both are ready.
     keeper.#supervisor.start();
     keeper.#repaired = keeper.#connections.repair();
@@ -123,6 +129,15 @@ export class Keeper {
   /** Resolves when the first server serves; rejects when it cannot, and then everything ends. */
   serving(): Promise<void> {
     return this.#serving;
+  }
+
+  #rotateLog(): void {
+    try {
+      if (rotateLog(this.#root)) this.#supervisor.turnToLog();
+    } catch (error) {
+      // A log that goes on growing is no reason to end mounts. A disk that is full says so at each try, in a log that takes no line.
+      logLine('keeper', 'warn', 'cannot begin another log', { error: (error as Error).message });
+    }
   }
 
   #handlers(server: ServerProcess): KeeperMethods {
@@ -252,6 +267,7 @@ export class Keeper {
     const root = this.#root;
     this.#supervisor.halt();
     clearInterval(this.#reconcileTimer);
+    if (this.#logTimer !== null) clearInterval(this.#logTimer);
     if (this.#idleTimer !== null) clearTimeout(this.#idleTimer);
     // No new clients. The next clipd may start as soon as the lock is free.
     rmSync(root.at(SOCKET_NAME), { force: true });

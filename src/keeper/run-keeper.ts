@@ -1,6 +1,6 @@
 import { closeSync, constants, readlinkSync, readSync, writeSync } from 'node:fs';
 import { ClipError, EXIT_CODES, printable } from '../bytes/index.js';
-import { notifySystemd, replaceDescriptor, replaceProcess } from '../linux/index.js';
+import { notifySystemd, replaceProcess } from '../linux/index.js';
 import { LOG_NAME, logEntry } from '../metrics/index.js';
 import { OwnDirectory } from '../paths/index.js';
 import {
@@ -13,17 +13,23 @@ import {
   SERVER_MAIN,
   SETTINGS_VARIABLE,
   toWireError,
+  turnToLog,
 } from '../wire/index.js';
 
 /**
  * Runs a clipd in this process, which becomes its keeper, until it is told to stop.
  * @param report gets each change of state
+ * @param ownLog standard error is the log in the root, which is kept small
  * @throws ClipError when it cannot start or serve
  */
-async function runDaemon(settings: DaemonSettings, report: (report: KeeperReport) => void): Promise<void> {
+async function runDaemon(
+  settings: DaemonSettings,
+  report: (report: KeeperReport) => void,
+  ownLog: boolean,
+): Promise<void> {
   process.title = 'clipd keeper';
   const { Keeper } = await import('./keeper.js');
-  const keeper = await Keeper.start(settings, SERVER_MAIN);
+  const keeper = await Keeper.start(settings, SERVER_MAIN, ownLog);
   const stop = (): void => {
     notifySystemd('STOPPING=1');
     void keeper.stop();
@@ -92,13 +98,11 @@ function pointToLog(root: string): void {
   }
 }
 
-/** The standard error of a keeper that a client has launched, and of its servers, becomes the log in their root. */
-function turnToLog(root: string): void {
+/** The log of a keeper that a client has launched, and of its servers, is a file in their root. */
+function turnToOwnLog(root: string): void {
   const directory = OwnDirectory.open(root, { make: true });
   try {
-    const fd = directory.open(LOG_NAME, constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT);
-    replaceDescriptor(2, fd);
-    closeSync(fd);
+    turnToLog(directory);
   } finally {
     directory.close();
   }
@@ -131,8 +135,8 @@ export async function keeperMain(mode: string | undefined): Promise<void> {
   }
   const report = foreground ? (value: KeeperReport) => reportToPeople(settings.root, value) : reportToStarter;
   try {
-    if (!foreground) turnToLog(settings.root);
-    await runDaemon(settings, report);
+    if (!foreground) turnToOwnLog(settings.root);
+    await runDaemon(settings, report, !foreground);
   } catch (error) {
     if (!(error instanceof ClipError)) process.stderr.write(`${String((error as Error).stack ?? error)}\n`);
     report({ state: 'failed', error: toWireError(error) });

@@ -95,6 +95,7 @@ export class Supervisor {
   readonly #options: SupervisorOptions;
   #serverModule: string;
   current: ServerProcess | null = null;
+  readonly #running = new Set<ServerProcess>();
   restarts = 0;
   #standby: ServerProcess | null = null;
   #standbyTimer: NodeJS.Timeout | null = null;
@@ -225,7 +226,9 @@ export class Supervisor {
       heardAt: performance.now(),
       exited: exited.promise,
     };
+    this.#running.add(server);
     const end = (): void => {
+      this.#running.delete(server);
       fds.close();
       exited.resolve(undefined);
       this.#lost(server);
@@ -239,6 +242,11 @@ export class Supervisor {
       if (child.pid === undefined) end();
     });
     return server;
+  }
+
+  /** Another log has been begun. A server that starts now has it; the others are told. */
+  turnToLog(): void {
+    for (const { rpc } of this.#running) void rpc.call('turnToLog', null).catch(() => {}); // it is ending
   }
 
   /** Kills the current server if it hangs: the next one takes its requests over. */

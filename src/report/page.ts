@@ -35,6 +35,7 @@ export function journeyPage(journey: JourneyReply): string {
     places: journey.places,
     mountedAt: journey.mountedAt,
     endedAt: journey.endedAt,
+    marks: marksOf(journey),
     sources: journey.columns.sources,
     droppedReads: journey.columns.droppedReads,
     droppedFetches: journey.columns.droppedFetches,
@@ -77,6 +78,15 @@ export function journeyPage(journey: JourneyReply): string {
   return template()
     .replaceAll('@TITLE@', () => escapeHtml(journey.reference))
     .replace('@DATA@', () => data);
+}
+
+/** What the plots mark in time: [milliseconds since the mount, name]. */
+function marksOf({ firstExec, firstOutput }: JourneyReply): [number, string][] {
+  const marks: [number, string][] = [];
+  // A journey that was kept before these were noted has none.
+  if (typeof firstExec === 'number') marks.push([firstExec, 'first exec']);
+  if (typeof firstOutput === 'number') marks.push([firstOutput, 'first output']);
+  return marks;
 }
 
 const tenths = (value: number): number => Math.round(value * 10) / 10;

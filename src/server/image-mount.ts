@@ -210,6 +210,8 @@ export class ImageMount {
       mountedAt: new Date(performance.timeOrigin + this.#attachedAt).toISOString(),
       endedAt: endedAt?.toISOString() ?? null,
       profile: archive.profile?.source ?? null,
+      firstExec: this.journey.firstExec,
+      firstOutput: this.journey.firstOutput,
       layers: this.#image.layers.map(({ layer }, i) => {
         const { digest, size, uncompressedSize } = archive.image.layers[i]!;
         const fates = spanFates(layer.shared, this.recording?.touch[i] ?? null, columns.fetches, i);

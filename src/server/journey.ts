@@ -2,7 +2,7 @@ import type { Nid } from '../bytes/index.js';
 import { type Fetched, Priority } from '../lazy/index.js';
 import { SOURCES, type Source } from '../metrics/index.js';
 import { type SharedLayer, TOUCH_PAGE, type TouchRecord } from '../spans/index.js';
-import { type JourneyColumns, SpanFate } from '../wire/index.js';
+import { type JourneyColumns, SpanFate, type StartEvent } from '../wire/index.js';
 import type { EndedRead } from './reads.js';
 
 /**
@@ -64,11 +64,29 @@ export class Journey {
   readonly #origin: number;
   readonly #reads = new Rows(READ_WIDTH, MAX_READS);
   readonly #fetches = new Rows(FETCH_WIDTH, MAX_FETCHES);
+  #firstExec: number | null = null;
+  #firstOutput: number | null = null;
   readonly #files = new Map<Nid, { reads: number; milliseconds: number }>();
 
   /** @param origin the time of the mount (performance.now) */
   constructor(origin: number) {
     this.#origin = origin;
+  }
+
+  /** @param time of performance.now, at which the first container on the mount had come so far */
+  reached(event: StartEvent, time: number): void {
+    // A client may say anything; it cannot have been before the mount, or later than now.
+    const at = Math.max(0, Math.min(time, performance.now()) - this.#origin);
+    if (event === 'exec') this.#firstExec ??= at;
+    else this.#firstOutput ??= at;
+  }
+
+  get firstExec(): number | null {
+    return this.#firstExec;
+  }
+
+  get firstOutput(): number | null {
+    return this.#firstOutput;
   }
 
   read({ nid, offset, length, started, ended, source, error }: EndedRead): void {

@@ -2,6 +2,7 @@ import { ClipError } from '../bytes/index.js';
 import { FusePool } from '../fuse/index.js';
 import { dieWithParent } from '../linux/index.js';
 import { type Logger, logLine, type Metrics, openTelemetry, wantsTelemetry } from '../metrics/index.js';
+import { OwnDirectory } from '../paths/index.js';
 import {
   ALIVE_MS,
   type DaemonSettings,
@@ -14,6 +15,7 @@ import {
   restoreExtraCertificates,
   type ServerMethods,
   toWireError,
+  turnToLog,
 } from '../wire/index.js';
 import type { Engine } from './engine.js';
 import type { MountList } from './mount-list.js';
@@ -90,6 +92,14 @@ export async function runServer(
       await closeApi();
       await engine?.drain(milliseconds);
       process.exit(0);
+    },
+    turnToLog: () => {
+      const root = OwnDirectory.open(settings.root);
+      try {
+        turnToLog(root);
+      } finally {
+        root.close();
+      }
     },
   } satisfies ServerMethods;
   const keeper = new Rpc<KeeperMethods>(process, (name) => methods[name as keyof ServerMethods]);

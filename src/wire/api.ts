@@ -106,9 +106,17 @@ export interface UnmountReply {
   readonly closed: boolean;
 }
 
+/** How far the first process of a container has come: it runs, or its output begins. */
+export type StartEvent = 'exec' | 'output';
+
 export interface FirstExecRequest {
   readonly mountPoint: string;
+  /** From the request for the container to the event. */
   readonly milliseconds: number;
+  /** Default: exec. */
+  readonly event?: StartEvent | undefined;
+  /** When it was, in milliseconds since 1970. Default: now. */
+  readonly at?: number | undefined;
 }
 
 export interface ProfileReply {

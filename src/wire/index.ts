@@ -1,6 +1,6 @@
 /**
  * The words between processes: control API and its checks, keeper protocol, RPC, descriptors over sockets, the list of mounts, the
- * journal of reads, and the paths where processes find each other. No process's own work. Runs in all processes.
+ * journal of reads, the log's file, and the paths where processes find each other. No process's own work. Runs in all processes.
  */
 
 export {
@@ -23,6 +23,7 @@ export {
   type PrefetchReply,
   type PrefetchRequest,
   type ProfileReply,
+  type StartEvent,
   type Stats,
   type UnmountReply,
   type UnmountRequest,
@@ -65,6 +66,7 @@ export {
   resolveMountPoint,
   resolvePlace,
 } from './locations.js';
+export { OLD_LOG_NAME, rotateLog, turnToLog } from './log-file.js';
 export {
   type ClientContext,
   type ConnectionState,

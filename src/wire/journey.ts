@@ -46,6 +46,12 @@ export interface JourneyReply {
   /** Null: it is mounted. */
   readonly endedAt: string | null;
   readonly profile: string | null;
+  /**
+   * When a container's first process began to run, and when its output began, in milliseconds since the mount. Null: the runtime has not
+   * told. Of the first container of each image; clipd has it from `clipctl run`, the output with `--stats` only.
+   */
+  readonly firstExec: number | null;
+  readonly firstOutput: number | null;
   readonly layers: readonly JourneyLayer[];
   readonly columns: JourneyColumns;
 }

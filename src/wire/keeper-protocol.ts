@@ -123,4 +123,6 @@ export type KeeperMethods = {
 export type ServerMethods = {
   /** Stop reading requests, finish what is under way if it takes less than `milliseconds`, let go of the cache, exit. */
   drain(args: { milliseconds: number }): Promise<void>;
+  /** Another log has been begun: turn to it. */
+  turnToLog(args: null): void | Promise<void>;
 };

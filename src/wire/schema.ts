@@ -10,7 +10,14 @@ import {
   reject,
   text,
 } from '../bytes/index.js';
-import type { CachePruneRequest, MountRequest, PrefetchCancelRequest, PrefetchRequest, UnmountRequest } from './api.js';
+import type {
+  CachePruneRequest,
+  FirstExecRequest,
+  MountRequest,
+  PrefetchCancelRequest,
+  PrefetchRequest,
+  UnmountRequest,
+} from './api.js';
 import { LOG_LEVELS } from './api.js';
 
 /*
@@ -89,7 +96,10 @@ export const prefetchCancelRequest: Check<PrefetchCancelRequest> = object({ moun
 export const cachePruneRequest: Check<CachePruneRequest> = object({}, { to: number(0, 2 ** 53), mounted: boolean });
 export const cacheVerifyRequest = object({}, {});
 /** A day, as for reads. */
-export const firstExecRequest = object({ mountPoint: path, milliseconds: number(0, 1000 * MAX_READ_TIMEOUT) }, {});
+export const firstExecRequest: Check<FirstExecRequest> = object(
+  { mountPoint: path, milliseconds: number(0, 1000 * MAX_READ_TIMEOUT) },
+  { event: oneOf('exec', 'output'), at: number(0, 2 ** 53) },
+);
 export const logLevelRequest = object({ level: oneOf(...LOG_LEVELS) }, {});
 export const profileStopRequest = object({ mountPoint: path }, {});
 export const stopRequest = object({}, { onlyIfIdle: boolean });

@@ -362,6 +362,32 @@ test('--plane unpack runs without a mount of clipd’s', async () => {
   expect(ran.stderr).toMatch(/first exec after \d+ ms/);
 });
 
+test('run --stats tells a report when the first process began, and its first output', async () => {
+  await clip.ok(
+    'run',
+    '--name',
+    'told',
+    '--stats',
+    '--entrypoint',
+    'sh',
+    image.reference,
+    '-c',
+    'sleep 0.2; echo hello',
+  );
+  const told = await clip.json<{ firstExec: number; firstOutput: number }>(
+    'report',
+    'told',
+    '--out',
+    clip.path('told.html'),
+  );
+  expect(told.firstExec).toBeGreaterThan(0);
+  expect(told.firstOutput).toBeGreaterThan(told.firstExec + 100);
+  expect((await clip.ok('report', 'told', '--out', clip.path('told.html'))).stdout).toMatch(
+    /^ {2}first exec \d+\.\d s, first output \d+\.\d s after the mount$/m,
+  );
+  await clip.ok('umount', '--cid', 'told');
+});
+
 test('stats and ps say when a container’s first process began, and when its first read was served', async () => {
   await clip.ok('daemon', '--stop');
   await clip.ok('cache', 'prune');

@@ -198,6 +198,7 @@ it('describes every answer', async () => {
   await check('get', `${API.prefetch}${query}`);
   await check('post', API.prefetchCancel, { mountPoint });
   await check('post', API.firstExec, { mountPoint, milliseconds: 12.5 });
+  await check('post', API.firstExec, { mountPoint, milliseconds: 20, event: 'output', at: Date.now() });
   await check('post', API.profileStop, { mountPoint });
   await check('get', API.stats);
   await check('get', API.metrics);

@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Browser, chromium, type Page } from 'playwright-core';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { ClipdClient } from '../../src/client/index.js';
 import { journeyPage, summaryOf } from '../../src/report/index.js';
 import { type JourneyReply, SpanFate } from '../../src/wire/index.js';
 import { Clipctl } from '../support/clipctl.js';
@@ -82,6 +83,10 @@ const luminance = (rgb: string): number => (rgb.match(/\d+/g) ?? []).slice(0, 3)
 test('a mount is drawn while it exists and after it has ended: reads, fetches, spans, files, in light and dark', async () => {
   await clip.ok('mount', '--clip', clip.path('app.clip'), '--at', place, '--no-prefetch');
   for (const name of FILES.slice(0, 3)) await readFile(join(place, name));
+  // What `clipctl run --stats` tells of its container.
+  const client = new ClipdClient(clip.path('root'));
+  await client.noteFirstExec({ mountPoint: place, milliseconds: 1 });
+  await client.noteFirstExec({ mountPoint: place, milliseconds: 2, event: 'output' });
   const out = clip.path('live.html');
   const made = await clip.json<{ reads: number; bytes: number; advice: string[] }>('report', place, '--out', out);
   expect(made.reads).toBeGreaterThan(2);
@@ -97,6 +102,9 @@ test('a mount is drawn while it exists and after it has ended: reads, fetches, s
     expect(await page.locator('#advice li').allTextContents()).toEqual(made.advice);
     expect(await page.locator('#files tbody tr').count()).toBeGreaterThanOrEqual(3);
     expect(await page.locator('#files').textContent()).toContain('/data/file-0');
+    expect(await page.locator('#facts').textContent()).toMatch(
+      /First exec .* after the mount\. First output .* after the mount\./,
+    );
     // Hover shows the file: over a read, over a fetch, over a span of the map.
     expect(await tipOver(page, '#reads .u-over')).toMatch(/^\/data\/file-\d\n.* from registry\n/);
     expect(await tipOver(page, '#fetches .u-over')).toMatch(/from registry in .*\n.*layer 1, spans/s);
@@ -144,6 +152,8 @@ function syntheticJourney(reads: number): JourneyReply {
     mountedAt: '2026-01-01T00:00:00.000Z',
     endedAt: null,
     profile: null,
+    firstExec: 12_000,
+    firstOutput: 59_900,
     layers: [
       {
         digest: `sha256:${'0'.repeat(64)}`,

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { get, request } from 'node:http';
 import { createServer } from 'node:net';
@@ -214,6 +214,24 @@ test('the log level changes while clipd runs', async () => {
   expect(await clip.json('daemon', '--log-level', 'warn')).toMatchObject({ level: 'warn', before: 'info' });
   expect(await clip.json('daemon', '--log-level', 'info')).toMatchObject({ level: 'info', before: 'warn' });
   expect(readFileSync(clip.path('root', 'clipd.log'), 'utf8')).toContain('"log level changed"');
+});
+
+test('a log of more than 8 MiB becomes clipd.log.1, and keeper, server and the servers after it go on in another', async () => {
+  const log = clip.path('root', 'clipd.log');
+  writeFileSync(log, `${'{"msg":"a line like others"}\n'.repeat(320_000)}`, { flag: 'a' });
+  await eventually(() => existsSync(`${log}.1`) && statSync(log).size < 100_000);
+  expect(statSync(`${log}.1`).size).toBeGreaterThan(8 * 1024 * 1024);
+  expect(readFileSync(`${log}.1`, 'utf8')).toContain('"log level changed"');
+  // By the server that was told; a moment later than the keeper.
+  await eventually(async () => {
+    await clip.json('daemon', '--log-level', 'warn');
+    await clip.json('daemon', '--log-level', 'info');
+    return readFileSync(log, 'utf8').includes('"log level changed"');
+  });
+  const { serverPid } = await clip.json<{ serverPid: number }>('health');
+  process.kill(serverPid, 'SIGKILL');
+  await eventually(() => /the server process has ended.*"serving"/s.test(readFileSync(log, 'utf8')));
+  expect(statSync(log).mode & 0o777).toBe(0o600);
 });
 
 test('daemon --metrics-addr serves the metrics and nothing else over TCP, on loopback unless told otherwise', async () => {

@@ -1,11 +1,22 @@
 import type { Command } from 'commander';
+import type { JourneyReply } from '../../wire/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
 import { mountedPlace } from '../mounted-place.js';
 import { printResult } from '../output.js';
+import { formatSeconds } from '../units.js';
 
 interface Flags extends CommonFlags {
   readonly out: string;
+}
+
+function startedLine({ firstExec, firstOutput }: JourneyReply): string[] {
+  const told = [
+    ['first exec', firstExec],
+    ['first output', firstOutput],
+  ] as const;
+  const parts = told.flatMap(([name, at]) => (typeof at === 'number' ? [`${name} ${formatSeconds(at / 1000)}`] : []));
+  return parts.length === 0 ? [] : [`  ${parts.join(', ')} after the mount`];
 }
 
 async function report(target: string, flags: Flags): Promise<void> {
@@ -19,11 +30,21 @@ async function report(target: string, flags: Flags): Promise<void> {
   const page = journeyPage(journey);
   writeFileSync(flags.out, page, { mode: 0o600 });
   const summary = summaryOf(journey);
-  printResult({ out: flags.out, bytes: Buffer.byteLength(page), ...summary }, flags.json === true, () =>
-    [
-      `${flags.out}: ${summary.reads} reads that waited, ${summary.fetches} fetches of ${journey.reference}`,
-      ...summary.advice.map((line) => `  ${line}`),
-    ].join('\n'),
+  printResult(
+    {
+      out: flags.out,
+      bytes: Buffer.byteLength(page),
+      firstExec: journey.firstExec,
+      firstOutput: journey.firstOutput,
+      ...summary,
+    },
+    flags.json === true,
+    () =>
+      [
+        `${flags.out}: ${summary.reads} reads that waited, ${summary.fetches} fetches of ${journey.reference}`,
+        ...startedLine(journey),
+        ...summary.advice.map((line) => `  ${line}`),
+      ].join('\n'),
   );
 }
 

@@ -102,6 +102,29 @@ const axes = (unit) => [
   },
 ];
 
+/** Upright lines at the moments that the runtime told of. */
+const drawMarks = (marks) => (u) => {
+  const { ctx, bbox } = u;
+  ctx.save();
+  ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
+  ctx.fillStyle = ctx.strokeStyle = color('--front');
+  ctx.lineWidth = devicePixelRatio;
+  ctx.setLineDash([4 * devicePixelRatio, 3 * devicePixelRatio]);
+  marks.forEach(([at, name], i) => {
+    const x = u.valToPos(at / 1000, 'x', true);
+    if (x < bbox.left || x > bbox.left + bbox.width) return;
+    ctx.beginPath();
+    ctx.moveTo(x, bbox.top);
+    ctx.lineTo(x, bbox.top + bbox.height);
+    ctx.stroke();
+    // To the left where there is no room, and one below the other.
+    const right = x + ctx.measureText(name).width + 8 < bbox.left + bbox.width;
+    ctx.textAlign = right ? 'left' : 'right';
+    ctx.fillText(name, right ? x + 4 : x - 4, bbox.top + (12 + 13 * i) * devicePixelRatio);
+  });
+  ctx.restore();
+};
+
 function readPlot({ head, reads }, end) {
   const box = $('reads');
   if (head.reads === 0) {
@@ -165,6 +188,7 @@ function readPlot({ head, reads }, end) {
         })),
       ],
       hooks: {
+        draw: [drawMarks(head.marks)],
         // A zoom shows the reads of a shorter time in as many moments.
         setScale: [
           (u, key) => {
@@ -234,6 +258,7 @@ function fetchPlot({ head }, end) {
           value: (_, v) => (v === null ? '' : bytes(v)),
         })),
       ],
+      hooks: { draw: [drawMarks(head.marks)] },
     },
     [x, ...shown.map((i) => sums[i])],
     box,
@@ -320,6 +345,7 @@ function text({ head }) {
   $('facts').textContent =
     `Mounted ${new Date(head.mountedAt).toLocaleString()}, ${until}, at ${head.places.join(', ') || 'no place'}. ` +
     `${summary.reads} reads waited, ${ms(summary.waited)} in all; ${bytes(summary.fetchedBytes)} fetched in ${summary.fetches} requests.` +
+    head.marks.map(([at, name]) => ` ${name[0].toUpperCase()}${name.slice(1)} ${ms(at)} after the mount.`).join('') +
     (dropped > 0 ? ` ${dropped} later ones were not kept.` : '');
   for (const line of summary.advice) {
     const item = document.createElement('li');
@@ -346,6 +372,7 @@ async function main() {
   const { head, reads } = data;
   let end = 1;
   for (let i = 0; i < reads.at.length; i++) end = Math.max(end, reads.at[i] + reads.took[i]);
+  for (const [at] of head.marks) end = Math.max(end, at);
   head.fetches.at.forEach((at, i) => {
     end = Math.max(end, at + head.fetches.took[i]);
   });

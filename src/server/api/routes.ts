@@ -55,12 +55,17 @@ export function routesOf(
 
   /** By request: a place that is mounted anew has none. In memory only, like the counters. */
   const firstExecs = new Map<string, number>();
-  const noteFirstExec = async ({ mountPoint, milliseconds }: FirstExecRequest): Promise<object> => {
+  const noteFirstExec = async ({ mountPoint, milliseconds, event = 'exec', at }: FirstExecRequest): Promise<object> => {
     const places = (await server.list()).flatMap((connection) => connection.places);
     const known = new Set(places.map(({ requestId }) => requestId));
     for (const old of firstExecs.keys()) if (!known.has(old)) firstExecs.delete(old);
     const place = places.find(({ path }) => path === mountPoint);
     if (place === undefined) throw new ClipError('NOT_FOUND', `${mountPoint} is not a clip mount of this clipd`);
+    (await server.mountOf(mountPoint)).journey.reached(
+      event,
+      at === undefined ? performance.now() : at - performance.timeOrigin,
+    );
+    if (event === 'output') return {};
     firstExecs.set(place.requestId, milliseconds);
     metrics.histogram('firstExecSeconds').observe(milliseconds / 1000);
     return {};
