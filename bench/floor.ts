@@ -54,14 +54,18 @@ export async function localRun(
   rootfs: string,
   command: readonly string[],
   rounds: number,
+  start: (root: string, command: readonly string[]) => [string, readonly string[]] = (root, words) => [
+    'chroot',
+    [root, ...words],
+  ],
 ): Promise<{ seconds: number[]; touched: Touched[] }> {
   const seconds: number[] = [];
   let touched: Touched[] = [];
   for (let round = 0; round < rounds; round++) {
     await run('sync', []);
     dropCaches();
-    const ran = await run('chroot', [rootfs, ...command]);
-    seconds.push(ran.seconds);
+    const ran = await run(...start(rootfs, command));
+    seconds.push(ran.firstOutput);
     if (round > 0) continue;
     const { stdout } = await run('python3', ['-c', MINCORE, rootfs]).catch(async (error: unknown) => {
       // Not this machine's python3, which it may not have: the image's own, with the image as root.

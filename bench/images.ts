@@ -13,17 +13,22 @@ import { type BenchImage, run } from './support.js';
 const cacheDir = process.env.CLIP_BENCH_DIR ?? '/var/tmp/clip-bench';
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
-interface Host {
+export interface Host {
   log(line: string): void;
   defer(undo: () => Promise<void> | void): void;
 }
 
-async function debianPackages(...packages: string[]): Promise<void> {
+/** Where an image is kept. */
+export function imagePath(name: string): string {
+  return path.join(cacheDir, name);
+}
+
+export async function debianPackages(...packages: string[]): Promise<void> {
   await run(path.join(root, 'scripts/debian-packages.sh'), packages);
 }
 
 /** Makes `target` by `make(temporary)` and a rename, unless it exists: an interrupted run leaves nothing half made. */
-async function kept(target: string, make: (temporary: string) => Promise<void>): Promise<string> {
+export async function kept(target: string, make: (temporary: string) => Promise<void>): Promise<string> {
   if (existsSync(target)) return target;
   await mkdir(path.dirname(target), { recursive: true });
   const temporary = `${target}.${process.pid}.new`;
@@ -147,7 +152,7 @@ async function layerFiles(layout: string, tag: string): Promise<string[]> {
   return manifest.layers.map((layer) => blobPath(layout, layer.digest));
 }
 
-async function serve(host: Host, layout: string, tag: string, tars: readonly string[]): Promise<BenchImage> {
+export async function serve(host: Host, layout: string, tag: string, tars: readonly string[]): Promise<BenchImage> {
   await debianPackages('skopeo', 'docker-registry');
   const server = await registry(host);
   const layers = await layerFiles(layout, tag);
@@ -159,7 +164,7 @@ async function serve(host: Host, layout: string, tag: string, tars: readonly str
 
 let running: Promise<TestRegistry> | null = null;
 
-/** Debian's docker-registry on a free loopback port: one for both images. */
+/** Debian's docker-registry on a free loopback port: one for all images. */
 async function registry(host: Host): Promise<TestRegistry> {
   running ??= startRegistry().then((started) => {
     host.defer(() => started.stop());

@@ -1,5 +1,5 @@
 // npm run bench [-- NAME…] [--json] [--write]: runs the suites and holds each figure against its target.
-// --write puts their tables into docs/benchmarks.md.
+// --write puts their tables into docs/benchmarks.md. starts: --only NAME,NAME and --link MBITS,MS.
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
@@ -19,6 +19,7 @@ const SUITES: Readonly<Record<string, () => Promise<{ run: Suite }>>> = {
   mount: () => import('./mount.js'),
   lazy: () => import('./lazy.js'),
   coldstart: () => import('./coldstart.js'),
+  starts: () => import('./first-starts.js'),
   checkpoints: () => import('./checkpoints.js'),
   run: () => import('./run.js'),
   unpack: () => import('./unpack.js'),
@@ -30,6 +31,8 @@ const { values, positionals } = parseArgs({
   options: {
     json: { type: 'boolean', default: false },
     write: { type: 'boolean', default: false },
+    only: { type: 'string' },
+    link: { type: 'string', default: '1000,20' },
     help: { type: 'boolean', short: 'h', default: false },
   },
 });
@@ -37,7 +40,9 @@ const { values, positionals } = parseArgs({
 const unknown = positionals.filter((name) => !(name in SUITES));
 if (values.help || unknown.length > 0) {
   if (unknown.length > 0) process.stderr.write(`bench: no such suite: ${unknown.join(', ')}\n`);
-  process.stderr.write(`npm run bench [-- NAME…] [--json] [--write]    suites: ${Object.keys(SUITES).join(' ')}\n`);
+  process.stderr.write(
+    `npm run bench [-- NAME…] [--json] [--write] [--only WORKLOAD,…] [--link MBITS,MS]    suites: ${Object.keys(SUITES).join(' ')}\n`,
+  );
   process.exit(values.help ? 0 : 2);
 }
 
@@ -66,7 +71,11 @@ function once<T>(make: () => Promise<T>): () => Promise<T> {
     return made;
   };
 }
+const [megabits, milliseconds] = values.link.split(',').map(Number);
+if (!(megabits! > 0 && milliseconds! >= 0)) throw new Error('--link MBITS,MS: two numbers');
 const ctx: BenchContext = {
+  only: values.only?.split(',') ?? null,
+  link: { bytesPerSecond: megabits! * 125_000, roundTripMs: milliseconds! },
   python: once(() => pythonImage({ log, defer })),
   node: once(() => nodeImage({ log, defer })),
   big: once(() => bigImage({ log, defer })),

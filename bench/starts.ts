@@ -36,6 +36,8 @@ export interface StartOptions {
   readonly other?: string;
   /** More flags of `clipctl mount`. */
   readonly flags?: readonly string[];
+  /** The program and its arguments, by the mount point. It prints when it is ready. Default: WORKLOAD. */
+  readonly program?: (root: string) => [string, readonly string[]];
 }
 
 /** With cold caches everywhere, mounts `clip` through `proxy` on a machine without any state, and runs the workload. */
@@ -45,7 +47,7 @@ export async function measureStarts(
   scratch: string,
   clip: string,
   proxy: Awaited<ReturnType<typeof spawnProxy>>,
-  { other, flags = [] }: StartOptions = {},
+  { other, flags = [], program = (root) => ['chroot', [root, ...WORKLOAD]] }: StartOptions = {},
 ): Promise<Start[]> {
   const starts: Start[] = [];
   for (let round = 0; round < ROUNDS; round++) {
@@ -61,8 +63,10 @@ export async function measureStarts(
     dropCaches();
     await warmRegistry(image);
     const mount = await host.ok('mount', '--clip', clip, '--at', mountPoint, ...flags);
-    const workload = await runProgram('chroot', [mountPoint, ...WORKLOAD]);
-    if (workload.stdout !== 'ready\n') throw new Error(`the workload failed: ${workload.stderr.trim().slice(-300)}`);
+    const workload = await runProgram(...program(mountPoint));
+    if (workload.code !== 0 || workload.firstOutput === 0) {
+      throw new Error(`the workload failed: ${workload.stderr.trim().slice(-300)}`);
+    }
     const blobs = (await proxy.requests()).filter((r) => r.path.includes('/blobs/'));
     starts.push({
       mounted: mount.seconds,

@@ -42,6 +42,10 @@ export interface BenchContext {
   node(): Promise<BenchImage>;
   /** One gzip layer with one file of 500 MB. */
   big(): Promise<BenchImage>;
+  /** `--only NAMES`: the parts of a suite that are to run; null: all. */
+  readonly only: readonly string[] | null;
+  /** `--link MBITS,MS`: the link of `starts`. */
+  readonly link: { readonly bytesPerSecond: number; readonly roundTripMs: number };
   /** An empty directory, removed when the suite is over. */
   scratch(): Promise<string>;
   /** Undone in reverse order when the suite is over, however it ends. */
