@@ -65,7 +65,10 @@ export interface Archive {
   readonly references: References | null;
   /** "sha256:…"; two archives with the same identity show the same files (docs/format.md, "Identity"). */
   readonly identity: string;
-  /** "sha256:…" of header and section table. Two archives with the same digest are the same bytes, and served as one mount. */
+  /**
+   * "sha256:…" of header and section table. Two archives with the same digest are equal in all that is checked when they are opened;
+   * their checkpoint states may differ, until `verify` has found both to be whole.
+   */
   readonly digest: string;
   readonly sections: readonly SectionInfo[];
   /**

@@ -10,6 +10,11 @@ export function fileKey(fd: number): string {
   return [dev, ino, size, mtimeNs, ctimeNs].join(':');
 }
 
+function inodeOf(fd: number): string {
+  const { dev, ino } = fstatSync(fd, { bigint: true });
+  return `${dev}:${ino}`;
+}
+
 /** Opens an archive of any version. `indexes` knows layers that version 1 archives are of. @throws FormatError */
 export function openAnyArchive(input: ArchiveInput, indexes: LayerIndexes | null = null): Archive {
   if (!isLegacyHeader(input.readAt(0, Math.min(HEADER_SIZE, input.size)))) return openArchive(input);
@@ -26,6 +31,7 @@ export class ArchiveFile {
   readonly size: number;
   readonly fd: number;
   readonly key: string;
+  readonly #inode: string;
   readonly #indexes: LayerIndexes | null;
   readonly #onClose: () => void;
 
@@ -48,6 +54,7 @@ export class ArchiveFile {
     this.fd = fd;
     this.path = path;
     this.key = fileKey(fd);
+    this.#inode = inodeOf(fd);
     try {
       const input = archiveInput(fd, path);
       this.size = input.size;
@@ -57,6 +64,14 @@ export class ArchiveFile {
       indexes?.close();
       throw error;
     }
+  }
+
+  /**
+   * Whether one mount can serve both: they are the same file, and hold the same archive. An equal archive in another file is not
+   * enough, because its checkpoint states, and the data of version 1, are what the owner of that file makes of them at any moment.
+   */
+  isSame(other: ArchiveFile): boolean {
+    return other.#inode === this.#inode && other.archive.digest === this.archive.digest;
   }
 
   close(): void {

@@ -47,6 +47,10 @@ export class SpanJob {
   /** Called when a reader begins to wait for it. */
   onUrgent: () => void = () => {};
   #priority: Priority;
+  /** Whose source is asked, and whose checkpoint state is used. */
+  #provider: LayerProvider;
+  /** Null: no other was ever asked. */
+  #asked: Set<LayerProvider> | null = null;
   #answered = false;
   readonly promise: Promise<SpanResult>;
   #resolve!: (result: SpanResult) => void;
@@ -55,12 +59,12 @@ export class SpanJob {
   constructor(
     readonly span: SpanIndex,
     priority: Priority,
-    /** Whose source is asked, and whose checkpoint state is used. */
-    public provider: LayerProvider,
+    provider: LayerProvider,
     /** The job whose rival it is. */
     readonly rivalOf: SpanJob | null = null,
   ) {
     this.#priority = priority;
+    this.#provider = provider;
     this.promise = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
@@ -76,6 +80,27 @@ export class SpanJob {
   set priority(priority: Priority) {
     this.#priority = priority;
     if (priority === Priority.demand) this.onUrgent();
+  }
+
+  get provider(): LayerProvider {
+    return this.#provider;
+  }
+
+  set provider(provider: LayerProvider) {
+    this.noteAsked(provider);
+    this.#provider = provider;
+  }
+
+  /** A provider is asked for the span beside the one that is, or after it. */
+  noteAsked(provider: LayerProvider): void {
+    if (provider === this.#provider) return;
+    this.#asked ??= new Set([this.#provider]);
+    this.#asked.add(provider);
+  }
+
+  /** Whether the provider's own source was asked for the span, by this job or a rival of it. */
+  hasAsked(provider: LayerProvider): boolean {
+    return provider === this.#provider || this.#asked?.has(provider) === true;
   }
 
   /** Its readers have their answer: what is still under way is of no more use. */

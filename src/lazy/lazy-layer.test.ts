@@ -169,6 +169,18 @@ describe('what is fetched', () => {
     expect(metrics.snapshot()).toMatchObject({ badContent: 1, digestMismatches: 0 });
   });
 
+  test('an archive whose file cannot be read any more does not take the layer that it shares', async () => {
+    const readState = (): never => {
+      throw Object.assign(new Error('EIO: i/o error, read'), { code: 'EIO', syscall: 'read' });
+    };
+    const { set, source, read, lazy } = await open({ ...layer, readState });
+    const offset = lazy.spans.table.layerOffset[3]!;
+    await expect(read(offset, 10)).rejects.toMatchObject({ message: expect.stringContaining('EIO: i/o error, read') });
+    const other = set.open({ ...layer, readState: (span) => layer.readState(span), source });
+    cleanup.push(() => other.close());
+    same(await read(0, raw.length), 0);
+  });
+
   test('two archives of one layer and table share spans; another table of the layer keeps its own', async () => {
     const other = gzipLayer(raw, 3 * SPAN);
     expect(other.meta.digest).toBe(layer.meta.digest);

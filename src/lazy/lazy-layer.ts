@@ -160,7 +160,13 @@ export class LazyLayer {
   }
 
   /** A span for a reader: from the cache, from memory, or from a job that it waits for. */
-  #await(provider: LayerProvider, span: SpanIndex, interrupt: Interrupt, onSource?: OnSource): Promise<SpanResult> {
+  #await(
+    provider: LayerProvider,
+    span: SpanIndex,
+    interrupt: Interrupt,
+    onSource?: OnSource,
+    again = false,
+  ): Promise<SpanResult> {
     const { counters, memory } = this.#context;
     if (this.cached.present(span)) {
       onSource?.('disk_cache');
@@ -180,7 +186,7 @@ export class LazyLayer {
     const job = this.#jobs.get(span) ?? this.#begin(span, Priority.demand, provider);
     job.waiters++;
     this.#raise(job, Priority.demand);
-    return this.#join(job, provider, interrupt, onSource);
+    return this.#join(job, provider, interrupt, onSource, again);
   }
 
   #begin(span: SpanIndex, priority: Priority, provider: LayerProvider): SpanJob {
@@ -191,10 +197,11 @@ export class LazyLayer {
     return job;
   }
 
-  /** The other image's registry may be slow, or dead. */
-  #rival(job: SpanJob, provider: LayerProvider): void {
+  /** The other image's registry may be slow, or dead. @returns false: it is not the time for it */
+  #rival(job: SpanJob, provider: LayerProvider): boolean {
     const rival = this.#jobs.beginRival(job, provider);
     if (rival !== null) this.#fetcher.add(rival);
+    return rival !== null;
   }
 
   #raise(job: SpanJob, priority: Priority): void {
@@ -255,22 +262,45 @@ export class LazyLayer {
     }
   }
 
-  /** Waits for a job, or until the read is given up. The job ends with its last reader when it is not wanted otherwise. */
-  async #join(job: SpanJob, provider: LayerProvider, interrupt: Interrupt, onSource?: OnSource): Promise<SpanResult> {
+  /**
+   * Waits for a job, or until the read is given up. The job ends with its last reader when it is not wanted otherwise.
+   * @param again  another image's job for the span has failed for this reader already
+   */
+  async #join(
+    job: SpanJob,
+    provider: LayerProvider,
+    interrupt: Interrupt,
+    onSource: OnSource | undefined,
+    again: boolean,
+  ): Promise<SpanResult> {
     const { activity } = this.#context;
     activity.beginWait();
-    const rival = job.provider === provider ? null : setTimeout(() => this.#rival(job, provider), RIVAL_MS);
+    const rival = job.provider === provider ? null : this.#rivalInTime(job, provider, again);
     try {
       const result = await interrupt.race(job.promise);
       noteUse(this.shared, job.span);
       onSource?.(job.source);
       return result;
+    } catch (error) {
+      // Only other images' sources failed, which is no answer to a reader of this one.
+      if (interrupt.raised || job.hasAsked(provider) || !this.#jobs.providers.has(provider)) throw error;
     } finally {
-      if (rival !== null) clearTimeout(rival);
+      if (rival !== null) clearInterval(rival);
       activity.endWait();
       job.waiters--;
       this.#jobs.reconsider(job);
     }
+    return this.#await(provider, job.span, interrupt, onSource, true);
+  }
+
+  /** Fetches the span from the reader's own source, too, if it has not come in time. @param now  without waiting for it */
+  #rivalInTime(job: SpanJob, provider: LayerProvider, now: boolean): NodeJS.Timeout | null {
+    if (now && this.#rival(job, provider)) return null;
+    // A job whose bytes are just being checked may have to ask again.
+    const timer = setInterval(() => {
+      if (this.#rival(job, provider)) clearInterval(timer);
+    }, RIVAL_MS);
+    return timer;
   }
 }
 
@@ -299,6 +329,10 @@ class Interrupt {
     });
     this.#gone.catch(() => {});
     signal.addEventListener('abort', this.#onAbort, { once: true });
+  }
+
+  get raised(): boolean {
+    return this.#signal?.aborted === true;
   }
 
   race<T>(promise: Promise<T>): Promise<T> {

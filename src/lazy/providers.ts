@@ -13,6 +13,10 @@ export class Providers {
     this.#list.push(provider);
   }
 
+  has(provider: LayerProvider): boolean {
+    return this.#list.includes(provider);
+  }
+
   remove(provider: LayerProvider): void {
     const at = this.#list.indexOf(provider);
     if (at >= 0) this.#list.splice(at, 1);
@@ -20,7 +24,7 @@ export class Providers {
 
   /** The provider if the layer is still open for it, otherwise another. @throws ClipError ABORTED when there is none */
   current(provider: LayerProvider): LayerProvider {
-    if (this.#list.includes(provider)) return provider;
+    if (this.has(provider)) return provider;
     const first = this.#list[0];
     if (first === undefined) throw new ClipError('ABORTED', 'the layer was closed');
     return first;

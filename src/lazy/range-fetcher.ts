@@ -213,11 +213,16 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
     try {
       stored = provider.readState(job.span) ?? NO_STATE.stored;
     } catch (error) {
-      if (error instanceof FormatError) return { status: 'bad-state', detail: error.message };
+      // Its file was cut off, or cannot be read any more: another archive's can.
+      if (error instanceof FormatError || isSystemError(error)) return { status: 'bad-state', detail: error.message };
       throw error;
     }
     const whole: InflateTask = { ...task, state: { stored, sha256: this.spans.stateSha256(job.span) } };
     job.task = whole;
     return this.#context.pool.run(whole, job.priority, provider.source);
   }
+}
+
+function isSystemError(error: unknown): error is NodeJS.ErrnoException {
+  return error instanceof Error && (error as NodeJS.ErrnoException).syscall !== undefined;
 }

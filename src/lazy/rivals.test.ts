@@ -8,6 +8,7 @@ import { compressibleBytes, FakeSource, gzipLayer, zstdFrames, zstdLayer } from 
 import { ClipError } from '../bytes/index.js';
 import { InflatePool } from './inflate-pool.js';
 import type { LayerClaim } from './layer-claim.js';
+import type { LayerProvider } from './types.js';
 
 // Two images share a layer, and the registry of one of them is slow or dead (docs/architecture.md, "Invariant 2").
 
@@ -42,14 +43,21 @@ describe.each([
     good: LayerClaim;
     goodSource: FakeSource;
     metrics: { snapshot(): Record<string, number> };
+    /** The layer of another image. */
+    beside: (source: FakeSource, readState?: LayerProvider['readState']) => LayerClaim;
   }
   async function open(): Promise<Images> {
     const made = await openLazyLayer(layer, join(dir, 'cache'), { pool });
+    cleanup.push(made.close);
+    const beside: Images['beside'] = (source, readState = (span) => layer.readState(span)) => {
+      const claim = made.set.open({ ...layer, readState, source });
+      cleanup.push(() => claim.close());
+      expect(claim.layer).toBe(made.opened.layer);
+      return claim;
+    };
     const goodSource = new FakeSource(layer.blob);
-    const good = made.set.open({ ...layer, readState: (span) => layer.readState(span), source: goodSource });
-    cleanup.push(made.close, () => good.close());
-    expect(good.layer).toBe(made.opened.layer);
-    return { slow: made.opened, slowSource: made.source, good, goodSource, metrics: made.metrics };
+    const good = beside(goodSource);
+    return { slow: made.opened, slowSource: made.source, good, goodSource, metrics: made.metrics, beside };
   }
   const check = (got: Uint8Array, offset: number): void => {
     expect(Buffer.compare(got, raw.subarray(offset, offset + got.length))).toBe(0);
@@ -109,6 +117,34 @@ describe.each([
     slowSource.gate = refuse;
     fail(new ClipError('NETWORK', 'no route'));
     for (const result of await reads) expect(result).toMatchObject({ status: 'rejected', reason: { code: 'NETWORK' } });
+  });
+
+  test('a reader that joined a fetch whose sources fail at once is served by its own', async () => {
+    const { slow, slowSource, good, goodSource, beside } = await open();
+    // As many dead sources as are asked for one span, both before the good one.
+    const otherSource = new FakeSource(layer.blob);
+    otherSource.gate = refuse;
+    good.close();
+    const other = beside(otherSource);
+    const last = beside(goodSource);
+    let fail = (): void => {};
+    slowSource.gate = () =>
+      new Promise((_, reject) => {
+        fail = () => reject(new ClipError('NETWORK', 'connection refused'));
+      });
+    // Again and again, although another image's readers ask for each span first.
+    for (let span = 0; span < 5; span++) {
+      const asked = slowSource.requests.length;
+      const reads = [slow, other, last].map((claim) => claim.read(span * SPAN, 100));
+      let over = false; // at once, if a stream has come that far
+      const settled = Promise.allSettled(reads).then(() => {
+        over = true;
+      });
+      await eventually(() => over || slowSource.requests.length > asked);
+      fail();
+      check(await reads[2]!, span * SPAN);
+      await settled;
+    }
   });
 
   test('closing the image of the dead source leaves the other one whole', async () => {

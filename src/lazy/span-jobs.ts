@@ -79,6 +79,7 @@ export class SpanJobs {
     const rival = new SpanJob(job.span, Priority.demand, provider, job);
     rival.background = true;
     job.rivals.set(provider, rival);
+    job.noteAsked(provider);
     this.cached.hold(job.span);
     this.#context.counters.rivals.add();
     return rival;

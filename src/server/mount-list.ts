@@ -183,10 +183,9 @@ export class MountList {
     let existing = connections.find((c) => c.id === same?.id && !c.detached);
     let file: ArchiveFile | null = null;
     if (existing === undefined || this.hello.rootless) {
-      file = this.engine.openArchive(fd, args.archivePath);
-      const { digest } = file.archive;
-      // Not by identity: a forged archive of the same identity could not change what this mount shows, but it could break it.
-      existing = connections.find((c) => this.engine.mounts.get(c.id)?.file.archive.digest === digest && !c.detached);
+      const opened = this.engine.openArchive(fd, args.archivePath);
+      file = opened;
+      existing = connections.find((c) => !c.detached && this.engine.mounts.get(c.id)?.file.isSame(opened) === true);
     } else {
       closeSync(fd);
     }
@@ -240,7 +239,10 @@ export class MountList {
     const file = this.engine.openArchive(openArchiveFd(args.archivePath), args.archivePath);
     file.close();
     const hint = `clipctl umount ${place.path}`;
-    if (file.archive.digest !== this.engine.mounts.get(connection.id)?.file.archive.digest) {
+    const held = this.engine.mounts.get(connection.id)?.file;
+    // Whoever names the path again trusts its owner, who may have put an equal file there since.
+    const equal = connection.archivePath === args.archivePath && held?.archive.digest === file.archive.digest;
+    if (!equal && held?.isSame(file) !== true) {
       const message = `${place.path} was mounted again, with ${connection.archivePath}, after clipd was killed`;
       throw new ClipError('BUSY', message, { hint });
     }

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { copyFileSync, readFileSync } from 'node:fs';
+import { linkSync, readFileSync } from 'node:fs';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Clipctl } from '../support/clipctl.js';
 import { layerLike } from '../support/gzip.js';
@@ -85,9 +85,8 @@ test('the tree of an image goes back to the system after umount, and so does tha
   const own = await Clipctl.create();
   try {
     const [good, place, second] = [await own.place('honest'), await own.place('large'), await own.place('second')];
-    const [archive, copy] = [own.path('large.clip'), own.path('copy.clip')];
+    const [archive, link] = [own.path('large.clip'), own.path('link.clip')];
     await own.ok('index', '--image', image.reference, '--out', archive);
-    copyFileSync(archive, copy);
     await own.ok('mount', '--clip', clip.path('honest.clip'), '--at', good);
     expect(await ended(readByte(good, 0))).toBe(0); // what the first read of all loads is loaded
     const serverMib = async (): Promise<number> => (await own.stats()).memory.serverRss / MIB;
@@ -97,9 +96,10 @@ test('the tree of an image goes back to the system after umount, and so does tha
     await own.ok('mount', '--clip', archive, '--at', place);
     expect(await ended(readByte(place, 0))).toBe(0);
     expect(await trees()).toBeGreaterThan(0.9);
-    // The copy is read to learn that it is the same archive; the other mount of it is refused.
-    await own.ok('mount', '--clip', copy, '--at', second);
-    const refused = await own.run(['mount', '--clip', copy, '--at', await own.place('third'), '--no-prefetch']);
+    // Its attributes have changed, so it is read to learn that it is the same archive; the other mount of it is refused.
+    linkSync(archive, link);
+    await own.ok('mount', '--clip', link, '--at', second);
+    const refused = await own.run(['mount', '--clip', link, '--at', await own.place('third'), '--no-prefetch']);
     expect(refused.stderr).toContain('is mounted already with prefetch true');
     await eventually(async () => (await trees()) < 1.5, 30_000);
     await own.ok('umount', second);

@@ -72,6 +72,14 @@ export function sealed(contents: ArchiveContents): Uint8Array {
   return Buffer.concat(writeArchive(contents));
 }
 
+/** An archive that differs from `archive` in its checkpoint states alone. Neither its header nor its identity shows that: they are checked when used. */
+export function withDamagedStates(archive: Uint8Array): Uint8Array {
+  const { offset, storedLength } = openArchive(bytesInput(archive)).sections.find(({ name }) => name === 'windows')!;
+  const damaged = Uint8Array.from(archive);
+  for (let at = offset; at < offset + storedLength; at++) damaged[at]! ^= 0x55;
+  return damaged;
+}
+
 /** Flips some of the `free` bits so that `crcOf` gives `wanted`: CRC-32 is linear, so that is a system of 32 equations over GF(2). */
 export function repairCrc(
   bytes: Uint8Array,
