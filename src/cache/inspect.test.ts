@@ -25,7 +25,7 @@ test('ls, stat and verify look at a directory without its owner; verify refuses 
       files: 1,
       usedBytes: 4 * SPAN,
     });
-    expect(() => verifyCache(dir, () => {})).toThrow(expect.objectContaining({ code: 'BUSY' }));
+    await expect(verifyCache(dir, () => {})).rejects.toEqual(expect.objectContaining({ code: 'BUSY' }));
     cache.close();
     expect(summarizeCache(dir).owner).toBeNull();
     expect(listCache(dir)).toMatchObject([
@@ -36,7 +36,13 @@ test('ls, stat and verify look at a directory without its owner; verify refuses 
     writeSync(fd, Buffer.from('!'), 0, 1, 3 * SPAN + 9);
     closeSync(fd);
     const found: VerifiedFile[] = [];
-    verifyCache(dir, (file) => found.push(file));
+    const told: number[][] = [];
+    await verifyCache(
+      dir,
+      (file) => found.push(file),
+      (done, total) => told.push([done, total]),
+    );
+    expect(told.at(-1)).toEqual([4 * SPAN, 4 * SPAN]);
     expect(found).toMatchObject([{ intact: 3, damaged: 1, absent: 4 }]);
     expect(statSync(cached.path).blocks * 512).toBe(3 * SPAN);
     expect(listCache(join(dir, 'nowhere'))).toEqual([]);

@@ -72,26 +72,49 @@ export function summarizeCache(directory: string): CacheSummary {
   };
 }
 
+/** Timers and signals have their turn this often. */
+const TURN_MS = 50;
+
 /**
  * Checks every cached span against its table's crc32 and frees wrong ones.
+ * @param onBytes how far it is: bytes on disk, of all
  * @throws ClipError BUSY while a process has the directory open
  */
-export function verifyCache(directory: string, onFile: (file: VerifiedFile) => void): void {
+export async function verifyCache(
+  directory: string,
+  onFile: (file: VerifiedFile) => void,
+  onBytes: (done: number, total: number) => void = () => {},
+): Promise<void> {
   if (statSync(directory, { throwIfNoEntry: false }) === undefined) return;
   const owned = CacheDirectory.open(directory, 'clipctl cache verify');
   try {
+    const total = listCache(directory).reduce((sum, { usedBytes }) => sum + usedBytes, 0);
+    let done = 0;
+    let turn = performance.now();
+    const checked = async (bytes: number): Promise<void> => {
+      done += bytes;
+      if (performance.now() - turn < TURN_MS) return;
+      onBytes(Math.min(done, total), total);
+      await new Promise((resolve) => setImmediate(resolve));
+      turn = performance.now();
+    };
     for (const name of listDirectory(owned.spans)) {
       const parts = parseSpanFileName(name);
       if (parts === null) continue;
       const path = join(owned.spans, name);
-      onFile({ ...parts, ...verifyFile(path, readTable(path)) });
+      onFile({ ...parts, ...(await verifyFile(path, readTable(path), checked)) });
     }
+    onBytes(total, total);
   } finally {
     owned.release();
   }
 }
 
-function verifyFile(path: string, table: SpanColumns | null): { intact: number; damaged: number; absent: number } {
+async function verifyFile(
+  path: string,
+  table: SpanColumns | null,
+  onChecked: (bytes: number) => Promise<void>,
+): Promise<{ intact: number; damaged: number; absent: number }> {
   const counts = { intact: 0, damaged: 0, absent: 0 };
   if (table === null) return counts; // without its table it cannot be checked here: clipd checks it at its next use
   const fd = openSync(path, 'r+');
@@ -130,6 +153,7 @@ function verifyFile(path: string, table: SpanColumns | null): { intact: number; 
         counts.damaged++;
         punchHole(fd, start, end - start);
       }
+      await onChecked(end - start);
     }
     return counts;
   } finally {

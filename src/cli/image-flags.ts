@@ -93,11 +93,14 @@ export async function archiveOf(flags: ImageFlags, signal?: AbortSignal, kept?: 
   const credentials = credentialsFrom(flags);
   let progress: import('./progress.js').Progress | null = null;
   let loading: Promise<void> | null = null;
-  const show = (...state: Parameters<import('./progress.js').Progress['update']>): void => {
+  const early: Parameters<import('./progress.js').Progress['update']>[] = [];
+  const show = (...state: (typeof early)[number]): void => {
     loading ??= import('./progress.js').then(async ({ createProgress }) => {
       progress = await createProgress();
+      for (const one of early) progress.update(...one);
     });
-    progress?.update(...state);
+    if (progress === null) early.push(state);
+    else progress.update(...state);
   };
   let onLayer: ((state: LayerProgress) => void) | null = null;
   const onProgress = (state: LayerProgress): void => {
@@ -111,7 +114,7 @@ export async function archiveOf(flags: ImageFlags, signal?: AbortSignal, kept?: 
   };
   const started = performance.now();
   const onFetched = (done: number, total: number): void =>
-    show('s3', 'archive', done, total, (1000 * done) / (performance.now() - started));
+    show('archive', 'archive', done, total, (1000 * done) / (performance.now() - started));
   try {
     const { path } = await resolveArchive({
       clip: flags.clip,

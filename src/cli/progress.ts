@@ -11,6 +11,16 @@ export interface Progress {
   stop(): void;
 }
 
+/** Shows bytes that come or go from now on. */
+export function showBytes(
+  progress: Pick<Progress, 'update'>,
+  key: string,
+  label: string,
+): (done: number, total: number) => void {
+  const started = performance.now();
+  return (done, total) => progress.update(key, label, done, total, (1000 * done) / (performance.now() - started));
+}
+
 const SILENT: Progress = { update() {}, stop() {} };
 
 /** With more lines a terminal may scroll, and moving the cursor goes wrong: finished lines are removed. */
@@ -52,6 +62,7 @@ class Bars implements Progress {
   }
 
   stop(): void {
+    if (this.#bars.size === 0) return; // the terminal is as it was
     this.#multi.stop();
   }
 }

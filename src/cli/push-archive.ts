@@ -3,7 +3,8 @@ import { ClipError } from '../bytes/index.js';
 import type { SourceOptions } from '../oci/index.js';
 import type { S3Credentials, S3Place } from '../s3/index.js';
 import type { PushedLayers } from '../store/index.js';
-import { createProgress } from './progress.js';
+import { createProgress, showBytes } from './progress.js';
+import { shortDigest } from './units.js';
 
 interface Pushed {
   readonly reference: string;
@@ -41,14 +42,24 @@ export async function pushArchive(
   // A mirror of the image, or a repository of archives (--index-source).
   const apart = image.registry !== registry || image.repository !== repository;
   const mountFrom = apart && image.registry === registry ? image.repository : undefined;
+  const progress = await createProgress();
   const artifacts = await openArtifacts({ registry, repository }, options, { push: true, mountFrom });
   try {
-    const { digest, tag, changed } = await artifacts.push(bytes, image.manifestDigest, { apart, mountFrom }, signal);
+    const { digest, tag, changed } = await artifacts.push(
+      bytes,
+      image.manifestDigest,
+      { apart, mountFrom },
+      signal,
+      showBytes(progress, clip, 'uploading'),
+    );
     const pushed = { reference: `${registry}/${repository}:${tag}`, digest, archiveDigest: digestOf(bytes), changed };
     if (layerIndexDirectory === undefined) return pushed;
     const { pushLayerIndexes } = await import('../store/index.js');
-    return { ...pushed, layerIndexes: await pushLayerIndexes(clip, layerIndexDirectory, artifacts, signal) };
+    const show = (layer: string, done: number, total: number): void =>
+      progress.update(layer, `index of ${shortDigest(layer)}`, done, total, 0);
+    return { ...pushed, layerIndexes: await pushLayerIndexes(clip, layerIndexDirectory, artifacts, signal, show) };
   } finally {
+    progress.stop();
     await artifacts.close();
   }
 }
@@ -66,9 +77,7 @@ export async function pushArchiveToS3(
   ]);
   const location = parseS3Url(url, options);
   const progress = await createProgress();
-  const started = performance.now();
-  const onProgress = (done: number, total: number): void =>
-    progress.update(url, 'uploading', done, total, (1000 * done) / (performance.now() - started));
+  const onProgress = showBytes(progress, url, 'uploading');
   try {
     const { credentials } = options;
     const { etag, size, archiveDigest, changed } = await pushToS3(clip, location, { credentials, signal, onProgress });

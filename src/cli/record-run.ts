@@ -7,7 +7,7 @@ import { ClipError } from '../bytes/index.js';
 import { ArchiveFile } from '../check/index.js';
 import { ClipdClient, mountArchive } from '../client/index.js';
 import { DEFAULT_PATH, findProgram, findRuntime, runInContainer } from '../container/index.js';
-import { createFromOCIImage } from '../index/index.js';
+import { createFromOCIImage, type LayerProgress } from '../index/index.js';
 import type { RecordedProfile } from '../lazy/index.js';
 
 export interface RecordRunOptions {
@@ -21,6 +21,9 @@ export interface RecordRunOptions {
   /** The network that the command has. Default: none. */
   readonly net?: 'host' | 'none' | undefined;
   readonly signal: AbortSignal;
+  readonly onProgress?: ((progress: LayerProgress) => void) | undefined;
+  /** The image is indexed: the command is run now, and has the terminal. */
+  readonly onIndexed?: (() => void) | undefined;
 }
 
 /** A service does not end by itself. A mount records for this long, and the reads of that time are the service's start. */
@@ -37,12 +40,21 @@ interface Recorded {
  * @throws ClipError UNSUPPORTED without a runtime; SYSTEM when the command fails
  */
 export async function recordRun(options: RecordRunOptions): Promise<Recorded> {
-  const { imageRef, credentials, plainHttp, platform, signal } = options;
+  const { imageRef, credentials, plainHttp, platform, signal, onProgress } = options;
   if (options.unsafeChroot !== true) findRecordRuntime();
   const directory = await mkdtemp(join(tmpdir(), 'clip-optimize-'));
   try {
     const archivePath = join(directory, 'plain.clip');
-    await createFromOCIImage({ imageRef, outputPath: archivePath, credentials, plainHttp, platform, signal });
+    await createFromOCIImage({
+      imageRef,
+      outputPath: archivePath,
+      credentials,
+      plainHttp,
+      platform,
+      signal,
+      onProgress,
+    });
+    options.onIndexed?.();
     const file = ArchiveFile.open(archivePath);
     const { archive } = file;
     file.close();

@@ -210,8 +210,18 @@ export class ClipdClient {
     return this.#call('POST', API.cachePrune, body);
   }
 
-  verifyCache(): Promise<CacheVerifyReply> {
-    return this.#call('POST', API.cacheVerify, {});
+  async verifyCache(
+    options: { onProgress?: ((done: number, total: number) => void) | undefined } = {},
+  ): Promise<CacheVerifyReply> {
+    const { onProgress } = options;
+    const verified: Promise<CacheVerifyReply> = this.#call('POST', API.cacheVerify, {});
+    if (onProgress === undefined) return verified;
+    const timer = setInterval(() => {
+      void this.cache()
+        .then(({ verifying }) => verifying !== null && onProgress(verifying.done, verifying.total))
+        .catch(() => {}); // the other request says it
+    }, PREFETCH_POLL_MS);
+    return verified.finally(() => clearInterval(timer));
   }
 
   stop(onlyIfIdle: boolean): Promise<{ stopping: boolean }> {

@@ -8,6 +8,13 @@ import { Priority } from './inflate-tasks.js';
 /** Spans being checked at once for each thread: none waits for a message, and a reader waits for a small one at most. */
 const CHECKS_PER_THREAD = 2;
 
+export interface VerifyWatch {
+  readonly onFile: (file: VerifiedFile) => void;
+  readonly onDamaged: (layer: CachedLayer, span: SpanIndex) => void;
+  /** Bytes of a span that was there. */
+  readonly onChecked: (bytes: number) => void;
+}
+
 /**
  * Checks every span that the cache holds against its crc32, mounted or not, and frees what is wrong: what is read again is
  * then fetched again. Readers go first, and never see a damaged span that this has found.
@@ -15,17 +22,17 @@ const CHECKS_PER_THREAD = 2;
 export async function verifySpans(
   cache: SpanCache,
   pool: InflatePool,
-  onFile: (file: VerifiedFile) => void,
-  onDamaged: (layer: CachedLayer, span: SpanIndex) => void,
+  watch: VerifyWatch,
   signal?: AbortSignal,
 ): Promise<void> {
+  const { onFile } = watch;
   for (const name of cache.files()) {
     if (signal?.aborted) return;
     const file = parseSpanFileName(name)!;
     const columns = cache.tableOf(name);
     // Without its table it cannot be judged: it is checked when it is mounted.
     if (columns === null) onFile({ ...file, intact: 0, damaged: 0, absent: 0 });
-    else onFile({ ...file, ...(await verifyLayer(cache, pool, file.layer, columns, onDamaged, signal)) });
+    else onFile({ ...file, ...(await verifyLayer(cache, pool, file.layer, columns, watch, signal)) });
   }
 }
 
@@ -34,7 +41,7 @@ async function verifyLayer(
   pool: InflatePool,
   digest: string,
   table: SpanColumns,
-  onDamaged: (layer: CachedLayer, span: SpanIndex) => void,
+  { onDamaged, onChecked }: VerifyWatch,
   signal: AbortSignal | undefined,
 ): Promise<{ intact: number; damaged: number; absent: number }> {
   const layer = cache.layer(digest, table);
@@ -45,6 +52,7 @@ async function verifyLayer(
       for (let span = next++; span < table.count && !signal?.aborted; span = next++) {
         const found = await verifySpan(cache, pool, layer, table, span);
         counts[found]++;
+        if (found !== 'absent') onChecked(layer.length(span));
         if (found === 'damaged') onDamaged(layer, span);
       }
     };

@@ -1,19 +1,22 @@
 import { ClipError } from '../bytes/index.js';
+import {
+  ARCHIVE_ARTIFACT,
+  ARCHIVE_LAYER,
+  archiveLayer,
+  artifactLayer,
+  LAYER_ARTIFACT,
+  LAYER_LAYER,
+  OF_MANIFEST,
+  referrersOf,
+} from './artifact-manifests.js';
 import type { GetOptions } from './client.js';
 import { digestOf, verifyDigest } from './digest.js';
 import { aborted, TransientError } from './errors.js';
-import {
-  type Descriptor,
-  type Json,
-  MAX_MANIFEST_BYTES,
-  type Manifest,
-  parseJsonObject,
-  parseManifest,
-} from './manifest.js';
+import { type Descriptor, MAX_MANIFEST_BYTES, parseJsonObject, parseManifest } from './manifest.js';
 import { ACCEPT_MANIFESTS, OCI_INDEX, OCI_MANIFEST } from './media-types.js';
 import { raceAbort } from './race-abort.js';
 import type { Attempt, RegistryHosts } from './registry-hosts.js';
-import type { ImageArtifacts } from './source.js';
+import type { ImageArtifacts, OnBytes } from './source.js';
 
 /*
  * Archives beside their images in a registry, as OCI artifacts (image-spec v1.1, "Guidelines for Artifact Usage"; distribution-spec
@@ -21,11 +24,6 @@ import type { ImageArtifacts } from './source.js';
  * tag sha256-HEX.clip: registries delete manifests without a tag. There is nothing in it that differs from one push to the next.
  */
 
-export const ARCHIVE_ARTIFACT = 'application/vnd.clipfs.archive.v1';
-const ARCHIVE_LAYER = 'application/vnd.clipfs.archive.v1.clip';
-/** The index of a single layer: under a tag that its layer's digest gives, because an image is not needed to find it. */
-const LAYER_ARTIFACT = 'application/vnd.clipfs.layer.v1';
-const LAYER_LAYER = 'application/vnd.clipfs.layer.v1.clip';
 /** The config of artifacts that have none. */
 const EMPTY = Buffer.from('{}');
 const EMPTY_TYPE = 'application/vnd.oci.empty.v1+json';
@@ -35,8 +33,6 @@ const EMPTY_TYPE = 'application/vnd.oci.empty.v1+json';
  * some registries list that as the type of a referrer (go-containerregistry).
  */
 const MAX_EMBEDDED_BYTES = 256 * 1024;
-/** Of an archive that is kept in a repository without its image: the manifest that it is of. */
-const OF_MANIFEST = 'org.clipfs.image.manifest';
 /** An archive has 0.5 to 1 % of its image: this is one of 50 GB. */
 export const MAX_ARCHIVE_BYTES = 512 * 1024 * 1024;
 /** For registries and proxies that take no larger bodies. */
@@ -76,6 +72,7 @@ interface Artifact {
   readonly config?: EmbeddedConfig | undefined;
   /** Another repository of the registry that may have the bytes. */
   readonly mountFrom?: string | undefined;
+  readonly onProgress?: OnBytes | undefined;
 }
 
 interface EmbeddedConfig extends Pick<Descriptor, 'mediaType' | 'digest' | 'size'> {
@@ -113,10 +110,18 @@ export class ArtifactRepository implements ImageArtifacts {
     manifestDigest: string,
     origin: PushOrigin = {},
     signal?: AbortSignal,
+    onProgress?: OnBytes,
   ): Promise<PushedArchive> {
     const tag = archiveTag(manifestDigest);
     const { mountFrom } = origin;
-    const artifact = { tag, artifactType: ARCHIVE_ARTIFACT, mediaType: ARCHIVE_LAYER, bytes: archive, mountFrom };
+    const artifact = {
+      tag,
+      artifactType: ARCHIVE_ARTIFACT,
+      mediaType: ARCHIVE_LAYER,
+      bytes: archive,
+      mountFrom,
+      onProgress,
+    };
     const image = await this.#manifest(manifestDigest, signal);
     if (image === null) {
       if (origin.apart === true) {
@@ -150,8 +155,9 @@ export class ArtifactRepository implements ImageArtifacts {
   }
 
   /** Stores the index of a layer. @throws ClipError UNAUTHORIZED, NETWORK */
-  async pushLayer(index: Uint8Array, tag: string, signal?: AbortSignal): Promise<PushedArchive> {
-    return this.#publish({ tag, artifactType: LAYER_ARTIFACT, mediaType: LAYER_LAYER, bytes: index }, signal);
+  async pushLayer(index: Uint8Array, tag: string, signal?: AbortSignal, onProgress?: OnBytes): Promise<PushedArchive> {
+    const artifact = { tag, artifactType: LAYER_ARTIFACT, mediaType: LAYER_LAYER, bytes: index, onProgress };
+    return this.#publish(artifact, signal);
   }
 
   async fetchLayer(tag: string, signal?: AbortSignal): Promise<Uint8Array | null> {
@@ -161,7 +167,7 @@ export class ArtifactRepository implements ImageArtifacts {
   }
 
   async #publish(artifact: Artifact, signal?: AbortSignal): Promise<PushedArchive> {
-    const { tag, artifactType, mediaType, bytes, subject, annotations, mountFrom } = artifact;
+    const { tag, artifactType, mediaType, bytes, subject, annotations, mountFrom, onProgress } = artifact;
     const layer = { mediaType, digest: digestOf(bytes), size: bytes.length };
     const config = artifact.config ?? { mediaType: EMPTY_TYPE, digest: digestOf(EMPTY), size: EMPTY.length };
     const layers = [layer];
@@ -169,7 +175,7 @@ export class ArtifactRepository implements ImageArtifacts {
     const manifest = Buffer.from(JSON.stringify(fields));
     const digest = digestOf(manifest);
     if ((await this.#head(tag, signal)) === digest) return { digest, tag, changed: false };
-    await this.#upload(bytes, layer.digest, signal, mountFrom);
+    await this.#upload(bytes, layer.digest, signal, mountFrom, onProgress);
     if (artifact.config === undefined) await this.#storeEmpty(signal);
     const indexed = await this.#put(tag, manifest, OCI_MANIFEST, signal);
     const entry = { mediaType: OCI_MANIFEST, artifactType, digest, size: manifest.length };
@@ -182,10 +188,15 @@ export class ArtifactRepository implements ImageArtifacts {
    * @param pinned the archive's own digest, when only that one will do
    * @returns null when there is none. @throws ClipError DIGEST_MISMATCH, LIMIT, NETWORK
    */
-  async fetch(manifestDigest: string, pinned?: string, signal?: AbortSignal): Promise<Uint8Array | null> {
+  async fetch(
+    manifestDigest: string,
+    pinned?: string,
+    signal?: AbortSignal,
+    onProgress?: OnBytes,
+  ): Promise<Uint8Array | null> {
     for await (const layer of this.#candidates(manifestDigest, signal)) {
       if (pinned !== undefined && layer.digest !== pinned) continue;
-      const bytes = await this.#blob(layer, 'archive', signal);
+      const bytes = await this.#blob(layer, 'archive', signal, onProgress);
       if (bytes !== null) return bytes;
     }
     return null;
@@ -220,12 +231,18 @@ export class ArtifactRepository implements ImageArtifacts {
   }
 
   /** The only layer of an artifact, compared with its digest; null when the registry has lost it. */
-  async #blob({ digest, size }: Descriptor, kind: string, signal?: AbortSignal): Promise<Uint8Array | null> {
+  async #blob(
+    { digest, size }: Descriptor,
+    kind: string,
+    signal?: AbortSignal,
+    onProgress?: OnBytes,
+  ): Promise<Uint8Array | null> {
     const what = `${kind} ${digest} of ${this.#repository}`;
     if (size > MAX_ARCHIVE_BYTES)
       throw new ClipError('LIMIT', `${what} has ${size} bytes; clip takes up to ${MAX_ARCHIVE_BYTES}`);
     const request = { what, headers: IDENTITY, accept: [200], signal, rememberRedirect: true };
-    const bytes = await this.#body('pull', `${this.#repository}/blobs/${digest}`, request, size);
+    const onBytes = onProgress && ((done: number) => onProgress(done, size));
+    const bytes = await this.#body('pull', `${this.#repository}/blobs/${digest}`, request, size, { onBytes });
     if (bytes !== null) verifyDigest(bytes, digest, what);
     return bytes;
   }
@@ -275,8 +292,10 @@ export class ArtifactRepository implements ImageArtifacts {
     const capability = reference.includes(':') ? 'pull' : 'resolve';
     let mediaType = '';
     const path = `${this.#repository}/manifests/${reference}`;
-    const bytes = await this.#body(capability, path, request, MAX_MANIFEST_BYTES, (attempt) => {
-      mediaType = (attempt.response.headers['content-type'] ?? '').split(';')[0]!.trim();
+    const bytes = await this.#body(capability, path, request, MAX_MANIFEST_BYTES, {
+      onHead: (attempt) => {
+        mediaType = (attempt.response.headers['content-type'] ?? '').split(';')[0]!.trim();
+      },
     });
     if (bytes === null) return null;
     if (reference.includes(':')) verifyDigest(bytes, reference, what);
@@ -341,21 +360,29 @@ export class ArtifactRepository implements ImageArtifacts {
    * registry may still be writing what came of the first one, so its answer about the length would be out of date.
    * The request that begins an upload also finds out whether the blob is there, or takes it over from another repository.
    */
-  async #upload(bytes: Uint8Array, digest: string, signal?: AbortSignal, from?: string): Promise<void> {
+  async #upload(
+    bytes: Uint8Array,
+    digest: string,
+    signal?: AbortSignal,
+    from?: string,
+    onProgress?: OnBytes,
+  ): Promise<void> {
     const what = `the upload of ${digest} to ${this.#repository}`;
     const backoff = this.#hosts.backoff();
+    const onSent = onProgress && ((sent: number) => onProgress(sent, bytes.length));
     let chunked = false;
     for (let tries = 1; ; ) {
       try {
         const place = await this.#beginUpload(digest, what, from, signal);
         if (place === null) return;
-        const end = chunked ? await this.#sendChunks(place, bytes, what, signal) : place;
+        const end = chunked ? await this.#sendChunks(place, bytes, what, signal, onSent) : place;
         end.searchParams.set('digest', digest);
         const response = await this.#send(end.href, {
           what,
           method: 'PUT',
           headers: { 'content-type': 'application/octet-stream' },
           body: chunked ? new Uint8Array(0) : bytes,
+          onSent: chunked ? undefined : onSent,
           accept: [201, 413],
           passing: DIGEST_INVALID,
           signal,
@@ -395,7 +422,13 @@ export class ArtifactRepository implements ImageArtifacts {
   }
 
   /** @returns where to end the upload */
-  async #sendChunks(begin: URL, bytes: Uint8Array, what: string, signal?: AbortSignal): Promise<URL> {
+  async #sendChunks(
+    begin: URL,
+    bytes: Uint8Array,
+    what: string,
+    signal?: AbortSignal,
+    onSent?: (sent: number) => void,
+  ): Promise<URL> {
     let place = begin;
     for (let sent = 0; sent < bytes.length; sent += CHUNK_BYTES) {
       const body = bytes.subarray(sent, sent + CHUNK_BYTES);
@@ -404,6 +437,7 @@ export class ArtifactRepository implements ImageArtifacts {
       const response = await this.#send(place.href, { what, method: 'PATCH', headers, body, accept: [202], signal });
       response.body.cancel();
       place = placeOf(response, what, place);
+      onSent?.(sent + body.length);
     }
     return place;
   }
@@ -430,14 +464,17 @@ export class ArtifactRepository implements ImageArtifacts {
     path: string,
     options: GetOptions,
     limit: number,
-    onHead?: (attempt: Attempt) => void,
+    watch: {
+      readonly onHead?: (attempt: Attempt) => void;
+      readonly onBytes?: ((length: number) => void) | undefined;
+    } = {},
   ): Promise<Uint8Array | null> {
     const backoff = this.#hosts.backoff();
     for (;;) {
       try {
         const attempt = await this.#hosts.attempt(capability, path, options);
-        onHead?.(attempt);
-        const bytes = await attempt.response.body.collect(limit).catch((error: unknown) => {
+        watch.onHead?.(attempt);
+        const bytes = await attempt.response.body.collect(limit, watch.onBytes).catch((error: unknown) => {
           throw new TransientError(`${options.what} ended early`, { cause: error });
         });
         if (bytes === null) throw new ClipError('LIMIT', `${options.what} is longer than ${limit} bytes`);
@@ -460,38 +497,4 @@ function placeOf({ url, headers }: Attempt['response'], what: string, before?: U
   if (headers.location !== undefined) return new URL(headers.location, url);
   if (before !== undefined) return before;
   throw new ClipError('NETWORK', `${url.host} begins ${what} without a Location`);
-}
-
-/** The archive in an artifact's manifest, if it is one of this image. */
-function archiveLayer(bytes: Uint8Array, manifestDigest: string): Descriptor | null {
-  return artifactLayer(bytes, ARCHIVE_ARTIFACT, ARCHIVE_LAYER, manifestDigest);
-}
-
-/** The layer of this media type in the manifest of an artifact of this type, and with this subject if one is given. */
-function artifactLayer(bytes: Uint8Array, type: string, mediaType: string, subject?: string): Descriptor | null {
-  let manifest: Manifest;
-  try {
-    const found = parseJsonObject(bytes, 'artifact');
-    const parsed = parseManifest(bytes, OCI_MANIFEST, 'artifact');
-    if (subject !== undefined && imageOf(found) !== subject) return null;
-    if (found.artifactType !== type || parsed.kind !== 'manifest') return null;
-    manifest = parsed;
-  } catch {
-    return null; // something else under that tag
-  }
-  return manifest.layers.find((layer) => layer.mediaType === mediaType) ?? null;
-}
-
-/** The manifest that an artifact is of. */
-function imageOf({ subject, annotations }: Json): unknown {
-  if (subject !== undefined) return (subject as { digest?: unknown } | null)?.digest;
-  return (annotations as Record<string, unknown> | null | undefined)?.[OF_MANIFEST];
-}
-
-function referrersOf(bytes: Uint8Array, what: string): { digest?: unknown }[] {
-  const { manifests } = parseJsonObject(bytes, what);
-  if (!Array.isArray(manifests)) return [];
-  return manifests
-    .filter((entry: { artifactType?: unknown } | null) => entry?.artifactType === ARCHIVE_ARTIFACT)
-    .slice(0, 16);
 }

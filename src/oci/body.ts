@@ -64,13 +64,14 @@ export class Body implements AsyncIterable<Uint8Array> {
   }
 
   /** The whole body. @returns null, with the rest cancelled, when it is longer than `limit` bytes. */
-  async collect(limit: number): Promise<Uint8Array | null> {
+  async collect(limit: number, onBytes?: (length: number) => void): Promise<Uint8Array | null> {
     const chunks: Uint8Array[] = [];
     let length = 0;
     for await (const chunk of this) {
       length += chunk.length;
       if (length > limit) return null;
       chunks.push(chunk);
+      onBytes?.(length);
     }
     return Buffer.concat(chunks);
   }

@@ -49,6 +49,8 @@ export interface GetOptions {
   /** Default GET. */
   readonly method?: Request['method'];
   readonly body?: Uint8Array;
+  /** Told of the bytes of the body that the connection has taken. */
+  readonly onSent?: ((bytes: number) => void) | undefined;
   /** Names the thing asked for, in errors. */
   readonly what: string;
   readonly headers: Readonly<Record<string, string>>;
@@ -292,11 +294,17 @@ export class RegistryClient {
     { url, reach }: Place,
     headers: Readonly<Record<string, string>>,
     signal?: AbortSignal,
-    { method = 'GET', body }: Pick<GetOptions, 'method' | 'body'> = {},
+    { method = 'GET', body, onSent }: Pick<GetOptions, 'method' | 'body' | 'onSent'> = {},
   ): Promise<Response> {
     this.counters.requests++;
     try {
-      const response = await this.#transport.send(url, { method, headers, signal, reach, ...(body && { body }) });
+      const response = await this.#transport.send(url, {
+        method,
+        headers,
+        signal,
+        reach,
+        ...(body && { body, onSent }),
+      });
       this.#reached = true;
       return response;
     } catch (error) {

@@ -61,13 +61,21 @@ export interface LayerArtifacts {
 }
 
 /** Those, and archives of images. */
+/** Bytes so far, of how many. */
+export type OnBytes = (done: number, total: number) => void;
+
 export interface ImageArtifacts extends LayerArtifacts {
   /**
    * The archive of the image with this manifest; null when there is none.
    * @param pinned the archive's own digest, if only that one will do
    * @throws ClipError DIGEST_MISMATCH, LIMIT, NETWORK
    */
-  fetch(manifestDigest: string, pinned?: string, signal?: AbortSignal): Promise<Uint8Array | null>;
+  fetch(
+    manifestDigest: string,
+    pinned?: string,
+    signal?: AbortSignal,
+    onProgress?: OnBytes,
+  ): Promise<Uint8Array | null>;
   /** The bytes of the image's config, if they are kept with its archive: compared with its digest. */
   configOf(
     manifestDigest: string,

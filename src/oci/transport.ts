@@ -32,6 +32,8 @@ export interface Request {
   readonly method?: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
   readonly headers?: Readonly<Record<string, string>>;
   readonly body?: string | Uint8Array;
+  /** Told of the bytes of the body that the connection has taken. */
+  readonly onSent?: ((bytes: number) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
   /** How local the address may be: null for what the user named. */
   readonly reach: Reach;
@@ -116,7 +118,7 @@ export class Transport {
 
   /** @param done called when the body has ended; not when this rejects */
   #exchange(url: URL, request: Request, proxy: URL | null, agent: OriginAgent, done: () => void): Promise<Response> {
-    const { method = 'GET', headers = {}, body, signal } = request;
+    const { method = 'GET', headers = {}, body, onSent, signal } = request;
     const forward = proxy !== null && url.protocol === 'http:';
     const length = body === undefined ? {} : { 'content-length': String(Buffer.byteLength(body)) };
     const idle = this.#options.idleTimeoutMs;
@@ -164,7 +166,12 @@ export class Transport {
           locality: proxy === null ? localityOf(incoming.socket.remoteAddress ?? '') : 'public',
         });
       });
-      outgoing.end(body);
+      if (typeof body === 'string' || body === undefined) outgoing.end(body);
+      else
+        sendPieces(outgoing, body, (bytes) => {
+          timer.refresh(); // a long upload over a slow link is no silent server
+          onSent?.(bytes);
+        });
     });
   }
 
@@ -218,6 +225,25 @@ function joinHeaders(incoming: IncomingMessage): Record<string, string> {
     if (values !== undefined) joined[name] = values.join(', ');
   }
   return joined;
+}
+
+/** Of an upload. */
+const PIECE_BYTES = 256 * 1024;
+
+function sendPieces(outgoing: ClientRequest, body: Uint8Array, onSent: (bytes: number) => void): void {
+  const send = (at: number): void => {
+    const piece = body.subarray(at, at + PIECE_BYTES);
+    if (piece.length === 0) {
+      outgoing.end();
+      return;
+    }
+    outgoing.write(piece, (error) => {
+      if (error) return; // the request says it
+      onSent(at + piece.length);
+      send(at + piece.length);
+    });
+  };
+  send(0);
 }
 
 function bodyOf(outgoing: ClientRequest, incoming: IncomingMessage, stallMs: number, release: () => void): Body {

@@ -80,6 +80,8 @@ export class Engine {
   /** Whether the kernel can send requests again; null until a take-over has asked. */
   resend: boolean | null = null;
   readonly #inflate: InflatePool;
+  /** How far a check of the whole cache is, in bytes of spans. */
+  verifying: { readonly done: number; readonly total: number } | null = null;
   readonly #layers: LayerSet;
   readonly #log: Logger;
   readonly #profiles: string;
@@ -294,9 +296,20 @@ export class Engine {
   /** Checks all that is cached, and frees what is damaged. */
   async verifyCache(signal: AbortSignal): Promise<VerifiedFile[]> {
     const files: VerifiedFile[] = [];
+    const total = this.cache.usedBytes;
+    let done = 0;
+    const onChecked = (bytes: number): void => {
+      done += bytes;
+      this.verifying = { done: Math.min(done, total), total };
+    };
     const damaged = new FreedSpans();
     const onDamaged = ({ shared }: CachedLayer, span: SpanIndex): void => damaged.add(shared, span);
-    await verifySpans(this.cache, this.#inflate, (file) => files.push(file), onDamaged, signal);
+    const watch = { onFile: (file: VerifiedFile) => void files.push(file), onDamaged, onChecked };
+    try {
+      await verifySpans(this.cache, this.#inflate, watch, signal);
+    } finally {
+      this.verifying = null;
+    }
     await this.#dropPages(damaged);
     return files;
   }

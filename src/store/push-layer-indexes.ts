@@ -23,6 +23,7 @@ export async function pushLayerIndexes(
   directory: string,
   artifacts: ArtifactRepository,
   signal?: AbortSignal,
+  onProgress?: (layer: string, done: number, total: number) => void,
 ): Promise<PushedLayers> {
   const kept = new LayerIndexDirectory(directory);
   const file = ArchiveFile.open(archivePath);
@@ -43,7 +44,9 @@ export async function pushLayerIndexes(
         const wanted = { digest, size: meta.size, checkpointMiB, hashes: false };
         const index = decodeLayerIndex(bytes, kept.nameOf(digest, checkpointMiB), wanted);
         if (index === null || spanTableDigest(index.contents.spans) !== spans) continue;
-        const pushed = await artifacts.pushLayer(bytes, layerTag(digest, checkpointMiB), signal);
+        const pushed = await artifacts.pushLayer(bytes, layerTag(digest, checkpointMiB), signal, (done, total) =>
+          onProgress?.(digest, done, total),
+        );
         layers++;
         if (pushed.changed) changed++;
       }

@@ -12,6 +12,8 @@ export interface FindRemoteOptions {
   readonly pinned?: string | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onNote?: ((note: string) => void) | undefined;
+  /** Bytes of the archive, and all of it. */
+  readonly onFetched?: ((done: number, total: number) => void) | undefined;
 }
 
 /**
@@ -57,9 +59,9 @@ export async function fetchRemoteArchive(
   image: ResolvedImage,
   path: string,
   artifacts: ImageArtifacts,
-  options: { pinned?: string | undefined; signal?: AbortSignal | undefined } = {},
+  options: Pick<FindRemoteOptions, 'pinned' | 'signal' | 'onFetched'> = {},
 ): Promise<boolean> {
-  const bytes = await artifacts.fetch(image.manifestDigest, options.pinned, options.signal);
+  const bytes = await artifacts.fetch(image.manifestDigest, options.pinned, options.signal, options.onFetched);
   if (bytes === null) return false;
   const input: ArchiveInput = {
     name: `the archive of ${image.reference} in its registry`,

@@ -43,7 +43,7 @@ export interface ResolveArchiveOptions {
   readonly onProgress?: ((progress: LayerProgress) => void) | undefined;
   /** Gets the layers that an index build reads from a registry. */
   readonly kept?: KeptLayers | undefined;
-  /** Bytes of an archive in S3, and all of it. */
+  /** Bytes of an archive in S3 or in a registry, and all of it. */
   readonly onFetched?: ((done: number, total: number) => void) | undefined;
   readonly onWarning?: ((warning: string) => void) | undefined;
   /** What the user should know: an old answer was used because there is no new one. */
@@ -142,14 +142,14 @@ async function findOrIndex(
   { source, sourceOptions, resolved, asked, name }: Wanted,
   options: ResolveArchiveOptions,
 ): Promise<ResolvedArchive> {
-  const { archiveDigest: pinned, indexSource, signal, onNote } = options;
+  const { archiveDigest: pinned, indexSource, signal, onNote, onFetched } = options;
   const { originReference } = await import('../oci/index.js');
   let fromRegistry = false;
   /** What a registry has spares an index build; without it, or if it is damaged, one is made. */
   const fetched = async (path: string): Promise<boolean> => {
     try {
       const { findRemoteArchive } = await import('./remote-archive.js');
-      const find = { source: sourceOptions, indexSource, pinned, signal, onNote };
+      const find = { source: sourceOptions, indexSource, pinned, signal, onNote, onFetched };
       fromRegistry = await findRemoteArchive(resolved, path, await source.artifacts(), find);
     } catch (error) {
       if (pinned !== undefined || signal?.aborted) throw error;

@@ -153,6 +153,8 @@ export interface CacheReply extends CacheSummary {
   readonly mountedLayers: number;
   /** False while the disk refuses writes: reads are served, nothing is cached. */
   readonly writable: boolean;
+  /** How far `cache verify` is, in bytes of spans; null: none runs. */
+  readonly verifying: { readonly done: number; readonly total: number } | null;
 }
 
 export interface CachedLayerReply extends CachedFile {

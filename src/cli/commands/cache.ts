@@ -108,7 +108,13 @@ async function pruneDirectory(directory: string, to: number): Promise<CachePrune
 
 async function verify(flags: Flags): Promise<void> {
   const { directory, clipd } = await find(flags);
-  const result = clipd === null ? await verifyDirectory(directory) : await clipd.verifyCache();
+  const { createProgress, showBytes } = await import('../progress.js');
+  const progress = await createProgress();
+  const onBytes = showBytes(progress, directory, 'checking');
+  const result = await (clipd === null
+    ? verifyDirectory(directory, onBytes)
+    : clipd.verifyCache({ onProgress: onBytes })
+  ).finally(() => progress.stop());
   printResult(result, flags.json === true, () =>
     result.files
       .map((f) => `${f.layer}\t${f.intact} spans intact, ${f.damaged} damaged and freed, ${f.absent} not cached`)
@@ -116,10 +122,10 @@ async function verify(flags: Flags): Promise<void> {
   );
 }
 
-async function verifyDirectory(directory: string) {
+async function verifyDirectory(directory: string, onBytes: (done: number, total: number) => void) {
   const { verifyCache } = await import('../../cache/index.js');
   const files: Parameters<Parameters<typeof verifyCache>[1]>[0][] = [];
-  verifyCache(directory, (file) => files.push(file));
+  await verifyCache(directory, (file) => files.push(file), onBytes);
   return { files, damaged: files.reduce((sum, file) => sum + file.damaged, 0) };
 }
 

@@ -11,21 +11,19 @@ interface Flags extends CommonFlags {
 }
 
 async function run(directory: string, flags: Flags): Promise<void> {
-  const [{ createArchive }, { createProgress }, { formatBytes, formatSeconds }] = await Promise.all([
+  const [{ createArchive }, { createProgress, showBytes }, { formatBytes, formatSeconds }] = await Promise.all([
     import('../../pack/index.js'),
     import('../progress.js'),
     import('../units.js'),
   ]);
   const progress = await createProgress();
-  const started = performance.now();
   const result = await interruptible((signal) =>
     createArchive({
       inputPath: directory,
       outputPath: flags.out,
       skipUnsupported: flags.skipUnsupported,
       signal,
-      onProgress: (done, total) =>
-        progress.update(flags.out, 'packing', done, total, (1000 * done) / (performance.now() - started)),
+      onProgress: showBytes(progress, flags.out, 'packing'),
       onWarning: warn,
     }).finally(() => progress.stop()),
   );

@@ -13,13 +13,12 @@ interface Flags extends CommonFlags, S3Flags {
 }
 
 async function run(flags: Flags): Promise<void> {
-  const [{ extractArchive }, { createProgress }, { formatBytes, formatSeconds }] = await Promise.all([
+  const [{ extractArchive }, { createProgress, showBytes }, { formatBytes, formatSeconds }] = await Promise.all([
     import('../../pack/index.js'),
     import('../progress.js'),
     import('../units.js'),
   ]);
   const progress = await createProgress();
-  const started = performance.now();
   const credentials = s3CredentialsFrom(flags);
   const archivePath = await archiveOf(flags);
   const result = await interruptible((signal) =>
@@ -30,8 +29,7 @@ async function run(flags: Flags): Promise<void> {
       storageInfo: storageOverride(flags),
       credentials,
       signal,
-      onProgress: (done, total) =>
-        progress.update(flags.out, 'unpacking', done, total, (1000 * done) / (performance.now() - started)),
+      onProgress: showBytes(progress, flags.out, 'unpacking'),
       onWarning: warn,
     }).finally(() => progress.stop()),
   );

@@ -64,13 +64,21 @@ async function run(flags: Flags, command: readonly string[]): Promise<void> {
 }
 
 async function optimizeImage(flags: Flags, image: string, out: string, command: readonly string[]): Promise<void> {
-  const { recordRun } = await import('../record-run.js');
+  const [{ recordRun }, { createProgress }, { showIndexing }] = await Promise.all([
+    import('../record-run.js'),
+    import('../progress.js'),
+    import('../index-progress.js'),
+  ]);
   const credentials = credentialsFrom(flags);
   const { plainHttp, platform } = flags;
   const result = await interruptible(async (signal) => {
     const { unsafeChroot, net } = flags;
-    const options = { imageRef: image, credentials, plainHttp, platform, command, unsafeChroot, net, signal };
-    const recorded = await recordRun(options);
+    const progress = await createProgress();
+    const recorded = await recordRun({
+      ...{ imageRef: image, credentials, plainHttp, platform, command, unsafeChroot, net, signal },
+      onProgress: showIndexing(progress),
+      onIndexed: () => progress.stop(),
+    }).finally(() => progress.stop());
     return rewrite(flags, recorded.archive, recorded.profile, out, signal);
   });
   if (result !== undefined) report(result, flags, 'equal length');

@@ -28,6 +28,8 @@ async function run(
     ...(credentials === undefined ? {} : { credentials }),
     ...(flags.plainHttp === undefined ? {} : { plainHttp: flags.plainHttp }),
   };
+  const { createProgress, showBytes } = await import('../progress.js');
+  const progress = await createProgress();
   const source = openImageSource(reference, options);
   try {
     const image = await source.resolve({
@@ -37,7 +39,8 @@ async function run(
     });
     const { indexDigest: pinned, indexSource = process.env.CLIP_INDEX_SOURCE || undefined } = flags;
     const find = { source: options, pinned, indexSource, signal, onNote: (note: string) => printNote('note', note) };
-    const found = await findRemoteArchive(image, out, await source.artifacts(), find);
+    const onFetched = showBytes(progress, reference, 'archive');
+    const found = await findRemoteArchive(image, out, await source.artifacts(), { ...find, onFetched });
     if (!found) {
       throw new ClipError('NOT_FOUND', `no archive of ${image.reference} is kept with it`, {
         hint: `make one: clipctl index --image ${reference} --out ${out} --push`,
@@ -45,6 +48,7 @@ async function run(
     }
     return { path: out, reference: image.reference, manifestDigest: image.manifestDigest };
   } finally {
+    progress.stop();
     await source.close();
   }
 }

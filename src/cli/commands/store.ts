@@ -13,7 +13,7 @@ interface Flags extends CommonFlags, S3Flags {
 
 async function run(flags: Flags): Promise<void> {
   if (flags.s3Bucket === undefined) throw new ClipError('USAGE', '--s3-bucket names the bucket to upload to');
-  const [{ storeS3 }, { createProgress }, { formatBytes, formatSeconds }] = await Promise.all([
+  const [{ storeS3 }, { createProgress, showBytes }, { formatBytes, formatSeconds }] = await Promise.all([
     import('../../pack/index.js'),
     import('../progress.js'),
     import('../units.js'),
@@ -21,7 +21,6 @@ async function run(flags: Flags): Promise<void> {
   const { s3Bucket: bucket, s3Key: key, s3Region: region, s3Endpoint: endpoint } = flags;
   const credentials = s3CredentialsFrom(flags);
   const progress = await createProgress();
-  const started = performance.now();
   const result = await interruptible((signal) =>
     storeS3({
       archivePath: flags.clip,
@@ -34,8 +33,7 @@ async function run(flags: Flags): Promise<void> {
       },
       credentials,
       signal,
-      onProgress: (done, total) =>
-        progress.update(flags.out, 'uploading', done, total, (1000 * done) / (performance.now() - started)),
+      onProgress: showBytes(progress, flags.out, 'uploading'),
     }).finally(() => progress.stop()),
   );
   if (result === undefined) return;

@@ -18,7 +18,7 @@ export function cacheRoutes(engine: Engine, { cacheDir }: DaemonSettings): Recor
   return {
     [`GET ${API.cache}`]: (): CacheReply => {
       const { maxBytes, mountedLayers, writable } = cache.stats();
-      return { ...summarizeCache(cacheDir), maxBytes, mountedLayers, writable };
+      return { ...summarizeCache(cacheDir), maxBytes, mountedLayers, writable, verifying: engine.verifying };
     },
     [`GET ${API.cacheLayers}`]: (): { layers: CachedLayerReply[] } => ({
       layers: listCache(cacheDir).map((file) => ({
