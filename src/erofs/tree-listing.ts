@@ -53,6 +53,12 @@ export class TreeListing {
     return nid;
   }
 
+  /** Bytes of a file. */
+  size(nid: number): number {
+    this.#reader.inode(nid, this.#inode);
+    return this.#inode.size;
+  }
+
   /** The inode at a path, symlinks followed, looked up in the listing of its directory unless it is a directory itself. */
   #find(path: string): number {
     const slash = path.lastIndexOf('/');

@@ -46,7 +46,7 @@ function digest({ journal, states, slot }: DecodedMessage): void {
       slot: slot.index,
       length: slot.length,
       uncompressed,
-      imports: digester.takeImports(),
+      names: digester.takeNames(),
     });
   }
   for (const state of states) digester.state(state);

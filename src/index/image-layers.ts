@@ -81,7 +81,7 @@ function checked(layer: LayerDescriptor, result: LaneResult): IndexedLayer {
     files: result.files,
     diffId: result.diffSha256 === null ? null : digestText(result.diffSha256),
     references: result.references,
-    imports: result.imports,
+    names: result.names,
     warnings: result.warnings,
   };
 }

@@ -1,7 +1,7 @@
 import type { LayerContents } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import type { LayerDescriptor } from '../oci/index.js';
-import type { LayerReferences, ModuleImports } from '../startup/index.js';
+import type { FoundNames, LayerReferences } from '../startup/index.js';
 import type { EntryColumns } from '../tar/index.js';
 import type { FileDigests } from './lane-protocol.js';
 
@@ -15,7 +15,7 @@ export interface IndexedLayer {
   /** "sha256:…" of the tar; null unless files were hashed. */
   readonly diffId: string | null;
   readonly references: LayerReferences;
-  readonly imports: readonly ModuleImports[];
+  readonly names: readonly FoundNames[];
   readonly warnings: readonly string[];
 }
 

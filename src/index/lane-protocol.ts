@@ -97,8 +97,8 @@ export interface LayerResult {
   readonly diffSha256: Uint8Array | null;
   readonly files: FileDigests | null;
   readonly references: LayerReferences;
-  /** The imports since the last `slot-free` message. */
-  readonly imports: string;
+  /** What was found since the last `slot-free` message. */
+  readonly names: string;
 }
 
 export interface SlotFree {
@@ -107,8 +107,8 @@ export interface SlotFree {
   readonly length: number;
   /** Bytes of the tar so far. */
   readonly uncompressed: number;
-  /** The imports since the last message, for `readImports`. A message of their own would wake the main thread once more. */
-  readonly imports: string;
+  /** What was found since the last message, for `readNames`. A message of its own would wake the main thread once more. */
+  readonly names: string;
 }
 
 export interface Failure {

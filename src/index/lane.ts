@@ -2,7 +2,7 @@ import { MessageChannel, Worker } from 'node:worker_threads';
 import { ClipError, toHex } from '../bytes/index.js';
 import { KernelMemory } from '../gzip/index.js';
 import type { BlobTarget } from '../oci/index.js';
-import { type ModuleImports, readImports } from '../startup/index.js';
+import { type FoundNames, readNames } from '../startup/index.js';
 import { DETECT_BYTES } from './detect.js';
 import {
   type ChunkMessage,
@@ -16,8 +16,8 @@ import {
   type ToDecode,
 } from './lane-protocol.js';
 
-export interface LaneResult extends Omit<LayerResult, 'imports'> {
-  readonly imports: readonly ModuleImports[];
+export interface LaneResult extends Omit<LayerResult, 'names'> {
+  readonly names: readonly FoundNames[];
 }
 
 /** Gets the compressed bytes since the last call, and the bytes of the tar so far. */
@@ -28,7 +28,7 @@ interface Active {
   readonly name: string;
   readonly onDone: LaneProgress;
   readonly resolve: (result: LaneResult) => void;
-  readonly imports: ModuleImports[];
+  readonly names: FoundNames[];
 }
 
 /**
@@ -97,14 +97,14 @@ export class Lane {
           this.#wake?.();
         } else this.#free.push(message.slot);
         if (active === undefined) break;
-        readImports(message.imports, active.imports);
+        readNames(message.names, active.names);
         active.onDone(message.length, message.uncompressed);
         break;
       case 'result':
         this.#active.shift();
         if (active === undefined) break;
-        readImports(message.imports, active.imports);
-        active.resolve({ ...message, imports: active.imports });
+        readNames(message.names, active.names);
+        active.resolve({ ...message, names: active.names });
         break;
       case 'failed':
         this.#fail(fromPlainError(message.error, active?.name ?? 'layer'));
@@ -150,7 +150,7 @@ export class Lane {
     onDone: LaneProgress,
   ): { fed: Promise<void>; result: Promise<LaneResult> } {
     const result = new Promise<LaneResult>((resolve) => {
-      this.#active.push({ name: `layer ${job.digest}`, onDone, resolve, imports: [] });
+      this.#active.push({ name: `layer ${job.digest}`, onDone, resolve, names: [] });
     });
     this.#tell(job);
     const feed = async (): Promise<void> => {

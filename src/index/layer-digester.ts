@@ -6,7 +6,7 @@ import {
   NO_STATE,
   OutputSums,
 } from '../gzip/index.js';
-import { ImportLog, ReferenceScanner } from '../startup/index.js';
+import { NameLog, ReferenceScanner } from '../startup/index.js';
 import { EntryColumns, TarParser } from '../tar/index.js';
 import { NOT_SUMMED } from './decode-journal.js';
 import { FileHasher } from './file-hasher.js';
@@ -29,7 +29,7 @@ export class LayerDigester {
   readonly #tar: TarParser;
   readonly #files: FileHasher | null;
   readonly #references: ReferenceScanner;
-  readonly #imports = new ImportLog();
+  readonly #names = new NameLog();
   readonly #diff: Hash | null;
   /** Of the tar, so far. */
   bytes = 0;
@@ -40,7 +40,9 @@ export class LayerDigester {
     const files = hashes ? new FileHasher(entries) : null;
     this.#files = files;
     this.#diff = hashes ? createHash('sha256') : null;
-    const references = new ReferenceScanner(entries, (entry, text) => this.#imports.add(entry, text));
+    const references = new ReferenceScanner(entries, (entry, language, file) =>
+      this.#names.add(entry, language, file),
+    );
     this.#references = references;
     this.#tar = new TarParser({
       entries,
@@ -80,9 +82,9 @@ export class LayerDigester {
     this.#hasher.push(bytes);
   }
 
-  /** The imports of Python modules since the last call, for `readImports`. */
-  takeImports(): string {
-    return this.#imports.take();
+  /** The names found in files since the last call, for `readNames`. */
+  takeNames(): string {
+    return this.#names.take();
   }
 
   /** Throws FormatError when the tar is not complete. */
@@ -113,7 +115,7 @@ export class LayerDigester {
         diffSha256: this.#diff?.digest() ?? null,
         files,
         references,
-        imports: this.takeImports(),
+        names: this.takeNames(),
       },
       transfer: [
         ...entries.transfer,

@@ -84,7 +84,7 @@ export function decodeLayerIndex(bytes: Uint8Array, name: string, wanted: LayerW
     files: hashes === null ? null : { dataOffset: hashes.nid, sha256: hashes.sha256, skipped: scan.unhashed },
     diffId: hashes === null ? null : meta.diffId,
     references: scan.references,
-    imports: scan.imports,
+    names: scan.names,
     warnings: scan.warnings,
   };
 }

@@ -1,12 +1,12 @@
 import { FormatError } from '../bytes/index.js';
-import type { LayerReferences, ModuleImports } from '../startup/index.js';
+import type { FoundNames, LayerReferences } from '../startup/index.js';
 
 /** What an index build sees in a layer besides its entries and spans (docs/format.md, "11: scan"). */
 export interface LayerScan {
   /** MiB of tar between checkpoints. */
   readonly checkpointMiB: number;
   readonly references: LayerReferences;
-  readonly imports: readonly ModuleImports[];
+  readonly names: readonly FoundNames[];
   readonly warnings: readonly string[];
   /** Sparse files without a digest. */
   readonly unhashed: number;
@@ -16,9 +16,9 @@ export interface LayerScan {
  * Raised whenever an index build cuts layers, reads tars or looks into files in another way: a layer's index from before would give
  * another archive than a fresh one.
  */
-const SCAN_VERSION = 1;
+const SCAN_VERSION = 2;
 
-export function encodeScan({ checkpointMiB, references, imports, warnings, unhashed }: LayerScan): Uint8Array {
+export function encodeScan({ checkpointMiB, references, names, warnings, unhashed }: LayerScan): Uint8Array {
   const scan = {
     version: SCAN_VERSION,
     checkpointMiB,
@@ -33,9 +33,10 @@ export function encodeScan({ checkpointMiB, references, imports, warnings, unhas
       needs.segments.map(({ offset, fileSize, writable }) => [offset, fileSize, writable]),
       needs.parts,
       needs.complete,
+      needs.strings,
     ]),
     scripts: references.scripts.map(({ entry, line }) => [entry, line]),
-    imports: imports.map(({ entry, imports }) => [entry, ...imports]),
+    names: names.map(({ entry, language, names }) => [entry, language, ...names]),
   };
   return Buffer.from(JSON.stringify(scan), 'utf8');
 }
@@ -68,7 +69,7 @@ export function decodeScan(raw: Uint8Array, what: string, entryCount: number): L
   }
   if (scan.version !== SCAN_VERSION) return null;
   const elf = list(scan.elf, 'elf').map((value) => {
-    const [at, interpreter, needed, searchPath, segments, parts, complete] = list(value, 'a program');
+    const [at, interpreter, needed, searchPath, segments, parts, complete, strings] = list(value, 'a program');
     return {
       entry: entry(at),
       needs: {
@@ -85,6 +86,7 @@ export function decodeScan(raw: Uint8Array, what: string, entryCount: number): L
         }),
         parts: list(parts, 'parts').map((part) => amount(part, 'a part')),
         complete: yes(complete, 'complete'),
+        strings: text(strings, 'strings'),
       },
     };
   });
@@ -92,14 +94,14 @@ export function decodeScan(raw: Uint8Array, what: string, entryCount: number): L
     const [at, line] = list(value, 'a script');
     return { entry: entry(at), line: text(line, 'a line') };
   });
-  const imports = list(scan.imports, 'imports').map((value) => {
-    const [at, ...names] = list(value, 'a module');
-    return { entry: entry(at), imports: texts(names, 'an import') };
+  const names = list(scan.names, 'names').map((value) => {
+    const [at, language, ...found] = list(value, 'a file');
+    return { entry: entry(at), language: text(language, 'a language'), names: texts(found, 'a name') };
   });
   return {
     checkpointMiB: amount(scan.checkpointMiB, 'checkpointMiB'),
     references: { elf, scripts, checked: yes(scan.checked, 'checked') },
-    imports,
+    names,
     warnings: texts(scan.warnings, 'a warning'),
     unhashed: amount(scan.unhashed, 'unhashed'),
   };

@@ -1,3 +1,6 @@
+import type { Nid } from '../bytes/index.js';
+import { programStrings, usesOfNames } from './program-strings.js';
+
 /** The parts of a program or library that the dynamic loader reads before it maps anything else (System V gABI, chapters 4 and 5). */
 export interface ElfNeeds {
   /** PT_INTERP: the loader, for a program. */
@@ -8,10 +11,20 @@ export interface ElfNeeds {
   readonly searchPath: readonly string[];
   /** PT_LOAD: the mapped segments. */
   readonly segments: readonly ElfSegment[];
+  /** Names of files among the constants of a program, and of a library that loads others: as `programStrings` returns them. */
+  readonly strings: string;
   /** Offset and length of each part of the file that was read for this, in the order of the reads. */
   readonly parts: readonly number[];
   /** All of these parts were available, so reading the whole file gives the same result. */
   readonly complete: boolean;
+}
+
+/** A program or library of the merged tree. */
+export interface ElfFile {
+  readonly nid: Nid;
+  readonly path: string;
+  readonly size: number;
+  readonly needs: ElfNeeds;
 }
 
 export interface ElfSegment {
@@ -34,12 +47,14 @@ export const ELF_HEAD_BYTES = 4096;
 const PT_LOAD = 1;
 const PT_DYNAMIC = 2;
 const PT_INTERP = 3;
-const PF_W = 2;
+const [PF_X, PF_W] = [1, 2];
 const [DT_NULL, DT_NEEDED, DT_STRTAB, DT_STRSZ, DT_RPATH, DT_RUNPATH] = [0, 1, 5, 10, 15, 29];
 /** Real files have fewer program headers and dynamic entries, and smaller string tables. */
 const MAX_PROGRAM_HEADERS = 128;
 const MAX_DYNAMIC_BYTES = 64 * 1024;
 const MAX_STRINGS = 4 * 1024 * 1024;
+/** Of the constants, this much is searched for names: gcc has 640 kB, git 810 kB. */
+const MAX_CONSTANTS = 1024 * 1024;
 const MAX_PATH = 4096;
 
 interface Segment {
@@ -119,8 +134,9 @@ export function* elfNeeds(): Generator<ElfPart, ElfNeeds | null, Uint8Array> {
     interp === undefined
       ? null
       : cString(yield* ask(asked, { offset: interp.offset, length: Math.min(interp.fileSize, MAX_PATH), keep }), 0);
-  const without = (): ElfNeeds => ({ interpreter, needed: [], searchPath: [], segments, ...asked });
   const dynamic = headers.segments.find((s) => s.type === PT_DYNAMIC);
+  const strings = dynamic === undefined ? '' : yield* constants(loaded, dynamic.offset, interpreter !== null, keep);
+  const without = (): ElfNeeds => ({ interpreter, needed: [], searchPath: [], segments, strings, ...asked });
   if (dynamic === undefined) return without();
 
   const length = Math.min(dynamic.fileSize, MAX_DYNAMIC_BYTES);
@@ -129,15 +145,38 @@ export function* elfNeeds(): Generator<ElfPart, ElfNeeds | null, Uint8Array> {
   if (address < 0 || size < 0 || size > MAX_STRINGS) return without();
   const home = loaded.find((s) => address >= s.address && address - s.address < s.fileSize);
   if (home === undefined) return without();
-  const strings = yield* ask(asked, { offset: home.offset + (address - home.address), length: size, keep: 0 });
-  const searchPath = runPath < 0 ? [] : cString(strings, runPath).split(':');
+  const names = yield* ask(asked, { offset: home.offset + (address - home.address), length: size, keep: 0 });
+  const searchPath = runPath < 0 ? [] : cString(names, runPath).split(':');
   return {
     interpreter,
-    needed: needed.map((at) => cString(strings, at)).filter((name) => name !== ''),
+    needed: needed.map((at) => cString(names, at)).filter((name) => name !== ''),
     searchPath: searchPath.filter((part) => part !== ''),
     segments,
+    strings,
     ...asked,
   };
+}
+
+/**
+ * The names of files among the constants. Linkers put the names of symbols into the first segment, then the code, then the constants
+ * (old ones: all of these into the first), then the dynamic section. Another order gives no names.
+ */
+function* constants(
+  loaded: readonly Segment[],
+  dynamicOffset: number,
+  isProgram: boolean,
+  keep: number,
+): Generator<ElfPart, string, Uint8Array> {
+  const first = loaded[0];
+  if (first === undefined || keep > dynamicOffset) return '';
+  const head = yield { offset: 0, length: Math.min(keep, MAX_STRINGS), keep };
+  const uses = usesOfNames(head, isProgram);
+  if (uses === null) return '';
+  const own = loaded.find((s, i) => i > 0 && (s.flags & (PF_X | PF_W)) === 0);
+  if (own === undefined) return (first.flags & PF_X) === 0 ? '' : programStrings(head.subarray(-MAX_CONSTANTS), uses);
+  const length = Math.min(own.fileSize, MAX_CONSTANTS);
+  if (own.offset < keep || own.offset + length > dynamicOffset) return '';
+  return programStrings(yield { offset: own.offset, length, keep }, uses);
 }
 
 interface DynamicSection {

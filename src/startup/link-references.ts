@@ -1,13 +1,14 @@
 import { posix } from 'node:path';
 import { type ImageMeta, REFERENCE_PAGE, type References } from '../archive/index.js';
-import type { Nid } from '../bytes/index.js';
 import type { TreeListing } from '../erofs/index.js';
 import { type ErofsReader, firstByte, InodeView, type Placement } from '../erofs/index.js';
 import type { EntryColumns } from '../tar/index.js';
-import type { ElfNeeds } from './elf.js';
+import type { ElfFile } from './elf.js';
+import type { FoundNames } from './found-names.js';
+import { LANGUAGES } from './languages/languages.js';
 import { libraryCandidates, libraryDirectories, tripletOf } from './library-path.js';
-import type { ModuleImports } from './python-imports.js';
-import { PythonModules } from './python-modules.js';
+import { Links } from './links.js';
+import { type FindLibrary, linkNamed } from './named-files.js';
 import type { LayerReferences } from './reference-scanner.js';
 
 /**
@@ -25,14 +26,7 @@ const SEGMENT_START = 64 * 1024;
 export interface ScannedLayer {
   readonly entries: EntryColumns;
   readonly references: LayerReferences;
-  readonly imports: readonly ModuleImports[];
-}
-
-export interface ElfFile {
-  readonly nid: Nid;
-  readonly path: string;
-  readonly size: number;
-  readonly needs: ElfNeeds;
+  readonly names: readonly FoundNames[];
 }
 
 /** The programs and libraries of the merged tree, from the scans of their layers. */
@@ -69,16 +63,20 @@ export function linkReferences(
   elf: readonly ElfFile[],
   layers: readonly ScannedLayer[],
 ): References | null {
-  const python = new PythonModules(listing);
-  for (const { entries, imports } of layers) {
+  const resolvers = new Map(LANGUAGES.map((language) => [language.name, language.resolver(listing)]));
+  const scripts: string[] = [];
+  for (const { entries, names, references } of layers) {
     const paths = new Paths(entries);
-    for (const module of imports) python.add(paths.of(module.entry), module.imports);
+    for (const found of names) resolvers.get(found.language)?.add(paths.of(found.entry), found.names);
+    for (const { entry } of references.scripts) scripts.push(paths.of(entry));
   }
   const links = new Links();
-  linkLibraries(links, elf, listing, libraryDirectories(image.platform.architecture));
+  const library = libraryFinder(listing, elf, libraryDirectories(image.platform.architecture));
+  linkLibraries(links, elf, listing, library);
   const checked = layers.some(({ references }) => references.checked);
-  python.link((from, to) => links.add(from, to), checked);
-  linkPrograms(links, elf, listing, python, tripletOf(image.platform.architecture));
+  const programs = { elf, triplet: tripletOf(image.platform.architecture), checked };
+  for (const resolver of resolvers.values()) resolver.link(links, programs);
+  linkNamed(links, elf, scripts, listing, library);
   for (const file of elf) links.range(file.nid, rangesOf(file));
   return links.finish();
 }
@@ -102,13 +100,7 @@ class Paths {
   }
 }
 
-/** Shared libraries, the loader, and the loader's own files (its cache). */
-function linkLibraries(
-  links: Links,
-  elf: readonly ElfFile[],
-  listing: TreeListing,
-  directories: readonly string[],
-): void {
+function libraryFinder(listing: TreeListing, elf: readonly ElfFile[], directories: readonly string[]): FindLibrary {
   const byName = new Map<string, number>();
   for (const { path, nid } of elf) {
     const name = path.slice(path.lastIndexOf('/') + 1);
@@ -124,48 +116,27 @@ function linkLibraries(
     // In another directory of /etc/ld.so.conf: found by its name alone.
     return byName.get(posix.basename(name)) ?? -1;
   };
+  return (name, { path, needs }) => {
+    const alike = needs.searchPath.length === 0;
+    const library = (alike ? common.get(name) : undefined) ?? lookFor(name, needs.searchPath, path);
+    if (alike) common.set(name, library);
+    return library;
+  };
+}
+
+/** Shared libraries, the loader, and the loader's own files (its cache). */
+function linkLibraries(links: Links, elf: readonly ElfFile[], listing: TreeListing, library: FindLibrary): void {
   const cache = listing.resolve('/etc/ld.so.cache');
-  for (const { nid, path, needs } of elf) {
+  for (const file of elf) {
+    const { nid, needs } = file;
     const loader = needs.interpreter === null ? -1 : listing.resolve(needs.interpreter);
     if (loader >= 0) {
       links.add(nid, loader);
       if (cache >= 0) links.add(loader, cache);
     }
     for (const name of needs.needed) {
-      const alike = needs.searchPath.length === 0;
-      const library = (alike ? common.get(name) : undefined) ?? lookFor(name, needs.searchPath, path);
-      if (alike) common.set(name, library);
-      if (library >= 0) links.add(nid, library);
-    }
-  }
-}
-
-/** The modules that a Python interpreter opens before it runs a program. */
-function linkPrograms(
-  links: Links,
-  elf: readonly ElfFile[],
-  listing: TreeListing,
-  python: PythonModules,
-  triplet: string | null,
-): void {
-  for (const { nid, path } of elf) {
-    const version = path.includes('/python') ? /^python(\d+)\.(\d+)$/.exec(posix.basename(path)) : null;
-    if (version === null) continue;
-    const files = [
-      '/usr/lib/locale/C.utf8/LC_CTYPE',
-      ...(triplet === null ? [] : [`/usr/lib/${triplet}/gconv/gconv-modules.cache`]),
-      '/etc/localtime',
-    ];
-    for (const file of files) {
-      const found = listing.resolve(file);
+      const found = library(name, file);
       if (found >= 0) links.add(nid, found);
-    }
-    const library = `${posix.dirname(posix.dirname(path))}/lib/${version[0]}`;
-    // Since 3.11 the others are part of the program ("frozen": bpo-45020).
-    const more =
-      Number(version[2]) >= 11 ? [] : ['codecs', 'io', 'abc', 'site', 'os', 'stat', 'posixpath', 'genericpath'];
-    for (const module of ['encodings', 'encodings.aliases', 'encodings.utf_8', ...more, 'sitecustomize']) {
-      for (const target of python.find(library, module)) links.add(nid, target);
     }
   }
 }
@@ -189,65 +160,4 @@ function rangesOf({ size, needs }: ElfFile): number[] {
     }
   }
   return ranges;
-}
-
-/** Links between files, in the order in which they were found. */
-class Links {
-  /** Files get numbers in the order of their first mention. */
-  readonly #number = new Map<number, number>();
-  readonly #nids: number[] = [];
-  readonly #targets: number[][] = [];
-  readonly #ranges: (readonly number[])[] = [];
-
-  #of(nid: Nid): number {
-    let number = this.#number.get(nid);
-    if (number === undefined) {
-      number = this.#nids.push(nid) - 1;
-      this.#number.set(nid, number);
-      this.#targets.push([]);
-      this.#ranges.push([]);
-    }
-    return number;
-  }
-
-  add(from: number, to: number): void {
-    if (from !== to) this.#targets[this.#of(from)]!.push(this.#of(to));
-  }
-
-  /** Also registers the file. */
-  range(nid: Nid, ranges: readonly number[]): void {
-    this.#ranges[this.#of(nid)] = ranges;
-  }
-
-  finish(): References | null {
-    const count = this.#nids.length;
-    if (count === 0) return null;
-    const nids = this.#nids;
-    const order = Uint32Array.from(nids.keys()).sort((a, b) => nids[a]! - nids[b]!);
-    const position = new Uint32Array(count);
-    for (const [i, number] of order.entries()) position[number] = i;
-    const [firstTarget, firstRange] = [new Uint32Array(count + 1), new Uint32Array(count + 1)];
-    const [target, range]: [number[], number[]] = [[], []];
-    /** The file that last led to each file. */
-    const seen = new Int32Array(count).fill(-1);
-    for (let i = 0; i < count; i++) {
-      const number = order[i]!;
-      for (const to of this.#targets[number]!) {
-        if (seen[to] === i) continue;
-        seen[to] = i;
-        target.push(position[to]!);
-      }
-      for (const page of this.#ranges[number]!) range.push(page);
-      firstTarget[i + 1] = target.length;
-      firstRange[i + 1] = range.length;
-    }
-    return {
-      count,
-      nid: Float64Array.from(order, (number) => nids[number]!),
-      firstTarget,
-      target: Uint32Array.from(target),
-      firstRange,
-      range: Uint32Array.from(range),
-    };
-  }
 }

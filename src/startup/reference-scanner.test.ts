@@ -24,8 +24,8 @@ function scan(bytes: Uint8Array, step: number): LayerReferences & { names: strin
   const name = ({ entry }: { entry: number }): string =>
     Buffer.from(entries.arena.subarray(entries.pathStart(entry), entries.pathEnd(entry))).toString();
   const modules: Record<string, string> = {};
-  const scanner = new ReferenceScanner(entries, (entry, text) => {
-    modules[name({ entry })] = text.toString();
+  const scanner = new ReferenceScanner(entries, (entry, _language, { head }) => {
+    modules[name({ entry })] = head.toString();
   });
   const parser = new TarParser({ entries, data: (entry, view) => scanner.data(entry, view) });
   for (let at = 0; at < bytes.length; at += step) parser.push(Uint8Array.from(bytes.subarray(at, at + step)));

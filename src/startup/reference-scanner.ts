@@ -1,6 +1,8 @@
 import type { EntryColumns } from '../tar/index.js';
 import { ELF_HEAD_BYTES, type ElfNeeds, type ElfPart, elfNeeds } from './elf.js';
+import type { Language, SeenFile } from './languages/language.js';
 import { type ScriptLine, ScriptLines } from './script-lines.js';
+import { SourceFiles } from './source-files.js';
 
 /** The needs of one layer's files (libraries, interpreters), by the files' places among the layer's entries. */
 export interface LayerReferences {
@@ -10,20 +12,16 @@ export interface LayerReferences {
   readonly checked: boolean;
 }
 
-/** Only this much of a module is searched, because imports come first. */
-const MAX_SOURCE = 32 * 1024;
-const [PY, PYC] = [Buffer.from('.py'), Buffer.from('.pyc')];
-/** A module's tests are not loaded with it, and are as long as the module. */
-const TESTS = [Buffer.from('/tests/'), Buffer.from('/test/')];
+const PYC = Buffer.from('.pyc');
 /** At most this much of a library's string table is kept while it streams by. Names behind it are not known. */
 const MAX_KEPT = 4 * 1024 * 1024;
-/** Longest part of a file that is kept besides its beginning: a dynamic section. */
-const MAX_PART = 64 * 1024;
+/** Longest part of a file that is kept besides its beginning: constants. */
+const MAX_PART = 1024 * 1024;
 const PYC_FLAGS_END = 8;
 const ELF_MAGIC = 0x7f454c46;
 const ELF_MAGIC_BYTES = 4;
 /** Bytes that are kept at first, by kind of file. */
-const LIMITS = { unknown: ELF_MAGIC_BYTES, source: MAX_SOURCE, bytecode: PYC_FLAGS_END, elf: ELF_HEAD_BYTES, other: 0 };
+const LIMITS = { unknown: ELF_MAGIC_BYTES, bytecode: PYC_FLAGS_END, elf: ELF_HEAD_BYTES, other: 0 };
 const PYC_CHECKED = 3;
 
 function endsWith(bytes: Uint8Array, end: number, suffix: Uint8Array): boolean {
@@ -37,40 +35,38 @@ export class ReferenceScanner {
   readonly #entries: EntryColumns;
   readonly #elf: { entry: number; needs: ElfNeeds }[] = [];
   readonly #scripts = new ScriptLines();
-  readonly #onSource: (entry: number, text: Buffer) => void;
+  readonly #sources: SourceFiles;
   /** Numbers of bytecode files, and of those that are compared with their source. */
   #bytecode = 0;
   #checked = 0;
   #entry = -1;
-  #kind: 'unknown' | 'source' | 'bytecode' | 'elf' | 'other' = 'other';
+  #kind: 'unknown' | 'bytecode' | 'elf' | 'other' = 'other';
   /** Bytes of the file that have passed. */
   #position = 0;
   /** The first of them, up to `#limit`. */
-  #kept = Buffer.allocUnsafeSlow(MAX_SOURCE);
+  #kept = Buffer.allocUnsafeSlow(ELF_HEAD_BYTES);
   #limit = 0;
   #parse: Generator<ElfPart, ElfNeeds | null, Uint8Array> | null = null;
   #want: ElfPart | null = null;
   /** A needed part that lies beyond `#limit`. */
   #part: Buffer | null = null;
 
-  /** @param onSource  gets each Python module's text, which is valid until it returns; the last one at `finish` */
-  constructor(entries: EntryColumns, onSource: (entry: number, text: Buffer) => void) {
+  /** @param onFile  gets each file of a language, which is valid until it returns; the last one at `finish` */
+  constructor(entries: EntryColumns, onFile: (entry: number, language: Language, file: SeenFile) => void) {
     this.#entries = entries;
-    this.#onSource = onSource;
+    this.#sources = new SourceFiles(entries, onFile);
   }
 
   /** TarSink.data: the next stored bytes of a file. */
   data(entry: number, view: Uint8Array): void {
     if (entry !== this.#entry) {
-      this.#start(entry);
+      this.#end();
       this.#scripts.start(entry, this.#entries.extents(entry) === null ? view[0] : undefined);
-      if (this.#kind === 'source' && view.length >= Math.min(this.#entries.size(entry), MAX_SOURCE)) {
-        this.#onSource(entry, Buffer.from(view.buffer, view.byteOffset, Math.min(view.length, MAX_SOURCE)));
-        this.#kind = 'other';
-      }
+      this.#start(entry, this.#sources.start(entry, view));
       // Nearly all other files, by their first byte.
       if (this.#kind === 'unknown' && view[0] !== ELF_MAGIC >>> 24) this.#kind = 'other';
     }
+    this.#sources.data(view);
     this.#scripts.data(view);
     if (this.#done) return;
     for (let at = 0; at < view.length; ) {
@@ -92,16 +88,12 @@ export class ReferenceScanner {
     return this.#kind === 'other';
   }
 
-  #start(entry: number): void {
-    this.#end();
+  #start(entry: number, isSource: boolean): void {
     this.#entry = entry;
     this.#position = 0;
     const entries = this.#entries;
-    const end = entries.pathEnd(entry);
-    const { arena } = entries;
-    if (entries.extents(entry) !== null) this.#kind = 'other';
-    else if (endsWith(arena, end, PY)) this.#kind = this.#isTest(entry) ? 'other' : 'source';
-    else if (endsWith(arena, end, PYC)) this.#kind = 'bytecode';
+    if (isSource || entries.extents(entry) !== null) this.#kind = 'other';
+    else if (endsWith(entries.arena, entries.pathEnd(entry), PYC)) this.#kind = 'bytecode';
     else this.#kind = entries.size(entry) >= 64 ? 'unknown' : 'other';
     this.#limit = LIMITS[this.#kind];
   }
@@ -179,28 +171,18 @@ export class ReferenceScanner {
       larger.set(this.#kept);
       this.#kept = larger;
     }
-    if (!kept) this.#part = Buffer.alloc(Math.min(length, MAX_PART));
+    if (!kept) this.#part = Buffer.allocUnsafe(Math.min(length, MAX_PART));
   }
 
   #end(): void {
-    if (this.#kind === 'source') {
-      this.#onSource(this.#entry, this.#kept.subarray(0, Math.min(this.#position, this.#limit)));
-    } else if (this.#kind === 'elf') this.#advance(true);
+    if (this.#kind === 'elf') this.#advance(true);
     this.#kind = 'other';
-  }
-
-  #isTest(entry: number): boolean {
-    const path = Buffer.from(
-      this.#entries.arena.buffer,
-      this.#entries.pathStart(entry),
-      this.#entries.pathEnd(entry) - this.#entries.pathStart(entry),
-    );
-    return TESTS.some((directory) => path.includes(directory));
   }
 
   finish(): LayerReferences {
     this.#end();
     this.#scripts.end();
+    this.#sources.end();
     return { elf: this.#elf, scripts: this.#scripts.found, checked: 2 * this.#checked > this.#bytecode };
   }
 }

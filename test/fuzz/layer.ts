@@ -4,7 +4,7 @@ import { ClipError } from '../../src/bytes/index.js';
 import { ErofsReader, TreeListing, writeErofs } from '../../src/erofs/index.js';
 import { LayerDigester } from '../../src/index/layer-digester.js';
 import { decodeLayerIndex, encodeLayerIndex } from '../../src/index/layer-index.js';
-import { elfFiles, linkReferences, readImports, staticProfile } from '../../src/startup/index.js';
+import { elfFiles, linkReferences, readNames, staticProfile } from '../../src/startup/index.js';
 import { EntryColumns } from '../../src/tar/index.js';
 import { TreeBuilder } from '../../src/tree/index.js';
 import { bytesInput } from '../support/archives.js';
@@ -24,8 +24,8 @@ async function indexOf(tar: Uint8Array, hashes: boolean): Promise<Uint8Array> {
   digester.boundary(tar.length, 8 * tar.length);
   digester.blob(tar);
   const { result } = digester.finish({ kind: 'tar', warnings: ['a warning'] });
-  const imports: Parameters<typeof readImports>[1] = [];
-  readImports(result.imports, imports);
+  const names: Parameters<typeof readNames>[1] = [];
+  readNames(result.names, names);
   const layer = {
     contents: { spans: result.spans, states: result.states },
     entries: EntryColumns.fromTransfer(result.entries),
@@ -33,7 +33,7 @@ async function indexOf(tar: Uint8Array, hashes: boolean): Promise<Uint8Array> {
     files: result.files,
     diffId: hashes ? sha256(tar) : null,
     references: result.references,
-    imports,
+    names,
     warnings: result.warnings,
   };
   return Buffer.concat(await encodeLayerIndex({ digest: sha256(tar), size: tar.length, checkpointMiB: 1 }, layer));
@@ -61,6 +61,9 @@ export async function corpus(): Promise<Uint8Array[]> {
     t.file('run', '#!/lib/ld -x\n', { mode: 0o755 }),
     t.file('a.py', 'import b\n'),
     t.file('b.py', 'from a import x\n'),
+    t.file('c.js', "require('./d')\n"),
+    t.file('d/package.json', '{"main":"e","exports":{".":["./e.js"]}}'),
+    t.file('d/e.js', "import '../c.js'\n"),
     t.hardLink('again', 'run'),
   );
   const odd = t.tar(

@@ -1,5 +1,5 @@
 import { posix } from 'node:path';
-import type { TreeListing } from '../erofs/index.js';
+import type { TreeListing } from '../../erofs/index.js';
 
 const { dirname } = posix;
 const PACKAGES = ['/site-packages/', '/dist-packages/'];
@@ -56,7 +56,8 @@ export class PythonModules {
       const source = this.#listing.list(directory)?.get(path.slice(slash + 1));
       if (source === undefined) continue;
       // If there is bytecode, imports read that. A program that reads the source instead does not import it.
-      const compiled = this.#compiled(directory).get(path.slice(slash + 1, -'.py'.length)) ?? [];
+      const stem = path.endsWith('.py') ? path.slice(slash + 1, -'.py'.length) : null; // a script is not compiled
+      const compiled = stem === null ? [] : (this.#compiled(directory).get(stem) ?? []);
       const files = compiled.length > 0 ? compiled : [source];
       if (checked) for (const file of compiled) link(file, source);
       for (const statement of imports) {

@@ -11,37 +11,6 @@ const IMPORT = Buffer.from('import');
 /** Blocks that do not run when the module is loaded. */
 const NOT_AT_LOAD = /^(?:def|class|async|@|if\s+(?:\w+\.)?TYPE_CHECKING|if\s+__name__)\b|^@/;
 
-/** The imports of a Python module, as `pythonImports` returns them. */
-export interface ModuleImports {
-  /** Of the layer's tar. */
-  readonly entry: number;
-  readonly imports: readonly string[];
-}
-
-/** The imports of modules in a form for messages between threads: one string is copied in one piece, an array of strings is not. */
-export class ImportLog {
-  #lines: string[] = [];
-
-  add(entry: number, source: Buffer): void {
-    this.#lines.push([entry, ...pythonImports(source)].join('\t'));
-  }
-
-  /** The imports that were added since the last call. */
-  take(): string {
-    const text = this.#lines.join('\n');
-    this.#lines = [];
-    return text;
-  }
-}
-
-export function readImports(log: string, into: ModuleImports[]): void {
-  if (log === '') return;
-  for (const line of log.split('\n')) {
-    const [entry, ...imports] = line.split('\t');
-    into.push({ entry: Number(entry), imports });
-  }
-}
-
 /**
  * The imports that run when a Python module is loaded: those at its outermost level, and in blocks (`try`, `if`, `else`, `with`)
  * there, in the order of the text. Each is the module as written, with its leading dots, and the names imported from it, which

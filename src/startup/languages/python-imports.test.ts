@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { ImportLog, type ModuleImports, pythonImports, readImports } from './python-imports.js';
+import { pythonImports } from './python-imports.js';
 
 const imports = (source: string): string[] => pythonImports(Buffer.from(source));
 
@@ -75,20 +75,4 @@ test('Windows line ends, no line end at the end, and what is cut off or odd', ()
   expect(imports('import')).toEqual([]);
   expect(imports('import \n')).toEqual([]);
   expect(imports(`${' '.repeat(5000)}import far`)).toEqual([]);
-});
-
-test('what modules import is the same on the other side of a message, modules without imports included', () => {
-  const log = new ImportLog();
-  const found: ModuleImports[] = [];
-  readImports(log.take(), found);
-  log.add(3, Buffer.from('from . import a, b\nimport c.d\n'));
-  log.add(70_000, Buffer.from('pass\n'));
-  readImports(log.take(), found);
-  log.add(70_001, Buffer.from('import e'));
-  readImports(log.take(), found);
-  expect(found).toEqual([
-    { entry: 3, imports: ['. a b', 'c.d'] },
-    { entry: 70_000, imports: [] },
-    { entry: 70_001, imports: ['e'] },
-  ]);
 });

@@ -1,0 +1,47 @@
+import type { Language } from './language.js';
+import { node } from './node.js';
+import { python } from './python.js';
+
+/** All languages. A file belongs to the first that has its ending. */
+export const LANGUAGES: readonly Language[] = [python, node];
+
+const BY_NAME = new Map(LANGUAGES.map((language) => [language.name, language]));
+
+export function languageNamed(name: string): Language | null {
+  return BY_NAME.get(name) ?? null;
+}
+
+/** Endings by their last byte: most files have none of them. */
+const BY_LAST_BYTE: (readonly { readonly ending: Uint8Array; readonly language: Language }[])[] = Array.from(
+  { length: 256 },
+  (_, byte) =>
+    LANGUAGES.flatMap((language) =>
+      language.endings
+        .map((ending) => ({ ending: Buffer.from(ending), language }))
+        .filter(({ ending }) => ending.at(-1) === byte),
+    ),
+);
+
+/** The language of a file by its path, the bytes [start, end) of `arena`. */
+export function languageOfPath(arena: Uint8Array, start: number, end: number): Language | null {
+  for (const { ending, language } of BY_LAST_BYTE[arena[end - 1] ?? 0]!) {
+    const at = end - ending.length;
+    // "/package.json" is also the file "package.json" of the root.
+    const whole = at === start - 1 && ending[0] === 0x2f;
+    if (at < start && !whole) continue;
+    let same = true;
+    for (let i = whole ? 1 : 0; same && i < ending.length; i++) same = arena[at + i] === ending[i];
+    if (same) return language;
+  }
+  return null;
+}
+
+/** The language of a script by its first line, "#!/usr/bin/env -S node --x". */
+export function languageOfScript(line: string): Language | null {
+  const [interpreter = '', ...words] = line.slice(2).trim().split(/\s+/);
+  const program = /(^|\/)env$/.test(interpreter)
+    ? (words.find((word) => !word.startsWith('-') && !word.includes('=')) ?? '')
+    : interpreter;
+  const name = program.slice(program.lastIndexOf('/') + 1);
+  return LANGUAGES.find(({ interpreters }) => interpreters?.test(name)) ?? null;
+}

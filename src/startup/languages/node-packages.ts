@@ -1,0 +1,119 @@
+import type { FindFile } from './language.js';
+import { directoryOf } from './language.js';
+
+/** What is used of a package.json. */
+export interface PackageFile {
+  readonly name: string | null;
+  readonly main: string | null;
+  readonly exports: unknown;
+  readonly imports: unknown;
+}
+
+/** Nested conditions of real packages are 4 deep. */
+const MAX_DEPTH = 16;
+/** Keys of one `exports` that are looked at. */
+const MAX_KEYS = 4096;
+const CONDITIONS = {
+  r: new Set(['node', 'node-addons', 'require', 'default']),
+  i: new Set(['node', 'node-addons', 'import', 'default']),
+};
+/** Asked for by `require`, or by `import`. */
+export type RequestKind = keyof typeof CONDITIONS;
+
+/** A package.json in the form in which it is kept in a scan; null for one that is damaged or tells nothing. */
+export function packageText(json: string): string | null {
+  try {
+    const { name, main, exports, imports } = Object(JSON.parse(json)) as Record<string, unknown>;
+    const used = JSON.stringify({ name, main, exports, imports });
+    return used === '{}' ? null : used;
+  } catch {
+    return null;
+  }
+}
+
+export function readPackage(text: string | undefined): PackageFile {
+  let json: Record<string, unknown> = {};
+  try {
+    json = Object(JSON.parse(text ?? '{}')) as Record<string, unknown>;
+  } catch {
+    // of another program: as if nothing was said
+  }
+  const string = (value: unknown): string | null => (typeof value === 'string' ? value : null);
+  const { exports = null, imports = null } = json;
+  return { name: string(json.name), main: string(json.main), exports, imports };
+}
+
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+
+/**
+ * The target of a subpath ("." or "./sub") in a package's `exports`, or of "#name" in its `imports`: a relative path, or for `imports`
+ * also another package. Null if there is none. Node's documentation, "Resolution Algorithm Specification":
+ * PACKAGE_EXPORTS_RESOLVE, PACKAGE_IMPORTS_EXPORTS_RESOLVE.
+ */
+export function mappedTarget(map: unknown, subpath: string, kind: RequestKind): string | null {
+  // `exports` may be the target of "." itself.
+  const keyed = isObject(map) && /^[.#]/.test(Object.keys(map)[0] ?? '');
+  if (!keyed) return subpath === '.' ? target(map, null, kind, 0) : null;
+  if (Object.hasOwn(map, subpath) && !subpath.includes('*')) return target(map[subpath], null, kind, 0);
+  let [best, match] = ['', ''];
+  for (const key of Object.keys(map).slice(0, MAX_KEYS)) {
+    const star = key.indexOf('*');
+    if (star < 0 || !subpath.startsWith(key.slice(0, star)) || subpath.length < key.length) continue;
+    const trailer = key.slice(star + 1);
+    if (!subpath.endsWith(trailer) || trailer.includes('*')) continue;
+    // PATTERN_KEY_COMPARE: the longest part before the star, then the longest key.
+    const bestStar = best.indexOf('*');
+    if (best !== '' && (star < bestStar || (star === bestStar && key.length <= best.length))) continue;
+    best = key;
+    match = subpath.slice(star, subpath.length - trailer.length);
+  }
+  return best === '' ? null : target(map[best], match, kind, 0);
+}
+
+/** PACKAGE_TARGET_RESOLVE. */
+function target(value: unknown, match: string | null, kind: RequestKind, depth: number): string | null {
+  if (depth > MAX_DEPTH) return null;
+  if (typeof value === 'string') return match === null ? value : value.replaceAll('*', () => match);
+  if (Array.isArray(value)) {
+    for (const item of value.slice(0, MAX_KEYS)) {
+      const found = target(item, match, kind, depth + 1);
+      if (found !== null) return found;
+    }
+    return null;
+  }
+  if (!isObject(value)) return null;
+  for (const [condition, inner] of Object.entries(value)) {
+    if (!CONDITIONS[kind].has(condition)) continue;
+    const found = target(inner, match, kind, depth + 1);
+    // A condition without a target for this case leaves the others; an explicit null does not.
+    if (found !== null || inner === null) return found;
+  }
+  return null;
+}
+
+/** LOAD_AS_FILE. */
+export function asFile(find: FindFile, path: string): number {
+  for (const ending of ['', '.js', '.json', '.node']) {
+    const found = find(path + ending);
+    if (found >= 0) return found;
+  }
+  return -1;
+}
+
+/** LOAD_INDEX. */
+export function asIndex(find: FindFile, path: string): number {
+  for (const name of ['index.js', 'index.json', 'index.node']) {
+    const found = find(`${path}/${name}`);
+    if (found >= 0) return found;
+  }
+  return -1;
+}
+
+/** The directories that may have a `node_modules` for a file in `directory`, the nearest first. */
+export function* parents(directory: string): Generator<string> {
+  for (let at = directory; ; at = directoryOf(at)) {
+    if (!at.endsWith('/node_modules')) yield at;
+    if (at === '/') return;
+  }
+}

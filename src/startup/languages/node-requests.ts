@@ -1,0 +1,112 @@
+import { builtinModules } from 'node:module';
+
+/** Modules that are named more often than this by one file are a bundler's table. */
+const MAX_REQUESTS = 1024;
+const MAX_SPECIFIER = 200;
+/** A longer line was written by a minifier: its blocks cannot be told by their indentation. */
+const MAX_LINE = 400;
+/** Lines that are searched upwards for the blocks around a request. Bounds the time for a file. */
+const MAX_LINES = 8192;
+const NEWLINE = 0x0a;
+const [SPACE, TAB, DOUBLE, SINGLE, BACKTICK] = [0x20, 0x09, 0x22, 0x27, 0x60];
+const [REQUIRE, FROM, IMPORT] = ['require(', 'from', 'import'].map((word) => Buffer.from(word)) as [
+  Buffer,
+  Buffer,
+  Buffer,
+];
+const BUILTIN = new Set(builtinModules);
+/** Bytes that specifiers have: paths, scopes, "#internal". */
+const SPECIFIER = Uint8Array.from({ length: 256 }, (_, byte) =>
+  /[\w@./~#+:-]/.test(String.fromCharCode(byte)) && byte < 0x80 ? 1 : 0,
+);
+const WORD = Uint8Array.from({ length: 256 }, (_, byte) => (/[\w$.]/.test(String.fromCharCode(byte)) ? 1 : 0));
+
+/** A line that opens a function: its block does not run when the file is loaded, unless the function is called at once. */
+const FUNCTION = /=>|\bfunction\b|^\s*(?:(?:async|static|get|set)\s+)*[\w$#]+\s*\([^;]*\)\s*\{\s*$/;
+const CALLED_AT_ONCE = /^\s*(?:[(!;+]|\}\s*\()/;
+const CONTROL = /^\s*(?:\}\s*)?(?:if|else|for|while|switch|try|catch|finally|do|with)\b/;
+
+/**
+ * The modules that a JavaScript file asks for when it is loaded, in the order of the text: "r" and what `require` is given, "i" and
+ * what `import … from` or `export … from` is. Calls inside functions are left out, Node's own modules too. The text is searched for
+ * words, not parsed: one inside a string or comment counts as well.
+ */
+export function nodeRequests(source: Buffer): string[] {
+  const found: { at: number; request: string }[] = [];
+  const blocks = new Blocks(source);
+  for (let at = source.indexOf(REQUIRE); at >= 0; at = source.indexOf(REQUIRE, at + REQUIRE.length)) {
+    if (found.length >= MAX_REQUESTS) break;
+    if (at > 0 && WORD[source[at - 1]!] === 1) continue;
+    const name = specifierAt(source, at + REQUIRE.length);
+    if (name !== null && blocks.runsAtLoad(at)) found.push({ at, request: `r${name}` });
+  }
+  for (const word of [FROM, IMPORT]) {
+    for (let at = source.indexOf(word); at >= 0; at = source.indexOf(word, at + word.length)) {
+      if (found.length >= 2 * MAX_REQUESTS) break;
+      // `import"a"`, `}from"a"`, `* from "a"`: not `.from(`, `"from"`, `transform`.
+      const before = at === 0 ? NEWLINE : source[at - 1]!;
+      if (WORD[before] === 1 || before === DOUBLE || before === SINGLE) continue;
+      const name = specifierAt(source, at + word.length);
+      if (name !== null) found.push({ at, request: `i${name}` });
+    }
+  }
+  found.sort((a, b) => a.at - b.at);
+  return [...new Set(found.map(({ request }) => request))];
+}
+
+/** A quoted specifier that begins at `at`, after blanks; null if there is none, or it is a module of Node's own. */
+function specifierAt(source: Buffer, at: number): string | null {
+  let start = at;
+  while (source[start] === SPACE || source[start] === TAB) start++;
+  const quote = source[start++];
+  if (quote !== DOUBLE && quote !== SINGLE && quote !== BACKTICK) return null;
+  let end = start;
+  const last = Math.min(source.length, start + MAX_SPECIFIER);
+  while (end < last && SPECIFIER[source[end]!] === 1) end++;
+  if (end === start || source[end] !== quote) return null;
+  const name = source.toString('latin1', start, end);
+  return name.startsWith('node:') || BUILTIN.has(name) ? null : name;
+}
+
+/** The blocks of a file that is indented as usual. */
+class Blocks {
+  readonly #source: Buffer;
+  #lines = MAX_LINES;
+
+  constructor(source: Buffer) {
+    this.#source = source;
+  }
+
+  /** Whether the code at `at` runs when the file is loaded: no line around it opens a function. */
+  runsAtLoad(at: number): boolean {
+    const source = this.#source;
+    let line = source.lastIndexOf(NEWLINE, at) + 1;
+    if (at - line > MAX_LINE) return true;
+    const before = source.toString('latin1', line, at);
+    if (opensFunction(before)) return false;
+    let indent = indentOf(before);
+    while (indent > 0 && line > 0) {
+      if (this.#lines-- <= 0) return false;
+      const end = line - 1;
+      line = end === 0 ? 0 : source.lastIndexOf(NEWLINE, end - 1) + 1;
+      if (end - line > MAX_LINE) return true;
+      const text = source.toString('latin1', line, end);
+      const outer = indentOf(text);
+      // Empty lines, comments and what closes a bracket open no block.
+      if (outer >= indent || !/\S/.test(text) || /^\s*(?:\/\/|\/?\*|[)\]}]+[,;]?\s*$)/.test(text)) continue;
+      if (opensFunction(text)) return false;
+      indent = outer;
+    }
+    return true;
+  }
+}
+
+function indentOf(line: string): number {
+  let i = 0;
+  while (line[i] === ' ' || line[i] === '\t') i++;
+  return i;
+}
+
+function opensFunction(line: string): boolean {
+  return FUNCTION.test(line) && !CALLED_AT_ONCE.test(line) && !CONTROL.test(line);
+}

@@ -1,0 +1,127 @@
+import { posix } from 'node:path';
+import type { TreeListing } from '../erofs/index.js';
+import type { ElfFile } from './elf.js';
+import { directoryOf } from './languages/language.js';
+import type { Links } from './links.js';
+
+/** Where a file finds a library by name; −1 if nowhere. */
+export type FindLibrary = (name: string, by: ElfFile) => number;
+
+/** Links from one program by the names among its constants: most of them are words of its language and not names of files. */
+const MAX_LINKS = 64;
+/** Where programs of all packages are: a name that is one there by chance says little. */
+const PROGRAM_DIRECTORIES = ['/usr/local/sbin', '/usr/local/bin', '/usr/sbin', '/usr/bin', '/sbin', '/bin'];
+const SHARED = new Set([...PROGRAM_DIRECTORIES, '/lib', '/usr/lib', '/lib64', '/usr/lib64', '/usr/local/lib', '/']);
+/** "/usr/lib/gcc/" has its programs in "x86_64-linux-gnu/12", "/usr/lib/git-core" in itself. */
+const MAX_BELOW = 3;
+/** A directory that is named like "/usr/share" is that of all packages. */
+const MIN_PARTS = 3;
+/** Larger files than this are data that no start reads whole. */
+const MAX_DATA_FILE = 128 * 1024;
+/** Programs of one name, directories of one program, and comparisons of the two in one image: a layer's index may be forged. */
+const MAX_ALIKE = 64;
+const MAX_PLACES = 16;
+const MAX_COMPARISONS = 2_000_000;
+const LIBRARY = /^lib.*\.so/;
+
+/**
+ * Programs lead to the programs that they run, the libraries that they load by name, and the files that they name: found by the
+ * constants of programs (`programStrings`), so for programs that clip does not know.
+ */
+export function linkNamed(
+  links: Links,
+  elf: readonly ElfFile[],
+  scripts: readonly string[],
+  listing: TreeListing,
+  library: FindLibrary,
+): void {
+  const runnable = new Map<string, string[]>();
+  const binaries = new Set(elf.map(({ nid }) => nid));
+  const addRunnable = (path: string): void => {
+    const name = path.slice(path.lastIndexOf('/') + 1);
+    const same = runnable.get(name);
+    if (same === undefined) runnable.set(name, [path]);
+    else if (same.length < MAX_ALIKE) same.push(path);
+  };
+  for (const { path, needs } of elf) if (needs.interpreter !== null) addRunnable(path);
+  for (const path of scripts) addRunnable(path);
+  const budget = { comparisons: MAX_COMPARISONS };
+  for (const file of elf) {
+    if (file.needs.strings === '' || budget.comparisons <= 0) continue;
+    const found = new NamedBy(file, runnable, binaries, listing, library, budget).find();
+    for (const nid of found) links.add(file.nid, nid);
+  }
+}
+
+class NamedBy {
+  readonly #found = new Set<number>();
+  readonly #directory: string;
+
+  constructor(
+    readonly file: ElfFile,
+    readonly runnable: ReadonlyMap<string, readonly string[]>,
+    readonly binaries: ReadonlySet<number>,
+    readonly listing: TreeListing,
+    readonly library: FindLibrary,
+    readonly budget: { comparisons: number },
+  ) {
+    this.#directory = directoryOf(file.path);
+  }
+
+  find(): Iterable<number> {
+    const { file } = this;
+    const strings = file.needs.strings.split(' ');
+    const places = SHARED.has(this.#directory) ? [] : [{ directory: this.#directory, below: 0 }];
+    for (const string of strings) {
+      if (!string.startsWith('/')) continue;
+      const path = posix.normalize(string.endsWith('/') ? string.slice(0, -1) : string);
+      if (!this.#named(path) && places.length < MAX_PLACES && this.#isOwn(path)) places.push({ directory: path, below: MAX_BELOW });
+    }
+    for (const string of strings) {
+      if (string.startsWith('/')) continue;
+      if (this.#found.size >= MAX_LINKS) break;
+      const name = string.endsWith('%') ? string.slice(0, -1) : string;
+      if (LIBRARY.test(name)) this.#add(this.library(name, file));
+      else this.#run(name, places, name !== string || !SHARED.has(this.#directory));
+    }
+    this.#found.delete(file.nid);
+    return this.#found;
+  }
+
+  #add(nid: number): void {
+    if (nid >= 0) this.#found.add(nid);
+  }
+
+  /** A file by its path. True if there is one. */
+  #named(path: string): boolean {
+    const nid = this.listing.resolve(path);
+    if (nid < 0) return false;
+    if (this.binaries.has(nid) || (this.file.needs.interpreter !== null && this.listing.size(nid) <= MAX_DATA_FILE))
+      if (this.#found.size < MAX_LINKS) this.#add(nid);
+    return true;
+  }
+
+  /** Whether a directory that is named belongs to a package. */
+  #isOwn(path: string): boolean {
+    return path.split('/').length > MIN_PARTS && !SHARED.has(path) && this.listing.list(path) !== null;
+  }
+
+  /** A program by its name: in the program's own directories; if `anywhere`, also in those of all programs. */
+  #run(name: string, places: readonly { directory: string; below: number }[], anywhere: boolean): void {
+    const paths = this.runnable.get(name) ?? [];
+    this.budget.comparisons -= places.length * paths.length;
+    for (const { directory, below } of places) {
+      for (const path of paths) {
+        if (!path.startsWith(`${directory}/`)) continue;
+        const between = path.slice(directory.length + 1).split('/').length - 1;
+        if (between <= below) this.#add(this.listing.resolve(path));
+      }
+    }
+    if (!anywhere) return;
+    for (const directory of PROGRAM_DIRECTORIES) {
+      if (this.listing.list(directory)?.has(name) !== true) continue;
+      this.#add(this.listing.resolve(`${directory}/${name}`));
+      return;
+    }
+  }
+}

@@ -1,0 +1,73 @@
+/** Longest name, and most bytes of names, of one file: git has 2,800 names of 40 kB. */
+const MAX_STRING = 160;
+const MAX_BYTES = 64 * 1024;
+/** Kinds of bytes: in a name, in a path, in neither. */
+const [NEITHER, NAME, SLASH] = [0, 1, 2];
+const KIND = Uint8Array.from({ length: 256 }, (_, byte) => {
+  if (byte === 0x2f) return SLASH;
+  return byte < 0x80 && /[\w.+@~-]/.test(String.fromCharCode(byte)) ? NAME : NEITHER;
+});
+const [SPACE, PERCENT, DASH] = [0x20, 0x25, 0x2d];
+/** Functions by which a program runs another one, and by which a library is loaded. As names of symbols they stand between zeros. */
+const RUN = ['\0execv', '\0execl', '\0posix_spawn'].map((name) => Buffer.from(name));
+const LOAD = Buffer.from('\0dlopen\0');
+const LIBRARY = /^lib[\w.+-]*\.so(?:\.[\w.]+)?$/;
+
+/** The C library defines all of these, and names no file that every start reads. glibc has the one symbol, musl defines the other. */
+const [GLIBC, MUSL] = [Buffer.from('\0gnu_get_libc_release\0'), Buffer.from('\0__libc_start_main\0')];
+
+/** What a file does with the names of other files, by the names of its symbols. */
+export interface Uses {
+  readonly runs: boolean;
+  readonly loads: boolean;
+}
+
+/** Null if its constants name nothing of interest. */
+export function usesOfNames(symbols: Uint8Array, isProgram: boolean): Uses | null {
+  const text = Buffer.from(symbols.buffer, symbols.byteOffset, symbols.length);
+  const loads = text.includes(LOAD);
+  if (!(isProgram || loads) || text.includes(GLIBC) || (!isProgram && text.includes(MUSL))) return null;
+  return { runs: isProgram && RUN.some((name) => text.includes(name)), loads };
+}
+
+/**
+ * Names of files among a program's constants: C strings that are an absolute path; in a program that runs others also names without a
+ * directory, and with a "%" behind them the first word of a command line that is a format, as in "as %(options)"; in a program or
+ * library that loads others the names of libraries. Separated by spaces, each once, in the order of the text.
+ */
+export function programStrings(constants: Uint8Array, { runs, loads }: Uses): string {
+  const found = new Set<string>();
+  const bytes = Buffer.from(constants.buffer, constants.byteOffset, constants.length);
+  let room = MAX_BYTES;
+  const add = (string: string): void => {
+    if (string.length < room && !found.has(string)) {
+      found.add(string);
+      room -= string.length + 1;
+    }
+  };
+  for (let at = 0; at < bytes.length; ) {
+    const start = at;
+    let slashes = 0;
+    let kind = KIND[bytes[at]!]!;
+    while (kind !== NEITHER) {
+      if (kind === SLASH) slashes++;
+      kind = KIND[bytes[++at] ?? 0]!;
+    }
+    const length = at - start;
+    if (length >= 2 && length <= MAX_STRING) {
+      if (bytes[at] === 0) {
+        if (bytes[start] === 0x2f) {
+          if (slashes > 1) add(bytes.toString('latin1', start, at));
+        } else if (slashes === 0 && (runs || loads) && bytes[start] !== DASH) {
+          const name = bytes.toString('latin1', start, at);
+          if (runs || LIBRARY.test(name)) add(name);
+        }
+      } else if (runs && slashes === 0 && bytes[at] === SPACE && bytes[at + 1] === PERCENT && bytes[start] !== DASH)
+        add(`${bytes.toString('latin1', start, at)}%`);
+    }
+    if (bytes[at] !== 0) at = bytes.indexOf(0, at);
+    if (at < 0) break;
+    at++;
+  }
+  return [...found].join(' ');
+}
