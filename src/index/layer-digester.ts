@@ -40,9 +40,7 @@ export class LayerDigester {
     const files = hashes ? new FileHasher(entries) : null;
     this.#files = files;
     this.#diff = hashes ? createHash('sha256') : null;
-    const references = new ReferenceScanner(entries, (entry, language, file) =>
-      this.#names.add(entry, language, file),
-    );
+    const references = new ReferenceScanner(entries, (entry, language, file) => this.#names.add(entry, language, file));
     this.#references = references;
     this.#tar = new TarParser({
       entries,

@@ -1,5 +1,5 @@
-import { LANGUAGES } from './languages/languages.js';
 import type { Language, SeenFile } from './languages/language.js';
+import { LANGUAGES } from './languages/languages.js';
 
 /** The names of other files that were found in a file of a layer. */
 export interface FoundNames {

@@ -75,7 +75,8 @@ class NamedBy {
     for (const string of strings) {
       if (!string.startsWith('/')) continue;
       const path = posix.normalize(string.endsWith('/') ? string.slice(0, -1) : string);
-      if (!this.#named(path) && places.length < MAX_PLACES && this.#isOwn(path)) places.push({ directory: path, below: MAX_BELOW });
+      if (!this.#named(path) && places.length < MAX_PLACES && this.#isOwn(path))
+        places.push({ directory: path, below: MAX_BELOW });
     }
     for (const string of strings) {
       if (string.startsWith('/')) continue;

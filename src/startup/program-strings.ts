@@ -7,7 +7,9 @@ const KIND = Uint8Array.from({ length: 256 }, (_, byte) => {
   if (byte === 0x2f) return SLASH;
   return byte < 0x80 && /[\w.+@~-]/.test(String.fromCharCode(byte)) ? NAME : NEITHER;
 });
-const [SPACE, PERCENT, DASH] = [0x20, 0x25, 0x2d];
+const DASH = 0x2d;
+/** Stands behind a program's name in the command lines of compilers, which are patterns: "as %(asm_options) %i" (GCC, "Specs"). */
+const ARGUMENTS = Buffer.from(' %(');
 /** Functions by which a program runs another one, and by which a library is loaded. As names of symbols they stand between zeros. */
 const RUN = ['\0execv', '\0execl', '\0posix_spawn'].map((name) => Buffer.from(name));
 const LOAD = Buffer.from('\0dlopen\0');
@@ -32,8 +34,8 @@ export function usesOfNames(symbols: Uint8Array, isProgram: boolean): Uses | nul
 
 /**
  * Names of files among a program's constants: C strings that are an absolute path; in a program that runs others also names without a
- * directory, and with a "%" behind them the first word of a command line that is a format, as in "as %(options)"; in a program or
- * library that loads others the names of libraries. Separated by spaces, each once, in the order of the text.
+ * directory, and those in patterns of command lines with a "%" behind them; in a program or library that loads others the names of
+ * libraries. Separated by spaces, each once.
  */
 export function programStrings(constants: Uint8Array, { runs, loads }: Uses): string {
   const found = new Set<string>();
@@ -62,12 +64,17 @@ export function programStrings(constants: Uint8Array, { runs, loads }: Uses): st
           const name = bytes.toString('latin1', start, at);
           if (runs || LIBRARY.test(name)) add(name);
         }
-      } else if (runs && slashes === 0 && bytes[at] === SPACE && bytes[at + 1] === PERCENT && bytes[start] !== DASH)
-        add(`${bytes.toString('latin1', start, at)}%`);
+      }
     }
     if (bytes[at] !== 0) at = bytes.indexOf(0, at);
     if (at < 0) break;
     at++;
+  }
+  if (!runs) return [...found].join(' ');
+  for (let at = bytes.indexOf(ARGUMENTS); at >= 0; at = bytes.indexOf(ARGUMENTS, at + 1)) {
+    let start = at;
+    while (start > 0 && at - start < MAX_STRING && KIND[bytes[start - 1]!] === NAME) start--;
+    if (at - start >= 2 && bytes[start] !== DASH) add(`${bytes.toString('latin1', start, at)}%`);
   }
   return [...found].join(' ');
 }

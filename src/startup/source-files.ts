@@ -1,7 +1,7 @@
 import type { EntryColumns } from '../tar/index.js';
-import { SCRIPT_LINE_BYTES } from './script-lines.js';
 import type { Language, SeenFile } from './languages/language.js';
 import { LANGUAGES, languageOfPath, languageOfScript } from './languages/languages.js';
+import { SCRIPT_LINE_BYTES } from './script-lines.js';
 
 /** A module's tests are not loaded with it, and are as long as the module. */
 const TESTS = ['/tests/', '/test/', '/__tests__/'].map((name) => Buffer.from(name));

@@ -1,7 +1,8 @@
+import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, realpathSync, rmSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
 import { ArchiveFile } from '../../src/check/index.js';
 import { ErofsReader, resolvePath } from '../../src/erofs/index.js';
@@ -117,6 +118,59 @@ test('a program leads to its loader, the loader’s cache, and its libraries thr
   );
   expect(found!['/opt/program']).toEqual(['/usr/lib64/loader', '/usr/lib/real-libc']);
   expect(found!['/usr/lib64/loader']).toEqual(['/etc/ld.so.cache']);
+});
+
+test('gcc leads to the programs that it runs, whatever layers they are in; a name that is there by chance leads nowhere', async () => {
+  const gcc = realpathSync(execFileSync('which', ['gcc'], { encoding: 'utf8' }).trim());
+  const compiler = execFileSync('gcc', ['-print-prog-name=cc1'], { encoding: 'utf8' }).trim();
+  const directory = dirname(compiler);
+  const program = readFileSync(realpathSync('/bin/ls'));
+  const base = tar(
+    file(gcc.slice(1), readFileSync(gcc)),
+    // Of all packages, and by its name alone.
+    file('usr/bin/collect2', program),
+    file('usr/bin/x-as', program),
+    symlink('usr/bin/as', 'x-as'),
+  );
+  const helpers = tar(
+    file(compiler.slice(1), program),
+    file(`${directory.slice(1)}/collect2`, program),
+    file(`${directory.slice(1)}/unheard-of`, program),
+    file('opt/lib/cc1', program),
+  );
+  const paths = [
+    gcc,
+    compiler,
+    `${directory}/collect2`,
+    `${directory}/unheard-of`,
+    '/usr/bin/collect2',
+    '/usr/bin/x-as',
+  ];
+  const found = await referencesOf([base, helpers], [...paths, '/opt/lib/cc1']);
+  expect(found![gcc]!.sort()).toEqual([compiler, `${directory}/collect2`, '/usr/bin/x-as'].sort());
+});
+
+test('modules of Node lead to modules in other layers, and not to those that a layer has taken away', async () => {
+  const base = tar(
+    file('app/node_modules/a/package.json', '{"main":"./lib"}'),
+    file('app/node_modules/a/lib/index.js', "require('b')"),
+    file('app/node_modules/b/index.js', ''),
+    file('app/node_modules/c/index.js', ''),
+  );
+  const app = tar(
+    file('usr/local/bin/run', "#!/usr/bin/env node\nrequire('/app/main')\n"),
+    file('app/main.js', "const a = require('a');\nrequire('b'); require('c'); require('./late');\n"),
+  );
+  const last = tar(whiteout('app/node_modules/c'), file('app/late.mjs', ''), file('app/late.js', ''));
+  const a = '/app/node_modules/a';
+  const paths = ['/usr/local/bin/run', '/app/main.js', `${a}/package.json`, `${a}/lib/index.js`, '/app/late.js'];
+  const b = '/app/node_modules/b/index.js';
+  expect(await referencesOf([base, app, last], [...paths, b])).toEqual({
+    '/usr/local/bin/run': ['/app/main.js'],
+    '/app/main.js': [`${a}/package.json`, `${a}/lib/index.js`, b, '/app/late.js'],
+    [`${a}/package.json`]: [`${a}/lib/index.js`],
+    [`${a}/lib/index.js`]: [b],
+  });
 });
 
 test('an image of which no file leads to another has no such section', async () => {

@@ -20,7 +20,19 @@ export interface FuzzTarget {
 /** Inputs grow no larger than this: it is also the room for the one under test in shared memory. */
 export const MAX_INPUT_BYTES = 1 << 20;
 
-export const TARGETS = ['gzip', 'zstd', 'tar', 'erofs', 'rewrite', 'clip', 'layer', 'gob', 'legacy', 'mounts'] as const;
+export const TARGETS = [
+  'gzip',
+  'zstd',
+  'tar',
+  'erofs',
+  'rewrite',
+  'clip',
+  'layer',
+  'languages',
+  'gob',
+  'legacy',
+  'mounts',
+] as const;
 
 export async function loadTarget(name: string): Promise<FuzzTarget> {
   const target = (await import(`./${name}.js`)) as FuzzTarget;

@@ -8,7 +8,7 @@ const MAX_LINE = 400;
 /** Lines that are searched upwards for the blocks around a request. Bounds the time for a file. */
 const MAX_LINES = 8192;
 const NEWLINE = 0x0a;
-const [SPACE, TAB, DOUBLE, SINGLE, BACKTICK] = [0x20, 0x09, 0x22, 0x27, 0x60];
+const [SPACE, TAB, DOUBLE, SINGLE, BACKTICK, CLOSING] = [0x20, 0x09, 0x22, 0x27, 0x60, 0x29];
 const [REQUIRE, FROM, IMPORT] = ['require(', 'from', 'import'].map((word) => Buffer.from(word)) as [
   Buffer,
   Buffer,
@@ -37,7 +37,7 @@ export function nodeRequests(source: Buffer): string[] {
   for (let at = source.indexOf(REQUIRE); at >= 0; at = source.indexOf(REQUIRE, at + REQUIRE.length)) {
     if (found.length >= MAX_REQUESTS) break;
     if (at > 0 && WORD[source[at - 1]!] === 1) continue;
-    const name = specifierAt(source, at + REQUIRE.length);
+    const name = specifierAt(source, at + REQUIRE.length, CLOSING);
     if (name !== null && blocks.runsAtLoad(at)) found.push({ at, request: `r${name}` });
   }
   for (const word of [FROM, IMPORT]) {
@@ -54,16 +54,22 @@ export function nodeRequests(source: Buffer): string[] {
   return [...new Set(found.map(({ request }) => request))];
 }
 
-/** A quoted specifier that begins at `at`, after blanks; null if there is none, or it is a module of Node's own. */
-function specifierAt(source: Buffer, at: number): string | null {
-  let start = at;
-  while (source[start] === SPACE || source[start] === TAB) start++;
+function afterBlanks(source: Buffer, at: number): number {
+  let next = at;
+  while (source[next] === SPACE || source[next] === TAB) next++;
+  return next;
+}
+
+/** A quoted specifier after blanks, and `closing` after it; null if there is none, or it is a module of Node's own. */
+function specifierAt(source: Buffer, at: number, closing: number | null = null): string | null {
+  let start = afterBlanks(source, at);
   const quote = source[start++];
   if (quote !== DOUBLE && quote !== SINGLE && quote !== BACKTICK) return null;
   let end = start;
   const last = Math.min(source.length, start + MAX_SPECIFIER);
   while (end < last && SPECIFIER[source[end]!] === 1) end++;
   if (end === start || source[end] !== quote) return null;
+  if (closing !== null && source[afterBlanks(source, end + 1)] !== closing) return null;
   const name = source.toString('latin1', start, end);
   return name.startsWith('node:') || BUILTIN.has(name) ? null : name;
 }

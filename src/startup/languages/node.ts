@@ -90,7 +90,7 @@ class NodeResolver implements Resolver {
     for (const path of this.#texts.keys()) {
       const from = this.#find(path);
       if (from < 0) continue;
-      for (const to of this.#package(directoryOf(path), '', 'r')) links.add(from, to);
+      for (const to of this.#package(directoryOf(path), '', 'r')) if (to !== from) links.add(from, to);
     }
   }
 
@@ -117,7 +117,9 @@ class NodeResolver implements Resolver {
     if (specifier.startsWith('#')) {
       const target = scope === null ? null : mappedTarget(own.imports, specifier, kind);
       if (target === null) return NONE;
-      return target.startsWith('./') ? this.#only(`${scope!.directory}/${target}`) : this.#bare(directory, target, kind);
+      return target.startsWith('./')
+        ? this.#only(`${scope!.directory}/${target}`)
+        : this.#bare(directory, target, kind);
     }
     if (scope !== null && own.name === name && own.exports !== null)
       return this.#package(scope.directory, subpath, kind);
