@@ -31,6 +31,22 @@ export function encodeImageMeta(image: ImageMeta): Uint8Array {
 /** image-spec descriptor.md, "Digests": the registered algorithms. */
 const DIGEST = /^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$/;
 
+/** Of a host and port, and of a repository (distribution/reference, regexp.go): no character that ends a host or leads out of a path. */
+const HOST = /^[A-Za-z0-9.:[\]-]*$/;
+const REPOSITORY = /^[a-z0-9]+(?:(?:\.|_|__|-+|\/)[a-z0-9]+)*$/;
+
+/**
+ * What is wrong with the place that an archive names; null: nothing. Logins are looked up for the registry as it is written here, so
+ * it must be the host that is asked: of "evil.example/registry.example.com" that would be another one.
+ */
+export function placeFault({ registry, repository }: Pick<ImageMeta, 'registry' | 'repository'>): string | null {
+  const shown = (text: string): string => JSON.stringify(text.slice(0, 100));
+  if (!HOST.test(registry)) return `registry ${shown(registry)} is no host`;
+  // Without a registry it is the path of an image layout.
+  if (registry !== '' && !REPOSITORY.test(repository)) return `${shown(repository)} is no repository`;
+  return null;
+}
+
 type Fields = Record<string, unknown>;
 
 /** Checks every field that code relies on; throws FormatError naming the field. */
@@ -75,10 +91,12 @@ export function decodeImageMeta(raw: Uint8Array, what: string): ImageMeta {
       uncompressedSize: size(layer, 'uncompressedSize'),
     };
   });
+  const place = { registry: text(image, 'registry'), repository: text(image, 'repository') };
+  const fault = placeFault(place);
+  if (fault !== null) fail(fault);
   return {
     reference: text(image, 'reference'),
-    registry: text(image, 'registry'),
-    repository: text(image, 'repository'),
+    ...place,
     manifestDigest: digest(image, 'manifestDigest'),
     platform: {
       os: text(platform, 'os'),

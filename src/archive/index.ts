@@ -4,6 +4,7 @@
  */
 
 export { MAGIC, MAX_SPAN_OUTPUT, MAX_SPANS, MIN_SPAN_BYTES, SectionKind, type SectionName, VERSION } from './format.js';
+export { placeFault } from './image-meta.js';
 export { LEGACY_CHECKPOINT_MIB, layerIndexName } from './layer-index-name.js';
 export {
   type Archive,

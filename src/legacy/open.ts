@@ -1,12 +1,13 @@
 import { createHash } from 'node:crypto';
-import type {
-  Archive,
-  ArchiveInput,
-  ArchiveStorage,
-  FileHashes,
-  ImageMeta,
-  LayerMeta,
-  SpanTable,
+import {
+  type Archive,
+  type ArchiveInput,
+  type ArchiveStorage,
+  type FileHashes,
+  type ImageMeta,
+  type LayerMeta,
+  placeFault,
+  type SpanTable,
 } from '../archive/index.js';
 import type { Nid, SpanIndex } from '../bytes/index.js';
 import { FormatError } from '../bytes/index.js';
@@ -327,6 +328,8 @@ function imageOfOci(oci: OciLocation, layers: readonly LayerMeta[], name: string
   const { registry, repository, reference, metadata } = oci;
   const what = `${name}: storage info`;
   if (registry === '' || repository === '') throw new FormatError(what, 0, 'a registry and a repository expected');
+  const fault = placeFault(oci);
+  if (fault !== null) throw new FormatError(what, 0, fault);
   const joint = reference.includes(':') ? '@' : ':';
   const { labels, env, cmd, entrypoint, user, workingDir, variant } = metadata;
   const digest = [metadata.digest, reference].find((text) => IMAGE_DIGEST.test(text));

@@ -26,6 +26,14 @@ const NETWORKS: Readonly<Record<Exclude<Locality, 'public'>, readonly Network[]>
     ['169.254.0.0', 16],
     // Azure's host, which answers every virtual machine there with its configuration; not in RFC 6890.
     ['168.63.129.16', 32],
+    // Where clouds keep a machine's credentials outside of link-local networks: Alibaba's, Oracle's, and by IPv6 Amazon's, Google's,
+    // Oracle's and Scaleway's.
+    ['100.100.100.200', 32],
+    ['192.0.0.192', 32],
+    ['fd00:ec2::', 32],
+    ['fd20:ce::254', 128],
+    ['fd00:c1::a9fe:a9fe', 128],
+    ['fd00:42::42', 128],
     ['224.0.0.0', 3],
     ['fe80::', 10],
     ['ff00::', 8],
@@ -37,6 +45,8 @@ const NETWORKS: Readonly<Record<Exclude<Locality, 'public'>, readonly Network[]>
     ['192.0.0.0', 24],
     ['192.168.0.0', 16],
     ['198.18.0.0', 15],
+    // NAT64 of a network's own (RFC 8215).
+    ['64:ff9b:1::', 48],
     ['fc00::', 7],
     ['fec0::', 10],
   ],
@@ -65,12 +75,12 @@ function bytesOf(address: string): number[] {
   return all.flatMap((word) => [word >> 8, word & 0xff]);
 }
 
-/** IPv6 addresses that stand for an IPv4 address: mapped (RFC 4291), NAT64 (RFC 6052), 6to4 (RFC 3056). */
+/** IPv6 addresses that stand for an IPv4 address: mapped and compatible (RFC 4291), NAT64 (RFC 6052), 6to4 (RFC 3056). */
 function embeddedIPv4(address: string): string | null {
   const bytes = bytesOf(address);
   const starts = (...prefix: number[]): boolean => prefix.every((byte, i) => bytes[i] === byte);
   const zeros = new Array<number>(8).fill(0);
-  if (starts(...zeros, 0, 0, 0xff, 0xff)) return bytes.slice(12).join('.');
+  if (starts(...zeros, 0, 0, 0xff, 0xff) || starts(...zeros, 0, 0, 0, 0)) return bytes.slice(12).join('.');
   if (starts(0x00, 0x64, 0xff, 0x9b, ...zeros)) return bytes.slice(12).join('.');
   if (starts(0x20, 0x02)) return bytes.slice(2, 6).join('.');
   return null;

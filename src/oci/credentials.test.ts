@@ -158,7 +158,10 @@ describe('the order of logins', () => {
       [`CLIP_REGISTRY_USER_${name}`]: 'u',
       [`CLIP_REGISTRY_PASS_${name}`]: 'geheim',
     });
-    expect(await user(login('MY_REGISTRY_EXAMPLE_COM_5000'), undefined, 'my-registry.example.com:5000')).toBe('u');
+    expect(await user(login('MY__REGISTRY_EXAMPLE_COM_5000'), undefined, 'my-registry.example.com:5000')).toBe('u');
+    // Whoever owns a domain of a like name, and names it in an archive, must not get the login.
+    expect(await user(login('MY_REGISTRY_EXAMPLE_COM'), undefined, 'my.registry.example.com')).toBe('u');
+    expect(await user(login('MY_REGISTRY_EXAMPLE_COM'), undefined, 'my-registry.example.com')).toBe(null);
     for (const name of ['DOCKER_IO', 'INDEX_DOCKER_IO', 'REGISTRY_1_DOCKER_IO']) {
       expect(await user(login(name), undefined, 'docker.io')).toBe('u');
     }

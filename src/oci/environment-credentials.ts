@@ -3,12 +3,18 @@ import type { Credentials } from './credentials.js';
 import { asObject, findAuth, parseAuth } from './docker-config.js';
 import { type Json, parseJsonObject } from './manifest.js';
 
-/** "ghcr.io" is GHCR_IO, "registry.example.com:5000" is REGISTRY_EXAMPLE_COM_5000. */
+/**
+ * "ghcr.io" is GHCR_IO, "registry.example.com:5000" is REGISTRY_EXAMPLE_COM_5000, "my-registry.example.com" is MY__REGISTRY_EXAMPLE_COM:
+ * an archive may name registry-example.com, which must not get the login of registry.example.com.
+ */
 function variableName(registry: string): string {
-  return registry.toUpperCase().replaceAll(/[^A-Z0-9]/g, '_');
+  return registry
+    .toUpperCase()
+    .replaceAll('-', '__')
+    .replaceAll(/[^A-Z0-9_]/g, '_');
 }
 
-const HUB_NAMES = ['docker.io', 'index.docker.io', 'registry-1.docker.io'];
+const HUB_VARIABLES = ['DOCKER_IO', 'INDEX_DOCKER_IO', 'REGISTRY_1_DOCKER_IO'];
 
 /**
  * CLIP_REGISTRY_USER_HOST with CLIP_REGISTRY_PASS_HOST, then CLIP_OCI_AUTH: JSON as in Docker's `auths`, by host or
@@ -19,8 +25,7 @@ export function environmentCredentials(
   registry: string,
   repository: string,
 ): Credentials | null {
-  for (const host of registry === 'docker.io' ? HUB_NAMES : [registry]) {
-    const name = variableName(host);
+  for (const name of registry === 'docker.io' ? HUB_VARIABLES : [variableName(registry)]) {
     const [username, password] = [env[`CLIP_REGISTRY_USER_${name}`], env[`CLIP_REGISTRY_PASS_${name}`]];
     if (!username && !password) continue;
     if (username && password) return { username, password };

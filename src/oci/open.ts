@@ -1,3 +1,4 @@
+import { ClipError } from '../bytes/index.js';
 import type { FileUser } from '../linux/index.js';
 import { ArtifactRepository } from './artifacts.js';
 import type { ClientOptions } from './client.js';
@@ -15,6 +16,8 @@ import type { ArchiveOrigin, ImageSource } from './source.js';
 
 /** How to reach a registry. Without a field, the environment and the Docker config of this process decide. */
 export interface SourceOptions {
+  /** Of which `credentials` and `hosts` are: another one is refused. */
+  readonly registry?: string | undefined;
   /** null: anonymous. A provider is asked in the order of docs/cli.md, "Logins". Default: that order. */
   readonly credentials?: Credentials | RegistryCredentialProvider | null | undefined;
   /** With plain `credentials`: where to look for new ones when they are refused. */
@@ -43,6 +46,12 @@ export interface SourceOptions {
 export function openImageSource(reference: Reference | string, options: SourceOptions = {}): ImageSource {
   const parsed = typeof reference === 'string' ? parseReference(reference) : reference;
   if (parsed.kind === 'layout') return new LayoutSource(parsed, options.layoutUser);
+  // An archive that was replaced while it was being mounted would get the login of the first one's registry.
+  if (options.registry !== undefined && options.registry !== parsed.registry) {
+    throw new ClipError('UNAUTHORIZED', `${parsed.canonical} is wanted with a login for ${options.registry}`, {
+      hint: 'the archive was replaced while it was being mounted: mount it again',
+    });
+  }
   return new RegistrySource(parsed, clientOptions(options));
 }
 

@@ -76,8 +76,8 @@ export function journeyPage(journey: JourneyReply): string {
   const data = deflateRawSync(Buffer.concat(bytes), { level: 9 }).toString('base64');
   // As a function: the data has no "$", the names of the image may.
   return template()
-    .replaceAll('@TITLE@', () => escapeHtml(journey.reference))
-    .replace('@DATA@', () => data);
+    .replace('@DATA@', () => data) // first: the title may be that word
+    .replaceAll('@TITLE@', () => escapeHtml(journey.reference));
 }
 
 /** What the plots mark in time: [milliseconds since the mount, name]. */
