@@ -2,7 +2,14 @@ import type { Archive } from '../archive/index.js';
 import { anyFunction, boolean, ClipError, optionsOf, string } from '../bytes/index.js';
 import { ArchiveFile } from '../check/index.js';
 import { type CreateFromOCIImageOptions, checkpointBytes, indexImage } from '../index/index.js';
-import { parseProfile, profileSpans, type RecordedProfile, shapedCuts, type TouchedRange } from '../lazy/index.js';
+import {
+  expectedRanges,
+  parseProfile,
+  profileSpans,
+  type RecordedProfile,
+  shapedCuts,
+  type TouchedRange,
+} from '../lazy/index.js';
 import { originReference } from '../oci/index.js';
 import { accessChecks } from './verify.js';
 
@@ -98,7 +105,7 @@ export async function rewriteArchive(
   const { image } = archive;
   const { shape = true, storageImageRef } = options;
   const spanBytes = checkpointBytes(options.checkpointMiB);
-  const ranges = rangesByFirstUse(profile.ranges, archive);
+  const ranges = rangesByFirstUse(expectedRanges(profile), archive);
   const cuts = new Map(
     image.layers.map(({ digest, uncompressedSize }) => {
       const first = image.layers.findIndex((layer) => layer.digest === digest);

@@ -10,6 +10,7 @@ export interface DaemonFlags extends CommonFlags {
   readonly cacheSize?: number;
   readonly workers?: number;
   readonly contentCache?: string;
+  readonly profileSharing?: boolean;
 }
 
 export function addDaemonFlags(command: Command): Command {
@@ -19,6 +20,7 @@ export function addDaemonFlags(command: Command): Command {
       '--content-cache <url>',
       'a cache shared with other machines: redis://HOST:PORT, s3://BUCKET/PREFIX, dir:/PATH (default $CLIP_CONTENT_CACHE)',
     )
+    .option('--no-profile-sharing', 'neither publish in the content cache what starts read, nor prefetch by it')
     .option('--workers <n>', 'FUSE threads (default: one per core, at most 4)', workerCount);
 }
 
@@ -66,6 +68,7 @@ export function askedOfDaemon(location: Location, flags: DaemonFlags): NonNullab
     ...(cacheSize === undefined ? {} : { cacheSize }),
     ...(workers === undefined ? {} : { workers }),
     ...(contentCache === undefined ? {} : { contentCache }),
+    ...(asked(flags, 'profileSharing') === false ? { profileSharing: false } : {}),
   };
 }
 
@@ -76,6 +79,7 @@ export function daemonSettings(location: Location, flags: DaemonFlags): DaemonSe
     ...(flags.cacheSize === undefined ? {} : { cacheSize: flags.cacheSize }),
     ...(flags.workers === undefined ? {} : { workers: flags.workers }),
     ...(flags.contentCache === undefined ? {} : { contentCache: flags.contentCache }),
+    ...(flags.profileSharing === false ? { profileSharing: false } : {}),
     logLevel: logLevelOf(flags),
   };
 }

@@ -18,6 +18,8 @@ export interface MountOptions {
   readonly options?: Partial<ImageOptions>;
   readonly suid?: boolean;
   readonly dev?: boolean;
+  /** SHA-256 of the command that will run in a container of it. Default: the image's own. */
+  readonly command?: string;
   /** For the registry; null: anonymous. Default: the Docker config of this process's user. */
   readonly credentials?: Credentials | S3Credentials | RegistryCredentialProvider | null;
 }
@@ -98,6 +100,7 @@ async function requestFor(
     suid: options.suid ?? false,
     dev: options.dev ?? false,
     access: await captureAccessFor(archivePath, options),
+    ...(options.command === undefined ? {} : { command: options.command }),
     daemon,
   };
 }

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { closeSync, existsSync, openSync, watch } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { ImageMeta } from '../archive/index.js';
@@ -128,6 +129,13 @@ export interface PreparedContainer extends MountedContainer {
   readonly command: RuntimeCommand;
 }
 
+/** Starts of one command share a profile; its words stay in this process. */
+function commandOf({ entrypoint, args = [] }: RunOptions): { command?: string } {
+  if (entrypoint === undefined && args.length === 0) return {}; // the image's own
+  const words = JSON.stringify([entrypoint ?? null, ...args]);
+  return { command: createHash('sha256').update(words).digest('hex') };
+}
+
 /** Everything but the run: mounts, and writes the bundle. */
 export async function prepareContainer(
   options: RunOptions,
@@ -137,7 +145,8 @@ export async function prepareContainer(
   checkProcessOptions(options);
   const id = options.id ?? newContainerId();
   const { settings } = options;
-  const container = await mountContainer({ ...options, id, runtime }, { kept, signal: signals?.calledOff });
+  const mount = { ...options.mount, ...commandOf(options) };
+  const container = await mountContainer({ ...options, id, runtime, mount }, { kept, signal: signals?.calledOff });
   try {
     signals?.check();
     const warning = architectureWarning(container.image);

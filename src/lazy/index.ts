@@ -22,6 +22,8 @@ export {
   type TouchedRange,
   touchedRanges,
 } from './profile.js';
+export { expectedRanges } from './profile-merge.js';
+export { ProfileStore, type StartName, startName } from './profile-store.js';
 export { Recheck } from './recheck.js';
 export { SpanDecoder, type SpanFault } from './span-decoder.js';
 export { type SpanLayers, SpanReader } from './span-reader.js';

@@ -118,18 +118,20 @@ export class LayerSet {
   /**
    * Fetches the spans of a profile in its order (`archive.profile`, or profileSpans()), readers always first. Stops at the
    * cache's cap. `progress` is live; `finished` resolves when all have come, were given up or called off, and never rejects.
+   * @param guess it is known from other starts only: it waits for its readers (by-profile.ts)
    */
   prefetch(
     claims: readonly LayerClaim[],
     profile: { readonly layer: Uint32Array; readonly span: Uint32Array },
     signal?: AbortSignal,
+    guess = false,
   ): { progress: AheadProgress; finished: Promise<void> } {
     let bytes = 0;
     for (const [i, span] of profile.span.entries()) {
       bytes += claims[profile.layer[i]!]!.layer.spans.compressedBytes(span, span + 1);
     }
     const progress = newProgress(profile.span.length, bytes);
-    return { progress, finished: prefetchProfile(claims, profile, this.#ahead, progress, signal) };
+    return { progress, finished: prefetchProfile(claims, profile, this.#ahead, progress, signal, guess) };
   }
 
   /** Fetches all that is missing while readers are quiet. `progress` is live. */
@@ -157,6 +159,10 @@ export class LayerSet {
       ready: ({ layer }) => cache.ready(layer.cached),
       quietFor: () => activity.quietFor,
     };
+  }
+
+  get content(): ContentTier | null {
+    return this.#context.content;
   }
 
   /** Resolves when the content cache, if there is one, can be asked or is known to be away; at the latest after `ms`. */

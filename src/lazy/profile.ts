@@ -10,15 +10,20 @@ export interface TouchedRange {
   readonly layer: number;
   readonly start: number;
   readonly end: number;
+  /** Of several starts: how many have read it (older ones count less), and when, as the mean share of a start's bytes read before it. */
+  readonly starts?: number;
+  readonly at?: number;
 }
 
-/** What a run has read, in the order in which it did: the file that `clipctl profile` writes. */
+/** What a run has read, in the order in which it did, or several starts (profile-merge.ts): the file that `clipctl profile` writes. */
 export interface RecordedProfile {
   readonly format: 'clip profile 1';
   readonly manifestDigest: string;
   /** For the order of the layers in `ranges`. */
   readonly layers: readonly string[];
   readonly ranges: readonly TouchedRange[];
+  /** Absent: one. */
+  readonly starts?: number;
 }
 
 export const PROFILE_FORMAT = 'clip profile 1';
@@ -112,6 +117,9 @@ export function shapedCuts(
 
 const HINT = 'record one: run the program in a mount, then clipctl profile stop DIR --out FILE';
 
+/** More starts than a profile ever counts. */
+const MAX_COUNT = 1_000_000;
+
 /** Reads a profile file's text. @throws ClipError BAD_FORMAT naming `name` */
 export function parseProfile(text: string, name: string): RecordedProfile {
   const bad = (detail: string, cause?: unknown): ClipError =>
@@ -123,14 +131,22 @@ export function parseProfile(text: string, name: string): RecordedProfile {
     throw bad('not JSON', cause);
   }
   if (value?.format !== PROFILE_FORMAT) throw bad(`not a profile ("format": "${PROFILE_FORMAT}" expected)`);
-  const { manifestDigest, layers, ranges } = value;
+  const { manifestDigest, layers, ranges, starts } = value;
   if (typeof manifestDigest !== 'string') throw bad('no manifestDigest');
   if (!Array.isArray(layers) || !layers.every((digest) => typeof digest === 'string')) throw bad('no list of layers');
   if (!Array.isArray(ranges)) throw bad('no list of ranges');
+  if (starts !== undefined && !isBetween(starts, 1, MAX_COUNT)) throw bad('starts is no number of starts');
   for (const [i, range] of ranges.entries()) {
-    const { layer, start, end } = (range ?? {}) as Partial<TouchedRange>;
+    const { layer, start, end, starts: count, at } = (range ?? {}) as Partial<TouchedRange>;
+    if (starts !== undefined && !(isBetween(count, 0, starts) && isBetween(at, 0, 1))) {
+      throw bad(`range ${i} has not the starts and the place of a profile of several starts`);
+    }
     const whole = [layer, start, end].every((n) => Number.isSafeInteger(n) && n! >= 0);
     if (!whole || layer! >= layers.length || end! <= start!) throw bad(`range ${i} is not {layer, start, end}`);
   }
-  return { format: PROFILE_FORMAT, manifestDigest, layers, ranges };
+  return { format: PROFILE_FORMAT, manifestDigest, layers, ranges, ...(starts === undefined ? {} : { starts }) };
+}
+
+function isBetween(value: unknown, least: number, most: number): boolean {
+  return typeof value === 'number' && value >= least && value <= most;
 }

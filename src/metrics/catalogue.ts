@@ -154,6 +154,22 @@ export const CATALOGUE: readonly MetricDefinition[] = [
     'Bytes fetched ahead that went without having been read',
     by('reason', { readahead: 'readaheadWastedBytes', prefetch: 'prefetchWastedBytes', fill: 'fillWastedBytes' }),
   ),
+  counter(
+    'clip_profile_lookups_total',
+    'Mounts that looked for a profile of earlier starts, and faults on the way',
+    by('result', {
+      kept: 'profilesFoundKept',
+      shared: 'profilesFoundShared',
+      none: 'profilesNotFound',
+      refused: 'profilesRefused',
+      failed: 'profileLookupsFailed',
+    }),
+  ),
+  counter(
+    'clip_profiles_published_total',
+    'Profiles that were put into the content cache, or could not be',
+    by('result', { ok: 'profilesPublished', failed: 'profilesNotPublished' }),
+  ),
   counter('clip_spans_fetched_total', 'Spans whose compressed bytes were fetched', 'spansFetched'),
   counter(
     'clip_span_lookups_total',

@@ -161,14 +161,18 @@ export class OwnDirectory {
     }
   }
 
-  /** Writes a file by rename, so that a crash or a loss of power leaves the old content or the new. @throws Node's error */
-  replace(name: string, content: string): void {
+  /**
+   * Writes a file by rename, so that a crash or a loss of power leaves the old content or the new.
+   * @param options `durable` false, for what can be made again and is checked when it is read: a loss of power may leave an empty file
+   * @throws Node's error
+   */
+  replace(name: string, content: string, { durable = true }: { readonly durable?: boolean } = {}): void {
     const temporary = this.at(`${name}.new`);
     rmSync(temporary, { force: true }); // of a process that was killed
     const fd = openSync(temporary, 'wx', 0o600);
     try {
       writeFileSync(fd, content);
-      fsyncSync(fd); // a name without its content is what a loss of power may leave otherwise
+      if (durable) fsyncSync(fd); // a name without its content is what a loss of power may leave otherwise
     } finally {
       closeSync(fd);
     }

@@ -14,8 +14,9 @@ import {
   type Inflated,
   InflatePool,
   LayerSet,
-  profilesDirectory,
+  ProfileStore,
   Recheck,
+  startName,
   verifySpans,
 } from '../lazy/index.js';
 import { type Logger, Metrics, NO_TELEMETRY, type Telemetry } from '../metrics/index.js';
@@ -25,7 +26,7 @@ import type { ClientContext, ConnectionState, DaemonSettings, ImageOptions, Plan
 import { DEFAULT_IMAGE_OPTIONS, type JournaledRead, kernelResends, ReadJournal } from '../wire/index.js';
 import { lazyLogger } from './deferred-logger.js';
 import { FreedSpans } from './freed-spans.js';
-import { ImageData } from './image-data.js';
+import { ImageData, type ProfileSearch } from './image-data.js';
 import { ImageMount } from './image-mount.js';
 import { keepJourney } from './kept-journeys.js';
 import { mountInKernel } from './kernel-mount.js';
@@ -49,6 +50,9 @@ const CACHE_WAIT_MS = 3000;
  * that its first reads find the cache connected.
  */
 const CONTENT_WAIT_MS = 500;
+
+/** A server that ends gives the profiles of its last mounts this long to be published. */
+const PUBLISH_WAIT_MS = 500;
 
 /** How often layers of the kernel plane are looked at: those that have become complete may be read by the kernel itself. */
 const SEAL_MS = 1000;
@@ -84,7 +88,7 @@ export class Engine {
   verifying: { readonly done: number; readonly total: number } | null = null;
   readonly #layers: LayerSet;
   readonly #log: Logger;
-  readonly #profiles: string;
+  readonly #profiles: ProfileStore;
   readonly #root: OwnDirectory;
   readonly #cacheDir: string;
   /** Layers that are being indexed, so that mounts of the same image wait for one pass. */
@@ -108,8 +112,7 @@ export class Engine {
     this.cache = cache;
     this.#inflate = inflate;
     this.#log = options.log;
-    this.#profiles = profilesDirectory(options.settings.cacheDir);
-    const { cacheDir, contentCache, resend, root } = options.settings;
+    const { cacheDir, contentCache, profileSharing, resend, root } = options.settings;
     this.#root = OwnDirectory.open(root);
     this.#cacheDir = cacheDir;
     this.directories = [root, cacheDir];
@@ -129,6 +132,8 @@ export class Engine {
       onInflated: (inflated) => this.#onInflated(inflated),
       contentCache: contentCache === undefined ? undefined : openContentCache(contentCache),
     });
+    const shared = profileSharing === false ? null : this.#layers.content;
+    this.#profiles = new ProfileStore(cacheDir, shared, options.log, options.metrics);
   }
 
   static async start(options: EngineOptions, fuse: FusePool): Promise<Engine> {
@@ -199,13 +204,24 @@ export class Engine {
     return indexing;
   }
 
-  /** As soon as what is fetched may come from the content cache. */
-  fetchAhead(image: ImageData): void {
-    void this.#layers.contentReady(CONTENT_WAIT_MS).then(() => image.fetchAhead());
+  /** Where profiles of an image's starts are. `command`: of a container that does not run the image's own. */
+  profilesOf({ file }: ImageData, command?: string): ProfileSearch {
+    return { store: this.#profiles, name: startName(file.archive.image, command) };
   }
 
-  /** Serves a connection from now on. Takes `image` over. */
-  async attach(state: ConnectionState, fuseFd: number, image: ImageData, resumed: boolean): Promise<void> {
+  /** As soon as what is fetched may come from the content cache. `profiles` null: of a start that is over. */
+  fetchAhead(image: ImageData, profiles: ProfileSearch | null): void {
+    void this.#layers.contentReady(CONTENT_WAIT_MS).then(() => image.fetchAhead(profiles));
+  }
+
+  /** Serves a connection from now on. Takes `image` over. `profiles` null: it was served before. */
+  async attach(
+    state: ConnectionState,
+    fuseFd: number,
+    image: ImageData,
+    resumed: boolean,
+    profiles: ProfileSearch | null,
+  ): Promise<void> {
     let mount: ImageMount;
     let left: readonly JournaledRead[] = [];
     try {
@@ -215,7 +231,7 @@ export class Engine {
         left = resumed ? opened.left : [];
       }
       const journal = this.#journals?.get(state.id) ?? null;
-      mount = new ImageMount(state, image, fuseFd, this.#log, resumed ? null : this.#profiles, journal, this.#metrics);
+      mount = new ImageMount(state, image, fuseFd, this.#log, profiles, journal, this.#metrics);
     } catch (error) {
       await image.close();
       throw error;
@@ -401,6 +417,7 @@ export class Engine {
     await Promise.all([...this.mounts.values()].map((mount) => mount.reads.idle(milliseconds)));
     for (const mount of this.mounts.values()) await mount.close();
     this.mounts.clear();
+    await this.#profiles.idle(PUBLISH_WAIT_MS);
     await this.#inflate.close();
     await this.#layers.close();
     await this.cache.close();

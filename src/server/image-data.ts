@@ -1,11 +1,20 @@
 import { createHash } from 'node:crypto';
 import { type ArchiveFile, openStorage, overridden } from '../check/index.js';
 import { ErofsReader, InodeView, mapFileRange } from '../erofs/index.js';
-import type { Follower, LayerClaim, LayerSet } from '../lazy/index.js';
+import type { Follower, LayerClaim, LayerSet, ProfileStore, StartName } from '../lazy/index.js';
 import type { Logger } from '../metrics/index.js';
 import type { ClientContext, ImageOptions } from '../wire/index.js';
-import { FetchAhead } from './prefetch.js';
+import { FetchAhead, type FoundProfile } from './prefetch.js';
 import { RegistrySource } from './registry-source.js';
+
+/** What the archive derives from the image's command waits this long for a profile that other machines have recorded. */
+const SHARED_FIRST_MS = 50;
+
+/** Where profiles of earlier starts are, and which one a mount looks for. */
+export interface ProfileSearch {
+  readonly store: ProfileStore;
+  readonly name: StartName;
+}
 
 /** An image's layers: open, and being fetched ahead, before the image has a FUSE connection. */
 export class ImageData {
@@ -13,8 +22,9 @@ export class ImageData {
   readonly source: RegistrySource;
   readonly layers: readonly LayerClaim[];
   readonly ahead: FetchAhead;
-  /** Fetches the files that read files lead to; null if that is off, or the archive has no references. */
-  readonly follower: Follower | null;
+  readonly #follower: Follower | null;
+  /** What earlier starts have read is known, which is better than references. */
+  #profiled: boolean;
   readonly #options: ImageOptions;
   #begun = false;
   #closed = false;
@@ -57,14 +67,19 @@ export class ImageData {
       }),
     );
     this.ahead = new FetchAhead(archive, this.layers, set, log);
-    this.follower = this.#follow(set, log);
+    this.#profiled = archive.profile?.source === 'recorded';
+    this.#follower = this.#follow(set, log);
+  }
+
+  /** Fetches the files that read files lead to; null if that is off, or there is nothing or no need to follow. */
+  get follower(): Follower | null {
+    return this.#profiled ? null : this.#follower;
   }
 
   #follow(set: LayerSet, log: Logger): Follower | null {
-    const { references, profile, tree, placement } = this.file.archive;
+    const { references, tree, placement } = this.file.archive;
     const { readahead, prefetch } = this.#options;
-    // A recorded profile is better than references.
-    if (references === null || !readahead || !prefetch || profile?.source === 'recorded') return null;
+    if (references === null || !readahead || !prefetch || this.#profiled) return null;
     const reader = new ErofsReader(tree);
     const scratch = new InodeView();
     return set.follow(this.layers, {
@@ -74,20 +89,48 @@ export class ImageData {
     });
   }
 
-  /** Begins to fetch ahead: the archive's profile, then, if wanted, everything. Once. */
-  fetchAhead(): void {
+  /**
+   * Begins to fetch ahead: a profile, then, if wanted, everything. Once.
+   * @param search null: only the archive's own profile counts
+   */
+  fetchAhead(search: ProfileSearch | null): void {
     if (this.#begun || this.#closed) return;
     this.#begun = true;
     const { prefetch, readahead, fill } = this.#options;
     // Without read-ahead only bytes that are read may be fetched; a profile is read-ahead as well.
-    this.ahead.begin({ profile: prefetch && readahead, fill });
+    const profile = prefetch && readahead ? this.#fetchProfile(search) : Promise.resolve();
+    if (fill) void profile.then(() => !this.#closed && this.ahead.beginFill());
+  }
+
+  /** By the archive's profile if it was recorded; else by what earlier starts have read, here or elsewhere; else by what the archive derives. */
+  async #fetchProfile(search: ProfileSearch | null): Promise<void> {
+    const { image } = this.file.archive;
+    if (search === null || this.#profiled) return this.ahead.beginOwn();
+    const kept = search.store.findKept(search.name, image);
+    if (kept !== null) return this.#follows({ profile: kept, from: 'kept' });
+    if (!search.store.shares) return this.ahead.beginOwn();
+    const shared = search.store.findShared(search.name, image);
+    const soon = await Promise.race([
+      shared,
+      new Promise<'late'>((resolve) => setTimeout(resolve, SHARED_FIRST_MS, 'late')),
+    ]);
+    if (this.#closed) return;
+    const own = soon === 'late' || soon === null ? this.ahead.beginOwn() : null;
+    const found = await shared;
+    if (found !== null && !this.#closed) await this.#follows({ profile: found, from: 'shared' });
+    await own;
+  }
+
+  #follows(found: FoundProfile): Promise<void> {
+    this.#profiled = true;
+    return this.ahead.beginFound(found, this.#options.fill);
   }
 
   /** When no read is under way any more. */
   async close(): Promise<void> {
     this.#closed = true;
     this.ahead.cancelAll();
-    this.follower?.close();
+    this.#follower?.close();
     for (const claim of this.layers) claim.close();
     await this.source.close();
     this.file.close();

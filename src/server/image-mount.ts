@@ -22,7 +22,7 @@ import {
 } from '../wire/index.js';
 import { Callers } from './caller.js';
 import type { FreedSpans } from './freed-spans.js';
-import type { ImageData } from './image-data.js';
+import type { ImageData, ProfileSearch } from './image-data.js';
 import { Journey, spanFates } from './journey.js';
 import type { FetchAhead } from './prefetch.js';
 import { type EndedRead, type Piece, Reads } from './reads.js';
@@ -69,8 +69,8 @@ export class ImageMount {
     image: ImageData,
     fuseFd: number,
     log: Logger,
-    /** Where to keep a profile of this mount; null: none is recorded. */
-    profiles: string | null,
+    /** Where to keep a profile of this mount, and under which name; null: none is recorded. */
+    profiles: ProfileSearch | null,
     journal: ReadJournal | null,
     metrics: Metrics,
   ) {
@@ -90,7 +90,9 @@ export class ImageMount {
     this.#served = this.#kernel ? servedLayers(archive) : servedImage(archive);
     // A profile needs spans that an index can choose.
     this.recording =
-      profiles === null || archive.storage.kind !== 'oci' ? null : Recording.begin(archive.image, profiles, log);
+      profiles === null || archive.storage.kind !== 'oci'
+        ? null
+        : Recording.begin(archive.image, profiles.name, profiles.store);
     this.reads = new Reads(
       {
         readTimeoutMs: state.options.readTimeout * 1000,

@@ -36,6 +36,8 @@ export interface MountArguments {
   readonly suid: boolean;
   readonly dev: boolean;
   readonly access: StorageAccess;
+  /** SHA-256 of the command that a container will run; undefined: the image's own. */
+  readonly command?: string | undefined;
 }
 
 export interface MountedPlace {
@@ -96,9 +98,9 @@ export class MountList {
         throw new ClipError('CONFLICT', `${state.archivePath} is another archive than the one that was mounted`);
       }
       const image = this.engine.open(file, state.options, client);
-      await this.engine.attach(state, fuseFd, image, resumed);
+      await this.engine.attach(state, fuseFd, image, resumed, resumed ? null : this.engine.profilesOf(image));
       if (!carried) await this.#carryAgain(state, file.archive);
-      this.engine.fetchAhead(image);
+      this.engine.fetchAhead(image, null);
     } catch (error) {
       await this.engine.detach(state.id);
       closeSync(fuseFd);
@@ -294,7 +296,8 @@ export class MountList {
     const image = this.engine.open(file, options, client);
     // The link has nothing to do until the first reader comes: what he will want can be on its way before he can, and what
     // inflates it can boot meanwhile.
-    this.engine.fetchAhead(image);
+    const profiles = this.engine.profilesOf(image, args.command);
+    this.engine.fetchAhead(image, profiles);
     this.engine.warm();
     const fdToken = this.#fds.send([file.fd]);
     const place = placeRequest(args);
@@ -316,7 +319,7 @@ export class MountList {
     let { connection } = reply;
     const [fuseFd] = this.#fds.take(reply.fdToken) as [number];
     try {
-      await this.engine.attach(connection, fuseFd, image, false);
+      await this.engine.attach(connection, fuseFd, image, false, profiles);
       if ('tree' in plane) connection = await this.#carry(connection, plane.tree);
       const bound = this.hello.rootless ? connection.places[0]! : await this.#bind(connection.id, args, directories);
       return this.#mounted(connection, bound);

@@ -1,12 +1,30 @@
 import type { Archive, Profile } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
-import { type AheadProgress, type LayerClaim, type LayerSet, profileSpans } from '../lazy/index.js';
+import {
+  type AheadProgress,
+  expectedRanges,
+  type LayerClaim,
+  type LayerSet,
+  profileSpans,
+  type RecordedProfile,
+} from '../lazy/index.js';
 import type { Logger } from '../metrics/index.js';
 import type { PrefetchState, PrefetchWish } from '../wire/index.js';
 import { rangesOfFiles } from './file-selection.js';
 
+/** A profile of earlier starts, and whose: of this machine, or of others. */
+export interface FoundProfile {
+  readonly profile: RecordedProfile;
+  readonly from: 'kept' | 'shared';
+}
+
+/** Where the profile of a prefetch comes from. */
+type From = NonNullable<PrefetchState['from']>;
+type Spans = Pick<Profile, 'layer' | 'span'> & { readonly from?: From };
+
 interface Task {
   readonly id: string;
+  readonly from: From | undefined;
   readonly wish: PrefetchWish;
   readonly abort: AbortController;
   readonly progress: AheadProgress;
@@ -30,6 +48,9 @@ export class FetchAhead {
   readonly #set: LayerSet;
   readonly #log: Logger;
   #tasks: Task[] = [];
+  /** What earlier starts have read, as far as it is known. */
+  #found: Spans | null = null;
+  #calledOff = false;
 
   constructor(archive: Archive, layers: readonly LayerClaim[], set: LayerSet, log: Logger) {
     this.#archive = archive;
@@ -38,16 +59,28 @@ export class FetchAhead {
     this.#log = log;
   }
 
-  /** The prefetches with which a mount begins. */
-  begin(options: { readonly profile: boolean; readonly fill: boolean }): void {
+  /** Fetches by the archive's own profile, if it has one, as a mount begins. */
+  async beginOwn(): Promise<void> {
     const { profile } = this.#archive;
-    const first = options.profile && profile !== null ? this.#run({ what: 'profile' }, profile, true) : null;
-    if (options.fill) void this.#fillAfter(first);
+    if (profile !== null) await this.#begin({ ...profile, from: 'archive' }, false);
   }
 
-  async #fillAfter(first: { task: Task; finished: Promise<void> } | null): Promise<void> {
-    await first?.finished;
-    if (first?.task.abort.signal.aborted !== true) this.#run({ what: 'image', background: true }, null, true);
+  /** Fetches by what earlier starts have read. `all`: without waiting for readers. */
+  async beginFound({ profile, from }: FoundProfile, all: boolean): Promise<void> {
+    const tables = this.#archive.layers.map((layer) => layer.table);
+    this.#found = { ...profileSpans(expectedRanges(profile), tables), from };
+    await this.#begin(this.#found, !all);
+  }
+
+  async #begin(spans: Spans, guess: boolean): Promise<void> {
+    const { task, finished } = this.#run({ what: 'profile' }, spans, true, guess);
+    await finished;
+    if (task.abort.signal.aborted) this.#calledOff = true;
+  }
+
+  /** Fetches everything that is missing, unless what the mount began with was called off. */
+  beginFill(): void {
+    if (!this.#calledOff) this.#run({ what: 'image', background: true }, null, true);
   }
 
   /**
@@ -60,12 +93,12 @@ export class FetchAhead {
         hint: 'wait for them, or cancel them: clipctl prefetch DIR --cancel',
       });
     }
-    let profile: Pick<Profile, 'layer' | 'span'> | null = null;
+    let profile: Spans | null = null;
     if (wish.what === 'profile') {
-      profile = this.#archive.profile;
+      profile = this.#found ?? this.#archive.profile;
       if (profile === null) {
-        throw new ClipError('NOT_FOUND', `the archive of ${this.#archive.image.reference} holds no profile`, {
-          hint: 'clipctl optimize makes one that does; without --profile the whole image is fetched',
+        throw new ClipError('NOT_FOUND', `no profile of ${this.#archive.image.reference} is known`, {
+          hint: 'clipctl optimize makes an archive that has one; without --profile the whole image is fetched',
         });
       }
     } else if (wish.what === 'paths') {
@@ -77,13 +110,14 @@ export class FetchAhead {
 
   #run(
     wish: PrefetchWish,
-    spans: Pick<Profile, 'layer' | 'span'> | null,
+    spans: Spans | null,
     ofMount: boolean,
+    guess = false,
   ): { task: Task; finished: Promise<void> } {
     const abort = new AbortController();
     const { signal } = abort;
     let running: { progress: AheadProgress; finished: Promise<void> };
-    if (spans !== null) running = this.#set.prefetch(this.#layers, spans, signal);
+    if (spans !== null) running = this.#set.prefetch(this.#layers, spans, signal, guess);
     else {
       const { background, bytesPerSecond } = wish as Extract<PrefetchWish, { what: 'image' }>;
       running = this.#set.fill(this.#layers, {
@@ -94,15 +128,16 @@ export class FetchAhead {
       });
     }
     const id = `${process.pid}.${nextId++}`;
-    const task: Task = { id, wish, abort, progress: running.progress, startedAt: new Date(), ofMount, ended: false };
+    const { progress } = running;
+    const task: Task = { id, wish, from: spans?.from, abort, progress, startedAt: new Date(), ofMount, ended: false };
     this.#tasks.push(task);
     const finished = running.finished.then(() => {
       task.ended = true;
       const ended = this.#tasks.filter((other) => other.ended);
       const old = new Set(ended.slice(0, Math.max(0, ended.length - MAX_ENDED)));
       this.#tasks = this.#tasks.filter((other) => !old.has(other));
-      const { state, what, reason, spans: counts, bytes } = stateOf(task);
-      this.#log.info({ what, state, reason, ...counts, bytes: bytes.done }, 'prefetched');
+      const { state, what, from, reason, spans: counts, bytes } = stateOf(task);
+      this.#log.info({ what, from, state, reason, ...counts, bytes: bytes.done }, 'prefetched');
     });
     return { task, finished };
   }
@@ -140,6 +175,7 @@ function stateOf(task: Task): PrefetchState {
   return {
     id: task.id,
     what: wish.what,
+    ...(task.from === undefined ? {} : { from: task.from }),
     ...(wish.what === 'paths' ? { paths: wish.paths } : {}),
     state: cancelled ? 'cancelled' : !task.ended ? 'running' : reason === undefined ? 'done' : 'incomplete',
     ...(reason === undefined ? {} : { reason }),

@@ -1,81 +1,99 @@
-import { createHash } from 'node:crypto';
-import { basename, dirname, join } from 'node:path';
 import type { ImageMeta } from '../archive/index.js';
-import { PROFILE_FORMAT, type RecordedProfile, touchedRanges } from '../lazy/index.js';
-import type { Logger } from '../metrics/index.js';
-import { OwnDirectory } from '../paths/index.js';
+import {
+  PROFILE_FORMAT,
+  type ProfileStore,
+  type RecordedProfile,
+  type StartName,
+  touchedRanges,
+} from '../lazy/index.js';
 import { newTouchRecords, recording, stopRecording, type TouchRecord } from '../spans/index.js';
 
-/** A program has started by then. Its later reads depend on its work, which no profile can foresee. */
-const RECORD_MS = 60_000;
+/**
+ * When what was read so far is kept and published, in seconds after the first read. Early, because the next machine may start a
+ * moment later; again, because a start may be slow. With the last one the recording ends: a program has started by then, and what it reads
+ * later depends on its work, which no profile can foresee.
+ */
+const KEEP_SECONDS = [2, 4, 8, 16, 32, 60] as const;
+/** FUSE workers note reads in shared memory and send no message: all recordings are looked at this often. */
+const LOOK_MS = 500;
 
-/** One file per image and entrypoint: the same layers start differently under another command. */
-export function profileName(image: Pick<ImageMeta, 'manifestDigest' | 'config'>): string {
-  const { Entrypoint, Cmd } = (image.config.config ?? {}) as Record<string, unknown>;
-  const command = createHash('sha256')
-    .update(JSON.stringify([Entrypoint ?? [], Cmd ?? []]))
-    .digest('hex');
-  return `${image.manifestDigest.replace(/^\w+:/, '')}-${command.slice(0, 12)}.json`;
-}
+const active = new Set<Recording>();
+let timer: NodeJS.Timeout | null = null;
 
-/** What the readers of one mount touch first, from its start until it is stopped or its time is up. */
+/** What the readers of one mount touch first, from its first read until it is stopped or its time is up. */
 export class Recording {
   readonly touch: readonly TouchRecord[];
   readonly #image: ImageMeta;
-  readonly #path: string;
-  readonly #log: Logger;
-  readonly #timer: NodeJS.Timeout;
+  /** Where it is kept, together with earlier starts. */
+  readonly path: string;
   #profile: RecordedProfile | null = null;
+  readonly #keep: (profile: RecordedProfile) => void;
+  #firstTouch: number | null = null;
+  #looks = 0;
+  /** Touches when it was last kept. */
+  #kept = 0;
 
-  private constructor(touch: readonly TouchRecord[], image: ImageMeta, directory: string, log: Logger) {
+  private constructor(touch: readonly TouchRecord[], image: ImageMeta, name: StartName, store: ProfileStore) {
     this.touch = touch;
     this.#image = image;
-    this.#path = join(directory, profileName(image));
-    this.#log = log;
-    this.#timer = setTimeout(() => this.stop(), RECORD_MS).unref();
+    this.path = store.path(name);
+    this.#keep = store.begin(name, image);
+    active.add(this);
+    timer ??= setInterval(() => {
+      for (const one of active) one.#look();
+    }, LOOK_MS).unref();
   }
 
   /** Null when the image is too large to be recorded. */
-  static begin(image: ImageMeta, directory: string, log: Logger): Recording | null {
+  static begin(image: ImageMeta, name: StartName, store: ProfileStore): Recording | null {
     const touch = newTouchRecords(image.layers.map((layer) => layer.uncompressedSize));
-    return touch === null ? null : new Recording(touch, image, directory, log);
+    return touch === null || touch.length === 0 ? null : new Recording(touch, image, name, store);
   }
 
   get active(): boolean {
-    return this.#profile === null && this.touch.length > 0 && recording(this.touch[0]!);
+    return this.#profile === null && recording(this.touch[0]!);
   }
 
-  /** Where it is kept. */
-  get path(): string {
-    return this.#path;
+  get #touches(): number {
+    return Atomics.load(this.touch[0]!.clock, 0);
+  }
+
+  #look(): void {
+    if (this.#touches === 0) return;
+    const now = performance.now();
+    this.#firstTouch ??= now;
+    if (now < this.#firstTouch + KEEP_SECONDS[this.#looks]! * 1000) return;
+    this.#looks++;
+    if (this.#looks === KEEP_SECONDS.length) this.stop();
+    else this.#keepIfMore(this.#recorded);
   }
 
   /** Ends the recording, the first time it is called, and keeps the profile. A mount without a read leaves the last profile in place. */
   stop(): RecordedProfile {
     if (this.#profile !== null) return this.#profile;
-    clearTimeout(this.#timer);
+    active.delete(this);
+    if (active.size === 0 && timer !== null) {
+      clearInterval(timer);
+      timer = null;
+    }
     for (const record of this.touch) stopRecording(record);
-    const { manifestDigest, layers } = this.#image;
-    const ranges = touchedRanges(
-      this.touch,
-      layers.map((layer) => layer.uncompressedSize),
-    );
-    this.#profile = { format: PROFILE_FORMAT, manifestDigest, layers: layers.map((layer) => layer.digest), ranges };
-    if (ranges.length > 0) this.#keep(this.#profile);
-    return this.#profile;
+    const profile = this.#recorded();
+    this.#profile = profile;
+    this.#keepIfMore(() => profile);
+    return profile;
   }
 
-  /** A cache directory that cannot be written costs the profile, not the mount. */
-  #keep(profile: RecordedProfile): void {
-    try {
-      const directory = OwnDirectory.open(dirname(this.#path), { make: true });
-      try {
-        directory.replace(basename(this.#path), `${JSON.stringify(profile)}\n`);
-      } finally {
-        directory.close();
-      }
-    } catch (error) {
-      this.#log.warn({ path: this.#path, error: String(error) }, 'the profile cannot be kept');
-    }
+  #keepIfMore(recorded: () => RecordedProfile): void {
+    const touches = this.#touches;
+    if (touches === this.#kept) return;
+    this.#kept = touches;
+    this.#keep(recorded());
   }
+
+  readonly #recorded = (): RecordedProfile => {
+    const { manifestDigest, layers } = this.#image;
+    const sizes = layers.map((layer) => layer.uncompressedSize);
+    const ranges = touchedRanges(this.touch, sizes);
+    return { format: PROFILE_FORMAT, manifestDigest, layers: layers.map((layer) => layer.digest), ranges };
+  };
 }

@@ -61,12 +61,15 @@ export interface MountRequest {
   readonly dev?: boolean;
   /** RegistryAccess of oci/: what the caller's environment and credential files say. */
   readonly access?: Readonly<Record<string, unknown>>;
+  /** SHA-256 of the command that a container will run, in hex. Absent: the image's own. Starts of one command share a profile. */
+  readonly command?: string;
   /** Of the clipd the caller expects; an error if it is another. */
   readonly daemon?: {
     readonly cacheDir?: string;
     readonly cacheSize?: number;
     readonly workers?: number;
     readonly contentCache?: string;
+    readonly profileSharing?: boolean;
   };
 }
 
@@ -121,7 +124,7 @@ export interface FirstExecRequest {
 
 export interface ProfileReply {
   readonly mountPoint: string;
-  /** Where clipd keeps it; the next mount of this image that is read replaces it. */
+  /** Where clipd keeps it, together with earlier starts of the same command. */
   readonly path: string;
   readonly profile: RecordedProfile;
 }

@@ -11,6 +11,8 @@ export interface DaemonSettings {
   readonly cacheSize?: number;
   /** A shared content cache: cache/'s openContentCache takes the URL. */
   readonly contentCache?: string;
+  /** False: profiles of starts are neither published in the content cache nor looked for there. Default true. */
+  readonly profileSharing?: boolean;
   /** FUSE worker threads; undefined: cores, at most 4. */
   readonly workers?: number;
   /** Where the metrics are served by TCP, besides the control socket. */

@@ -31,6 +31,10 @@ const path: Check<string> = checked(
   'an absolute path',
   (value) => typeof value === 'string' && value.startsWith('/') && value.length <= PATH_MAX && !value.includes('\0'),
 );
+const sha256Hex: Check<string> = checked(
+  'a SHA-256 in hex',
+  (value) => typeof value === 'string' && /^[0-9a-f]{64}$/.test(value),
+);
 const onlyTrue: Check<true> = checked('true, or absent', (value) => value === true);
 
 /** A day: who wants to wait longer for a registry wants something else. */
@@ -70,7 +74,11 @@ export const mountRequest: Check<MountRequest> = object(
     suid: boolean,
     dev: boolean,
     access: anyObject,
-    daemon: object({}, { cacheDir: path, cacheSize, workers: number(1, 64), contentCache: text(PATH_MAX) }),
+    command: sha256Hex,
+    daemon: object(
+      {},
+      { cacheDir: path, cacheSize, workers: number(1, 64), contentCache: text(PATH_MAX), profileSharing: boolean },
+    ),
   },
 );
 

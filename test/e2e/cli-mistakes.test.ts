@@ -133,7 +133,8 @@ const MISTAKES: readonly (readonly [string, number, RegExp, RegExp])[] = [
   ['run A --clip', 127, /"--clip" not found/, /clipctl ls/],
   ['verify A --from disk', 2, /--from/, /registry, cache|--help/],
   ['push A elsewhere.example/py', 9, /elsewhere\.example cannot be resolved/, /check the spelling of the registry/],
-  ['optimize A', 2, /optimize takes/, /clipctl/],
+  ['optimize A', 3, /no profile of .* is known/, /run the program/],
+  ['optimize A --profile p.json -- true', 2, /optimize takes/, /clipctl/],
   ['profile stop M', 3, /is not a clip mount/, /clipctl ps/],
 ];
 

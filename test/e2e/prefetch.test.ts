@@ -102,7 +102,7 @@ test('files, directories, globs and links: their files are cached afterwards, an
     const profile = await own.run(['prefetch', place, '--profile']);
     expect([profile.code, profile.stderr]).toEqual([
       EXIT_CODES.NOT_FOUND,
-      expect.stringMatching(/holds no profile\n {2}\S/),
+      expect.stringMatching(/no profile of \S+ is known\n {2}\S/),
     ]);
   });
 });

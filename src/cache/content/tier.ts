@@ -1,5 +1,6 @@
 import { type Logger, Metrics, silentLogger } from '../../metrics/index.js';
 import { Breaker } from './breaker.js';
+import { getNamed, putNamed } from './named.js';
 import type { ContentCache, ContentOptions } from './types.js';
 
 export interface ContentTierOptions {
@@ -189,6 +190,37 @@ export class ContentTier {
       this.#ended.set(hash, resolve);
       this.#enqueue({ hash, length, held: 0, chunks, routingKey });
     });
+  }
+
+  /**
+   * The content of a name (named.ts), if it comes within `ms`; null: there is none, or the cache is known not to work. Not verified.
+   * @throws Error that says why it cannot be had
+   */
+  async getNamed(name: string, limit: number, routingKey: string, ms: number): Promise<Uint8Array | null> {
+    if (this.#whole.open) return null;
+    return this.#within(ms, (signal) => getNamed(this.#cache, name, limit, { routingKey, signal }));
+  }
+
+  /** Stores content under a name, in place of what is there. @throws Error that says why it cannot */
+  async putNamed(name: string, content: Uint8Array, routingKey: string): Promise<void> {
+    await this.#within(this.#storeBudget, (signal) => putNamed(this.#cache, name, content, { routingKey, signal }));
+  }
+
+  /** A call that is not of spans says nothing about them: the breakers do not hear of it. */
+  async #within<T>(ms: number, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const abort = new AbortController();
+    const off = (): void => abort.abort();
+    this.#closing.signal.addEventListener('abort', off, { once: true });
+    try {
+      const call = work(abort.signal);
+      call.catch(() => {}); // after the time-out no caller listens
+      return await withTimeout(call, ms, () => {
+        throw new Error(`the content cache did not answer within ${ms} ms`);
+      });
+    } finally {
+      abort.abort();
+      this.#closing.signal.removeEventListener('abort', off);
+    }
   }
 
   #enqueue(store: Store): void {

@@ -5,6 +5,7 @@ import type { OptimizeResult } from '../../archives/index.js';
 import { ClipError } from '../../bytes/index.js';
 import type { RecordedProfile } from '../../lazy/index.js';
 import type { CommonFlags } from '../common-flags.js';
+import { locate } from '../daemon-flags.js';
 import { addS3PlaceFlags, archiveOf, type S3PlaceFlags } from '../image-flags.js';
 import { wholeNumber } from '../numbers.js';
 import { archiveOrImage } from '../operand.js';
@@ -24,6 +25,7 @@ interface Flags extends RegistryFlags, S3PlaceFlags, CommonFlags {
   readonly shape: boolean;
   readonly unsafeChroot?: boolean;
   readonly net?: 'host' | 'none';
+  readonly contentCache?: string;
 }
 
 function readProfile(path: string): string {
@@ -43,23 +45,59 @@ async function run(flags: Flags, command: readonly string[]): Promise<void> {
   checkpointBytes(flags.checkpoint); // refused before a run is recorded
   if (image !== undefined && out !== undefined && clip === undefined && profile === undefined && command.length > 0) {
     await optimizeImage(flags, image, out, command);
-  } else if (clip !== undefined && profile !== undefined && image === undefined && command.length === 0) {
-    const { parseProfile } = await import('../../lazy/index.js');
-    const recorded = parseProfile(readProfile(profile), profile);
+  } else if (clip !== undefined && image === undefined && command.length === 0) {
     const { profile: _, ...place } = flags;
     const path = await archiveOf(place);
     if (path !== clip && out === undefined) {
       throw new ClipError('USAGE', `${clip} is not replaced`, { hint: '--out FILE names the archive to write' });
     }
     const archive = await openArchive(path);
-    const { checkBelongs } = await import('../../archives/index.js');
-    checkBelongs(recorded, archive, profile, clip);
+    const recorded =
+      profile === undefined ? await knownProfile(archive, flags) : await givenProfile(profile, archive, clip);
     const result = await interruptible((signal) => rewrite(flags, archive, recorded, out ?? clip, signal));
     if (result !== undefined) report(result, flags, clip);
   } else {
-    throw new ClipError('USAGE', 'optimize takes --clip FILE --profile P [--out F2], or --image REF --out F -- CMD…', {
-      hint: 'clipctl help optimize explains them',
-    });
+    throw new ClipError(
+      'USAGE',
+      'optimize takes --clip FILE [--profile P] [--out F2], or --image REF --out F -- CMD…',
+      {
+        hint: 'clipctl help optimize explains them',
+      },
+    );
+  }
+}
+
+async function givenProfile(path: string, archive: Archive, clip: string): Promise<RecordedProfile> {
+  const [{ parseProfile }, { checkBelongs }] = await Promise.all([
+    import('../../lazy/index.js'),
+    import('../../archives/index.js'),
+  ]);
+  const recorded = parseProfile(readProfile(path), path);
+  checkBelongs(recorded, archive, path, clip);
+  return recorded;
+}
+
+/** What starts of the image's own command have read, on this machine or on others. */
+async function knownProfile(archive: Archive, flags: Flags): Promise<RecordedProfile> {
+  const [{ ProfileStore, startName }, { ContentTier, openContentCache }, { Metrics, silentLogger }] = await Promise.all(
+    [import('../../lazy/index.js'), import('../../cache/index.js'), import('../../metrics/index.js')],
+  );
+  const content = flags.contentCache === undefined ? null : new ContentTier(openContentCache(flags.contentCache));
+  try {
+    const { cacheDir } = await locate(flags);
+    const store = new ProfileStore(cacheDir, content, silentLogger(), new Metrics());
+    const name = startName(archive.image);
+    const found = await store.best(name, archive.image);
+    if (found !== null) return found;
+    throw new ClipError(
+      'NOT_FOUND',
+      `no profile of ${archive.image.reference} is known: ${store.path(name)} is not there`,
+      {
+        hint: 'mount it and run the program; --content-cache names where other machines share theirs, --profile a file',
+      },
+    );
+  } finally {
+    await content?.close();
   }
 }
 
@@ -132,7 +170,11 @@ export function registerOptimize(program: Command): void {
     .addArgument(archiveOrImage())
     .argument('[command...]', 'with --image: the command to run in the image, after --')
     .option('--clip <file>', 'the archive, or s3://BUCKET/KEY')
-    .option('--profile <file>', 'with --clip: the reads of a run, as clipctl profile recorded them')
+    .option(
+      '--profile <file>',
+      'with --clip: the reads of a run, as clipctl profile recorded them (default: what is known of starts)',
+    )
+    .option('--content-cache <url>', 'with --clip: where other machines share what they know of starts')
     .option('--image <ref>', 'index this image and record a run of the command in a container of it')
     .addOption(
       new Option('--net <net>', "with --image: the command's network (default: none)").choices(['host', 'none']),

@@ -50,12 +50,15 @@ async function list(flags: CommonFlags): Promise<void> {
   }
   const profiles = names.sort().map((name) => {
     const path = join(directory, name);
-    const { manifestDigest, ranges } = parseProfile(readFileSync(path, 'utf8'), path);
-    return { path, manifestDigest, ...summary(ranges) };
+    const { manifestDigest, ranges, starts = 1 } = parseProfile(readFileSync(path, 'utf8'), path);
+    return { path, manifestDigest, starts: Math.round(starts), ...summary(ranges) };
   });
   printResult(profiles, flags.json === true, () =>
     profiles
-      .map((p) => `${printable(p.path)}\t${p.manifestDigest}\t${formatBytes(p.touchedBytes)} in ${p.ranges} ranges`)
+      .map((p) => {
+        const starts = p.starts === 1 ? '1 start' : `${p.starts} starts`;
+        return `${printable(p.path)}\t${p.manifestDigest}\t${starts}\t${formatBytes(p.touchedBytes)} in ${p.ranges} ranges`;
+      })
       .join('\n'),
   );
 }
@@ -63,12 +66,12 @@ async function list(flags: CommonFlags): Promise<void> {
 export function registerProfile(program: Command): void {
   const profile = program
     .command('profile')
-    .description('the first reads of a mount, recorded for 60 s after each mount');
+    .description('the first reads of a mount, recorded for 60 s from the first one on');
   profile
     .command('stop')
     .description('end the recording of a mount; prints the path of its profile')
     .argument('<dir>', 'the mount point')
     .option('-o, --out <file>', 'also write the profile here')
     .action(stop);
-  profile.command('ls').description('list the profiles that were kept, one per image and entrypoint').action(list);
+  profile.command('ls').description('list the profiles that were kept, one per image and command').action(list);
 }

@@ -173,6 +173,7 @@ export function routesOf(
           suid: request.suid ?? false,
           dev: request.dev ?? false,
           access: request.access ?? {},
+          command: request.command,
         }),
       );
     },
@@ -209,13 +210,18 @@ function requireSameDaemon(request: MountRequest, { settings, server }: ServerPr
     workers: ['--workers', settings.workers ?? fuse.workerCount],
     contentCache: ['--content-cache', settings.contentCache],
   } as const;
+  if (request.daemon?.profileSharing === false && settings.profileSharing !== false) {
+    throw otherDaemon(`clipd at ${settings.root} runs without --no-profile-sharing`);
+  }
   for (const key of Object.keys(runs) as (keyof typeof runs)[]) {
     const wanted = request.daemon?.[key];
     const [flag, has] = runs[key];
     if (wanted === undefined || wanted === has) continue;
     const found = has === undefined ? `without ${flag}` : `with ${flag} ${withoutPassword(has)}`;
-    throw new ClipError('CONFLICT', `clipd at ${settings.root} runs ${found}, not with ${withoutPassword(wanted)}`, {
-      hint: 'leave the option out, or use another --root for a second clipd',
-    });
+    throw otherDaemon(`clipd at ${settings.root} runs ${found}, not with ${withoutPassword(wanted)}`);
   }
+}
+
+function otherDaemon(message: string): ClipError {
+  return new ClipError('CONFLICT', message, { hint: 'leave the option out, or use another --root for a second clipd' });
 }
