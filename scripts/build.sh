@@ -20,7 +20,13 @@ for name in inflate inflate-shared; do
   fi
   if [ -e $wasm ] && ! cmp -s $wasm dist/src/gzip/$name.wasm; then cp $wasm dist/src/gzip/$name.wasm; fi
 done
-mkdir -p dist/src/container
+wasm=src/bytes/crc64.wasm
+if [ ! -e $wasm ] || [ -n "$(find src/bytes/assembly package-lock.json -newer $wasm)" ]; then
+  asc src/bytes/assembly/crc64.ts --optimizeLevel 3 --converge --noAssert --runtime stub --enable simd \
+    --initialMemory 1 --maximumMemory 1 --outFile $wasm.new && mv $wasm.new $wasm || status=1
+fi
+mkdir -p dist/src/bytes dist/src/container
+cmp -s $wasm dist/src/bytes/crc64.wasm || cp $wasm dist/src/bytes/
 cmp -s src/container/seccomp-moby.json dist/src/container/seccomp-moby.json || cp src/container/seccomp-moby.json dist/src/container/
 [ -e dist/src/zstd/zstd.wasm ] || node scripts/extract-zstd.mjs dist/src/zstd/zstd.wasm || status=1
 # A test without a source file must not run.

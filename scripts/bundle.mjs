@@ -65,6 +65,7 @@ const cached = {
   'inflate-worker': "''",
 };
 const assets = [
+  'dist/src/bytes/crc64.wasm',
   'dist/src/gzip/inflate.wasm',
   'dist/src/gzip/inflate-shared.wasm',
   'dist/src/zstd/zstd.wasm',

@@ -29,6 +29,18 @@ describe('CRC-64 of ISO 3309', () => {
     expect(crc64(noise)).toBe(slow(noise));
   });
 
+  test('is what the definition gives for data that SIMD folds', () => {
+    const long = Buffer.concat(Array.from({ length: 140 }, (_, i) => noise.map((byte) => byte ^ i)));
+    for (const length of [4095, 4096, 4097, 4111, 4112, 5000, 65_535, 65_536, 65_537, 70_000, 139_999]) {
+      for (const start of [0, 1]) {
+        const data = long.subarray(start, start + length);
+        expect(crc64(data), `${length} bytes from ${start}`).toBe(slow(data));
+      }
+    }
+    const cut = 5003;
+    expect(new Crc64().update(long.subarray(0, cut)).update(long.subarray(cut)).digest()).toBe(slow(long));
+  });
+
   test('may be given its data in pieces', () => {
     for (const cut of [0, 1, 7, 8, 9, 500]) {
       expect(new Crc64().update(noise.subarray(0, cut)).update(noise.subarray(cut)).digest()).toBe(slow(noise));

@@ -1,3 +1,39 @@
+import { readFileSync } from 'node:fs';
+
+/** The part of the JavaScript API that is used here: neither lib.es2023 nor Node's types declare it. */
+declare namespace WebAssembly {
+  class Module {
+    constructor(bytes: Uint8Array);
+  }
+  class Instance {
+    constructor(module: Module);
+    readonly exports: unknown;
+  }
+}
+
+/** assembly/crc64.ts: its memory, and the function that folds what lies there. */
+interface Folder {
+  readonly page: Uint8Array;
+  readonly view: DataView;
+  fold(end: number): number;
+}
+
+let made: Folder | undefined;
+
+function folder(): Folder {
+  if (made !== undefined) return made;
+  const module = new WebAssembly.Module(readFileSync(new URL('./crc64.wasm', import.meta.url)));
+  const { memory, fold } = new WebAssembly.Instance(module).exports as {
+    memory: { buffer: ArrayBuffer };
+    fold(end: number): number;
+  };
+  made = { page: new Uint8Array(memory.buffer), view: new DataView(memory.buffer), fold };
+  return made;
+}
+
+/** Folding leaves 1 KiB to be summed in any case. */
+const LEAST_FOLDED = 4096;
+
 /**
  * CRC-64/GO-ISO: the polynomial x^64 + x^4 + x^3 + x + 1 of ISO 3309, bit-reflected, register and result inverted (Go's hash/crc64).
  *
@@ -5,13 +41,32 @@
  * to the right, and x^64 ≡ 1 + x + x^3 + x^4: eight bytes are taken in with four shifted copies of the register, and the up to
  * four bits that leave it on the right come in again on the left in the same way.
  *
- * The register is two 32-bit halves, because a BigInt for every eight bytes is a hundred times slower.
+ * The register is two 32-bit halves, because a BigInt for every eight bytes is a hundred times slower. Long data is first made short by
+ * SIMD, at many times the speed.
  */
 export class Crc64 {
   #high = -1;
   #low = -1;
 
   update(data: Uint8Array): this {
+    let rest = data;
+    while (rest.length >= LEAST_FOLDED) {
+      const { page, view, fold } = folder();
+      const part = rest.subarray(0, page.length);
+      page.set(part);
+      // A register is the same as these bits added to the first bytes.
+      view.setInt32(0, view.getInt32(0, true) ^ this.#low, true);
+      view.setInt32(4, view.getInt32(4, true) ^ this.#high, true);
+      this.#low = 0;
+      this.#high = 0;
+      this.#sum(page.subarray(fold(part.length), part.length));
+      rest = rest.subarray(part.length);
+    }
+    this.#sum(rest);
+    return this;
+  }
+
+  #sum(data: Uint8Array): void {
     let high = this.#high;
     let low = this.#low;
     const words = data.length >>> 3;
@@ -33,7 +88,6 @@ export class Crc64 {
     }
     this.#high = high;
     this.#low = low;
-    return this;
   }
 
   /** The sum of all that was given, as an unsigned number of 64 bits. */

@@ -77,7 +77,7 @@ export const NODE: StructSchema = {
 };
 
 /** A time before 1970 is stored as Go converts it to uint64: two's complement. */
-const unsigned = (seconds: number): bigint => BigInt.asUintN(64, BigInt(seconds));
+const unsigned = (seconds: number): number | bigint => (seconds >= 0 ? seconds : BigInt.asUintN(64, BigInt(seconds)));
 
 export function writable(node: LegacyNode): Writable {
   const { uid, gid } = node;

@@ -1,4 +1,4 @@
-import { check, Errno, errnoName, SystemCallError } from './errno.js';
+import { Errno, errnoName, SystemCallError } from './errno.js';
 import * as sys from './syscalls.js';
 
 /** VFS limits (linux/limits.h): XATTR_LIST_MAX and XATTR_SIZE_MAX. */
@@ -7,10 +7,15 @@ const SIZE_MAX = 65536;
 
 const text = (path: sys.Path): string => (typeof path === 'string' ? path : Buffer.from(path).toString());
 
+/** A list as the kernel gives it: kept, because touching new memory takes longer than the call. */
+let list: Buffer | undefined;
+
 /** Names of the extended attributes of a file, symlinks not followed, as bytes in the kernel's order. */
 export function listXattr(path: sys.Path): Buffer[] {
-  const buffer = Buffer.allocUnsafeSlow(LIST_MAX);
-  const length = check(sys.llistxattr(path, buffer, buffer.length), `list xattrs of ${text(path)}`);
+  list ??= Buffer.allocUnsafeSlow(LIST_MAX);
+  const buffer = list;
+  const length = sys.llistxattr(path, buffer, buffer.length);
+  if (length < 0) throw new SystemCallError(`list xattrs of ${text(path)}`, -length);
   const names: Buffer[] = [];
   for (let at = 0; at < length; ) {
     const end = buffer.indexOf(0, at);

@@ -1,11 +1,11 @@
 import { randomBytes } from 'node:crypto';
 import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
-import { AbortError, anyFunction, boolean, ClipError, checked, fields, string } from '../bytes/index.js';
+import { AbortError, anyFunction, boolean, ClipError, checked, fields, string, toHex } from '../bytes/index.js';
 import { checkWritable } from '../index/index.js';
 import { localEnd } from '../legacy/index.js';
-import type { PackJob, PackResult } from './pack-protocol.js';
-import { type PackedFile, scanTree } from './scan.js';
+import type { PackColumns, PackResult } from './pack-protocol.js';
+import { type PackedFile, TreeScan } from './scan.js';
 import { jobsOf, PackWorkers } from './workers.js';
 
 export interface CreateArchiveOptions {
@@ -35,6 +35,8 @@ export interface CreateArchiveResult {
 
 export const signalOption = checked<AbortSignal>('an AbortSignal', (value) => value instanceof AbortSignal);
 
+const NUL = Buffer.alloc(1);
+
 const checkOptions = fields(
   { inputPath: string, outputPath: string },
   { skipUnsupported: boolean, signal: signalOption, onProgress: anyFunction, onWarning: anyFunction },
@@ -59,7 +61,7 @@ export async function createArchive(options: CreateArchiveOptions): Promise<Crea
     warnings.push(what);
     options.onWarning?.(what);
   };
-  const tree = scanTree(root, options.skipUnsupported === true ? onSkipped : null);
+  const tree = new TreeScan(root, options.skipUnsupported === true ? onSkipped : null);
   const temporary = join(
     dirname(outputPath),
     `.${basename(outputPath)}.${process.pid}.${randomBytes(4).toString('hex')}.tmp`,
@@ -68,8 +70,9 @@ export async function createArchive(options: CreateArchiveOptions): Promise<Crea
   try {
     const out = await open(temporary, 'wx', 0o644);
     try {
-      await packFiles(tree.files, tree.contentBytes, out.fd, workers, options);
-      const { index, header } = localEnd(tree.nodes, tree.end);
+      await packFiles(tree, out.fd, workers, options);
+      const nodes = tree.sorted();
+      const { index, header } = localEnd(nodes, tree.end);
       await writeAt(out, index, tree.end);
       // Last: a file that was not written to its end is no archive.
       await writeAt(out, header, 0);
@@ -78,8 +81,8 @@ export async function createArchive(options: CreateArchiveOptions): Promise<Crea
       return {
         outputPath,
         size: tree.end + index.length,
-        nodes: tree.nodes.length,
-        files: tree.files.length,
+        nodes: nodes.length,
+        files: tree.files,
         contentBytes: tree.contentBytes,
         warnings,
         milliseconds: Math.round(performance.now() - started),
@@ -104,17 +107,24 @@ async function writeAt(file: FileHandle, bytes: Uint8Array, position: number): P
   }
 }
 
+function columnsOf(files: readonly PackedFile[]): PackColumns {
+  return {
+    paths: Buffer.concat(files.flatMap(({ path }) => [path, NUL])),
+    size: Float64Array.from(files, ({ size }) => size),
+    dev: BigUint64Array.from(files, ({ dev }) => dev),
+    ino: BigUint64Array.from(files, ({ ino }) => ino),
+    position: Float64Array.from(files, ({ position }) => position),
+  };
+}
+
 async function packFiles(
-  files: readonly PackedFile[],
-  total: number,
+  tree: TreeScan,
   out: number,
   workers: PackWorkers,
   { signal, onProgress }: CreateArchiveOptions,
 ): Promise<void> {
-  const items = files.map(({ path, size, dev, ino, position }, index) => ({ index, path, size, dev, ino, position }));
-  const jobs = jobsOf(items).map((job): PackJob => ({ type: 'pack', out, items: job }));
   let done = 0;
-  const onResult = (job: number, { hashes, bytes, problems, failure }: PackResult): void => {
+  const take = (files: readonly PackedFile[], { hashes, bytes, problems, failure }: PackResult): void => {
     if (failure !== null) throw new ClipError('SYSTEM', `the archive cannot be written: ${failure.detail}`);
     const [problem] = problems;
     if (problem !== undefined) {
@@ -122,12 +132,18 @@ async function packFiles(
         hint: 'pack the tree when nothing writes to it',
       });
     }
-    for (const [i, { index }] of jobs[job]!.items.entries()) {
-      const hash = Buffer.from(Buffer.from(hashes.subarray(32 * i, 32 * i + 32)).toString('hex'), 'latin1');
-      for (const node of files[index]!.nodes) node.contentHash = hash;
+    const hex = Buffer.from(toHex(hashes), 'latin1');
+    for (const [i, { nodes }] of files.entries()) {
+      for (const node of nodes) node.contentHash = hex.subarray(64 * i, 64 * i + 64);
     }
     done += bytes;
-    onProgress?.(done, total);
+    // Before, it is not known how much there is.
+    if (tree.complete) onProgress?.(done, tree.contentBytes);
   };
-  await workers.run(jobs, onResult, signal);
+  const jobs = function* (): Iterable<Parameters<PackWorkers['run']>[0] extends Iterable<infer J> ? J : never> {
+    for (const files of jobsOf(tree.walk())) {
+      yield { job: { type: 'pack', out, files: columnsOf(files) }, take: (result) => take(files, result) };
+    }
+  };
+  await workers.run(jobs(), signal);
 }

@@ -22,7 +22,7 @@ import { ErofsReader, InodeView, mapFileRange, S_IFBLK, S_IFCHR, S_IFLNK, S_IFMT
 import { check, setFileTime, sys } from '../linux/index.js';
 import type { S3Credentials } from '../s3/index.js';
 import { signalOption } from './create.js';
-import type { PackJob, PackResult, UnpackItem } from './pack-protocol.js';
+import type { PackResult, UnpackItem } from './pack-protocol.js';
 import { jobsOf, PackWorkers } from './workers.js';
 
 export interface ExtractArchiveOptions {
@@ -319,19 +319,19 @@ class Extraction {
     const problems: string[] = [];
     const workers = new PackWorkers();
     this.#items.sort((a, b) => a.start - b.start); // the archive is read from front to back
-    const jobs = jobsOf(this.#items).map((items): PackJob => {
-      return { type: 'unpack', archive: this.#data, own: this.#own, items };
-    });
     let done = 0;
-    const onResult = (_: number, result: PackResult): void => {
+    const take = (result: PackResult): void => {
       if (result.failure !== null)
         throw new ClipError('SYSTEM', `cannot unpack: ${this.#translated(result.failure.detail)}`);
       for (const { index, detail } of result.problems) problems.push(`${this.#said(this.#paths[index]!)}: ${detail}`);
       done += result.bytes;
       this.#options.onProgress?.(done, total);
     };
+    const jobs = Array.from(jobsOf(this.#items), (items) => {
+      return { job: { type: 'unpack', archive: this.#data, own: this.#own, items } as const, take };
+    });
     try {
-      await workers.run(jobs, onResult, this.#options.signal);
+      await workers.run(jobs, this.#options.signal);
     } finally {
       await workers.close();
     }

@@ -1,11 +1,11 @@
-/** One file for a worker to pack. */
-export interface PackItem {
-  readonly index: number;
-  readonly path: Uint8Array;
-  readonly size: number;
-  readonly dev: bigint;
-  readonly ino: bigint;
-  readonly position: number;
+/** Files for a worker to pack, in columns: a record for each would be copied field by field. */
+export interface PackColumns {
+  /** Each with a NUL at its end. */
+  readonly paths: Uint8Array;
+  readonly size: Float64Array;
+  readonly dev: BigUint64Array;
+  readonly ino: BigUint64Array;
+  readonly position: Float64Array;
 }
 
 /** One file for a worker to unpack. */
@@ -25,7 +25,7 @@ export interface UnpackItem {
 }
 
 export type PackJob =
-  | { readonly type: 'pack'; readonly out: number; readonly items: readonly PackItem[] }
+  | { readonly type: 'pack'; readonly out: number; readonly files: PackColumns }
   | {
       readonly type: 'unpack';
       readonly archive: number;
@@ -37,6 +37,7 @@ export type PackJob =
 export interface PackResult {
   readonly hashes: Uint8Array;
   readonly bytes: number;
+  /** `index`: of a file to pack, its place in the job. */
   readonly problems: readonly { readonly index: number; readonly detail: string }[];
   /** The worker cannot go on: the disk is full, say. */
   readonly failure: { readonly code: string; readonly detail: string } | null;

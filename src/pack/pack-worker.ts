@@ -14,7 +14,7 @@ import {
 import { parentPort } from 'node:worker_threads';
 import { Crc64 } from '../bytes/index.js';
 import { BLOCK_SUM_SIZE, BLOCK_TYPE_FILE, BLOCK_TYPE_SIZE } from '../legacy/index.js';
-import type { PackItem, PackJob, PackResult, UnpackItem } from './pack-protocol.js';
+import type { PackColumns, PackJob, PackResult, UnpackItem } from './pack-protocol.js';
 
 /** Files are read and written in pieces of this size; small ones share one write. */
 const BUFFER_BYTES = 1 << 20;
@@ -62,35 +62,41 @@ class Output {
 }
 
 const TYPE = Uint8Array.of(BLOCK_TYPE_FILE);
+const sum = Buffer.alloc(BLOCK_SUM_SIZE);
 
-function pack(item: PackItem, out: Output): Uint8Array {
+/** One file of a job. `path` is without its NUL. @returns the SHA-256 of its content */
+function pack(files: PackColumns, i: number, path: Buffer, out: Output): Uint8Array {
   let fd: number;
   try {
-    fd = openSync(Buffer.from(item.path), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   } catch (error) {
     throw new Problem(`cannot be read: ${(error as NodeJS.ErrnoException).code}`);
   }
   try {
     const { dev, ino } = fstatSync(fd, { bigint: true });
-    if (dev !== item.dev || ino !== item.ino) throw new Problem('was replaced while the tree was packed');
-    const hash = createHash('sha256');
+    if (dev !== files.dev[i] || ino !== files.ino[i]) throw new Problem('was replaced while the tree was packed');
+    const size = files.size[i]!;
+    const start = files.position[i]! + BLOCK_TYPE_SIZE;
+    out.put(start - BLOCK_TYPE_SIZE, TYPE);
     const crc = new Crc64();
-    out.put(item.position, TYPE);
-    for (let done = 0; done < item.size; ) {
-      const room = out.room(item.position + BLOCK_TYPE_SIZE + done, item.size - done);
+    const sha = createHash('sha256');
+    for (let done = 0, more = true; more; ) {
+      const left = size - done;
+      // One byte more: the same call tells whether the file has grown.
+      const room = out.room(start + done, left + 1);
       const count = readSync(fd, room, 0, room.length, null);
-      if (count === 0) throw new Problem(`shrank to ${done} bytes while it was packed`);
+      if (count > left) throw new Problem('grew while it was packed');
+      if (count === 0 && left > 0) throw new Problem(`shrank to ${done} bytes while it was packed`);
       const view = room.subarray(0, count);
-      hash.update(view);
+      sha.update(view);
       crc.update(view);
       out.filled(count);
       done += count;
+      more = done < size || count === room.length;
     }
-    if (readSync(fd, Buffer.alloc(1), 0, 1, null) !== 0) throw new Problem('grew while it was packed');
-    const sum = Buffer.alloc(BLOCK_SUM_SIZE);
     sum.writeBigUInt64BE(crc.digest());
-    out.put(item.position + BLOCK_TYPE_SIZE + item.size, sum);
-    return hash.digest();
+    out.put(start + size, sum);
+    return sha.digest();
   } finally {
     closeSync(fd);
   }
@@ -136,22 +142,31 @@ function unpack(item: UnpackItem, archive: number, own: boolean): void {
 }
 
 function perform(job: PackJob): PackResult {
-  const hashes = new Uint8Array(job.type === 'pack' ? 32 * job.items.length : 0);
+  const hashes = new Uint8Array(job.type === 'pack' ? 32 * job.files.size.length : 0);
   const problems: { index: number; detail: string }[] = [];
   let bytes = 0;
-  try {
-    const out = job.type === 'pack' ? new Output(job.out) : null;
-    for (const [i, item] of job.items.entries()) {
-      try {
-        if (job.type === 'pack') hashes.set(pack(item as PackItem, out!), 32 * i);
-        else unpack(item as UnpackItem, job.archive, job.own);
-      } catch (error) {
-        if (!(error instanceof Problem)) throw error;
-        problems.push({ index: item.index, detail: error.message });
-      }
-      bytes += item.size;
+  const attempt = (index: number, size: number, work: () => void): void => {
+    try {
+      work();
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      problems.push({ index, detail: error.message });
     }
-    out?.flush();
+    bytes += size;
+  };
+  try {
+    if (job.type === 'pack') {
+      const out = new Output(job.out);
+      const { buffer, byteOffset, byteLength } = job.files.paths;
+      const paths = Buffer.from(buffer, byteOffset, byteLength);
+      let from = 0;
+      for (const [i, size] of job.files.size.entries()) {
+        const path = paths.subarray(from, paths.indexOf(0, from));
+        from += path.length + 1;
+        attempt(i, size, () => hashes.set(pack(job.files, i, path, out), 32 * i));
+      }
+      out.flush();
+    } else for (const item of job.items) attempt(item.index, item.size, () => unpack(item, job.archive, job.own));
     return { hashes, bytes, problems, failure: null };
   } catch (error) {
     const { code = 'SYSTEM', message } = error as NodeJS.ErrnoException;

@@ -17,16 +17,6 @@ export interface PackedFile {
   readonly nodes: { contentHash: Uint8Array; nlink: number }[];
 }
 
-export interface ScannedTree {
-  /** In the order of their paths. */
-  readonly nodes: readonly LegacyNode[];
-  readonly files: readonly PackedFile[];
-  /** Where the data ends. */
-  readonly end: number;
-  /** Bytes of content. */
-  readonly contentBytes: number;
-}
-
 const TYPE_MASK = 0o170000n;
 const EMPTY = new Uint8Array(0);
 const SLASH = Buffer.from('/');
@@ -39,61 +29,100 @@ interface Seen {
 /**
  * Walks a directory and decides where each file's block will lie. Nothing of it is dropped in silence: what version 1 cannot hold
  * (extended attributes) is refused with its path, or, with `onSkipped`, left out and told.
- * @throws ClipError UNSUPPORTED naming the path; NOT_FOUND, PERMISSION, SYSTEM
  */
-export function scanTree(root: string, onSkipped: ((what: string) => void) | null): ScannedTree {
-  const nodes: LegacyNode[] = [];
-  const files: PackedFile[] = [];
-  const byInode = new Map<string, { node: LegacyNode; file: PackedFile | null }>();
-  let position = HEADER_SIZE;
-  let contentBytes = 0;
-  for (const { path, stat } of walk(Buffer.from(root))) {
-    refuseXattrs(path, onSkipped);
-    const inside = path.length === Buffer.byteLength(root) ? SLASH : path.subarray(Buffer.byteLength(root));
-    const key = `${stat.dev}:${stat.ino}`;
-    const known = stat.isDirectory() ? undefined : byInode.get(key);
-    if (known !== undefined) {
-      const node = { ...known.node, path: inside };
-      nodes.push(node);
-      known.file?.nodes.push(node);
-      continue;
-    }
-    const regular = stat.isFile();
-    const size = regular ? Number(stat.size) : 0;
-    const target = stat.isSymbolicLink() ? readlinkSync(path, 'buffer') : EMPTY;
-    const node: LegacyNode = {
-      nodeType: stat.isDirectory() ? NodeType.directory : stat.isSymbolicLink() ? NodeType.symlink : NodeType.file,
-      path: inside,
-      // Numbers of our own: those of the file system are not unique where several are mounted in the tree.
-      ino: nodes.length + 1,
-      // Of directories it means nothing, but the Go program shows it.
-      size: stat.isSymbolicLink() ? target.length : stat.isDirectory() ? Number(stat.size) : size,
-      mtime: Number(floorDivide(stat.mtimeNs)),
-      mtimeNsec: Number(stat.mtimeNs - floorDivide(stat.mtimeNs) * 1_000_000_000n),
-      mode: Number(stat.mode),
-      nlink: stat.isDirectory() ? Number(stat.nlink) : 1,
-      uid: Number(stat.uid),
-      gid: Number(stat.gid),
-      rdev: stat.isCharacterDevice() || stat.isBlockDevice() ? deviceOf(stat.rdev) : 0,
-      target,
-      contentHash: EMPTY,
-      dataPos: regular ? position + BLOCK_TYPE_SIZE : 0,
-      dataLen: size,
-      remote: null,
-    };
-    nodes.push(node);
-    let file: PackedFile | null = null;
-    if (regular) {
-      file = { path, size, dev: stat.dev, ino: stat.ino, position, nodes: [node] };
-      files.push(file);
-      position += BLOCK_TYPE_SIZE + size + BLOCK_SUM_SIZE;
-      contentBytes += size;
-    }
-    if (!stat.isDirectory() && stat.nlink > 1n) byInode.set(key, { node, file });
+export class TreeScan {
+  readonly #root: Buffer;
+  readonly #onSkipped: ((what: string) => void) | null;
+  readonly #nodes: LegacyNode[] = [];
+  #files = 0;
+  #end = HEADER_SIZE;
+  #contentBytes = 0;
+  #complete = false;
+
+  constructor(root: string, onSkipped: ((what: string) => void) | null) {
+    this.#root = Buffer.from(root);
+    this.#onSkipped = onSkipped;
   }
-  for (const file of files) for (const node of file.nodes) node.nlink = file.nodes.length;
-  nodes.sort((a, b) => Buffer.compare(a.path, b.path));
-  return { nodes, files, end: position, contentBytes };
+
+  /** What was found so far: files with content of their own, the place where the data ends, and the bytes of content. */
+  get files(): number {
+    return this.#files;
+  }
+
+  get end(): number {
+    return this.#end;
+  }
+
+  get contentBytes(): number {
+    return this.#contentBytes;
+  }
+
+  /** The walk is over. */
+  get complete(): boolean {
+    return this.#complete;
+  }
+
+  /** All nodes of a complete scan, in the order of their paths. */
+  sorted(): readonly LegacyNode[] {
+    return this.#nodes.sort((a, b) => Buffer.compare(a.path, b.path));
+  }
+
+  /**
+   * The files to be packed, as the walk comes to them: they are packed while it goes on. Once.
+   * @throws ClipError UNSUPPORTED naming the path; NOT_FOUND, PERMISSION, SYSTEM
+   */
+  *walk(): Iterable<PackedFile> {
+    const nodes = this.#nodes;
+    const byInode = new Map<string, { node: LegacyNode & { nlink: number }; file: PackedFile | null }>();
+    for (const { path, stat } of walk(this.#root)) {
+      refuseXattrs(path, this.#onSkipped);
+      const inside = path.length === this.#root.length ? SLASH : path.subarray(this.#root.length);
+      const key = stat.isDirectory() || stat.nlink === 1n ? null : `${stat.dev}:${stat.ino}`;
+      const known = key === null ? undefined : byInode.get(key);
+      if (known !== undefined) {
+        const node = { ...known.node, path: inside };
+        nodes.push(node);
+        known.file?.nodes.push(node);
+        continue;
+      }
+      const regular = stat.isFile();
+      const size = regular ? Number(stat.size) : 0;
+      const target = stat.isSymbolicLink() ? readlinkSync(path, 'buffer') : EMPTY;
+      const seconds = floorDivide(stat.mtimeNs);
+      const node = {
+        nodeType: stat.isDirectory() ? NodeType.directory : stat.isSymbolicLink() ? NodeType.symlink : NodeType.file,
+        path: inside,
+        // Numbers of our own: those of the file system are not unique where several are mounted in the tree.
+        ino: nodes.length + 1,
+        // Of directories it means nothing, but the Go program shows it.
+        size: stat.isSymbolicLink() ? target.length : stat.isDirectory() ? Number(stat.size) : size,
+        mtime: Number(seconds),
+        mtimeNsec: Number(stat.mtimeNs - seconds * 1_000_000_000n),
+        mode: Number(stat.mode),
+        nlink: stat.isDirectory() ? Number(stat.nlink) : 1,
+        uid: Number(stat.uid),
+        gid: Number(stat.gid),
+        rdev: stat.isCharacterDevice() || stat.isBlockDevice() ? deviceOf(stat.rdev) : 0,
+        target,
+        contentHash: EMPTY,
+        dataPos: regular ? this.#end + BLOCK_TYPE_SIZE : 0,
+        dataLen: size,
+        remote: null,
+      };
+      nodes.push(node);
+      const file = regular ? { path, size, dev: stat.dev, ino: stat.ino, position: this.#end, nodes: [node] } : null;
+      if (key !== null) byInode.set(key, { node, file });
+      if (file === null) continue;
+      this.#files++;
+      this.#end += BLOCK_TYPE_SIZE + size + BLOCK_SUM_SIZE;
+      this.#contentBytes += size;
+      yield file;
+    }
+    for (const { file } of byInode.values()) {
+      for (const node of file?.nodes ?? []) node.nlink = file!.nodes.length;
+    }
+    this.#complete = true;
+  }
 }
 
 /** Depth first, each directory before what is in it. */

@@ -119,6 +119,7 @@ describe('the package', () => {
       (name) => /^dist\/lib\/.*\.(wasm|json)$/.test(name) && !name.endsWith('/package.json'),
     );
     expect(others.map((name) => path.basename(name)).sort()).toEqual([
+      'crc64.wasm',
       'inflate-shared.wasm',
       'inflate.wasm',
       'seccomp-moby.json',

@@ -45,6 +45,8 @@ const FLOAT = new DataView(new ArrayBuffer(8));
 const PIECE_BYTES = 64 * 1024;
 /** A number of 64 bits, and the byte that says how many bytes follow. */
 const MAX_NUMBER_BYTES = 9;
+/** Twice this is still exact as a number. */
+const MAX_EXACT_HALF = Math.floor(Number.MAX_SAFE_INTEGER / 2);
 /** A type's definition seldom has more. */
 const DEFINITION_BYTES = 1024;
 
@@ -81,7 +83,17 @@ class Output {
       piece[this.#used++] = Number(value);
       return;
     }
-    let rest = BigInt(value);
+    if (typeof value === 'number') {
+      if (!Number.isSafeInteger(value)) throw new RangeError(`${value} is no integer that can be written exactly`);
+      let count = 1;
+      for (let left = value; left >= 0x100; left = Math.floor(left / 0x100)) count++;
+      piece[this.#used] = 0x100 - count;
+      for (let i = count, left = value; i > 0; i--, left = Math.floor(left / 0x100))
+        piece[this.#used + i] = left % 0x100;
+      this.#used += 1 + count;
+      return;
+    }
+    let rest = value;
     let count = 0;
     for (let left = rest; left > 0n; left >>= 8n) count++;
     piece[this.#used] = 0x100 - count;
@@ -90,6 +102,10 @@ class Output {
   }
 
   int(value: number | bigint): void {
+    if (typeof value === 'number' && value >= 0 && value <= MAX_EXACT_HALF) {
+      this.uint(2 * value);
+      return;
+    }
     const wide = BigInt(value);
     this.uint(wide < 0n ? (~wide << 1n) | 1n : wide << 1n);
   }
@@ -247,7 +263,8 @@ export class GobWriter {
     } else {
       let last = -1;
       const record = value as { readonly [field: string]: Writable | undefined };
-      for (const [index, [name, type]] of schema.fields.entries()) {
+      for (let index = 0; index < schema.fields.length; index++) {
+        const [name, type] = schema.fields[index]!;
         const field = record[name];
         if (field === undefined || isZero(field, type)) continue;
         out.uint(index - last);
