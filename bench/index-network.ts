@@ -16,7 +16,7 @@ const CLIPCTL = path.join(import.meta.dirname, '../../bin/clipctl.js');
 /** Wall clock of `clipctl index`, start of the process included. */
 async function index(reference: string, out: string, cache: string): Promise<number> {
   const args = ['index', '--image', reference, '--out', out, '--cache-dir', cache];
-  return (await runProgram(process.execPath, [CLIPCTL, ...args])).seconds;
+  return (await runProgram(CLIPCTL, args)).seconds;
 }
 
 /** All layers, three at a time, as docker pulls them, thrown away. */

@@ -1,6 +1,6 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { Clipctl } from '../test/support/clipctl.js';
+import { Clipctl, PROGRAM } from '../test/support/clipctl.js';
 import { spawnProxy } from '../test/support/proxy-process.js';
 import { compressedBytes, localRun } from './floor.js';
 import { RTT_MS, WORKLOAD } from './starts.js';
@@ -50,7 +50,7 @@ export async function run(ctx: BenchContext): Promise<SuiteResult> {
   const podmanRun = (): Promise<{ seconds: number }> =>
     runOk('podman', [...global, 'run', '--rm', ...limits, '--network', 'host', id, '/bin/true']);
   const clipRun = (...command: string[]): Promise<{ seconds: number }> =>
-    clip.ok('run', '--rm', image.reference, ...command);
+    runOk(PROGRAM, ['run', '--rm', image.reference, ...command], { env: clip.env }); // as a shell starts it
   await clip.ok('inspect', '--image', image.reference);
   // A container that stays keeps clipd, and the image's mount, as a node has them that runs some.
   await clip.ok('run', '-d', '--name', 'stays', image.reference, '/bin/sleep', '100000');

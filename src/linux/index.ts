@@ -17,6 +17,7 @@ export {
 } from './descriptors.js';
 export { Epoll } from './epoll.js';
 export { check, Errno, errnoName, SystemCallError } from './errno.js';
+export { FileStatus } from './file-status.js';
 export { setFileTime, setOpenFileTime } from './file-times.js';
 export * as flags from './flags.js';
 export { closeBackingFile, type FuseMountOptions, mountFuse, openBackingFile, openFuseDevice } from './fuse-device.js';

@@ -94,6 +94,7 @@ const c = {
   mknod: bind<[Memory, number, number]>('mknod', 'int', ['void *', 'uint32_t', 'uint64_t']),
   futimens: bind<[number, Memory]>('futimens', 'int', ['int', 'void *']),
   lgetxattr: bind<[Memory, Memory, Memory, number]>('lgetxattr', 'int64_t', ['void *', 'void *', 'void *', 'size_t']),
+  statx: bind<[number, Memory, number, number, Memory]>('statx', 'int', ['int', 'void *', 'int', 'uint32_t', 'void *']),
   llistxattr: bind<[Memory, Memory, number]>('llistxattr', 'int64_t', ['void *', 'void *', 'size_t']),
   lsetxattr: bind<[Memory, Memory, Memory, number, number]>('lsetxattr', 'int', [
     'void *',
@@ -193,6 +194,9 @@ export const mknod = (path: Path, mode: number, device: number): number =>
 export const futimens = (fd: number, times: Memory): number => outcome(c.futimens(fd, times));
 export const lgetxattr = (path: Path, name: Path, value: Memory, size: number): number =>
   outcome(c.lgetxattr(cString(path), cString(name), value, size));
+/** `path` ends in NUL; `status`: struct statx, 256 bytes. */
+export const statx = (dir: number, path: Uint8Array, how: number, mask: number, status: Memory): number =>
+  outcome(c.statx(dir, path, how, mask, status));
 export const llistxattr = (path: Path, list: Memory, size: number): number =>
   outcome(c.llistxattr(cString(path), list, size));
 export const lsetxattr = (path: Path, name: Path, value: Uint8Array, flags: number): number =>

@@ -5,7 +5,7 @@ import { AbortError, anyFunction, boolean, ClipError, checked, fields, string, t
 import { checkWritable } from '../index/index.js';
 import { localEnd } from '../legacy/index.js';
 import type { PackColumns, PackResult } from './pack-protocol.js';
-import { type PackedFile, TreeScan } from './scan.js';
+import { type PackedFile, TreeScan, text } from './scan.js';
 import { jobsOf, PackWorkers } from './workers.js';
 
 export interface CreateArchiveOptions {
@@ -34,8 +34,6 @@ export interface CreateArchiveResult {
 }
 
 export const signalOption = checked<AbortSignal>('an AbortSignal', (value) => value instanceof AbortSignal);
-
-const NUL = Buffer.alloc(1);
 
 const checkOptions = fields(
   { inputPath: string, outputPath: string },
@@ -109,7 +107,7 @@ async function writeAt(file: FileHandle, bytes: Uint8Array, position: number): P
 
 function columnsOf(files: readonly PackedFile[]): PackColumns {
   return {
-    paths: Buffer.concat(files.flatMap(({ path }) => [path, NUL])),
+    paths: Buffer.concat(files.map(({ path }) => path)),
     size: Float64Array.from(files, ({ size }) => size),
     dev: BigUint64Array.from(files, ({ dev }) => dev),
     ino: BigUint64Array.from(files, ({ ino }) => ino),
@@ -128,7 +126,7 @@ async function packFiles(
     if (failure !== null) throw new ClipError('SYSTEM', `the archive cannot be written: ${failure.detail}`);
     const [problem] = problems;
     if (problem !== undefined) {
-      throw new ClipError('SYSTEM', `${files[problem.index]!.path.toString()} ${problem.detail}`, {
+      throw new ClipError('SYSTEM', `${text(files[problem.index]!.path)} ${problem.detail}`, {
         hint: 'pack the tree when nothing writes to it',
       });
     }

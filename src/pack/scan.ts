@@ -1,11 +1,12 @@
-import { lstatSync, readdirSync, readlinkSync } from 'node:fs';
+import { readdirSync, readlinkSync } from 'node:fs';
 import { ClipError } from '../bytes/index.js';
 import { encodeDevice } from '../erofs/index.js';
 import { BLOCK_SUM_SIZE, BLOCK_TYPE_SIZE, HEADER_SIZE, type LegacyNode, NodeType } from '../legacy/index.js';
-import { listXattr } from '../linux/index.js';
+import { FileStatus, listXattr } from '../linux/index.js';
 
 /** A file whose content is to be packed, and where. */
 export interface PackedFile {
+  /** With a NUL at its end. */
   readonly path: Buffer;
   readonly size: number;
   /** Of the file that was looked at: another one in its place is not packed. */
@@ -17,14 +18,10 @@ export interface PackedFile {
   readonly nodes: { contentHash: Uint8Array; nlink: number }[];
 }
 
-const TYPE_MASK = 0o170000n;
+const [TYPE_MASK, REGULAR, DIRECTORY, SYMLINK, CHARACTERS, BLOCKS] = [
+  0o170000, 0o100000, 0o040000, 0o120000, 0o020000, 0o060000,
+];
 const EMPTY = new Uint8Array(0);
-const SLASH = Buffer.from('/');
-
-interface Seen {
-  readonly path: Buffer;
-  readonly stat: import('node:fs').BigIntStats;
-}
 
 /**
  * Walks a directory and decides where each file's block will lie. Nothing of it is dropped in silence: what version 1 cannot hold
@@ -74,10 +71,13 @@ export class TreeScan {
   *walk(): Iterable<PackedFile> {
     const nodes = this.#nodes;
     const byInode = new Map<string, { node: LegacyNode & { nlink: number }; file: PackedFile | null }>();
-    for (const { path, stat } of walk(this.#root)) {
+    const status = new FileStatus();
+    for (const path of walk(this.#root, status)) {
       refuseXattrs(path, this.#onSkipped);
-      const inside = path.length === this.#root.length ? SLASH : path.subarray(this.#root.length);
-      const key = stat.isDirectory() || stat.nlink === 1n ? null : `${stat.dev}:${stat.ino}`;
+      const { mode, nlink } = status;
+      const type = mode & TYPE_MASK;
+      const inside = path.length === this.#root.length + 1 ? SLASH : path.subarray(this.#root.length, -1);
+      const key = type === DIRECTORY || nlink === 1 ? null : `${status.dev}:${status.ino}`;
       const known = key === null ? undefined : byInode.get(key);
       if (known !== undefined) {
         const node = { ...known.node, path: inside };
@@ -85,24 +85,24 @@ export class TreeScan {
         known.file?.nodes.push(node);
         continue;
       }
-      const regular = stat.isFile();
-      const size = regular ? Number(stat.size) : 0;
-      const target = stat.isSymbolicLink() ? readlinkSync(path, 'buffer') : EMPTY;
-      const seconds = floorDivide(stat.mtimeNs);
+      const regular = type === REGULAR;
+      const size = regular ? status.size : 0;
+      const target = type === SYMLINK ? system(path, () => readlinkSync(path.subarray(0, -1), 'buffer')) : EMPTY;
+      const isDevice = type === CHARACTERS || type === BLOCKS;
       const node = {
-        nodeType: stat.isDirectory() ? NodeType.directory : stat.isSymbolicLink() ? NodeType.symlink : NodeType.file,
+        nodeType: type === DIRECTORY ? NodeType.directory : type === SYMLINK ? NodeType.symlink : NodeType.file,
         path: inside,
         // Numbers of our own: those of the file system are not unique where several are mounted in the tree.
         ino: nodes.length + 1,
         // Of directories it means nothing, but the Go program shows it.
-        size: stat.isSymbolicLink() ? target.length : stat.isDirectory() ? Number(stat.size) : size,
-        mtime: Number(seconds),
-        mtimeNsec: Number(stat.mtimeNs - seconds * 1_000_000_000n),
-        mode: Number(stat.mode),
-        nlink: stat.isDirectory() ? Number(stat.nlink) : 1,
-        uid: Number(stat.uid),
-        gid: Number(stat.gid),
-        rdev: stat.isCharacterDevice() || stat.isBlockDevice() ? deviceOf(stat.rdev) : 0,
+        size: type === SYMLINK ? target.length : type === DIRECTORY ? status.size : size,
+        mtime: status.mtime,
+        mtimeNsec: status.mtimeNsec,
+        mode,
+        nlink: type === DIRECTORY ? nlink : 1,
+        uid: status.uid,
+        gid: status.gid,
+        rdev: isDevice ? encodeDevice(status.rdevMajor, status.rdevMinor) : 0,
         target,
         contentHash: EMPTY,
         dataPos: regular ? this.#end + BLOCK_TYPE_SIZE : 0,
@@ -110,7 +110,9 @@ export class TreeScan {
         remote: null,
       };
       nodes.push(node);
-      const file = regular ? { path, size, dev: stat.dev, ino: stat.ino, position: this.#end, nodes: [node] } : null;
+      const file = regular
+        ? { path, size, dev: status.dev, ino: status.ino, position: this.#end, nodes: [node] }
+        : null;
       if (key !== null) byInode.set(key, { node, file });
       if (file === null) continue;
       this.#files++;
@@ -125,62 +127,66 @@ export class TreeScan {
   }
 }
 
-/** Depth first, each directory before what is in it. */
-function* walk(root: Buffer): Iterable<Seen> {
-  const pending: Buffer[] = [root];
+const SLASH = Buffer.from('/');
+
+/** The paths below a directory, each with a NUL at its end: depth first, each directory before what is in it. `status` is of the last. */
+function* walk(root: Buffer, status: FileStatus): Iterable<Buffer> {
+  const pending: Buffer[] = [joined(root, null)];
   for (let path = pending.pop(); path !== undefined; path = pending.pop()) {
-    const stat = system(path, () => lstatSync(path!, { bigint: true }));
-    yield { path, stat };
-    if ((stat.mode & TYPE_MASK) !== 0o040000n) continue;
-    const names = system(path, () => readdirSync(path!, { encoding: 'buffer' }));
+    const current = path;
+    system(current, () => status.read(current));
+    const isDirectory = (status.mode & TYPE_MASK) === DIRECTORY;
+    yield current;
+    if (!isDirectory) continue;
+    const directory = current.subarray(0, -1);
+    const names = system(current, () => readdirSync(directory, { encoding: 'buffer' }));
     names.sort((a, b) => Buffer.compare(b, a));
-    for (const name of names) pending.push(Buffer.concat([path, SLASH, name]));
+    for (const name of names) pending.push(joined(directory, name));
   }
 }
 
+function joined(directory: Buffer, name: Buffer | null): Buffer {
+  const slash = name === null ? 0 : 1;
+  const path = Buffer.allocUnsafe(directory.length + slash + (name?.length ?? 0) + 1);
+  path.set(directory);
+  if (name !== null) {
+    path[directory.length] = SLASH[0]!;
+    path.set(name, directory.length + 1);
+  }
+  path[path.length - 1] = 0;
+  return path;
+}
+
+/** @param path with a NUL at its end */
 export function system<T>(path: Buffer, work: () => T): T {
   try {
     return work();
   } catch (cause) {
     const { code = String(cause) } = cause as NodeJS.ErrnoException;
     const kind = code === 'ENOENT' ? 'NOT_FOUND' : code === 'EACCES' || code === 'EPERM' ? 'PERMISSION' : 'SYSTEM';
-    throw new ClipError(kind, `${path.toString()}: ${code}`, {
+    throw new ClipError(kind, `${text(path)}: ${code}`, {
       cause,
       ...(code === 'ENOENT' ? { hint: 'the tree changed while it was packed: pack it when it is at rest' } : {}),
     });
   }
 }
 
+/** Of a path with a NUL at its end. */
+export const text = (path: Buffer): string => path.toString('utf8', 0, path.length - 1);
+
 function refuseXattrs(path: Buffer, onSkipped: ((what: string) => void) | null): void {
   let names: Buffer[];
   try {
-    names = listXattr(path);
+    names = listXattr(path.subarray(0, -1));
   } catch {
     return; // the file system has none
   }
   if (names.length === 0) return;
   const list = names.map((name) => name.toString()).join(', ');
   if (onSkipped === null) {
-    throw new ClipError(
-      'UNSUPPORTED',
-      `${path.toString()} has extended attributes (${list}), which version 1 cannot hold`,
-      {
-        hint: '--skip-unsupported packs the tree without them',
-      },
-    );
+    throw new ClipError('UNSUPPORTED', `${text(path)} has extended attributes (${list}), which version 1 cannot hold`, {
+      hint: '--skip-unsupported packs the tree without them',
+    });
   }
-  onSkipped(`${path.toString()}: left out extended attributes: ${list}`);
-}
-
-/** Rounds down, also before 1970. */
-function floorDivide(nanoseconds: bigint): bigint {
-  const seconds = nanoseconds / 1_000_000_000n;
-  return nanoseconds < 0n && seconds * 1_000_000_000n !== nanoseconds ? seconds - 1n : seconds;
-}
-
-/** glibc's st_rdev (12 bits of major and 8 of minor below, the rest above) as the kernel's 32 bits. */
-function deviceOf(rdev: bigint): number {
-  const major = Number(((rdev >> 8n) & 0xfffn) | ((rdev >> 32n) & ~0xfffn));
-  const minor = Number((rdev & 0xffn) | ((rdev >> 12n) & ~0xffn));
-  return encodeDevice(major, minor);
+  onSkipped(`${text(path)}: left out extended attributes: ${list}`);
 }

@@ -40,8 +40,20 @@ test('Node starts without certificates that the command does not need, and gets 
   expect(nodeOf('push', 's3://bucket/key').slice(0, 2)).toEqual([bundle, 'none']);
   expect(nodeOf('mount', '--s3-bucket', 'b').slice(0, 2)).toEqual([bundle, 'none']);
   expect(nodeOf('mount', 's3://bucket/key').slice(0, 2)).toEqual([bundle, 'none']);
-  expect(nodeOf('run', 'image').slice(0, 2)).toEqual([bundle, 'none']);
+  expect(nodeOf('run', 's3://bucket/key').slice(0, 2)).toEqual([bundle, 'none']);
+  expect(nodeOf('run', 'image').slice(0, 2)).toEqual(['none', bundle]);
+  expect(nodeOf('index', 'image').slice(0, 2)).toEqual(['none', bundle]);
+  expect(nodeOf('doctor').slice(0, 2)).toEqual([bundle, 'none']);
   expect(nodeOf().slice(0, 2)).toEqual([bundle, 'none']);
+});
+
+test('a collector of traces behind TLS is reached with the certificates that Node is told to trust', () => {
+  process.env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT = 'https://127.0.0.1:4318/v1/traces';
+  try {
+    expect(nodeOf('index', 'image').slice(0, 2)).toEqual([bundle, 'none']);
+  } finally {
+    delete process.env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT;
+  }
 });
 
 test('the program finds the variable where it was', () => {
