@@ -5,7 +5,7 @@ packages=("$@")
 if [ ${#packages[@]} -eq 0 ]; then
   packages=(fuse3 libfuse3-dev pkg-config gcc libc6-dev runc docker-registry redis-server umoci skopeo attr acl isal pigz zstd zopfli
     libdeflate-tools tabix erofs-utils libarchive-tools busybox-static psmisc openssl iproute2
-    crun fuse-overlayfs systemd containernetworking-plugins iptables passt git python3-minimal nginx-light postgresql-15
+    crun fuse-overlayfs systemd containernetworking-plugins iptables passt git python3-minimal perl ruby nginx-light postgresql-15
     chromium prometheus bash-completion zsh fish man-db)
 fi
 missing=()

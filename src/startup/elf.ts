@@ -1,4 +1,5 @@
-import type { Nid } from '../bytes/index.js';
+import type { LayerIndex, Nid } from '../bytes/index.js';
+import { LibraryNames } from './library-names.js';
 import { programStrings, usesOfNames } from './program-strings.js';
 
 /** The parts of a program or library that the dynamic loader reads before it maps anything else (System V gABI, chapters 4 and 5). */
@@ -24,6 +25,8 @@ export interface ElfFile {
   readonly nid: Nid;
   readonly path: string;
   readonly size: number;
+  /** Its data is in. */
+  readonly layer: LayerIndex;
   readonly needs: ElfNeeds;
 }
 
@@ -49,12 +52,14 @@ const PT_DYNAMIC = 2;
 const PT_INTERP = 3;
 const [PF_X, PF_W] = [1, 2];
 const [DT_NULL, DT_NEEDED, DT_STRTAB, DT_STRSZ, DT_RPATH, DT_RUNPATH] = [0, 1, 5, 10, 15, 29];
-/** Real files have fewer program headers and dynamic entries, and smaller string tables. */
+/** Real files have fewer program headers and dynamic entries. A string table that ends behind this is not kept as a whole. */
 const MAX_PROGRAM_HEADERS = 128;
 const MAX_DYNAMIC_BYTES = 64 * 1024;
 const MAX_STRINGS = 4 * 1024 * 1024;
 /** Of the constants, this much is searched for names: gcc has 640 kB, git 810 kB. */
 const MAX_CONSTANTS = 1024 * 1024;
+/** Pieces in which a larger first segment is searched. */
+const MAX_PIECE = 1024 * 1024;
 const MAX_PATH = 4096;
 
 interface Segment {
@@ -135,21 +140,25 @@ export function* elfNeeds(): Generator<ElfPart, ElfNeeds | null, Uint8Array> {
       ? null
       : cString(yield* ask(asked, { offset: interp.offset, length: Math.min(interp.fileSize, MAX_PATH), keep }), 0);
   const dynamic = headers.segments.find((s) => s.type === PT_DYNAMIC);
-  const strings = dynamic === undefined ? '' : yield* constants(loaded, dynamic.offset, interpreter !== null, keep);
+  const libraries = new LibraryNames();
+  const strings =
+    dynamic === undefined ? '' : yield* constants(loaded, dynamic.offset, interpreter !== null, keep, libraries);
   const without = (): ElfNeeds => ({ interpreter, needed: [], searchPath: [], segments, strings, ...asked });
   if (dynamic === undefined) return without();
 
   const length = Math.min(dynamic.fileSize, MAX_DYNAMIC_BYTES);
   const entries = yield* ask(asked, { offset: dynamic.offset, length, keep });
   const { address, size, runPath, needed } = dynamicSection(entries, wide);
-  if (address < 0 || size < 0 || size > MAX_STRINGS) return without();
+  if (address < 0 || size < 0) return without();
   const home = loaded.find((s) => address >= s.address && address - s.address < s.fileSize);
   if (home === undefined) return without();
-  const names = yield* ask(asked, { offset: home.offset + (address - home.address), length: size, keep: 0 });
-  const searchPath = runPath < 0 ? [] : cString(names, runPath).split(':');
+  const table = home.offset + (address - home.address);
+  const names = table + size > MAX_STRINGS ? null : yield* ask(asked, { offset: table, length: size, keep: 0 });
+  const nameAt = (at: number): string => (names === null ? libraries.at(table + at) : cString(names, at));
+  const searchPath = runPath < 0 ? [] : nameAt(runPath).split(':');
   return {
     interpreter,
-    needed: needed.map((at) => cString(names, at)).filter((name) => name !== ''),
+    needed: needed.map(nameAt).filter((name) => name !== ''),
     searchPath: searchPath.filter((part) => part !== ''),
     segments,
     strings,
@@ -160,16 +169,23 @@ export function* elfNeeds(): Generator<ElfPart, ElfNeeds | null, Uint8Array> {
 /**
  * The names of files among the constants. Linkers put the names of symbols into the first segment, then the code, then the constants
  * (old ones: all of these into the first), then the dynamic section. Another order gives no names.
+ * @param libraries  gets the names in a first segment that is not kept
  */
 function* constants(
   loaded: readonly Segment[],
   dynamicOffset: number,
   isProgram: boolean,
   keep: number,
+  libraries: LibraryNames,
 ): Generator<ElfPart, string, Uint8Array> {
   const first = loaded[0];
   if (first === undefined || keep > dynamicOffset) return '';
   const head = yield { offset: 0, length: Math.min(keep, MAX_STRINGS), keep };
+  if (keep > MAX_STRINGS) {
+    libraries.push(head);
+    for (let offset = MAX_STRINGS; offset < keep; offset += MAX_PIECE)
+      libraries.push(yield { offset, length: Math.min(MAX_PIECE, keep - offset), keep });
+  }
   const uses = usesOfNames(head, isProgram);
   if (uses === null) return '';
   const own = loaded.find((s, i) => i > 0 && (s.flags & (PF_X | PF_W)) === 0);

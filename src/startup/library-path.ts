@@ -7,6 +7,9 @@ const TRIPLETS: Readonly<Record<string, string>> = {
   riscv64: 'riscv64-linux-gnu',
 };
 
+/** Where programs of all packages are, in the usual order of PATH. */
+export const PROGRAM_DIRECTORIES = ['/usr/local/sbin', '/usr/local/bin', '/usr/sbin', '/usr/bin', '/sbin', '/bin'];
+
 /** Debian's name for an architecture in paths; null for an architecture that Debian does not have. */
 export function tripletOf(architecture: string): string | null {
   return TRIPLETS[architecture] ?? null;

@@ -50,7 +50,7 @@ export function elfFiles(
       // The merged tree may have another file there.
       const place = firstByte(reader, placement, nid, inode.size);
       if (place?.layer !== layer || place.layerOffset !== entries.dataOffset(entry)) continue;
-      elf.push({ nid, path, size: inode.size, needs });
+      elf.push({ nid, path, size: inode.size, layer, needs });
     }
   }
   return elf;

@@ -2,6 +2,8 @@ import { posix } from 'node:path';
 import type { TreeListing } from '../erofs/index.js';
 import type { ElfFile } from './elf.js';
 import { directoryOf } from './languages/language.js';
+import { languageOfPath } from './languages/languages.js';
+import { PROGRAM_DIRECTORIES } from './library-path.js';
 import type { Links } from './links.js';
 
 /** Where a file finds a library by name; −1 if nowhere. */
@@ -9,8 +11,9 @@ export type FindLibrary = (name: string, by: ElfFile) => number;
 
 /** Links from one program by the names among its constants: most of them are words of its language and not names of files. */
 const MAX_LINKS = 64;
-/** Where programs of all packages are: a name that is one there by chance says little. */
-const PROGRAM_DIRECTORIES = ['/usr/local/sbin', '/usr/local/bin', '/usr/sbin', '/usr/bin', '/sbin', '/bin'];
+/** Names of more programs are a list of what there is, and no hint at those that will run: git names 80 of its own. */
+const MAX_HELPERS = 8;
+/** Directories of all packages: a name that is a program there by chance says little. */
 const SHARED = new Set([...PROGRAM_DIRECTORIES, '/lib', '/usr/lib', '/lib64', '/usr/lib64', '/usr/local/lib', '/']);
 /** "/usr/lib/gcc/" has its programs in "x86_64-linux-gnu/12", "/usr/lib/git-core" in itself. */
 const MAX_BELOW = 3;
@@ -36,7 +39,7 @@ export function linkNamed(
   library: FindLibrary,
 ): void {
   const runnable = new Map<string, string[]>();
-  const binaries = new Set(elf.map(({ nid }) => nid));
+  const binaries = new Map(elf.map(({ nid, layer }) => [nid, layer]));
   const addRunnable = (path: string): void => {
     const name = path.slice(path.lastIndexOf('/') + 1);
     const same = runnable.get(name);
@@ -60,7 +63,8 @@ class NamedBy {
   constructor(
     readonly file: ElfFile,
     readonly runnable: ReadonlyMap<string, readonly string[]>,
-    readonly binaries: ReadonlySet<number>,
+    /** The layers of programs and libraries. */
+    readonly binaries: ReadonlyMap<number, number>,
     readonly listing: TreeListing,
     readonly library: FindLibrary,
     readonly budget: { comparisons: number },
@@ -78,27 +82,40 @@ class NamedBy {
       if (!this.#named(path) && places.length < MAX_PLACES && this.#isOwn(path))
         places.push({ directory: path, below: MAX_BELOW });
     }
+    const helpers = new Set<number>();
     for (const string of strings) {
       if (string.startsWith('/')) continue;
-      if (this.#found.size >= MAX_LINKS) break;
       const name = string.endsWith('%') ? string.slice(0, -1) : string;
-      if (LIBRARY.test(name)) this.#add(this.library(name, file));
-      else this.#run(name, places, name !== string || !SHARED.has(this.#directory));
+      if (LIBRARY.test(name)) this.#addLibrary(name);
+      else for (const nid of this.#helpers(name, places, name !== string)) helpers.add(nid);
     }
+    if (helpers.size <= MAX_HELPERS) for (const nid of helpers) this.#add(nid);
     this.#found.delete(file.nid);
     return this.#found;
   }
 
   #add(nid: number): void {
-    if (nid >= 0) this.#found.add(nid);
+    if (nid >= 0 && this.#found.size < MAX_LINKS) this.#found.add(nid);
+  }
+
+  /** A library that is loaded by name; by a library only one beside it, because the others are for rare cases. */
+  #addLibrary(name: string): void {
+    const beside = this.listing.resolve(`${this.#directory === '/' ? '' : this.#directory}/${name}`);
+    if (beside >= 0 || !this.#isProgram) this.#add(SHARED.has(this.#directory) && !this.#isProgram ? -1 : beside);
+    else this.#add(this.library(name, this.file));
+  }
+
+  get #isProgram(): boolean {
+    return this.file.needs.interpreter !== null;
   }
 
   /** A file by its path. True if there is one. */
   #named(path: string): boolean {
     const nid = this.listing.resolve(path);
     if (nid < 0) return false;
-    if (this.binaries.has(nid) || (this.file.needs.interpreter !== null && this.listing.size(nid) <= MAX_DATA_FILE))
-      if (this.#found.size < MAX_LINKS) this.#add(nid);
+    const bytes = Buffer.from(path, 'latin1');
+    if (this.binaries.has(nid) || languageOfPath(bytes, 0, bytes.length) !== null) this.#add(nid);
+    else if (this.#isProgram && this.listing.size(nid) <= MAX_DATA_FILE) this.#add(nid);
     return true;
   }
 
@@ -107,21 +124,29 @@ class NamedBy {
     return path.split('/').length > MIN_PARTS && !SHARED.has(path) && this.listing.list(path) !== null;
   }
 
-  /** A program by its name: in the program's own directories; if `anywhere`, also in those of all programs. */
-  #run(name: string, places: readonly { directory: string; below: number }[], anywhere: boolean): void {
+  /**
+   * Programs of a name: in the program's own directories; of a command line also that of all packages; and if the program is no
+   * command itself, one of all packages that came with it, in its layer.
+   */
+  *#helpers(
+    name: string,
+    places: readonly { directory: string; below: number }[],
+    isCommand: boolean,
+  ): Generator<number> {
     const paths = this.runnable.get(name) ?? [];
     this.budget.comparisons -= places.length * paths.length;
     for (const { directory, below } of places) {
       for (const path of paths) {
         if (!path.startsWith(`${directory}/`)) continue;
         const between = path.slice(directory.length + 1).split('/').length - 1;
-        if (between <= below) this.#add(this.listing.resolve(path));
+        if (between <= below) yield this.listing.resolve(path);
       }
     }
-    if (!anywhere) return;
+    if (!isCommand && SHARED.has(this.#directory)) return;
     for (const directory of PROGRAM_DIRECTORIES) {
       if (this.listing.list(directory)?.has(name) !== true) continue;
-      this.#add(this.listing.resolve(`${directory}/${name}`));
+      const nid = this.listing.resolve(`${directory}/${name}`);
+      if (isCommand || (this.file.layer > 0 && this.binaries.get(nid) === this.file.layer)) yield nid;
       return;
     }
   }

@@ -11,7 +11,7 @@ const DASH = 0x2d;
 /** Stands behind a program's name in the command lines of compilers, which are patterns: "as %(asm_options) %i" (GCC, "Specs"). */
 const ARGUMENTS = Buffer.from(' %(');
 /** Functions by which a program runs another one, and by which a library is loaded. As names of symbols they stand between zeros. */
-const RUN = ['\0execv', '\0execl', '\0posix_spawn'].map((name) => Buffer.from(name));
+const RUN = ['\0execv', '\0execl', '\0posix_spawn', '\0popen\0', '\0system\0'].map((name) => Buffer.from(name));
 const LOAD = Buffer.from('\0dlopen\0');
 const LIBRARY = /^lib[\w.+-]*\.so(?:\.[\w.]+)?$/;
 

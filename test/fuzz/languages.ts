@@ -3,6 +3,7 @@ import { elfNeeds } from '../../src/startup/elf.js';
 import { NameLog, readNames } from '../../src/startup/found-names.js';
 import { LANGUAGES } from '../../src/startup/languages/languages.js';
 import { programStrings } from '../../src/startup/program-strings.js';
+import { jar } from '../support/jar.js';
 import * as t from '../support/tar.js';
 import { treeOf } from '../support/tree.js';
 
@@ -26,6 +27,16 @@ export function corpus(): Uint8Array[] {
     of(
       'node',
       '{"name":"a","main":"./lib/b","exports":{".":{"import":"./lib/b.js"},"./*":["./lib/*"]},"imports":{"#x":"a"}}',
+    ),
+    of('ruby', "require 'a'\nrequire_relative './lib/a'\ndef x\n  require 'b'\nend\n"),
+    of('ruby', 'Gem::Specification.new do |s|\n s.require_paths = ["lib".freeze, "../x"]\nend\n'),
+    of('perl', 'package lib::a;\nuse parent qw(a b::c);\nrequire b;\n=pod\n\nuse x;\n\n=cut\nuse a::b 1.2;\n__END__\n'),
+    of('shell', '#!/bin/sh\nif a | b; then . /app/a.sh; fi\n'),
+    of('java', jar('Manifest-Version: 1.0\r\nClass-Path: a.jar lib/\r\n b.jar\r\n', 8)),
+    of('java', jar('Class-Path: file:/app/a.jar x\n', 0)),
+    of(
+      'java',
+      Buffer.from('dadafeca0100000000000000010000000200000003000000040000', 'hex').toString('latin1').padEnd(64),
     ),
     program('\0cc1\0/usr/lib/gcc/\0as %(x) %i\0liba.so.1\0'),
     program('\x7fELF\x02\x01\x01'),

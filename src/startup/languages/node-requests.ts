@@ -1,12 +1,9 @@
 import { builtinModules } from 'node:module';
+import { EnclosingLines } from './enclosing-lines.js';
 
 /** Modules that are named more often than this by one file are a bundler's table. */
 const MAX_REQUESTS = 1024;
 const MAX_SPECIFIER = 200;
-/** A longer line was written by a minifier: its blocks cannot be told by their indentation. */
-const MAX_LINE = 400;
-/** Lines that are searched upwards for the blocks around a request. Bounds the time for a file. */
-const MAX_LINES = 8192;
 const NEWLINE = 0x0a;
 const [SPACE, TAB, DOUBLE, SINGLE, BACKTICK, CLOSING] = [0x20, 0x09, 0x22, 0x27, 0x60, 0x29];
 const [REQUIRE, FROM, IMPORT] = ['require(', 'from', 'import'].map((word) => Buffer.from(word)) as [
@@ -24,6 +21,7 @@ const WORD = Uint8Array.from({ length: 256 }, (_, byte) => (/[\w$.]/.test(String
 /** A line that opens a function: its block does not run when the file is loaded, unless the function is called at once. */
 const FUNCTION = /=>|\bfunction\b|^\s*(?:(?:async|static|get|set)\s+)*[\w$#]+\s*\([^;]*\)\s*\{\s*$/;
 const CALLED_AT_ONCE = /^\s*(?:[(!;+]|\}\s*\()/;
+const OPENS_NOTHING = /^\s*(?:\/\/|\/?\*|[)\]}]+[,;]?\s*$)/;
 const CONTROL = /^\s*(?:\}\s*)?(?:if|else|for|while|switch|try|catch|finally|do|with)\b/;
 
 /**
@@ -33,12 +31,12 @@ const CONTROL = /^\s*(?:\}\s*)?(?:if|else|for|while|switch|try|catch|finally|do|
  */
 export function nodeRequests(source: Buffer): string[] {
   const found: { at: number; request: string }[] = [];
-  const blocks = new Blocks(source);
+  const around = new EnclosingLines(source, opensFunction, OPENS_NOTHING);
   for (let at = source.indexOf(REQUIRE); at >= 0; at = source.indexOf(REQUIRE, at + REQUIRE.length)) {
     if (found.length >= MAX_REQUESTS) break;
     if (at > 0 && WORD[source[at - 1]!] === 1) continue;
     const name = specifierAt(source, at + REQUIRE.length, CLOSING);
-    if (name !== null && blocks.runsAtLoad(at)) found.push({ at, request: `r${name}` });
+    if (name !== null && around.runAtLoad(at)) found.push({ at, request: `r${name}` });
   }
   for (const word of [FROM, IMPORT]) {
     for (let at = source.indexOf(word); at >= 0; at = source.indexOf(word, at + word.length)) {
@@ -72,45 +70,6 @@ function specifierAt(source: Buffer, at: number, closing: number | null = null):
   if (closing !== null && source[afterBlanks(source, end + 1)] !== closing) return null;
   const name = source.toString('latin1', start, end);
   return name.startsWith('node:') || BUILTIN.has(name) ? null : name;
-}
-
-/** The blocks of a file that is indented as usual. */
-class Blocks {
-  readonly #source: Buffer;
-  #lines = MAX_LINES;
-
-  constructor(source: Buffer) {
-    this.#source = source;
-  }
-
-  /** Whether the code at `at` runs when the file is loaded: no line around it opens a function. */
-  runsAtLoad(at: number): boolean {
-    const source = this.#source;
-    let line = source.lastIndexOf(NEWLINE, at) + 1;
-    if (at - line > MAX_LINE) return true;
-    const before = source.toString('latin1', line, at);
-    if (opensFunction(before)) return false;
-    let indent = indentOf(before);
-    while (indent > 0 && line > 0) {
-      if (this.#lines-- <= 0) return false;
-      const end = line - 1;
-      line = end === 0 ? 0 : source.lastIndexOf(NEWLINE, end - 1) + 1;
-      if (end - line > MAX_LINE) return true;
-      const text = source.toString('latin1', line, end);
-      const outer = indentOf(text);
-      // Empty lines, comments and what closes a bracket open no block.
-      if (outer >= indent || !/\S/.test(text) || /^\s*(?:\/\/|\/?\*|[)\]}]+[,;]?\s*$)/.test(text)) continue;
-      if (opensFunction(text)) return false;
-      indent = outer;
-    }
-    return true;
-  }
-}
-
-function indentOf(line: string): number {
-  let i = 0;
-  while (line[i] === ' ' || line[i] === '\t') i++;
-  return i;
 }
 
 function opensFunction(line: string): boolean {

@@ -101,7 +101,8 @@ test('files are told by their path, scripts by their first line', () => {
   expect(languageOfScript('#!/usr/bin/env -S node --x')).toBe(node);
   expect(languageOfScript('#! /usr/bin/nodejs')).toBe(node);
   expect(languageOfScript('#!/usr/bin/env A=b python3.11')?.name).toBe('python');
-  expect(languageOfScript('#!/bin/sh')).toBeNull();
+  expect(languageOfScript('#!/bin/sh')?.name).toBe('shell');
+  expect(languageOfScript('#!/usr/bin/awk -f')).toBeNull();
   expect(languageOfScript('#!')).toBeNull();
 });
 

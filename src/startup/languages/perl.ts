@@ -1,0 +1,117 @@
+import type { TreeListing } from '../../erofs/index.js';
+import { EnclosingLines } from './enclosing-lines.js';
+import type { Language, LinkSink, Resolver } from './language.js';
+import { SearchRoots } from './search-roots.js';
+
+const HEAD_BYTES = 64 * 1024;
+const MAX_MODULES = 1024;
+const MAX_LINE = 400;
+const NEWLINE = 0x0a;
+/** `use A::B …;` runs wherever it stands, `require A::B;` when its line does. Versions and files are no modules. */
+const USE = /^\s*use\s+([A-Za-z_]\w*(?:::\w+)*)\b\s*([^#]*)/;
+const REQUIRE = /^\s*require\s+([A-Za-z_]\w*(?:::\w+)*)\s*$/;
+const PACKAGE = /^\s*package\s+([A-Za-z_]\w*(?:::\w+)*)\s*[;{]/;
+const OPENS_NOTHING = /^\s*(?:#|[)\]}])/;
+const PARENTS = /^(?:parent|base)$/;
+/** The order of @INC where several have a module (Debian's perl-base holds copies of the library's). */
+const RANKS = [/^\/etc\/perl/, /\/local\//, /\/site_perl/, /\/vendor_perl/, /\/perl5(?:\/|$)/, /\/perl-base$/];
+
+/** Modules lead to those that they use, and to their own part in C. */
+export const perl: Language = {
+  name: 'perl',
+  endings: ['.pm', '.pl'],
+  interpreters: /^perl[\d.]*$/,
+  headBytes: HEAD_BYTES,
+  tailBytes: 0,
+  scan: ({ head }) => perlModules(head),
+  resolver: (tree) => new PerlResolver(tree),
+};
+
+/** The modules that a file uses, "m" and the name; first, "p" and the name of its first package. Documentation is left out. */
+export function perlModules(source: Buffer): string[] {
+  const found = new Set<string>();
+  const around = new EnclosingLines(source, (line) => /\bsub\b/.test(line), OPENS_NOTHING);
+  let named = false;
+  let inDocumentation = false;
+  for (let at = 0; at < source.length && found.size < MAX_MODULES; ) {
+    const next = source.indexOf(NEWLINE, at);
+    const end = next < 0 ? source.length : next;
+    const line = source.toString('latin1', at, Math.min(end, at + MAX_LINE));
+    const start = at;
+    at = end + 1;
+    // perlpod: a paragraph of documentation begins with "=" and ends with "=cut".
+    if (/^=[a-zA-Z]/.test(line)) inDocumentation = !line.startsWith('=cut');
+    if (inDocumentation) continue;
+    if (line.startsWith('__END__') || line.startsWith('__DATA__')) break;
+    if (/^\s*(?:use|require)\b/.test(line)) {
+      if (/^\s+require/.test(line) && !around.runAtLoad(start + line.indexOf('require'))) continue;
+      for (const statement of line.split(';')) addUsed(statement, found);
+      continue;
+    }
+    const own = named ? null : PACKAGE.exec(line);
+    if (own !== null) {
+      named = true;
+      found.add(`p${own[1]}`);
+    }
+  }
+  return [...found];
+}
+
+function addUsed(statement: string, found: Set<string>): void {
+  const [, module, list = ''] = USE.exec(statement) ?? [];
+  const name = module ?? REQUIRE.exec(statement)?.[1];
+  if (name === undefined) return;
+  found.add(`m${name}`);
+  if (!PARENTS.test(name) || list.includes('-norequire')) return;
+  for (const [, parent] of list.matchAll(/(?:^|["'(\s])([A-Za-z_]\w*(?:::\w+)+|[A-Z]\w*)/g)) found.add(`m${parent}`);
+}
+
+class PerlResolver implements Resolver {
+  readonly #tree: TreeListing;
+  /** By path, because an upper layer's file replaces a lower one's. */
+  readonly #files = new Map<string, readonly string[]>();
+  readonly #roots: SearchRoots;
+  readonly #find = (path: string): number => this.#tree.resolve(path);
+
+  constructor(tree: TreeListing) {
+    this.#tree = tree;
+    this.#roots = new SearchRoots(this.#find, (root) => {
+      const rank = RANKS.findIndex((kind) => kind.test(root));
+      return rank < 0 ? RANKS.length : rank;
+    });
+  }
+
+  add(path: string, found: readonly string[]): void {
+    this.#files.set(path, found);
+    // A module's place below its directory is its name.
+    const name = found.find((word) => word.startsWith('p'));
+    const ending = name === undefined ? '' : `/${name.slice(1).replaceAll('::', '/')}.pm`;
+    if (ending !== '' && path.endsWith(ending)) this.#roots.add(path.slice(0, -ending.length));
+  }
+
+  link(links: LinkSink): void {
+    for (const [path, words] of this.#files) {
+      const from = this.#find(path);
+      if (from < 0) continue;
+      const own = this.#compiled(path, words);
+      for (const word of words) {
+        if (!word.startsWith('m')) continue;
+        const to = this.#roots.file(`${word.slice(1).replaceAll('::', '/')}.pm`);
+        if (to >= 0 && to !== from) links.add(from, to);
+      }
+      if (own >= 0) links.add(from, own);
+    }
+  }
+
+  /** XSLoader: "auto/A/B/B.so" below the directory of A/B.pm. */
+  #compiled(path: string, words: readonly string[]): number {
+    const name = words
+      .find((word) => word.startsWith('p'))
+      ?.slice(1)
+      .replaceAll('::', '/');
+    if (name === undefined || !path.endsWith(`/${name}.pm`)) return -1;
+    const root = path.slice(0, -`/${name}.pm`.length);
+    const auto = `${root}/auto/${name}`;
+    return this.#tree.list(auto) === null ? -1 : this.#find(`${auto}/${name.slice(name.lastIndexOf('/') + 1)}.so`);
+  }
+}
