@@ -1,4 +1,4 @@
-import { FormatError } from '../bytes/index.js';
+import { FormatError, parseJson } from '../bytes/index.js';
 import { MAX_LAYERS } from './format.js';
 import type { ImageMeta, LayerMeta } from './types.js';
 
@@ -73,7 +73,7 @@ export function decodeImageMeta(raw: Uint8Array, what: string): ImageMeta {
 
   let json: unknown;
   try {
-    json = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(raw));
+    json = parseJson(raw);
   } catch (cause) {
     throw new FormatError(what, 0, 'not JSON', { cause });
   }

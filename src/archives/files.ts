@@ -11,6 +11,7 @@ import {
   resolvePath,
   S_IFMT,
   S_IFREG,
+  WalkLimit,
 } from '../erofs/index.js';
 import { SpanReader } from '../lazy/index.js';
 import { LayerSpans } from '../spans/index.js';
@@ -121,6 +122,7 @@ export function* listFiles(archivePath: string, options: ListOptions = {}): Gene
       yield entryOf(reader, inode, given, top);
       return;
     }
+    const limit = new WalkLimit(reader);
     const pending: { path: Buffer; nid: Nid }[] = [{ path: given.length === 1 ? Buffer.alloc(0) : given, nid: top }];
     for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
       const { path: directory, nid } = next;
@@ -132,6 +134,7 @@ export function* listFiles(archivePath: string, options: ListOptions = {}): Gene
         if (!dots) children.push({ path: Buffer.concat([directory, Buffer.from('/'), name]), nid: child });
         return true;
       });
+      limit.visit(children.length);
       for (const child of children) {
         const entry = entryOf(reader, inode, child.path, child.nid);
         if (entry.type === 'directory') below.push(child);

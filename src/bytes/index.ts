@@ -28,5 +28,6 @@ export { Cursor } from './cursor.js';
 export { AbortError, ClipError, type ErrorCode, EXIT_CODES, FormatError } from './errors.js';
 export { fromHex, toHex } from './hex.js';
 export type { ConnectionId, LayerId, LayerIndex, Nid, SpanIndex } from './ids.js';
+export { parseJson } from './json.js';
 export { printable, printableJson, printableText } from './printable.js';
 export { updateZeros } from './zeros.js';

@@ -16,5 +16,6 @@ export { layerFileName, REWRITE_VERSION, rewriteErofs, writeLayerFiles } from '.
 export { TreeListing } from './tree-listing.js';
 export { resolvePath } from './tree-path.js';
 export type { TreeSource } from './tree-source.js';
+export { WalkLimit } from './walk-limit.js';
 export { treeWarnings } from './warnings.js';
 export { type ErofsDevice, type ErofsImage, type ErofsOptions, writeErofs } from './writer.js';

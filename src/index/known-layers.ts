@@ -7,6 +7,12 @@ import type { LayerIndexDirectory } from './layer-index-directory.js';
 /** Questions to the registry at a time: an image may have 127 layers, and its registry other clients. */
 const MAX_LOOKUPS = 8;
 
+/**
+ * Indexes of one image's layers from a registry, all together: they stay in memory until the archive is written. An index takes 1 % of
+ * its compressed layer at most, so that these are of 13 GB of layers. The registry says what it likes of both sizes.
+ */
+const MAX_REGISTRY_BYTES = 128 * 1024 * 1024;
+
 export interface KnownLayersOptions {
   readonly directory: LayerIndexDirectory | null;
   /** The image's repository. */
@@ -32,6 +38,7 @@ export class KnownLayers {
   readonly #found = new Map<string, IndexedLayer>();
   /** Reasons that were told: one for all layers. */
   readonly #told = new Set<string>();
+  #room = MAX_REGISTRY_BYTES;
 
   constructor(options: KnownLayersOptions) {
     this.#options = options;
@@ -74,7 +81,12 @@ export class KnownLayers {
     if (artifacts === null) return null;
     const tag = layerTag(layer.digest, checkpointMiB);
     try {
-      const bytes = await artifacts.fetchLayer(tag, signal);
+      const admit = (size: number): void => {
+        if (size > this.#room)
+          throw new ClipError('LIMIT', `indexes of layers in the registry exceed ${MAX_REGISTRY_BYTES} bytes`);
+        this.#room -= size;
+      };
+      const bytes = await artifacts.fetchLayer(tag, signal, admit);
       return bytes === null ? null : this.#decode(bytes, `artifact ${tag}`, layer);
     } catch (error) {
       if (signal?.aborted) throw error;

@@ -160,10 +160,13 @@ export class ArtifactRepository implements ImageArtifacts {
     return this.#publish(artifact, signal);
   }
 
-  async fetchLayer(tag: string, signal?: AbortSignal): Promise<Uint8Array | null> {
+  /** @param admit asked with the size of an index before it is fetched; what it throws is thrown */
+  async fetchLayer(tag: string, signal?: AbortSignal, admit?: (size: number) => void): Promise<Uint8Array | null> {
     const tagged = await this.#manifest(tag, signal);
     const layer = tagged === null ? null : artifactLayer(tagged.bytes, LAYER_ARTIFACT, LAYER_LAYER);
-    return layer === null ? null : this.#blob(layer, 'index of a layer', signal);
+    if (layer === null) return null;
+    admit?.(layer.size);
+    return this.#blob(layer, 'index of a layer', signal);
   }
 
   async #publish(artifact: Artifact, signal?: AbortSignal): Promise<PushedArchive> {

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { ClipError } from '../bytes/index.js';
+import { ClipError, parseJson } from '../bytes/index.js';
 import { digestOf, isDigest } from './digest.js';
 import { type LayoutFiles, MemoryFile, type OpenFile } from './layout-files.js';
 import { MAX_CONFIG_BYTES, MAX_LAYERS, MAX_MANIFEST_BYTES, parseJsonObject } from './manifest.js';
@@ -9,11 +9,25 @@ import { parseReference } from './reference.js';
 const CONFIG = 'application/vnd.oci.image.config.v1+json';
 const LAYER = 'application/vnd.oci.image.layer.v1.tar';
 const READ_BYTES = 1024 * 1024;
+/** Of all images together, which stay in memory: ten times what the images of a large `docker save` have. */
+const MAX_CONFIGS_BYTES = 64 * 1024 * 1024;
 
 interface Layer {
   readonly digest: string;
   readonly size: number;
   readonly mediaType: string;
+}
+
+interface Config {
+  readonly bytes: Uint8Array;
+  readonly digest: string;
+  readonly diffIds: readonly unknown[];
+}
+
+/** What a member says of itself. */
+interface MemberLayer extends Omit<Layer, 'digest'> {
+  /** null: of a plain tar, whose digest is its diff ID. */
+  readonly digest: string | null;
 }
 
 /**
@@ -24,6 +38,12 @@ interface Layer {
 export class DockerArchive implements LayoutFiles {
   readonly #tar: LayoutFiles;
   readonly #path: string;
+  /** By member. Any number of images may name one. */
+  readonly #configs = new Map<string, Promise<Config>>();
+  readonly #layers = new Map<string, Promise<MemberLayer>>();
+  /** Of plain tars whose diff ID is not known. */
+  readonly #sums = new Map<string, Promise<string>>();
+  #configBytes = 0;
   #made: Promise<{ files: Map<string, Uint8Array>; members: Map<string, string> }> | null = null;
 
   constructor(tar: LayoutFiles, path: string) {
@@ -64,7 +84,7 @@ export class DockerArchive implements LayoutFiles {
     const bytes = await this.#small('manifest.json', MAX_MANIFEST_BYTES);
     let list: unknown;
     try {
-      list = JSON.parse(Buffer.from(bytes).toString('utf8'));
+      list = parseJson(bytes);
     } catch {
       throw this.#bad('its manifest.json is not JSON');
     }
@@ -87,17 +107,14 @@ export class DockerArchive implements LayoutFiles {
         'LIMIT',
         `${this.#path}: an image of ${Layers.length} layers; clip takes up to ${MAX_LAYERS}`,
       );
-    const bytes = await this.#small(Config, MAX_CONFIG_BYTES);
-    const config = parseJsonObject(bytes, `the config ${Config} of ${this.#path}`);
-    const diffIds = (config.rootfs as { diff_ids?: unknown } | undefined)?.diff_ids;
+    const { bytes, digest: configDigest, diffIds } = await once(this.#configs, Config, () => this.#config(Config));
     const layers: Layer[] = [];
     for (const [i, name] of (Layers as string[]).entries()) {
-      const diffId = Array.isArray(diffIds) ? diffIds[i] : undefined;
-      const layer = await this.#layer(name, typeof diffId === 'string' && isDigest(diffId) ? diffId : null);
-      layers.push(layer);
-      members.set(blobName(layer.digest), name);
+      const member = await once(this.#layers, name, () => this.#layer(name));
+      const digest = member.digest ?? (await this.#diffId(name, diffIds[i]));
+      layers.push({ ...member, digest });
+      members.set(blobName(digest), name);
     }
-    const configDigest = digestOf(bytes);
     files.set(blobName(configDigest), bytes);
     const manifest = Buffer.from(
       JSON.stringify({
@@ -116,7 +133,17 @@ export class DockerArchive implements LayoutFiles {
     return { descriptor: { mediaType: OCI_MANIFEST, digest, size: manifest.length }, tags };
   }
 
-  async #layer(name: string, diffId: string | null): Promise<Layer> {
+  async #config(name: string): Promise<Config> {
+    const bytes = await this.#small(name, MAX_CONFIG_BYTES);
+    this.#configBytes += bytes.length;
+    if (this.#configBytes > MAX_CONFIGS_BYTES)
+      throw new ClipError('LIMIT', `${this.#path}: the configs of its images exceed ${MAX_CONFIGS_BYTES} bytes`);
+    const { rootfs } = parseJsonObject(bytes, `the config ${name} of ${this.#path}`);
+    const diffIds = (rootfs as { diff_ids?: unknown } | undefined)?.diff_ids;
+    return { bytes, digest: digestOf(bytes), diffIds: Array.isArray(diffIds) ? diffIds : [] };
+  }
+
+  async #layer(name: string): Promise<MemberLayer> {
     const file = await this.#member(name);
     const { size } = file;
     try {
@@ -127,12 +154,23 @@ export class DockerArchive implements LayoutFiles {
       const mediaType = gzip ? `${LAYER}+gzip` : zstd ? `${LAYER}+zstd` : LAYER;
       const hex = /^blobs\/sha256\/([0-9a-f]{64})$/.exec(name)?.[1];
       if (hex !== undefined) return { mediaType, digest: `sha256:${hex}`, size };
-      // A plain tar's digest is its diff ID. Indexing compares it.
-      if (mediaType === LAYER && diffId !== null) return { mediaType, digest: diffId, size };
-      return { mediaType, digest: await sha256Of(file), size };
+      return { mediaType, digest: mediaType === LAYER ? null : await sha256Of(file), size };
     } finally {
       await file.close();
     }
+  }
+
+  /** As the config says, which indexing compares; of a config that does not say it, as the tar is. */
+  async #diffId(name: string, said: unknown): Promise<string> {
+    if (typeof said === 'string' && isDigest(said)) return said;
+    return once(this.#sums, name, async () => {
+      const file = await this.#member(name);
+      try {
+        return await sha256Of(file);
+      } finally {
+        await file.close();
+      }
+    });
   }
 
   async #member(name: string): Promise<OpenFile> {
@@ -163,6 +201,14 @@ export class DockerArchive implements LayoutFiles {
       hint: 'save the image again; an archive of an OCI layout is oci-archive:FILE',
     });
   }
+}
+
+function once<T>(known: Map<string, Promise<T>>, name: string, make: () => Promise<T>): Promise<T> {
+  const found = known.get(name);
+  if (found !== undefined) return found;
+  const made = make();
+  known.set(name, made);
+  return made;
 }
 
 function blobName(digest: string): string {

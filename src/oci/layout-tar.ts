@@ -8,6 +8,8 @@ import { type LayoutFiles, type OpenFile, openFile } from './layout-files.js';
 const SCAN_BYTES = 64 * 1024;
 /** An image has a few files for each layer. */
 const MAX_MEMBERS = 100_000;
+/** Of their names, link targets and extended attributes: some 300 bytes a file. */
+const MAX_NAME_BYTES = 32 * 1024 * 1024;
 
 interface Member {
   readonly offset: number;
@@ -68,6 +70,8 @@ export class LayoutTar implements LayoutFiles {
         if (at > file.size) throw new Error(`it ends at byte ${file.size}, inside a file`);
         if (entries.count > MAX_MEMBERS)
           throw new ClipError('LIMIT', `${this.#path} has more than ${MAX_MEMBERS} files`);
+        if (entries.arena.length > MAX_NAME_BYTES)
+          throw new ClipError('LIMIT', `${this.#path}: the names of its files exceed ${MAX_NAME_BYTES} bytes`);
       }
       parser.finish();
     } catch (cause) {

@@ -1,4 +1,4 @@
-import { ClipError } from '../bytes/index.js';
+import { ClipError, parseJson } from '../bytes/index.js';
 import { expectDigest } from './digest.js';
 import { malformed } from './errors.js';
 import { DOCKER_LIST, DOCKER_MANIFEST, isSchema1, OCI_INDEX, OCI_MANIFEST } from './media-types.js';
@@ -40,7 +40,7 @@ function isObject(value: unknown): value is Json {
 export function parseJsonObject(bytes: Uint8Array, what: string): Json {
   let value: unknown;
   try {
-    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+    value = parseJson(bytes);
   } catch {
     // The parser's error quotes the text (docs/security.md, "What errors say").
     throw malformed(`${what} is not JSON`);

@@ -56,8 +56,11 @@ export interface SourceCounters {
 
 /** Indexes of layers in a repository. */
 export interface LayerArtifacts {
-  /** The index under this tag; null when there is none. @throws ClipError DIGEST_MISMATCH, LIMIT, NETWORK */
-  fetchLayer(tag: string, signal?: AbortSignal): Promise<Uint8Array | null>;
+  /**
+   * The index under this tag; null when there is none. @throws ClipError DIGEST_MISMATCH, LIMIT, NETWORK
+   * @param admit asked with its size before it is fetched; what it throws is thrown
+   */
+  fetchLayer(tag: string, signal?: AbortSignal, admit?: (size: number) => void): Promise<Uint8Array | null>;
 }
 
 /** Those, and archives of images. */

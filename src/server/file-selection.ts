@@ -1,7 +1,7 @@
 import type { Archive } from '../archive/index.js';
 import type { Nid } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
-import { ErofsReader, FT, InodeView, mapFileRange, resolvePath } from '../erofs/index.js';
+import { ErofsReader, FT, InodeView, mapFileRange, resolvePath, WalkLimit } from '../erofs/index.js';
 import type { TouchedRange } from '../lazy/index.js';
 
 /** Directory entries that are read between two turns of the event loop. This takes some milliseconds, for which a reader may wait. */
@@ -23,6 +23,7 @@ export async function rangesOfFiles(archive: Archive, patterns: readonly string[
   const selection = new FileSelection(archive);
   for (const pattern of patterns) {
     const before = selection.matches;
+    selection.nextPattern();
     const nid = selection.resolve(pattern);
     if (nid >= 0) await selection.addTree(nid);
     else await selection.addMatching(pattern);
@@ -43,10 +44,17 @@ class FileSelection {
   readonly #inode = new InodeView();
   readonly #seen = new Set<number>();
   #looked = 0;
+  /** Of the walks for one pattern, which meet each entry once. */
+  #limit: WalkLimit;
 
   constructor(archive: Archive) {
     this.#archive = archive;
     this.#reader = new ErofsReader(archive.tree);
+    this.#limit = new WalkLimit(this.#reader);
+  }
+
+  nextPattern(): void {
+    this.#limit = new WalkLimit(this.#reader);
   }
 
   resolve(path: string): number {
@@ -112,6 +120,7 @@ class FileSelection {
       if (name !== '.' && name !== '..') entries.push({ nid, type, name });
       return true;
     });
+    this.#limit.visit(entries.length);
     this.#looked += entries.length;
     if (this.#looked >= ENTRIES_PER_TURN) {
       this.#looked = 0;

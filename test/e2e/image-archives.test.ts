@@ -174,3 +174,61 @@ test('members that reach beyond the end of the file are not there', async () => 
   expect((await failure(fetchRange(open(`oci-archive:${path}:t`), sha256('x'), 0, 1))).code).toBe('BAD_FORMAT');
   builder.remove();
 });
+
+describe('archives made to cost much', () => {
+  const MIB = 1024 * 1024;
+  const config = (text = '{}'): string =>
+    `{"architecture":"amd64","os":"linux","rootfs":{"diff_ids":[]},"config":${text}}`;
+  const write = (name: string, images: readonly object[], ...members: Uint8Array[]): string => {
+    const path = join(directory, name);
+    writeFileSync(path, tar(file('manifest.json', JSON.stringify(images)), ...members));
+    return `docker-archive:${path}`;
+  };
+
+  test('members that any number of images name are read once', async () => {
+    // 20 GB of configs and 160 GB of layers, read one after the other.
+    const layers = new Array<string>(1000).fill('layer');
+    const images = Array.from({ length: 20_000 }, (_, i) => ({ Config: 'c', Layers: i < 20 ? layers : [] }));
+    const members = [file('c', config().padEnd(MIB)), file('layer', compressLayer(layerLike(8 * MIB), 'gzip'))];
+    const reference = write('many.tar', [...images, { Config: 'c', Layers: [], RepoTags: ['one:1'] }], ...members);
+    expect((await open(`${reference}:one:1`).resolve()).layers).toEqual([]);
+  });
+
+  test('configs and names that would fill the memory are refused', async () => {
+    const names = ['a', 'b', 'c', 'd', 'e'];
+    const images = names.map((name) => ({ Config: name, Layers: [] }));
+    const large = write('configs.tar', images, ...names.map((name) => file(name, config().padEnd(15 * MIB))));
+    expect(await failure(open(large).resolve())).toMatchObject({
+      code: 'LIMIT',
+      message: expect.stringMatching(/the configs of its images exceed 67108864 bytes/),
+    });
+    const long = new Array<Uint8Array>(8500).fill(file('x'.repeat(4000)));
+    const path = join(directory, 'names.tar');
+    writeFileSync(path, tar(...long));
+    for (const form of ['docker-archive', 'oci-archive']) {
+      expect(await failure(open(`${form}:${path}`).resolve())).toMatchObject({
+        code: 'LIMIT',
+        message: expect.stringMatching(/the names of its files exceed 33554432 bytes/),
+      });
+    }
+  });
+
+  test('JSON of two million brackets is refused in one line, in a config and in manifest.json', async () => {
+    const deep = `${'['.repeat(1_000_000)}${']'.repeat(1_000_000)}`;
+    const inConfig = write('deep.tar', [{ Config: 'c', Layers: [] }], file('c', config(deep)));
+    expect(await failure(open(inConfig).resolve())).toMatchObject({
+      code: 'BAD_FORMAT',
+      message: expect.stringMatching(/^the config c of .*deep\.tar is not JSON/),
+    });
+    const path = join(directory, 'brackets.tar');
+    writeFileSync(path, tar(file('manifest.json', deep)));
+    expect(await failure(open(`docker-archive:${path}`).resolve())).toMatchObject({ code: 'BAD_FORMAT' });
+    const built = writeImage(LAYERS, { config: { Labels: JSON.parse('['.repeat(500) + ']'.repeat(500)) } });
+    expect(
+      await failure(createFromOCIImage({ imageRef: built.reference, outputPath: join(directory, 'deep.clip') })),
+    ).toMatchObject({
+      code: 'BAD_FORMAT',
+    });
+    built.remove();
+  });
+});

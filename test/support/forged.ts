@@ -9,7 +9,7 @@ import {
   writeArchive,
 } from '../../src/archive/index.js';
 import { crc32, crc32c } from '../../src/bytes/index.js';
-import { COMPACT, NID_UNIT, SB, SUPER_OFFSET } from '../../src/erofs/format.js';
+import { COMPACT, DIRENT_SIZE, NID_UNIT, SB, SUPER_OFFSET } from '../../src/erofs/format.js';
 import { ErofsReader, InodeView } from '../../src/erofs/index.js';
 import {
   type CheckpointState,
@@ -162,6 +162,30 @@ function withMode(tree: Uint8Array, path: string, mode: number): Uint8Array {
   const nid = reader.lookupPath(Buffer.from(path));
   const at = view.getUint32(SUPER_OFFSET + SB.metaBlock, true) * reader.blockSize + NID_UNIT * nid;
   view.setUint16(at + COMPACT.mode, mode, true);
+  return withChecksum(out);
+}
+
+/** The tree in which a name of a directory leads to another inode. */
+export function withEntry(tree: Uint8Array, directory: string, name: string, target: string): Uint8Array {
+  const out = Uint8Array.from(tree);
+  const reader = new ErofsReader(out);
+  const nid = (path: string): number => reader.lookupPath(Buffer.from(path));
+  const starts: number[] = [];
+  let wanted = -1;
+  reader.readdir(nid(directory), 0, (_nid, _type, start, end) => {
+    if (Buffer.from(out.subarray(start, end)).toString() === name) wanted = starts.length;
+    starts.push(start);
+    return true;
+  });
+  // The entries of a small directory lie in one piece before their names, the first of which follows the last entry.
+  const at = starts[0]! + DIRENT_SIZE * (wanted - starts.length);
+  new DataView(out.buffer).setBigUint64(at, BigInt(nid(target)), true);
+  return withChecksum(out);
+}
+
+function withChecksum(out: Uint8Array): Uint8Array {
+  const view = new DataView(out.buffer);
+  const reader = new ErofsReader(out);
   out.fill(0, SUPER_OFFSET + SB.checksum, SUPER_OFFSET + SB.checksum + 4);
   const block = out.subarray(
     SUPER_OFFSET,

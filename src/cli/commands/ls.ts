@@ -1,7 +1,16 @@
 import type { Command } from 'commander';
 import type { Nid } from '../../bytes/index.js';
 import { ClipError, printable, printableJson } from '../../bytes/index.js';
-import { type ErofsReader, type FileType, fileType, InodeView, S_IFBLK, S_IFCHR, S_IFMT } from '../../erofs/index.js';
+import {
+  type ErofsReader,
+  type FileType,
+  fileType,
+  InodeView,
+  S_IFBLK,
+  S_IFCHR,
+  S_IFMT,
+  WalkLimit,
+} from '../../erofs/index.js';
 import { addImageFlags, archiveOf, type ImageFlags } from '../image-flags.js';
 import { archiveOrImage } from '../operand.js';
 
@@ -87,11 +96,13 @@ class Lister {
 
   #directory(path: Uint8Array, root: number): void {
     const pending: { path: Uint8Array; nid: Nid }[] = [{ path, nid: root }];
+    const limit = new WalkLimit(this.#reader);
     const headers = this.#flags.recursive === true && !this.#flags.json;
     for (let first = true; ; first = false) {
       const next = pending.pop();
       if (next === undefined) return;
       const entries = this.#entries(next.nid);
+      limit.visit(entries.length);
       if (headers) this.#write(Buffer.concat([text(first ? '' : '\n'), this.#name(next.path), text(':\n')]));
       this.#print(entries, next.path);
       if (!this.#flags.recursive) return;
@@ -136,7 +147,7 @@ class Lister {
       const target = inode.isSymlink ? [text(' -> '), this.#name(this.#reader.readlink(nid))] : [];
       return { columns, name: Buffer.concat([this.#name(name), ...target]) };
     });
-    const widths = [0, 1, 2, 3, 4, 5].map((i) => Math.max(0, ...rows.map((row) => row.columns[i]!.length)));
+    const widths = [0, 1, 2, 3, 4, 5].map((i) => rows.reduce((most, row) => Math.max(most, row.columns[i]!.length), 0));
     for (const { columns, name } of rows) {
       const line = columns.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join(' ');
       this.#write(Buffer.concat([text(`${line} `), name, text('\n')]));
