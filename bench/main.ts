@@ -20,6 +20,7 @@ const SUITES: Readonly<Record<string, () => Promise<{ run: Suite }>>> = {
   lazy: () => import('./lazy.js'),
   coldstart: () => import('./coldstart.js'),
   starts: () => import('./first-starts.js'),
+  fleet: () => import('./fleet.js'),
   checkpoints: () => import('./checkpoints.js'),
   run: () => import('./run.js'),
   unpack: () => import('./unpack.js'),

@@ -69,6 +69,8 @@ export interface ProxyOptions {
   readonly bytesPerSecond?: number;
   /** The rate of one connection, as of a storage that serves each client slowly. */
   readonly connectionBytesPerSecond?: number;
+  /** Where it listens. Default: 127.0.0.1. */
+  readonly address?: string;
   /** To come back where another was. */
   readonly port?: number;
   /** Speak TLS with these: PEM. */
@@ -132,9 +134,10 @@ class ReverseProxy implements RegistryProxy {
   }
 
   async listen(): Promise<void> {
-    await new Promise<void>((resolve) => this.#server.listen(this.#options.port ?? 0, '127.0.0.1', resolve));
+    const { port = 0, address = '127.0.0.1' } = this.#options;
+    await new Promise<void>((resolve) => this.#server.listen(port, address, resolve));
     this.port = (this.#server.address() as AddressInfo).port;
-    this.host = `127.0.0.1:${this.port}`;
+    this.host = `${address}:${this.port}`;
     this.url = `${this.#options.tls === undefined ? 'http' : 'https'}://${this.host}`;
   }
 
