@@ -1,10 +1,10 @@
-import { copyFile, mkdir } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { keyOfName } from '../src/cache/content/named.js';
 import { ArchiveFile } from '../src/check/index.js';
 import { startName } from '../src/lazy/index.js';
 import { Clipctl, PROGRAM } from '../test/support/clipctl.js';
-import { startRedis } from '../test/support/content-servers.js';
+import { redisCli, type ServerProcess, startRedis } from '../test/support/content-servers.js';
 import { spawnProxy } from '../test/support/proxy-process.js';
 import { type Fleet, type Machine, makeFleet } from './fleet-network.js';
 import { compressedBytes, localRun } from './floor.js';
@@ -98,10 +98,10 @@ class Node {
   }
 }
 
-async function redisFor(ctx: BenchContext, { address }: Fleet): Promise<string> {
+async function redisFor(ctx: BenchContext, { address }: Fleet): Promise<{ redis: ServerProcess; flags: string[] }> {
   const redis = await startRedis(undefined, '--bind', `127.0.0.1 ${address}`, '--protected-mode', 'no');
   ctx.defer(() => redis.stop());
-  return `redis://${address}:${redis.port}`;
+  return { redis, flags: ['--content-cache', `redis://${address}:${redis.port}`] };
 }
 
 interface Setting {
@@ -117,7 +117,7 @@ interface Setting {
 
 /** Eight machines, one after the other, that share a Redis. */
 async function withRedis({ ctx, scratch, fleet, proxy, archive, other, floor }: Setting): Promise<Row[]> {
-  const flags = ['--content-cache', await redisFor(ctx, fleet)];
+  const { flags } = await redisFor(ctx, fleet);
   const starts: Started[] = [];
   for (const machine of fleet.machines) {
     const node = await Node.create(ctx, scratch, machine, flags);
@@ -159,26 +159,19 @@ async function withProfileOnly(setting: Setting): Promise<Row[]> {
   opened.close();
   const { manifestDigest, command } = startName(opened.archive.image);
   const key = keyOfName(`clip shared profile 1 ${manifestDigest} ${command}`);
-  const within = (directory: string): string => path.join(directory, key.slice(0, 2), key);
-
-  const source = path.join(scratch, 'first-shares');
-  await mkdir(source);
-  const first = await Node.create(ctx, scratch, fleet.machines[0]!, ['--content-cache', `dir:${source}`]);
-  await first.boot(other);
-  await first.start(archive, proxy);
-  await first.shared();
-  await first.clip.close();
-
+  const { redis, flags } = await redisFor(ctx, fleet);
   const starts: Started[] = [];
-  for (let round = 0; round < ROUNDS; round++) {
-    const directory = path.join(scratch, `only-the-profile-${round}`);
-    await mkdir(path.dirname(within(directory)), { recursive: true });
-    await copyFile(within(source), within(directory));
-    const node = await Node.create(ctx, scratch, fleet.machines[round + 1]!, ['--content-cache', `dir:${directory}`]);
+  for (const machine of fleet.machines.slice(0, ROUNDS + 1)) {
+    const node = await Node.create(ctx, scratch, machine, flags);
     await node.boot(other);
     starts.push(await node.start(archive, proxy));
+    await node.shared();
     await node.clip.close();
+    for (const found of (await redisCli(redis.port, 'keys', '*')).split('\n')) {
+      if (!found.includes(key)) await redisCli(redis.port, 'del', found);
+    }
   }
+  starts.shift(); // it made the profile
   const ready = median(starts.map((start) => start.ready));
   const bytes = median(starts.map((start) => start.bytes));
   return [

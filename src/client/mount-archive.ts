@@ -92,6 +92,7 @@ async function startEngine(key: string, options: MountArchiveOptions): Promise<P
       cacheDir: options.cachePath === undefined ? join(root, 'cache') : resolveDirectory(options.cachePath),
       ...(options.cacheSize === undefined ? {} : { cacheSize: options.cacheSize }),
       ...(contentCache === undefined ? {} : { contentCache }),
+      ...(options.profileSharing === false ? { profileSharing: false } : {}),
       private: true,
     });
     const log = new EngineLog(join(root, LOG_NAME));
@@ -115,9 +116,9 @@ async function startEngine(key: string, options: MountArchiveOptions): Promise<P
 }
 
 async function acquire(options: MountArchiveOptions): Promise<PrivateEngine> {
-  const { cachePath, cacheSize, contentCache } = options;
+  const { cachePath, cacheSize, contentCache, profileSharing = true } = options;
   const content = typeof contentCache === 'object' ? idOf(contentCache) : contentCache;
-  const key = JSON.stringify([cachePath ?? null, cacheSize ?? null, content ?? null]);
+  const key = JSON.stringify([cachePath ?? null, cacheSize ?? null, content ?? null, profileSharing]);
   let starting = engines.get(key);
   if (starting === undefined) {
     starting = startEngine(key, options);

@@ -26,7 +26,7 @@ export interface MountArchiveOptions {
   readonly plainHttp?: boolean | undefined;
   /** Default true. False: a read fetches the spans it touches and nothing else. */
   readonly readahead?: boolean | undefined;
-  /** Fetch by the profile that the archive may hold. Default true. */
+  /** Fetch by a profile, the archive's or of earlier starts. Default true. */
   readonly prefetch?: boolean | undefined;
   /** Fetch the rest of the image while readers are quiet. Default false. */
   readonly fill?: boolean | undefined;
@@ -42,6 +42,8 @@ export interface MountArchiveOptions {
    * read of the mount, say) it cannot answer, and the registry is asked instead.
    */
   readonly contentCache?: string | ContentCache | undefined;
+  /** Publish in the content cache what starts read, and fetch by what other machines published. Default true. */
+  readonly profileSharing?: boolean | undefined;
   /** Seconds after which a read that gets no bytes ends with EIO. Default 300. */
   readonly readTimeout?: number | undefined;
   /**
@@ -73,6 +75,7 @@ const checkFields = optionsOf(
   {
     ...imageOptions,
     contentCache: (value) => value, // checked below
+    profileSharing: boolean,
     storageInfo: storageOverride,
     cachePath: string,
     cacheSize,

@@ -18,7 +18,7 @@ const indexOptions: CreateFromOCIImageOptions = {
 };
 const mountOptions: MountArchiveOptions = {
   archivePath: '/nonexistent', mountPoint: '/nonexistent', cachePath: absent, cacheSize: absent, credentials: absent,
-  storageInfo: absent, plainHttp: absent, readahead: absent, prefetch: absent, fill: absent, contentCache: absent,
+  storageInfo: absent, plainHttp: absent, readahead: absent, prefetch: absent, fill: absent, contentCache: absent, profileSharing: absent,
   readTimeout: absent, suid: absent, dev: absent,
 };
 const login: Credentials = { username: absent, password: absent, identityToken: absent, registryToken: absent };
