@@ -27,6 +27,26 @@ export function replaceDescriptor(fd: number, by: number): void {
   check(sys.dup3(by, fd, flags.O_CLOEXEC), `replace descriptor ${fd} by ${by}`);
 }
 
+/** struct statx; of it stx_mask, stx_dio_mem_align and stx_dio_offset_align. */
+const STATX = { bytes: 256, mask: 0, memoryAlign: 0x98, offsetAlign: 0x9c } as const;
+
+/** Whether a file may be read with O_DIRECT at multiples of `unit` bytes, in the file and in memory. False where the kernel does not say. */
+export function readsDirectly(fd: number, unit: number): boolean {
+  const stat = Buffer.alloc(STATX.bytes);
+  const path = sys.cString('');
+  const found = sys.syscall(
+    flags.SYS_statx,
+    fd,
+    sys.addressOf(path),
+    flags.AT_EMPTY_PATH,
+    flags.STATX_DIOALIGN,
+    sys.addressOf(stat),
+  );
+  if (found < 0 || (stat.readUInt32LE(STATX.mask) & flags.STATX_DIOALIGN) === 0) return false;
+  const [memory, offset] = [stat.readUInt32LE(STATX.memoryAlign), stat.readUInt32LE(STATX.offsetAlign)];
+  return memory > 0 && offset > 0 && unit % memory === 0 && unit % offset === 0;
+}
+
 /** Beyond the end of every file: there are no pages there, so the call does not wait. Offset + length must not pass 2^63. */
 const BEYOND = 2 ** 52;
 

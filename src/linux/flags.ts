@@ -34,6 +34,7 @@ export const SYS_fsopen = 430;
 export const SYS_fsconfig = 431;
 export const SYS_fsmount = 432;
 export const SYS_openat2 = 437;
+export const SYS_statx = process.arch === 'x64' ? 332 : 291;
 export const SYS_unshare = process.arch === 'x64' ? 272 : 97;
 export const SYS_setns = process.arch === 'x64' ? 308 : 268;
 // The calls themselves: glibc's functions of these names change all threads.
@@ -63,6 +64,11 @@ export const F_GETFL = 3;
 export const F_SETFL = 4;
 // linux/fs.h
 export const SYNC_FILE_RANGE_WAIT_BEFORE = 1;
+export const AT_EMPTY_PATH = 0x1000;
+export const STATX_DIOALIGN = 0x2000;
+/** _IOR(0x15, 1, struct fs_sysfs_path {u8 len; u8 name[128]}) */
+export const FS_SYSFS_PATH_MAX = 128;
+export const FS_IOC_GETFSSYSFSPATH = 0x8000_0000 + ((1 + FS_SYSFS_PATH_MAX) << 16) + (0x15 << 8) + 1;
 export const FALLOC_FL_KEEP_SIZE = 1;
 export const FALLOC_FL_PUNCH_HOLE = 2;
 /** preadv2(2): fail with EAGAIN rather than wait for the disk. */

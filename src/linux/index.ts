@@ -9,6 +9,7 @@ export {
   closeFd,
   createEventFd,
   punchHole,
+  readsDirectly,
   replaceDescriptor,
   setNonBlocking,
   signalEventFd,
@@ -30,6 +31,7 @@ export {
   mountErofs,
   mountFileSystem,
   openErofs,
+  setReadAhead,
   unmount,
 } from './mount.js';
 export { type MountInfo, mountIdOf, mountNamespace, parseMountInfo, readMountInfo } from './mountinfo.js';

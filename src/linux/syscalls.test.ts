@@ -5,6 +5,7 @@ import {
   fstatSync,
   mkdtempSync,
   openSync,
+  readdirSync,
   readFileSync,
   rmSync,
   statSync,
@@ -17,6 +18,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
   bindMountAt,
   closeBackingFile,
+  closeFd,
   createEventFd,
   detachMount,
   Epoll,
@@ -30,14 +32,17 @@ import {
   mountFuse,
   mountIdOf,
   openBackingFile,
+  openErofs,
   openFuseDevice,
   parseMountInfo,
   peerCredentials,
   punchHole,
   readMountInfo,
+  readsDirectly,
   receiveDescriptors,
   SystemCallError,
   sendDescriptors,
+  setReadAhead,
   setXattr,
   signalEventFd,
   socketPair,
@@ -329,5 +334,37 @@ describe('mounts', () => {
     }
     expect(() => mountErofs(image, [image], target)).toThrow(/mount erofs .*EINVAL/);
     expect(() => mountErofs(join(dir, 'none'), [], target)).toThrow(/ENOENT/);
+  });
+
+  it.skipIf(!root)('sets how far the kernel reads ahead in an EROFS mount, and in no other', () => {
+    const image = join(dir, 'ahead.erofs');
+    execFileSync('mkfs.erofs', [image, mkdtempSync(join(dir, 'ahead-'))], { stdio: 'ignore' });
+    const [one, other] = [openErofs(image, []), openErofs(image, [], { directio: true })];
+    try {
+      const values = (): string[] =>
+        readdirSync('/sys/class/bdi')
+          .filter((name) => name.startsWith('erofs'))
+          .map((name) => readFileSync(`/sys/class/bdi/${name}/read_ahead_kb`, 'utf8').trim());
+      const rare = (): number => values().filter((value) => value === '1732').length;
+      expect(setReadAhead(other, 1732 << 10)).toBe(true);
+      expect(rare()).toBe(1);
+    } finally {
+      closeFd(one);
+      closeFd(other);
+    }
+    const plain = openSync(dir, 'r');
+    expect(setReadAhead(plain, 4096)).toBe(false);
+    closeSync(plain);
+  });
+
+  it('knows files that cannot be read with O_DIRECT at the unit', () => {
+    const path = join(dir, 'direct');
+    writeFileSync(path, 'x'.repeat(4096));
+    const fd = openSync(path, 'r');
+    expect(readsDirectly(fd, 1)).toBe(false);
+    const null_ = openSync('/dev/null', 'r');
+    expect(readsDirectly(null_, 4096)).toBe(false);
+    closeSync(null_);
+    closeSync(fd);
   });
 });

@@ -1,10 +1,16 @@
 import { rmSync, symlinkSync } from 'node:fs';
 import { ClipError } from '../bytes/index.js';
-import { layerFileName } from '../erofs/index.js';
-import { openErofs } from '../linux/index.js';
+import { BLOCK, layerFileName } from '../erofs/index.js';
+import { openErofs, readsDirectly, setReadAhead } from '../linux/index.js';
 import type { OwnDirectory } from '../paths/index.js';
 import type { KernelTree } from '../plane/index.js';
 import { type ConnectionState, kernelSourceName } from '../wire/index.js';
+
+/**
+ * Of a mount whose layers are all read with O_DIRECT. No file system below reads ahead for it, and the kernel's default of 128 KiB asks the
+ * disk for too little at a time (docs/internals/erofs.md, "Read-ahead and double caching").
+ */
+const READ_AHEAD = 1 << 20;
 
 /** The kernel does not mount an image whose tree and layers it was given. */
 export class KernelMountError extends Error {
@@ -41,7 +47,11 @@ export function mountInKernel(
     const devices = [...files, null].map((fd, i) =>
       fd === null ? `${state.anchor}/${layerFileName(i)}` : `/proc/self/fd/${fd}`,
     );
-    return openErofs(`${root.path}/${name}`, devices);
+    // Not through FUSE: a signal would interrupt such a read, and the reader's page would be an error.
+    const directio = files.every((fd) => fd !== null && readsDirectly(fd, BLOCK));
+    const mount = openErofs(`${root.path}/${name}`, devices, { directio });
+    if (directio) setReadAhead(mount, READ_AHEAD);
+    return mount;
   } catch (cause) {
     throw new KernelMountError(cause);
   } finally {

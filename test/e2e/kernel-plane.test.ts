@@ -11,9 +11,9 @@ import {
 } from 'node:fs';
 import { open, readFile } from 'node:fs/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { mountFileSystem, unmount } from '../../src/linux/index.js';
+import { mountFileSystem, readsDirectly, unmount } from '../../src/linux/index.js';
 import type { MountInfoReply } from '../../src/wire/index.js';
-import { Clipctl } from '../support/clipctl.js';
+import { Clipctl, runProgram } from '../support/clipctl.js';
 import { layerLike } from '../support/gzip.js';
 import { writeImage } from '../support/images.js';
 import { alive, eventually, health, isDead, listed, mountedAs, sha256Of } from '../support/mounted.js';
@@ -176,7 +176,29 @@ test.each(['fuse', 'kernel'])('a sequential reader is read ahead of: %s', async 
   expect((await own.stats()).counters.readaheadBytes).toBeGreaterThan(0);
 });
 
+test('signals that a reader handles do not end its reads', async () => {
+  await own.ok('mount', '--clip', archive, '--at', place, '--plane', 'kernel', '--no-prefetch');
+  proxy.fault = () => ({ delayMs: 50 });
+  const program = `
+    process.on('SIGUSR2', () => {});
+    const killer = require('node:child_process').spawn('sh', ['-c', 'while kill -USR2 ' + process.pid + ' 2>&-; do :; done']);
+    process.stdout.write(require('node:crypto').createHash('sha256').update(require('node:fs').readFileSync(process.argv[1])).digest('hex'));
+    killer.kill('SIGKILL');`;
+  const ran = await runProgram(process.execPath, ['-e', program, `${place}/large`]);
+  expect(ran).toMatchObject({ code: 0, stdout: sha256Of(LARGE) });
+});
+
 describe('a complete layer is the kernel’s', () => {
+  test('its bytes are in the page cache once, where the disk can be read directly', async () => {
+    await mountComplete();
+    const { options } = mountedAs(place)!;
+    const spans = own.path('cache', 'spans');
+    const fd = openSync(`${spans}/${readdirSync(spans).find((name) => !name.endsWith('.table'))!}`, 'r');
+    expect(options.includes('directio')).toBe(readsDirectly(fd, 512));
+    closeSync(fd);
+    await verify();
+  });
+
   test('it goes on when every process of clip is killed, and is mounted again by the next clipd', async () => {
     await mountComplete();
     proxy.fault = () => ({ refuse: true });

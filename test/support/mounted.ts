@@ -72,13 +72,13 @@ export function alive(pid: number): boolean {
 }
 
 /** The file system type and the source of the topmost mount at a place. */
-export function mountedAs(place: string): { readonly type: string; readonly source: string } | null {
+export function mountedAs(place: string): Readonly<Record<'type' | 'source' | 'options', string>> | null {
   const line = readFileSync('/proc/self/mountinfo', 'utf8')
     .split('\n')
     .findLast((one) => one.split(' ')[4] === place);
   if (line === undefined) return null;
-  const [type, source] = line.split(' - ')[1]!.split(' ') as [string, string];
-  return { type, source };
+  const [type, source, options] = line.split(' - ')[1]!.split(' ') as [string, string, string];
+  return { type, source, options };
 }
 
 /**
