@@ -9,6 +9,7 @@ export { LEGACY_CHECKPOINT_MIB, layerIndexName } from './layer-index-name.js';
 export {
   type Archive,
   type ArchiveInput,
+  type OpenOptions,
   openArchive,
   readImageMeta,
   relocateArchive,

@@ -53,8 +53,9 @@ export interface Archive {
   readonly version: number;
   readonly storage: ArchiveStorage;
   readonly image: ImageMeta;
-  /** The EROFS image, in shared memory. */
+  /** The EROFS image, in shared memory. Throws FormatError if it was to be read at its first use, and is damaged. */
   readonly tree: Uint8Array;
+  readonly treeBytes: number;
   /** As image.layers; a layer that appears twice has the same table object twice. */
   readonly layers: readonly { readonly table: SpanTable }[];
   readonly placement: Placement | null;
@@ -256,15 +257,20 @@ export function relocateArchive(
   });
 }
 
+export interface OpenOptions {
+  /** The tree, too, is read and checked at its first use: where another copy of it serves the image, it may never be needed. */
+  readonly treeOnUse?: boolean;
+}
+
 /**
  * Opens an archive: reads and checks the header and every section but `windows` and `hashes`, which are checked when used.
  * Throws FormatError naming the file and the section for each deviation from docs/format.md.
  */
-export function openArchive(input: ArchiveInput): Archive {
-  return withHint(() => open(input));
+export function openArchive(input: ArchiveInput, options: OpenOptions = {}): Archive {
+  return withHint(() => open(input, options));
 }
 
-function open(input: ArchiveInput): Archive {
+function open(input: ArchiveInput, { treeOnUse = false }: OpenOptions): Archive {
   const { sections, digest } = readHeader(input);
   const find = (name: SectionName) => sections.find((s) => s.name === name);
   const required = (name: SectionName): SectionInfo => find(name)!; // readTable has checked it
@@ -284,9 +290,14 @@ function open(input: ArchiveInput): Archive {
   const layers = tableOfLayer.map((index) => ({ table: joined[index]! }));
   checkLayers(image, layers, what('spans'));
 
-  const treeBytes = raw('tree');
-  const tree = new Uint8Array(new SharedArrayBuffer(treeBytes.length));
-  tree.set(treeBytes);
+  let tree: Uint8Array | null = null;
+  const readTree = (): Uint8Array => {
+    const bytes = raw('tree');
+    tree = new Uint8Array(new SharedArrayBuffer(bytes.length));
+    tree.set(bytes);
+    return tree;
+  };
+  if (!treeOnUse) readTree();
 
   const optional = <T>(name: SectionName, decode: (bytes: Uint8Array, what: string) => T): T | null => {
     const section = find(name);
@@ -309,7 +320,10 @@ function open(input: ArchiveInput): Archive {
     unindexed: [],
     storage: { kind: 'oci' },
     image,
-    tree,
+    get tree() {
+      return tree ?? withHint(readTree);
+    },
+    treeBytes: required('tree').rawLength,
     layers,
     placement: optional('placement', (bytes, w) => decodePlacement(bytes, w, sizes)),
     profile: optional('profile', (bytes, w) => decodeProfile(bytes, w, counts)),

@@ -52,6 +52,20 @@ function failure(bytes: Uint8Array): FormatError {
   throw new Error('opened');
 }
 
+test('a tree that is read at its first use is checked then, and each time until it is whole', () => {
+  const bytes = bytesOf(smallArchive());
+  const { tree, treeBytes, sections } = openArchive(bytesInput(bytes));
+  expect(openArchive(bytesInput(bytes), { treeOnUse: true })).toMatchObject({ tree, treeBytes });
+  const { offset } = sections.find(({ name }) => name === 'tree')!;
+  bytes[offset]! ^= 1;
+  expect(() => openArchive(bytesInput(bytes))).toThrow(FormatError);
+  const archive = openArchive(bytesInput(bytes), { treeOnUse: true });
+  expect(() => archive.tree).toThrow(/section tree.*sha256 differs/);
+  expect(() => archive.tree).toThrow(FormatError);
+  bytes[offset]! ^= 1;
+  expect(archive.tree).toEqual(tree);
+});
+
 /** Recomputes the header's digest after a change to the section table: what a forger would do. */
 function reseal(bytes: Uint8Array): Uint8Array {
   const count = new DataView(bytes.buffer).getUint32(HEADER.sectionCount, true);

@@ -1,5 +1,5 @@
 import { closeSync, fstatSync } from 'node:fs';
-import { type Archive, type ArchiveInput, openArchive } from '../archive/index.js';
+import { type Archive, type ArchiveInput, type OpenOptions, openArchive } from '../archive/index.js';
 import { HEADER_SIZE, isLegacyHeader, openLegacyArchive } from '../legacy/index.js';
 import { archiveInput, openArchiveFile } from './archive-input.js';
 import type { LayerIndexes } from './layer-indexes.js';
@@ -16,8 +16,12 @@ function inodeOf(fd: number): string {
 }
 
 /** Opens an archive of any version. `indexes` knows layers that version 1 archives are of. @throws FormatError */
-export function openAnyArchive(input: ArchiveInput, indexes: LayerIndexes | null = null): Archive {
-  if (!isLegacyHeader(input.readAt(0, Math.min(HEADER_SIZE, input.size)))) return openArchive(input);
+export function openAnyArchive(
+  input: ArchiveInput,
+  indexes: LayerIndexes | null = null,
+  options: OpenOptions = {},
+): Archive {
+  if (!isLegacyHeader(input.readAt(0, Math.min(HEADER_SIZE, input.size)))) return openArchive(input, options);
   return openLegacyArchive(input, (digest) => indexes?.get(digest) ?? null, indexes?.trees ?? null);
 }
 
@@ -48,7 +52,13 @@ export class ArchiveFile {
    * @param onClose called when an archive that was opened is closed
    * @throws FormatError when the archive is damaged; ClipError BAD_FORMAT when it is not a file
    */
-  constructor(fd: number, path: string, indexes: LayerIndexes | null = null, onClose: () => void = () => {}) {
+  constructor(
+    fd: number,
+    path: string,
+    indexes: LayerIndexes | null = null,
+    onClose: () => void = () => {},
+    options: OpenOptions = {},
+  ) {
     this.#indexes = indexes;
     this.#onClose = onClose;
     this.fd = fd;
@@ -58,7 +68,7 @@ export class ArchiveFile {
     try {
       const input = archiveInput(fd, path);
       this.size = input.size;
-      this.archive = openAnyArchive(input, indexes);
+      this.archive = openAnyArchive(input, indexes, options);
     } catch (error) {
       closeSync(fd);
       indexes?.close();

@@ -3,8 +3,10 @@ import { once } from 'node:events';
 import {
   closeSync,
   constants,
+  fstatSync,
   readdirSync,
   readFileSync,
+  readSync,
   renameSync,
   rmSync,
   statSync,
@@ -24,8 +26,9 @@ const DIRECTORY = 'kernel-trees';
 const MAX_KEPT = 64;
 /** Behind the image. The kernel reads no further than the image's own end. */
 const SUM_BYTES = 32;
+const PAGE = 4096;
 
-/** A tree that our writer wrote, in a file that was checked just now. */
+/** A tree that our writer wrote, in a file that this process has checked. */
 export interface KernelTree {
   /** By descriptor: what happens to the cache directory's path leads to no other file. */
   readonly path: string;
@@ -35,7 +38,7 @@ export interface KernelTree {
 
 interface TreeOf {
   readonly digest: string;
-  readonly tree: Uint8Array;
+  readonly tree: () => Uint8Array;
   readonly layerBytes: readonly number[];
 }
 
@@ -46,14 +49,16 @@ interface TreeOf {
 export class KernelTrees {
   readonly #cacheDirectory: string;
   readonly #writing = new Map<string, Promise<void>>();
+  /** By name: what files were when their digests were compared. One that is the same is not read again. */
+  readonly #checked = new Map<string, string>();
 
   constructor(cacheDirectory: string) {
     this.#cacheDirectory = cacheDirectory;
   }
 
   /**
-   * The archive's tree for the kernel, made if need be. The whole file has just been read, and its digest compared, so the mount
-   * finds it in the page cache.
+   * The archive's tree for the kernel, made if need be. This process has read the whole file, and compared its digest: at the first time,
+   * or again when it was touched.
    * @throws ClipError BAD_FORMAT when the tree is one that our writer would not make; SYSTEM when the cache cannot hold it
    */
   async open(of: TreeOf): Promise<KernelTree> {
@@ -91,11 +96,15 @@ export class KernelTrees {
       throw unusable(this.#cacheDirectory, error);
     }
     try {
-      const bytes = readFileSync(fd);
-      const image = bytes.subarray(0, Math.max(0, bytes.length - SUM_BYTES));
-      if (createHash('sha256').update(image).digest().equals(bytes.subarray(image.length))) {
-        utimesSync(`/proc/self/fd/${fd}`, new Date(), new Date()); // used last now
-        return { path: `/proc/self/fd/${fd}`, bytes: image.length, close: () => closeSync(fd) };
+      const path = `/proc/self/fd/${fd}`;
+      const { size } = fstatSync(fd);
+      if (this.#checked.get(name) === stateOf(fd) || isWhole(readFileSync(fd))) {
+        utimesSync(path, new Date(), new Date()); // used last now
+        this.#checked.set(name, stateOf(fd));
+        // The kernel reads these next. A primary that is cold has made it warn (ext4_check_map_extents_env).
+        const ends = Buffer.alloc(PAGE);
+        for (const offset of [0, size - PAGE]) readSync(fd, ends, 0, PAGE, Math.max(0, offset));
+        return { path, bytes: size - SUM_BYTES, close: () => closeSync(fd) };
       }
     } catch {
       // Unreadable is like damaged: it is written again.
@@ -105,7 +114,7 @@ export class KernelTrees {
   }
 
   async #write(name: string, { tree, layerBytes }: TreeOf): Promise<void> {
-    const image = await rewriteInThread({ tree: sharedBytes(tree), layerBytes });
+    const image = await rewriteInThread({ tree: sharedBytes(tree()), layerBytes });
     try {
       const directory = this.#directory();
       try {
@@ -127,11 +136,25 @@ export class KernelTrees {
   #prune(directory: OwnDirectory): void {
     const used = readdirSync(directory.at('.')).map((name) => {
       const path = directory.at(name);
-      return { path, at: statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0 };
+      return { name, path, at: statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0 };
     });
     used.sort((a, b) => b.at - a.at);
-    for (const { path } of used.slice(MAX_KEPT)) rmSync(path, { force: true });
+    for (const { name, path } of used.slice(MAX_KEPT)) {
+      rmSync(path, { force: true });
+      this.#checked.delete(name);
+    }
   }
+}
+
+function isWhole(bytes: Uint8Array): boolean {
+  const image = bytes.subarray(0, Math.max(0, bytes.length - SUM_BYTES));
+  return createHash('sha256').update(image).digest().equals(bytes.subarray(image.length));
+}
+
+/** Any write changes it: nothing can set a file's time of change. */
+function stateOf(fd: number): string {
+  const { ino, size, mtimeNs, ctimeNs } = fstatSync(fd, { bigint: true });
+  return [ino, size, mtimeNs, ctimeNs].join(':');
 }
 
 function nameOf({ digest, layerBytes }: TreeOf): string {

@@ -1,3 +1,4 @@
+import type { OpenOptions } from '../archive/index.js';
 import type { ConnectionId, SpanIndex } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
 import {
@@ -171,9 +172,9 @@ export class Engine {
   }
 
   /** Takes the descriptor over. @throws FormatError, ClipError as ArchiveFile does */
-  openArchive(fd: number, path: string): ArchiveFile {
+  openArchive(fd: number, path: string, options: OpenOptions = {}): ArchiveFile {
     this.#collectSoon(); // also for an archive that is refused: its tree has been read by then
-    return new ArchiveFile(fd, path, this.#layerIndexes(), () => this.#collectSoon());
+    return new ArchiveFile(fd, path, this.#layerIndexes(), () => this.#collectSoon(), options);
   }
 
   /** What is known of the layers of version 1 archives. Each opened archive takes one, and closes it. */

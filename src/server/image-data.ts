@@ -77,14 +77,18 @@ export class ImageData {
   }
 
   #follow(set: LayerSet, log: Logger): Follower | null {
-    const { references, tree, placement } = this.file.archive;
+    const { archive } = this.file;
+    const { references, placement } = archive;
     const { readahead, prefetch } = this.#options;
     if (references === null || !readahead || !prefetch || this.#profiled) return null;
-    const reader = new ErofsReader(tree);
+    let reader: ErofsReader | null = null;
     const scratch = new InodeView();
     return set.follow(this.layers, {
       references,
-      map: (nid, offset, length, visit) => mapFileRange(reader, placement, scratch, nid, offset, length, visit),
+      map: (nid, offset, length, visit) => {
+        reader ??= new ErofsReader(archive.tree);
+        return mapFileRange(reader, placement, scratch, nid, offset, length, visit);
+      },
       onFault: (error) => log.warn({ error: String(error) }, 'references cannot be followed'),
     });
   }

@@ -121,8 +121,7 @@ export class ImageMount {
   /** A read that was passed to this thread has its answer. */
   #ended(answered: EndedRead, metrics: Metrics): void {
     // The kernel asks for layers, by their own numbers.
-    const file = this.#kernel && answered.last !== null ? this.#served.fileOf(answered.nid, 0, answered.last) : null;
-    const read = file === null ? answered : { ...answered, nid: file.nid as Nid };
+    const read = this.#kernel ? { ...answered, nid: this.#nidOf(answered) } : answered;
     const seconds = (read.ended - read.started) / 1000;
     this.waits.observe(seconds);
     metrics.histogram(`readSeconds.${read.source ?? 'disk_cache'}`).observe(seconds);
@@ -131,6 +130,16 @@ export class ImageMount {
     }
     this.journey.read(read);
     for (const watcher of this.watchers) watcher(read);
+  }
+
+  /** Of the image's file; 0, which no inode has, if it is not known. */
+  #nidOf({ nid, last }: EndedRead): Nid {
+    return ((last === null ? null : this.#served.fileOf(nid, 0, last))?.nid ?? 0) as Nid;
+  }
+
+  /** It is mounted. Unless the kernel reads all of it by itself, reads are to come. */
+  prepare(): void {
+    if (this.kernelFiles().includes(null)) this.#served.prepare();
   }
 
   /** @returns whether it is of this image */

@@ -18,6 +18,7 @@ import {
   isWithin,
   type PlaceState,
   type PlaneWish,
+  planeOf,
 } from '../wire/index.js';
 import type { Engine } from './engine.js';
 import { describeHolders, findHolders } from './holders.js';
@@ -92,7 +93,8 @@ export class MountList {
       // By its descriptor: the file may have been replaced or removed since.
       const archivePath = `/proc/self/fd/${archiveFd}`;
       await this.engine.indexLayers({ archivePath, options: state.options, access: lastAccess(client) });
-      const file = this.engine.openArchive(archiveFd, state.archivePath);
+      const treeOnUse = planeOf(state).kind === 'kernel';
+      const file = this.engine.openArchive(archiveFd, state.archivePath, { treeOnUse });
       if (file.archive.identity !== state.identity) {
         file.close();
         throw new ClipError('CONFLICT', `${state.archivePath} is another archive than the one that was mounted`);
@@ -100,6 +102,7 @@ export class MountList {
       const image = this.engine.open(file, state.options, client);
       await this.engine.attach(state, fuseFd, image, resumed, resumed ? null : this.engine.profilesOf(image));
       if (!carried) await this.#carryAgain(state, file.archive);
+      this.engine.mounts.get(state.id)?.prepare();
       this.engine.fetchAhead(image, null);
     } catch (error) {
       await this.engine.detach(state.id);
@@ -178,6 +181,7 @@ export class MountList {
     }
     this.#refuseInClipMount(args.mountPoint, directories[0]!);
     this.#refuseHiding(args.mountPoint);
+    const plane = args.options.plane ?? this.engine.plane;
     const fd = openArchiveFd(args.archivePath);
     // A file that is mounted already need not be read again to know what it is.
     const key = fileKey(fd);
@@ -185,7 +189,8 @@ export class MountList {
     let existing = connections.find((c) => c.id === same?.id && !c.detached);
     let file: ArchiveFile | null = null;
     if (existing === undefined || this.hello.rootless) {
-      const opened = this.engine.openArchive(fd, args.archivePath);
+      // The kernel has a tree of its own, and the archive's is needed later, or never.
+      const opened = this.engine.openArchive(fd, args.archivePath, { treeOnUse: plane !== 'fuse' });
       file = opened;
       existing = connections.find((c) => !c.detached && this.engine.mounts.get(c.id)?.file.isSame(opened) === true);
     } else {
@@ -197,7 +202,6 @@ export class MountList {
       const client = this.#preferAccess(existing.id, args);
       return this.#mounted(existing, await this.#bind(existing.id, args, directories, client));
     }
-    const plane = args.options.plane ?? this.engine.plane;
     return this.#connect(
       { ...args, options: { ...args.options, plane } },
       directories,
@@ -322,6 +326,7 @@ export class MountList {
       await this.engine.attach(connection, fuseFd, image, false, profiles);
       if ('tree' in plane) connection = await this.#carry(connection, plane.tree);
       const bound = this.hello.rootless ? connection.places[0]! : await this.#bind(connection.id, args, directories);
+      this.engine.mounts.get(connection.id)?.prepare();
       return this.#mounted(connection, bound);
     } catch (error) {
       await this.#keeper.call('drop', { id: connection.id, reason: null });

@@ -48,7 +48,7 @@ export class PlaneChoice {
 
   /** The archive's tree, for the kernel. @throws ClipError */
   open(archive: Archive): Promise<KernelTree> {
-    return this.#trees.open({ digest: archive.digest, tree: archive.tree, layerBytes: layerBytesOf(archive) });
+    return this.#trees.open({ digest: archive.digest, tree: () => archive.tree, layerBytes: layerBytesOf(archive) });
   }
 
   #whyNotHere(): string | null {

@@ -21,6 +21,8 @@ export interface ServedTree {
    * @param last  its last piece, which is no hole
    */
   fileOf(nid: number, after: number, last: LayerPiece): FileEnd | null;
+  /** Reads are to come: what `fileOf` needs is built now, and not when the first one has waited. */
+  prepare(): void;
   close(): void;
 }
 
@@ -37,6 +39,7 @@ export function servedImage({ tree, placement }: Archive): ServedTree {
       reader.inode(nid, scratch);
       return { nid, end: layerOffset + length + Math.max(0, scratch.size - after) };
     },
+    prepare: () => {},
     close: () => {},
   };
 }
@@ -48,11 +51,12 @@ export function servedLayers(archive: Archive): ServedTree {
   new Uint8Array(tree).set(image);
   let index: FileFinder | null = null;
   let closed = false;
-  const steps = FileFinder.build(new ErofsReader(archive.tree));
-  // A tree that makes no sense costs fetching ahead; the kernel's own copy was checked before it was mounted.
+  let steps: Generator<void, FileFinder | null> | null = null;
+  // The archive's tree is read for this first. A tree that makes no sense costs fetching ahead; the kernel's own copy was checked before it was mounted.
   const step = (): void => {
     if (closed) return;
     try {
+      steps ??= FileFinder.build(new ErofsReader(archive.tree));
       const { done, value } = steps.next();
       if (done) index = value;
       else setImmediate(step);
@@ -60,15 +64,21 @@ export function servedLayers(archive: Archive): ServedTree {
       index = null;
     }
   };
-  setImmediate(step);
+  let begun = false;
+  const prepare = (): void => {
+    if (!begun) setImmediate(step);
+    begun = true;
+  };
   return {
     tree,
     reader: new ErofsReader(new Uint8Array(tree)),
     placement: null,
     fileOf: (_nid, _after, { layer, layerOffset, length }) => {
+      prepare();
       const stretch = index?.at(layer, layerOffset + length - 1) ?? index?.at(layer, layerOffset) ?? null;
       return stretch === null ? null : { nid: stretch.nid, end: stretch.start + stretch.length };
     },
+    prepare,
     close: () => {
       closed = true;
     },

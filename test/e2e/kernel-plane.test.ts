@@ -11,6 +11,7 @@ import {
 } from 'node:fs';
 import { open, readFile } from 'node:fs/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { openArchive } from '../../src/archive/index.js';
 import { mountFileSystem, readsDirectly, unmount } from '../../src/linux/index.js';
 import type { MountInfoReply } from '../../src/wire/index.js';
 import { Clipctl, runProgram } from '../support/clipctl.js';
@@ -162,6 +163,26 @@ test('a kept tree that is damaged is written again before the kernel sees it', a
   await own.ok('mount', '--clip', archive, '--at', place, '--plane', 'kernel');
   await verify();
   expect(readFileSync(`${trees}/${name}`).equals(kept)).toBe(true);
+});
+
+test('a damaged tree of an archive whose tree the kernel has is noticed where it is read', async () => {
+  await own.ok('mount', '--clip', archive, '--at', place, '--plane', 'kernel');
+  await own.ok('umount', place);
+  const bytes = readFileSync(archive);
+  const { sections } = openArchive({
+    name: archive,
+    size: bytes.length,
+    readAt: (at, n) => bytes.subarray(at, at + n),
+  });
+  const tree = sections.find(({ name }) => name === 'tree')!;
+  bytes.fill(0x55, tree.offset, tree.offset + tree.storedLength);
+  const damaged = own.path('damaged.clip');
+  writeFileSync(damaged, bytes);
+  const refused = await own.run(['mount', '--clip', damaged, '--at', place, '--plane', 'fuse']);
+  expect([refused.code, refused.stderr]).toEqual([4, expect.stringContaining('section tree')]);
+  // The tree that the kernel shows is the one that the archive's header names.
+  await own.ok('mount', '--clip', damaged, '--at', place, '--plane', 'kernel');
+  await verify();
 });
 
 test.each(['fuse', 'kernel'])('a sequential reader is read ahead of: %s', async (plane) => {

@@ -110,7 +110,7 @@ export function routesOf(
         places: state.places.map((place) => place.path),
         detached: state.detached,
         plane: planeOf(state),
-        treeBytes: mount.file.archive.tree.length,
+        treeBytes: mount.file.archive.treeBytes,
         layers: mount.file.archive.image.layers.length,
         fetchedBytes: mount.source.fetchedBytes,
         firstRead: mount.firstRead,
