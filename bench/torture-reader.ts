@@ -11,6 +11,8 @@ export interface ReaderData {
     readonly sha256: string;
     readonly size: number;
   }[];
+  /** Some reads may pass by the page cache. */
+  readonly direct: boolean;
   /** One Int32: 1 = leave. */
   readonly stop: SharedArrayBuffer;
 }
@@ -23,7 +25,7 @@ export interface ReaderResult {
   readonly worstMs: number;
 }
 
-const { places, files, stop } = workerData as ReaderData;
+const { places, files, stop, direct: mayBeDirect } = workerData as ReaderData;
 const stopping = new Int32Array(stop);
 const failures: string[] = [];
 let [count, bytes, worstMs] = [0, 0, 0];
@@ -32,7 +34,7 @@ while (Atomics.load(stopping, 0) === 0 && failures.length < 10) {
   const file = files[Math.floor(Math.random() * files.length)]!;
   const path = `${places[file.place]}/${file.path}`;
   // O_DIRECT asks the server for every byte; without it the page cache would answer most reads, which would prove nothing.
-  const direct = Math.random() < 0.7;
+  const direct = mayBeDirect && Math.random() < 0.7;
   try {
     const fd = openSync(path, constants.O_RDONLY | (direct ? constants.O_DIRECT : 0));
     try {

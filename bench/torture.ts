@@ -1,14 +1,15 @@
-// npm run torture [-- --kills N --readers N --mounts N --cold|--warm]: readers verify files while the server is killed.
+// npm run torture [-- --kills N --readers N --mounts N --cold|--warm --plane kernel]: readers verify files while the server is killed.
 // npm run torture -- --requests N: the memory of a server after N requests (requests.ts).
 // npm run torture -- registry [--faults N --readers N]: faults between the reader and the registry (registry-torture.ts).
-import { readFileSync, statSync } from 'node:fs';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { ClipdClient } from '../src/client/index.js';
+import type { MountInfoReply } from '../src/wire/index.js';
 import { Clipctl } from '../test/support/clipctl.js';
 import { layerLike } from '../test/support/gzip.js';
 import { writeImage } from '../test/support/images.js';
-import { sha256Of } from '../test/support/mounted.js';
+import { mountedAs, sha256Of } from '../test/support/mounted.js';
 import { startRegistry, type TestRegistry } from '../test/support/registry.js';
 import { file, tar } from '../test/support/tar.js';
 import { median } from './support.js';
@@ -22,6 +23,7 @@ const { values, positionals } = parseArgs({
     mounts: { type: 'string', default: '1,50' },
     cold: { type: 'boolean', default: false },
     warm: { type: 'boolean', default: false },
+    plane: { type: 'string', default: 'fuse' },
     requests: { type: 'string' },
     faults: { type: 'string', default: '10000' },
     json: { type: 'boolean', default: false },
@@ -29,6 +31,8 @@ const { values, positionals } = parseArgs({
 });
 const kills = Number(values.kills);
 const readers = Number(values.readers);
+const kernel = values.plane === 'kernel';
+if (!kernel && values.plane !== 'fuse') throw new Error('--plane is fuse or kernel');
 /** Target of the median time from a kill to the next answer. */
 const RECOVERY_MS = 400;
 
@@ -78,7 +82,18 @@ async function prepare(clip: Clipctl, registry: TestRegistry, mounts: number): P
   return { archives, files, bytes };
 }
 
+/** Where the server answers for names: of an image that the kernel serves at the FUSE connection below it. */
+async function connectionsOf(clip: Clipctl, places: readonly string[]): Promise<string[]> {
+  const mounted = await clip.json<MountInfoReply[]>('ps');
+  return places.map((place) => {
+    const { plane } = mounted.find(({ mountPoint }) => mountPoint === place)!;
+    if (plane.kind !== values.plane) throw new Error(`${place} is served by ${plane.kind}`);
+    return kernel ? mountedAs(place)!.source.replace(/\.tree$/, '') : place;
+  });
+}
+
 interface Verdict {
+  readonly plane: string;
   readonly mounts: number;
   readonly cache: 'cold' | 'warm';
   readonly kills: number;
@@ -99,14 +114,15 @@ async function torture(registry: TestRegistry, mounts: number, cache: 'cold' | '
   const size = cache === 'cold' ? ['--cache-size', String(Math.floor(prepared.bytes / 4))] : [];
   for (const [i, archive] of prepared.archives.entries()) {
     const place = await clip.place(`m${i}`);
-    await clip.ok('mount', '--clip', archive, '--at', place, ...size);
+    await clip.ok('mount', '--clip', archive, '--at', place, '--plane', values.plane, ...size);
     places.push(place);
   }
   if (cache === 'warm') for (const f of prepared.files) readFileSync(`${places[f.place]}/${f.path}`);
 
+  const connections = await connectionsOf(clip, places);
   const client = new ClipdClient(clip.path('root'));
   const stop = new SharedArrayBuffer(4);
-  const workerData: ReaderData = { places, files: prepared.files, stop };
+  const workerData: ReaderData = { places, files: prepared.files, stop, direct: !kernel };
   const results: ReaderResult[] = [];
   const threads = Array.from({ length: readers }, () => {
     const thread = new Worker(new URL('./torture-reader.js', import.meta.url), { workerData });
@@ -119,12 +135,14 @@ async function torture(registry: TestRegistry, mounts: number, cache: 'cold' | '
   let killed = 0;
   while (killed < kills) {
     await sleep(200 + Math.random() * 800);
+    // The kernel's own EROFS takes no O_DIRECT: without its pages it asks the server again.
+    if (kernel) writeFileSync('/proc/sys/vm/drop_caches', '1');
     process.kill((await client.health()).serverPid, 'SIGKILL');
     killed++;
     // A new name: only a server can say that it does not exist.
     const started = performance.now();
     try {
-      statSync(`${places[killed % places.length]}/none-${killed}`);
+      statSync(`${connections[killed % connections.length]}/none-${killed}`);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     }
@@ -136,6 +154,7 @@ async function torture(registry: TestRegistry, mounts: number, cache: 'cold' | '
   const patience = new Promise<void>((resolve) => void setTimeout(resolve, 60_000).unref());
   await Promise.race([ended, patience]);
   const verdict: Verdict = {
+    plane: values.plane,
     mounts,
     cache,
     kills: killed,
@@ -203,7 +222,7 @@ async function killServers(): Promise<void> {
       failed ||= !ok;
       if (values.json) continue;
       process.stdout.write(
-        `${ok ? 'ok  ' : 'MISS'} ${mounts} mounts, ${cache}: ${verdict.kills} kills, ${readers} readers, ` +
+        `${ok ? 'ok  ' : 'MISS'} ${verdict.plane}, ${mounts} mounts, ${cache}: ${verdict.kills} kills, ${readers} readers, ` +
           `${verdict.files} files (${verdict.megabytes} MB) verified, ${verdict.failures.length} failed, ` +
           `${verdict.unfinishedReaders} unfinished, recovery median ${verdict.recoveryMs.median} ms (≤ ${RECOVERY_MS}), ` +
           `worst ${verdict.recoveryMs.worst} ms, slowest read ${verdict.worstReadMs} ms\n`,

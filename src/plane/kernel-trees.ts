@@ -123,6 +123,7 @@ export class KernelTrees {
         const sum = createHash('sha256').update(image).digest();
         writeFileSync(temporary, Buffer.concat([image, sum]), { mode: 0o600, flag: 'wx' });
         renameSync(temporary, directory.at(name));
+        this.#note(directory, name);
         this.#prune(directory);
       } finally {
         directory.close();
@@ -130,6 +131,13 @@ export class KernelTrees {
     } catch (error) {
       throw unusable(this.#cacheDirectory, error);
     }
+  }
+
+  /** What was written just now need not be read back. */
+  #note(directory: OwnDirectory, name: string): void {
+    const fd = directory.open(name, constants.O_RDONLY);
+    this.#checked.set(name, stateOf(fd));
+    closeSync(fd);
   }
 
   /** The kernel keeps a removed file that it has mounted. */

@@ -22,6 +22,7 @@ import {
 } from '../wire/index.js';
 import type { Engine } from './engine.js';
 import { describeHolders, findHolders } from './holders.js';
+import type { ImageData } from './image-data.js';
 import type { ImageMount } from './image-mount.js';
 import { KernelMountError } from './kernel-mount.js';
 import { type ChosenPlane, fusePlane } from './plane-choice.js';
@@ -202,20 +203,29 @@ export class MountList {
       const client = this.#preferAccess(existing.id, args);
       return this.#mounted(existing, await this.#bind(existing.id, args, directories, client));
     }
-    return this.#connect(
-      { ...args, options: { ...args.options, plane } },
-      directories,
-      file!,
-      await this.#choosePlane(plane, file!),
-    );
+    const wanted = { ...args, options: { ...args.options, plane } };
+    const image = this.#openImage(wanted, file!);
+    return this.#connect(wanted, directories, image, await this.#choosePlane(plane, image));
   }
 
-  async #choosePlane(wish: PlaneWish, file: ArchiveFile): Promise<ChosenPlane> {
+  /** Takes `file` over. */
+  #openImage(args: MountArguments, file: ArchiveFile): ImageData {
+    const options = { ...DEFAULT_IMAGE_OPTIONS, ...args.options };
+    const image = this.engine.open(file, options, RegistrySource.contextOf(args.access));
+    // The link has nothing to do until the first reader comes: what he will want can be on its way before he can, and what
+    // inflates it can boot meanwhile.
+    this.engine.fetchAhead(image, this.engine.profilesOf(image, args.command));
+    this.engine.warm();
+    return image;
+  }
+
+  async #choosePlane(wish: PlaneWish, image: ImageData): Promise<ChosenPlane> {
     try {
       const rootless = this.hello.rootless && wish === 'auto';
-      return rootless ? fusePlane('only root can mount EROFS') : await this.engine.planes.choose(wish, file.archive);
+      if (rootless) return fusePlane('only root can mount EROFS');
+      return await this.engine.planes.choose(wish, image.file.archive);
     } catch (error) {
-      file.close();
+      await image.close();
       throw error;
     }
   }
@@ -265,15 +275,15 @@ export class MountList {
     );
   }
 
-  /** Takes `file` and the plane's tree over. */
+  /** Takes `image` and the plane's tree over. */
   async #connect(
     args: MountArguments,
     directories: readonly number[],
-    file: ArchiveFile,
+    image: ImageData,
     plane: ChosenPlane,
   ): Promise<MountedPlace> {
     try {
-      return await this.#connectAs(args, directories, file, plane);
+      return await this.#connectAs(args, directories, image, plane);
     } catch (error) {
       if (!(error instanceof KernelMountError)) throw error;
       if (args.options.plane !== 'auto') throw error.asClipError();
@@ -282,7 +292,7 @@ export class MountList {
         'the kernel does not mount it: FUSE serves it',
       );
       const again = this.engine.openArchive(openArchiveFd(args.archivePath), args.archivePath);
-      return this.#connectAs(args, directories, again, fusePlane(error.message));
+      return this.#connectAs(args, directories, this.#openImage(args, again), fusePlane(error.message));
     } finally {
       if ('tree' in plane) plane.tree.close();
     }
@@ -291,18 +301,13 @@ export class MountList {
   async #connectAs(
     args: MountArguments,
     directories: readonly number[],
-    file: ArchiveFile,
+    image: ImageData,
     plane: ChosenPlane,
   ): Promise<MountedPlace> {
+    const { file } = image;
     const identity = file.archive.identity;
     const options = { ...DEFAULT_IMAGE_OPTIONS, ...args.options };
     const client = RegistrySource.contextOf(args.access);
-    const image = this.engine.open(file, options, client);
-    // The link has nothing to do until the first reader comes: what he will want can be on its way before he can, and what
-    // inflates it can boot meanwhile.
-    const profiles = this.engine.profilesOf(image, args.command);
-    this.engine.fetchAhead(image, profiles);
-    this.engine.warm();
     const fdToken = this.#fds.send([file.fd]);
     const place = placeRequest(args);
     let reply: Awaited<ReturnType<KeeperMethods['connect']>>;
@@ -323,7 +328,7 @@ export class MountList {
     let { connection } = reply;
     const [fuseFd] = this.#fds.take(reply.fdToken) as [number];
     try {
-      await this.engine.attach(connection, fuseFd, image, false, profiles);
+      await this.engine.attach(connection, fuseFd, image, false, this.engine.profilesOf(image, args.command));
       if ('tree' in plane) connection = await this.#carry(connection, plane.tree);
       const bound = this.hello.rootless ? connection.places[0]! : await this.#bind(connection.id, args, directories);
       this.engine.mounts.get(connection.id)?.prepare();

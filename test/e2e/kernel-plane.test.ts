@@ -1,5 +1,6 @@
 import {
   closeSync,
+  copyFileSync,
   existsSync,
   mkdirSync,
   openSync,
@@ -12,11 +13,13 @@ import {
 import { open, readFile } from 'node:fs/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { openArchive } from '../../src/archive/index.js';
+import { ClipdClient, prepareMount } from '../../src/client/index.js';
 import { mountFileSystem, readsDirectly, unmount } from '../../src/linux/index.js';
 import type { MountInfoReply } from '../../src/wire/index.js';
 import { Clipctl, runProgram } from '../support/clipctl.js';
 import { layerLike } from '../support/gzip.js';
 import { writeImage } from '../support/images.js';
+import { kernelTrouble } from '../support/kernel-log.js';
 import { alive, eventually, health, isDead, listed, mountedAs, sha256Of } from '../support/mounted.js';
 import { type RegistryProxy, startProxy } from '../support/proxy.js';
 import { startRegistry, type TestRegistry } from '../support/registry.js';
@@ -37,8 +40,10 @@ let proxy: RegistryProxy;
 let clip: Clipctl;
 let archive: string;
 let odd: string;
+let trouble: string[];
 
 beforeAll(async () => {
+  trouble = kernelTrouble();
   registry = await startRegistry();
   proxy = await startProxy({ upstream: registry.url });
   clip = await Clipctl.create();
@@ -56,6 +61,7 @@ afterAll(async () => {
   await clip.close();
   await proxy.stop();
   await registry.stop();
+  expect(kernelTrouble(trouble)).toEqual([]);
 });
 
 let own: Clipctl;
@@ -208,6 +214,39 @@ test('signals that a reader handles do not end its reads', async () => {
   const ran = await runProgram(process.execPath, ['-e', program, `${place}/large`]);
   expect(ran).toMatchObject({ code: 0, stdout: sha256Of(LARGE) });
 });
+
+test('a server that is killed at any moment of a mount leaves nothing, and the next one mounts', async () => {
+  const kept = await own.place('kept');
+  await own.ok('mount', '--clip', archive, '--at', kept, '--plane', 'fuse', '--no-prefetch');
+  // A second archive of the same image has a mount of its own.
+  const copy = own.path('copy.clip');
+  copyFileSync(archive, copy);
+  const client = new ClipdClient(own.path('root'));
+  const mount = async (): Promise<void> => {
+    const request = await prepareMount({ archivePath: copy, mountPoint: place, options: { plane: 'kernel' } }, {});
+    await client.mount(request);
+  };
+  await mount(); // the tree is written, which takes longest
+  await client.unmount({ mountPoint: place, mode: 'normal' });
+  for (const delay of [0, 3, 6, 10, 15, 25, 40]) {
+    const { serverPid } = await client.health();
+    // Asked again of the next server, unless the keeper has taken the unfinished mount down.
+    const mounting = mount().then(
+      () => true,
+      () => false,
+    );
+    await new Promise((resolve) => setTimeout(resolve, delay));
+    process.kill(serverPid, 'SIGKILL');
+    if (!(await mounting)) await mount();
+    expect(mountedAs(place)?.type).toBe('erofs');
+    await verify();
+    await client.unmount({ mountPoint: place, mode: 'normal' });
+    await eventually(() => own.mounts().every((at) => !at.startsWith(place)));
+  }
+  await verify(kept);
+  await own.ok('umount', kept);
+  await eventually(() => own.mounts().length === 0);
+}, 180_000);
 
 describe('a complete layer is the kernel’s', () => {
   test('its bytes are in the page cache once, where the disk can be read directly', async () => {
