@@ -2,11 +2,13 @@ import { createReadStream, createWriteStream, existsSync } from 'node:fs';
 import { cp, mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
+import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { fileURLToPath } from 'node:url';
 import { createGunzip } from 'node:zlib';
 import { findNode, packImage, stageBase } from '../demo/pack.js';
 import { startRegistry, type TestRegistry } from '../test/support/registry.js';
+import { dir, file, tar } from '../test/support/tar.js';
 import { type BenchImage, run } from './support.js';
 
 /** Both images are made once and kept: mmdebstrap alone takes minutes and needs a Debian mirror. */
@@ -128,6 +130,38 @@ export async function bigImage(host: Host): Promise<BenchImage> {
     }
   });
   return await serve(host, layout, 'big', []);
+}
+
+export const MANY_FILES = 1_000_000;
+const FILES_PER_DIRECTORY = 1000;
+
+/** An image layout, tag "many": one gzip layer of a million small files. */
+export async function manyFilesLayout(host: Pick<Host, 'log'>): Promise<string> {
+  return await kept(path.join(cacheDir, 'many-oci'), async (temporary) => {
+    host.log('packing a million files (once)');
+    const tarPath = `${temporary}.tar`;
+    try {
+      await pipeline(Readable.from(manyFiles()), createWriteStream(tarPath));
+      await debianPackages('umoci');
+      await run('umoci', ['init', '--layout', temporary]);
+      await run('umoci', ['new', '--image', `${temporary}:many`]);
+      await run('umoci', ['raw', 'add-layer', '--image', `${temporary}:many`, tarPath]);
+    } finally {
+      await rm(tarPath, { force: true });
+    }
+  });
+}
+
+function* manyFiles(): Generator<Uint8Array> {
+  for (let i = 0; i < MANY_FILES; i += FILES_PER_DIRECTORY) {
+    const directory = `d${i / FILES_PER_DIRECTORY}`;
+    const parts = [dir(directory)];
+    for (let j = 0; j < FILES_PER_DIRECTORY; j++) {
+      parts.push(file(`${directory}/file-${j}`, `${i + j}`, { uid: j % 7, mtime: 1.7e9 + (j % 11) }));
+    }
+    yield Buffer.concat(parts);
+  }
+  yield tar(); // its end
 }
 
 interface Descriptor {

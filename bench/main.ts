@@ -16,6 +16,7 @@ const SUITES: Readonly<Record<string, () => Promise<{ run: Suite }>>> = {
   'index-network': () => import('./index-network.js'),
   fuse: () => import('./fuse.js'),
   plane: () => import('./plane.js'),
+  'plane-mounts': () => import('./plane-mounts.js'),
   mount: () => import('./mount.js'),
   lazy: () => import('./lazy.js'),
   coldstart: () => import('./coldstart.js'),

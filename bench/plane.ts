@@ -10,14 +10,12 @@ import { Clipctl } from '../test/support/clipctl.js';
 import { findLs, type Probe, probeTools, shuffled, walk } from './file-systems.js';
 import {
   type BenchContext,
-  bounded,
   dropCaches,
   median,
   type Row,
   rated,
   run as runProgram,
   type SuiteResult,
-  timed,
 } from './support.js';
 
 const ROUNDS = 5;
@@ -123,7 +121,6 @@ export async function run(ctx: BenchContext): Promise<SuiteResult> {
   rows.push(...(await compareWith(ctx, [complete, ext4], large, probe, { python: 1 })));
   rows.push(...(await memory(ctx, clip, complete, ext4, large)));
   await clip.ok('umount', complete.directory);
-  rows.push(...(await mountTimes(ctx, clip, archive)));
   await clip.stop();
   return { title: `the kernel plane, ${path.basename(image.reference)}, ${ROUNDS} rounds`, rows };
 }
@@ -216,21 +213,4 @@ async function memory(
       { atMost: 1.1 },
     ),
   ];
-}
-
-async function mountTimes(ctx: BenchContext, clip: Clipctl, archivePath: string): Promise<Row[]> {
-  ctx.log('mount requests to a clipd that runs');
-  const { ClipdClient, prepareMount } = await import('../src/client/index.js');
-  const client = new ClipdClient(clip.path('root'));
-  const mountPoint = await clip.place('times');
-  const small = await clip.place('small');
-  await clip.ok('mount', '--clip', archivePath, '--at', small, '--plane', 'kernel');
-  await clip.ok('umount', small);
-  const requests: number[] = [];
-  for (let i = 0; i < 15; i++) {
-    const request = await prepareMount({ archivePath, mountPoint, options: { plane: 'kernel' } }, {});
-    requests.push(...(await timed(1, async () => void (await client.mount(request)))));
-    await client.unmount({ mountPoint, mode: 'normal' });
-  }
-  return [bounded('mount request, clipd runs', 1000 * median(requests), 'ms', { atMost: 40 }, '39,500 entries')];
 }

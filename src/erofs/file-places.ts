@@ -1,5 +1,6 @@
 import type { LayerIndex, Nid } from '../bytes/index.js';
 import { lowerBound } from '../bytes/index.js';
+import { FT } from './format.js';
 import { InodeView } from './inode.js';
 import type { Placement } from './placement.js';
 import type { ErofsReader } from './reader.js';
@@ -25,6 +26,26 @@ export function visitInodes(reader: ErofsReader, visit: (nid: Nid, inode: InodeV
       return true;
     });
   }
+}
+
+/** Paths of inodes from the root, bytes as Latin-1; of an inode with several names one of them. */
+export function pathsOf(reader: ErofsReader, nids: ReadonlySet<number>): Map<number, string> {
+  const paths = new Map<number, string>();
+  const pending: [Nid, string][] = [[reader.rootNid, '']];
+  const seen = new Set<number>();
+  for (let next = pending.pop(); next !== undefined && paths.size < nids.size; next = pending.pop()) {
+    const [directory, path] = next;
+    if (seen.has(directory)) continue;
+    seen.add(directory);
+    reader.readdir(directory, 0, (nid, type, start, end) => {
+      const name = Buffer.from(reader.image.subarray(start, end)).toString('latin1');
+      if (name === '.' || name === '..') return true;
+      if (nids.has(nid)) paths.set(nid, `${path}/${name}`);
+      if (type === FT.directory) pending.push([nid, `${path}/${name}`]);
+      return true;
+    });
+  }
+  return paths;
 }
 
 export function firstByte(reader: ErofsReader, placement: Placement | null, nid: Nid, size: number): FirstByte {

@@ -5,7 +5,7 @@
 
 export { encodeDevice } from '../tar/index.js';
 export { FileFinder, type FileStretch } from './file-finder.js';
-export { firstByte, visitInodes } from './file-places.js';
+export { firstByte, pathsOf, visitInodes } from './file-places.js';
 export { type FileType, fileType } from './file-type.js';
 export { BLOCK, FT, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK } from './format.js';
 export { InodeView } from './inode.js';

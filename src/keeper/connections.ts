@@ -9,6 +9,7 @@ import type { ConnectRequest, PlaceRequest, UnmountMode } from '../wire/index.js
 import {
   type ClientContext,
   type ConnectionState,
+  imageAnchorName,
   loadState,
   mountSource,
   ownClipMount,
@@ -54,10 +55,6 @@ export interface HeldConnection {
   client: ClientContext;
   /** A server has been given this connection: the next one must ask the kernel to resend. */
   resumed: boolean;
-}
-
-function imageAnchorName(id: ConnectionId): string {
-  return `${id}-image`;
 }
 
 function placeOf(request: PlaceRequest): PlaceState {

@@ -2,6 +2,8 @@ import { check, errnoName } from './errno.js';
 import * as flags from './flags.js';
 import * as sys from './syscalls.js';
 
+const PAGE = 4096;
+
 export function closeFd(fd: number): void {
   check(sys.close(fd), `close descriptor ${fd}`);
 }
@@ -25,6 +27,13 @@ export function punchHole(fd: number, offset: number, length: number): void {
 /** From now on `fd` refers to the file of `by`, in all threads at once; `by` stays open. */
 export function replaceDescriptor(fd: number, by: number): void {
   check(sys.dup3(by, fd, flags.O_CLOEXEC), `replace descriptor ${fd} by ${by}`);
+}
+
+/** Lets the kernel forget the pages that it has of a stretch of a file, but for those that are mapped, locked or not written yet. */
+export function dropCachedPages(fd: number, offset: number, length: number): void {
+  const start = Math.floor(offset / PAGE) * PAGE; // of a page only the whole
+  const end = Math.ceil((offset + length) / PAGE) * PAGE;
+  check(sys.syscall(flags.SYS_fadvise64, fd, start, end - start, flags.POSIX_FADV_DONTNEED), 'drop pages');
 }
 
 /** struct statx; of it stx_mask, stx_dio_mem_align and stx_dio_offset_align. */

@@ -35,6 +35,8 @@ export const SYS_fsconfig = 431;
 export const SYS_fsmount = 432;
 export const SYS_openat2 = 437;
 export const SYS_statx = process.arch === 'x64' ? 332 : 291;
+export const SYS_fadvise64 = process.arch === 'x64' ? 221 : 223;
+export const POSIX_FADV_DONTNEED = 4;
 export const SYS_unshare = process.arch === 'x64' ? 272 : 97;
 export const SYS_setns = process.arch === 'x64' ? 308 : 268;
 // The calls themselves: glibc's functions of these names change all threads.

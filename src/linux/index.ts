@@ -8,6 +8,7 @@ export { lastCpuOf, ThreadPins, threadId } from './affinity.js';
 export {
   closeFd,
   createEventFd,
+  dropCachedPages,
   punchHole,
   readsDirectly,
   replaceDescriptor,

@@ -1,7 +1,9 @@
+import { closeSync, constants, openSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import type { ConnectionId, Nid } from '../bytes/index.js';
 import type { CachedLayer } from '../cache/index.js';
 import type { ArchiveFile } from '../check/index.js';
-import { InodeView, mapFileRange } from '../erofs/index.js';
+import { ErofsReader, InodeView, mapFileRange, pathsOf } from '../erofs/index.js';
 import {
   dropPages,
   type FuseMountSpec,
@@ -11,11 +13,13 @@ import {
   replyError,
 } from '../fuse/index.js';
 import type { Fetched } from '../lazy/index.js';
+import { flags } from '../linux/index.js';
 import { Histogram, type Logger, type Metrics } from '../metrics/index.js';
 import { noteTouch } from '../spans/index.js';
 import {
   type ConnectionState,
   type ConnectionStats,
+  imageAnchorName,
   type JourneyReply,
   planeOf,
   type ReadJournal,
@@ -243,6 +247,10 @@ export class ImageMount {
     );
   }
 
+  kernelLayers(): number {
+    return this.#kernel ? this.kernelFiles().filter((fd) => fd !== null).length : 0;
+  }
+
   /** Layers that could be sealed for the kernel. */
   unsealed(): CachedLayer[] {
     if (!this.#kernel) return [];
@@ -253,7 +261,30 @@ export class ImageMount {
   async dropPages(freed: FreedSpans): Promise<boolean> {
     const layers = this.#image.layers.map(({ layer }) => layer.shared);
     if (!freed.concerns(layers)) return true;
-    return dropPages(this.fuseFd, freed.rangesOf(this.#served.reader, this.#served.placement, layers));
+    const ranges = freed.rangesOf(this.#served.reader, this.#served.placement, layers);
+    if (!this.#kernel) return dropPages(this.fuseFd, { ranges, files: [] });
+    const reader = new ErofsReader(this.file.archive.tree);
+    const found = freed.rangesOf(reader, null, layers);
+    const paths = pathsOf(reader, new Set(found.map(({ nid }) => nid)));
+    const files = found.map(({ nid, offset, length }) => ({ path: paths.get(nid)!, offset, length }));
+    const root = this.#openImage();
+    if (root === null) return dropPages(this.fuseFd, { ranges, files: [] });
+    try {
+      return await dropPages(this.fuseFd, { ranges, files }, root);
+    } finally {
+      closeSync(root);
+    }
+  }
+
+  /** The root of the kernel's own mount; null when that is out of the tree. */
+  #openImage(): number | null {
+    const { anchor, id } = this.#state;
+    try {
+      return openSync(join(dirname(anchor), imageAnchorName(id)), flags.O_PATH | constants.O_DIRECTORY);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+      throw error;
+    }
   }
 
   #map(nid: Nid, offset: number, size: number): Piece[] {

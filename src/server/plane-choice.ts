@@ -32,7 +32,8 @@ export class PlaneChoice {
     const reason = whyNot(archive) ?? this.#whyNotHere();
     if (reason !== null) return this.#without(wish, reason);
     try {
-      return { state: { kind: 'kernel', reason: 'as set', files: [] }, tree: await this.open(archive) };
+      const set = wish === 'auto' ? 'auto, and it can' : 'as set';
+      return { state: { kind: 'kernel', reason: set, files: [] }, tree: await this.open(archive) };
     } catch (error) {
       if (!(error instanceof ClipError)) throw error;
       return this.#without(wish, error.message);

@@ -86,6 +86,8 @@ export interface MountInfoReply {
   readonly plane: PlaneState;
   /** How many the image has. */
   readonly layers: number;
+  /** Of them, those that the kernel would read by itself if the image were mounted now. */
+  readonly kernelLayers: number;
   /** ISO 8601. */
   readonly mountedAt: string;
   /** Compressed bytes that came from the registry since this server process runs. Of the image: its places share them. */

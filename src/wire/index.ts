@@ -84,6 +84,7 @@ export {
 } from './mount-state.js';
 export {
   CLIP_FS_TYPE,
+  imageAnchorName,
   isClipMount,
   isWithin,
   KERNEL_FS_MAGIC,

@@ -20,6 +20,11 @@ export function kernelSourceName(id: number): string {
   return `${id}.tree`;
 }
 
+/** Where the kernel's own mount of a connection is mounted, in the root's `mnt/`. */
+export function imageAnchorName(id: number): string {
+  return `${id}-image`;
+}
+
 /** The longest path that fsconfig(2) takes. */
 const SOURCE_MAX = 255;
 

@@ -42,12 +42,13 @@ function containerLine(container: ListedContainer): string {
 }
 
 /** Nothing where FUSE answers and nothing else was asked for. */
-function planeNotes({ plane, options, layers }: MountInfoReply): string[] {
+function planeNotes({ plane, options, layers, kernelLayers }: MountInfoReply): string[] {
   const { kind, reason, files } = plane;
   if (kind === 'fuse') return options.plane === 'auto' ? [`FUSE serves it: ${printable(reason)}`] : [];
   if (files.length === layers) return ['the kernel serves it'];
   const through = files.length === 0 ? 'its layers' : `${layers - files.length} of ${layers} layers`;
-  return [`the kernel serves it, and reads ${through} through clipd`];
+  const again = kernelLayers > files.length ? '; mounted anew it reads complete ones by itself' : '';
+  return [`the kernel serves it, and reads ${through} through clipd${again}`];
 }
 
 function mountLine(mount: MountInfoReply): string {

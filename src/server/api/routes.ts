@@ -82,6 +82,7 @@ export function routesOf(
     options: connection.options,
     plane: planeOf(connection),
     layers: server.archiveOf(connection.id)?.image.layers.length ?? 0,
+    kernelLayers: engine.mounts.get(connection.id)?.kernelLayers() ?? 0,
     mountedAt: new Date(place.mountedAt).toISOString(),
     fetchedBytes: engine.mounts.get(connection.id)?.source.fetchedBytes ?? 0,
     firstRead: engine.mounts.get(connection.id)?.firstRead ?? null,
