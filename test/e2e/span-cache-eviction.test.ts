@@ -33,9 +33,11 @@ test('readers of two mounts under a small cap get every byte, before and after a
     await clip.ok('index', '--image', image.reference, '--out', archive, '--checkpoint', checkpoint);
     places[i] = await clip.place(`mnt-${checkpoint}`);
   }
+  // What earlier mounts read is not fetched ahead: after the restart it would take the room of spans that no mount uses yet.
   const mountAll = async (): Promise<void> => {
-    await clip.ok('mount', '--clip', clip.path('1.clip'), '--at', places[0]!, '--cache-size', String(CAP));
-    await clip.ok('mount', '--clip', clip.path('2.clip'), '--at', places[1]!);
+    const [first, second] = [clip.path('1.clip'), clip.path('2.clip')];
+    await clip.ok('mount', '--clip', first, '--at', places[0]!, '--cache-size', String(CAP), '--no-prefetch');
+    await clip.ok('mount', '--clip', second, '--at', places[1]!, '--no-prefetch');
   };
   const readAround = async (seed: number): Promise<void> => {
     for (let i = 0; i < 24; i++) {
