@@ -1,6 +1,6 @@
 // npm run bench [-- NAME…] [--json] [--write]: runs the suites and holds each figure against its target.
-// --write puts their tables into docs/benchmarks.md. starts: --only NAME,NAME and --link MBITS,MS.
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+// --write puts their tables into docs/benchmarks.md and draws its plots; --plots only draws them. starts: --only NAME,NAME and --link MBITS,MS.
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -26,6 +26,9 @@ const SUITES: Readonly<Record<string, () => Promise<{ run: Suite }>>> = {
   run: () => import('./run.js'),
   unpack: () => import('./unpack.js'),
   legacy: () => import('./legacy.js'),
+  'scale-files': async () => ({ run: (await import('./scale.js')).runFiles }),
+  'scale-bytes': async () => ({ run: (await import('./scale.js')).runBytes }),
+  seeing: () => import('./seeing.js'),
 };
 
 const { values, positionals } = parseArgs({
@@ -33,6 +36,7 @@ const { values, positionals } = parseArgs({
   options: {
     json: { type: 'boolean', default: false },
     write: { type: 'boolean', default: false },
+    plots: { type: 'boolean', default: false },
     only: { type: 'string' },
     link: { type: 'string', default: '1000,20' },
     help: { type: 'boolean', short: 'h', default: false },
@@ -43,9 +47,22 @@ const unknown = positionals.filter((name) => !(name in SUITES));
 if (values.help || unknown.length > 0) {
   if (unknown.length > 0) process.stderr.write(`bench: no such suite: ${unknown.join(', ')}\n`);
   process.stderr.write(
-    `npm run bench [-- NAME…] [--json] [--write] [--only WORKLOAD,…] [--link MBITS,MS]    suites: ${Object.keys(SUITES).join(' ')}\n`,
+    `npm run bench [-- NAME…] [--json] [--write] [--plots] [--only WORKLOAD,…] [--link MBITS,MS]    suites: ${Object.keys(SUITES).join(' ')}\n`,
   );
   process.exit(values.help ? 0 : 2);
+}
+
+const page = fileURLToPath(new URL('../../docs/benchmarks.md', import.meta.url));
+
+async function drawPlots(text: string): Promise<void> {
+  const directory = path.join(path.dirname(page), 'plots');
+  await mkdir(directory, { recursive: true });
+  const { plotsOf } = await import('./plots.js');
+  for (const [name, svg] of Object.entries(plotsOf(text))) await writeFile(path.join(directory, name), svg);
+}
+if (values.plots) {
+  await drawPlots(await readFile(page, 'utf8'));
+  process.exit(0);
 }
 
 const undo: (() => Promise<void> | void)[] = [];
@@ -120,13 +137,13 @@ const machine = {
   node: process.version,
 };
 if (values.write) {
-  const page = fileURLToPath(new URL('../../docs/benchmarks.md', import.meta.url));
   const where = `${machine.cores} × ${machine.cpu}, Linux ${machine.kernel}, Node ${machine.node}, ${new Date().toISOString().slice(0, 10)}`;
   let text = await readFile(page, 'utf8');
   for (const [name, result] of Object.entries(results)) {
     if (!('error' in result)) text = replaceTable(text, name, `${table(name, result)}\n\n${where}`);
   }
   await writeFile(page, text);
+  await drawPlots(text);
 }
 if (values.json) {
   process.stdout.write(`${JSON.stringify({ machine, date: new Date().toISOString(), results }, null, 2)}\n`);

@@ -14,12 +14,18 @@ export function figure(value: number): string {
   return value.toLocaleString('en-US', { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
+function spreadOf({ spread }: Row): string {
+  if (spread === undefined) return '';
+  const [least, most] = spread.map(figure);
+  return least === most ? '' : ` (${least} to ${most})`;
+}
+
 /** One suite as a Markdown table, ready for docs/benchmarks.md. */
 export function table(name: string, result: SuiteResult): string {
   const header = ['metric', 'value', 'against', 'target', 'met'];
   const cells = result.rows.map((row) => [
     row.metric,
-    `${figure(row.value)}${row.unit ? ` ${row.unit}` : ''}`,
+    `${figure(row.value)}${row.unit ? ` ${row.unit}` : ''}${spreadOf(row)}`,
     row.ratio ? `${figure(row.ratio.value)} × ${row.ratio.to}` : '',
     row.target ?? '',
     row.ok === undefined ? '' : row.ok ? 'yes' : 'no',

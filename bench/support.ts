@@ -7,6 +7,8 @@ export interface Row {
   readonly value: number;
   /** "s", "ms", "MB/s", "MB", "×", "%", "" */
   readonly unit: string;
+  /** The least and the greatest of the runs. */
+  readonly spread?: readonly [number, number];
   /** The figure divided by its control of the same run ("1.9 × zlib"). If there is one, the target is judged by it. */
   readonly ratio?: { readonly value: number; readonly to: string };
   /** The target, for people: "≥ 3 × gzip -dc". */

@@ -22,6 +22,7 @@ export {
   text,
 } from './check.js';
 export { describeContent } from './content.js';
+export { counted } from './counted.js';
 export { crc32, crc32Combine, crc32c } from './crc.js';
 export { Crc64, crc64, crc64Combine } from './crc64.js';
 export { Cursor } from './cursor.js';

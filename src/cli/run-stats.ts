@@ -1,3 +1,4 @@
+import { counted } from '../bytes/index.js';
 import type { MountedContainer, RunResult } from '../container/index.js';
 import type { Stats } from '../wire/index.js';
 import { formatBytes } from './units.js';
@@ -37,7 +38,7 @@ export function runStats(requested: number): RunStats {
       const rate = spans === 0 ? '–' : `${((100 * count('spanHits')) / spans).toFixed(1)} %`;
       process.stderr.write(
         `clipctl: first exec after ${milliseconds(firstExec)}, first output after ${milliseconds(firstOutput)}; ` +
-          `clipd has fetched ${formatBytes(fetched)} in ${count('requests')} requests, ${rate} of spans were there when they were read\n`,
+          `clipd has fetched ${formatBytes(fetched)} in ${counted(count('requests'), 'request')}, ${rate} of spans were there when they were read\n`,
       );
     },
   };

@@ -2,7 +2,7 @@ import type { ChildProcess } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { ClipError } from '../bytes/index.js';
+import { AbortError, ClipError } from '../bytes/index.js';
 import type { ContentCache } from '../cache/index.js';
 import { LOG_NAME } from '../metrics/index.js';
 import type { PrefetchReply, PrefetchRequest, ProfileReply, RecentWarning, Stats } from '../wire/index.js';
@@ -266,6 +266,7 @@ export function mountArchive(options: MountArchiveOptions): MountedArchive {
     },
     async prefetch({ signal, onProgress, ...wish } = {}) {
       const { client } = running();
+      if (signal?.aborted) throw new AbortError(`the prefetch of ${mountPoint}`, signal);
       const request = { ...wish, mountPoint };
       return client.waitPrefetched(request, await client.prefetch(request), { signal, onProgress });
     },

@@ -1,4 +1,4 @@
-import { AbortError, type Check, optionsOf } from '../bytes/index.js';
+import { AbortError, type Check, checked, optionsOf } from '../bytes/index.js';
 import type { Credentials, RegistryCredentialProvider } from '../oci/index.js';
 import { type PullPolicy, resolveArchive } from '../store/index.js';
 import {
@@ -96,15 +96,16 @@ const RUN: Names<RunContainerOptions> = {
 /** @throws ClipError USAGE for an option that there is not */
 const checkContainerOptions = optionsOf({}, CONTAINER);
 const checkRunOptions = optionsOf({}, RUN);
+const checkMountOptions = optionsOf({}, { signal: checked('an AbortSignal', (value) => value instanceof AbortSignal) });
 
-async function mountOptions(options: ContainerOptions, id: string) {
+async function mountOptions(options: ContainerOptions, id: string, signal?: AbortSignal) {
   const { archivePath, image, pull, platform, credentials, plainHttp, fetch } = options;
   const cacheDir = resolvePlace(options.cacheDir ?? defaultCacheDir());
   const registry = {
     ...(credentials === undefined ? {} : { credentials }),
     ...(plainHttp === undefined ? {} : { plainHttp }),
   };
-  const { path } = await resolveArchive({ clip: archivePath, image, pull, platform, cacheDir, ...registry });
+  const { path } = await resolveArchive({ clip: archivePath, image, pull, platform, cacheDir, signal, ...registry });
   const settings: DaemonSettings = {
     root: resolvePlace(options.root ?? defaultRoot()),
     cacheDir,
@@ -144,18 +145,38 @@ export class OverlayMounter implements AsyncDisposable {
   }
 
   /**
-   * Mounts; a further call gives what the first one did.
+   * Mounts; a further call gives what the first one did. After a failure, or a signal, it may be tried again.
+   * @param options.signal calls it off: nothing stays behind
    * @returns the merged tree, the directory for the bundle, and what the archive says of the image
-   * @throws ClipError BUSY when the id is in use; otherwise naming the archive, the directory or what is missing
+   * @throws ClipError BUSY when the id is in use; otherwise naming the archive, the directory or what is missing; AbortError
    */
-  async mount(): Promise<{
+  async mount(options: { readonly signal?: AbortSignal | undefined } = {}): Promise<{
     readonly rootfs: string;
     readonly bundle: string;
     readonly image: MountedContainer['image'];
   }> {
-    this.#mounted ??= mountOptions(this.#options, this.id).then(mountContainer);
-    const { state, paths, image } = await this.#mounted;
-    return { rootfs: state.rootfs, bundle: paths.bundle, image };
+    checkMountOptions(options, 'OverlayMounter.mount: options');
+    const { signal } = options;
+    const what = `mounting the container ${this.id}`;
+    if (signal?.aborted) throw new AbortError(what, signal);
+    this.#mounted ??= this.#mount(signal);
+    const mounting = this.#mounted;
+    try {
+      const { state, paths, image } = await mounting;
+      return { rootfs: state.rootfs, bundle: paths.bundle, image };
+    } catch (error) {
+      if (this.#mounted === mounting) this.#mounted = null;
+      throw signal?.aborted ? new AbortError(what, signal) : error;
+    }
+  }
+
+  async #mount(signal: AbortSignal | undefined): Promise<MountedContainer> {
+    const options = await mountOptions(this.#options, this.id, signal);
+    signal?.throwIfAborted();
+    const mounted = await mountContainer(options, { signal });
+    if (!signal?.aborted) return mounted;
+    await unmountContainer(options.settings.root, options.settings.cacheDir, this.id, { force: true });
+    throw new AbortError(`mounting the container ${this.id}`, signal);
   }
 
   /**
@@ -189,5 +210,9 @@ export async function runContainer(options: RunContainerOptions): Promise<RunRes
   const { signal } = options;
   if (signal?.aborted) throw new AbortError('running a container', signal);
   const id = options.id ?? newContainerId();
-  return runInContainer({ ...options, ...(await mountOptions(options, id)) });
+  try {
+    return await runInContainer({ ...options, ...(await mountOptions(options, id, signal)) });
+  } catch (error) {
+    throw signal?.aborted && !(error instanceof AbortError) ? new AbortError('running a container', signal) : error;
+  }
 }

@@ -69,25 +69,25 @@ export interface CreateFromOCIImageOptions {
   readonly onWarning?: ((warning: string) => void) | undefined;
 }
 
-const checkOptions = optionsOf(
-  { imageRef: string, outputPath: string },
-  {
-    checkpointMiB: (value) => value, // checked with the flag of clipctl
-    storageImageRef: string,
-    platform: checked('a string such as "linux/amd64", or { os, architecture }', (value) => {
-      const { os, architecture } = Object(value) as Partial<Platform>;
-      return typeof value === 'string' || (typeof os === 'string' && typeof architecture === 'string');
-    }),
-    credentials: credentialsOption,
-    plainHttp: boolean,
-    hashes: boolean,
-    layerIndexDirectory: string,
-    registryLayerIndexes: boolean,
-    signal: checked('an AbortSignal', (value) => value instanceof AbortSignal),
-    onProgress: anyFunction,
-    onWarning: anyFunction,
-  },
-);
+/** The options of every function that indexes an image, but for the image. */
+export const INDEX_OPTIONS = {
+  checkpointMiB: (value: unknown) => value, // checked with the flag of clipctl
+  storageImageRef: string,
+  platform: checked('a string such as "linux/amd64", or { os, architecture }', (value) => {
+    const { os, architecture } = Object(value) as Partial<Platform>;
+    return typeof value === 'string' || (typeof os === 'string' && typeof architecture === 'string');
+  }),
+  credentials: credentialsOption,
+  plainHttp: boolean,
+  hashes: boolean,
+  layerIndexDirectory: string,
+  registryLayerIndexes: boolean,
+  signal: checked('an AbortSignal', (value) => value instanceof AbortSignal),
+  onProgress: anyFunction,
+  onWarning: anyFunction,
+} as const;
+
+const checkOptions = optionsOf({ imageRef: string, outputPath: string }, INDEX_OPTIONS);
 
 export interface IndexResult {
   readonly outputPath: string;

@@ -7,6 +7,7 @@ export {
   type CreateFromOCIImageOptions,
   checkpointBytes,
   createFromOCIImage,
+  INDEX_OPTIONS,
   type IndexExtras,
   type IndexResult,
   indexImage,

@@ -1,3 +1,3 @@
 import { keeperMain } from './run-keeper.js';
 
-void keeperMain(process.argv[2]);
+void keeperMain(process.argv.slice(2));

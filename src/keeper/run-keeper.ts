@@ -1,5 +1,5 @@
 import { closeSync, constants, readlinkSync, readSync, writeSync } from 'node:fs';
-import { ClipError, EXIT_CODES, printable } from '../bytes/index.js';
+import { ClipError, EXIT_CODES, printable, printableJson } from '../bytes/index.js';
 import { notifySystemd, replaceProcess } from '../linux/index.js';
 import { LOG_NAME, logEntry } from '../metrics/index.js';
 import { OwnDirectory } from '../paths/index.js';
@@ -50,16 +50,21 @@ async function runDaemon(
   }
 }
 
-/** Turns this process into a keeper that reports to people: `clipctl daemon`. Returns only by throwing. */
-export function becomeKeeper(settings: DaemonSettings): never {
+/**
+ * Turns this process into a keeper that reports to people: `clipctl daemon`. Returns only by throwing.
+ * @param json failures are documents on standard output, too
+ */
+export function becomeKeeper(settings: DaemonSettings, json = false): never {
   const env = keeperEnvironment(process.env);
   for (const name of Object.keys(process.env)) if (env[name] === undefined) delete process.env[name];
   // Which the program inherits.
   Object.assign(process.env, env, { [SETTINGS_VARIABLE]: JSON.stringify(settings) });
-  replaceProcess(process.execPath, [...KEEPER_FLAGS, KEEPER_MAIN, FOREGROUND]);
+  replaceProcess(process.execPath, [...KEEPER_FLAGS, KEEPER_MAIN, FOREGROUND, ...(json ? [JSON_FAILURES] : [])]);
 }
 
 const FOREGROUND = 'foreground';
+/** A failure is also a document on standard output (docs/cli.md, "Exit codes"). */
+const JSON_FAILURES = 'json';
 
 /** As JSON lines, for startKeeper. */
 function reportToStarter(report: KeeperReport): void {
@@ -70,10 +75,14 @@ function reportToStarter(report: KeeperReport): void {
   }
 }
 
-function reportToPeople(root: string, report: KeeperReport): void {
+function reportToPeople(root: string, json: boolean, report: KeeperReport): void {
   if (report.state === 'listening') pointToLog(root);
   if (report.state === 'serving') process.stderr.write(`clipctl: clipd serves at ${root}\n`);
   if (report.state !== 'failed') return;
+  if (json) {
+    const { code, message, hint = null } = report.error;
+    process.stdout.write(`${printableJson({ error: { code, message, hint } }, 2)}\n`);
+  }
   process.stderr.write(`clipctl: ${printable(report.error.message)}\n`);
   if (report.error.hint !== undefined) process.stderr.write(`  ${printable(report.error.hint)}\n`);
 }
@@ -121,7 +130,7 @@ function readStart(): KeeperStart | null {
 }
 
 /** The keeper as a program of its own. */
-export async function keeperMain(mode: string | undefined): Promise<void> {
+export async function keeperMain([mode, failures]: readonly string[]): Promise<void> {
   const foreground = mode === FOREGROUND;
   let settings: DaemonSettings;
   if (foreground) settings = JSON.parse(process.env[SETTINGS_VARIABLE] ?? '') as DaemonSettings;
@@ -133,7 +142,9 @@ export async function keeperMain(mode: string | undefined): Promise<void> {
     Object.assign(process.env, start.environment);
     settings = start.settings;
   }
-  const report = foreground ? (value: KeeperReport) => reportToPeople(settings.root, value) : reportToStarter;
+  const report = foreground
+    ? (value: KeeperReport) => reportToPeople(settings.root, failures === JSON_FAILURES, value)
+    : reportToStarter;
   try {
     if (!foreground) turnToOwnLog(settings.root);
     await runDaemon(settings, report, !foreground);

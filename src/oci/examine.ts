@@ -1,7 +1,7 @@
 import { lookup } from 'node:dns/promises';
 import { connect as connectTcp, type Socket } from 'node:net';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
-import { ClipError } from '../bytes/index.js';
+import { ClipError, counted } from '../bytes/index.js';
 import { CredentialOrder } from './credential-order.js';
 import { hostName, hostsFor } from './hosts.js';
 import { bareHost, portOf } from './network.js';
@@ -175,7 +175,7 @@ async function* examineImage(
       const begun = performance.now();
       image = await source.resolve({ platform });
       const bytes = image.layers.reduce((sum, { size }) => sum + size, 0);
-      const found = `${image.manifestDigest} (${formatPlatform(image.platform)}), ${image.layers.length} layers, ${(bytes / 1e6).toFixed(1)} MB (${milliseconds(performance.now() - begun)})`;
+      const found = `${image.manifestDigest} (${formatPlatform(image.platform)}), ${counted(image.layers.length, 'layer')}, ${(bytes / 1e6).toFixed(1)} MB (${milliseconds(performance.now() - begun)})`;
       yield { name: 'manifest', status: 'ok', found };
     } catch (error) {
       yield failure('manifest', error);

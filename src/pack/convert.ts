@@ -1,6 +1,6 @@
-import { ClipError } from '../bytes/index.js';
+import { AbortError, ClipError, optionsOf, string } from '../bytes/index.js';
 import { placeOf, readArchiveOrigin } from '../check/index.js';
-import { type CreateFromOCIImageOptions, type IndexResult, indexImage } from '../index/index.js';
+import { type CreateFromOCIImageOptions, INDEX_OPTIONS, type IndexResult, indexImage } from '../index/index.js';
 
 export interface ConvertOptions extends Omit<CreateFromOCIImageOptions, 'imageRef' | 'storageImageRef'> {
   /** A version 1 archive of an OCI image. */
@@ -9,13 +9,19 @@ export interface ConvertOptions extends Omit<CreateFromOCIImageOptions, 'imageRe
   readonly imageRef?: string | undefined;
 }
 
+const { storageImageRef: _, ...OPTIONS } = INDEX_OPTIONS;
+/** Before the image is asked for, which may take a while. */
+const check = optionsOf({ archivePath: string, outputPath: string }, { ...OPTIONS, imageRef: string });
+
 /**
  * Makes an archive of version 3 of the image that a version 1 archive is of. The image is read anew, so that the archive has what
  * version 1 lost: hard links, extended attributes, devices. It must have the same layers.
  * @throws ClipError UNSUPPORTED for archives that are of no image; CONFLICT when the image is another one by now
  */
 export async function convertArchive(options: ConvertOptions): Promise<IndexResult> {
-  const { archivePath, imageRef } = options;
+  check(options, 'convertArchive: options');
+  const { archivePath, imageRef, signal } = options;
+  if (signal?.aborted) throw new AbortError(`converting ${archivePath}`, signal);
   const { storage, image } = readArchiveOrigin(archivePath);
   if (storage.kind !== 'oci') {
     throw new ClipError('UNSUPPORTED', `${archivePath} holds a directory and is of no image`, {

@@ -1,3 +1,4 @@
+import { counted } from '../bytes/index.js';
 import { type JourneyReply, SpanFate } from '../wire/index.js';
 
 export interface JourneySummary {
@@ -58,7 +59,8 @@ export function summaryOf(journey: JourneyReply): JourneySummary {
   const advice: string[] = [];
 
   const failed = reads.source.filter((source) => source === -1).length;
-  if (failed > 0) advice.push(`${failed} reads failed or were given up: clipd.log says why.`);
+  if (failed > 0)
+    advice.push(`${counted(failed, 'read')} failed or ${failed === 1 ? 'was' : 'were'} given up: clipd.log says why.`);
   // What a profile does: the same bytes at the rate of the link, one round trip after the mount.
   const linkTime = unionOf(pick(fetches.at), pick(fetches.took));
   const roundTrip = Math.min(...pick(fetches.took), waited);

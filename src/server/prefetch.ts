@@ -1,5 +1,5 @@
 import type { Archive, Profile } from '../archive/index.js';
-import { ClipError } from '../bytes/index.js';
+import { ClipError, counted } from '../bytes/index.js';
 import {
   type AheadProgress,
   expectedRanges,
@@ -170,7 +170,7 @@ function stateOf(task: Task): PrefetchState {
     !task.ended || cancelled || done === total
       ? undefined
       : failed > 0
-        ? `${failed} spans could not be fetched: the log of clipd says why`
+        ? `${counted(failed, 'span')} could not be fetched: the log of clipd says why`
         : 'the cache has no room for more (--cache-size is its cap), or its disk takes no writes';
   return {
     id: task.id,

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { afterEach, expect, test } from 'vitest';
+import { EXIT_CODES } from '../../src/bytes/index.js';
 import { startKeeper } from '../../src/client/index.js';
 import { check, flags, sys } from '../../src/linux/index.js';
 import { Clipctl, type Ran } from '../support/clipctl.js';
@@ -117,6 +118,25 @@ async function mountBehindProxy(start: (clip: Clipctl) => Promise<unknown>) {
   };
   return { clip, proxy, place, verify, hang };
 }
+
+test('daemon --json says why it does not start as a document, too, whether client or keeper finds out', async () => {
+  const clip = await ownClip();
+  const image = writeImage([tar(file('a', 'hello'))]);
+  undo.push(() => image.remove());
+  await clip.ok('index', image.reference, '-o', clip.path('a.clip'));
+  await clip.ok('mount', clip.path('a.clip'), await clip.place('mnt'));
+  // The keeper finds the root taken.
+  const busy = await clip.run(['daemon', '--json']);
+  expect([busy.code, JSON.parse(busy.stdout)]).toEqual([
+    EXIT_CODES.BUSY,
+    { error: { code: 'BUSY', message: expect.stringContaining('runs with root'), hint: expect.any(String) } },
+  ]);
+  expect(busy.stderr).toContain('runs with root');
+  expect((await clip.ok('health')).stdout).toMatch(/, 1 mount\n$/);
+  // A server cannot use the cache.
+  const other = await clip.run(['daemon', '--json', '--root', clip.path('other')]);
+  expect(JSON.parse(other.stdout)).toMatchObject({ error: { code: 'BUSY' } });
+});
 
 test('a kernel that cannot send requests again: reads are taken over, one that is lost can be killed, and the log says so', async () => {
   const { clip, proxy, place, verify, hang } = await mountBehindProxy(async (own) => {

@@ -1,13 +1,19 @@
 import { execFileSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { readArchiveImage } from '../../src/check/index.js';
 import {
   AbortError,
+  ClipdClient,
   ClipError,
+  convertArchive,
+  createAndUploadArchive,
+  createAndUploadOCIArchive,
   createArchive,
   createFromOCIImage,
   extractArchive,
+  fetchArchive,
   inspectArchive,
   listFiles,
   type MountEvents,
@@ -20,12 +26,14 @@ import {
   verifyArchive,
 } from '../../src/index.js';
 import { Clipctl } from '../support/clipctl.js';
+import { fixture } from '../support/legacy.js';
 import { makeRichImage, type RichImage } from './rich-image.js';
 
 /** The library against clipctl and the mount: the same image seen in three ways. */
 let image: RichImage;
 let clip: Clipctl;
 let archive: string;
+const S3 = { credentials: { accessKeyId: 'a', secretAccessKey: 'b' } } as const;
 /** Of version 1. */
 let packed: string;
 
@@ -123,6 +131,9 @@ describe('archives without mounting', () => {
     await expect(readFile(archive, '/x', { lenght: 5 } as never)).rejects.toMatchObject({
       message: 'readFile: options.lenght is not an option',
     });
+    await expect(
+      convertArchive({ archivePath: '/nowhere', outputPath: clip.path('o.clip'), outputpath: 'x' } as never),
+    ).rejects.toMatchObject({ message: 'convertArchive: options.outputpath is not an option' });
     expect(() => [...listFiles(archive, { deep: true } as never)]).toThrow('listFiles: options.deep is not an option');
     await expect(verifyArchive(archive, { from: 'cache' })).rejects.toThrow('options.cachePath is missing');
     expect(() => inspectArchive('/nonexistent')).toThrow(ClipError);
@@ -156,6 +167,57 @@ describe('signals', () => {
         }),
     ],
     ['runContainer', () => runContainer({ archivePath: archive, args: ['/bin/true'], signal })],
+    ['OverlayMounter.mount', () => new OverlayMounter({ image: image.reference }).mount({ signal })],
+    [
+      'optimizeArchive',
+      () => {
+        const { manifestDigest, layers } = readArchiveImage(archive);
+        const profile = {
+          format: 'clip profile 1',
+          manifestDigest,
+          layers: layers.map(({ digest }) => digest),
+        } as const;
+        return optimizeArchive({
+          archivePath: archive,
+          profile: { ...profile, ranges: [{ layer: 0, start: 0, end: 512 }] },
+          outputPath: clip.path('o.clip'),
+          signal,
+        });
+      },
+    ],
+    [
+      'convertArchive',
+      () => convertArchive({ archivePath: fixture('oci-2025-11'), outputPath: clip.path('o.clip'), signal }),
+    ],
+    [
+      'fetchArchive',
+      () => fetchArchive('s3://b/k?endpoint=http://127.0.0.1:1', { ...S3, cachePath: clip.path('c'), signal }),
+    ],
+    [
+      'createAndUploadArchive',
+      () =>
+        createAndUploadArchive(
+          { inputPath: '/etc/default', outputPath: clip.path('o.rclip'), signal },
+          { bucket: 'b', endpoint: 'http://127.0.0.1:1' },
+          S3.credentials,
+        ),
+    ],
+    [
+      'createAndUploadOCIArchive',
+      () =>
+        createAndUploadOCIArchive(
+          { imageRef: image.reference, outputPath: clip.path('o.clip'), signal },
+          { bucket: 'b', endpoint: 'http://127.0.0.1:1' },
+          S3.credentials,
+        ),
+    ],
+    [
+      'prefetch of a mount',
+      async () => {
+        await using mounted = await mount({ archivePath: archive, mountPoint: await clip.place('ahead') });
+        await mounted.prefetch({ signal });
+      },
+    ],
     ['readFile', () => readFile(archive, '/etc/os-release', { signal })],
     ['verifyArchive', () => verifyArchive(archive, { signal })],
     ['mount', async () => mount({ archivePath: archive, mountPoint: await clip.place('never'), signal })],
@@ -167,6 +229,33 @@ describe('signals', () => {
     );
     expect(error).toBeInstanceOf(AbortError);
     expect(error).toMatchObject({ name: 'AbortError', code: 'ABORTED', cause: reason });
+  });
+
+  it('an overlay that is called off at any moment leaves nothing, and can be mounted after that', async () => {
+    const own = { root: clip.path('overlay-root'), cacheDir: clip.path('overlay-cache') };
+    const mounter = new OverlayMounter({ archivePath: archive, id: 'called-off', ...own });
+    for (const delay of [0, 40, 120, 250, 400]) {
+      const control = new AbortController();
+      const mounting = mounter.mount({ signal: control.signal });
+      const timer = setTimeout(() => control.abort(reason), delay);
+      const error: unknown = await mounting.then(
+        () => null,
+        (rejected: unknown) => rejected,
+      );
+      clearTimeout(timer);
+      // It may have been quicker.
+      if (error === null) await mounter.cleanup();
+      else expect([delay, error]).toEqual([delay, expect.objectContaining({ name: 'AbortError', cause: reason })]);
+      expect([delay, readFileSync('/proc/self/mountinfo', 'utf8').includes(`${own.root}/called-off`)]).toEqual([
+        delay,
+        false,
+      ]);
+      expect(existsSync(path.join(own.root, 'called-off'))).toBe(false);
+    }
+    const { rootfs } = await mounter.mount();
+    expect(readFileSync(path.join(rootfs, 'etc/os-release'), 'utf8')).toContain('ID=clip-test');
+    await mounter.cleanup();
+    await new ClipdClient(own.root).stop(false);
   });
 
   it('a mount that is called off while it starts leaves nothing mounted', async () => {

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { counted } from '../../bytes/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { warn } from '../image-flags.js';
 import { Operand } from '../operand.js';
@@ -30,7 +31,7 @@ async function run(directory: string, flags: Flags): Promise<void> {
   if (result === undefined) return;
   printResult(result, flags.json === true, () => {
     const { outputPath, size, nodes, contentBytes, milliseconds } = result;
-    return `${outputPath}: ${formatBytes(size)}, ${nodes} names, ${formatBytes(contentBytes)} of content, in ${formatSeconds(milliseconds / 1000)}`;
+    return `${outputPath}: ${formatBytes(size)}, ${counted(nodes, 'name')}, ${formatBytes(contentBytes)} of content, in ${formatSeconds(milliseconds / 1000)}`;
   });
 }
 

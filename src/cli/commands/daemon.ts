@@ -34,11 +34,12 @@ async function run(flags: Flags): Promise<void> {
   const metricsAddress = flags.metricsAddr;
   if (metricsAddress !== undefined) await checkAddress(metricsAddress);
   // This process goes on as the keeper, without clipctl's modules, because systemd knows it by its process id.
-  becomeKeeper({
+  const settings = {
     ...daemonSettings(location, flags),
     ...planeOption(flags),
     ...(metricsAddress === undefined ? {} : { metricsAddress }),
-  });
+  };
+  becomeKeeper(settings, flags.json === true);
 }
 
 /** Of a clipd that runs already. False: none does, and this one is to be started with that level. */

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { printable } from '../../bytes/index.js';
+import { counted, printable } from '../../bytes/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { printResult } from '../output.js';
 import { formatBytes, shortDigest } from '../units.js';
@@ -17,7 +17,7 @@ async function diff(before: string, after: string, flags: CommonFlags): Promise<
       ...removed.map(({ path }) => `- ${printable(path)}`),
       ...added.map(({ path }) => `+ ${printable(path)}`),
       ...changed.map(({ path, what }) => `~ ${printable(path)}  (${what.join(', ')})`),
-      `${layers.shared.length} layers shared (${sum(layers.shared)}), ${added.length} paths added, ${removed.length} removed, ${changed.length} changed`,
+      `${counted(layers.shared.length, 'layer')} shared (${sum(layers.shared)}), ${counted(added.length, 'path')} added, ${removed.length} removed, ${changed.length} changed`,
     ].join('\n');
   });
 }

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { printable } from '../../bytes/index.js';
+import { counted, printable } from '../../bytes/index.js';
 import type { Finding } from '../../doctor/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
@@ -20,7 +20,7 @@ async function daemonFinding(root: string): Promise<Finding> {
   ]);
   try {
     const { version, mounts, keeperPid } = await new ClipdClient(root).health();
-    const found = `version ${version}, process ${keeperPid}, ${mounts} mounts`;
+    const found = `version ${version}, process ${keeperPid}, ${counted(mounts, 'mount')}`;
     if (version === packageVersion()) return { name: 'clipd', status: 'ok', found };
     return { name: 'clipd', status: 'limited', found, hint: 'another version than clipctl: clipctl daemon --upgrade' };
   } catch (error) {

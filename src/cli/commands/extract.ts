@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { counted } from '../../bytes/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { archiveOf, warn } from '../image-flags.js';
 import { Operand } from '../operand.js';
@@ -36,7 +37,7 @@ async function run(flags: Flags): Promise<void> {
   if (result === undefined) return;
   printResult(result, flags.json === true, () => {
     const { outputPath, names, contentBytes, milliseconds } = result;
-    return `${outputPath}: ${names} names, ${formatBytes(contentBytes)}, every checksum right, in ${formatSeconds(milliseconds / 1000)}`;
+    return `${outputPath}: ${counted(names, 'name')}, ${formatBytes(contentBytes)}, every checksum right, in ${formatSeconds(milliseconds / 1000)}`;
   });
 }
 

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { ClipError } from '../../bytes/index.js';
+import { ClipError, counted } from '../../bytes/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
 import { failed, printResult } from '../output.js';
@@ -12,7 +12,7 @@ async function health(flags: CommonFlags): Promise<void> {
   printResult(
     value,
     flags.json === true,
-    () => `ok: clipd ${value.version} at ${value.root}, up ${value.uptime} s, ${value.mounts} mounts`,
+    () => `ok: clipd ${value.version} at ${value.root}, up ${value.uptime} s, ${counted(value.mounts, 'mount')}`,
   );
 }
 

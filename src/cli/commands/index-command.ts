@@ -1,5 +1,6 @@
 import { constants } from 'node:os';
 import type { Command } from 'commander';
+import { counted } from '../../bytes/index.js';
 import type { IndexResult } from '../../index/index.js';
 import { defaultArchive } from '../archive-or-image.js';
 import type { CommonFlags } from '../common-flags.js';
@@ -113,18 +114,18 @@ async function report(result: IndexResult, flags: Flags, more: object = {}): Pro
     const share =
       result.compressedSize === 0 ? '' : ` (${((100 * result.size) / result.compressedSize).toFixed(2)} % of it)`;
     const known = result.layers.filter((layer) => layer.known).length;
-    const count = `${image.layers.length} layer${image.layers.length === 1 ? '' : 's'}`;
+    const count = counted(image.layers.length, 'layer');
     const layers = known === 0 ? count : `${count} (${known} known, not read)`;
     const lines = [
       `${result.outputPath}: ${formatBytes(result.size)} for ${image.reference}`,
-      `${layers}, ${formatBytes(result.compressedSize)} compressed${share}, ${result.inodes} files, in ${formatSeconds(result.milliseconds / 1000)}`,
+      `${layers}, ${formatBytes(result.compressedSize)} compressed${share}, ${counted(result.inodes, 'file')}, in ${formatSeconds(result.milliseconds / 1000)}`,
     ];
     const table = formatTable(
       result.layers.map((layer, i) => [
         `  ${shortDigest(layer.digest)}`,
         layer.kind,
         formatBytes(image.layers[i]!.size),
-        `${layer.spans} spans`,
+        `${counted(layer.spans, 'span')}`,
         `${formatBytes(layer.windowBytes)} windows`,
       ]),
       [2, 3, 4],

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { printable } from '../../bytes/index.js';
+import { counted, printable } from '../../bytes/index.js';
 import { locate } from '../daemon-flags.js';
 import { addImageFlags, archiveOf, type ImageFlags } from '../image-flags.js';
 import { archiveOrImage } from '../operand.js';
@@ -36,7 +36,9 @@ async function run(flags: ImageFlags): Promise<void> {
         ['files', String(value.inodes)],
         [
           'profile',
-          archive.profile === null ? 'none' : `${archive.profile.source}, ${archive.profile.span.length} spans`,
+          archive.profile === null
+            ? 'none'
+            : `${archive.profile.source}, ${counted(archive.profile.span.length, 'span')}`,
         ],
         ...(archive.placement === null ? [] : [['placement', `${archive.placement.count} extents: FUSE plane only`]]),
       ];

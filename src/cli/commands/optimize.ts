@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { type Command, Option } from 'commander';
 import type { Archive } from '../../archive/index.js';
 import type { OptimizeResult } from '../../archives/index.js';
-import { ClipError } from '../../bytes/index.js';
+import { ClipError, counted } from '../../bytes/index.js';
 import type { RecordedProfile } from '../../lazy/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
@@ -157,7 +157,7 @@ async function rewrite(
 function report(value: OptimizeResult, flags: Flags, before: string): void {
   printResult(value, flags.json === true, () =>
     [
-      `${value.path}: ${formatBytes(value.size)}; the profile fetches ${formatBytes(value.profileBytes)} in ${value.spans} spans`,
+      `${value.path}: ${formatBytes(value.size)}; the profile fetches ${formatBytes(value.profileBytes)} in ${counted(value.spans, 'span')}`,
       `(${formatBytes(value.unshapedProfileBytes)} with the spans of ${before})`,
     ].join(' '),
   );

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { ClipError, printable } from '../../bytes/index.js';
+import { ClipError, counted, printable } from '../../bytes/index.js';
 import type { ClipdClient } from '../../client/index.js';
 import { type PrefetchReply, resolvePlace } from '../../wire/index.js';
 import type { CommonFlags } from '../common-flags.js';
@@ -31,7 +31,7 @@ export function describePrefetch({
   const amount =
     spans.total === 0
       ? 'nothing left to fetch'
-      : `${formatBytes(bytes.done)} of ${formatBytes(bytes.total)}, ${spans.done} of ${spans.total} spans`;
+      : `${formatBytes(bytes.done)} of ${formatBytes(bytes.total)}, ${spans.done} of ${counted(spans.total, 'span')}`;
   return `${state}\t${amount}\t${of}${why}`;
 }
 

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { counted } from '../../bytes/index.js';
 import type { JourneyReply } from '../../wire/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
@@ -41,7 +42,7 @@ async function report(target: string, flags: Flags): Promise<void> {
     flags.json === true,
     () =>
       [
-        `${flags.out}: ${summary.reads} reads that waited, ${summary.fetches} fetches of ${journey.reference}`,
+        `${flags.out}: ${counted(summary.reads, 'read')} that waited, ${summary.fetches} ${summary.fetches === 1 ? 'fetch' : 'fetches'} of ${journey.reference}`,
         ...startedLine(journey),
         ...summary.advice.map((line) => `  ${line}`),
       ].join('\n'),

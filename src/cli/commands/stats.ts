@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { ClipError, printable } from '../../bytes/index.js';
+import { ClipError, counted, printable } from '../../bytes/index.js';
 import type { ConnectionStats, Stats } from '../../wire/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
@@ -100,7 +100,7 @@ function summary({ health, counters, cache, memory }: Stats): string[] {
   return [
     `clipd ${health.version}, up ${Math.round(health.uptime)} s, ${health.restarts} restarts; memory: server ${formatBytes(memory.serverRss)}, keeper ${formatBytes(memory.keeperRss)}`,
     `fetched: ${bytes('demandBytes')} for readers, ${bytes('readaheadBytes')} ahead, ${bytes('prefetchBytes')} prefetched, ${bytes('fillBytes')} filled`,
-    `cache: ${formatBytes(Number(cache.usedBytes))} of ${formatBytes(Number(cache.maxBytes))}; ${count('requests')} requests, ${count('readsInFlight')} reads wait`,
+    `cache: ${formatBytes(Number(cache.usedBytes))} of ${formatBytes(Number(cache.maxBytes))}; ${counted(count('requests'), 'request')}, ${count('readsInFlight')} reads wait`,
     ...(trouble.length === 0 ? [] : [`trouble: ${trouble.join(', ')}`]),
   ];
 }

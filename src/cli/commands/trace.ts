@@ -1,6 +1,6 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
 import type { Command } from 'commander';
-import { ClipError, printableJson } from '../../bytes/index.js';
+import { ClipError, counted, printableJson } from '../../bytes/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
 import { mountedPlace } from '../mounted-place.js';
@@ -41,10 +41,10 @@ async function trace(target: string, flags: Flags): Promise<void> {
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => running.stop());
   if (record !== null) printNote(null, `recording the reads of ${place} into ${flags.record}: Ctrl-C ends it`);
   await running.ended;
-  if (dropped > 0) printNote('warning', `${dropped} reads came too fast and are missing`);
+  if (dropped > 0) printNote('warning', `${counted(dropped, 'read')} came too fast and are missing`);
   if (record === null) return;
   closeSync(record);
-  printNote(null, `${reads} reads`);
+  printNote(null, `${counted(reads, 'read')}`);
 }
 
 export function registerTrace(program: Command): void {

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { ClipError } from '../../bytes/index.js';
+import { ClipError, counted } from '../../bytes/index.js';
 import { locate } from '../daemon-flags.js';
 import { addImageFlags, archiveOf, type ImageFlags, layerKeeper } from '../image-flags.js';
 import { indexOldLayers } from '../old-layers.js';
@@ -56,7 +56,7 @@ async function run(directory: string, flags: ImageFlags): Promise<void> {
   printResult(result, flags.json === true, () => {
     const { files, fetchedBytes, milliseconds, resumed } = result;
     const how = resumed ? ', the rest of an earlier run' : '';
-    return `${result.directory}: ${files} files, ${formatBytes(fetchedBytes)} fetched in ${formatSeconds(milliseconds / 1000)}${how}`;
+    return `${result.directory}: ${counted(files, 'file')}, ${formatBytes(fetchedBytes)} fetched in ${formatSeconds(milliseconds / 1000)}${how}`;
   });
 }
 

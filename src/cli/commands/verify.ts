@@ -1,6 +1,6 @@
 import { type Command, Option } from 'commander';
 import type { Archive } from '../../archive/index.js';
-import { ClipError } from '../../bytes/index.js';
+import { ClipError, counted } from '../../bytes/index.js';
 import type { ArchiveFile, SpanSource, StorageAccess, VerifyResult } from '../../check/index.js';
 import type { ImageSource } from '../../oci/index.js';
 import { locate } from '../daemon-flags.js';
@@ -58,14 +58,14 @@ async function openIndexed(clip: string, flags: Flags): Promise<ArchiveFile> {
 function describeResult(path: string, result: VerifyResult, formatBytes: (bytes: number) => string): string {
   const { layers, spans, absent, compressedBytes, files, problems, wrongHashes } = result;
   const notes = wrongHashes.map((note) => `  note: ${note}, but its checksum is right`);
-  const size = `${layers} layer${layers === 1 ? '' : 's'}, ${spans} spans (${formatBytes(compressedBytes)})`;
-  const hashed = files > 0 ? `, ${files} files` : '';
+  const size = `${counted(layers, 'layer')}, ${counted(spans, 'span')} (${formatBytes(compressedBytes)})`;
+  const hashed = files > 0 ? `, ${counted(files, 'file')}` : '';
   if (problems.length > 0) {
     const missing = absent > 0 ? `, ${absent} not cached` : '';
     return [
       ...notes,
       ...problems.map((problem) => `  ${problem}`),
-      `${path}: ${size}${missing}${hashed}: ${problems.length} problems`,
+      `${path}: ${size}${missing}${hashed}: ${counted(problems.length, 'problem')}`,
     ].join('\n');
   }
   if (absent === 0) return [...notes, `${path}: ${size}${hashed}: all as indexed`].join('\n');
