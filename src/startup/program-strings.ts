@@ -11,12 +11,12 @@ const DASH = 0x2d;
 /** Stands behind a program's name in the command lines of compilers, which are patterns: "as %(asm_options) %i" (GCC, "Specs"). */
 const ARGUMENTS = Buffer.from(' %(');
 /** Functions by which a program runs another one, and by which a library is loaded. As names of symbols they stand between zeros. */
-const RUN = ['\0execv', '\0execl', '\0posix_spawn', '\0popen\0', '\0system\0'].map((name) => Buffer.from(name));
-const LOAD = Buffer.from('\0dlopen\0');
+const RUN = ['execv', 'execl', 'posix_spawn', 'popen\0', 'system\0'].map((name) => Buffer.from(name));
+const LOAD = Buffer.from('dlopen\0');
 const LIBRARY = /^lib[\w.+-]*\.so(?:\.[\w.]+)?$/;
 
 /** The C library defines all of these, and names no file that every start reads. glibc has the one symbol, musl defines the other. */
-const [GLIBC, MUSL] = [Buffer.from('\0gnu_get_libc_release\0'), Buffer.from('\0__libc_start_main\0')];
+const [GLIBC, MUSL] = [Buffer.from('gnu_get_libc_release\0'), Buffer.from('__libc_start_main\0')];
 
 /** What a file does with the names of other files, by the names of its symbols. */
 export interface Uses {
@@ -24,12 +24,18 @@ export interface Uses {
   readonly loads: boolean;
 }
 
+/** Whether a name begins like this. The zero before it is no part of what is searched: tables of symbols are full of them. */
+function hasName(text: Buffer, start: Buffer): boolean {
+  for (let at = text.indexOf(start); at >= 0; at = text.indexOf(start, at + 1)) if (text[at - 1] === 0) return true;
+  return false;
+}
+
 /** Null if its constants name nothing of interest. */
 export function usesOfNames(symbols: Uint8Array, isProgram: boolean): Uses | null {
   const text = Buffer.from(symbols.buffer, symbols.byteOffset, symbols.length);
-  const loads = text.includes(LOAD);
-  if (!(isProgram || loads) || text.includes(GLIBC) || (!isProgram && text.includes(MUSL))) return null;
-  return { runs: isProgram && RUN.some((name) => text.includes(name)), loads };
+  const loads = hasName(text, LOAD);
+  if (!(isProgram || loads) || hasName(text, GLIBC) || (!isProgram && hasName(text, MUSL))) return null;
+  return { runs: isProgram && RUN.some((name) => hasName(text, name)), loads };
 }
 
 /**
@@ -47,13 +53,15 @@ export function programStrings(constants: Uint8Array, { runs, loads }: Uses): st
       room -= string.length + 1;
     }
   };
-  for (let at = 0; at < bytes.length; ) {
+  const size = bytes.length;
+  for (let at = 0; at < size; ) {
     const start = at;
     let slashes = 0;
-    let kind = KIND[bytes[at]!]!;
-    while (kind !== NEITHER) {
+    while (at < size) {
+      const kind = KIND[bytes[at]!]!;
+      if (kind === NEITHER) break;
       if (kind === SLASH) slashes++;
-      kind = KIND[bytes[++at] ?? 0]!;
+      at++;
     }
     const length = at - start;
     if (length >= 2 && length <= MAX_STRING) {
@@ -66,8 +74,7 @@ export function programStrings(constants: Uint8Array, { runs, loads }: Uses): st
         }
       }
     }
-    if (bytes[at] !== 0) at = bytes.indexOf(0, at);
-    if (at < 0) break;
+    while (at < size && bytes[at] !== 0) at++;
     at++;
   }
   if (!runs) return [...found].join(' ');

@@ -2,12 +2,13 @@ import { java } from './java.js';
 import type { Language } from './language.js';
 import { node } from './node.js';
 import { perl } from './perl.js';
+import { php } from './php.js';
 import { python } from './python.js';
 import { ruby } from './ruby.js';
 import { shell } from './shell.js';
 
 /** All languages. A file belongs to the first that has its ending. */
-export const LANGUAGES: readonly Language[] = [python, node, ruby, perl, java, shell];
+export const LANGUAGES: readonly Language[] = [python, node, ruby, perl, php, java, shell];
 
 const BY_NAME = new Map(LANGUAGES.map((language) => [language.name, language]));
 

@@ -25,7 +25,8 @@ module.exports = {
 })(this);
 !function(){require("./minified")}();
 tslib.__exportStar(require("./f"), exports);
-import g from './g.js';
+`;
+  const module = `import g from './g.js';
 import { h,
   i } from "h";
 import './side-effect.mjs';
@@ -36,9 +37,13 @@ import path from 'node:path';
 `;
   expect(requests(source)).toEqual([
     ...['r./a', 'rb/sub', 'r@scope/c', 'r./d.json', 'r./production.js', 'r./development.js', 'roptional', 'r./e'],
-    ...['r./inside', 'r./minified', 'r./f', 'i./g.js', 'ih', 'i./side-effect.mjs', 'i./close', 'i./j'],
+    ...['r./inside', 'r./minified', 'r./f'],
+  ]);
+  expect(requests(module)).toEqual([
+    ...['i./g.js', 'ih', 'i./side-effect.mjs', 'i./close', 'i./j'],
     ...['i#internal', 'i../k'],
   ]);
+  expect(requests(`import a from 'a';\n${source}`)).toEqual(['ia', ...requests(source)]);
 });
 
 test('a request inside a function does not run then', () => {

@@ -5,12 +5,12 @@ import { SearchRoots } from './search-roots.js';
 
 const HEAD_BYTES = 64 * 1024;
 const MAX_MODULES = 1024;
-const MAX_LINE = 400;
-const NEWLINE = 0x0a;
 /** `use A::B …;` runs wherever it stands, `require A::B;` when its line does. Versions and files are no modules. */
 const USE = /^\s*use\s+([A-Za-z_]\w*(?:::\w+)*)\b\s*([^#]*)/;
 const REQUIRE = /^\s*require\s+([A-Za-z_]\w*(?:::\w+)*)\s*$/;
 const PACKAGE = /^\s*package\s+([A-Za-z_]\w*(?:::\w+)*)\s*[;{]/;
+/** The lines that matter, to their end or a bound. */
+const LINES = /^(?:=[a-zA-Z]|__(?:END|DATA)__|[ \t]*(?:use|require|package)\b)[^\n]{0,400}/gm;
 const OPENS_NOTHING = /^\s*(?:#|[)\]}])/;
 const PARENTS = /^(?:parent|base)$/;
 /** The order of @INC where several have a module (Debian's perl-base holds copies of the library's). */
@@ -33,12 +33,10 @@ export function perlModules(source: Buffer): string[] {
   const around = new EnclosingLines(source, (line) => /\bsub\b/.test(line), OPENS_NOTHING);
   let named = false;
   let inDocumentation = false;
-  for (let at = 0; at < source.length && found.size < MAX_MODULES; ) {
-    const next = source.indexOf(NEWLINE, at);
-    const end = next < 0 ? source.length : next;
-    const line = source.toString('latin1', at, Math.min(end, at + MAX_LINE));
-    const start = at;
-    at = end + 1;
+  for (const match of source.toString('latin1').matchAll(LINES)) {
+    if (found.size >= MAX_MODULES) break;
+    const [line] = match;
+    const start = match.index;
     // perlpod: a paragraph of documentation begins with "=" and ends with "=cut".
     if (/^=[a-zA-Z]/.test(line)) inDocumentation = !line.startsWith('=cut');
     if (inDocumentation) continue;
