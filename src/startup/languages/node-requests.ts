@@ -7,11 +7,12 @@ const MAX_SPECIFIER = 200;
 const [SPACE, TAB, DOUBLE, SINGLE, BACKTICK, CLOSING] = [0x20, 0x09, 0x22, 0x27, 0x60, 0x29];
 const REQUIRE = Buffer.from('require(');
 /** With the quote: what is searched for is the faster found the longer it is. */
-const IMPORTS = [" from '", ' from "', "}from'", '}from"', "import '", 'import "', "import'", 'import"'].map((word) =>
-  Buffer.from(word),
-);
-const MODULE = /^(?:import|export)\b/m;
-const MODULE_BYTES = 2048;
+const IMPORTS = [" from '", ' from "', "import '", 'import "'].map((word) => Buffer.from(word));
+/** Without blanks, as minifiers write them: also what comes first in their files. */
+const DENSE_IMPORTS = ["}from'", '}from"', "import'", 'import"'].map((word) => Buffer.from(word));
+const MODULE = /^(?:import|export)\b|^.{0,200}[;}](?:import|export)[{"'*]/m;
+const DENSE = /(?:import|export)[{"'*]/;
+const MODULE_BYTES = 4096;
 const BUILTIN = new Set(builtinModules);
 /** Bytes that specifiers have: paths, scopes, "#internal". */
 const SPECIFIER = Uint8Array.from({ length: 256 }, (_, byte) =>
@@ -39,9 +40,7 @@ export function nodeRequests(source: Buffer): string[] {
     const name = specifierAt(source, at + REQUIRE.length, CLOSING);
     if (name !== null && around.runAtLoad(at)) found.push({ at, request: `r${name}` });
   }
-  // A file of ES modules seldom uses `require`, and one of CommonJS has no `import`.
-  const isModule = found.length === 0 || MODULE.test(source.toString('latin1', 0, MODULE_BYTES));
-  for (const word of isModule ? IMPORTS : []) {
+  for (const word of importsOf(source)) {
     for (let at = source.indexOf(word); at >= 0; at = source.indexOf(word, at + word.length)) {
       if (found.length >= 2 * MAX_REQUESTS) break;
       // Not `.from "`, `transform "`.
@@ -58,6 +57,13 @@ function afterBlanks(source: Buffer, at: number): number {
   let next = at;
   while (source[next] === SPACE || source[next] === TAB) next++;
   return next;
+}
+
+/** What imports look like in a file; nothing in a file of CommonJS, which is most of them. */
+function importsOf(source: Buffer): readonly Buffer[] {
+  const first = source.toString('latin1', 0, MODULE_BYTES);
+  if (!MODULE.test(first)) return [];
+  return DENSE.test(first) ? [...IMPORTS, ...DENSE_IMPORTS] : IMPORTS;
 }
 
 /** A quoted specifier after blanks, and `closing` after it; null if there is none, or it is a module of Node's own. */
