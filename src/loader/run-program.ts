@@ -49,6 +49,8 @@ export function runProgram(directory: string, program: string, variant: string, 
   const modules = new Map<string, CommonModule>();
   /** Whether some chunk had to be compiled. */
   let isNew = false;
+  /** Whether the file is of another build. */
+  let isStale = false;
 
   const load = (name: string): object => {
     const loaded = modules.get(name);
@@ -64,6 +66,7 @@ export function runProgram(directory: string, program: string, variant: string, 
       ...(cachedData === undefined ? {} : { cachedData }),
     });
     if (cachedData === undefined || script.cachedDataRejected === true) isNew = true;
+    if (compiled !== undefined && compiled.id !== id) isStale = true;
     chunks.set(name, { script, id });
     const module: CommonModule = { exports: {} };
     modules.set(name, module);
@@ -74,7 +77,7 @@ export function runProgram(directory: string, program: string, variant: string, 
 
   let kept = false;
   (globalThis as { [KEEP]?: () => void })[KEEP] = () => {
-    if (kept || !isNew || Date.now() - writtenAt < REPLACE_AFTER_MS) return;
+    if (kept || !isNew || (!isStale && Date.now() - writtenAt < REPLACE_AFTER_MS)) return;
     kept = true;
     try {
       writeCode(store, file, chunks);
