@@ -6,7 +6,7 @@ import { type BenchContext, median, rated, run as runOk, type SuiteResult } from
 
 const ROUNDS = 5;
 /** skopeo and umoci take half a minute a round. */
-const OTHER_ROUNDS = 3;
+const OTHER_ROUNDS = 5;
 
 /** A whole image as a directory: `clipctl unpack` beside what others need two programs for, all on this disk. */
 export async function run(ctx: BenchContext): Promise<SuiteResult> {

@@ -1,6 +1,6 @@
 import { closeSync, constants, fstatSync, rmdirSync, rmSync, statSync } from 'node:fs';
 import { ClipError } from '../bytes/index.js';
-import { closeFd, listenUnix, tryLock } from '../linux/index.js';
+import { closeFd, listenUnix, tryLock, unixSocket } from '../linux/index.js';
 import { keepCodeSoon } from '../loader/index.js';
 import { logLine } from '../metrics/index.js';
 import { OwnDirectory } from '../paths/index.js';
@@ -18,6 +18,7 @@ import {
 } from '../wire/index.js';
 import { ANCHORS, Connections, type HeldConnection } from './connections.js';
 import { rootless } from './mounter.js';
+import type { EarlyServer } from './server-program.js';
 import { type ServerProcess, Supervisor } from './supervisor.js';
 
 /** Whether places still exist is looked up this often; nothing tells us. */
@@ -63,6 +64,7 @@ export class Keeper {
     lockFd: number,
     listenFd: number,
     ownLog: boolean,
+    early: EarlyServer | null,
   ) {
     this.#settings = settings;
     this.#root = root;
@@ -71,9 +73,9 @@ export class Keeper {
     this.#connections = new Connections(root);
     this.#supervisor = new Supervisor({
       serverModule,
-      settings: JSON.stringify(settings),
+      settings,
       listenFd,
-      nodeTls: settings.contentCache !== undefined,
+      launched: early === null ? null : { program: early.program, late: { environment: process.env, ownLog } },
       standby: settings.standby ?? true,
       handlers: (server) => this.#handlers(server),
       onStuck: () => this.#connections.abortUnfinished(),
@@ -93,9 +95,15 @@ export class Keeper {
   /**
    * Takes the root, brings back its mounts, listens and starts a server.
    * @param ownLog standard error is the log in the root: another is begun when it is large
+   * @param early a server that has been launched, and the socket that it will listen on
    * @throws BUSY when another clipd has this root
    */
-  static async start(settings: DaemonSettings, serverModule: string, ownLog: boolean): Promise<Keeper> {
+  static async start(
+    settings: DaemonSettings,
+    serverModule: string,
+    ownLog: boolean,
+    early: EarlyServer | null,
+  ): Promise<Keeper> {
     const root = OwnDirectory.open(settings.root, { make: true });
     const lockFd = takeLock(root);
     if (lockFd === null) {
@@ -106,7 +114,10 @@ export class Keeper {
     }
     const socket = root.at(SOCKET_NAME);
     rmSync(socket, { force: true });
-    const keeper = new Keeper({ ...settings, root: root.path }, root, serverModule, lockFd, listenUnix(socket), ownLog);
+    const listenFd = early?.socket ?? unixSocket();
+    listenUnix(listenFd, socket);
+    const own = { ...settings, root: root.path };
+    const keeper = new Keeper(own, root, serverModule, lockFd, listenFd, ownLog, early);
     // The server starts while we repair; it is told the connections when both are ready.
     keeper.#supervisor.start();
     keeper.#repaired = keeper.#connections.repair();

@@ -15,21 +15,24 @@ import {
   toWireError,
   turnToLog,
 } from '../wire/index.js';
+import { type EarlyServer, launchEarly } from './server-program.js';
 
 /**
  * Runs a clipd in this process, which becomes its keeper, until it is told to stop.
  * @param report gets each change of state
  * @param ownLog standard error is the log in the root, which is kept small
+ * @param early a server that has been launched, and the socket that it will listen on
  * @throws ClipError when it cannot start or serve
  */
 async function runDaemon(
   settings: DaemonSettings,
   report: (report: KeeperReport) => void,
   ownLog: boolean,
+  early: EarlyServer | null,
 ): Promise<void> {
   process.title = 'clipd keeper';
   const { Keeper } = await import('./keeper.js');
-  const keeper = await Keeper.start(settings, SERVER_MAIN, ownLog);
+  const keeper = await Keeper.start(settings, SERVER_MAIN, ownLog, early);
   const stop = (): void => {
     notifySystemd('STOPPING=1');
     void keeper.stop();
@@ -133,12 +136,14 @@ function readStart(): KeeperStart | null {
 export async function keeperMain([mode, failures]: readonly string[]): Promise<void> {
   const foreground = mode === FOREGROUND;
   let settings: DaemonSettings;
+  let early: EarlyServer | null = null;
   if (foreground) settings = JSON.parse(process.env[SETTINGS_VARIABLE] ?? '') as DaemonSettings;
   else {
-    // Loaded while the client finds out what to start.
+    // Both boot while the client finds out what to start. A server ends with its keeper.
+    early = launchEarly(SERVER_MAIN);
     await import('./keeper.js');
     const start = readStart();
-    if (start === null) return;
+    if (start === null) return void early.program.child.kill('SIGKILL');
     Object.assign(process.env, start.environment);
     settings = start.settings;
   }
@@ -147,8 +152,9 @@ export async function keeperMain([mode, failures]: readonly string[]): Promise<v
     : reportToStarter;
   try {
     if (!foreground) turnToOwnLog(settings.root);
-    await runDaemon(settings, report, !foreground);
+    await runDaemon(settings, report, !foreground, early);
   } catch (error) {
+    early?.program.child.kill('SIGKILL');
     if (!(error instanceof ClipError)) process.stderr.write(`${String((error as Error).stack ?? error)}\n`);
     report({ state: 'failed', error: toWireError(error) });
     process.exitCode = error instanceof ClipError ? EXIT_CODES[error.code] : 1;

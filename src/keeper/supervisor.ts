@@ -1,17 +1,16 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { ClipError } from '../bytes/index.js';
-import { closeFd, socketPair } from '../linux/index.js';
 import { logLine } from '../metrics/index.js';
 import {
+  type DaemonSettings,
   FdSocket,
-  IN_RESERVE_VARIABLE,
   type KeeperMethods,
   Rpc,
-  restoreExtraCertificates,
-  SETTINGS_VARIABLE,
   type ServerMethods,
+  type ServerStart,
 } from '../wire/index.js';
 import { RespawnPacing } from './respawn-pacing.js';
+import { launchServer, type ServerProgram, startServer } from './server-program.js';
 
 /** A server process, from spawn to exit. */
 export interface ServerProcess {
@@ -45,24 +44,12 @@ const STANDBY_RETRY_MS = 5000;
 /** Nor does the first one compete with whatever the freshly mounted image is for. */
 const FIRST_STANDBY_MS = 2000;
 
-/**
- * A server moves buffers and makes few objects, so it needs little room for new ones in its isolates. `--expose-gc`: the server tells V8
- * when a tree in shared memory has gone (docs/benchmarks.md, "Why these constants").
- */
-const NODE_FLAGS = ['--max-semi-space-size=1', '--expose-gc'];
-/**
- * One heap for all threads: glibc gives each thread its own, which grows and is never returned. Threads that answer reads allocate
- * nothing, so they do not contend for it (docs/benchmarks.md, "Why these constants").
- */
-const MALLOC = { MALLOC_ARENA_MAX: '1' };
-
 export interface SupervisorOptions {
   readonly serverModule: string;
-  /** In the servers' environment, as SETTINGS_VARIABLE. */
-  readonly settings: string;
+  readonly settings: DaemonSettings;
   readonly listenFd: number;
-  /** Servers make connections with Node's own TLS settings: to a content cache. */
-  readonly nodeTls: boolean;
+  /** A server that was launched already, for the first start. */
+  readonly launched: { readonly program: ServerProgram; readonly late: NonNullable<ServerStart['late']> } | null;
   /**
    * Keep a second server process that has loaded and waits: taking over then takes a tenth of the time. It has no
    * descriptors, no cache and no image; it costs the memory of a bare process with its threads.
@@ -74,6 +61,11 @@ export interface SupervisorOptions {
    * files, which no server will answer.
    */
   onStuck(): void;
+}
+
+/** Node reads its certificates as it starts. */
+function needsNodeTls({ contentCache }: DaemonSettings): boolean {
+  return contentCache !== undefined;
 }
 
 interface Deferred<T> {
@@ -104,6 +96,7 @@ export class Supervisor {
   #checkedAt = performance.now();
   #timer: NodeJS.Timeout | null = null;
   #stopped = false;
+  #tookLaunched = false;
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
@@ -113,7 +106,7 @@ export class Supervisor {
 
   /** Lets a server in, the one that waits if there is one. */
   start(): void {
-    const server = this.#standby ?? this.#spawn(this.#serverModule);
+    const server = this.#standby ?? this.#takeLaunched() ?? this.#spawn(this.#serverModule);
     this.#standby = null;
     this.current = server;
     server.heardAt = performance.now();
@@ -190,17 +183,29 @@ export class Supervisor {
   }
 
   #spawn(serverModule: string, inReserve = false): ServerProcess {
-    const [ours, theirs] = socketPair('seqpacket', true);
-    // Descriptors 4 and 5 of the child: LISTEN_FD and FDS_SOCKET_FD.
-    const env: NodeJS.ProcessEnv = { ...process.env, ...MALLOC, [SETTINGS_VARIABLE]: this.#options.settings };
-    if (inReserve) env[IN_RESERVE_VARIABLE] = '1';
-    if (this.#options.nodeTls) restoreExtraCertificates(env);
-    const child = spawn(process.execPath, [...NODE_FLAGS, serverModule], {
-      env,
-      stdio: ['ignore', 2, 2, 'ipc', this.#options.listenFd, theirs],
-    });
-    closeFd(theirs);
-    const fds = new FdSocket(ours);
+    const { settings, listenFd } = this.#options;
+    const program = launchServer(serverModule, listenFd, needsNodeTls(settings));
+    startServer(program, { settings, inReserve });
+    return this.#watch(program);
+  }
+
+  /** The server that was launched before this process had its settings; null: there is none that can serve. */
+  #takeLaunched(): ServerProcess | null {
+    const { settings, launched } = this.#options;
+    if (launched === null || this.#tookLaunched) return null;
+    this.#tookLaunched = true;
+    const { child } = launched.program;
+    if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return null;
+    if (needsNodeTls(settings)) {
+      child.kill('SIGKILL');
+      return null;
+    }
+    startServer(launched.program, { settings, inReserve: false, late: launched.late });
+    return this.#watch(launched.program);
+  }
+
+  #watch({ child, fdsSocket }: ServerProgram): ServerProcess {
+    const fds = new FdSocket(fdsSocket);
     const ready = deferred<string>();
     const admitted = deferred<void>();
     const exited = deferred<void>();

@@ -48,6 +48,7 @@ export {
   receiveDescriptors,
   sendDescriptors,
   socketPair,
+  unixSocket,
 } from './sockets.js';
 /** Raw calls: results or −errno, no exceptions. */
 export * as sys from './syscalls.js';

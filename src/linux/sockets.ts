@@ -15,11 +15,19 @@ export function socketPair(type: 'stream' | 'seqpacket', nonBlocking = false): [
 const SUN_PATH = 108;
 
 /**
- * A listening unix socket, made without Node so that its descriptor can be given to a child (`server.listen({fd})`)
- * and clients wait in its backlog while that child is replaced.
+ * A unix socket that is to listen, made without Node so that its descriptor can be given to a child (`server.listen({fd})`) and clients
+ * wait in its backlog while that child is replaced. The child may be started before the path is known.
  * @param mode access bits of the socket file from the first moment on, because fchmod(2) comes before bind(2)
  */
-export function listenUnix(path: string, mode = 0o600, backlog = 511): number {
+export function unixSocket(mode = 0o600): number {
+  const call = 'make a unix socket';
+  const fd = check(sys.socket(flags.AF_UNIX, flags.SOCK_STREAM | flags.SOCK_CLOEXEC | flags.SOCK_NONBLOCK), call);
+  check(sys.fchmod(fd, mode), call);
+  return fd;
+}
+
+/** Lets a socket of unixSocket() listen at a path. */
+export function listenUnix(fd: number, path: string, backlog = 511): void {
   const name = Buffer.from(path, 'utf8');
   const call = `listen on ${path}`;
   if (name.length >= SUN_PATH)
@@ -27,16 +35,8 @@ export function listenUnix(path: string, mode = 0o600, backlog = 511): number {
   const address = Buffer.alloc(2 + SUN_PATH);
   address.writeUInt16LE(flags.AF_UNIX, 0);
   name.copy(address, 2);
-  const fd = check(sys.socket(flags.AF_UNIX, flags.SOCK_STREAM | flags.SOCK_CLOEXEC | flags.SOCK_NONBLOCK), call);
-  try {
-    check(sys.fchmod(fd, mode), call);
-    check(sys.bindSocket(fd, address, 2 + name.length + 1), call);
-    check(sys.listen(fd, backlog), call);
-  } catch (error) {
-    sys.close(fd);
-    throw error;
-  }
-  return fd;
+  check(sys.bindSocket(fd, address, 2 + name.length + 1), call);
+  check(sys.listen(fd, backlog), call);
 }
 
 /** The process at the other end of a unix socket, as it was when it connected (or listened): unix(7), SO_PEERCRED. */

@@ -50,6 +50,7 @@ import {
   ThreadPins,
   threadId,
   tryLock,
+  unixSocket,
   unmount,
 } from './index.js';
 
@@ -196,7 +197,8 @@ describe('sockets', () => {
 
   it('listens on a socket whose descriptor another process can serve', async () => {
     const path = join(dir, 'control.sock');
-    const fd = listenUnix(path);
+    const fd = unixSocket();
+    listenUnix(fd, path);
     expect(statSync(path).mode & 0o777).toBe(0o600);
     const client = connect(path); // waits in the backlog until the child accepts
     const child = spawn(
@@ -215,8 +217,10 @@ describe('sockets', () => {
     child.kill('SIGKILL');
     closeSync(fd);
     expect(answer).toBe('served by the child');
-    expect(() => listenUnix(`/tmp/${'x'.repeat(110)}`)).toThrow(/ENAMETOOLONG/);
-    expect(() => listenUnix(path)).toThrow(/listen on .*: EADDRINUSE/);
+    const other = unixSocket();
+    expect(() => listenUnix(other, `/tmp/${'x'.repeat(110)}`)).toThrow(/ENAMETOOLONG/);
+    expect(() => listenUnix(other, path)).toThrow(/listen on .*: EADDRINUSE/);
+    closeSync(other);
   });
 });
 

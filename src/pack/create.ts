@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
-import { AbortError, anyFunction, boolean, ClipError, checked, fields, string } from '../bytes/index.js';
+import { AbortError, anyFunction, boolean, ClipError, checked, fields, string, toHex } from '../bytes/index.js';
 import { checkWritable } from '../index/index.js';
 import { localEnd } from '../legacy/index.js';
-import { HASH_BYTES, type PackColumns, type PackResult } from './pack-protocol.js';
+import type { PackColumns, PackResult } from './pack-protocol.js';
 import { type PackedFile, TreeScan, text } from './scan.js';
 import { jobsOf, PackWorkers } from './workers.js';
 
@@ -130,8 +130,9 @@ async function packFiles(
         hint: 'pack the tree when nothing writes to it',
       });
     }
+    const hex = Buffer.from(toHex(hashes), 'latin1');
     for (const [i, { nodes }] of files.entries()) {
-      for (const node of nodes) node.contentHash = hashes.subarray(HASH_BYTES * i, HASH_BYTES * (i + 1));
+      for (const node of nodes) node.contentHash = hex.subarray(64 * i, 64 * i + 64);
     }
     done += bytes;
     // Before, it is not known how much there is.

@@ -33,10 +33,7 @@ export type PackJob =
       readonly items: readonly UnpackItem[];
     };
 
-/** Bytes of a content hash, in hex. */
-export const HASH_BYTES = 64;
-
-/** Answers a job. `hashes`: HASH_BYTES for each file that was packed. */
+/** Answers a job. `hashes`: 32 bytes for each file that was packed. */
 export interface PackResult {
   readonly hashes: Uint8Array;
   readonly bytes: number;

@@ -1,4 +1,4 @@
-import { createHash, type Hash, hash } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import {
   closeSync,
   constants,
@@ -14,7 +14,7 @@ import {
 import { parentPort } from 'node:worker_threads';
 import { Crc64 } from '../bytes/index.js';
 import { BLOCK_SUM_SIZE, BLOCK_TYPE_FILE, BLOCK_TYPE_SIZE } from '../legacy/index.js';
-import { HASH_BYTES, type PackColumns, type PackJob, type PackResult, type UnpackItem } from './pack-protocol.js';
+import type { PackColumns, PackJob, PackResult, UnpackItem } from './pack-protocol.js';
 
 /** Files are read and written in pieces of this size; small ones share one write. */
 const BUFFER_BYTES = 1 << 20;
@@ -64,8 +64,8 @@ class Output {
 const TYPE = Uint8Array.of(BLOCK_TYPE_FILE);
 const sum = Buffer.alloc(BLOCK_SUM_SIZE);
 
-/** One file of a job. `path` is without its NUL. @returns the SHA-256 of its content, in hex */
-function pack(files: PackColumns, i: number, path: Buffer, out: Output): string {
+/** One file of a job. `path` is without its NUL. @returns the SHA-256 of its content */
+function pack(files: PackColumns, i: number, path: Buffer, out: Output): Uint8Array {
   let fd: number;
   try {
     fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
@@ -79,8 +79,7 @@ function pack(files: PackColumns, i: number, path: Buffer, out: Output): string 
     const start = files.position[i]! + BLOCK_TYPE_SIZE;
     out.put(start - BLOCK_TYPE_SIZE, TYPE);
     const crc = new Crc64();
-    let sha: Hash | null = null;
-    let whole = '';
+    const sha = createHash('sha256');
     for (let done = 0, more = true; more; ) {
       const left = size - done;
       // One byte more: the same call tells whether the file has grown.
@@ -89,19 +88,15 @@ function pack(files: PackColumns, i: number, path: Buffer, out: Output): string 
       if (count > left) throw new Problem('grew while it was packed');
       if (count === 0 && left > 0) throw new Problem(`shrank to ${done} bytes while it was packed`);
       const view = room.subarray(0, count);
+      sha.update(view);
       crc.update(view);
       out.filled(count);
       done += count;
       more = done < size || count === room.length;
-      if (!more && sha === null) whole = hash('sha256', view, 'hex');
-      else {
-        sha ??= createHash('sha256');
-        sha.update(view);
-      }
     }
     sum.writeBigUInt64BE(crc.digest());
     out.put(start + size, sum);
-    return sha === null ? whole : sha.digest('hex');
+    return sha.digest();
   } finally {
     closeSync(fd);
   }
@@ -147,7 +142,7 @@ function unpack(item: UnpackItem, archive: number, own: boolean): void {
 }
 
 function perform(job: PackJob): PackResult {
-  const hashes = Buffer.alloc(job.type === 'pack' ? HASH_BYTES * job.files.size.length : 0);
+  const hashes = new Uint8Array(job.type === 'pack' ? 32 * job.files.size.length : 0);
   const problems: { index: number; detail: string }[] = [];
   let bytes = 0;
   const attempt = (index: number, size: number, work: () => void): void => {
@@ -168,7 +163,7 @@ function perform(job: PackJob): PackResult {
       for (const [i, size] of job.files.size.entries()) {
         const path = paths.subarray(from, paths.indexOf(0, from));
         from += path.length + 1;
-        attempt(i, size, () => hashes.write(pack(job.files, i, path, out), HASH_BYTES * i, 'latin1'));
+        attempt(i, size, () => hashes.set(pack(job.files, i, path, out), 32 * i));
       }
       out.flush();
     } else for (const item of job.items) attempt(item.index, item.size, () => unpack(item, job.archive, job.own));

@@ -8,12 +8,12 @@ import {
   type DaemonSettings,
   FDS_SOCKET_FD,
   FdSocket,
-  IN_RESERVE_VARIABLE,
   KEEPER_PROTOCOL,
   type KeeperMethods,
   Rpc,
   restoreExtraCertificates,
   type ServerMethods,
+  type ServerStart,
   toWireError,
   turnToLog,
 } from '../wire/index.js';
@@ -39,11 +39,12 @@ export interface ServerProcessContext {
  * @param closeApi called first when the keeper wants this server to end: no more requests
  */
 export async function runServer(
-  settings: DaemonSettings,
+  { settings, inReserve, late }: ServerStart,
   version: string,
   closeApi: () => Promise<void>,
 ): Promise<ServerProcessContext> {
   process.title = 'clipd server';
+  Object.assign(process.env, late?.environment);
   // For credential helpers, and for connections that the keeper restored without a client's credentials.
   restoreExtraCertificates(process.env);
   // Without its keeper a server is nothing: mounts belong to the next clipd.
@@ -51,6 +52,7 @@ export async function runServer(
   process.on('disconnect', endNow);
   // The keeper may have been killed already: a server that stayed would hold the socket on which clients wait for ever.
   if (!process.connected) process.exit(0);
+  if (late?.ownLog) logToRoot(settings.root);
   // Ctrl-C in a terminal goes to the whole group; the keeper decides what happens.
   process.on('SIGINT', () => {});
   process.on('SIGTERM', () => {});
@@ -93,14 +95,7 @@ export async function runServer(
       await engine?.drain(milliseconds);
       process.exit(0);
     },
-    turnToLog: () => {
-      const root = OwnDirectory.open(settings.root);
-      try {
-        turnToLog(root);
-      } finally {
-        root.close();
-      }
-    },
+    turnToLog: () => logToRoot(settings.root),
   } satisfies ServerMethods;
   const keeper = new Rpc<KeeperMethods>(process, (name) => methods[name as keyof ServerMethods]);
   setInterval(() => void keeper.call('alive', null).catch(() => {}), ALIVE_MS);
@@ -109,7 +104,7 @@ export async function runServer(
     const ownLog = parts.lazyLogger({ name: 'server', level: settings.logLevel ?? 'info' });
     log = ownLog;
     const metrics = new parts.Metrics();
-    if (process.env[IN_RESERVE_VARIABLE] !== undefined) await Promise.all([loadTheRest(ownLog), fuseStarted]);
+    if (inReserve) await Promise.all([loadTheRest(ownLog), fuseStarted]);
     // Everything is loaded: from here on a server in reserve waits for its turn.
     const hello = await keeper.call('hello', { protocol: KEEPER_PROTOCOL, version });
     engine = await parts.Engine.start({ settings, log, metrics }, fuse);
@@ -142,6 +137,16 @@ export async function runServer(
     await keeper.call('cannotServe', { error: toWireError(error) });
     endNow();
     throw error; // not reached
+  }
+}
+
+/** Standard error becomes the log in the root. */
+function logToRoot(path: string): void {
+  const root = OwnDirectory.open(path);
+  try {
+    turnToLog(root);
+  } finally {
+    root.close();
   }
 }
 

@@ -3,18 +3,25 @@
  * keeper's. Never imports keeper/. A program without an index.ts, because no folder imports it. Runs in the server, in its I/O thread.
  */
 
+import { once } from 'node:events';
 import type { Server } from 'node:http';
 import { packageVersion } from '../metrics/index.js';
-import { type DaemonSettings, LISTEN_FD, SETTINGS_VARIABLE } from '../wire/index.js';
+import { LISTEN_FD, type ServerStart } from '../wire/index.js';
 
 /** The server process of clipd, spawned by the keeper. */
-const settings = JSON.parse(process.env[SETTINGS_VARIABLE] ?? '{}') as DaemonSettings;
 const version = packageVersion();
+const told = once(process, 'message') as Promise<[ServerStart]>;
+// A keeper that is not needed ends before it says anything.
+const orphaned = (): never => process.exit(0);
+process.once('disconnect', orphaned);
 let api: Server | null = null;
 
 async function main(): Promise<void> {
   const { runServer } = await import('./run-server.js');
-  const starting = runServer(settings, version, async () => {
+  const [start] = await told;
+  process.off('disconnect', orphaned);
+  const { settings } = start;
+  const starting = runServer(start, version, async () => {
     await new Promise<void>((resolve) => {
       if (api === null) return resolve();
       // Requests under way are answered; connections kept alive are not waited for.

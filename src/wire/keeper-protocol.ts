@@ -2,7 +2,7 @@ import type { ConnectionId } from '../bytes/index.js';
 import type { ClientContext, ConnectionState, ImageOptions, PlaceState, PlaneState, PlaneWish } from './mount-state.js';
 import type { WireError } from './rpc.js';
 
-/** How a clipd was started: what keeper and servers find in their environment, as JSON. */
+/** How a clipd was started. */
 export interface DaemonSettings {
   /** Socket, lock, mount list and anchors. */
   readonly root: string;
@@ -32,13 +32,24 @@ export interface DaemonSettings {
 }
 
 /**
- * Where keeper and servers find their settings. Not among the arguments, which every user of the host may read: the URL of a
+ * Where the keeper of `clipctl daemon` finds its settings, as JSON. Not among the arguments, which every user of the host may read: the URL of a
  * content cache may hold a password.
  */
 export const SETTINGS_VARIABLE = 'CLIP_DAEMON_SETTINGS';
 
-/** Set for a server that will wait in reserve: it has time to load everything before it says hello. */
-export const IN_RESERVE_VARIABLE = 'CLIP_SERVER_IN_RESERVE';
+/** The first message to a server. It may have been launched before its keeper knew any of this. */
+export interface ServerStart {
+  readonly settings: DaemonSettings;
+  /** It will wait in reserve: it has time to load everything before it says hello. */
+  readonly inReserve: boolean;
+  /** Of a server that was launched before its keeper was told: */
+  readonly late?: {
+    /** Variables to be set. */
+    readonly environment: NodeJS.ProcessEnv;
+    /** Standard error is to become the log in the root. */
+    readonly ownLog: boolean;
+  };
+}
 
 /** The control socket, in the root. */
 export const SOCKET_NAME = 'clipd.sock';
@@ -51,7 +62,7 @@ export const LISTEN_FD = 4;
 export const FDS_SOCKET_FD = 5;
 
 /** Bumped when keeper and server of different builds would misunderstand each other: an upgrade across it is refused. */
-export const KEEPER_PROTOCOL = 3;
+export const KEEPER_PROTOCOL = 4;
 
 export interface HelloResult {
   readonly connections: readonly ConnectionState[];
