@@ -1,5 +1,5 @@
 import type { Archive } from '../archive/index.js';
-import { ClipError } from '../bytes/index.js';
+import { ClipError, FormatError } from '../bytes/index.js';
 import { BLOCK } from '../erofs/index.js';
 import { type KernelSupport, type KernelTree, KernelTrees, probeKernelPlane } from '../plane/index.js';
 import { kernelSourceFits, type PlaneState, type PlaneWish } from '../wire/index.js';
@@ -35,7 +35,8 @@ export class PlaneChoice {
       const set = wish === 'auto' ? 'auto, and it can' : 'as set';
       return { state: { kind: 'kernel', reason: set, files: [] }, tree: await this.open(archive) };
     } catch (error) {
-      if (!(error instanceof ClipError)) throw error;
+      // A damaged archive is no reason for another plane.
+      if (!(error instanceof ClipError) || error instanceof FormatError) throw error;
       return this.#without(wish, error.message);
     }
   }
