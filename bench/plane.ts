@@ -18,7 +18,7 @@ import {
   type SuiteResult,
 } from './support.js';
 
-const ROUNDS = 5;
+const ROUNDS = 3;
 const WORKLOAD = ['python3', '-c', 'import numpy, scipy, pandas'];
 /** Files that are read at random, and whole. */
 const LARGE = 4 << 20;
