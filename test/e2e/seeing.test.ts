@@ -286,7 +286,7 @@ test('diff names the layers and files in which two images differ', async () => {
     ['/data/second', 3_000_000],
   ]);
   expect((await clip.ok('inspect', archive)).stdout).toMatch(/largest\n +3\.0 MB {2}\/data\//);
-  expect((await clip.ok('diff', archive, archive)).stdout).toContain('1 layers shared');
+  expect((await clip.ok('diff', archive, archive)).stdout).toContain('1 layer shared');
   expect((await clip.ok('diff', archive, two)).stdout).toMatch(/^\+ \/data\/third$/m);
 });
 

@@ -68,7 +68,7 @@ async function slowFiles(stats: Stats, mounts: ReadonlyMap<number, string>): Pro
       id,
       slowest.map(({ nid, reads, milliseconds: waited }) => {
         const name = paths?.path(nid) ?? `inode ${nid}`;
-        return `  ${milliseconds(waited).padStart(7)} in ${String(reads).padStart(4)} reads  ${shortened(name, 52)}`;
+        return `  ${milliseconds(waited).padStart(7)} in ${String(reads).padStart(4)} ${reads === 1 ? 'read ' : 'reads'}  ${shortened(name, 52)}`;
       }),
     );
   }
