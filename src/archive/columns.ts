@@ -78,6 +78,9 @@ export function decodeProfile(raw: Uint8Array, what: string, spanCounts: readonl
   const source = (Object.keys(PROFILE_SOURCE_CODE) as Profile['source'][]).find((s) => PROFILE_SOURCE_CODE[s] === code);
   if (source === undefined) return cursor.fail(`unknown profile source ${code}`, 0);
   const count = readCount(cursor, 2, 'profile entries');
+  // Two megabytes of archive have room for thirty million, and the server goes through them at each mount.
+  const spans = spanCounts.reduce((sum, of) => sum + of, 0);
+  if (count > spans) cursor.fail(`${count} profile entries, but only ${spans} spans`);
   const [layer, span] = [new Uint32Array(count), new Uint32Array(count)];
   for (let i = 0; i < count; i++) {
     const value = readVarint(cursor);

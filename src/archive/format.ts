@@ -80,9 +80,9 @@ export const MAX_RAW_LENGTH: Readonly<Record<SectionName, number>> = {
   windowIndex: 1024 * 1024, // 3 bytes a span, and some
   windows: Number.MAX_SAFE_INTEGER, // never read as a whole
   hashes: 1024 * 1024 * 1024, // 34 bytes a file
-  placement: 512 * 1024 * 1024, // 10 bytes an extent
+  placement: 64 * 1024 * 1024, // 10 bytes an extent; 36 in memory
   profile: 64 * 1024 * 1024, // 3 bytes a span
-  references: 64 * 1024 * 1024, // 12 bytes for each file that has any
+  references: 32 * 1024 * 1024, // 12 bytes for each file that has any
   entries: 1024 * 1024 * 1024, // 100 bytes an entry
   scan: 64 * 1024 * 1024, // 100 bytes for each program, script and module
 };

@@ -87,6 +87,9 @@ export interface Archive {
   verify(): void;
 }
 
+/** The least that an inode of the tree takes. */
+const INODE_BYTES = 32;
+
 /** `verify` reads the windows in pieces of this size, so that its memory does not depend on the section's. */
 const VERIFY_CHUNK = 4 * 1024 * 1024;
 
@@ -327,7 +330,9 @@ function open(input: ArchiveInput, { treeOnUse = false }: OpenOptions): Archive 
     layers,
     placement: optional('placement', (bytes, w) => decodePlacement(bytes, w, sizes)),
     profile: optional('profile', (bytes, w) => decodeProfile(bytes, w, counts)),
-    references: optional('references', decodeReferences),
+    references: optional('references', (bytes, w) =>
+      decodeReferences(bytes, w, required('tree').rawLength / INODE_BYTES),
+    ),
     identity: archiveIdentity(sections),
     digest,
     sections,

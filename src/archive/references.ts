@@ -41,9 +41,11 @@ function readPositions(cursor: Cursor, count: number, each: number, what: string
   return first;
 }
 
-export function decodeReferences(raw: Uint8Array, what: string): References {
+/** @param files at most so many may lead to others */
+export function decodeReferences(raw: Uint8Array, what: string, files: number): References {
   const cursor = new Cursor(raw, what);
   const count = readCount(cursor, 3, 'files with references');
+  if (count > files) cursor.fail(`${count} files with references, but only room for ${files} in the tree`);
   const nid = new Float64Array(count);
   readDeltas(cursor, nid, 0, 0, 1);
   const firstTarget = readPositions(cursor, count, 1, 'references');

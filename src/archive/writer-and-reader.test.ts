@@ -408,6 +408,28 @@ describe('altered archives', () => {
       /reference to file 3 of 3/,
       (c) => ({ references: { ...c.references, target: Uint32Array.of(2, 1, 0, 3) } }),
     ],
+    [
+      'more profile entries than spans',
+      /1000000 profile entries, but only \d spans/,
+      (c) => ({ profile: { ...c.profile, layer: new Uint32Array(1e6), span: new Uint32Array(1e6) } }),
+    ],
+    [
+      'references of more files than the tree has',
+      /100000 files with references, but only room for/,
+      (c) => ({
+        references: {
+          ...c.references,
+          count: 100_000,
+          nid: Float64Array.from({ length: 100_000 }, (_, i) => i + 1),
+          firstTarget: new Uint32Array(100_001),
+          target: new Uint32Array(0),
+          firstRange: new Uint32Array(100_001),
+          range: new Uint32Array(0),
+        },
+      }),
+    ],
+    ['a registry that is no host', /registry "h\/x" is no host/, (c) => ({ image: { ...c.image, registry: 'h/x' } })],
+    ['a repository that leads out', /"a\/\.\.\/b" is no/, (c) => ({ image: { ...c.image, repository: 'a/../b' } })],
     ['a digest that is none', /manifestDigest/, (c) => ({ image: { ...c.image, manifestDigest: 'md5:1' } })],
   ])('well-sealed contradictions: %s', (_, message, change) => {
     const contents = smallArchive();

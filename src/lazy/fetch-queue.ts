@@ -2,7 +2,7 @@ import type { SpanIndex } from '../bytes/index.js';
 import type { LayerSpans } from '../spans/index.js';
 import { PRIORITIES, Priority } from './inflate-tasks.js';
 import type { JobCarrier, SpanJob } from './job.js';
-import type { BlobSource } from './types.js';
+import type { BlobSource, LayerProvider } from './types.js';
 
 /** What the queue needs of a layer. */
 export interface QueuedLayer {
@@ -109,6 +109,14 @@ export class FetchQueue implements JobCarrier {
   reconsider(job: SpanJob): void {
     const layer = this.#remove(job);
     layer?.abandon(job);
+  }
+
+  /** A reader of another image wants what was only to be fetched ahead: it goes by the reader's own source, and does not wait for turns of the other. */
+  takeOver(job: SpanJob, provider: LayerProvider): void {
+    const layer = this.#remove(job);
+    if (layer === undefined) return; // it is under way
+    job.moveTo(provider);
+    this.add(layer, job);
   }
 
   /** A waiting or running job has become more urgent. */

@@ -91,6 +91,11 @@ export class SpanJob {
     this.#provider = provider;
   }
 
+  /** Another provider is asked in place of the one that was to be. */
+  moveTo(provider: LayerProvider): void {
+    this.#provider = provider;
+  }
+
   /** A provider is asked for the span beside the one that is, or after it. */
   noteAsked(provider: LayerProvider): void {
     if (provider === this.#provider) return;

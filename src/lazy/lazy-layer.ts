@@ -167,7 +167,7 @@ export class LazyLayer {
     onSource?: OnSource,
     again = false,
   ): Promise<SpanResult> {
-    const { counters, memory } = this.#context;
+    const { counters, memory, queue } = this.#context;
     if (this.cached.present(span)) {
       onSource?.('disk_cache');
       counters.spanHits.add();
@@ -184,6 +184,7 @@ export class LazyLayer {
     }
     counters.spanMisses.add();
     const job = this.#jobs.get(span) ?? this.#begin(span, Priority.demand, provider);
+    if (job.waiters === 0 && job.provider !== provider) queue.takeOver(job, provider);
     job.waiters++;
     this.#raise(job, Priority.demand);
     return this.#join(job, provider, interrupt, onSource, again);

@@ -7,6 +7,7 @@ import { eventually } from '../../test/support/mounted.js';
 import { compressibleBytes, FakeSource, gzipLayer, zstdFrames, zstdLayer } from '../../test/support/span-layers.js';
 import { ClipError } from '../bytes/index.js';
 import { InflatePool } from './inflate-pool.js';
+import { Priority } from './inflate-tasks.js';
 import type { LayerClaim } from './layer-claim.js';
 import type { LayerProvider } from './types.js';
 
@@ -117,6 +118,23 @@ describe.each([
     slowSource.gate = refuse;
     fail(new ClipError('NETWORK', 'no route'));
     for (const result of await reads) expect(result).toMatchObject({ status: 'rejected', reason: { code: 'NETWORK' } });
+  });
+
+  test('what another image only means to fetch ahead is no reason to wait for its source', async () => {
+    if (layer.table.kind === 'zstd-stream') return; // each image reads it by itself, in order
+    const { slow, slowSource, good, metrics } = await open();
+    slowSource.gate = never;
+    const apart = [0, 4, 8, 12, 16];
+    for (const span of apart) slow.ahead(span, Priority.fill)?.catch(() => {});
+    await eventually(() => slowSource.requests.length > 0);
+    // The others wait for their turn, which never comes.
+    const { spans } = slow.layer;
+    const isUnderWay = (span: number): boolean =>
+      slowSource.requests.some(({ start, end }) => start < spans.byteEnd(span) && spans.byteStart(span) + 1 < end!);
+    const waiting = apart.filter((span) => !isUnderWay(span));
+    expect(waiting.length).toBeGreaterThan(0);
+    for (const span of waiting) check(await good.read(span * SPAN, 100), span * SPAN);
+    expect(metrics.snapshot()).toMatchObject({ rivalFetches: 0 });
   });
 
   test('a reader that joined a fetch whose sources fail at once is served by its own', async () => {

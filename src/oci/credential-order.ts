@@ -51,20 +51,26 @@ export class CredentialOrder implements RegistryCredentialProvider {
   }
 }
 
-/** Credentials that were resolved in another process. Once they are refused, they are looked up again where they came from. */
+/**
+ * Credentials of one registry that were resolved in another process. Once they are refused, they are looked up again where they came
+ * from, as those of the registry's mirrors are.
+ */
 export class CapturedCredentials implements RegistryCredentialProvider {
   readonly name = 'captured';
+  readonly #registry: string | undefined;
   readonly #lookup: CredentialOrder;
   #captured: Credentials | null | undefined;
 
-  constructor(captured: Credentials | null, lookup: CredentialLookup) {
+  /** @param registry of which they are; undefined: not known, so that they are looked up again */
+  constructor(captured: Credentials | null, registry: string | undefined, lookup: CredentialLookup) {
     this.#captured = captured;
+    this.#registry = registry;
     this.#lookup = new CredentialOrder({ ...lookup.env }, undefined, lookup);
   }
 
   async getCredentials(registry: string, repository: string): Promise<Credentials | null> {
-    const captured = this.#captured;
-    this.#captured = undefined;
+    const captured = registry === this.#registry ? this.#captured : undefined;
+    if (registry === this.#registry) this.#captured = undefined;
     return captured === undefined ? this.#lookup.getCredentials(registry, repository) : captured;
   }
 }

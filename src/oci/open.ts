@@ -80,10 +80,14 @@ export async function openArtifacts(
   return new ArtifactRepository(new RegistryHosts(hosts, registry, repository, client, counters), repository);
 }
 
-function credentialsOf({ credentials, lookup }: SourceOptions): Credentials | RegistryCredentialProvider | null {
+function credentialsOf({
+  registry,
+  credentials,
+  lookup,
+}: SourceOptions): Credentials | RegistryCredentialProvider | null {
   if (credentials === undefined) return new CredentialOrder();
   if (isProvider(credentials)) return new CredentialOrder(process.env, credentials);
-  return lookup === undefined ? credentials : new CapturedCredentials(credentials, lookup);
+  return lookup === undefined ? credentials : new CapturedCredentials(credentials, registry, lookup);
 }
 
 /** For reading an archive's layers, by digest, from where they were when it was indexed. */

@@ -182,6 +182,15 @@ export class Engine {
     return new LayerIndexes(this.#cacheDir);
   }
 
+  /** Whether `indexLayers` would read layers from their registry. */
+  lacksLayers(archivePath: string): boolean {
+    try {
+      return unindexedLayers(archivePath, this.#layerIndexes()) !== null;
+    } catch {
+      return false; // opening it says why
+    }
+  }
+
   /** A version 1 archive of an image holds no checkpoints to inflate from: its layers are indexed when it is first mounted. */
   async indexLayers({ archivePath, access, options }: IndexArguments): Promise<void> {
     const missing = unindexedLayers(archivePath, this.#layerIndexes());

@@ -79,20 +79,35 @@ export class MountList {
   /** Takes over what the keeper holds. */
   async restore(): Promise<void> {
     const waiting = [...this.hello.connections];
+    const late: (() => Promise<void>)[] = [];
     const takeTurns = async (): Promise<void> => {
-      for (let state = waiting.shift(); state !== undefined; state = waiting.shift()) await this.#restore(state);
+      for (let state = waiting.shift(); state !== undefined; state = waiting.shift()) await this.#restore(state, late);
     };
     await Promise.all(Array.from({ length: RESTORED_AT_ONCE }, takeTurns));
     await this.#keeper.call('serving', null);
+    for (const restore of late) void restore();
   }
 
-  /** Takes over a connection that another server (or an earlier clipd) mounted. */
-  async #restore(state: ConnectionState): Promise<void> {
-    const { client, resumed, carried, fdToken } = await this.#keeper.call('take', { id: state.id });
-    const [fuseFd, archiveFd] = this.#fds.take(fdToken) as [number, number];
+  /**
+   * Takes over a connection that another server (or an earlier clipd) mounted.
+   * @param late gets what it takes to go on, if a registry must be read first: no other mount waits for that
+   */
+  async #restore(state: ConnectionState, late: (() => Promise<void>)[]): Promise<void> {
+    const taken = await this.#keeper.call('take', { id: state.id });
+    const [fuseFd, archiveFd] = this.#fds.take(taken.fdToken) as [number, number];
+    const restore = (): Promise<void> => this.#restoreTaken(state, taken, fuseFd, archiveFd);
+    if (this.engine.lacksLayers(descriptorPath(archiveFd))) late.push(restore);
+    else await restore();
+  }
+
+  async #restoreTaken(
+    state: ConnectionState,
+    { client, resumed, carried }: Awaited<ReturnType<KeeperMethods['take']>>,
+    fuseFd: number,
+    archiveFd: number,
+  ): Promise<void> {
     try {
-      // By its descriptor: the file may have been replaced or removed since.
-      const archivePath = `/proc/self/fd/${archiveFd}`;
+      const archivePath = descriptorPath(archiveFd);
       await this.engine.indexLayers({ archivePath, options: state.options, access: lastAccess(client) });
       const treeOnUse = planeOf(state).kind === 'kernel';
       const file = this.engine.openArchive(archiveFd, state.archivePath, { treeOnUse });
@@ -473,6 +488,11 @@ export class MountList {
   upgrade(serverModule: string): Promise<{ version: string }> {
     return this.#keeper.call('upgrade', { serverModule });
   }
+}
+
+/** Of the archive itself: the file at its own path may have been replaced or removed since. */
+function descriptorPath(fd: number): string {
+  return `/proc/self/fd/${fd}`;
 }
 
 /** How the client that mounted it last reaches the registry, as far as that is known. */

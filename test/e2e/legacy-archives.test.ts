@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { lstat, open, readFile, readlink } from 'node:fs/promises';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import path from 'node:path';
 import { PutObjectCommand, S3Client } from '@aws-sdk/client-s3';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -10,6 +11,7 @@ import { Clipctl } from '../support/clipctl.js';
 import { S3_CREDENTIALS, type ServerProcess, startS3 } from '../support/content-servers.js';
 import { type ExpectedNode, expectedNodes, fixture, LEGACY, LOCAL, OCI, S3 } from '../support/legacy.js';
 import { legacyNode as node } from '../support/legacy-node.js';
+import { eventually, health } from '../support/mounted.js';
 import { startRegistry, type TestRegistry } from '../support/registry.js';
 
 // Archives that the Go program made, mounted and read. Needs root and /dev/fuse.
@@ -449,6 +451,48 @@ describe('OCI archives', () => {
     const ran = await clip.run(['unpack', '--clip', fixture('local-2026-05'), clip.path('no')]);
     expect(ran.code).not.toBe(0);
     expect(ran.stderr).toMatch(/holds a directory and is of no image\n {2}unpack it with: clipctl extract/);
+  });
+
+  // Attack: an archive whose registry does not answer, and whose index is gone, kept the next server from serving the others.
+  test('a mount whose layers must be indexed again keeps no other mount waiting for its registry', async () => {
+    const own = await Clipctl.create();
+    // Passes on to the registry, until it is told to answer nothing any more.
+    let silent = false;
+    const sockets = new Set<Socket>();
+    const between = createServer((socket) => {
+      sockets.add(socket.on('error', () => {}));
+      if (silent) return;
+      const there = connect(registry.port, '127.0.0.1').on('error', () => {});
+      sockets.add(there);
+      socket.pipe(there).pipe(socket);
+    });
+    await new Promise<void>((resolve) => between.listen(0, '127.0.0.1', resolve));
+    try {
+      const { port } = between.address() as AddressInfo;
+      const [old, other] = [await own.place('old'), await own.place('other')];
+      const image = ['--storage-image', `127.0.0.1:${port}/legacy/small:1`];
+      await own.ok('mount', '--clip', fixture('oci-2026-05'), '--at', old, ...image);
+      await own.ok('index', '--image', `${registry.host}/legacy/small:1`, '--out', own.path('other.clip'));
+      await own.ok('mount', '--clip', own.path('other.clip'), '--at', other);
+      silent = true;
+      for (const socket of sockets) socket.destroy();
+      rmSync(own.path('cache', 'layers'), { recursive: true });
+      const { serverPid } = await health(own);
+      process.kill(serverPid, 'SIGKILL');
+      // It serves, and tells so, while the other one's registry says nothing.
+      await eventually(async () => (await health(own)).serverPid !== serverPid);
+      const [some] = expectedNodes('oci-2026-05').filter(({ type, size }) => type === 'file' && size > 0);
+      expect((await readFile(at(other, some!.path))).length).toBe(some!.size);
+      expect(await own.json('ps')).toHaveLength(2);
+      // It comes back when its registry does.
+      silent = false;
+      for (const socket of sockets) socket.destroy();
+      expect((await readFile(at(old, some!.path))).length).toBe(some!.size);
+    } finally {
+      await own.close();
+      for (const socket of sockets) socket.destroy();
+      between.close();
+    }
   });
 
   test('a registry that has not the layers is an error of the mount', async () => {

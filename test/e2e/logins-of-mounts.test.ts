@@ -75,6 +75,32 @@ test('an archive that is replaced between the look at it and its mount gets no l
   await clip.ok('umount', place);
 });
 
+test('a mirror that asks for a login gets its own or none, never that of the registry', async () => {
+  got.length = 0;
+  const hosts = clip.path('hosts', registry.host.replace(/:(\d+)$/, '_$1_'));
+  mkdirSync(hosts, { recursive: true });
+  writeFileSync(`${hosts}/hosts.toml`, `[host."http://${theirHost()}"]\ncapabilities = ["pull", "resolve"]\n`);
+  const login = (text: string): object => ({ auth: Buffer.from(text).toString('base64') });
+  const auths: Record<string, object> = { [registry.host]: login('root:geheim') };
+  const env = { CLIP_HOSTS_DIR: clip.path('hosts'), DOCKER_CONFIG: clip.path('docker') };
+  mkdirSync(env.DOCKER_CONFIG);
+  const place = await clip.place('mirrored');
+  for (const [own, expected] of [
+    [null, []],
+    ['mirror:own', [`Basic ${Buffer.from('mirror:own').toString('base64')}`]],
+  ] as const) {
+    if (own !== null) auths[theirHost()] = login(own);
+    writeFileSync(`${env.DOCKER_CONFIG}/config.json`, JSON.stringify({ auths }));
+    const before = asked;
+    await clip.ok('cache', 'prune', '--to', '0', '--mounted');
+    expect((await clip.run(['mount', clip.path('honest.clip'), place], { env })).code).toBe(0);
+    expect((await readFile(`${place}/large`)).length).toBeGreaterThan(0); // from the registry, after the mirror
+    await clip.ok('umount', place);
+    expect(asked).toBeGreaterThan(before);
+    expect(new Set(got)).toEqual(new Set(expected));
+  }
+});
+
 test('a registry’s name that looks like another one to who finds logins is refused', async () => {
   // A plugin of the kubelet that has logins for Amazon's registries, and says when it is asked.
   const plugins = clip.path('plugins');

@@ -236,3 +236,43 @@ test('advice follows from what happened', () => {
   const failed = { ...waits(1), reads: { ...waits(1).reads, source: [-1, 0] } };
   expect(of({ layers, columns: failed })[0]).toMatch(/^1 read failed or was given up/);
 });
+
+// Attack: the reference of an archive is free text, and the page is made by putting it into a template.
+test('a reference cannot write into the page', () => {
+  const none = {
+    at: [],
+    took: [],
+    nid: [],
+    offset: [],
+    length: [],
+    layer: [],
+    first: [],
+    end: [],
+    bytes: [],
+    reason: [],
+  };
+  const columns = { sources: [], reads: { ...none, source: [] }, fetches: { ...none, source: [] } };
+  const page = (reference: string): string =>
+    journeyPage({
+      format: 1,
+      reference,
+      archivePath: '/none',
+      identity: '',
+      places: [],
+      mountedAt: new Date(0).toISOString(),
+      endedAt: null,
+      profile: null,
+      firstExec: null,
+      firstOutput: null,
+      layers: [],
+      columns: { ...columns, droppedReads: 0, droppedFetches: 0 },
+    });
+  const dataOf = (text: string): string | undefined => /<script type="text\/plain" id="data">([^<]*)</.exec(text)?.[1];
+  expect(dataOf(page('image'))).toMatch(/^[A-Za-z0-9+/=]+$/);
+  for (const reference of ['@DATA@', '@TITLE@', "$&$'", '</title><script>alert(1)</script>']) {
+    const made = page(reference);
+    expect(dataOf(made)).toMatch(/^[A-Za-z0-9+/=]+$/);
+    expect(made.match(/<script/g)).toHaveLength(page('image').match(/<script/g)!.length);
+  }
+  expect(page('@DATA@')).toContain('<h1>@DATA@</h1>');
+});
