@@ -111,6 +111,18 @@ describe('what goes out together', () => {
     expect(layer.asked).toEqual([[8, 10, 12], [20]]);
   });
 
+  test('what a profile wants first shares the link with little else: requests of 3 MiB, and 6 MiB on their way', async () => {
+    const queue = new FetchQueue(() => false);
+    const layer = new Layer(queue, 512 * KIB);
+    // First what lies last: 30 neighbours there, then 30 at the beginning.
+    for (const first of [300, 0]) for (let i = 0; i < 30; i++) layer.add(first + i, Priority.prefetch);
+    await turn();
+    const ahead = (from: number): number[] => Array.from({ length: 6 }, (_, i) => from + i);
+    expect(layer.asked).toEqual([ahead(300), ahead(306)]);
+    await layer.fetches[0]!.done();
+    expect(layer.asked.slice(2)).toEqual([ahead(312)]);
+  });
+
   test('a span that was wrong is asked for alone', async () => {
     const layer = new Layer(new FetchQueue(() => false), 100 * KIB);
     layer.add(5, Priority.demand);

@@ -8,6 +8,12 @@ interface ProfiledSpans {
 }
 
 /**
+ * Compressed bytes of a profile that are asked for at once. Neighbours among them share requests, so a reader waits at the most for this many
+ * bytes that are wanted later than its own: 0.1 s of 1 Gbit/s.
+ */
+const WINDOW_BYTES = 12 * 1024 * 1024;
+
+/**
  * Fetches a profile's spans in recorded order. Stops at the cache's cap. Resolves when all have come or were given up;
  * never rejects.
  * @param guess the profile is of other starts, perhaps of other machines
@@ -26,7 +32,7 @@ export async function prefetchProfile(
     const claim = claims[profile.layer[i]!]!;
     const span = profile.span[i]!;
     if (lead !== null && !(await lead.take(claim, span, signal))) break;
-    if (!(await runner.ask(claim, span))) break;
+    if (!(await runner.ask(claim, span, WINDOW_BYTES))) break;
   }
   await runner.finish();
 }
