@@ -16,7 +16,7 @@ export interface CreateArchiveOptions {
   /** Leave out what the format cannot hold, with a warning, instead of refusing the tree. Default false. */
   readonly skipUnsupported?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
-  /** Bytes of content that are packed, and all there are. */
+  /** Bytes of content that are packed, and all there are. Called once the tree has been walked, while packing goes on. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
   readonly onWarning?: ((warning: string) => void) | undefined;
 }
