@@ -173,7 +173,12 @@ async function cold(
 }
 
 export function fetchedBytes(counters: Readonly<Record<string, number>>): number {
-  return (counters.demandBytes ?? 0) + (counters.readaheadBytes ?? 0) + (counters.prefetchBytes ?? 0);
+  return (
+    (counters.demandBytes ?? 0) +
+    (counters.readaheadBytes ?? 0) +
+    (counters.prefetchBytes ?? 0) +
+    (counters.speculatedBytes ?? 0)
+  );
 }
 
 function readAt(file: string, offset: number, length: number): void {

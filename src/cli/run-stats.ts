@@ -30,7 +30,7 @@ export function runStats(requested: number): RunStats {
     print({ firstExec }) {
       const { counters = {} } = stats ?? {};
       const count = (name: string): number => counters[name] ?? 0;
-      const fetched = ['demandBytes', 'readaheadBytes', 'prefetchBytes', 'fillBytes'].reduce(
+      const fetched = ['demandBytes', 'readaheadBytes', 'prefetchBytes', 'speculatedBytes', 'fillBytes'].reduce(
         (sum, n) => sum + count(n),
         0,
       );

@@ -5,6 +5,7 @@ import type { BufferPool } from './buffers.js';
 import type { LazyCounters } from './counters.js';
 import type { FetchQueue } from './fetch-queue.js';
 import type { InflatePool } from './inflate-pool.js';
+import type { Links } from './link.js';
 import type { MemoryLru } from './memory-lru.js';
 import type { Fetched, Inflated } from './types.js';
 
@@ -23,6 +24,8 @@ export interface LayerContext {
   /** Null: there is no content cache. */
   readonly content: ContentTier | null;
   readonly activity: Activity;
+  /** What the ways to the sources cost. */
+  readonly links: Links;
   /** Told of everything that was fetched. */
   readonly onFetched: (fetched: Fetched) => void;
   /** Told of each span that was checked and inflated. */

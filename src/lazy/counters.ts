@@ -8,6 +8,7 @@ export function lazyCounters(metrics: Metrics) {
     [Priority.demand]: metrics.counter('demandBytes'),
     [Priority.readahead]: metrics.counter('readaheadBytes'),
     [Priority.prefetch]: metrics.counter('prefetchBytes'),
+    [Priority.speculation]: metrics.counter('speculatedBytes'),
     [Priority.fill]: metrics.counter('fillBytes'),
   };
   const perSource = <T>(make: (source: Source) => T): Record<Source, T> =>
@@ -38,11 +39,13 @@ export function lazyCounters(metrics: Metrics) {
     useful: {
       [Priority.readahead]: metrics.counter('readaheadUsefulBytes'),
       [Priority.prefetch]: metrics.counter('prefetchUsefulBytes'),
+      [Priority.speculation]: metrics.counter('speculatedUsefulBytes'),
       [Priority.fill]: metrics.counter('fillUsefulBytes'),
     },
     wasted: {
       [Priority.readahead]: metrics.counter('readaheadWastedBytes'),
       [Priority.prefetch]: metrics.counter('prefetchWastedBytes'),
+      [Priority.speculation]: metrics.counter('speculatedWastedBytes'),
       [Priority.fill]: metrics.counter('fillWastedBytes'),
     },
   };

@@ -1,7 +1,9 @@
 import type { SpanIndex } from '../bytes/index.js';
 import type { LayerSpans } from '../spans/index.js';
+import { joinGap } from './ahead/policy.js';
 import { PRIORITIES, Priority } from './inflate-tasks.js';
 import type { JobCarrier, SpanJob } from './job.js';
+import { Links } from './link.js';
 import type { BlobSource, LayerProvider } from './types.js';
 
 /** What the queue needs of a layer. */
@@ -40,12 +42,7 @@ const MAX_BACKGROUND_UNINFLATED = 64 * 1024 * 1024;
 const MAX_UNINFLATED_BYTES = 256 * 1024 * 1024;
 /** Fill is in no hurry. */
 const MAX_FILL_REQUESTS = 2;
-/**
- * Spans fetched ahead share a request across gaps of up to this many compressed bytes, because another request costs more time than
- * the bytes of the gap (docs/benchmarks.md, "Why these constants"). A reader's request has no gaps.
- */
-const JOIN_GAP_BYTES = 192 * 1024;
-/** Spans that may lie in such a gap: shaped spans can be as short as a page. */
+/** Spans of a profile share a request across gaps (joinGap) of this many spans: shaped spans can be as short as a page. */
 const JOIN_GAP_SPANS = 32;
 /**
  * Size of a request. Several requests in parallel fill a link better than one, and the inflate workers get work early; but each one
@@ -86,7 +83,10 @@ export class FetchQueue implements JobCarrier {
   #scheduled = false;
 
   /** @param busy tells that more background work of an image would only pile up before the inflate workers */
-  constructor(readonly busy: (source: BlobSource) => boolean) {}
+  constructor(
+    readonly busy: (source: BlobSource) => boolean,
+    readonly links: Links = new Links(),
+  ) {}
 
   get waiting(): number {
     let sum = 0;
@@ -195,24 +195,25 @@ export class FetchQueue implements JobCarrier {
     );
   }
 
-  /** The job and its waiting neighbours. A reader's request takes its read-ahead along, but nothing less urgent. */
+  /** The job and its waiting neighbours. A reader's request takes along what is fetched ahead of this reader, but nothing else. */
   #run(flow: Flow, layer: QueuedLayer, job: SpanJob, priority: Priority): SpanJob[] {
     if (job.mismatches > 0) return [job]; // a second try goes alone: what was wrong may have been its neighbourhood
     const { spans } = layer;
     const run = [job];
     const limit = Math.max(priority, Priority.readahead);
+    const gapBytes = priority === Priority.prefetch ? joinGap(this.links.of(job.provider.source)) : 0;
     const joins = (other: SpanJob | undefined): other is SpanJob =>
       other !== undefined &&
       other.mismatches === 0 &&
       other.provider === job.provider &&
-      other.priority <= limit &&
+      (other.priority <= limit || (priority === Priority.demand && other.priority === Priority.speculation)) &&
       flow.waiting[other.priority]!.has(other);
     /** The next one from `span` on, in steps of 1 or -1: the neighbour, or what lies across a small gap. */
     const next = (span: SpanIndex, step: 1 | -1): SpanJob | undefined => {
       if (priority !== Priority.prefetch) return layer.job(span);
       for (let at = span; at >= 0 && at < layer.spans.count && Math.abs(at - span) <= JOIN_GAP_SPANS; at += step) {
         const gap = step > 0 ? spans.byteStart(at) - spans.byteStart(span) : spans.byteEnd(span) - spans.byteEnd(at);
-        if (gap > JOIN_GAP_BYTES) return undefined;
+        if (gap > gapBytes) return undefined;
         const other = layer.job(at);
         if (joins(other)) return other;
       }
@@ -258,12 +259,12 @@ export class FetchQueue implements JobCarrier {
 }
 
 /** Cuts a list of jobs in span order where what is missing between them (the content cache had it, say) is more than a small gap. */
-export function neighbours(jobs: readonly SpanJob[], spans: LayerSpans): SpanJob[][] {
+export function neighbours(jobs: readonly SpanJob[], spans: LayerSpans, gapBytes: number): SpanJob[][] {
   const runs: SpanJob[][] = [];
   for (const job of jobs) {
     const run = runs.at(-1);
     const last = run?.at(-1)?.span ?? Number.NaN;
-    const gap = job.priority >= Priority.prefetch && spans.byteStart(job.span) - spans.byteEnd(last) <= JOIN_GAP_BYTES;
+    const gap = job.priority >= Priority.prefetch && spans.byteStart(job.span) - spans.byteEnd(last) <= gapBytes;
     if (run !== undefined && (last + 1 === job.span || gap)) run.push(job);
     else runs.push([job]);
   }

@@ -2,9 +2,15 @@ import type { BlockCheck, PartSum, SpanTarget } from '../spans/index.js';
 import type { CompressedSpan, SingleSpan, SpanFault } from './span-decoder.js';
 
 /** Why bytes are wanted. The smaller goes first, in the request queue and in the inflate queue. */
-export const Priority = { demand: 0, readahead: 1, prefetch: 2, fill: 3 } as const;
+export const Priority = { demand: 0, readahead: 1, prefetch: 2, speculation: 3, fill: 4 } as const;
 export type Priority = (typeof Priority)[keyof typeof Priority];
-export const PRIORITIES = [Priority.demand, Priority.readahead, Priority.prefetch, Priority.fill] as const;
+export const PRIORITIES = [
+  Priority.demand,
+  Priority.readahead,
+  Priority.prefetch,
+  Priority.speculation,
+  Priority.fill,
+] as const;
 
 /** Verify a span's compressed bytes, inflate them, verify and store the result. */
 export interface InflateTask extends SingleSpan {

@@ -1,10 +1,11 @@
-import type { LayerMeta, SpanTable } from '../archive/index.js';
+import type { LayerMeta, References, SpanTable } from '../archive/index.js';
 import { type ContentCache, ContentTier, type SpanCache } from '../cache/index.js';
 import { type Logger, Metrics, silentLogger } from '../metrics/index.js';
 import { Activity } from './activity.js';
 import { prefetchProfile } from './ahead/by-profile.js';
-import { type FollowedImage, Follower } from './ahead/by-reference.js';
+import type { FollowedImage } from './ahead/by-reference.js';
 import { type FillPace, fill } from './ahead/fill.js';
+import { AheadOfReaders } from './ahead/of-readers.js';
 import { type AheadContext, type AheadProgress, newProgress } from './ahead/span-runner.js';
 import { BufferPool } from './buffers.js';
 import type { LayerContext } from './context.js';
@@ -13,8 +14,9 @@ import { FetchQueue } from './fetch-queue.js';
 import type { InflatePool } from './inflate-pool.js';
 import { LayerClaim } from './layer-claim.js';
 import { LazyLayer } from './lazy-layer.js';
+import { Links } from './link.js';
 import { MemoryLru } from './memory-lru.js';
-import type { Fetched, Inflated, LayerProvider } from './types.js';
+import type { BlobSource, Fetched, Inflated, LayerProvider } from './types.js';
 
 export interface LayerSetOptions {
   readonly cache: SpanCache;
@@ -58,17 +60,19 @@ export class LayerSet {
     const metrics = options.metrics ?? new Metrics();
     const buffers = new BufferPool();
     const counters = lazyCounters(metrics);
+    const links = new Links();
     this.#context = {
       cache,
       pool,
       buffers,
       counters,
-      queue: new FetchQueue((source) => pool.backlogBytes(source) > MAX_BACKLOG_BYTES * pool.size),
+      queue: new FetchQueue((source) => pool.backlogBytes(source) > MAX_BACKLOG_BYTES * pool.size, links),
       memory: new MemoryLru(options.memoryBytes ?? DEFAULT_MEMORY_BYTES),
       log: options.log ?? silentLogger(),
       readahead: options.readahead ?? true,
       content: options.contentCache === undefined ? null : new ContentTier(options.contentCache, options),
       activity: new Activity(),
+      links,
       onFetched: options.onFetched ?? (() => {}),
       onInflated: options.onInflated ?? (() => {}),
     };
@@ -146,10 +150,22 @@ export class LayerSet {
     return { progress, finished: fill(claims, this.#ahead, progress, pace) };
   }
 
-  /** Fetches ahead what the files that are read lead to. The caller closes it before the layers. */
-  follow(layers: readonly LayerClaim[], image: Omit<FollowedImage, 'layers' | 'hasRoom'>): Follower {
-    const { cache } = this.#context;
-    return new Follower({ ...image, layers, hasRoom: (bytes) => cache.hasRoom(bytes) });
+  /**
+   * Fetches ahead what the files that are read lead to, and what readers are likely to come to. The caller closes it before the layers.
+   * @param references null: of the image none are known, or wanted
+   */
+  follow(
+    layers: readonly LayerClaim[],
+    source: BlobSource,
+    references: References | null,
+    image: Pick<FollowedImage, 'map' | 'onFault'>,
+  ): AheadOfReaders {
+    const { cache, links } = this.#context;
+    const followed = { ...image, layers, hasRoom: (bytes: number) => cache.hasRoom(bytes) };
+    return new AheadOfReaders(
+      { ...followed, link: () => links.of(source) },
+      references === null ? null : { ...followed, references },
+    );
   }
 
   get #ahead(): AheadContext {

@@ -42,6 +42,11 @@ export class LazyLayer {
     this.readahead = new Readahead(this);
   }
 
+  /** It can be decoded in order only. */
+  get streamed(): boolean {
+    return this.spans.table.kind === 'zstd-stream';
+  }
+
   /** For FUSE workers, which answer hits by themselves. */
   get shared(): SharedLayer {
     return this.cached.shared;

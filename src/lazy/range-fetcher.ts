@@ -3,6 +3,7 @@ import type { SpanIndex } from '../bytes/index.js';
 import { FormatError, toHex } from '../bytes/index.js';
 import { NO_STATE } from '../gzip/index.js';
 import type { LayerSpans } from '../spans/index.js';
+import { joinGap } from './ahead/policy.js';
 import type { LayerContext } from './context.js';
 import { neighbours, type QueuedLayer } from './fetch-queue.js';
 import { type InflateTask, Priority, type TaskResult } from './inflate-tasks.js';
@@ -60,7 +61,8 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
 
   async #fetch(jobs: readonly SpanJob[]): Promise<void> {
     const missing = await this.#fromContentCache(jobs);
-    await Promise.all(neighbours(missing, this.spans).map((run) => this.#request(run)));
+    const gap = joinGap(this.#context.links.of(jobs[0]!.provider.source));
+    await Promise.all(neighbours(missing, this.spans, gap).map((run) => this.#request(run)));
   }
 
   /** Starts what the content cache has on its way; returns the rest, as far as it is still wanted. */
@@ -110,7 +112,7 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
   }
 
   async #request(jobs: readonly SpanJob[]): Promise<void> {
-    const { buffers, activity } = this.#context;
+    const { buffers, activity, links } = this.#context;
     const request = new RangeRequest({
       spans: this.spans,
       jobs,
@@ -120,7 +122,7 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
     try {
       const provider = this.#jobs.providers.current(jobs[0]!.provider);
       this.#jobs.accountFetch(jobs);
-      await request.run(provider, buffers, activity);
+      await request.run(provider, buffers, activity, links);
     } catch (error) {
       for (const job of request.missing) {
         job.carrier = null;

@@ -3,6 +3,7 @@ import type { LayerSpans } from '../spans/index.js';
 import type { Activity } from './activity.js';
 import type { BufferPool } from './buffers.js';
 import type { JobCarrier, SpanJob } from './job.js';
+import type { Link, Links } from './link.js';
 import { RequestLimit } from './request-limit.js';
 import type { LayerProvider } from './types.js';
 
@@ -44,7 +45,12 @@ export class RangeRequest implements JobCarrier {
   }
 
   /** @throws what the source throws */
-  async run({ source, blobSize: size }: LayerProvider, buffers: BufferPool, activity: Activity): Promise<void> {
+  async run(
+    { source, blobSize: size }: LayerProvider,
+    buffers: BufferPool,
+    activity: Activity,
+    links: Links,
+  ): Promise<void> {
     const { jobs, spans } = this.#plan;
     const start = spans.byteStart(jobs[0]!.span);
     const end = spans.byteEnd(jobs.at(-1)!.span);
@@ -54,11 +60,21 @@ export class RangeRequest implements JobCarrier {
       if (--users === 0) buffers.release(buffer);
     };
     let receiving = false;
+    let link = null as Link | null;
     const limit = new RequestLimit(end - start, this.#abort);
     this.#limit = limit;
     try {
       const bytes = new Uint8Array(buffer, 0, end - start);
+      let from: Source = 'registry';
+      let host: string | null = null;
+      let counted = 0;
       const onBytes = (received: number): Promise<void> | null => {
+        const now = performance.now();
+        if (link === null) {
+          link = links.answered(source, host);
+          link.began(now - started, received, now);
+        } else link.received(received - counted, now);
+        counted = received;
         while (this.#delivered < jobs.length && spans.byteEnd(jobs[this.#delivered]!.span) - start <= received) {
           const job = jobs[this.#delivered++]!;
           job.carrier = null;
@@ -76,11 +92,11 @@ export class RangeRequest implements JobCarrier {
         return null;
       };
       const mismatches = Math.max(...jobs.map((job) => job.mismatches));
-      const onHost = (host: string): void => {
-        for (const job of jobs) job.host = host;
+      const onHost = (name: string): void => {
+        host = name;
+        for (const job of jobs) job.host = name;
       };
       const { signal } = this.#abort;
-      let from: Source = 'registry';
       const onOrigin = (origin: Source): void => {
         from = origin;
         for (const job of this.missing) job.source = origin;
@@ -92,6 +108,7 @@ export class RangeRequest implements JobCarrier {
       throw limit.exceeded ? limit.error(`bytes ${start} to ${end} of layer ${spans.digest}`, error) : error;
     } finally {
       limit.end();
+      link?.ended(performance.now());
       if (receiving) activity.endReceiving();
       release();
     }

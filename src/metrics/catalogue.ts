@@ -142,17 +142,33 @@ export const CATALOGUE: readonly MetricDefinition[] = [
   counter(
     'clip_fetch_bytes_total',
     'Compressed bytes fetched, by reason',
-    by('reason', { demand: 'demandBytes', readahead: 'readaheadBytes', prefetch: 'prefetchBytes', fill: 'fillBytes' }),
+    by('reason', {
+      demand: 'demandBytes',
+      readahead: 'readaheadBytes',
+      prefetch: 'prefetchBytes',
+      speculation: 'speculatedBytes',
+      fill: 'fillBytes',
+    }),
   ),
   counter(
     'clip_fetch_useful_bytes_total',
     'Bytes fetched ahead that were read later',
-    by('reason', { readahead: 'readaheadUsefulBytes', prefetch: 'prefetchUsefulBytes', fill: 'fillUsefulBytes' }),
+    by('reason', {
+      readahead: 'readaheadUsefulBytes',
+      prefetch: 'prefetchUsefulBytes',
+      speculation: 'speculatedUsefulBytes',
+      fill: 'fillUsefulBytes',
+    }),
   ),
   counter(
     'clip_fetch_wasted_bytes_total',
     'Bytes fetched ahead that went without having been read',
-    by('reason', { readahead: 'readaheadWastedBytes', prefetch: 'prefetchWastedBytes', fill: 'fillWastedBytes' }),
+    by('reason', {
+      readahead: 'readaheadWastedBytes',
+      prefetch: 'prefetchWastedBytes',
+      speculation: 'speculatedWastedBytes',
+      fill: 'fillWastedBytes',
+    }),
   ),
   counter(
     'clip_profile_lookups_total',

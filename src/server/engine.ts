@@ -59,7 +59,7 @@ const PUBLISH_WAIT_MS = 500;
 const SEAL_MS = 1000;
 
 /** By priority. */
-const REASONS = ['demand', 'readahead', 'prefetch', 'fill'] as const;
+const REASONS = ['demand', 'readahead', 'prefetch', 'speculation', 'fill'] as const;
 
 /** Garbage of mounting and unmounting is collected this much later. */
 const COLLECT_MS = 1000;

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { type ArchiveFile, openStorage, overridden } from '../check/index.js';
 import { ErofsReader, InodeView, mapFileRange } from '../erofs/index.js';
-import type { Follower, LayerClaim, LayerSet, ProfileStore, StartName } from '../lazy/index.js';
+import type { AheadOfReaders, LayerClaim, LayerSet, ProfileStore, StartName } from '../lazy/index.js';
 import type { Logger } from '../metrics/index.js';
 import type { ClientContext, ImageOptions } from '../wire/index.js';
 import { FetchAhead, type FoundProfile } from './prefetch.js';
@@ -22,7 +22,7 @@ export class ImageData {
   readonly source: RegistrySource;
   readonly layers: readonly LayerClaim[];
   readonly ahead: FetchAhead;
-  readonly #follower: Follower | null;
+  readonly #ofReaders: AheadOfReaders | null;
   /** What earlier starts have read is known, which is better than references. */
   #profiled: boolean;
   readonly #options: ImageOptions;
@@ -68,28 +68,27 @@ export class ImageData {
     );
     this.ahead = new FetchAhead(archive, this.layers, set, log);
     this.#profiled = archive.profile?.source === 'recorded';
-    this.#follower = this.#follow(set, log);
+    this.#ofReaders = this.#follow(set, log);
   }
 
-  /** Fetches the files that read files lead to; null if that is off, or there is nothing or no need to follow. */
-  get follower(): Follower | null {
-    return this.#profiled ? null : this.#follower;
+  /** What readers lead to is fetched ahead; null if that is off, or there is no need for it. */
+  get ofReaders(): AheadOfReaders | null {
+    return this.#profiled ? null : this.#ofReaders;
   }
 
-  #follow(set: LayerSet, log: Logger): Follower | null {
+  #follow(set: LayerSet, log: Logger): AheadOfReaders | null {
     const { archive } = this.file;
     const { references, placement } = archive;
     const { readahead, prefetch } = this.#options;
-    if (references === null || !readahead || !prefetch || this.#profiled) return null;
+    if (!readahead || this.#profiled) return null;
     let reader: ErofsReader | null = null;
     const scratch = new InodeView();
-    return set.follow(this.layers, {
-      references,
+    return set.follow(this.layers, this.source, prefetch ? references : null, {
       map: (nid, offset, length, visit) => {
         reader ??= new ErofsReader(archive.tree);
         return mapFileRange(reader, placement, scratch, nid, offset, length, visit);
       },
-      onFault: (error) => log.warn({ error: String(error) }, 'references cannot be followed'),
+      onFault: (error) => log.warn({ error: String(error) }, 'nothing is fetched ahead of readers any more'),
     });
   }
 
@@ -134,7 +133,7 @@ export class ImageData {
   async close(): Promise<void> {
     this.#closed = true;
     this.ahead.cancelAll();
-    this.#follower?.close();
+    this.#ofReaders?.close();
     for (const claim of this.layers) claim.close();
     await this.source.close();
     this.file.close();

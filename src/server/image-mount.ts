@@ -307,11 +307,11 @@ export class ImageMount {
   }
 
   #follow(nid: number, pieces: readonly Piece[]): void {
-    const { follower } = this.#image;
+    const { ofReaders } = this.#image;
     const last = pieces.findLast(({ layer }) => layer >= 0);
-    if (follower === null || last === undefined) return;
+    if (ofReaders === null || last === undefined) return;
     const file = this.#served.fileOf(nid, 0, last);
-    if (file !== null) follower.onMiss(file.nid, pieces);
+    if (file !== null) ofReaders.onMiss(file.nid, pieces);
   }
 
   /** After the FUSE workers have released it. */

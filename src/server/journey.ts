@@ -59,6 +59,15 @@ class Rows {
 const READ_WIDTH = 6;
 const FETCH_WIDTH = 8;
 
+/** Kept journeys have these numbers, whatever the order of priorities becomes (wire/journey.ts). */
+const REASON = {
+  [Priority.demand]: 0,
+  [Priority.readahead]: 1,
+  [Priority.prefetch]: 2,
+  [Priority.fill]: 3,
+  [Priority.speculation]: 4,
+} as const;
+
 /** What the reads of one mount waited for, and what was fetched for them, from the mount on. */
 export class Journey {
   readonly #origin: number;
@@ -112,7 +121,7 @@ export class Journey {
     numbers[at + 3] = first;
     numbers[at + 4] = end;
     numbers[at + 5] = bytes;
-    numbers[at + 6] = reason;
+    numbers[at + 6] = REASON[reason];
     numbers[at + 7] = SOURCES.indexOf(source);
   }
 

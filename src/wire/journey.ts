@@ -10,7 +10,7 @@ export interface JourneyColumns {
   readonly sources: readonly Source[];
   /** Reads that were not answered from the span cache at once. A source of -1 is an error. */
   readonly reads: Readonly<Record<'at' | 'took' | 'nid' | 'offset' | 'length' | 'source', readonly number[]>>;
-  /** Spans [first, end) of a layer. Reasons: 0 a reader waited, 1 read-ahead, 2 prefetch, 3 fill. */
+  /** Spans [first, end) of a layer. Reasons: 0 a reader waited, 1 read-ahead, 2 prefetch, 3 fill, 4 speculation. */
   readonly fetches: Readonly<
     Record<'at' | 'took' | 'layer' | 'first' | 'end' | 'bytes' | 'reason' | 'source', readonly number[]>
   >;

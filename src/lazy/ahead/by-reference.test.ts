@@ -11,7 +11,7 @@ import { noteUse } from '../../spans/index.js';
 import { InflatePool } from '../inflate-pool.js';
 import type { LayerClaim } from '../layer-claim.js';
 import { LayerSet } from '../layer-set.js';
-import type { Follower, LayerPiece } from './by-reference.js';
+import { Follower, type LayerPiece } from './by-reference.js';
 
 const SPAN = 128 * 1024;
 const raw = randomBytes(160 * SPAN);
@@ -71,8 +71,10 @@ async function open(refs: References, maxBytes = 1 << 30): Promise<Opened> {
   const source = new FakeSource(layer.blob);
   const opened = set.open({ ...layer, source });
   const faults: unknown[] = [];
-  const follower = set.follow([opened], {
+  const follower = new Follower({
     references: refs,
+    layers: [opened],
+    hasRoom: (bytes) => cache.hasRoom(bytes),
     map: (nid, offset, length, visit) => {
       if (nid < 100 || nid >= 100 + FILES) throw new Error(`no file ${nid}`);
       const bytes = Math.min(length, FILE - offset);

@@ -3,6 +3,7 @@ import type { LayerIndex, Nid, SpanIndex } from '../../bytes/index.js';
 import { lowerBound } from '../../bytes/index.js';
 import { Priority } from '../inflate-tasks.js';
 import type { LayerClaim } from '../layer-claim.js';
+import { mayBeReferred } from './policy.js';
 
 /** What following needs of an image. */
 export interface FollowedImage {
@@ -22,12 +23,6 @@ export interface FollowedImage {
   onFault(error: unknown): void;
 }
 
-/**
- * Compressed bytes that may lie unread at a time: so much, and a share of all that was read. That is what following costs at
- * the most, whatever is read and however wrong the references are. The first is two round trips of 20 ms at 1 Gbit/s.
- */
-const UNREAD_BYTES = 6_000_000;
-const UNREAD_SHARE = 0.3;
 /** Of a file without ranges this much: what is larger is nothing that is loaded whole. */
 const MAX_WHOLE_FILE = 8 * 1024 * 1024;
 /** How often it is looked how far readers have got: workers answer hits by themselves and do not tell. */
@@ -64,6 +59,7 @@ export class Follower {
   readonly #todo: (number | SpanOf)[] = [];
   /** What was asked for and not read yet, per layer: span → compressed bytes. */
   readonly #unread: readonly Map<number, number>[];
+  readonly #onRead: (layer: LayerIndex, span: SpanIndex) => void;
   #unreadBytes = 0;
   /** Inflated bytes that are on their way, and not in the cache yet. */
   #coming = 0;
@@ -73,11 +69,19 @@ export class Follower {
   #timer: NodeJS.Timeout | null = null;
   #closed = false;
 
-  constructor(image: FollowedImage) {
+  /** @param onRead told of each span that a reader has come to */
+  constructor(image: FollowedImage, onRead: (layer: LayerIndex, span: SpanIndex) => void = () => {}) {
     this.#image = image;
+    this.#onRead = onRead;
     this.#known = new Uint8Array(image.references.count);
     this.#counted = image.layers.map(({ layer }) => new Uint8Array(layer.spans.count));
     this.#unread = image.layers.map(() => new Map<number, number>());
+  }
+
+  /** Compressed bytes that were asked for and not read yet. */
+  unreadBytes(): number {
+    this.#look();
+    return this.#unreadBytes;
   }
 
   /** A reader waits for bytes of a file, which lie in these pieces. */
@@ -142,6 +146,7 @@ export class Follower {
     }
     if (this.#counted[layer]![span] === 1) return;
     this.#counted[layer]![span] = 1;
+    this.#onRead(layer, span);
     this.#readBytes += this.#image.layers[layer]!.layer.spans.compressedBytes(span, span + 1);
   }
 
@@ -185,7 +190,7 @@ export class Follower {
     const unread = this.#unread[layer]!;
     if (this.#counted[layer]![span] === 1 || unread.has(span) || lazy.has(span)) return true;
     const bytes = lazy.spans.compressedBytes(span, span + 1);
-    if (this.#unreadBytes + bytes > UNREAD_BYTES + UNREAD_SHARE * this.#readBytes) return false;
+    if (this.#unreadBytes + bytes > mayBeReferred(this.#readBytes)) return false;
     const length = lazy.spans.length(span);
     if (!this.#image.hasRoom(this.#coming + length)) return false;
     const wait = claim.ahead(span, Priority.readahead);
@@ -205,8 +210,15 @@ export class Follower {
     return true;
   }
 
-  /** Looks what workers have answered by themselves, and goes on where readers have come nearer. */
+  /** Goes on where readers have come nearer. */
   #poll(): void {
+    this.#look();
+    if (performance.now() - this.#lastRead > STALE_MS) this.#stop();
+    else this.#advance();
+  }
+
+  /** Looks what workers have answered by themselves. */
+  #look(): void {
     const now = performance.now();
     for (const [layer, spans] of this.#unread.entries()) {
       const { lastUse } = this.#image.layers[layer]!.layer.shared;
@@ -216,7 +228,5 @@ export class Follower {
         this.#lastRead = now;
       }
     }
-    if (now - this.#lastRead > STALE_MS) this.#stop();
-    else this.#advance();
   }
 }

@@ -1,5 +1,6 @@
 import type { SpanIndex } from '../../bytes/index.js';
 import { ClipError } from '../../bytes/index.js';
+import type { Priority } from '../inflate-tasks.js';
 import type { LayerClaim } from '../layer-claim.js';
 
 export interface AheadProgress {
@@ -38,7 +39,7 @@ export class SpanRunner {
 
   constructor(
     readonly progress: AheadProgress,
-    readonly priority: 2 | 3,
+    readonly priority: typeof Priority.prefetch | typeof Priority.fill,
     readonly signal: AbortSignal | undefined,
     readonly context: AheadContext,
     /** Told of a span that was dropped because its room was taken, or the disk refused it. */

@@ -1,7 +1,7 @@
 // The program of a report's page. Plots are uPlot's; this file reads the data, sums it up for the pixels there are, and shows tips.
 import uPlot from 'uplot';
 
-const REASONS = ['readers waited', 'read-ahead', 'prefetch', 'fill'];
+const REASONS = ['readers waited', 'read-ahead', 'prefetch', 'fill', 'speculation'];
 const FATES = [
   ['untouched', '--none'],
   ['read, fetched for the reader', '--c1'],

@@ -1,0 +1,64 @@
+import { expect, test } from 'vitest';
+import { evidenceAt, joinGap, mayBeComing, mayLieUnread, pays, probabilityOf, Record } from './policy.js';
+
+/** A span of the default size as most layers compress it. */
+const [COMPRESSED, INFLATED] = [450_000, 2 * 1024 * 1024];
+const GIGABIT = { roundTripMs: 20, bytesPerMs: 125_000 };
+const SLOW = { roundTripMs: 20, bytesPerMs: 1_250 };
+const NEAR = { roundTripMs: 5, bytesPerMs: 25_000 };
+const TEN = { roundTripMs: 5, bytesPerMs: 1_250_000 };
+
+const near = (...distances: number[]): number => distances.reduce((sum, d) => sum + evidenceAt(d, false), 0);
+const same = (...distances: number[]): number => distances.reduce((sum, d) => sum + evidenceAt(d, true), 0);
+
+test('the rest of a file that is read here and there is likely, and neighbours in other files where much was read', () => {
+  const fresh = new Record();
+  expect(probabilityOf(same(4), fresh)).toBeCloseTo(0.3);
+  expect(probabilityOf(same(20, 30, 40), fresh)).toBeGreaterThan(0.3);
+  expect(probabilityOf(near(1), fresh)).toBeCloseTo(0.1);
+  expect(probabilityOf(near(1, 2, 3), fresh)).toBeGreaterThan(0.2);
+  expect(probabilityOf(near(1, 1, 2, 2, 3, 3), fresh)).toBeGreaterThan(0.35);
+  expect(near(4)).toBe(0);
+});
+
+test('a guess pays by what the link costs', () => {
+  const threshold = (link: typeof GIGABIT): number => {
+    for (let p = 0; p <= 1; p += 0.01) if (pays(p, COMPRESSED, INFLATED, link)) return p;
+    return 1;
+  };
+  expect(threshold(GIGABIT)).toBeLessThan(0.25); // one read of the same file is enough
+  expect(threshold(NEAR)).toBeGreaterThan(0.35);
+  expect(threshold(SLOW)).toBeGreaterThan(0.45);
+  expect(threshold({ roundTripMs: 200, bytesPerMs: 125_000 })).toBeLessThan(0.06);
+  // Were the link free, the worker would not be.
+  expect(threshold(TEN)).toBeGreaterThan(0.25);
+});
+
+test('what may be wasted is less than a span on a slow link, and bounded on a fast one', () => {
+  expect(mayLieUnread(SLOW, 0, 0)).toBeLessThan(COMPRESSED);
+  expect(mayLieUnread(NEAR, 0, 0)).toBeGreaterThan(COMPRESSED);
+  expect(mayLieUnread(GIGABIT, 0, 0)).toBe(4_000_000);
+  expect(mayLieUnread(TEN, 0, 0)).toBe(4_000_000);
+  // Success is given more room.
+  expect(mayLieUnread(GIGABIT, 10_000_000, 0)).toBe(9_000_000);
+});
+
+test('as much may be on its way as the link carries in a round trip', () => {
+  expect(mayBeComing(GIGABIT)).toBe(2_500_000);
+  expect(mayBeComing({ roundTripMs: 300, bytesPerMs: 1_250_000 })).toBe(8_000_000);
+});
+
+test('guesses that prove useless are soon not made any more, and a few right ones bring them back', () => {
+  const record = new Record();
+  for (let i = 0; i < 60; i++) record.settle(0.3, false);
+  expect(record.trust).toBeLessThan(0.15);
+  expect(pays(probabilityOf(same(1, 2), record), COMPRESSED, INFLATED, GIGABIT)).toBe(false);
+  for (let i = 0; i < 40; i++) record.settle(0.3, true);
+  expect(record.trust).toBeGreaterThan(1);
+});
+
+test('the gap that a request goes across is what it was measured to be, and follows the link', () => {
+  expect(joinGap(GIGABIT)).toBeCloseTo(192 * 1024, -4);
+  expect(joinGap(SLOW)).toBe(64 * 1024);
+  expect(joinGap({ roundTripMs: 100, bytesPerMs: 1_250_000 })).toBe(1024 * 1024);
+});

@@ -1,0 +1,118 @@
+import type { LinkCost } from '../link.js';
+
+/**
+ * The one place that says what is worth fetching before a reader asks for it (docs/internals/fetching-ahead.md). Pure: numbers in, numbers
+ * out.
+ */
+
+/**
+ * What one read span says of others, as the probability that it alone gives them. Chosen over the recorded reads of eight first starts
+ * (docs/internals/fetching-ahead.md, "Where the numbers come from"): the rest of a file that is read here and there is nearly always
+ * read, and most of what lies near in other files is not, unless much around it was.
+ */
+const NEAR = [0, 0.1, 0.08, 0.06];
+const SAME_FILE = 0.3;
+const SAME_FILE_FAR = 0.12;
+const FAR = 8;
+/** Spans on either side that a read says something of. */
+export const REACH = 64;
+
+/** Evidence adds up: that of two spans is the sum of theirs. Its unit is −ln of the probability that the span is not read. */
+const evidence = (probability: number): number => -Math.log(1 - probability);
+const NEAR_EVIDENCE = NEAR.map(evidence);
+const SAME_FILE_EVIDENCE = evidence(SAME_FILE);
+const SAME_FILE_FAR_EVIDENCE = evidence(SAME_FILE_FAR);
+
+/** What the read of a span says of one that many spans away, 0 for nothing. */
+export function evidenceAt(distance: number, sameFile: boolean): number {
+  if (sameFile) return distance <= FAR ? SAME_FILE_EVIDENCE : SAME_FILE_FAR_EVIDENCE;
+  return NEAR_EVIDENCE[distance] ?? 0;
+}
+
+/** How well guesses of one kind have done. */
+export class Record {
+  #expected = 0;
+  #right = 0;
+
+  /** A guess was right, or proved useless. */
+  settle(probability: number, right: boolean): void {
+    this.#expected += probability;
+    if (right) this.#right++;
+  }
+
+  /** It proved useless, and was right all the same. */
+  late(): void {
+    this.#right++;
+  }
+
+  /** What evidence is worth here: 1 as elsewhere, nearly 0 where spans are read at random. */
+  get trust(): number {
+    return Math.min(MAX_TRUST, (this.#right + DOUBT) / (this.#expected + DOUBT));
+  }
+}
+
+/** Guesses that it takes to change an opinion. */
+const DOUBT = 2;
+const MAX_TRUST = 2;
+
+export function probabilityOf(sum: number, { trust }: Record): number {
+  return 1 - Math.exp(-sum * trust);
+}
+
+/** What an inflate worker does in a millisecond, the digest and the write to the cache included (docs/benchmarks.md, "inflate"). */
+const INFLATED_BYTES_PER_MS = 400_000;
+
+/**
+ * Whether a guess pays. A right one saves a reader the round trip, the transfer and the inflating; a wrong one keeps link and worker
+ * busy that long. A slow link so asks for likely guesses, one with a long round trip takes more risk.
+ */
+export function pays(probability: number, compressed: number, inflated: number, link: LinkCost): boolean {
+  const cost = compressed / link.bytesPerMs + inflated / INFLATED_BYTES_PER_MS;
+  return probability * (link.roundTripMs + cost) > (1 - probability) * cost;
+}
+
+/** Compressed bytes of guesses that may be on their way: what the link carries in a round trip. A reader that comes then waits no longer than that. */
+export function mayBeComing({ roundTripMs, bytesPerMs }: LinkCost): number {
+  return Math.min(MAX_COMING, roundTripMs * bytesPerMs);
+}
+const MAX_COMING = 8_000_000;
+
+/** Compressed bytes of wrong guesses, at the most and whatever the link. */
+const MAX_UNREAD = 4_000_000;
+/** On slower links that which they carry in this time and two round trips. */
+const UNREAD_MS = 10;
+/** Right guesses earn this share of their bytes, and all reads this, so that a mount that lives long may guess again. */
+const EARNED_SHARE = 0.5;
+const READ_SHARE = 0.1;
+
+/** Compressed bytes of guesses that may lie unread: the bound of what is wasted. */
+export function mayLieUnread({ roundTripMs, bytesPerMs }: LinkCost, rightBytes: number, readBytes: number): number {
+  const stake = Math.min(MAX_UNREAD, bytesPerMs * (2 * roundTripMs + UNREAD_MS));
+  return stake + EARNED_SHARE * rightBytes + READ_SHARE * readBytes;
+}
+
+/**
+ * Compressed bytes that may lie unread of what references lead to: so much, and a share of all that was read. That is what they cost at
+ * the most, whatever is read and however wrong they are. The first is two round trips of 20 ms at 1 Gbit/s.
+ */
+export function mayBeReferred(readBytes: number): number {
+  return REFERRED_UNREAD + UNREAD_SHARE * readBytes;
+}
+const REFERRED_UNREAD = 6_000_000;
+const UNREAD_SHARE = 0.3;
+
+/** The same of references and guesses together, of which some were right. */
+export function mayLieUnreadInAll(readBytes: number, rightBytes: number): number {
+  return ALL_UNREAD + UNREAD_SHARE * readBytes + EARNED_SHARE * rightBytes;
+}
+const ALL_UNREAD = 8_000_000;
+
+/**
+ * Gaps that a request for known spans goes across: another request costs the registry and us as much as this many bytes. Measured at 1 Gbit/s
+ * and 20 ms, where 192 KiB were best (docs/benchmarks.md, "Why these constants"): a thirteenth of what the link carries in a round trip.
+ */
+export function joinGap({ roundTripMs, bytesPerMs }: LinkCost): number {
+  return Math.min(MAX_JOIN_GAP, Math.max(MIN_JOIN_GAP, (roundTripMs * bytesPerMs) / 13));
+}
+const MIN_JOIN_GAP = 64 * 1024;
+const MAX_JOIN_GAP = 1024 * 1024;

@@ -1,0 +1,183 @@
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { FakeSource, gzipLayer } from '../../../test/support/span-layers.js';
+import type { LayerIndex } from '../../bytes/index.js';
+import { SpanCache } from '../../cache/index.js';
+import { Metrics } from '../../metrics/index.js';
+import { noteUse } from '../../spans/index.js';
+import { InflatePool } from '../inflate-pool.js';
+import type { LayerClaim } from '../layer-claim.js';
+import { LayerSet } from '../layer-set.js';
+import type { LinkCost } from '../link.js';
+import { Speculator } from './speculator.js';
+
+const SPAN = 128 * 1024;
+const SPANS = 160;
+const layer = gzipLayer(randomBytes(SPANS * SPAN), SPAN);
+/** Spans are short here, so a fast link with a short round trip is as 1 Gbit/s and 20 ms to spans of 2 MiB. */
+const LINK: LinkCost = { roundTripMs: 20, bytesPerMs: 40_000 };
+let pool: InflatePool;
+let dir: string;
+const cleanup: (() => void)[] = [];
+
+beforeAll(() => {
+  pool = new InflatePool({ workers: 2 });
+});
+afterAll(() => pool.close());
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'clip-speculate-'));
+});
+afterEach(() => {
+  for (const undo of cleanup.splice(0).reverse()) undo();
+  rmSync(dir, { recursive: true, force: true });
+});
+
+interface Opened {
+  opened: LayerClaim;
+  source: FakeSource;
+  metrics: Metrics;
+  speculator: Speculator;
+  /** A reader waits for a span, which is in a file of `fileSpans` spans. As ImageMount does it: the read first. */
+  miss(span: number): Promise<void>;
+}
+
+async function open(fileSpans: number, link: LinkCost = LINK, maxBytes = 1 << 30): Promise<Opened> {
+  const metrics = new Metrics();
+  const cache = await SpanCache.open(join(dir, 'cache'), { metrics, maxBytes });
+  const set = new LayerSet({ cache, pool, metrics });
+  const source = new FakeSource(layer.blob);
+  const opened = set.open({ ...layer, source });
+  const fileBytes = fileSpans * SPAN;
+  const speculator = new Speculator({
+    layers: [opened],
+    hasRoom: (bytes) => cache.hasRoom(bytes),
+    map: (nid, _offset, _length, visit) => visit(0 as LayerIndex, nid * fileBytes, fileBytes),
+    onFault: (error) => {
+      throw error;
+    },
+    link: () => link,
+    referredBytes: () => 0,
+  });
+  cleanup.push(() => {
+    speculator.close();
+    opened.close();
+    cache.close();
+  });
+  const miss = async (span: number): Promise<void> => {
+    const layerOffset = span * SPAN + 4096;
+    const read = opened.read(layerOffset, 4096);
+    speculator.onMiss(Math.floor(span / fileSpans), [{ layer: 0 as LayerIndex, layerOffset, length: 4096 }]);
+    await read;
+  };
+  return { opened, source, metrics, speculator, miss };
+}
+
+/** Until no span has been under way for a while, however long a loaded machine takes for them. */
+async function quiet({ opened: { layer } }: Opened): Promise<void> {
+  for (let idle = 0; idle < 6; idle++) {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    for (let span = 0; span < layer.spans.count; span++) if (layer.fetching(span)) idle = -1;
+  }
+}
+
+const present = ({ opened }: Opened): number[] =>
+  Array.from({ length: SPANS }, (_, span) => span).filter((span) => opened.layer.has(span));
+
+const speculated = async ({ metrics }: Opened): Promise<number> => (await metrics.snapshot()).speculatedBytes ?? 0;
+
+test('the rest of a file comes along with a miss, in its own request, and is counted as speculated', async () => {
+  const o = await open(4);
+  await o.miss(21);
+  await quiet(o);
+  expect(present(o)).toEqual([20, 21, 22, 23]);
+  expect(o.source.requests.length).toBe(2);
+  expect(await speculated(o)).toBeGreaterThan(2.9 * SPAN);
+  expect((await o.metrics.snapshot()).demandBytes).toBeLessThan(1.1 * SPAN);
+});
+
+test('a directory that is walked is fetched before its reader', async () => {
+  const o = await open(1);
+  let waited = 0;
+  for (let span = 10; span < 40; span++) {
+    if (o.opened.layer.has(span)) noteUse(o.opened.layer.shared, span);
+    else {
+      waited++;
+      await o.miss(span);
+    }
+    await quiet(o);
+  }
+  expect(waited).toBeLessThan(10);
+  const { speculatedUsefulBytes, speculatedBytes } = await o.metrics.snapshot();
+  expect(speculatedUsefulBytes!).toBeGreaterThan(0.7 * speculatedBytes!);
+});
+
+test('a program that is paged in at random is fetched whole after a few misses', async () => {
+  const o = await open(32);
+  let waited = 0;
+  const order = Array.from({ length: 32 }, (_, i) => 32 + ((i * 13) % 32));
+  for (const span of order) {
+    if (o.opened.layer.has(span)) noteUse(o.opened.layer.shared, span);
+    else {
+      waited++;
+      await o.miss(span);
+    }
+    await quiet(o);
+  }
+  expect(waited).toBeLessThan(12);
+});
+
+test('a reader of pages far apart is left alone, and costs a bounded number of bytes', async () => {
+  const link = { roundTripMs: 20, bytesPerMs: 40_000 };
+  const o = await open(1, link);
+  for (let span = 5; span < SPANS; span += 11) {
+    await o.miss(span);
+    await quiet(o);
+  }
+  // 40 MB/s over two round trips and 10 ms: 2 MB; and a tenth of what was read.
+  expect(await speculated(o)).toBeLessThan(2_300_000);
+});
+
+test('nothing is guessed on a link where a span takes longer than guesses may', async () => {
+  const o = await open(16, { roundTripMs: 20, bytesPerMs: 1_000 });
+  for (const span of [33, 35, 37]) await o.miss(span);
+  await quiet(o);
+  expect(present(o)).toEqual([33, 35, 37]);
+});
+
+test('guesses evict nothing', async () => {
+  const o = await open(8, LINK, 3 * SPAN);
+  await o.miss(20);
+  await quiet(o);
+  expect(present(o).length).toBeLessThanOrEqual(3);
+  expect((await o.metrics.snapshot()).cacheEvictedBytes ?? 0).toBe(0);
+});
+
+test('closing calls off what is under way', async () => {
+  const o = await open(8);
+  let answer = (): void => {};
+  const held = new Promise<void>((resolve) => {
+    answer = resolve;
+  });
+  o.source.gate = () => held;
+  const read = o.miss(20);
+  await new Promise((resolve) => setImmediate(resolve));
+  o.speculator.close();
+  answer();
+  await read;
+  await quiet(o);
+  expect(present(o)).not.toContain(17);
+  await o.miss(80);
+  await quiet(o);
+  expect(present(o)).not.toContain(79);
+});
+
+test('a guess that a reader comes to wait for is fetched once', async () => {
+  const o = await open(8);
+  const reads = [o.miss(20), o.miss(21), o.miss(19)];
+  await Promise.all(reads);
+  await quiet(o);
+  expect((await o.metrics.snapshot()).spansFetched).toBe(present(o).length);
+});
