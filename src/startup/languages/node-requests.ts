@@ -10,7 +10,7 @@ const REQUIRE = Buffer.from('require(');
 const IMPORTS = [" from '", ' from "', "import '", 'import "'].map((word) => Buffer.from(word));
 /** Without blanks, as minifiers write them: also what comes first in their files. */
 const DENSE_IMPORTS = ["}from'", '}from"', "import'", 'import"'].map((word) => Buffer.from(word));
-const MODULE = /^(?:import|export)\b|^.{0,200}[;}](?:import|export)[{"'*]/m;
+const MODULE = /^(?:import|export)\b/m;
 const DENSE = /(?:import|export)[{"'*]/;
 const MODULE_BYTES = 4096;
 const BUILTIN = new Set(builtinModules);
@@ -34,13 +34,19 @@ const CONTROL = /^\s*(?:\}\s*)?(?:if|else|for|while|switch|try|catch|finally|do|
 export function nodeRequests(source: Buffer): string[] {
   const found: { at: number; request: string }[] = [];
   const around = new EnclosingLines(source, opensFunction, OPENS_NOTHING);
-  for (let at = source.indexOf(REQUIRE); at >= 0; at = source.indexOf(REQUIRE, at + REQUIRE.length)) {
+  const imports = importsOf(source);
+  // An ES module has no `require`.
+  for (
+    let at = imports.length > 0 ? -1 : source.indexOf(REQUIRE);
+    at >= 0;
+    at = source.indexOf(REQUIRE, at + REQUIRE.length)
+  ) {
     if (found.length >= MAX_REQUESTS) break;
     if (at > 0 && WORD[source[at - 1]!] === 1) continue;
     const name = specifierAt(source, at + REQUIRE.length, CLOSING);
     if (name !== null && around.runAtLoad(at)) found.push({ at, request: `r${name}` });
   }
-  for (const word of importsOf(source)) {
+  for (const word of imports) {
     for (let at = source.indexOf(word); at >= 0; at = source.indexOf(word, at + word.length)) {
       if (found.length >= 2 * MAX_REQUESTS) break;
       // Not `.from "`, `transform "`.
