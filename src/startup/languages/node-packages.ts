@@ -40,7 +40,9 @@ export function readPackage(text: string | undefined): PackageFile {
   }
   const string = (value: unknown): string | null => (typeof value === 'string' ? value : null);
   const { exports = null, imports = null } = json;
-  return { name: string(json.name), main: string(json.main), exports, imports };
+  // A number is no map of exports to Node 22, and one without a target to Node 20: the files may be asked for either way.
+  const used = typeof exports === 'number' ? null : exports;
+  return { name: string(json.name), main: string(json.main), exports: used, imports };
 }
 
 const isObject = (value: unknown): value is Record<string, unknown> =>
