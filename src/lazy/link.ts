@@ -13,6 +13,8 @@ const LONG_SAMPLE_MS = 50;
 
 /** What a link costs, for the policy of fetching ahead. */
 export interface LinkCost {
+  /** False: the rate is an assumption. */
+  readonly known: boolean;
   /** Until the first byte of an answer. */
   readonly roundTripMs: number;
   readonly bytesPerMs: number;
@@ -29,6 +31,10 @@ export class Link implements LinkCost {
   #since = 0;
   #ms = 0;
   #bytes = 0;
+
+  get known(): boolean {
+    return !Number.isNaN(this.#bytesPerMs);
+  }
 
   get roundTripMs(): number {
     return Number.isNaN(this.#roundTripMs) ? UNKNOWN_ROUND_TRIP_MS : this.#roundTripMs;

@@ -3,10 +3,10 @@ import { evidenceAt, joinGap, mayBeComing, mayLieUnread, pays, probabilityOf, Re
 
 /** A span of the default size as most layers compress it. */
 const [COMPRESSED, INFLATED] = [450_000, 2 * 1024 * 1024];
-const GIGABIT = { roundTripMs: 20, bytesPerMs: 125_000 };
-const SLOW = { roundTripMs: 20, bytesPerMs: 1_250 };
-const NEAR = { roundTripMs: 5, bytesPerMs: 25_000 };
-const TEN = { roundTripMs: 5, bytesPerMs: 1_250_000 };
+const GIGABIT = { known: true, roundTripMs: 20, bytesPerMs: 125_000 };
+const SLOW = { known: true, roundTripMs: 20, bytesPerMs: 1_250 };
+const NEAR = { known: true, roundTripMs: 5, bytesPerMs: 25_000 };
+const TEN = { known: true, roundTripMs: 5, bytesPerMs: 1_250_000 };
 
 const near = (...distances: number[]): number => distances.reduce((sum, d) => sum + evidenceAt(d, false), 0);
 const same = (...distances: number[]): number => distances.reduce((sum, d) => sum + evidenceAt(d, true), 0);
@@ -29,7 +29,7 @@ test('a guess pays by what the link costs', () => {
   expect(threshold(GIGABIT)).toBeLessThan(0.25); // one read of the same file is enough
   expect(threshold(NEAR)).toBeGreaterThan(0.35);
   expect(threshold(SLOW)).toBeGreaterThan(0.45);
-  expect(threshold({ roundTripMs: 200, bytesPerMs: 125_000 })).toBeLessThan(0.06);
+  expect(threshold({ known: true, roundTripMs: 200, bytesPerMs: 125_000 })).toBeCloseTo(0.2);
   // Were the link free, the worker would not be.
   expect(threshold(TEN)).toBeGreaterThan(0.25);
 });
@@ -45,7 +45,7 @@ test('what may be wasted is less than a span on a slow link, and bounded on a fa
 
 test('as much may be on its way as the link carries in a round trip', () => {
   expect(mayBeComing(GIGABIT)).toBe(2_500_000);
-  expect(mayBeComing({ roundTripMs: 300, bytesPerMs: 1_250_000 })).toBe(8_000_000);
+  expect(mayBeComing({ known: true, roundTripMs: 300, bytesPerMs: 1_250_000 })).toBe(8_000_000);
 });
 
 test('guesses that prove useless are soon not made any more, and a few right ones bring them back', () => {
@@ -60,5 +60,6 @@ test('guesses that prove useless are soon not made any more, and a few right one
 test('the gap that a request goes across is what it was measured to be, and follows the link', () => {
   expect(joinGap(GIGABIT)).toBeCloseTo(192 * 1024, -4);
   expect(joinGap(SLOW)).toBe(64 * 1024);
-  expect(joinGap({ roundTripMs: 100, bytesPerMs: 1_250_000 })).toBe(1024 * 1024);
+  expect(joinGap({ ...SLOW, known: false })).toBe(192 * 1024);
+  expect(joinGap({ known: true, roundTripMs: 100, bytesPerMs: 1_250_000 })).toBe(1024 * 1024);
 });

@@ -67,9 +67,13 @@ const INFLATED_BYTES_PER_MS = 400_000;
  * busy that long. A slow link so asks for likely guesses, one with a long round trip takes more risk.
  */
 export function pays(probability: number, compressed: number, inflated: number, link: LinkCost): boolean {
+  if (probability < LEAST_PROBABILITY) return false;
   const cost = compressed / link.bytesPerMs + inflated / INFLATED_BYTES_PER_MS;
   return probability * (link.roundTripMs + cost) > (1 - probability) * cost;
 }
+
+/** What is less likely is not fetched even over a long way: a round trip that was measured on a busy machine is too long. */
+const LEAST_PROBABILITY = 0.2;
 
 /** Compressed bytes of guesses that may be on their way: what the link carries in a round trip. A reader that comes then waits no longer than that. */
 export function mayBeComing({ roundTripMs, bytesPerMs }: LinkCost): number {
@@ -111,8 +115,11 @@ const ALL_UNREAD = 8_000_000;
  * Gaps that a request for known spans goes across: another request costs the registry and us as much as this many bytes. Measured at 1 Gbit/s
  * and 20 ms, where 192 KiB were best (docs/benchmarks.md, "Why these constants"): a thirteenth of what the link carries in a round trip.
  */
-export function joinGap({ roundTripMs, bytesPerMs }: LinkCost): number {
+export function joinGap({ known, roundTripMs, bytesPerMs }: LinkCost): number {
+  if (!known) return JOIN_GAP;
   return Math.min(MAX_JOIN_GAP, Math.max(MIN_JOIN_GAP, (roundTripMs * bytesPerMs) / 13));
 }
+/** Of a link that was not measured yet, as those of the first requests for a profile. */
+const JOIN_GAP = 192 * 1024;
 const MIN_JOIN_GAP = 64 * 1024;
 const MAX_JOIN_GAP = 1024 * 1024;

@@ -18,7 +18,7 @@ const SPAN = 128 * 1024;
 const SPANS = 160;
 const layer = gzipLayer(randomBytes(SPANS * SPAN), SPAN);
 /** Spans are short here, so a fast link with a short round trip is as 1 Gbit/s and 20 ms to spans of 2 MiB. */
-const LINK: LinkCost = { roundTripMs: 20, bytesPerMs: 40_000 };
+const LINK: LinkCost = { known: true, roundTripMs: 20, bytesPerMs: 40_000 };
 let pool: InflatePool;
 let dir: string;
 const cleanup: (() => void)[] = [];
@@ -130,7 +130,7 @@ test('a program that is paged in at random is fetched whole after a few misses',
 });
 
 test('a reader of pages far apart is left alone, and costs a bounded number of bytes', async () => {
-  const link = { roundTripMs: 20, bytesPerMs: 40_000 };
+  const link = { known: true, roundTripMs: 20, bytesPerMs: 40_000 };
   const o = await open(1, link);
   for (let span = 5; span < SPANS; span += 11) {
     await o.miss(span);
@@ -141,7 +141,7 @@ test('a reader of pages far apart is left alone, and costs a bounded number of b
 });
 
 test('nothing is guessed on a link where a span takes longer than guesses may', async () => {
-  const o = await open(16, { roundTripMs: 20, bytesPerMs: 1_000 });
+  const o = await open(16, { known: true, roundTripMs: 20, bytesPerMs: 1_000 });
   for (const span of [33, 35, 37]) await o.miss(span);
   await quiet(o);
   expect(present(o)).toEqual([33, 35, 37]);
