@@ -7,7 +7,7 @@ const KIND = Uint8Array.from({ length: 256 }, (_, byte) => {
   if (byte === 0x2f) return SLASH;
   return byte < 0x80 && /[\w.+@~-]/.test(String.fromCharCode(byte)) ? NAME : NEITHER;
 });
-const DASH = 0x2d;
+const [DASH, PATH, L] = [0x2d, 0x2f, 0x6c];
 /** Stands behind a program's name in the command lines of compilers, which are patterns: "as %(asm_options) %i" (GCC, "Specs"). */
 const ARGUMENTS = Buffer.from(' %(');
 /** Functions by which a program runs another one, and by which a library is loaded. As names of symbols they stand between zeros. */
@@ -54,28 +54,27 @@ export function programStrings(constants: Uint8Array, { runs, loads }: Uses): st
     }
   };
   const size = bytes.length;
-  for (let at = 0; at < size; ) {
-    const start = at;
-    let slashes = 0;
-    while (at < size) {
-      const kind = KIND[bytes[at]!]!;
-      if (kind === NEITHER) break;
-      if (kind === SLASH) slashes++;
-      at++;
-    }
-    const length = at - start;
+  for (let start = 0, end = 0; end < size; end++) {
+    if (bytes[end] !== 0) continue;
+    const length = end - start;
     if (length >= 2 && length <= MAX_STRING) {
-      if (bytes[at] === 0) {
-        if (bytes[start] === 0x2f) {
-          if (slashes > 1) add(bytes.toString('latin1', start, at));
-        } else if (slashes === 0 && (runs || loads) && bytes[start] !== DASH) {
-          const name = bytes.toString('latin1', start, at);
+      // From its end, where most constants that are no names differ from one.
+      let at = end - 1;
+      let slashes = 0;
+      while (at >= start && KIND[bytes[at]!] !== NEITHER) {
+        if (KIND[bytes[at]!] === SLASH) slashes++;
+        at--;
+      }
+      if (at < start) {
+        if (bytes[start] === PATH) {
+          if (slashes > 1) add(bytes.toString('latin1', start, end));
+        } else if (slashes === 0 && bytes[start] !== DASH && (runs || (loads && bytes[start] === L))) {
+          const name = bytes.toString('latin1', start, end);
           if (runs || LIBRARY.test(name)) add(name);
         }
       }
     }
-    while (at < size && bytes[at] !== 0) at++;
-    at++;
+    start = end + 1;
   }
   if (!runs) return [...found].join(' ');
   for (let at = bytes.indexOf(ARGUMENTS); at >= 0; at = bytes.indexOf(ARGUMENTS, at + 1)) {

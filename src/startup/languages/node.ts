@@ -13,8 +13,10 @@ import {
 } from './node-packages.js';
 import { nodeRequests } from './node-requests.js';
 
-/** Requests come first in a file; a longer package.json is a generated one. */
+/** A longer package.json is a generated one. */
 const HEAD_BYTES = 32 * 1024;
+/** Requests come first in a module. Of an image with much JavaScript a longer part would cost more time than decompressing it. */
+const REQUEST_BYTES = 8 * 1024;
 const PACKAGE = '/package.json';
 /** Debian's Node looks here besides: modules of its packages. Elsewhere they do not exist. */
 const GLOBAL = ['/usr/share/nodejs', '/usr/lib/nodejs', '/usr/share/javascript'];
@@ -35,7 +37,7 @@ export const node: Language = {
       const text = size > head.length ? null : packageText(head.toString('utf8'));
       return text === null ? null : [text];
     }
-    const requests = nodeRequests(head);
+    const requests = nodeRequests(head.subarray(0, REQUEST_BYTES));
     return requests.length === 0 ? null : requests;
   },
   resolver: (tree) => new NodeResolver(tree),
