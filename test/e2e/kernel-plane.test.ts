@@ -206,7 +206,9 @@ test.each(['fuse', 'kernel'])('a sequential reader is read ahead of: %s', async 
   } finally {
     await handle.close();
   }
-  expect((await own.stats()).counters.readaheadBytes).toBeGreaterThan(0);
+  // The rest of the file may have been guessed before.
+  const { readaheadBytes, speculatedBytes } = (await own.stats()).counters;
+  expect(readaheadBytes! + speculatedBytes!).toBeGreaterThan(0);
 });
 
 test('signals that a reader handles do not end its reads', async () => {

@@ -99,7 +99,8 @@ function summary({ health, counters, cache, memory }: Stats): string[] {
   const trouble = TROUBLE.filter((name) => count(name) > 0).map((name) => `${name} ${count(name)}`);
   return [
     `clipd ${health.version}, up ${Math.round(health.uptime)} s, ${health.restarts} restarts; memory: server ${formatBytes(memory.serverRss)}, keeper ${formatBytes(memory.keeperRss)}`,
-    `fetched: ${bytes('demandBytes')} for readers, ${bytes('readaheadBytes')} ahead, ${bytes('prefetchBytes')} prefetched, ${bytes('speculatedBytes')} speculated (${bytes('speculatedUsefulBytes')} useful, ${bytes('speculatedWastedBytes')} wasted), ${bytes('fillBytes')} filled`,
+    `fetched: ${bytes('demandBytes')} for readers, ${bytes('readaheadBytes')} ahead, ${bytes('prefetchBytes')} prefetched, ${bytes('fillBytes')} filled`,
+    `speculated: ${bytes('speculatedBytes')}, ${bytes('speculatedUsefulBytes')} of it useful, ${bytes('speculatedWastedBytes')} wasted`,
     `cache: ${formatBytes(Number(cache.usedBytes))} of ${formatBytes(Number(cache.maxBytes))}; ${counted(count('requests'), 'request')}, ${count('readsInFlight')} reads wait`,
     ...(trouble.length === 0 ? [] : [`trouble: ${trouble.join(', ')}`]),
   ];
