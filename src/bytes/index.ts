@@ -24,7 +24,7 @@ export {
 export { describeContent } from './content.js';
 export { counted } from './counted.js';
 export { crc32, crc32Combine, crc32c } from './crc.js';
-export { Crc64, crc64, crc64Combine } from './crc64.js';
+export { Crc64, crc64, crc64Combine, loadCrc64 } from './crc64.js';
 export { Cursor } from './cursor.js';
 export { AbortError, ClipError, type ErrorCode, EXIT_CODES, FormatError } from './errors.js';
 export { fromHex, toHex } from './hex.js';

@@ -1,5 +1,6 @@
 import { readlinkSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
+import { loadCrc64 } from '../bytes/index.js';
 import { keepCode } from '../loader/index.js';
 import type { ZstdStream } from '../zstd/index.js';
 import type { FromInflate, ResultMessage, Task, TaskMessage, TaskResult, ToInflate } from './inflate-tasks.js';
@@ -62,8 +63,7 @@ port.on('message', (message: ToInflate) => {
   }
   if (message === 'load') {
     // What fails here fails again where it is needed, and is reported there.
-    void decoder
-      .loadZstd()
+    void Promise.all([decoder.loadZstd(), Promise.resolve().then(loadCrc64)])
       .catch(() => {})
       .then(() => port.postMessage('loaded' satisfies FromInflate));
     return;

@@ -1,4 +1,4 @@
-import { ClipError } from '../bytes/index.js';
+import { ClipError, loadCrc64 } from '../bytes/index.js';
 import { FusePool } from '../fuse/index.js';
 import { dieWithParent } from '../linux/index.js';
 import { type Logger, logLine, type Metrics, openTelemetry, wantsTelemetry } from '../metrics/index.js';
@@ -164,5 +164,6 @@ function endNow(): void {
  */
 async function loadTheRest(log: Logger | null): Promise<void> {
   void log?.level; // makes the logger
+  loadCrc64();
   await Promise.all([import('../oci/index.js'), import('picomatch'), import('./api/exposition.js')]);
 }

@@ -17,6 +17,8 @@ describe('terminal escapes', () => {
   let clipctl: Clipctl;
   let layout: TestImage;
   let clip: string;
+  /** Its registry is none. */
+  let refused: string;
 
   beforeAll(async () => {
     clipctl = await Clipctl.create();
@@ -27,16 +29,20 @@ describe('terminal escapes', () => {
     await clipctl.ok('index', '--image', layout.reference, '--out', honest);
     // What no honest index would write: an image whose name controls the terminal.
     const { image, tree, layers, checkpointState } = openArchive(bytesInput(readFileSync(honest)));
-    clip = clipctl.path('evil.clip');
-    const { parts } = buildArchive({
-      image: { ...image, reference: `${image.reference}${EVIL}`, repository: EVIL, registry: EVIL },
-      tree,
-      layers: layers.map(({ table }, layer) => ({
-        spans: table,
-        states: Array.from({ length: table.count }, (_, span) => checkpointState(layer, span) ?? new Uint8Array(0)),
-      })),
-    });
-    writeFileSync(clip, Buffer.concat(parts));
+    const write = (name: string, change: Partial<typeof image>): string => {
+      const { parts } = buildArchive({
+        image: { ...image, reference: `${image.reference}${EVIL}`, ...change },
+        tree,
+        layers: layers.map(({ table }, layer) => ({
+          spans: table,
+          states: Array.from({ length: table.count }, (_, span) => checkpointState(layer, span) ?? new Uint8Array(0)),
+        })),
+      });
+      writeFileSync(clipctl.path(name), Buffer.concat(parts));
+      return clipctl.path(name);
+    };
+    clip = write('evil.clip', {});
+    refused = write('refused.clip', { registry: EVIL, repository: EVIL });
   });
   afterAll(async () => {
     layout?.remove();
@@ -56,6 +62,18 @@ describe('terminal escapes', () => {
     const { reference, config } = JSON.parse(json.stdout) as { reference: string; config: { Cmd: string[] } };
     expect(reference.endsWith(EVIL)).toBe(true);
     expect(config.Cmd).toEqual([EVIL]);
+  });
+
+  it('are escaped where an archive is refused for its registry', async () => {
+    for (const args of [
+      ['inspect', '--clip', refused],
+      ['inspect', '--clip', refused, '--json'],
+      ['ls', '--clip', refused],
+    ]) {
+      const ran = await clipctl.run(args);
+      expect(ran.code).not.toBe(0);
+      expectSafe(ran);
+    }
   });
 
   it('are escaped by ls --json', async () => {
