@@ -8,9 +8,9 @@ import type { LinkCost } from '../link.js';
 /**
  * What one read span says of others, as the probability that it alone gives them. Chosen over the recorded reads of eight first starts
  * (docs/internals/fetching-ahead.md, "Where the numbers come from"): the rest of a file that is read here and there is nearly always
- * read, and most of what lies near in other files is not, unless much around it was.
+ * read, and most of what lies near in other files is not, unless all around it was, as by a walk of a directory.
  */
-const NEAR = [0, 0.1, 0.08, 0.06];
+const NEAR = [0, 0.12, 0.1, 0.08, 0.08, 0.07, 0.07, 0.06, 0.06];
 const SAME_FILE = 0.3;
 const SAME_FILE_FAR = 0.12;
 const FAR = 8;
@@ -72,8 +72,11 @@ export function pays(probability: number, compressed: number, inflated: number, 
   return probability * (link.roundTripMs + cost) > (1 - probability) * cost;
 }
 
-/** What is less likely is not fetched even over a long way: a round trip that was measured on a busy machine is too long. */
-const LEAST_PROBABILITY = 0.2;
+/**
+ * What is less likely is not fetched even over a long way: a round trip that was measured on a busy machine is too long, and one read of a file
+ * says too little of its rest (docs/benchmarks.md, "Why these constants").
+ */
+const LEAST_PROBABILITY = 0.4;
 
 /** Compressed bytes of guesses that may be on their way: what the link carries in a round trip. A reader that comes then waits no longer than that. */
 export function mayBeComing({ roundTripMs, bytesPerMs }: LinkCost): number {
