@@ -141,7 +141,7 @@ test('a journey of more than a day ago is not found any more', async () => {
 });
 
 /** As a server describes it, with names that want to be HTML. */
-function syntheticJourney(reads: number): JourneyReply {
+function syntheticJourney(reads: number, least = 0.1): JourneyReply {
   const column = (f: (i: number) => number): number[] => Array.from({ length: reads }, (_, i) => f(i));
   return {
     format: 1,
@@ -167,7 +167,7 @@ function syntheticJourney(reads: number): JourneyReply {
       sources: ['registry', 'mirror', 'layout', 's3', 'file', 'content_cache', 'disk_cache'],
       reads: {
         at: column((i) => (i * 60_000) / reads),
-        took: column((i) => 0.1 + ((i * 7919) % 1000)),
+        took: column((i) => least + ((i * 7919) % 1000)),
         nid: column((i) => i % 5000),
         offset: column((i) => (i % 1000) * 131_072),
         length: column(() => 131_072),
@@ -188,6 +188,17 @@ function syntheticJourney(reads: number): JourneyReply {
     },
   };
 }
+
+test.each([0.06, 0.155_2, 0.97 * 1.6, 3, 15.52, 159.9])(
+  'whatever the shortest wait is, the page is drawn: %s ms',
+  async (least) => {
+    const path = clip.path('short.html');
+    writeFileSync(path, journeyPage(syntheticJourney(400, least)));
+    const { page, said } = await open(path);
+    expect(said).toEqual([]);
+    await page.close();
+  },
+);
 
 test('a million reads are drawn within two seconds, and names are text and nothing else', async () => {
   const path = clip.path('million.html');

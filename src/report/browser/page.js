@@ -102,6 +102,16 @@ const axes = (unit) => [
   },
 ];
 
+/**
+ * From below the least to above the greatest, in milliseconds. The lower end has one digit: uPlot counts up from it by powers of ten, and from 0.097 it
+ * would come to 0.11 and back to 0, for ever.
+ */
+function waitRange(_, low, high) {
+  if (low === null || !(low > 0)) return [1, 10];
+  const decade = 10 ** Math.floor(Math.log10(low / 1.6));
+  return [Math.floor(low / 1.6 / decade) * decade, high * 1.6];
+}
+
 /** Upright lines at the moments that the runtime told of. */
 const drawMarks = (marks) => (u) => {
   const { ctx, bbox } = u;
@@ -174,7 +184,7 @@ function readPlot({ head, reads }, end) {
     {
       width: box.clientWidth,
       height: 300,
-      scales: { x: { time: false }, y: { distr: 3, range: (_, low, high) => [low / 1.6, high * 1.6] } },
+      scales: { x: { time: false }, y: { distr: 3, range: waitRange } },
       axes: axes(ms),
       cursor: { sync: { key: 'time' }, drag: { x: true, y: false } },
       series: [
