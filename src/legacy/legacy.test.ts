@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { bytesInput } from '../../test/support/archives.js';
 import { expectedNodes, fixture, LOCAL, OCI, S3 } from '../../test/support/legacy.js';
+import { legacyNode } from '../../test/support/legacy-node.js';
 import type { Archive } from '../archive/index.js';
 import { ClipError, FormatError } from '../bytes/index.js';
 import { ErofsReader, InodeView, mapFileRange, resolvePath } from '../erofs/index.js';
@@ -149,25 +150,8 @@ describe('particular archives', () => {
   });
 });
 
-const node = (path: string, fields: Partial<LegacyNode> = {}): LegacyNode => ({
-  nodeType: 'file',
-  path: Buffer.from(path),
-  ino: 0,
-  size: fields.dataLen ?? 0,
-  mtime: 1_700_000_000,
-  mtimeNsec: 5,
-  mode: 0o100644,
-  nlink: 1,
-  uid: 0,
-  gid: 0,
-  rdev: 0,
-  target: new Uint8Array(0),
-  contentHash: new Uint8Array(0),
-  dataPos: 0,
-  dataLen: 0,
-  remote: null,
-  ...fields,
-});
+const node = (path: string, fields: Partial<LegacyNode> = {}): LegacyNode =>
+  legacyNode(path, { mtime: 1_700_000_000, mtimeNsec: 5, ...fields });
 const ROOT = node('/', { nodeType: 'dir', mode: 0o040755 });
 
 /** A local archive with `data` bytes of room, and these nodes. */

@@ -13,6 +13,7 @@ import {
 import { blockCheck, checkBlocks } from '../../src/spans/index.js';
 import { bytesInput } from '../support/archives.js';
 import { fixture, OCI } from '../support/legacy.js';
+import { legacyNode } from '../support/legacy-node.js';
 import type { Random } from './random.js';
 
 export function execute(input: Uint8Array): string {
@@ -46,25 +47,8 @@ export function execute(input: Uint8Array): string {
   }
 }
 
-const node = (path: string, fields: Partial<LegacyNode>): LegacyNode => ({
-  nodeType: 'file',
-  path: Buffer.from(path),
-  ino: 0,
-  size: fields.dataLen ?? 0,
-  mtime: 1_700_000_000,
-  mtimeNsec: 1,
-  mode: 0o100644,
-  nlink: 1,
-  uid: 0,
-  gid: 0,
-  rdev: 0,
-  target: new Uint8Array(0),
-  contentHash: new Uint8Array(0),
-  dataPos: 0,
-  dataLen: 0,
-  remote: null,
-  ...fields,
-});
+const node = (path: string, fields: Partial<LegacyNode>): LegacyNode =>
+  legacyNode(path, { mtime: 1_700_000_000, mtimeNsec: 1, ...fields });
 
 const NODES = [
   node('/', { nodeType: 'dir', mode: 0o040755 }),
