@@ -16,6 +16,7 @@ const SCAN: LayerScan = {
           parts: [0, 64],
           complete: true,
           strings: 'cc1 /usr/lib/gcc/',
+          functions: 'setlocale',
         },
       },
     ],

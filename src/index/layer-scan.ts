@@ -16,7 +16,7 @@ export interface LayerScan {
  * Raised whenever an index build cuts layers, reads tars or looks into files in another way: a layer's index from before would give
  * another archive than a fresh one.
  */
-const SCAN_VERSION = 4;
+const SCAN_VERSION = 5;
 
 export function encodeScan({ checkpointMiB, references, names, warnings, unhashed }: LayerScan): Uint8Array {
   const scan = {
@@ -34,6 +34,7 @@ export function encodeScan({ checkpointMiB, references, names, warnings, unhashe
       needs.parts,
       needs.complete,
       needs.strings,
+      needs.functions,
     ]),
     scripts: references.scripts.map(({ entry, line }) => [entry, line]),
     names: names.map(({ entry, language, names }) => [entry, language, ...names]),
@@ -69,7 +70,10 @@ export function decodeScan(raw: Uint8Array, what: string, entryCount: number): L
   }
   if (scan.version !== SCAN_VERSION) return null;
   const elf = list(scan.elf, 'elf').map((value) => {
-    const [at, interpreter, needed, searchPath, segments, parts, complete, strings] = list(value, 'a program');
+    const [at, interpreter, needed, searchPath, segments, parts, complete, strings, functions] = list(
+      value,
+      'a program',
+    );
     return {
       entry: entry(at),
       needs: {
@@ -87,6 +91,7 @@ export function decodeScan(raw: Uint8Array, what: string, entryCount: number): L
         parts: list(parts, 'parts').map((part) => amount(part, 'a part')),
         complete: yes(complete, 'complete'),
         strings: text(strings, 'strings'),
+        functions: text(functions, 'functions'),
       },
     };
   });

@@ -1,6 +1,7 @@
 import type { LayerIndex, Nid } from '../bytes/index.js';
 import { LibraryNames } from './library-names.js';
 import { programStrings, usesOfNames } from './program-strings.js';
+import { readingFunctions } from './symbol-names.js';
 
 /** The parts of a program or library that the dynamic loader reads before it maps anything else (System V gABI, chapters 4 and 5). */
 export interface ElfNeeds {
@@ -14,6 +15,8 @@ export interface ElfNeeds {
   readonly segments: readonly ElfSegment[];
   /** Names of files among the constants of a program, and of a library that loads others: as `programStrings` returns them. */
   readonly strings: string;
+  /** The functions of the C library that it calls and that read files: as `readingFunctions` returns them. */
+  readonly functions: string;
   /** Offset and length of each part of the file that was read for this, in the order of the reads. */
   readonly parts: readonly number[];
   /** All of these parts were available, so reading the whole file gives the same result. */
@@ -141,9 +144,9 @@ export function* elfNeeds(): Generator<ElfPart, ElfNeeds | null, Uint8Array> {
       : cString(yield* ask(asked, { offset: interp.offset, length: Math.min(interp.fileSize, MAX_PATH), keep }), 0);
   const dynamic = headers.segments.find((s) => s.type === PT_DYNAMIC);
   const libraries = new LibraryNames();
-  const strings =
-    dynamic === undefined ? '' : yield* constants(loaded, dynamic.offset, interpreter !== null, keep, libraries);
-  const without = (): ElfNeeds => ({ interpreter, needed: [], searchPath: [], segments, strings, ...asked });
+  const { strings, functions } =
+    dynamic === undefined ? NOTHING : yield* constants(loaded, dynamic.offset, interpreter !== null, keep, libraries);
+  const without = (): ElfNeeds => ({ interpreter, needed: [], searchPath: [], segments, strings, functions, ...asked });
   if (dynamic === undefined) return without();
 
   const length = Math.min(dynamic.fileSize, MAX_DYNAMIC_BYTES);
@@ -162,12 +165,20 @@ export function* elfNeeds(): Generator<ElfPart, ElfNeeds | null, Uint8Array> {
     searchPath: searchPath.filter((part) => part !== ''),
     segments,
     strings,
+    functions,
     ...asked,
   };
 }
 
+/** What the constants and the names of symbols tell. */
+interface Told {
+  readonly strings: string;
+  readonly functions: string;
+}
+const NOTHING: Told = { strings: '', functions: '' };
+
 /**
- * The names of files among the constants. Linkers put the names of symbols into the first segment, then the code, then the constants
+ * The names of files among the constants, and functions that read files. Linkers put the names of symbols into the first segment, then the code, then the constants
  * (old ones: all of these into the first), then the dynamic section. Another order gives no names.
  * @param libraries  gets the names in a first segment that is not kept
  */
@@ -177,22 +188,26 @@ function* constants(
   isProgram: boolean,
   keep: number,
   libraries: LibraryNames,
-): Generator<ElfPart, string, Uint8Array> {
+): Generator<ElfPart, Told, Uint8Array> {
   const first = loaded[0];
-  if (first === undefined || keep > dynamicOffset) return '';
+  if (first === undefined || keep > dynamicOffset) return NOTHING;
   const head = yield { offset: 0, length: Math.min(keep, MAX_STRINGS), keep };
   if (keep > MAX_STRINGS) {
     libraries.push(head);
     for (let offset = MAX_STRINGS; offset < keep; offset += MAX_PIECE)
       libraries.push(yield { offset, length: Math.min(MAX_PIECE, keep - offset), keep });
   }
+  const functions = readingFunctions(head, isProgram);
   const uses = usesOfNames(head, isProgram);
-  if (uses === null) return '';
+  if (uses === null) return { strings: '', functions };
   const own = loaded.find((s, i) => i > 0 && (s.flags & (PF_X | PF_W)) === 0);
-  if (own === undefined) return (first.flags & PF_X) === 0 ? '' : programStrings(head.subarray(-MAX_CONSTANTS), uses);
+  if (own === undefined) {
+    const separate = (first.flags & PF_X) === 0;
+    return { strings: separate ? '' : programStrings(head.subarray(-MAX_CONSTANTS), uses), functions };
+  }
   const length = Math.min(own.fileSize, MAX_CONSTANTS);
-  if (own.offset < keep || own.offset + length > dynamicOffset) return '';
-  return programStrings(yield { offset: own.offset, length, keep }, uses);
+  if (own.offset < keep || own.offset + length > dynamicOffset) return { strings: '', functions };
+  return { strings: programStrings(yield { offset: own.offset, length, keep }, uses), functions };
 }
 
 interface DynamicSection {

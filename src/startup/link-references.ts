@@ -3,6 +3,7 @@ import { type ImageMeta, REFERENCE_PAGE, type References } from '../archive/inde
 import type { TreeListing } from '../erofs/index.js';
 import { type ErofsReader, firstByte, InodeView, type Placement } from '../erofs/index.js';
 import type { EntryColumns } from '../tar/index.js';
+import { linkReadingFunctions } from './c-library.js';
 import type { ElfFile } from './elf.js';
 import type { FoundNames } from './found-names.js';
 import { LANGUAGES } from './languages/languages.js';
@@ -73,6 +74,7 @@ export function linkReferences(
   const links = new Links();
   const library = libraryFinder(listing, elf, libraryDirectories(image.platform.architecture));
   linkLibraries(links, elf, listing, library);
+  linkReadingFunctions(links, elf, listing, image);
   const checked = layers.some(({ references }) => references.checked);
   const programs = { elf, triplet: tripletOf(image.platform.architecture), checked };
   for (const resolver of resolvers.values()) resolver.link(links, programs);

@@ -1,3 +1,5 @@
+import { hasName, isLibc } from './symbol-names.js';
+
 /** Longest name, and most bytes of names, of one file: git has 2,800 names of 40 kB. */
 const MAX_STRING = 160;
 const MAX_BYTES = 64 * 1024;
@@ -15,26 +17,17 @@ const RUN = ['execv', 'execl', 'posix_spawn', 'popen\0', 'system\0'].map((name) 
 const LOAD = Buffer.from('dlopen\0');
 const LIBRARY = /^lib[\w.+-]*\.so(?:\.[\w.]+)?$/;
 
-/** The C library defines all of these, and names no file that every start reads. glibc has the one symbol, musl defines the other. */
-const [GLIBC, MUSL] = [Buffer.from('gnu_get_libc_release\0'), Buffer.from('__libc_start_main\0')];
-
 /** What a file does with the names of other files, by the names of its symbols. */
 export interface Uses {
   readonly runs: boolean;
   readonly loads: boolean;
 }
 
-/** Whether a name begins like this. The zero before it is no part of what is searched: tables of symbols are full of them. */
-function hasName(text: Buffer, start: Buffer): boolean {
-  for (let at = text.indexOf(start); at >= 0; at = text.indexOf(start, at + 1)) if (text[at - 1] === 0) return true;
-  return false;
-}
-
 /** Null if its constants name nothing of interest. */
 export function usesOfNames(symbols: Uint8Array, isProgram: boolean): Uses | null {
   const text = Buffer.from(symbols.buffer, symbols.byteOffset, symbols.length);
   const loads = hasName(text, LOAD);
-  if (!(isProgram || loads) || hasName(text, GLIBC) || (!isProgram && hasName(text, MUSL))) return null;
+  if (!(isProgram || loads) || isLibc(text, isProgram)) return null;
   return { runs: isProgram && RUN.some((name) => hasName(text, name)), loads };
 }
 
