@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
-import { closeSync, existsSync, openSync, watch } from 'node:fs';
-import { basename, join } from 'node:path';
+import { closeSync, existsSync, openSync } from 'node:fs';
+import { join } from 'node:path';
 import type { ImageMeta } from '../archive/index.js';
 import { AbortError } from '../bytes/index.js';
 import { ClipdClient } from '../client/index.js';
@@ -9,6 +9,7 @@ import type { StartEvent } from '../wire/index.js';
 import { createBundle } from './bundle.js';
 import { checkProcessOptions } from './check-options.js';
 import { newContainerId } from './container-state.js';
+import { SignalPath, whenThere } from './first-exec.js';
 import {
   type MountContainerOptions,
   type MountedContainer,
@@ -72,19 +73,6 @@ export function architectureWarning({ platform }: Pick<ImageMeta, 'platform'>): 
     `the image is for ${platform.os}/${platform.architecture}, this machine is linux/${own}: ` +
     'without an emulator (binfmt_misc), its programs end with "exec format error"'
   );
-}
-
-/** Resolves with the time at which a file appears. */
-function whenThere(path: string): { readonly at: Promise<number>; readonly stop: () => void } {
-  let stop = (): void => {};
-  const at = new Promise<number>((resolve) => {
-    const watcher = watch(join(path, '..'), (_event, name) => {
-      if (name === basename(path)) resolve(performance.now());
-    });
-    watcher.on('error', () => {}); // the directory goes with the container
-    stop = () => watcher.close();
-  });
-  return { at, stop };
 }
 
 /** For metrics and reports: a clipd that is being replaced may miss it. */
@@ -195,7 +183,8 @@ async function runAndWait(options: RunOptions, extras: RunExtras): Promise<RunRe
       terminal: options.terminal ?? false,
       ...(onOutput === undefined ? {} : { onOutput: notingFirst(onOutput, noteOutput) }),
     });
-    signals?.relayTo(running.kill);
+    const path = new SignalPath(paths.pid, started.at, running.kill);
+    signals?.relayTo((signal) => void path.pass(signal));
     const abort = (): void => running.kill('SIGKILL');
     options.signal?.addEventListener('abort', abort);
     if (options.signal?.aborted) abort();
@@ -218,6 +207,7 @@ async function runAndWait(options: RunOptions, extras: RunExtras): Promise<RunRe
       if (timer !== null) clearTimeout(timer);
     });
     if (options.signal?.aborted) throw new AbortError(`the container ${command.id}`, options.signal);
+    if (path.calledOff) signals?.check();
     const heard = (options.stdio?.[2] ?? 'inherit') === 'inherit';
     const outcome = outcomeOf(command, code, heard);
     if (outcome instanceof StartError) {

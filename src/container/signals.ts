@@ -4,7 +4,7 @@ import { ClipError } from '../bytes/index.js';
 /** Passed on to the runtime, which passes them on to the container's first process. */
 const FORWARDED: readonly NodeJS.Signals[] = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'];
 /** Of these, the ones that ask a program to end. */
-const ENDING: readonly NodeJS.Signals[] = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'];
+export const ENDING: readonly NodeJS.Signals[] = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'];
 
 /**
  * The signals that this process gets while it runs a container. Before the container runs they call it off, while it runs they go to

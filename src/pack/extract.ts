@@ -16,7 +16,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import type { Nid } from '../bytes/index.js';
-import { AbortError, anyFunction, boolean, ClipError, fields, lowerBound, string } from '../bytes/index.js';
+import { AbortError, anyFunction, boolean, ClipError, counted, fields, lowerBound, string } from '../bytes/index.js';
 import { ArchiveFile, openStorage, type StorageOverride } from '../check/index.js';
 import { ErofsReader, InodeView, mapFileRange, S_IFBLK, S_IFCHR, S_IFLNK, S_IFMT, S_IFREG } from '../erofs/index.js';
 import { check, setFileTime, sys } from '../linux/index.js';
@@ -199,7 +199,7 @@ class Extraction {
     if (problems.length > 0) {
       throw new ClipError(
         'DIGEST_MISMATCH',
-        `${problems.length} files were not unpacked: ${problems.slice(0, 5).join('; ')}`,
+        `${counted(problems.length, 'file')} not unpacked: ${problems.slice(0, 5).join('; ')}`,
         {
           hint: 'the archive is damaged there: take it from its source again. All other files are unpacked',
         },

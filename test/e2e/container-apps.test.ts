@@ -4,7 +4,7 @@ import { get } from 'node:http';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { findNode } from '../../demo/pack.js';
 import { Clipctl } from '../support/clipctl.js';
-import { Stage } from '../support/container-images.js';
+import { own, Stage } from '../support/container-images.js';
 import type { TestImage } from '../support/images.js';
 import { eventually } from '../support/mounted.js';
 import { freePort } from '../support/processes.js';
@@ -60,7 +60,7 @@ test('nginx serves what is in the image, and ends on SIGQUIT', async () => {
 events {} http { access_log off; server { listen 127.0.0.1:${port}; root /srv; } }\n`,
   );
   const image = make(stage, { Entrypoint: ['/usr/sbin/nginx', '-c', '/etc/nginx.conf'] });
-  await clip.ok('run', '-d', '--rm', '--name', 'web', image);
+  await clip.ok('run', '-d', '--rm', '--name', own('web'), image);
   const page = (): Promise<string> =>
     new Promise((resolve) => {
       const request = get({ host: '127.0.0.1', port }, (response) => {
@@ -71,8 +71,8 @@ events {} http { access_log off; server { listen 127.0.0.1:${port}; root /srv; }
       request.on('error', () => resolve(''));
     });
   await eventually(async () => (await page()) === '<p>from the image</p>\n');
-  execFileSync('runc', ['kill', 'web', 'QUIT']);
-  await eventually(() => !existsSync(clip.path('root/web')));
+  execFileSync('runc', ['kill', own('web'), 'QUIT']);
+  await eventually(() => !existsSync(clip.path('root', own('web'))));
 });
 
 test('postgres: initdb writes through the overlay, then queries', async () => {

@@ -14,7 +14,7 @@ import { createServer } from 'node:net';
 import { dirname } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { Clipctl, PROGRAM, runProgram } from '../support/clipctl.js';
-import { RUNTIMES, Stage } from '../support/container-images.js';
+import { own, RUNTIMES, Stage } from '../support/container-images.js';
 import type { TestImage } from '../support/images.js';
 import { eventually } from '../support/mounted.js';
 
@@ -86,7 +86,7 @@ describe.each(RUNTIMES)('with %s', (runtime) => {
     let child: ChildProcess | undefined;
     const running = clip.run(
       [
-        ...['run', '--rm', '--name', 'served', '--runtime', runtime],
+        ...['run', '--rm', '--name', own('served'), '--runtime', runtime],
         ...['--net', net, '-p', `127.0.0.1:${port}:80`, image.reference],
       ],
       { onStart: (started) => (child = started) },
@@ -94,31 +94,31 @@ describe.each(RUNTIMES)('with %s', (runtime) => {
     await eventually(async () => (await ask(port)) === 'from inside\n');
     const [listed] = await clip.json<{ ports: string[] }[]>('ps');
     expect(listed?.ports).toEqual([`127.0.0.1:${port}/tcp -> 80`]);
-    expect(traces('served')).not.toEqual([]);
+    expect(traces(own('served'))).not.toEqual([]);
     child!.kill('SIGTERM');
     const ran = await running;
     // Its interfaces are its own: loopback and one more.
     expect([ran.code, ran.stderr, ran.stdout.trim().split('\n')]).toEqual([7, '', [expect.any(String), 'lo']]);
     expect(await ask(port)).toBeNull();
-    await eventually(() => traces('served').length === 0);
+    await eventually(() => traces(own('served')).length === 0);
   });
 });
 
 test('-p alone makes a network of the container’s own; without --rm, its end gives the port back', async () => {
   const port = await freePort();
   const script = 'ls /sys/class/net; cat /etc/hosts';
-  const ran = await clip.ok('run', '--name', 'ended', '-p', `${port}:80`, image.reference, 'sh', '-c', script);
-  expect(ran.stdout).toMatch(/^eth0\nlo\n(?:.*\n)*10\.86\.\d+\.\d+\tended\n/);
-  expect(traces('ended')).toEqual([]);
+  const ran = await clip.ok('run', '--name', own('ended'), '-p', `${port}:80`, image.reference, 'sh', '-c', script);
+  expect(ran.stdout).toMatch(/^eth0\nlo\n(?:.*\n)*10\.86\.\d+\.\d+\tended-\d+\n/);
+  expect(traces(own('ended'))).toEqual([]);
   await clip.ok('run', '--rm', '-p', `${port}:80`, image.reference, 'true');
-  await clip.ok('umount', '--cid', 'ended');
+  await clip.ok('umount', '--cid', own('ended'));
 });
 
 test.each(KINDS)('--net %s: UDP and ranges', async (net) => {
   const port = await freePort();
   const script = 'nc -u -l -p 5353 -e echo-back & nc -l -p 5354 -e echo-back & echo ready; wait';
   const flags = ['-p', `127.0.0.1:${port}:5353/udp`, '-p', `127.0.0.1:${port}-${port}:5354-5354`];
-  await clip.ok('run', '-d', '--name', 'udp', '--net', net, ...flags, image.reference, 'sh', '-c', script);
+  await clip.ok('run', '-d', '--name', own('udp'), '--net', net, ...flags, image.reference, 'sh', '-c', script);
   const send = (...more: string[]): string =>
     execFileSync('busybox', ['nc', ...more, '-w', '2', '127.0.0.1', String(port)], {
       input: 'word\n',
@@ -131,32 +131,32 @@ test.each(KINDS)('--net %s: UDP and ranges', async (net) => {
       return false;
     }
   });
-  await clip.ok('umount', '--cid', 'udp', '--force');
+  await clip.ok('umount', '--cid', own('udp'), '--force');
 });
 
 test.each(KINDS)('--net %s: lives on when clipctl is killed, and umount --cid takes it all down', async (net) => {
   const port = await freePort();
-  const args = [PROGRAM, 'run', '--rm', '--name', 'orphan', '--net', net, '-p', `${port}:80`, image.reference];
+  const args = [PROGRAM, 'run', '--rm', '--name', own('orphan'), '--net', net, '-p', `${port}:80`, image.reference];
   const child = spawn(process.execPath, args, { env: clip.env, stdio: 'ignore' });
   const ended = once(child, 'exit');
   await eventually(async () => (await ask(port)) !== null);
   child.kill('SIGKILL');
   await ended;
   expect(await ask(port)).toBe('from inside\n');
-  await clip.ok('umount', '--cid', 'orphan', '--force');
+  await clip.ok('umount', '--cid', own('orphan'), '--force');
   expect(await ask(port)).toBeNull();
-  await eventually(() => traces('orphan').length === 0);
+  await eventually(() => traces(own('orphan')).length === 0);
 });
 
 test.each(KINDS)('mount --cid --net %s: the network is there for runc', async (net) => {
   const port = await freePort();
-  await clip.ok('mount', '--image', image.reference, '--cid', 'bundle', '--net', net, '-p', `${port}:80`);
-  const child = spawn('runc', ['run', '--bundle', clip.path('root/bundle'), 'clip-net'], { stdio: 'ignore' });
+  await clip.ok('mount', '--image', image.reference, '--cid', own('bundle'), '--net', net, '-p', `${port}:80`);
+  const child = spawn('runc', ['run', '--bundle', clip.path('root', own('bundle')), own('net')], { stdio: 'ignore' });
   await eventually(async () => (await ask(port)) === 'from inside\n');
-  execFileSync('runc', ['kill', 'clip-net', 'TERM']);
+  execFileSync('runc', ['kill', own('net'), 'TERM']);
   await once(child, 'exit');
-  await clip.ok('umount', '--cid', 'bundle');
-  await eventually(() => traces('bundle').length === 0);
+  await clip.ok('umount', '--cid', own('bundle'));
+  await eventually(() => traces(own('bundle')).length === 0);
 });
 
 test('a plugin that fails when the container is taken down: an error, and the rest goes all the same', async () => {
@@ -167,14 +167,16 @@ test('a plugin that fails when the container is taken down: an error, and the re
     mode: 0o755,
   });
   const env = { CNI_PATH: plugins };
-  const mounted = await clip.run(['mount', '--image', image.reference, '--cid', 'broken', '--net', 'bridge'], { env });
+  const mounted = await clip.run(['mount', '--image', image.reference, '--cid', own('broken'), '--net', 'bridge'], {
+    env,
+  });
   expect([mounted.code, mounted.stderr]).toEqual([0, '']);
-  const ran = await clip.run(['umount', '--cid', 'broken'], { env });
+  const ran = await clip.run(['umount', '--cid', own('broken')], { env });
   expect([ran.code, ran.stderr]).toEqual([
     1,
     expect.stringMatching(/firewall failed: broken on purpose\n {2}it needs root/),
   ]);
-  expect([containers(), traces('broken')]).toEqual([[], []]);
+  expect([containers(), traces(own('broken'))]).toEqual([[], []]);
 });
 
 test('says which port is in use, and by which container', async () => {
@@ -184,11 +186,14 @@ test('says which port is in use, and by which container', async () => {
   const taken = await clip.run(['run', '--rm', '-p', `${port}:80`, image.reference]);
   server.close();
   expect([taken.code, taken.stderr]).toEqual([125, expect.stringContaining(`0.0.0.0:${port}/tcp is in use`)]);
-  await clip.ok('run', '-d', '--name', 'holder', '-p', `${port}:80`, image.reference);
+  await clip.ok('run', '-d', '--name', own('holder'), '-p', `${port}:80`, image.reference);
   const held = await clip.run(['run', '--rm', '-p', `127.0.0.1:${port}:80`, image.reference]);
-  expect([held.code, held.stderr]).toEqual([125, expect.stringContaining('is published by the container holder')]);
-  expect(containers()).toEqual(['holder']);
-  await clip.ok('umount', '--cid', 'holder', '--force');
+  expect([held.code, held.stderr]).toEqual([
+    125,
+    expect.stringContaining(`is published by the container ${own('holder')}`),
+  ]);
+  expect(containers()).toEqual([own('holder')]);
+  await clip.ok('umount', '--cid', own('holder'), '--force');
 });
 
 describe('bad input', () => {

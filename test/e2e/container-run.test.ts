@@ -5,9 +5,9 @@ import { constants } from 'node:os';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { EXIT_CODES } from '../../src/bytes/index.js';
 import { Clipctl, PROGRAM, type Ran, runProgram } from '../support/clipctl.js';
-import { byHand, RUNTIMES, Stage } from '../support/container-images.js';
+import { byHand, own, RUNTIMES, Stage } from '../support/container-images.js';
 import type { TestImage } from '../support/images.js';
-import { eventually } from '../support/mounted.js';
+import { alive, eventually } from '../support/mounted.js';
 
 // `clipctl run` with the runtimes that Debian has. The image is busybox, with a user, a set-uid program and a file capability.
 
@@ -47,11 +47,13 @@ afterAll(async () => {
   await clip.close();
 });
 
+/** Of the names in clipd's root. */
+const isContainer = (name: string): boolean => !/^(clipd\..*|mounts\.json(\.new)?|mnt|reads)$/.test(name);
+
 /** What a container leaves when it is not taken down: its bundle, its writable layer, its mounts. */
 function leftovers(): string[] {
   const names = (path: string): string[] => (existsSync(clip.path(path)) ? readdirSync(clip.path(path)) : []);
-  const clipd = /^(clipd\..*|mounts\.json(\.new)?|mnt|reads)$/;
-  return [...names('root').filter((name) => !clipd.test(name)), ...names('cache/containers'), ...clip.mounts()];
+  return [...names('root').filter(isContainer), ...names('cache/containers'), ...clip.mounts()];
 }
 
 describe.each(RUNTIMES)('with %s', (runtime) => {
@@ -182,23 +184,26 @@ describe.each(RUNTIMES)('with %s', (runtime) => {
 
   test('leaves a detached container running, and takes it down when told', async () => {
     const id = (
-      await clip.ok('run', '-d', '--runtime', runtime, '--name', 'back', image.reference, 'sleep 1000')
+      await clip.ok('run', '-d', '--runtime', runtime, '--name', own('back'), image.reference, 'sleep 1000')
     ).stdout.trim();
-    expect(id).toBe('back');
+    expect(id).toBe(own('back'));
     const [listed] = await clip.json<{ id: string; holders: { command: string }[] }[]>('ps');
-    expect([listed?.id, listed?.holders.map(({ command }) => command)]).toEqual(['back', ['sleep']]);
+    expect([listed?.id, listed?.holders.map(({ command }) => command)]).toEqual([own('back'), ['sleep']]);
     const [program, ...first] = byHand(runtime);
-    const inside = execFileSync(program, [...first, 'exec', 'back', 'echo', 'inside'], { encoding: 'utf8' });
+    const inside = execFileSync(program, [...first, 'exec', own('back'), 'echo', 'inside'], { encoding: 'utf8' });
     expect(inside).toBe('inside\n');
-    const busy = await clip.run(['umount', '--cid', 'back']);
+    const busy = await clip.run(['umount', '--cid', own('back')]);
     expect([busy.code, busy.stderr]).toEqual([
       EXIT_CODES.BUSY,
-      expect.stringContaining('the container back is running'),
+      expect.stringContaining(`the container ${own('back')} is running`),
     ]);
-    const again = await clip.run(['run', '--rm', '--name', 'back', image.reference]);
-    expect([again.code, again.stderr]).toEqual([125, expect.stringContaining('the container id back is in use')]);
-    await clip.ok('umount', '--cid', 'back', '--force');
-    expect((await clip.ok('umount', '--cid', 'back')).stderr).toContain('there is no container back');
+    const again = await clip.run(['run', '--rm', '--name', own('back'), image.reference]);
+    expect([again.code, again.stderr]).toEqual([
+      125,
+      expect.stringContaining(`the container id ${own('back')} is in use`),
+    ]);
+    await clip.ok('umount', '--cid', own('back'), '--force');
+    expect((await clip.ok('umount', '--cid', own('back'))).stderr).toContain(`there is no container ${own('back')}`);
   });
 
   test('takes a detached container down by itself with --rm, and reports one that does not start', async () => {
@@ -209,7 +214,7 @@ describe.each(RUNTIMES)('with %s', (runtime) => {
   });
 
   test('lives on when clipctl is killed: ps shows it, umount --cid clears it away', async () => {
-    const args = [PROGRAM, 'run', '--rm', '--runtime', runtime, '--name', 'orphan', image.reference, 'sleep 1000'];
+    const args = [PROGRAM, 'run', '--rm', '--runtime', runtime, '--name', own('orphan'), image.reference, 'sleep 1000'];
     const child = spawn(process.execPath, args, { env: clip.env, stdio: 'ignore' });
     const ended = once(child, 'exit');
     type Listed = { id: string; holders: unknown[] };
@@ -219,7 +224,7 @@ describe.each(RUNTIMES)('with %s', (runtime) => {
     child.kill('SIGKILL');
     await ended;
     expect(await runs()).toBe(true);
-    await clip.ok('umount', '--cid', 'orphan', '--force');
+    await clip.ok('umount', '--cid', own('orphan'), '--force');
   });
 });
 
@@ -233,7 +238,7 @@ test.each(['SIGINT', 'SIGTERM'] as const)('%s at any moment of a run leaves noth
   // Before it has begun, while it mounts, while the runtime starts, while the container runs, while it is taken down.
   for (let delay = 50; delay < 900; delay += 50) {
     let child: ChildProcess | undefined;
-    const args = ['run', '--rm', '--name', 'signalled', image.reference, 'exec sleep 0.05'];
+    const args = ['run', '--rm', '--name', own('signalled'), image.reference, 'exec sleep 0.05'];
     const running = clip.run(args, { onStart: (one) => (child = one) });
     await new Promise((resolve) => setTimeout(resolve, delay));
     child!.kill(signal);
@@ -241,11 +246,51 @@ test.each(['SIGINT', 'SIGTERM'] as const)('%s at any moment of a run leaves noth
     expect([delay, stderr]).toEqual([delay, '']);
     // The shell's own number; a signal before Node runs any of our code; or the container was quicker.
     ends.add(by === signal ? 128 + constants.signals[signal] : code);
-    const groups = readdirSync('/sys/fs/cgroup').map((name) => `/sys/fs/cgroup/${name}/clip/signalled`);
+    const groups = readdirSync('/sys/fs/cgroup').map((name) => `/sys/fs/cgroup/${name}/clip/${own('signalled')}`);
     expect([delay, leftovers(), groups.filter((path) => existsSync(path))]).toEqual([delay, [], []]);
   }
   expect([...ends].filter((code) => code !== 0)).toEqual([128 + constants.signals[signal]]);
 });
+
+test.each([
+  ['SIGINT', 130, false],
+  ['SIGUSR1', 0, true],
+] as const)(
+  '%s while the runtime starts the program does not reach the runtime’s own process',
+  async (signal, code, ran) => {
+    // Between `create` and `start` the container's process is runc itself, which Go ends with exit code 2 when it gets a signal as init.
+    const waits = clip.path('created');
+    const script = [
+      '#!/bin/sh',
+      'for word; do case $last in --pid-file) pid=$word;; --bundle) bundle=$word;; esac; last=$word; done',
+      'case "$*" in *" run "*) ;; *) exec runc "$@";; esac',
+      `trap 'kill -${signal.slice(3)} "$(cat "$pid")"' ${signal.slice(3)}`,
+      'runc create --bundle "$bundle" --pid-file "$pid" "$last"',
+      `touch ${waits}; while [ -e ${waits} ]; do sleep 0.05; done`,
+      'tail --pid="$(cat "$pid")" -f /dev/null & runc start "$last" 2>/dev/null; wait; wait',
+      'runc delete --force "$last"',
+    ];
+    const runtime = clip.path('slow-runc');
+    writeFileSync(runtime, `${script.join('\n')}\n`, { mode: 0o755 });
+    const output = clip.path('output');
+    mkdirSync(output, { recursive: true });
+    let child: ChildProcess | undefined;
+    const words = ['-u', '0', '--runtime', runtime, '-v', `${output}:/out`, image.reference, 'touch /out/ran'];
+    const running = clip.run(['run', '--rm', ...words], { onStart: (one) => (child = one) });
+    await eventually(() => existsSync(waits));
+    const first = Number(
+      readFileSync(clip.path('root', readdirSync(clip.path('root')).find(isContainer)!, 'pid'), 'utf8'),
+    );
+    child!.kill(signal);
+    // One that ends: until it has; the other: long enough for it to do harm.
+    if (ran) await new Promise((resolve) => setTimeout(resolve, 300));
+    else await eventually(() => !alive(first));
+    rmSync(waits);
+    const ended = await running;
+    expect([ended.stderr, ended.code, existsSync(`${output}/ran`)]).toEqual(['', code, ran]);
+    rmSync(output, { recursive: true });
+  },
+);
 
 describe('bad input', () => {
   const cases: readonly (readonly [name: string, args: readonly string[], why: string])[] = [
@@ -366,7 +411,7 @@ test('run --stats tells a report when the first process began, and its first out
   await clip.ok(
     'run',
     '--name',
-    'told',
+    own('told'),
     '--stats',
     '--entrypoint',
     'sh',
@@ -376,22 +421,22 @@ test('run --stats tells a report when the first process began, and its first out
   );
   const told = await clip.json<{ firstExec: number; firstOutput: number }>(
     'report',
-    'told',
+    own('told'),
     '--out',
     clip.path('told.html'),
   );
   expect(told.firstExec).toBeGreaterThan(0);
   expect(told.firstOutput).toBeGreaterThan(told.firstExec + 100);
-  expect((await clip.ok('report', 'told', '--out', clip.path('told.html'))).stdout).toMatch(
+  expect((await clip.ok('report', own('told'), '--out', clip.path('told.html'))).stdout).toMatch(
     /^ {2}first exec \d+\.\d s, first output \d+\.\d s after the mount$/m,
   );
-  await clip.ok('umount', '--cid', 'told');
+  await clip.ok('umount', '--cid', own('told'));
 });
 
 test('stats and ps say when a container’s first process began, and when its first read was served', async () => {
   await clip.ok('daemon', '--stop');
   await clip.ok('cache', 'prune');
-  await clip.ok('run', '-d', '--name', 'timed', image.reference, 'sleep 1000');
+  await clip.ok('run', '-d', '--name', own('timed'), image.reference, 'sleep 1000');
   type Connection = { firstRead: number | null; firstExecs: number[] };
   const timed = async (): Promise<Connection> =>
     (await clip.json<{ connections: Connection[] }>('stats')).connections[0]!;
@@ -399,5 +444,5 @@ test('stats and ps say when a container’s first process began, and when its fi
   const { firstRead, firstExecs } = await timed();
   expect(firstRead).toBeGreaterThan(0);
   expect(firstExecs[0]).toBeGreaterThan(0);
-  await clip.ok('umount', '--cid', 'timed', '--force');
+  await clip.ok('umount', '--cid', own('timed'), '--force');
 });

@@ -17,6 +17,9 @@ import { dirname, join } from 'node:path';
 import { setXattr } from '../../src/linux/index.js';
 import { type Compression, type TestImage, writeImage } from './images.js';
 
+/** An id that no other suite uses: runtimes and CNI plugins know the containers of all clipds on a machine. */
+export const own = (id: string): string => `${id}-${process.pid}`;
+
 /** A root file system in the making, out of what this machine has installed. */
 export class Stage {
   readonly directory = mkdtempSync(join(tmpdir(), 'clip-stage-'));

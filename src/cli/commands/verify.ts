@@ -69,8 +69,8 @@ function describeResult(path: string, result: VerifyResult, formatBytes: (bytes:
     ].join('\n');
   }
   if (absent === 0) return [...notes, `${path}: ${size}${hashed}: all as indexed`].join('\n');
-  if (spans === 0) return `${path}: none of ${absent} spans is cached: nothing was checked`;
-  return [...notes, `${path}: ${size} of ${spans + absent} are cached${hashed}: those are as indexed`].join('\n');
+  if (spans === 0) return `${path}: ${counted(absent, 'span')}, none cached: nothing was checked`;
+  return [...notes, `${path}: ${size} of ${spans + absent} cached${hashed}: as indexed`].join('\n');
 }
 
 async function run(given: Flags): Promise<void> {
@@ -100,7 +100,7 @@ async function run(given: Flags): Promise<void> {
       return;
     }
     const error = failed(
-      new ClipError('DIGEST_MISMATCH', `${clip}: ${result.problems.length} spans or files are not as indexed`, {
+      new ClipError('DIGEST_MISMATCH', `${clip} is not as indexed in ${counted(result.problems.length, 'place')}`, {
         hint:
           flags.from === 'cache'
             ? 'clipctl cache verify frees the damaged spans; mounts find and replace them by themselves'
