@@ -9,7 +9,7 @@ import { CachedLayer, Occupied } from './cached-layer.js';
 import { CacheDirectory, readTable, spanFiles } from './directory.js';
 import { DiskBackoff } from './disk-backoff.js';
 import { dataExtents } from './extents.js';
-import { dropWhole, lendFile, openPlaceholder, openSpanFile, stampMount } from './layer-file.js';
+import { dropWhole, lendFile, openPlaceholder, openScratchFile, openSpanFile, stampMount } from './layer-file.js';
 import { leastRecentlyUsed } from './lru.js';
 import { defaultMaxBytes, type EvictionRight, type SpanCacheOptions, type SpanCacheStats } from './options.js';
 import { CheckedFiles, sealFile } from './sealed-file.js';
@@ -28,6 +28,12 @@ const SEALED_SHARE = 0.5;
 const WRITEBACK_POLL_MS = 200;
 /** The kernel writes back pages that are older than 30 s, and checks every 5 s (vm.dirty_expire_centisecs). A slow disk may take longer. */
 const WRITEBACK_WATCH_MS = 120_000;
+
+export interface ScratchFile {
+  readonly fd: number;
+  /** Once, when nothing uses it any more. */
+  close(): void;
+}
 
 /**
  * The disk cache of inflated spans: one sparse file per layer and span table. See docs/architecture.md, "Invariant 8", and
@@ -52,6 +58,7 @@ export class SpanCache {
   /** Opening the directory. */
   readonly #opens = new DiskBackoff();
   #lastWrite = 0;
+  #scratchBytes = 0;
   #watching: NodeJS.Timeout | null = null;
 
   private constructor(path: string, directory: CacheDirectory | null, maxBytes: number, options: SpanCacheOptions) {
@@ -104,7 +111,7 @@ export class SpanCache {
   }
 
   get usedBytes(): number {
-    return this.#unmounted.bytes + this.#mountedBytes();
+    return this.#unmounted.bytes + this.#mountedBytes() + this.#scratchBytes;
   }
 
   /** Of mounted layers that are sealed. */
@@ -199,6 +206,22 @@ export class SpanCache {
     layer.occupy(span, Occupied.yes);
     this.#watchWriteback();
     return true;
+  }
+
+  /**
+   * A file without a name, for content that is not known to be right yet. It counts as used until it is closed.
+   * @returns null when `bytes` do not fit twice, there and in their layer's file, beside the spans of mounts
+   */
+  scratch(bytes: number): ScratchFile | null {
+    if (!this.writable || !this.#makeRoom(2 * bytes, 'unmounted')) return null;
+    const fd = openScratchFile(this.#directory!.spans, 2 * bytes);
+    if (fd === null) return null;
+    this.#scratchBytes += bytes;
+    const close = (): void => {
+      this.#scratchBytes -= bytes;
+      closeSync(fd);
+    };
+    return { fd, close };
   }
 
   /** Whether `bytes` fit without evicting spans of mounts. Prefetching asks this before it fetches. */

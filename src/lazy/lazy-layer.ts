@@ -40,6 +40,7 @@ export class LazyLayer {
         ? new StreamFetchers(this.#jobs, context)
         : new RangeFetcher(this.#jobs, context, table.kind);
     this.readahead = new Readahead(this);
+    this.#jobs.content?.attach(this);
   }
 
   /** It can be decoded in order only. */
@@ -141,6 +142,7 @@ export class LazyLayer {
 
   /** Fails what is under way. The set calls it after the last release. */
   shutDown(): void {
+    this.#jobs.content?.close();
     for (const job of this.#jobs.all()) {
       job.waiters = 0;
       job.background = false;

@@ -74,13 +74,14 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
     const hurryAll = (): void => {
       for (const hurry of hurries) hurry?.();
     };
+    const waiting = jobs.some(({ priority }) => priority === Priority.demand);
     const lookUp = async (job: SpanJob, i: number): Promise<boolean> => {
       if (job.content === 'poisoned') return false;
       const asked = performance.now();
       const { spans } = this;
       const length = spans.compressedBytes(job.span, job.span + 1);
       const lookup = {
-        waiting: job.priority === Priority.demand,
+        waiting,
         onUrgent: (hurry: () => void) => {
           hurries[i] = hurry;
           job.onUrgent = hurryAll;
@@ -90,7 +91,7 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
       const bytes =
         files === null
           ? await content.get(toHex(spans.sha256(job.span)), length, spans.digest, lookup)
-          : await files.lookUp(job.span, lookup);
+          : await files.lookUp(job.span, job.provider, lookup);
       if (bytes === null) return false;
       job.content = 'used';
       job.source = 'content_cache';

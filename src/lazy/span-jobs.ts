@@ -49,8 +49,8 @@ export class SpanJobs {
     this.#context = context;
     this.unread = new UnreadAccount(context.counters);
     this.file = new SpanFile(cached, context.cache, context.memory);
-    this.content = spans.table.blocks === undefined ? null : new BlockContent(spans, cached, context);
     this.#sums = spans.table.blocks === undefined ? null : new BlockSums(spans.table);
+    this.content = this.#sums === null ? null : new BlockContent(spans, cached, this.#sums, context);
   }
 
   get(span: SpanIndex): SpanJob | undefined {
@@ -349,6 +349,7 @@ export class SpanJobs {
 
   /** Resolves when no thread uses the cache file for this layer's sake any more. */
   async drained(): Promise<void> {
+    await this.content?.drained();
     while (this.#busy.size > 0) await Promise.allSettled(this.#busy);
   }
 }

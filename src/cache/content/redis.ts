@@ -7,7 +7,7 @@ import {
   type RedisReply,
   type RedisSendOptions,
 } from './redis-node.js';
-import { type ContentCache, type ContentOptions, checkHash, collect } from './types.js';
+import { type ContentCache, type ContentOptions, checkHash } from './types.js';
 
 export interface RedisOptions extends Partial<RedisAccess> {
   /** The server, or nodes of a cluster: the others are found from any of them. */
@@ -20,6 +20,8 @@ export interface RedisOptions extends Partial<RedisAccess> {
 
 /** A value's largest size. The server has one thread, and larger values make others wait. */
 const CHUNK = 8 * 1024 * 1024;
+/** A program that stores a long content and ends in the middle keeps others from it for so long. Longer than a chunk takes. */
+const CLAIM_SECONDS = '60';
 
 /** The commands used here are the same for a node and a cluster, and for Redis and Valkey. */
 interface Server {
@@ -65,17 +67,40 @@ export class RedisContentCache implements ContentCache {
     return bytes.length === length ? bytes : null;
   }
 
-  async storeContent(chunks: AsyncIterable<Uint8Array>, hash: string, options: ContentOptions): Promise<string> {
+  async storeContent(chunks: AsyncIterable<Uint8Array>, hash: string, options: ContentOptions): Promise<string | null> {
     checkHash(hash);
-    const content = await collect(chunks);
     const server = this.#open();
     const { ttlSeconds } = this.#options;
     const expiry = ttlSeconds === undefined ? [] : ['EX', String(ttlSeconds)];
-    for (let chunk = Math.max(0, Math.ceil(content.length / CHUNK) - 1); chunk >= 0; chunk--) {
-      const value = content.subarray(chunk * CHUNK, (chunk + 1) * CHUNK);
+    const set = async (chunk: number, bytes: Buffer): Promise<void> => {
       const key = keyOf(hash, chunk);
-      const bytes = Buffer.from(value.buffer, value.byteOffset, value.length);
       await server.send(key, ['SET', key, bytes, ...expiry], { signal: options.signal });
+    };
+    // Long content goes there as it comes, but for chunk 0, and by one program at a time.
+    const claim = `clip:{${hash}}:storing`;
+    let claimed = false;
+    let first: Buffer | null = null;
+    let count = 0;
+    try {
+      for await (const bytes of inChunks(chunks)) {
+        if (count++ === 0) {
+          first = bytes;
+          continue;
+        }
+        if (!claimed) {
+          const answer = await server.send(claim, ['SET', claim, '1', 'NX', 'EX', CLAIM_SECONDS], {
+            signal: options.signal,
+          });
+          if (answer === null) return null;
+          claimed = true;
+          first = Buffer.from(first!); // and not all that it came with
+        }
+        await set(count - 1, bytes);
+        await server.send(claim, ['EXPIRE', claim, CLAIM_SECONDS], { signal: options.signal });
+      }
+      await set(0, first ?? Buffer.alloc(0));
+    } finally {
+      if (claimed) await server.send(claim, ['DEL', claim], {}).catch(() => {}); // it expires
     }
     return hash;
   }
@@ -101,6 +126,22 @@ export class RedisContentCache implements ContentCache {
 
 function keyOf(hash: string, chunk: number): string {
   return `clip:{${hash}}:${chunk}`;
+}
+
+/** The same bytes, cut anew; none for empty content. */
+async function* inChunks(parts: AsyncIterable<Uint8Array>): AsyncIterable<Buffer> {
+  let chunk: Buffer = Buffer.alloc(0);
+  for await (const part of parts) {
+    let rest = Buffer.from(part.buffer, part.byteOffset, part.length);
+    while (chunk.length + rest.length > CHUNK) {
+      const taken = CHUNK - chunk.length;
+      yield chunk.length === 0 ? rest.subarray(0, taken) : Buffer.concat([chunk, rest.subarray(0, taken)]);
+      rest = rest.subarray(taken);
+      chunk = Buffer.alloc(0);
+    }
+    chunk = chunk.length === 0 ? rest : Buffer.concat([chunk, rest]);
+  }
+  if (chunk.length > 0) yield chunk;
 }
 
 function serverOf(options: RedisOptions): Server {

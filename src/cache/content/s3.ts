@@ -69,14 +69,15 @@ export class S3ContentCache implements ContentCache {
     return hash;
   }
 
-  async has(hash: string, options: ContentOptions): Promise<boolean> {
+  /** An object of another length is not it: other programs may write to the bucket, too. */
+  async has(hash: string, options: ContentOptions & { length?: number }): Promise<boolean> {
     const [{ HeadObjectCommand }, client] = await Promise.all([s3Sdk(), this.#connect()]);
     try {
-      await client.send(
+      const found = await client.send(
         new HeadObjectCommand({ Bucket: this.#options.bucket, Key: this.#key(hash) }),
         options.signal === undefined ? {} : { abortSignal: options.signal },
       );
-      return true;
+      return options.length === undefined || found.ContentLength === options.length;
     } catch (error) {
       if (isMissing(error)) return false;
       throw error;

@@ -53,7 +53,7 @@ export class SocketContentCache implements ContentCache {
     return body.length === length ? body : null;
   }
 
-  async storeContent(chunks: AsyncIterable<Uint8Array>, hash: string, options: ContentOptions): Promise<string> {
+  async storeContent(chunks: AsyncIterable<Uint8Array>, hash: string, options: ContentOptions): Promise<string | null> {
     const { status, body } = await this.#send(
       'PUT',
       hash,
@@ -63,6 +63,7 @@ export class SocketContentCache implements ContentCache {
       0,
       chunks,
     );
+    if (status === 409) return null;
     if (status !== 204) throw this.#unavailable(status, body);
     return hash;
   }
@@ -155,9 +156,9 @@ async function answer(
   const options = { routingKey: url.searchParams.get('routingKey') ?? '', signal };
   if (incoming.method === 'PUT') {
     const whole = incoming as AsyncIterable<Uint8Array>;
-    await cache.storeContent(whole, hash, options);
+    const stored = await cache.storeContent(whole, hash, options);
     incoming.resume(); // the bytes that it did not read
-    response.writeHead(204).end();
+    response.writeHead(stored === null ? 409 : 204).end();
   } else if (incoming.method === 'HEAD') {
     const length = Number(url.searchParams.get('length'));
     response.writeHead((await cache.has?.(hash, { ...options, length })) ? 200 : 404).end();

@@ -25,10 +25,13 @@ export interface Lookup {
 const BUDGET_MS = 50;
 /** Budget of fetching ahead, for which no reader waits: a slow shared cache may still spare the registry. */
 const BACKGROUND_BUDGET_MS = 2000;
+/** Of a stretch of a long content: several of 8 MiB may share a slow link. */
+const STRETCH_BUDGET_MS = 30_000;
 const MAX_QUEUE_BYTES = 64 * 1024 * 1024;
 const PARALLEL_STORES = 4;
-/** A store that takes longer is given up, so that a hanging one does not block the others. */
+/** A store that takes longer is given up, so that a hanging one does not block the others. Long content has it for each 32 MiB. */
 const STORE_BUDGET_MS = 30_000;
+const STORE_BUDGET_BYTES = 32 * 1024 * 1024;
 /** Recently stored hashes, which are not checked again. */
 const MAX_REMEMBERED = 65_536;
 
@@ -68,6 +71,9 @@ export class ContentTier {
   readonly #poisonedHashes = new Set<string>();
   #queuedBytes = 0;
   #storing = 0;
+  /** Ends when the last copy that has asked for its turn has ended. */
+  #copies: Promise<void> = Promise.resolve();
+  #waitingCopies = 0;
   /** For waiting readers: also open while the cache works, but slower than their budget. */
   readonly #quick: Breaker;
   /** For all others: open if the cache does not work at all. */
@@ -113,7 +119,23 @@ export class ContentTier {
   }
 
   /** The content if it comes in time; null: look elsewhere. Never rejects. Not verified. */
-  async get(hash: string, length: number, routingKey: string, lookup: Lookup): Promise<Uint8Array | null> {
+  get(hash: string, length: number, routingKey: string, lookup: Lookup): Promise<Uint8Array | null> {
+    return this.#get(hash, 0, length, routingKey, lookup, BACKGROUND_BUDGET_MS);
+  }
+
+  /** Bytes [offset, offset + length) of a long content, for which no reader waits. Otherwise as `get`. */
+  getStretch(hash: string, offset: number, length: number, routingKey: string): Promise<Uint8Array | null> {
+    return this.#get(hash, offset, length, routingKey, { waiting: false }, STRETCH_BUDGET_MS);
+  }
+
+  async #get(
+    hash: string,
+    offset: number,
+    length: number,
+    routingKey: string,
+    lookup: Lookup,
+    backgroundMs: number,
+  ): Promise<Uint8Array | null> {
     const { waiting } = lookup;
     // For a waiting reader the quick breaker is asked last: if it admits the call, the call is made and its end reported.
     const breaker = waiting ? this.#quick : this.#whole;
@@ -124,9 +146,9 @@ export class ContentTier {
     const abort = new AbortController();
     const patience = new Patience();
     try {
-      patience.within(waiting ? this.#budget : BACKGROUND_BUDGET_MS);
+      patience.within(waiting ? this.#budget : backgroundMs);
       if (!waiting) lookup.onUrgent?.(() => patience.within(this.#budget));
-      const call = this.#cache.getContent(hash, 0, length, { routingKey, signal: abort.signal });
+      const call = this.#cache.getContent(hash, offset, length, { routingKey, signal: abort.signal });
       call.catch(() => {}); // after the time-out no caller listens
       const found = await Promise.race([call, patience.end]);
       if (found === 'timeout') {
@@ -153,6 +175,28 @@ export class ContentTier {
       lookup.onUrgent?.(() => {});
       patience.stop();
     }
+  }
+
+  /**
+   * Waits until `work` ends, at most as long as for a lookup that began at `since` (performance.now()): a reader may lose that once, not
+   * with each of its reads.
+   */
+  async wait(work: Promise<unknown>, since: number, { waiting, onUrgent }: Lookup): Promise<void> {
+    const left = (): number => Math.max(0, since + this.#budget - performance.now());
+    const patience = new Patience();
+    if (waiting && left() === 0) return;
+    patience.within(waiting ? left() : BACKGROUND_BUDGET_MS);
+    if (!waiting) onUrgent?.(() => patience.within(left()));
+    await Promise.race([work, patience.end]);
+    onUrgent?.(() => {});
+    patience.stop();
+  }
+
+  /** Copies of long contents are made one after the other. `work` must not reject. `atOnce`: no other one was under way. */
+  inTurn(work: () => Promise<void>): { readonly atOnce: boolean; readonly ended: Promise<void> } {
+    const atOnce = this.#waitingCopies++ === 0;
+    this.#copies = (atOnce ? work() : this.#copies.then(work)).finally(() => this.#waitingCopies--);
+    return { atOnce, ended: this.#copies };
   }
 
   /** Its content did not match the hash. The right bytes, fetched from the registry, will replace it. */
@@ -271,10 +315,11 @@ export class ContentTier {
     try {
       const call = this.#storeMissing(hash, length, chunks, { routingKey, signal });
       call.catch(() => {}); // after the time-out no caller listens
-      await withTimeout(call, this.#storeBudget, () => {
+      const budget = this.#storeBudget * Math.max(1, Math.ceil(length / STORE_BUDGET_BYTES));
+      const there = await withTimeout(call, budget, () => {
         throw new Error('a store did not end in time');
       });
-      remember(this.#known, hash);
+      if (there) remember(this.#known, hash);
       this.#whole.succeeded();
     } catch (error) {
       this.#counters.errors.add();
@@ -285,17 +330,19 @@ export class ContentTier {
     }
   }
 
+  /** @returns false: another machine is storing it */
   async #storeMissing(
     hash: string,
     length: number,
     chunks: () => AsyncIterable<Uint8Array>,
     options: ContentOptions,
-  ): Promise<void> {
+  ): Promise<boolean> {
     const replaces = this.#poisonedHashes.has(hash);
-    if (!replaces && (await this.#cache.has?.(hash, { ...options, length }))) return;
-    await this.#cache.storeContent(chunks(), hash, options);
+    if (!replaces && (await this.#cache.has?.(hash, { ...options, length }))) return true;
+    if ((await this.#cache.storeContent(chunks(), hash, options)) === null) return false;
     this.#poisonedHashes.delete(hash);
     this.#counters.stored.add();
+    return true;
   }
 }
 

@@ -7,8 +7,8 @@
 export interface ContentCache {
   /** Bytes [offset, offset + length) of the content, exactly; null when it does not have all of them. */
   getContent(hash: string, offset: number, length: number, options: ContentOptions): Promise<Uint8Array | null>;
-  /** Stores content under its hash, as a whole or not at all. Returns the hash. */
-  storeContent(chunks: AsyncIterable<Uint8Array>, hash: string, options: ContentOptions): Promise<string>;
+  /** Stores content under its hash, as a whole or not at all. Returns the hash; null when another program is storing it already. */
+  storeContent(chunks: AsyncIterable<Uint8Array>, hash: string, options: ContentOptions): Promise<string | null>;
   /** Cheaper than getContent; asked before something is stored. */
   has?(hash: string, options: ContentOptions & { readonly length: number }): Promise<boolean>;
   /** Called once, before the first lookup: loads and connects what the first lookup would have to. May reject. */
