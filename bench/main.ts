@@ -1,5 +1,6 @@
 // npm run bench [-- NAME…] [--json] [--write]: runs the suites and holds each figure against its target.
 // --write puts their tables into docs/benchmarks.md and draws its plots; --plots only draws them. starts: --only NAME,NAME and --link MBITS,MS.
+// With --only the other rows of the page stay.
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
@@ -47,7 +48,7 @@ const unknown = positionals.filter((name) => !(name in SUITES));
 if (values.help || unknown.length > 0) {
   if (unknown.length > 0) process.stderr.write(`bench: no such suite: ${unknown.join(', ')}\n`);
   process.stderr.write(
-    `npm run bench [-- NAME…] [--json] [--write] [--plots] [--only WORKLOAD,…] [--link MBITS,MS]    suites: ${Object.keys(SUITES).join(' ')}\n`,
+    `npm run bench [-- NAME…] [--json] [--write] [--plots] [--only PART,…] [--link MBITS,MS]    suites: ${Object.keys(SUITES).join(' ')}\n`,
   );
   process.exit(values.help ? 0 : 2);
 }
@@ -140,7 +141,9 @@ if (values.write) {
   const where = `${machine.cores} × ${machine.cpu}, Linux ${machine.kernel}, Node ${machine.node}, ${new Date().toISOString().slice(0, 10)}`;
   let text = await readFile(page, 'utf8');
   for (const [name, result] of Object.entries(results)) {
-    if (!('error' in result)) text = replaceTable(text, name, `${table(name, result)}\n\n${where}`);
+    if ('error' in result) continue;
+    const others = values.only === undefined ? '' : text;
+    text = replaceTable(text, name, `${table(name, result, others)}\n\n${where}`);
   }
   await writeFile(page, text);
   await drawPlots(text);

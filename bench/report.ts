@@ -20,16 +20,19 @@ function spreadOf({ spread }: Row): string {
   return least === most ? '' : ` (${least} to ${most})`;
 }
 
-/** One suite as a Markdown table, ready for docs/benchmarks.md. */
-export function table(name: string, result: SuiteResult): string {
+/** One suite as a Markdown table, ready for docs/benchmarks.md. @param page  the page whose other rows of the suite are kept */
+export function table(name: string, result: SuiteResult, page = ''): string {
   const header = ['metric', 'value', 'against', 'target', 'met'];
-  const cells = result.rows.map((row) => [
+  const measured = result.rows.map((row) => [
     row.metric,
     `${figure(row.value)}${row.unit ? ` ${row.unit}` : ''}${spreadOf(row)}`,
     row.ratio ? `${figure(row.ratio.value)} × ${row.ratio.to}` : '',
     row.target ?? '',
     row.ok === undefined ? '' : row.ok ? 'yes' : 'no',
   ]);
+  const kept = rowsOf(page, name);
+  const cells = kept.map((row) => measured.find(([metric]) => metric === row[0]) ?? row);
+  cells.push(...measured.filter(([metric]) => !kept.some((row) => row[0] === metric)));
   const width = header.map((h, i) => Math.max(h.length, ...cells.map((c) => c[i]!.length)));
   const line = (c: readonly string[]): string => `| ${c.map((text, i) => text.padEnd(width[i]!)).join(' | ')} |`;
   const notes = result.rows.filter((row) => row.note).map((row) => `- ${row.metric}: ${row.note}`);
@@ -40,6 +43,18 @@ export function table(name: string, result: SuiteResult): string {
     ...cells.map(line),
     ...(notes.length > 0 ? ['', ...notes] : []),
   ].join('\n');
+}
+
+/** The rows of a suite's table in a page, in cells. */
+function rowsOf(page: string, name: string): string[][] {
+  const text = page.split(`<!-- ${name} -->`)[1]?.split(`<!-- /${name} -->`)[0] ?? '';
+  const rows = text.split('\n').filter((line) => line.startsWith('| '));
+  return rows.slice(1).map((line) =>
+    line
+      .slice(1, -1)
+      .split('|')
+      .map((cell) => cell.trim()),
+  );
 }
 
 /** Puts a suite's table between its markers in docs/benchmarks.md. @throws Error if the page has no markers for it */
