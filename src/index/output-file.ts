@@ -52,8 +52,7 @@ export async function writeFileByRename(
   try {
     const file = await open(temporary, 'wx', 0o644);
     try {
-      // writev takes at most IOV_MAX (1024) parts, and an archive has one part for each window.
-      await file.writeFile(Buffer.concat(parts));
+      for (const bytes of gathered(parts)) await file.writeFile(bytes); // each goes on where the last one ended
       signal?.throwIfAborted();
       await file.datasync();
     } finally {
@@ -65,5 +64,19 @@ export async function writeFileByRename(
     await rm(temporary, { force: true }).catch(() => {}); // the first error is reported
     if (signal?.aborted) throw cause;
     throw systemError(path, cause);
+  }
+}
+
+/** An archive has a small part for each window, and may be too large to be copied as a whole. */
+const WRITE_BYTES = 4 * 1024 * 1024;
+
+function* gathered(parts: readonly Uint8Array[]): Iterable<Uint8Array> {
+  let from = 0;
+  for (let bytes = 0, end = 0; end < parts.length; ) {
+    bytes += parts[end++]!.length;
+    if (bytes < WRITE_BYTES && end < parts.length) continue;
+    yield end - from === 1 ? parts[from]! : Buffer.concat(parts.slice(from, end));
+    from = end;
+    bytes = 0;
   }
 }
