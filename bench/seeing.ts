@@ -22,9 +22,12 @@ const SCRAPE_EVERY_MS = 100;
 export async function run(ctx: BenchContext): Promise<SuiteResult> {
   const clip = await Clipctl.create({ parent: await ctx.scratch() });
   ctx.defer(() => clip.close());
-  const rows = [...(await metrics(ctx, clip)), ...(await hits(ctx, clip)), ...(await trace(ctx, clip))];
-  await clip.stop();
-  rows.push(await doctor(ctx, clip), await report(ctx, clip));
+  const rows: Row[] = [];
+  for (const [name, part] of Object.entries({ metrics, hits, trace, doctor, report })) {
+    if (ctx.only?.includes(name) === false) continue;
+    if (part === doctor) await clip.stop();
+    rows.push(...[await part(ctx, clip)].flat());
+  }
   return { title: 'metrics, trace, doctor and report', rows };
 }
 

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
@@ -136,6 +136,8 @@ const CASES: Readonly<Record<string, Case>> = {
   convert: { args: () => ['convert', fixture('oci-2025-11'), out('converted.clip'), ...old] },
   verify: { args: () => ['verify', clip.path('app.clip')] },
   'cache verify': { before: () => cached(false), args: () => ['cache', 'verify'] },
+  'cache prune': { before: () => cached(false), args: () => ['cache', 'prune'] },
+  'cache prune of a running clipd': { before: () => cached(true), args: () => ['cache', 'prune', '--mounted'] },
   'prefetch --wait': { before: mounted, args: () => ['prefetch', clip.path('mnt'), '--wait'] },
 };
 
@@ -160,6 +162,24 @@ test.each(Object.keys(CASES))(
   },
   60_000,
 );
+
+test('cat into a file shows a bar on a terminal, and none among what it prints there', async () => {
+  const cat = `'${process.execPath}' '${PROGRAM}' cat '${clip.path('app.clip')}' /data/one`;
+  const env = { ...clip.env, TERM: 'xterm' };
+  expect(await pty.run(['sh', '-c', `${cat} > '${clip.path('printed')}'`], env)).toBe(0);
+  await eventually(() => BAR.test(pty.output)).catch(() => {}); // what the terminal holds back still
+  expect(pty.output).toMatch(BAR);
+  expect(readFileSync(clip.path('printed')).equals(layerLike(4_000_000, 1))).toBe(true);
+  const quiet = await clip.run(['cat', clip.path('app.clip'), '/data/one']);
+  expect([quiet.code, quiet.stderr]).toEqual([0, '']);
+  const printing = new Pty();
+  try {
+    expect(await printing.run(['sh', '-c', cat], env)).toBe(0);
+    expect(printing.output).not.toMatch(BAR);
+  } finally {
+    await printing.close();
+  }
+}, 60_000);
 
 test('cache verify of a running clipd tells how far it is', async () => {
   await cached(true);

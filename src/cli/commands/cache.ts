@@ -82,7 +82,13 @@ async function prune(flags: Flags): Promise<void> {
   const { directory, clipd } = await find(flags);
   const to = flags.to ?? 0;
   const mounted = flags.mounted ?? false;
-  const result = clipd === null ? await pruneDirectory(directory, to) : await clipd.pruneCache({ to, mounted });
+  const { createProgress, showBytes } = await import('../progress.js');
+  const progress = await createProgress();
+  const onBytes = showBytes(progress, directory, 'freeing');
+  const result = await (clipd === null
+    ? pruneDirectory(directory, to, onBytes)
+    : inSteps((await clipd.cache()).usedBytes, to, onBytes, (step) => clipd.pruneCache({ to: step, mounted }))
+  ).finally(() => progress.stop());
   printResult(result, flags.json === true, () => {
     const { freedBytes, usedBytes, sealedBytes } = result;
     const rest = usedBytes > to && !mounted ? ' in layers that are mounted (--mounted frees these as well)' : '';
@@ -94,13 +100,39 @@ async function prune(flags: Flags): Promise<void> {
   });
 }
 
+type OnBytes = (done: number, total: number) => void;
+
+/** Freed at once: a file system takes a second for some ten times as much. */
+const PRUNE_STEP = 1024 * 1024 * 1024;
+
+/** Prunes down to `to` bit by bit, so that it can be told how far it is. */
+async function inSteps(
+  used: number,
+  to: number,
+  onBytes: OnBytes,
+  prune: (to: number) => CachePruneReply | Promise<CachePruneReply>,
+): Promise<CachePruneReply> {
+  let freedBytes = 0;
+  for (let step = Math.max(to, used - PRUNE_STEP); ; ) {
+    const reply = await prune(step);
+    freedBytes += reply.freedBytes;
+    // What is left is that of mounts, or of clipd's readers: the last step finds out.
+    const last = step === to;
+    if (used > to) onBytes(freedBytes, last ? freedBytes : used - to);
+    if (last) return { ...reply, freedBytes };
+    step = reply.freedBytes === 0 ? to : Math.max(to, Math.min(step, reply.usedBytes) - PRUNE_STEP);
+    await new Promise((resolve) => setTimeout(resolve)); // the terminal's turn
+  }
+}
+
 /** For a directory that no process has open, so that none of its layers is mounted. */
-async function pruneDirectory(directory: string, to: number): Promise<CachePruneReply> {
+async function pruneDirectory(directory: string, to: number, onBytes: OnBytes): Promise<CachePruneReply> {
   const { SpanCache } = await import('../../cache/index.js');
   const cache = await SpanCache.open(directory, { maxBytes: Number.MAX_SAFE_INTEGER, owner: 'clipctl cache prune' });
   try {
-    const freedBytes = cache.prune(to);
-    return { freedBytes, usedBytes: cache.usedBytes, sealedBytes: 0 };
+    return await inSteps(cache.usedBytes, to, onBytes, (step) => {
+      return { freedBytes: cache.prune(step), usedBytes: cache.usedBytes, sealedBytes: 0 };
+    });
   } finally {
     cache.close();
   }
@@ -122,7 +154,7 @@ async function verify(flags: Flags): Promise<void> {
   );
 }
 
-async function verifyDirectory(directory: string, onBytes: (done: number, total: number) => void) {
+async function verifyDirectory(directory: string, onBytes: OnBytes) {
   const { verifyCache } = await import('../../cache/index.js');
   const files: Parameters<Parameters<typeof verifyCache>[1]>[0][] = [];
   await verifyCache(directory, (file) => files.push(file), onBytes);

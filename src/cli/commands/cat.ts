@@ -11,7 +11,10 @@ import { interruptible } from './index-command.js';
 const PIECE_BYTES = 32 * 1024 * 1024;
 
 async function run(path: string, flags: ImageFlags): Promise<void> {
-  const { readFile } = await import('../../archives/index.js');
+  const [{ listFiles, readFile }, { createProgress, showBytes }] = await Promise.all([
+    import('../../archives/index.js'),
+    import('../progress.js'),
+  ]);
   const credentials = credentialsFrom(flags);
   await interruptible(async (signal) => {
     const archive = await archiveOf(flags, signal);
@@ -22,13 +25,24 @@ async function run(path: string, flags: ImageFlags): Promise<void> {
       printResult({ path, size: bytes.length, base64: Buffer.from(bytes).toString('base64') }, true, () => '');
       return;
     }
-    for (let offset = 0; ; ) {
-      const bytes = await read(offset);
-      // A terminal is not controlled by what an image holds.
-      const out = process.stdout.isTTY ? printableText(Buffer.from(bytes).toString()) : bytes;
-      if (!process.stdout.write(out)) await once(process.stdout, 'drain');
-      offset += bytes.length;
-      if (bytes.length < PIECE_BYTES) return;
+    const [entry] = listFiles(archive, { path });
+    // A bar would stand among what a terminal shows of the file.
+    const progress = await createProgress(process.stdout.isTTY ? 'none' : undefined);
+    const onBytes = showBytes(progress, path, path);
+    try {
+      for (let offset = 0; ; ) {
+        onBytes(offset, entry?.size ?? 0);
+        const bytes = await read(offset);
+        // A terminal is not controlled by what an image holds.
+        const out = process.stdout.isTTY ? printableText(Buffer.from(bytes).toString()) : bytes;
+        if (!process.stdout.write(out)) await once(process.stdout, 'drain');
+        offset += bytes.length;
+        if (bytes.length === PIECE_BYTES) continue;
+        onBytes(offset, offset);
+        return;
+      }
+    } finally {
+      progress.stop();
     }
   });
 }
