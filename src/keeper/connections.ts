@@ -4,11 +4,12 @@ import type { ConnectionId } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
 import { attachMount, closeFd, flags, type MountInfo, mountIdOf, readMountInfo } from '../linux/index.js';
 import { logLine } from '../metrics/index.js';
-import { type OwnDirectory, openPlaceInParent, openRegularFile } from '../paths/index.js';
+import { type OwnDirectory, openPlaceInParent } from '../paths/index.js';
 import type { ConnectRequest, PlaceRequest, UnmountMode } from '../wire/index.js';
 import {
   type ClientContext,
   type ConnectionState,
+  foreignParts,
   imageAnchorName,
   loadState,
   mountSource,
@@ -17,6 +18,7 @@ import {
   planeOf,
   saveState,
 } from '../wire/index.js';
+import { ForeignMount, NAMESPACE_GONE, openListedArchive } from './foreign-mount.js';
 import { HeldMount } from './held-mount.js';
 import {
   abortAnchor,
@@ -51,7 +53,7 @@ export interface HeldConnection {
   /** The kernel's own mount, once a server has made it. Places then show it, and not the anchor. */
   image: HeldMount | null;
   /** By the path of the place. */
-  readonly places: Map<string, HeldMount>;
+  readonly places: Map<string, HeldMount | ForeignMount>;
   client: ClientContext;
   /** A server has been given this connection: the next one must ask the kernel to resend. */
   resumed: boolean;
@@ -200,8 +202,7 @@ export class Connections {
     const connection = this.get(id);
     let held: HeldMount;
     try {
-      const shown = planeOf(connection.state).kind === 'kernel' ? this.#imageAnchorOf(id) : this.#anchorOf(id);
-      const mount = bindPlace(shown, at.fd, request.path, request);
+      const mount = bindPlace(this.#shownOf(connection), at.fd, request.path, request);
       held = HeldMount.in(at.parent, basename(request.path), mount);
     } catch (error) {
       closeSync(at.parent);
@@ -211,13 +212,43 @@ export class Connections {
     }
     // Its directory may have been moved between being opened and being mounted on.
     const path = held.find(readMountInfo())?.mountPoint ?? request.path;
-    const place = placeOf({ ...request, path });
-    connection.places.set(path, held);
+    return this.#bound(connection, placeOf({ ...request, path }), held, client);
+  }
+
+  /** What its places show. */
+  #shownOf({ state }: HeldConnection): string {
+    return planeOf(state).kind === 'kernel' ? this.#imageAnchorOf(state.id) : this.#anchorOf(state.id);
+  }
+
+  #bound(
+    connection: HeldConnection,
+    place: PlaceState,
+    held: HeldMount | ForeignMount,
+    client?: ClientContext,
+  ): PlaceState {
+    connection.places.set(place.path, held);
     connection.state = { ...connection.state, places: [...connection.state.places, place] };
     if (client !== undefined) connection.client = client;
     this.#save();
-    logMounted(connection, path);
+    logMounted(connection, place.path);
     return place;
+  }
+
+  /**
+   * @param namespace another mount namespace, open
+   * @param at the place's directory, open, or its path there
+   */
+  bindForeign(
+    id: ConnectionId,
+    request: PlaceRequest,
+    namespace: number,
+    at: number | string,
+    client?: ClientContext,
+  ): PlaceState {
+    const connection = this.get(id);
+    const held = ForeignMount.bind(namespace, this.#shownOf(connection), at, request.path, request);
+    const path = held.find()?.mountPoint ?? request.path;
+    return this.#bound(connection, { ...placeOf({ ...request, path }), foreign: held.state }, held, client);
   }
 
   /** A place that `repair` brought back is, from now on, the one that this request asked for. */
@@ -343,6 +374,7 @@ export class Connections {
     for (const mount of readMountInfo().reverse()) {
       if (ownClipMount(mount)?.root === this.#root.path) await removeDead(mount);
     }
+    for (const { places } of old) for (const place of places) await this.#removeDeadForeign(place);
     this.#removeEmptyAnchors();
     for (const state of old) {
       if (state.detached || state.places.length === 0) continue;
@@ -361,6 +393,13 @@ export class Connections {
     this.#save();
   }
 
+  async #removeDeadForeign({ path, foreign }: PlaceState): Promise<void> {
+    const held = foreign === undefined ? null : ForeignMount.listed(foreign, path);
+    if (held === null || held.find() === null) return;
+    await unmountQuietly(held);
+    logLine('keeper', 'warn', 'removed a dead mount', { place: path });
+  }
+
   /** Also those that no list names any more: their last place was unmounted while no clipd ran. */
   #removeEmptyAnchors(): void {
     if (rootless) return;
@@ -377,7 +416,7 @@ export class Connections {
   }
 
   async #remount(state: ConnectionState): Promise<void> {
-    const archiveFd = openRegularFile(state.archivePath);
+    const archiveFd = openListedArchive(state);
     const first = state.places[0]!;
     // Credentials were only in memory: the server looks for this user's own.
     const plane = planeOf(state);
@@ -417,6 +456,14 @@ export class Connections {
   }
 
   #rebind(id: ConnectionId, place: PlaceState): void {
+    if (place.foreign !== undefined) {
+      const { path } = foreignParts(place.path)!;
+      const again = ForeignMount.listed(place.foreign, place.path)?.inside((namespace) =>
+        this.bindForeign(id, place, namespace, path),
+      );
+      if (again === undefined) throw new ClipError('NOT_FOUND', NAMESPACE_GONE);
+      return;
+    }
     const { path, ...at } = openPlaceInParent(place.path);
     this.bind(id, { ...place, path }, at);
   }
@@ -440,7 +487,7 @@ async function removeDead(mount: MountInfo): Promise<void> {
   }
 }
 
-async function unmountQuietly(held: HeldMount): Promise<void> {
+async function unmountQuietly(held: HeldMount | ForeignMount): Promise<void> {
   try {
     await unmountHeld(held, 'normal');
   } catch (error) {

@@ -173,6 +173,7 @@ export class Keeper {
           restarts: this.#supervisor.restarts,
           startedAt: this.#startedAt,
           rootless,
+          ...(rootless ? {} : { foreign: true }),
         };
       },
       serving: () => {
@@ -213,6 +214,15 @@ export class Keeper {
       bind: ({ id, place, fdToken, client }) => {
         const [fd, parent] = server.fds.take(fdToken) as [number, number];
         return table.bind(id, place, { fd, parent }, client);
+      },
+      bindForeign: ({ id, place, fdToken, client }) => {
+        const [fd, namespace] = server.fds.take(fdToken) as [number, number];
+        try {
+          return table.bindForeign(id, place, namespace, fd, client);
+        } finally {
+          closeFd(fd);
+          closeFd(namespace);
+        }
       },
       adopt: ({ id, place, client }) => table.adopt(id, place, client),
       unbind: async ({ path, mode }) => table.unbind(path, mode),

@@ -13,6 +13,7 @@ import {
   socketPair,
   unmount,
 } from '../linux/index.js';
+import { ForeignMount } from './foreign-mount.js';
 import type { HeldMount } from './held-mount.js';
 
 /** Mounting as this user can: mount(2) for root, fusermount3 for others. All paths are absolute and resolved. */
@@ -154,8 +155,8 @@ export function bindPlace(
 }
 
 /** @throws ClipError CONFLICT (covered), BUSY with fusermount3's words; the system call's error (`code` EBUSY, EINVAL …) */
-export async function unmountHeld(held: HeldMount, how: 'normal' | 'lazy'): Promise<void> {
-  if (!rootless) {
+export async function unmountHeld(held: HeldMount | ForeignMount, how: 'normal' | 'lazy'): Promise<void> {
+  if (!rootless || held instanceof ForeignMount) {
     held.unmount(how);
     return;
   }

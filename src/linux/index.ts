@@ -26,6 +26,7 @@ export { closeBackingFile, type FuseMountOptions, mountFuse, openBackingFile, op
 export {
   attachMount,
   bindMountAt,
+  bindMountIn,
   detachMount,
   type ErofsMountOptions,
   type MountOptions,
@@ -34,17 +35,28 @@ export {
   openErofs,
   setReadAhead,
   unmount,
+  unmountIn,
 } from './mount.js';
+export {
+  inMountNamespace,
+  mountNamespaceId,
+  mountNamespaceName,
+  mountPointIn,
+  openMountNamespace,
+  openWithoutLinks,
+  uniqueMountId,
+} from './mount-namespace.js';
 export { type MountInfo, mountIdOf, mountNamespace, parseMountInfo, readMountInfo } from './mountinfo.js';
 export { makeNetworkNamespace } from './network-namespace.js';
 export { notifySystemd } from './notify.js';
 export { type FileUser, openBeneath, withFilePermissionsOf } from './open-beneath.js';
 export { openInRoot } from './open-in-root.js';
-export { dieWithParent, replaceProcess, threadLives } from './process.js';
+export { dieWithParent, processLives, replaceProcess, threadLives } from './process.js';
 export {
   listenUnix,
   type PeerCredentials,
   peerCredentials,
+  peerProcess,
   receiveDescriptors,
   sendDescriptors,
   socketPair,

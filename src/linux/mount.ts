@@ -1,8 +1,9 @@
 import { closeSync, constants, mkdtempSync, openSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { basename, join } from 'node:path';
-import { check, SystemCallError } from './errno.js';
+import { basename, dirname, join } from 'node:path';
+import { check, Errno, SystemCallError } from './errno.js';
 import * as abi from './flags.js';
+import { inMountNamespace, openWithoutLinks, uniqueMountId } from './mount-namespace.js';
 import { mountIdOf } from './mountinfo.js';
 import * as sys from './syscalls.js';
 
@@ -27,29 +28,32 @@ export function mountFileSystem(options: MountOptions): void {
   check(sys.mount(options.source, options.target, options.type, options.flags, data), call);
 }
 
+/** A copy of the mount at `source`, nowhere in the tree yet: open_tree(2). */
+function cloneMount(source: string, call: string): number {
+  const path = sys.cString(source);
+  const how = abi.OPEN_TREE_CLONE | abi.O_CLOEXEC; // OPEN_TREE_CLOEXEC
+  return check(sys.syscall(abi.SYS_open_tree, abi.AT_FDCWD, sys.addressOf(path), how), call);
+}
+
+/** Puts a mount that is nowhere in the tree at an open directory: move_mount(2). No path is looked up. */
+function moveMount(mount: number, target: number, call: string): void {
+  const empty = sys.cString('');
+  const both = abi.MOVE_MOUNT_F_EMPTY_PATH | abi.MOVE_MOUNT_T_EMPTY_PATH;
+  check(sys.syscall(abi.SYS_move_mount, mount, sys.addressOf(empty), target, sys.addressOf(empty), both), call);
+}
+
 /**
- * Makes what is mounted at `source` also appear at a directory that is open (O_PATH is enough), with the flags that it has there:
- * open_tree(2) and move_mount(2). No path of the target is looked up, so no other process can lead the mount elsewhere.
+ * Makes what is mounted at `source` also appear at a directory that is open (O_PATH is enough), with the flags that it has there.
+ * No path of the target is looked up, so no other process can lead the mount elsewhere.
  * @param flags MS_NOSUID and the like, in place of the source's
  * @returns the new mount's id
  */
 export function bindMountAt(source: string, target: number, shown: string, flags?: number): number {
   const call = `bind mount ${source} on ${shown}`;
-  const path = sys.cString(source);
-  const clone = check(
-    sys.syscall(
-      abi.SYS_open_tree,
-      abi.AT_FDCWD,
-      sys.addressOf(path),
-      abi.OPEN_TREE_CLONE | abi.O_CLOEXEC, // OPEN_TREE_CLOEXEC
-    ),
-    call,
-  );
+  const clone = cloneMount(source, call);
   try {
     const id = mountIdOf(clone);
-    const empty = sys.cString('');
-    const both = abi.MOVE_MOUNT_F_EMPTY_PATH | abi.MOVE_MOUNT_T_EMPTY_PATH;
-    check(sys.syscall(abi.SYS_move_mount, clone, sys.addressOf(empty), target, sys.addressOf(empty), both), call);
+    moveMount(clone, target, call);
     if (flags !== undefined) {
       const here = `/proc/self/fd/${clone}`;
       const result = sys.mount('none', here, null, abi.MS_BIND | abi.MS_REMOUNT | flags, null);
@@ -58,6 +62,49 @@ export function bindMountAt(source: string, target: number, shown: string, flags
         throw new SystemCallError(call, -result);
       }
     }
+    return id;
+  } finally {
+    sys.close(clone);
+  }
+}
+
+/** struct mount_attr: attr_set, attr_clr, propagation, userns_fd. */
+const MOUNT_ATTR_BYTES = 32;
+
+/**
+ * The same at a directory of another mount namespace, which this thread enters for the last step: the kernel moves a mount to its caller's
+ * namespace only.
+ * @param target the directory, open, or its path there without symbolic links
+ * @param without MOUNT_ATTR_NOSUID and the like, which the source has and the new mount has not
+ * @returns the new mount's number (`uniqueMountId`)
+ */
+export function bindMountIn(
+  namespace: number,
+  source: string,
+  target: number | string,
+  shown: string,
+  without: number,
+): bigint {
+  const call = `bind mount ${source} on ${shown}`;
+  const clone = cloneMount(source, call);
+  try {
+    if (without !== 0) {
+      const attributes = Buffer.alloc(MOUNT_ATTR_BYTES);
+      attributes.writeBigUInt64LE(BigInt(without), 8);
+      const empty = sys.cString('');
+      const [path, change] = [sys.addressOf(empty), sys.addressOf(attributes)];
+      check(sys.syscall(abi.SYS_mount_setattr, clone, path, abi.AT_EMPTY_PATH, change, MOUNT_ATTR_BYTES), call);
+    }
+    const id = uniqueMountId(clone);
+    inMountNamespace(namespace, () => {
+      if (typeof target === 'number') return moveMount(clone, target, call);
+      const directory = check(openWithoutLinks(target, abi.O_PATH | constants.O_DIRECTORY), call);
+      try {
+        moveMount(clone, directory, call);
+      } finally {
+        sys.close(directory);
+      }
+    });
     return id;
   } finally {
     sys.close(clone);
@@ -209,4 +256,29 @@ function readLog(context: number): string {
     if (length <= 0) return lines.join('; ');
     lines.push(line.toString('utf8', 0, length).trim());
   }
+}
+
+/**
+ * Unmounts one mount of another mount namespace, and no other.
+ * @param path where it is (`mountPointIn`)
+ * @param mount its number (`uniqueMountId`)
+ * @throws SystemCallError EBUSY; EINVAL when another mount is there
+ */
+export function unmountIn(namespace: number, path: string, mount: bigint, how: 'normal' | 'lazy'): void {
+  const call = `unmount ${path}`;
+  const name = sys.cString(basename(path));
+  inMountNamespace(namespace, () => {
+    const parent = check(openWithoutLinks(dirname(path), abi.O_PATH | constants.O_DIRECTORY), call);
+    try {
+      // No process can rename a mount point, and the directories above it are not looked up again.
+      check(sys.syscall(abi.SYS_fchdir, parent), call);
+      const top = check(openWithoutLinks(basename(path), abi.O_PATH | constants.O_DIRECTORY), call);
+      const found = uniqueMountId(top);
+      sys.close(top);
+      if (found !== mount) throw new SystemCallError(call, Errno.EINVAL, 'another mount covers it');
+      check(sys.umount2(name, abi.UMOUNT_NOFOLLOW | (how === 'lazy' ? abi.MNT_DETACH : 0)), call);
+    } finally {
+      sys.close(parent);
+    }
+  });
 }

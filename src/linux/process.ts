@@ -25,6 +25,11 @@ export function threadLives(thread: number): boolean {
   }
 }
 
+/** Whether the process of a pidfd has not ended: while it is not, its number in /proc is its own. */
+export function processLives(pidfd: number): boolean {
+  return sys.syscall(flags.SYS_pidfd_send_signal, pidfd, 0, 0, 0) === 0;
+}
+
 /**
  * Replaces this process by another program (execv(3)), with the same process id, environment, standard descriptors, terminal and
  * parent. Node's own descriptors close on exec. @throws SystemCallError; does not return otherwise

@@ -56,6 +56,19 @@ export function peerCredentials(fd: number): PeerCredentials {
   return { pid: credentials.readInt32LE(0), uid: credentials.readUInt32LE(4), gid: credentials.readUInt32LE(8) };
 }
 
+/**
+ * The same process as a descriptor (pidfd), whose number no other process can take: SO_PEERPIDFD (Linux 6.5). The caller closes it.
+ * @throws SystemCallError
+ */
+export function peerProcess(fd: number): number {
+  const process = Buffer.alloc(4);
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(process.length, 0);
+  const call = `process of the peer of descriptor ${fd}`;
+  check(sys.getsockopt(fd, flags.SOL_SOCKET, flags.SO_PEERPIDFD, process, length), call);
+  return process.readInt32LE(0);
+}
+
 const CMSG_HEADER = 16;
 /** The kernel passes at most 253 descriptors in one message (SCM_MAX_FD). */
 const MAX_FDS = 253;

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { type MountInfo, mountNamespace, parseMountInfo } from '../linux/index.js';
-import { isWithin } from '../wire/index.js';
+import { foreignParts, isWithin } from '../wire/index.js';
 
 /** A process that keeps a mount busy. */
 export interface Holder {
@@ -44,11 +44,13 @@ function howHeld(pid: string, path: string, device: string, ownNamespace: string
   return undefined;
 }
 
-/** The processes that keep the mount at `path` busy. Reads links in /proc only, and never asks the mount, which may hang. */
-export function findHolders(path: string, entries: readonly MountInfo[]): Holder[] {
+/** The processes that keep the mount at a place busy. Reads links in /proc only, and never asks the mount, which may hang. */
+export function findHolders(name: string, entries: readonly MountInfo[]): Holder[] {
   const holders: Holder[] = [];
-  const device = entries.findLast((entry) => entry.mountPoint === path)?.device ?? '';
-  for (const entry of entries) {
+  const there = foreignParts(name);
+  const path = there?.path ?? name;
+  const device = there !== null ? '' : (entries.findLast((entry) => entry.mountPoint === path)?.device ?? '');
+  for (const entry of there === null ? entries : []) {
     if (entry.mountPoint !== path && isWithin(entry.mountPoint, path)) {
       holders.push({ pid: 0, command: entry.mountPoint, how: 'mounted below' });
     }
@@ -56,6 +58,7 @@ export function findHolders(path: string, entries: readonly MountInfo[]): Holder
   const ownNamespace = mountNamespace();
   for (const pid of readdirSync('/proc')) {
     if (!/^[0-9]+$/.test(pid)) continue;
+    if (there !== null && tryRead(() => readlinkSync(`/proc/${pid}/ns/mnt`)) !== there.namespace) continue;
     const how = howHeld(pid, path, device, ownNamespace);
     if (how === undefined) continue;
     const command = tryRead(() => readFileSync(`/proc/${pid}/comm`, 'utf8').trim()) ?? '?';

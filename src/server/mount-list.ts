@@ -1,30 +1,32 @@
 import { closeSync } from 'node:fs';
+import { normalize } from 'node:path';
 import type { Archive } from '../archive/index.js';
 import type { ConnectionId } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
 import { type ArchiveFile, fileKey, type StorageAccess } from '../check/index.js';
-import { closeFd, mountIdOf, mountNamespace, readMountInfo } from '../linux/index.js';
+import { closeFd, readMountInfo } from '../linux/index.js';
 import { keepCodeSoon } from '../loader/index.js';
 import { type Logger, redact } from '../metrics/index.js';
-import { type OpenPlaceInParent, openPlaceInParent, openRegularFile } from '../paths/index.js';
 import type { KernelTree } from '../plane/index.js';
 import type { FdSocket, HelloResult, KeeperMethods, Rpc, UnmountMode } from '../wire/index.js';
 import {
   type ClientContext,
   type ConnectionState,
   DEFAULT_IMAGE_OPTIONS,
+  foreignParts,
   type ImageOptions,
-  isClipMount,
   isWithin,
   type PlaceState,
   type PlaneWish,
   planeOf,
 } from '../wire/index.js';
 import type { Engine } from './engine.js';
+import { clipMountAmong, enterOurs, type ForeignCaller, refusal } from './foreign-caller.js';
 import { describeHolders, findHolders } from './holders.js';
 import type { ImageData } from './image-data.js';
 import type { ImageMount } from './image-mount.js';
 import { KernelMountError } from './kernel-mount.js';
+import { openArchiveFd, openMountPoint } from './open-paths.js';
 import { type ChosenPlane, fusePlane } from './plane-choice.js';
 import { RegistrySource } from './registry-source.js';
 import { requireSameOptions } from './same-options.js';
@@ -32,7 +34,8 @@ import { requireSameOptions } from './same-options.js';
 export interface MountArguments {
   readonly archivePath: string;
   readonly mountPoint: string;
-  readonly mountNamespace: string;
+  /** Of another mount namespace: both paths are its own. */
+  readonly caller?: ForeignCaller | null;
   readonly requestId: string;
   readonly options: Partial<ImageOptions>;
   readonly suid: boolean;
@@ -40,6 +43,12 @@ export interface MountArguments {
   readonly access: StorageAccess;
   /** SHA-256 of the command that a container will run; undefined: the image's own. */
   readonly command?: string | undefined;
+}
+
+/** Its paths as clipd says them. */
+interface OpenedArguments extends MountArguments {
+  /** By which this process reaches the archive. */
+  readonly archiveFile: string;
 }
 
 export interface MountedPlace {
@@ -155,24 +164,28 @@ export class MountList {
 
   async #mountTold(args: MountArguments): Promise<MountedPlace> {
     // Before the others are kept waiting: it may take as long as pulling the image.
-    await this.engine.indexLayers(args);
-    const mounted = await this.#serialized(() => this.#mount(args));
-    keepCodeSoon();
-    return mounted;
+    const { caller } = args;
+    const fd = caller?.openFile(args.archivePath);
+    try {
+      // Elsewhere the same path may be another file.
+      const archiveFile = fd === undefined ? args.archivePath : descriptorPath(fd);
+      await this.engine.indexLayers({ ...args, archivePath: archiveFile });
+      const archivePath = caller?.say(args.archivePath) ?? args.archivePath;
+      const mounted = await this.#serialized(() => this.#mount({ ...args, archivePath, archiveFile }));
+      keepCodeSoon();
+      return mounted;
+    } finally {
+      if (fd !== undefined) closeSync(fd);
+    }
   }
 
-  async #mount(asked: MountArguments): Promise<MountedPlace> {
-    if (asked.mountNamespace !== mountNamespace()) {
-      const pid = this.hello.keeperPid;
-      throw new ClipError('CONFLICT', `clipd (pid ${pid}) is in another mount namespace: you would not see the mount`, {
-        hint: `nsenter --mount=/proc/${pid}/ns/mnt clipctl mount …, or start a clipd of your own with another --root`,
-      });
-    }
+  async #mount(asked: OpenedArguments): Promise<MountedPlace> {
     if (this.hello.rootless && (asked.suid || asked.dev)) {
       throw new ClipError('PERMISSION', 'only root can mount with --suid or --dev', {
         hint: 'run as root, or leave these options out',
       });
     }
+    if (asked.caller) return this.#mountForeign(asked, asked.caller);
     // From here on the directory is known by its descriptor: what becomes of its path leads the mount nowhere else.
     const place = openMountPoint(asked.mountPoint);
     try {
@@ -183,8 +196,22 @@ export class MountList {
     }
   }
 
-  /** @param directories the mount point and the one that it lies in, open; the caller closes them */
-  async #mountAt(args: MountArguments, directories: readonly number[]): Promise<MountedPlace> {
+  async #mountForeign(asked: OpenedArguments, caller: ForeignCaller): Promise<MountedPlace> {
+    if (this.hello.foreign !== true) throw refusal('this clipd, or its keeper, cannot enter another one');
+    // Without links the text of a path says where it leads.
+    const path = normalize(asked.mountPoint).replace(/(?<=.)\/$/, '');
+    if (path === '/')
+      throw refusal('nothing is mounted on the root of a mount namespace', { hint: 'give a directory' });
+    const fd = caller.openDirectory(path);
+    try {
+      return await this.#mountAt({ ...asked, mountPoint: caller.say(path) }, [fd, caller.namespace]);
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  /** @param directories the mount point and the one that it lies in, or its namespace, open; the caller closes them */
+  async #mountAt(args: OpenedArguments, directories: readonly number[]): Promise<MountedPlace> {
     const connections = await this.#keeper.call('list', null);
     for (const connection of connections) {
       for (const place of connection.places) {
@@ -195,10 +222,10 @@ export class MountList {
         this.#refuseInside(place.path, args);
       }
     }
-    this.#refuseInClipMount(args.mountPoint, directories[0]!);
+    this.#refuseInClipMount(args, directories[0]!);
     this.#refuseHiding(args.mountPoint);
     const plane = args.options.plane ?? this.engine.plane;
-    const fd = openArchiveFd(args.archivePath);
+    const fd = openArchiveFd(args.archiveFile);
     // A file that is mounted already need not be read again to know what it is.
     const key = fileKey(fd);
     const same = [...this.engine.mounts.values()].find((mount) => mount.file.key === key);
@@ -218,6 +245,8 @@ export class MountList {
       const client = this.#preferAccess(existing.id, args);
       return this.#mounted(existing, await this.#bind(existing.id, args, directories, client));
     }
+    const { storage, image: meta } = file!.archive;
+    if (args.caller && storage.kind === 'oci' && meta.registry === '') args.caller.requireShared(meta.repository);
     const wanted = { ...args, options: { ...args.options, plane } };
     const image = this.#openImage(wanted, file!);
     return this.#connect(wanted, directories, image, await this.#choosePlane(plane, image));
@@ -252,7 +281,7 @@ export class MountList {
     client?: ClientContext,
   ): Promise<PlaceState> {
     const bind = { id, place: placeRequest(args), fdToken: this.#fds.send(directories) };
-    return this.#keeper.call('bind', client === undefined ? bind : { ...bind, client });
+    return this.#keeper.call(args.caller ? 'bindForeign' : 'bind', client === undefined ? bind : { ...bind, client });
   }
 
   /** Whoever mounts is the last to know how the registry is reached. @returns what the keeper is to remember */
@@ -266,8 +295,8 @@ export class MountList {
    * After a crash the keeper restores every place. If the client asks for one of them with the same archive and options, it is
    * adopted instead of refused as busy.
    */
-  async #adopt(connection: ConnectionState, place: PlaceState, args: MountArguments): Promise<MountedPlace> {
-    const file = this.engine.openArchive(openArchiveFd(args.archivePath), args.archivePath);
+  async #adopt(connection: ConnectionState, place: PlaceState, args: OpenedArguments): Promise<MountedPlace> {
+    const file = this.engine.openArchive(openArchiveFd(args.archiveFile), args.archivePath);
     file.close();
     const hint = `clipctl umount ${place.path}`;
     const held = this.engine.mounts.get(connection.id)?.file;
@@ -292,7 +321,7 @@ export class MountList {
 
   /** Takes `image` and the plane's tree over. */
   async #connect(
-    args: MountArguments,
+    args: OpenedArguments,
     directories: readonly number[],
     image: ImageData,
     plane: ChosenPlane,
@@ -306,7 +335,7 @@ export class MountList {
         { archive: args.archivePath, error: error.message },
         'the kernel does not mount it: FUSE serves it',
       );
-      const again = this.engine.openArchive(openArchiveFd(args.archivePath), args.archivePath);
+      const again = this.engine.openArchive(openArchiveFd(args.archiveFile), args.archivePath);
       return this.#connectAs(args, directories, this.#openImage(args, again), fusePlane(error.message));
     } finally {
       if ('tree' in plane) plane.tree.close();
@@ -414,10 +443,9 @@ export class MountList {
   }
 
   /** By the mount that the directory lies on, not by its path, which may have changed since. */
-  #refuseInClipMount(mountPoint: string, directory: number): void {
-    const id = mountIdOf(directory);
-    const mount = readMountInfo().find((one) => one.id === id);
-    if (mount === undefined || !isClipMount(mount)) return;
+  #refuseInClipMount({ mountPoint, caller }: MountArguments, directory: number): void {
+    const mount = caller ? caller.clipMountOf(directory) : clipMountAmong(readMountInfo(), directory);
+    if (mount === null) return;
     throw new ClipError('BUSY', `${mountPoint} is a clip mount already, or lies in one (${mount.source})`, {
       hint: `clipctl umount --lazy ${mount.mountPoint}`,
     });
@@ -428,7 +456,13 @@ export class MountList {
   }
 
   async #unmount(path: string, mode: UnmountMode): Promise<{ closed: boolean }> {
-    await this.#keeper.call('list', null); // takes note of places that another program unmounted
+    const connections = await this.list(); // takes note of places that another program unmounted
+    const copied = foreignParts(path);
+    if (copied !== null && !connections.some(({ places }) => places.some((place) => place.path === path))) {
+      throw refusal(`has mounted nothing at ${copied.path} in this one`, {
+        hint: `umount(8) takes a copy of a mount away, ${enterOurs('umount …')} the mount itself`,
+      });
+    }
     let result: { id: ConnectionId; closed: boolean };
     try {
       result = await this.#keeper.call('unbind', { path, mode });
@@ -467,7 +501,11 @@ export class MountList {
 
   /** The image that is mounted at a place. @throws ClipError NOT_FOUND */
   async mountOf(place: string): Promise<ImageMount> {
-    const connection = (await this.list()).find(({ places }) => places.some(({ path }) => path === place));
+    const connections = await this.list();
+    const at = (wanted: string | undefined): ConnectionState | undefined =>
+      connections.find(({ places }) => places.some(({ path }) => path === wanted));
+    // A mount namespace may have a copy of ours.
+    const connection = at(place) ?? at(foreignParts(place)?.path);
     const mount = connection === undefined ? undefined : this.engine.mounts.get(connection.id);
     if (mount !== undefined) return mount;
     throw new ClipError('NOT_FOUND', `${place} is not a clip mount of this clipd`, { hint: 'clipctl ps lists them' });
@@ -502,32 +540,4 @@ function lastAccess(client: ClientContext): StorageAccess {
 
 function placeRequest(args: MountArguments): { path: string; suid: boolean; dev: boolean; requestId: string } {
   return { path: args.mountPoint, suid: args.suid, dev: args.dev, requestId: args.requestId };
-}
-
-/** @throws ClipError */
-function openMountPoint(path: string): OpenPlaceInParent {
-  try {
-    return openPlaceInParent(path);
-  } catch (cause) {
-    if (cause instanceof ClipError) throw cause;
-    const { code } = cause as NodeJS.ErrnoException;
-    if (code === 'ENOENT') {
-      throw new ClipError('NOT_FOUND', `mount point ${path} does not exist`, { cause, hint: `mkdir -p ${path}` });
-    }
-    const what = code === 'ENOTDIR' ? 'is not a directory' : `cannot be opened: ${code}`;
-    throw new ClipError('PERMISSION', `mount point ${path} ${what}`, { cause, hint: 'give a directory' });
-  }
-}
-
-function openArchiveFd(path: string): number {
-  try {
-    return openRegularFile(path);
-  } catch (cause) {
-    if (cause instanceof ClipError) throw cause;
-    const code = (cause as NodeJS.ErrnoException).code;
-    if (code === 'ENOENT') {
-      throw new ClipError('NOT_FOUND', `archive ${path} does not exist`, { cause, hint: 'clipctl index makes one' });
-    }
-    throw new ClipError('PERMISSION', `archive ${path} cannot be opened: ${code}`, { cause });
-  }
 }

@@ -51,7 +51,7 @@ export interface MountRequest {
   readonly archivePath: string;
   /** Absolute, links resolved. */
   readonly mountPoint: string;
-  /** The caller's: mounting into another namespace than ours would show the caller nothing. */
+  /** The caller's: it must be the one that clipd finds it in. */
   readonly mountNamespace: string;
   /** Chosen by the client, the same when it repeats a request. */
   readonly requestId: string;
@@ -103,6 +103,8 @@ export interface MountInfoReply {
 export interface UnmountRequest {
   readonly mountPoint: string;
   readonly mode: UnmountMode;
+  /** The caller's, if it is not clipd's. */
+  readonly mountNamespace?: string;
 }
 
 export interface UnmountReply {

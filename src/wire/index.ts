@@ -71,6 +71,7 @@ export {
   type ClientContext,
   type ConnectionState,
   DEFAULT_IMAGE_OPTIONS,
+  type ForeignPlace,
   forgetPlace,
   type ImageOptions,
   listedPlaces,
@@ -97,6 +98,7 @@ export {
   ownClipMount,
   parseSource,
 } from './paths.js';
+export { foreignName, foreignParts, isPlaceName } from './place-name.js';
 export type { PrefetchState, PrefetchWish } from './prefetch.js';
 export {
   IDLE_EXIT_SECONDS,

@@ -72,6 +72,8 @@ export interface HelloResult {
   readonly startedAt: number;
   /** Without root, mounts are made by fusermount3, and one image at two places is two connections. */
   readonly rootless: boolean;
+  /** It takes places of other mount namespaces. Absent: of an earlier version. */
+  readonly foreign?: true;
 }
 
 export interface ConnectRequest {
@@ -122,6 +124,8 @@ export type KeeperMethods = {
   carry(args: { id: ConnectionId; fdToken: string; files: readonly number[] }): Promise<ConnectionState>;
   /** [the place's directory, the one that it lies in; both O_PATH] → a bind mount there. `client` replaces what is kept of how the registry is reached. */
   bind(args: { id: ConnectionId; place: PlaceRequest; fdToken: string; client?: ClientContext }): PlaceState;
+  /** The same with [the place's directory, its mount namespace], for a place of another mount namespace than ours. */
+  bindForeign(args: { id: ConnectionId; place: PlaceRequest; fdToken: string; client?: ClientContext }): PlaceState;
   /** Makes a restored place this request's own. */
   adopt(args: { id: ConnectionId; place: PlaceRequest; client: ClientContext }): PlaceState;
   /** `closed`: it was the last place, the connection is unmounted too. Throws BUSY. */

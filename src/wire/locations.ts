@@ -4,6 +4,7 @@ import { basename, dirname, join, resolve } from 'node:path';
 import { ClipError } from '../bytes/index.js';
 import { OwnDirectory, openPlace } from '../paths/index.js';
 import { KERNEL_FS_MAGIC } from './paths.js';
+import { foreignParts } from './place-name.js';
 
 const isRoot = (): boolean => process.getuid?.() === 0;
 
@@ -58,6 +59,8 @@ function tryRealPath(path: string): string | null {
 export function resolvePlace(path: string): string {
   // An unset variable in a script, most likely, and not meant to be the current directory.
   if (path === '') throw new ClipError('USAGE', 'the path of a directory is empty', { hint: 'give a directory' });
+  // As `clipctl ps` names a place of another mount namespace.
+  if (foreignParts(path) !== null) return path;
   const place = resolve(path);
   const real = tryRealPath(place);
   if (real !== null) return real;

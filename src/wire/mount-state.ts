@@ -51,9 +51,19 @@ export const DEFAULT_IMAGE_OPTIONS: ImageOptions = {
  */
 export type ClientContext = Readonly<Record<string, unknown>>;
 
+/** Numbers by which the keeper finds a mount of another mount namespace. 64 bits, in decimal. */
+export interface ForeignPlace {
+  /** The boot that they hold for. */
+  readonly boot: string;
+  readonly namespace: string;
+  readonly mount: string;
+}
+
 /** One place where users see an image. */
 export interface PlaceState {
+  /** Of clipd's own mount namespace, or a `foreignName`. */
   readonly path: string;
+  readonly foreign?: ForeignPlace;
   readonly suid: boolean;
   readonly dev: boolean;
   /** The client's own id of the request: a repeated request finds its mount done. */

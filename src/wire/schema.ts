@@ -19,6 +19,7 @@ import type {
   UnmountRequest,
 } from './api.js';
 import { LOG_LEVELS } from './api.js';
+import { isPlaceName } from './place-name.js';
 
 /*
  * The requests that a client may send, checked by functions of bytes/ (docs/internals/decisions/0005-hand-written-request-checks.md).
@@ -30,6 +31,10 @@ const PATH_MAX = 4096;
 const path: Check<string> = checked(
   'an absolute path',
   (value) => typeof value === 'string' && value.startsWith('/') && value.length <= PATH_MAX && !value.includes('\0'),
+);
+const place: Check<string> = checked(
+  'an absolute path',
+  (value) => typeof value === 'string' && isPlaceName(value) && value.length <= PATH_MAX && !value.includes('\0'),
 );
 const sha256Hex: Check<string> = checked(
   'a SHA-256 in hex',
@@ -68,7 +73,7 @@ export const imageOptionChecks = {
 export const cacheSize = number(0, 2 ** 53);
 
 export const mountRequest: Check<MountRequest> = object(
-  { archivePath: path, mountPoint: path, mountNamespace: text(100), requestId: text(100) },
+  { archivePath: path, mountPoint: place, mountNamespace: text(100), requestId: text(100) },
   {
     options: object({}, imageOptionChecks),
     suid: boolean,
@@ -83,15 +88,15 @@ export const mountRequest: Check<MountRequest> = object(
 );
 
 export const unmountRequest: Check<UnmountRequest> = object(
-  { mountPoint: path, mode: oneOf('normal', 'lazy', 'force') },
-  {},
+  { mountPoint: place, mode: oneOf('normal', 'lazy', 'force') },
+  { mountNamespace: text(100) },
 );
 
 /** As many as a command line holds, and more than a person writes by hand. */
 const MAX_PATHS = 10_000;
 
 const prefetchFields: Check<PrefetchRequest> = object(
-  { mountPoint: path },
+  { mountPoint: place },
   { profile: onlyTrue, paths: listOf(text(PATH_MAX), MAX_PATHS), bytesPerSecond: number(1, 2 ** 53) },
 );
 export const prefetchRequest: Check<PrefetchRequest> = (value, where) => {
@@ -100,15 +105,15 @@ export const prefetchRequest: Check<PrefetchRequest> = (value, where) => {
   return given.length < 2 ? request : reject(request[given[1]!], `${where}.${given[1]}`, `absent beside ${given[0]}`);
 };
 
-export const prefetchCancelRequest: Check<PrefetchCancelRequest> = object({ mountPoint: path }, { id: text(100) });
+export const prefetchCancelRequest: Check<PrefetchCancelRequest> = object({ mountPoint: place }, { id: text(100) });
 export const cachePruneRequest: Check<CachePruneRequest> = object({}, { to: number(0, 2 ** 53), mounted: boolean });
 export const cacheVerifyRequest = object({}, {});
 /** A day, as for reads. */
 export const firstExecRequest: Check<FirstExecRequest> = object(
-  { mountPoint: path, milliseconds: number(0, 1000 * MAX_READ_TIMEOUT) },
+  { mountPoint: place, milliseconds: number(0, 1000 * MAX_READ_TIMEOUT) },
   { event: oneOf('exec', 'output'), at: number(0, 2 ** 53) },
 );
 export const logLevelRequest = object({ level: oneOf(...LOG_LEVELS) }, {});
-export const profileStopRequest = object({ mountPoint: path }, {});
+export const profileStopRequest = object({ mountPoint: place }, {});
 export const stopRequest = object({}, { onlyIfIdle: boolean });
 export const upgradeRequest = object({ serverModule: path }, {});

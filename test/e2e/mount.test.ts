@@ -310,21 +310,6 @@ describe('refusals take one line and leave nothing behind', () => {
     );
   });
 
-  test('a caller in another mount namespace is told how', async () => {
-    await mount(image, 'p');
-    const place = await clip.place('q');
-    const bin = new URL('../../../bin/clipctl.js', import.meta.url).pathname;
-    const ran = await runProgram(
-      'unshare',
-      ['--mount', process.execPath, bin, 'mount', '--clip', other.archive, '--at', place],
-      { env: clip.env },
-    );
-    expect([ran.code, ran.stderr]).toEqual([
-      EXIT_CODES.CONFLICT,
-      expect.stringMatching(/another mount namespace[\s\S]*nsenter/),
-    ]);
-  });
-
   test('umount in another mount namespace does not take the mount from the host', async () => {
     const place = await mount(image, 'umount-elsewhere');
     const bin = new URL('../../../bin/clipctl.js', import.meta.url).pathname;

@@ -1,8 +1,7 @@
-import { readlinkSync } from 'node:fs';
 import type { Command } from 'commander';
 import { ClipError } from '../../bytes/index.js';
 import type { ClipdClient } from '../../client/index.js';
-import { resolvePlace } from '../../wire/index.js';
+import { ownMountNamespace, resolvePlace } from '../../wire/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
 import { printNote, printResult } from '../output.js';
@@ -13,17 +12,11 @@ interface Flags extends CommonFlags {
   readonly cid?: string;
 }
 
-/** Another mount namespace has copies of the mounts: clipd would unmount the host's copy and leave the caller's. */
-async function requireSameNamespace(client: ClipdClient): Promise<void> {
-  const { keeperPid, mountNamespace } = await client.health();
-  if (mountNamespace === readlinkSync('/proc/self/ns/mnt')) return;
-  throw new ClipError(
-    'CONFLICT',
-    `clipd (pid ${keeperPid}) is in another mount namespace, and cannot unmount in this one`,
-    {
-      hint: `nsenter --mount=/proc/${keeperPid}/ns/mnt clipctl umount …, or umount(8) for a mount of this namespace`,
-    },
-  );
+/** Of a container's mount namespace clipd takes away what it mounted there, and never the host's mount of the same path. */
+async function namespaceFor(client: ClipdClient): Promise<{ mountNamespace?: string }> {
+  const here = ownMountNamespace();
+  const { mountNamespace } = await client.health();
+  return mountNamespace === here ? {} : { mountNamespace: here };
 }
 
 /** Takes a container down. Done already is done. */
@@ -52,8 +45,7 @@ async function umountDirectory(directory: string, flags: Flags): Promise<void> {
   const client = new ClipdClient((await locate(flags)).root);
   const mode = flags.force ? 'force' : flags.lazy ? 'lazy' : 'normal';
   try {
-    await requireSameNamespace(client);
-    await client.unmount({ mountPoint, mode });
+    await client.unmount({ mountPoint, mode, ...(await namespaceFor(client)) });
   } catch (error) {
     // A clip mount without its clipd is dead, and can only be removed.
     const unknown = error instanceof NotRunningError || (error instanceof ClipError && error.code === 'NOT_FOUND');

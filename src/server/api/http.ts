@@ -3,7 +3,8 @@ import type { Socket } from 'node:net';
 import { ClipError, type ErrorCode } from '../../bytes/index.js';
 import { peerCredentials } from '../../linux/index.js';
 import type { ErrorReply } from '../../wire/index.js';
-import { toWireError } from '../../wire/index.js';
+import { foreignName, isPlaceName, toWireError } from '../../wire/index.js';
+import { foreignNamespaceOf } from '../foreign-caller.js';
 
 /** A request body: a mount with credentials and CA certificates is some hundred KiB at most. */
 const MAX_BODY = 4 * 1024 * 1024;
@@ -18,8 +19,16 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   BAD_FORMAT: 422,
 };
 
+/** The process at the other end of a connection. */
+export interface ApiCaller {
+  /** The connection's descriptor. */
+  readonly socket: number;
+  /** Its mount namespace, "mnt:[4026532281]", if that is another one than ours. Places that it names are its own. */
+  readonly foreign: string | null;
+}
+
 /** Handles one route: gets the parsed body (undefined for GET) and the query, returns the JSON answer. */
-export type Route = (body: unknown, query: URLSearchParams, signal: AbortSignal) => unknown;
+export type Route = (body: unknown, query: URLSearchParams, signal: AbortSignal, caller: ApiCaller) => unknown;
 
 /** An answer that is not JSON. */
 export class TextReply {
@@ -57,7 +66,7 @@ function sendLines(response: ServerResponse, reply: LinesReply): void {
 /** The one parameter that some requests have. @throws ClipError USAGE */
 export function mountPointOf(query: URLSearchParams): string {
   const mountPoint = query.get('mountPoint') ?? '';
-  if (mountPoint.startsWith('/') && [...query.keys()].length === 1) return mountPoint;
+  if (isPlaceName(mountPoint) && [...query.keys()].length === 1) return mountPoint;
   throw new ClipError('USAGE', 'request: ?mountPoint= must be an absolute path, and the only parameter');
 }
 
@@ -100,19 +109,52 @@ function routeFor(routes: Readonly<Record<string, Route>>, method: string, path:
   });
 }
 
-function send(response: ServerResponse, status: number, value: unknown, headers: Record<string, string> = {}): void {
+interface SendOptions {
+  readonly headers?: Record<string, string>;
+  readonly foreign: string | null;
+}
+
+function send(response: ServerResponse, status: number, value: unknown, { headers, foreign }: SendOptions): void {
   const isText = value instanceof TextReply;
-  const text = isText ? value.text : `${JSON.stringify(value)}\n`;
+  const json = isText ? '' : `${JSON.stringify(value)}\n`;
+  // The caller's own places, as it says them.
+  const text = isText ? value.text : foreign === null ? json : json.replaceAll(`${foreign}/`, '/');
   const length = Buffer.byteLength(text);
   const type = isText ? value.contentType : 'application/json';
   response.writeHead(status, { 'content-type': type, 'content-length': length, ...headers });
   response.end(text);
 }
 
-function sendError(response: ServerResponse, error: unknown): void {
+function sendError(response: ServerResponse, error: unknown, foreign: string | null): void {
   const reply: ErrorReply = { error: toWireError(error) };
-  if (error instanceof MethodNotAllowed) send(response, 405, reply, { allow: error.allow });
-  else send(response, (error instanceof ClipError && STATUS[error.code]) || 500, reply);
+  if (error instanceof MethodNotAllowed) send(response, 405, reply, { headers: { allow: error.allow }, foreign });
+  else send(response, (error instanceof ClipError && STATUS[error.code]) || 500, reply, { foreign });
+}
+
+/** Node tells nothing of a peer; its handle has the descriptor. */
+function descriptorOf(socket: Socket): number {
+  return (socket as unknown as { _handle?: { fd?: number } })._handle?.fd ?? -1;
+}
+
+const callers = new WeakMap<Socket, ApiCaller>();
+
+function callerOf(socket: Socket): ApiCaller {
+  let caller = callers.get(socket);
+  if (caller === undefined) {
+    const fd = descriptorOf(socket);
+    caller = { socket: fd, foreign: foreignNamespaceOf(fd) };
+    callers.set(socket, caller);
+  }
+  return caller;
+}
+
+/** Paths that a caller of another mount namespace gives are of that namespace. */
+function sayForeign(foreign: string, body: unknown, query: URLSearchParams): unknown {
+  const asked = query.get('mountPoint');
+  if (asked?.startsWith('/')) query.set('mountPoint', foreignName(foreign, asked));
+  const { mountPoint } = (body ?? {}) as { mountPoint?: unknown };
+  if (typeof mountPoint !== 'string' || !mountPoint.startsWith('/')) return body;
+  return { ...(body as object), mountPoint: foreignName(foreign, mountPoint) };
 }
 
 /**
@@ -120,11 +162,8 @@ function sendError(response: ServerResponse, error: unknown): void {
  * opened it to others, or has handed a connection on.
  */
 function isAllowed(socket: Socket): boolean {
-  // Node tells nothing of a peer; its handle has the descriptor.
-  const fd = (socket as unknown as { _handle?: { fd?: number } })._handle?.fd;
-  if (fd === undefined || fd < 0) return false;
   try {
-    const { uid } = peerCredentials(fd);
+    const { uid } = peerCredentials(descriptorOf(socket));
     return uid === 0 || uid === process.geteuid?.();
   } catch {
     return false; // it has gone
@@ -146,17 +185,21 @@ export function createRouteServer(routes: Readonly<Record<string, Route>>, onFau
     const gone = new AbortController();
     response.on('close', () => gone.abort());
     void (async () => {
+      const caller = callerOf(request.socket);
+      const { foreign } = caller;
       try {
         const url = new URL(request.url ?? '/', 'http://clipd');
         const route = routeFor(routes, request.method ?? 'GET', url.pathname);
-        const reply = await route(await readBody(request), url.searchParams, gone.signal);
+        const given = await readBody(request);
+        const body = foreign === null ? given : sayForeign(foreign, given, url.searchParams);
+        const reply = await route(body, url.searchParams, gone.signal, caller);
         if (reply instanceof LinesReply) sendLines(response, reply);
-        else send(response, 200, reply);
+        else send(response, 200, reply, { foreign });
       } catch (error) {
         // A client that closed its connection in the middle of a request gets no answer, and it is no error.
         if (response.destroyed) return;
         if (!(error instanceof ClipError)) onFault(error);
-        if (!response.headersSent) sendError(response, error);
+        if (!response.headersSent) sendError(response, error, foreign);
       }
     })();
   });

@@ -7,6 +7,7 @@ import {
   type ConnectionStats,
   type FirstExecRequest,
   firstExecRequest,
+  foreignParts,
   type Health,
   type MountInfoReply,
   type MountRequest,
@@ -20,10 +21,11 @@ import {
   unmountRequest,
   upgradeRequest,
 } from '../../wire/index.js';
+import { ForeignCaller, refusal } from '../foreign-caller.js';
 import type { MountedPlace } from '../mount-list.js';
 import type { ServerProcessContext } from '../run-server.js';
 import { cacheRoutes } from './cache-routes.js';
-import { mountPointOf, type Route } from './http.js';
+import { type ApiCaller, mountPointOf, type Route } from './http.js';
 import { prefetchRoutes } from './prefetch-routes.js';
 import { rssOf, seeingRoutes } from './seeing-routes.js';
 
@@ -148,6 +150,21 @@ export function routesOf(
     return { mountPoint };
   };
 
+  const mount = async (request: MountRequest, mountPoint: string, caller: ForeignCaller | null) =>
+    describe(
+      await server.mount({
+        archivePath: request.archivePath,
+        mountPoint,
+        caller,
+        requestId: request.requestId,
+        options: request.options ?? {},
+        suid: request.suid ?? false,
+        dev: request.dev ?? false,
+        access: request.access ?? {},
+        command: request.command,
+      }),
+    );
+
   const stopProfile = async (mountPoint: string): Promise<ProfileReply> => {
     const { recording } = await server.mountOf(mountPoint);
     if (recording === null) {
@@ -161,25 +178,22 @@ export function routesOf(
   return {
     [`GET ${API.health}`]: health,
     [`GET ${API.mounts}`]: async () => ({ mounts: await list() }),
-    [`POST ${API.mounts}`]: async (body) => {
+    [`POST ${API.mounts}`]: async (body, _query, _signal, from) => {
       const request = mountRequest(body, 'request: body');
       requireSameDaemon(request, context);
-      return describe(
-        await server.mount({
-          archivePath: request.archivePath,
-          mountPoint: request.mountPoint,
-          mountNamespace: request.mountNamespace,
-          requestId: request.requestId,
-          options: request.options ?? {},
-          suid: request.suid ?? false,
-          dev: request.dev ?? false,
-          access: request.access ?? {},
-          command: request.command,
-        }),
-      );
+      requireKnown(request.mountNamespace, from);
+      const there = foreignParts(request.mountPoint);
+      if ((there?.namespace ?? null) !== from.foreign) throw refusal('only its own processes mount in another one');
+      const caller = there === null ? null : new ForeignCaller(from.socket);
+      try {
+        return await mount(request, there?.path ?? request.mountPoint, caller);
+      } finally {
+        caller?.close();
+      }
     },
-    [`POST ${API.unmount}`]: async (body): Promise<UnmountReply> => {
-      const { mountPoint, mode } = unmountRequest(body, 'request: body');
+    [`POST ${API.unmount}`]: async (body, _query, _signal, from): Promise<UnmountReply> => {
+      const { mountPoint, mode, mountNamespace: there } = unmountRequest(body, 'request: body');
+      if (there !== undefined) requireKnown(there, from);
       return { mountPoint, ...(await server.unmount(mountPoint, mode)) };
     },
     [`POST ${API.firstExec}`]: (body) => noteFirstExec(firstExecRequest(body, 'request: body')),
@@ -192,6 +206,14 @@ export function routesOf(
     [`POST ${API.stop}`]: (body) => server.stop(stopRequest(body, 'request: body').onlyIfIdle ?? false),
     [`POST ${API.upgrade}`]: (body) => server.upgrade(upgradeRequest(body, 'request: body').serverModule),
   };
+}
+
+/** @throws ClipError CONFLICT when clipd does not find the caller in the mount namespace in which it says that it is */
+function requireKnown(said: string, { foreign }: ApiCaller): void {
+  if (said === (foreign ?? mountNamespace())) return;
+  throw refusal(
+    'cannot find the process that asks: it is not of this process id namespace, or another one passes its requests on',
+  );
 }
 
 /** A URL without its secrets, for a screen or a log. */
