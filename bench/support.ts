@@ -58,6 +58,13 @@ export interface BenchContext {
 /** The function that each suite file exports as `run`. */
 export type Suite = (ctx: BenchContext) => Promise<SuiteResult>;
 
+/** The parts of a suite that `--only` names, or all. @throws when it names another */
+export function chosen<T extends string>({ only }: BenchContext, parts: readonly T[]): readonly T[] {
+  const unknown = only?.filter((name) => !parts.includes(name as T)) ?? [];
+  if (unknown.length > 0) throw new Error(`--only ${unknown.join(',')}: the parts are ${parts.join(', ')}`);
+  return only === null ? parts : parts.filter((part) => only.includes(part));
+}
+
 /** A row judged by `value/control ≥ least` (or ≤ with `atMost`). */
 export function rated(
   metric: string,

@@ -109,6 +109,7 @@ export const INIT_OUT_SIZE = 64;
 export const FUSE_ASYNC_READ = 1 << 0;
 export const FUSE_DO_READDIRPLUS = 1 << 13;
 export const FUSE_READDIRPLUS_AUTO = 1 << 14;
+export const FUSE_ASYNC_DIO = 1 << 15;
 export const FUSE_NO_OPEN_SUPPORT = 1 << 17;
 export const FUSE_PARALLEL_DIROPS = 1 << 18;
 export const FUSE_POSIX_ACL = 1 << 20;

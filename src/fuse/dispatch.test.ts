@@ -18,7 +18,7 @@ class Bench {
 
   constructor(
     readonly layerBytes: Uint8Array,
-    spanBytes = 4096,
+    { spanBytes = 4096, kernelReads = false } = {},
   ) {
     const built = buildErofs([layerBytes]);
     const count = Math.ceil(layerBytes.length / spanBytes);
@@ -31,7 +31,7 @@ class Bench {
       lastUse: new Int32Array(count),
       clock: Int32Array.of(77),
     };
-    this.image = { reader: new ErofsReader(built.image), layers: [layer], placement: built.placement };
+    this.image = { reader: new ErofsReader(built.image), layers: [layer], placement: built.placement, kernelReads };
     this.dispatcher = new Dispatcher(
       this.request,
       this.memory.subarray(0, OUT_HEADER + MAX_READ),
@@ -139,6 +139,15 @@ describe('INIT', () => {
         ${'00'.repeat(28)}                    // unused
       `),
     );
+  });
+
+  it('asks for direct reads of no thread only where the kernel’s EROFS makes them', () => {
+    const init = message(Op.INIT, 0, u32(7, 45, 131072, 0x73fffffb, 0), Buffer.alloc(44));
+    const flags = (kernelReads: boolean): number => {
+      const other = new Bench(tar(file('a', '')), { kernelReads });
+      return (other.raw(init) as Buffer).readUInt32LE(16 + 12) & (1 << 15);
+    };
+    expect([flags(false), flags(true)]).toEqual([0, 1 << 15]);
   });
 
   it('asks for ACLs only when the tree has one', () => {

@@ -12,6 +12,7 @@ export interface ServedImage {
   readonly reader: ErofsReader;
   readonly layers: readonly SharedLayer[];
   readonly placement: Placement | null;
+  readonly kernelReads?: boolean | undefined;
 }
 
 /** Results of {@link Dispatcher.handle} without a reply to write. */
@@ -284,6 +285,7 @@ export class Dispatcher {
       abi.FUSE_PARALLEL_DIROPS |
       (image.reader.hasPosixAcl ? abi.FUSE_POSIX_ACL : 0) |
       abi.FUSE_MAX_PAGES |
+      (image.kernelReads ? abi.FUSE_ASYNC_DIO : 0) |
       abi.FUSE_CACHE_SYMLINKS |
       abi.FUSE_NO_OPENDIR_SUPPORT |
       abi.FUSE_INIT_EXT;

@@ -13,6 +13,8 @@ export interface FuseMountSpec {
   /** By layer index. */
   readonly layers: readonly SharedLayer[];
   readonly placement: Placement | null;
+  /** The kernel's EROFS reads the files, with O_DIRECT: by requests of no thread, which no signal interrupts. */
+  readonly kernelReads?: boolean | undefined;
   /** Taken over from a server that died: INIT was answered long ago, and its unanswered requests are asked for again. */
   readonly resumed: boolean;
   /** Reads answered from the span cache, by the index of the worker. */

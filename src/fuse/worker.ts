@@ -73,7 +73,8 @@ dispatcher.onFault = (error) => {
 function attach(spec: FuseMountSpec): void {
   const reader = new ErofsReader(new Uint8Array(spec.tree));
   const hits = spec.hits ?? new Float64Array(MAX_FUSE_WORKERS);
-  const mount = { id: spec.id, fd: spec.fd, reader, layers: spec.layers, placement: spec.placement, hits };
+  const { id, fd, layers, placement, kernelReads } = spec;
+  const mount = { id, fd, reader, layers, placement, kernelReads, hits };
   epoll.add(spec.fd, spec.id, true);
   mounts.set(spec.id, mount);
 }

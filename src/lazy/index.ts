@@ -22,7 +22,6 @@ export {
   shapedCuts,
   type TouchedRange,
   touchedRanges,
-  withWholePages,
 } from './profile.js';
 export { expectedRanges } from './profile-merge.js';
 export { ProfileStore, type StartName, startName } from './profile-store.js';

@@ -35,8 +35,6 @@ export function profilesDirectory(cacheDir: string): string {
 
 /** Gaps up to this are part of a range: a request or a checkpoint for less is not worth it. */
 const JOIN_GAP = 32 * 1024;
-/** Of the kernel's page cache. */
-const PAGE = 4096;
 /** A range's place in the order is that of its first touch; one range must not hide that its parts came far apart in time. */
 const MAX_RANGE = 4 * 1024 * 1024;
 
@@ -88,26 +86,6 @@ export function profileSpans(
     }
   }
   return { layer: Uint32Array.from(layer), span: Uint32Array.from(span) };
-}
-
-/**
- * The spans that the kernel asks for when it reads those of a profile: its pages of a layer hold bytes of the neighbours as well, which come
- * right before or behind.
- */
-export function withWholePages(
-  profile: { readonly layer: Uint32Array; readonly span: Uint32Array },
-  tables: readonly Pick<SpanTable, 'layerOffset' | 'count'>[],
-): { layer: Uint32Array; span: Uint32Array } {
-  const ranges = Array.from(profile.span, (span, i): TouchedRange => {
-    const layer = profile.layer[i]!;
-    const { layerOffset } = tables[layer]!;
-    return {
-      layer,
-      start: Math.floor(layerOffset[span]! / PAGE) * PAGE,
-      end: Math.ceil(layerOffset[span + 1]! / PAGE) * PAGE,
-    };
-  });
-  return profileSpans(ranges, tables);
 }
 
 /**

@@ -1,7 +1,7 @@
 import { closeSync, mkdtempSync, openSync, readSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { layerFileName, writeLayerFiles } from '../erofs/index.js';
-import { openErofs } from '../linux/index.js';
+import { BLOCK, layerFileName, writeLayerFiles } from '../erofs/index.js';
+import { openErofs, readsDirectly } from '../linux/index.js';
 
 /** Whether this kernel can serve images by its own EROFS, for this user, with this cache directory; `reason` says why not. */
 export interface KernelSupport {
@@ -35,7 +35,11 @@ export function probeKernelPlane(directory: string): KernelSupport {
     writeFileSync(primary, writeLayerFiles([PROBE_BYTES]));
     writeFileSync(device, Buffer.alloc(PROBE_BYTES, FILL));
     truncateSync(device, PROBE_DEVICE_BYTES);
-    return readProbe(openErofs(primary, [device]));
+    // Layers are read in either way.
+    const buffered = readProbe(openErofs(primary, [device]));
+    return buffered.supported
+      ? readProbe(openErofs(primary, [device], { directio: canReadDirectly(device) }))
+      : buffered;
   } catch (error) {
     return { supported: false, reason: reasonOf(error, directory) };
   } finally {
@@ -67,6 +71,15 @@ function readProbe(mount: number): KernelSupport {
     closeSync(mount);
   }
   return { supported: true, reason: '' };
+}
+
+function canReadDirectly(path: string): boolean {
+  const fd = openSync(path, 'r');
+  try {
+    return readsDirectly(fd, BLOCK);
+  } finally {
+    closeSync(fd);
+  }
 }
 
 function mayRead(fd: number, bytes: Buffer, offset: number): boolean {

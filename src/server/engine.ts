@@ -220,9 +220,8 @@ export class Engine {
   }
 
   /** As soon as what is fetched may come from the content cache. `profiles` null: of a start that is over. */
-  fetchAhead(image: ImageData, plane: PlaneWish, profiles: ProfileSearch | null): void {
-    const inKernel = this.planes.expectsKernel(plane, image.file.archive);
-    void this.#layers.contentReady(CONTENT_WAIT_MS).then(() => image.fetchAhead(profiles, inKernel));
+  fetchAhead(image: ImageData, profiles: ProfileSearch | null): void {
+    void this.#layers.contentReady(CONTENT_WAIT_MS).then(() => image.fetchAhead(profiles));
   }
 
   /** Serves a connection from now on. Takes `image` over. `profiles` null: it was served before. */

@@ -95,12 +95,10 @@ export class ImageData {
   /**
    * Begins to fetch ahead: a profile, then, if wanted, everything. Once.
    * @param search null: only the archive's own profile counts
-   * @param wholePages the kernel reads the layers
    */
-  fetchAhead(search: ProfileSearch | null, wholePages: boolean): void {
+  fetchAhead(search: ProfileSearch | null): void {
     if (this.#begun || this.#closed) return;
     this.#begun = true;
-    if (wholePages) this.ahead.forPages();
     const { prefetch, readahead, fill } = this.#options;
     // Without read-ahead only bytes that are read may be fetched; a profile is read-ahead as well.
     const profile = prefetch && readahead ? this.#fetchProfile(search) : Promise.resolve();

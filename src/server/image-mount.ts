@@ -183,6 +183,7 @@ export class ImageMount {
         touch: this.recording?.touch[i],
       })),
       placement: this.#served.placement,
+      kernelReads: this.#kernel,
       resumed,
       hits: this.#hits,
     };

@@ -7,8 +7,9 @@ import type { KernelTree } from '../plane/index.js';
 import { type ConnectionState, kernelSourceName } from '../wire/index.js';
 
 /**
- * Of a mount whose layers are all read with O_DIRECT. No file system below reads ahead for it, and the kernel's default of 128 KiB asks the
- * disk for too little at a time (docs/internals/erofs.md, "Read-ahead and double caching").
+ * Of a mount whose layers are all files of the disk, read with O_DIRECT. No file system below reads ahead for it, and the kernel's default of
+ * 128 KiB asks the disk for too little at a time (docs/internals/erofs.md, "Read-ahead and double caching"). What clipd may have to fetch is
+ * read ahead no further than that: a page fault in the middle of a file reads this much around its page.
  */
 const READ_AHEAD = 1 << 20;
 
@@ -47,10 +48,10 @@ export function mountInKernel(
     const devices = [...files, null].map((fd, i) =>
       fd === null ? `${state.anchor}/${layerFileName(i)}` : `/proc/self/fd/${fd}`,
     );
-    // Not through FUSE: a signal would interrupt such a read, and the reader's page would be an error.
-    const directio = files.every((fd) => fd !== null && readsDirectly(fd, BLOCK));
+    // The connection's files have no page cache of their own then, and so no read-ahead that crosses the ends of the image's files.
+    const directio = files.every((fd) => fd === null || readsDirectly(fd, BLOCK));
     const mount = openErofs(`${root.path}/${name}`, devices, { directio });
-    if (directio) setReadAhead(mount, READ_AHEAD);
+    if (directio && !files.includes(null)) setReadAhead(mount, READ_AHEAD);
     return mount;
   } catch (cause) {
     throw new KernelMountError(cause);

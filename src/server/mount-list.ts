@@ -128,7 +128,7 @@ export class MountList {
       await this.engine.attach(state, fuseFd, image, resumed, resumed ? null : this.engine.profilesOf(image));
       if (!carried) await this.#carryAgain(state, file.archive);
       this.engine.mounts.get(state.id)?.prepare();
-      this.engine.fetchAhead(image, planeOf(state).kind, null);
+      this.engine.fetchAhead(image, null);
     } catch (error) {
       await this.engine.detach(state.id);
       closeSync(fuseFd);
@@ -258,7 +258,7 @@ export class MountList {
     const image = this.engine.open(file, options, RegistrySource.contextOf(args.access));
     // The link has nothing to do until the first reader comes: what he will want can be on its way before he can, and what
     // inflates it can boot meanwhile.
-    this.engine.fetchAhead(image, options.plane, this.engine.profilesOf(image, args.command));
+    this.engine.fetchAhead(image, this.engine.profilesOf(image, args.command));
     this.engine.warm();
     return image;
   }

@@ -26,11 +26,6 @@ export class PlaneChoice {
     this.#trees = new KernelTrees(cacheDir);
   }
 
-  /** Whether `choose` will take the kernel, as far as can be told without writing a tree. */
-  expectsKernel(wish: PlaneWish, archive: Archive): boolean {
-    return wish !== 'fuse' && (whyNot(archive) ?? this.#whyNotHere()) === null;
-  }
-
   /** @throws ClipError UNSUPPORTED when the kernel is asked for and cannot serve the image */
   async choose(wish: PlaneWish, archive: Archive): Promise<ChosenPlane> {
     if (wish === 'fuse') return fusePlane('as set');

@@ -7,7 +7,6 @@ import {
   type LayerSet,
   profileSpans,
   type RecordedProfile,
-  withWholePages,
 } from '../lazy/index.js';
 import type { Logger } from '../metrics/index.js';
 import type { PrefetchState, PrefetchWish } from '../wire/index.js';
@@ -51,8 +50,6 @@ export class FetchAhead {
   #tasks: Task[] = [];
   /** What earlier starts have read, as far as it is known. */
   #found: Spans | null = null;
-  /** The kernel reads the layers, by pages. */
-  #wholePages = false;
   #calledOff = false;
 
   constructor(archive: Archive, layers: readonly LayerClaim[], set: LayerSet, log: Logger) {
@@ -60,11 +57,6 @@ export class FetchAhead {
     this.#layers = layers;
     this.#set = set;
     this.#log = log;
-  }
-
-  /** To be called before anything is fetched. */
-  forPages(): void {
-    this.#wholePages = true;
   }
 
   /** Fetches by the archive's own profile, if it has one, as a mount begins. */
@@ -126,9 +118,7 @@ export class FetchAhead {
     const { signal } = abort;
     let running: { progress: AheadProgress; finished: Promise<void> };
     if (spans !== null) {
-      const tables = this.#archive.layers.map((layer) => layer.table);
-      const asRead = this.#wholePages ? withWholePages(spans, tables) : spans;
-      running = this.#set.prefetch(this.#layers, asRead, signal, guess);
+      running = this.#set.prefetch(this.#layers, spans, signal, guess);
     } else {
       const { background, bytesPerSecond } = wish as Extract<PrefetchWish, { what: 'image' }>;
       running = this.#set.fill(this.#layers, {

@@ -54,7 +54,7 @@ export interface ReadSource {
 }
 
 /**
- * Reads of one mount that are fetched at once. The kernel asks for at most 128 KiB at a time, so this many hold 64 MiB
+ * Reads of one mount that are fetched at once. The kernel asks for 128 KiB at a time unless its read-ahead was raised, so this many hold 64 MiB
  * of replies. Further reads wait as three numbers each, and the kernel bounds them (max_background, and one per blocked thread). The
  * limit is per mount, so that the reads of one dead registry do not block other mounts.
  */

@@ -13,8 +13,11 @@ import {
 } from 'node:fs';
 import { open, readFile } from 'node:fs/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { openArchive } from '../../src/archive/index.js';
+import { type Archive, openArchive } from '../../src/archive/index.js';
+import type { Nid } from '../../src/bytes/index.js';
 import { ClipdClient, prepareMount } from '../../src/client/index.js';
+import { ErofsReader } from '../../src/erofs/index.js';
+import { parseProfile, type TouchedRange } from '../../src/lazy/index.js';
 import { mountFileSystem, readsDirectly, unmount } from '../../src/linux/index.js';
 import type { MountInfoReply } from '../../src/wire/index.js';
 import { Clipctl, runProgram } from '../support/clipctl.js';
@@ -41,6 +44,10 @@ let proxy: RegistryProxy;
 let clip: Clipctl;
 let archive: string;
 let odd: string;
+/** Of files that are read or not, one after the other, and too large for a profile to join across one. */
+let apart: string;
+const APART = 20;
+const APART_BYTES = 50_000;
 let trouble: string[];
 
 beforeAll(async () => {
@@ -57,6 +64,12 @@ beforeAll(async () => {
   odd = clip.path('odd.clip');
   await clip.ok('index', '--image', placed.reference, '--out', odd);
   placed.remove();
+  const many = Array.from({ length: APART }, (_, i) => file(`f${i}`, layerLike(APART_BYTES, i)));
+  const separate = writeImage([tar(...many)]);
+  await registry.push(separate.reference, 'apart:latest');
+  separate.remove();
+  apart = clip.path('apart.clip');
+  await clip.ok('index', '--image', `${proxy.host}/apart:latest`, '--out', apart);
 });
 afterAll(async () => {
   await clip.close();
@@ -75,6 +88,11 @@ beforeEach(async () => {
 afterEach(async () => {
   await own.close();
 });
+
+function openOf(path: string): Archive {
+  const bytes = readFileSync(path);
+  return openArchive({ name: path, size: bytes.length, readAt: (at, n) => bytes.subarray(at, at + n) });
+}
 
 const dropCaches = (): void => writeFileSync('/proc/sys/vm/drop_caches', '1');
 
@@ -181,11 +199,7 @@ test('a damaged tree of an archive whose tree the kernel has is noticed where it
   await own.ok('mount', '--clip', archive, '--at', place, '--plane', 'kernel');
   await own.ok('umount', place);
   const bytes = readFileSync(archive);
-  const { sections } = openArchive({
-    name: archive,
-    size: bytes.length,
-    readAt: (at, n) => bytes.subarray(at, at + n),
-  });
+  const { sections } = openOf(archive);
   const tree = sections.find(({ name }) => name === 'tree')!;
   bytes.fill(0x55, tree.offset, tree.offset + tree.storedLength);
   const damaged = own.path('damaged.clip');
@@ -209,6 +223,26 @@ test.each(['fuse', 'kernel'])('a sequential reader is read ahead of: %s', async 
   // The rest of the file may have been guessed before.
   const { readaheadBytes, speculatedBytes } = (await own.stats()).counters;
   expect(readaheadBytes! + speculatedBytes!).toBeGreaterThan(0);
+});
+
+test.each(['fuse', 'kernel'])('a file is read without its neighbours in the tar: %s', async (plane) => {
+  await own.ok('mount', '--clip', apart, '--at', place, '--plane', plane, '--no-prefetch');
+  const read = Array.from({ length: APART / 2 }, (_, i) => `f${2 * i}`);
+  for (const name of read) await readFile(`${place}/${name}`);
+  const recorded = own.path('profile');
+  await own.ok('profile', 'stop', place, '--out', recorded);
+  const { ranges } = parseProfile(readFileSync(recorded, 'utf8'), recorded);
+  // The pages of the layer that the files have bytes of, and no other.
+  const { tree } = openOf(apart);
+  const reader = new ErofsReader(tree);
+  const expected: TouchedRange[] = [];
+  for (const name of read) {
+    reader.mapRange(reader.lookupPath(Buffer.from(name)) as Nid, 0, APART_BYTES, (layer, at, length) => {
+      const [start, end] = [Math.floor(at / 4096) * 4096, Math.ceil((at + length) / 4096) * 4096];
+      expected.push({ layer, start, end });
+    });
+  }
+  expect(ranges.toSorted((a, b) => a.start - b.start)).toEqual(expected.toSorted((a, b) => a.start - b.start));
 });
 
 test('signals that a reader handles do not end its reads', async () => {

@@ -7,7 +7,7 @@ import { type LazyTestLayer, openLazyLayer } from '../../../test/support/lazy-la
 import { compressibleBytes, gzipLayer } from '../../../test/support/span-layers.js';
 import { newTouchRecords, noteTouch, noteUse, stopRecording } from '../../spans/index.js';
 import { InflatePool } from '../inflate-pool.js';
-import { parseProfile, profileSpans, shapedCuts, touchedRanges, withWholePages } from '../profile.js';
+import { parseProfile, profileSpans, shapedCuts, touchedRanges } from '../profile.js';
 
 const SPAN = 32 * 1024;
 const raw = compressibleBytes(64 * SPAN);
@@ -229,15 +229,4 @@ describe('profiles', () => {
       }),
     );
   });
-});
-
-test('the kernel reads pages: spans that share one with a profile’s come with it', () => {
-  const layerOffset = Float64Array.from([0, 1000, 5000, 8192, 8200, 12_288, 20_000]);
-  const table = { layerOffset, count: 6 };
-  const profile = { layer: Uint32Array.from([1, 0, 1]), span: Uint32Array.from([1, 5, 4]) };
-  const other = { layerOffset: Float64Array.from([0, 4096, 8192, 9000, 12_000, 40_000, 40_001]), count: 6 };
-  const { layer, span } = withWholePages(profile, [table, other]);
-  // Span 1 of layer 1 is a page; span 5 of layer 0 begins with one; span 4 of layer 1 shares its first page with 2 and 3, its last with 5.
-  expect([...layer].map((one, i) => `${one}:${span[i]}`)).toEqual(['1:1', '0:5', '1:2', '1:3', '1:4', '1:5']);
-  expect(withWholePages({ layer: new Uint32Array(), span: new Uint32Array() }, [table]).span).toHaveLength(0);
 });
