@@ -4,8 +4,8 @@
  * inflate-worker.ts, span-work.ts and span-decoder.ts run in the inflate workers.
  */
 
-export type { LayerPiece } from './ahead/by-reference.js';
 export type { FillPace } from './ahead/fill.js';
+export type { LayerPiece } from './ahead/followed-image.js';
 export type { AheadOfReaders } from './ahead/of-readers.js';
 export type { AheadProgress } from './ahead/span-runner.js';
 export { InflatePool, type InflatePoolOptions } from './inflate-pool.js';

@@ -3,8 +3,8 @@ import { type ContentCache, ContentTier, type SpanCache } from '../cache/index.j
 import { type Logger, Metrics, silentLogger } from '../metrics/index.js';
 import { Activity } from './activity.js';
 import { prefetchProfile } from './ahead/by-profile.js';
-import type { FollowedImage } from './ahead/by-reference.js';
 import { type FillPace, fill } from './ahead/fill.js';
+import type { FollowedImage } from './ahead/followed-image.js';
 import { AheadOfReaders } from './ahead/of-readers.js';
 import { type AheadContext, type AheadProgress, newProgress } from './ahead/span-runner.js';
 import { BufferPool } from './buffers.js';

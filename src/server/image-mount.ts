@@ -97,6 +97,7 @@ export class ImageMount {
       profiles === null || archive.storage.kind !== 'oci'
         ? null
         : Recording.begin(archive.image, profiles.name, profiles.store);
+    if (this.recording !== null) image.ofReaders?.watch(this.recording.touch);
     this.reads = new Reads(
       {
         readTimeoutMs: state.options.readTimeout * 1000,

@@ -7,11 +7,12 @@ import { FakeSource, gzipLayer } from '../../../test/support/span-layers.js';
 import type { References } from '../../archive/index.js';
 import { SpanCache } from '../../cache/index.js';
 import { Metrics } from '../../metrics/index.js';
-import { noteUse } from '../../spans/index.js';
+import { newTouchRecords, noteTouch, noteUse } from '../../spans/index.js';
 import { InflatePool } from '../inflate-pool.js';
 import type { LayerClaim } from '../layer-claim.js';
 import { LayerSet } from '../layer-set.js';
-import { Follower, type LayerPiece } from './by-reference.js';
+import { Follower } from './by-reference.js';
+import type { LayerPiece } from './followed-image.js';
 
 const SPAN = 128 * 1024;
 const raw = randomBytes(160 * SPAN);
@@ -159,6 +160,33 @@ test('no more lies unread than may, whatever is linked; readers that come nearer
   const second = await fetched();
   expect(second).toBeGreaterThan(first + 6_000_000);
   expect(second).toBeLessThan(first + 9_000_000);
+});
+
+test('a file is followed whose reader need not wait, and comes before what others lead to', async () => {
+  const o = await open(references({ 1: [5, 7], 5: [9] }));
+  const touch = newTouchRecords([raw.length])!;
+  o.follower.watch(touch);
+  await o.opened.read(1 * FILE, 4096);
+  await o.miss(30);
+  await quiet(o);
+  expect(present(o)).toEqual([30]);
+  // As a worker does it.
+  noteTouch(touch[0]!, 1 * FILE, 16 * 1024);
+  await expect.poll(() => present(o)).toEqual([1, 5, 7, 9, 30]);
+  expect(o.faults).toEqual([]);
+});
+
+test('what an opened file leads to comes before what was to be fetched for others', async () => {
+  // File 0 leads to more than may lie unread; file 20 is among the last of it.
+  const o = await open(references({ 0: Array.from({ length: 20 }, (_, i) => i + 1), 20: [30] }));
+  await o.miss(0);
+  await quiet(o);
+  expect(present(o)).not.toContain(20);
+  await o.miss(20);
+  noteUse(o.opened.layer.shared, 4);
+  for (let span = 5; span < 40; span++) if (o.opened.layer.has(span)) noteUse(o.opened.layer.shared, span);
+  await quiet(o);
+  expect(present(o)).toContain(30);
 });
 
 test('closing calls off what is under way', async () => {

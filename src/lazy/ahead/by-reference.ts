@@ -1,27 +1,11 @@
-import { REFERENCE_PAGE, type References } from '../../archive/index.js';
+import { REFERENCE_PAGE } from '../../archive/index.js';
 import type { LayerIndex, Nid, SpanIndex } from '../../bytes/index.js';
 import { lowerBound } from '../../bytes/index.js';
+import type { TouchRecord } from '../../spans/index.js';
 import { Priority } from '../inflate-tasks.js';
-import type { LayerClaim } from '../layer-claim.js';
+import type { FollowedImage, LayerPiece } from './followed-image.js';
+import { OpenedFiles } from './opened-files.js';
 import { mayBeReferred } from './policy.js';
-
-/** What following needs of an image. */
-export interface FollowedImage {
-  readonly references: References;
-  /** By layer index. */
-  readonly layers: readonly LayerClaim[];
-  /** Where bytes of a file lie, its end respected: holes as pieces of layer −1. @throws FormatError */
-  map(
-    nid: Nid,
-    offset: number,
-    length: number,
-    visit: (layer: LayerIndex, offset: number, length: number) => void,
-  ): void;
-  /** Bytes that fit without pushing out what mounts use. */
-  hasRoom(bytes: number): boolean;
-  /** The archive's tree makes no sense: nothing is followed any more. */
-  onFault(error: unknown): void;
-}
 
 /** Of a file without ranges this much: what is larger is nothing that is loaded whole. */
 const MAX_WHOLE_FILE = 8 * 1024 * 1024;
@@ -31,14 +15,6 @@ const POLL_MS = 4;
 const STALE_MS = 2000;
 /** A miss after this long without one may be an evicted span. The files that it leads to may be evicted as well. */
 const AGAIN_MS = 30_000;
-
-/** A stretch of a layer, or of a hole (layer −1). */
-export interface LayerPiece {
-  /** Index into the image's layers. */
-  readonly layer: LayerIndex;
-  readonly layerOffset: number;
-  readonly length: number;
-}
 
 interface SpanOf {
   readonly layer: LayerIndex;
@@ -67,6 +43,7 @@ export class Follower {
   #lastMiss = Number.NEGATIVE_INFINITY;
   #lastRead = 0;
   #timer: NodeJS.Timeout | null = null;
+  #opened: OpenedFiles | null = null;
   #closed = false;
 
   /** @param onRead told of each span that a reader has come to */
@@ -84,6 +61,11 @@ export class Follower {
     return this.#unreadBytes;
   }
 
+  /** From now on files are followed as well whose readers need not wait. @param touch  by layer index */
+  watch(touch: readonly TouchRecord[]): void {
+    this.#opened = new OpenedFiles(this.#image, touch);
+  }
+
   /** A reader waits for bytes of a file, which lie in these pieces. */
   onMiss(nid: Nid, pieces: readonly LayerPiece[]): void {
     if (this.#closed) return;
@@ -91,15 +73,27 @@ export class Follower {
     if (now - this.#lastMiss > AGAIN_MS) this.#known.fill(0);
     this.#lastMiss = now;
     this.#lastRead = now;
-    try {
+    this.#guard(() => {
       for (const piece of pieces) this.#spansOf(piece, (layer, span) => this.#countRead(layer, span));
       const file = this.#position(nid);
-      if (file >= 0) this.#todo.push(file);
+      if (file >= 0) this.#prefer(file);
       this.#advance();
+    });
+  }
+
+  #guard(work: () => void): void {
+    try {
+      work();
     } catch (error) {
       this.close();
       this.#image.onFault(error);
     }
+  }
+
+  /** What a file leads to that was opened comes before what files lead to that were not. */
+  #prefer(file: number): void {
+    this.#known[file] = 0;
+    this.#todo.push(file);
   }
 
   /** Cancels spans that no reader has read; readers still get those they wait for. */
@@ -159,7 +153,8 @@ export class Follower {
       } else if (this.#ask(next)) this.#todo.pop();
       else break;
     }
-    if (this.#todo.length > 0) this.#timer ??= setInterval(() => this.#poll(), POLL_MS).unref();
+    if (this.#todo.length > 0 || this.#opened !== null)
+      this.#timer ??= setInterval(() => this.#poll(), POLL_MS).unref();
     else this.#stop();
   }
 
@@ -173,7 +168,7 @@ export class Follower {
     }
     const spans: SpanOf[] = [];
     const add = (layer: LayerIndex, span: SpanIndex): void => {
-      if (this.#counted[layer]![span] === 0) spans.push({ layer, span });
+      if (this.#counted[layer]![span] === 0 && !this.#unread[layer]!.has(span)) spans.push({ layer, span });
     };
     const [first, end] = [firstRange[file]!, firstRange[file + 1]!];
     if (first === end) this.#eachSpan(nid[file]!, 0, MAX_WHOLE_FILE, add);
@@ -212,9 +207,12 @@ export class Follower {
 
   /** Goes on where readers have come nearer. */
   #poll(): void {
-    this.#look();
-    if (performance.now() - this.#lastRead > STALE_MS) this.#stop();
-    else this.#advance();
+    this.#guard(() => {
+      this.#look();
+      if (this.#opened?.look(this.#known, (file) => this.#prefer(file))) this.#lastRead = performance.now();
+      if (performance.now() - this.#lastRead > STALE_MS) this.#stop();
+      else this.#advance();
+    });
   }
 
   /** Looks what workers have answered by themselves. */

@@ -1,5 +1,7 @@
 import type { Nid } from '../../bytes/index.js';
-import { type FollowedImage, Follower, type LayerPiece } from './by-reference.js';
+import type { TouchRecord } from '../../spans/index.js';
+import { Follower } from './by-reference.js';
+import type { FollowedImage, LayerPiece } from './followed-image.js';
 import { type SpeculatedImage, Speculator } from './speculator.js';
 
 /** What is fetched ahead of a mount's readers: what the files lead to that they wait for, and what they are likely to come to besides. */
@@ -27,6 +29,11 @@ export class AheadOfReaders {
       this.#speculator.close();
       this.#onFault(error);
     }
+  }
+
+  /** @param touch  what readers touch, by layer index */
+  watch(touch: readonly TouchRecord[]): void {
+    this.#follower?.watch(touch);
   }
 
   /** Cancels spans that no reader has read; readers still get those they wait for. */

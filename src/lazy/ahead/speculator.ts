@@ -2,7 +2,7 @@ import type { LayerIndex, Nid, SpanIndex } from '../../bytes/index.js';
 import { Priority } from '../inflate-tasks.js';
 import type { LayerClaim } from '../layer-claim.js';
 import type { LinkCost } from '../link.js';
-import type { FollowedImage, LayerPiece } from './by-reference.js';
+import type { FollowedImage, LayerPiece } from './followed-image.js';
 import {
   evidenceAt,
   mayBeComing,

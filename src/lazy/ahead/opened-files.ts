@@ -1,0 +1,65 @@
+import type { Nid } from '../../bytes/index.js';
+import { TOUCH_PAGE, type TouchRecord } from '../../spans/index.js';
+import type { FollowedImage } from './followed-image.js';
+
+/** Files whose place is looked up at a time, so that this never keeps the I/O thread for long: an image has some 10,000 with references. */
+const PLACES_AT_A_TIME = 512;
+
+/**
+ * Files with references that readers have opened without waiting: another fetch has brought their beginning. FUSE workers answer such
+ * reads by themselves and only note the pages.
+ */
+export class OpenedFiles {
+  readonly #image: FollowedImage;
+  readonly #touch: readonly TouchRecord[];
+  /** By position among the references: the layer (−1: none, or visited) and the page of it that tells. */
+  readonly #layer: Int32Array;
+  readonly #page: Uint32Array;
+  #placed = 0;
+  #clock = 0;
+
+  constructor(image: FollowedImage, touch: readonly TouchRecord[]) {
+    this.#image = image;
+    this.#touch = touch;
+    this.#layer = new Int32Array(image.references.count).fill(-1);
+    this.#page = new Uint32Array(image.references.count);
+  }
+
+  /**
+   * Visits the files that were opened and are not `known`, each once. True if something was read since it was called last.
+   * @throws FormatError
+   */
+  look(known: Uint8Array, visit: (file: number) => void): boolean {
+    const placing = this.#place();
+    const clock = this.#touch[0]?.clock[0] ?? 0;
+    const moved = clock !== this.#clock;
+    if (!moved && !placing) return false;
+    this.#clock = clock;
+    for (let file = 0; file < this.#placed; file++) {
+      const layer = this.#layer[file]!;
+      if (layer < 0 || this.#touch[layer]!.pages[this.#page[file]!] === 0) continue;
+      this.#layer[file] = -1;
+      if (known[file] === 0) visit(file);
+    }
+    return moved;
+  }
+
+  #place(): boolean {
+    const { nid } = this.#image.references;
+    const end = Math.min(nid.length, this.#placed + PLACES_AT_A_TIME);
+    const placing = this.#placed < end;
+    for (; this.#placed < end; this.#placed++) this.#placeOf(this.#placed, nid[this.#placed]!);
+    return placing;
+  }
+
+  #placeOf(file: number, nid: Nid): void {
+    this.#image.map(nid, 0, 2 * TOUCH_PAGE, (layer, offset, length) => {
+      if (layer < 0 || this.#layer[file]! >= 0) return;
+      // A page that is all the file's own, or else most of its beginning.
+      const whole = Math.ceil(offset / TOUCH_PAGE);
+      const fits = (whole + 1) * TOUCH_PAGE <= offset + length;
+      this.#layer[file] = layer;
+      this.#page[file] = fits ? whole : Math.floor((offset + length / 2) / TOUCH_PAGE);
+    });
+  }
+}
