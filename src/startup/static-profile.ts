@@ -11,8 +11,13 @@ import { SCRIPT_LINE_BYTES } from './script-lines.js';
 const MAX_FILES = 256;
 /** Of a larger file only the parts that are read here count: no start runs all of a 100 MB binary. */
 const MAX_WHOLE_FILE = 8 * 1024 * 1024;
+/** What is run most often in an image without a command. It, the loader, the C library and its cache of names are what nearly all starts read. */
+const USUAL_COMMAND = ['/bin/sh'];
 /** Docker's PATH for an image that sets none. */
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+
+/** The dynamic loader's cache of the names of libraries. */
+const LOADER_CACHE = '/etc/ld.so.cache';
 
 interface Extent {
   readonly layer: number;
@@ -130,7 +135,10 @@ class Tracer {
   #visitLibraries(nid: number, path: string, needs: ElfNeeds, search: (name: string) => string | null): void {
     // The parts that the loader reads first.
     for (let i = 0; i < needs.parts.length; i += 2) this.#touch(nid, needs.parts[i]!, needs.parts[i + 1]!);
-    if (needs.interpreter) this.visit(needs.interpreter, search);
+    if (needs.interpreter) {
+      this.visit(needs.interpreter, search);
+      this.visit(LOADER_CACHE, search);
+    }
     const origin = path.slice(0, Math.max(1, path.lastIndexOf('/')));
     for (const name of needs.needed) {
       const candidates = libraryCandidates(name, needs.searchPath, origin, this.#libraryPath);
@@ -152,8 +160,8 @@ class Tracer {
 
 /**
  * Spans that starting the image's entrypoint and command reads: the program found through PATH, symlinks, `#!` lines, the ELF
- * interpreter and all libraries, as they were seen while their layers were indexed. Null for an image without a command, or with a
- * layer that can only be read from its start.
+ * interpreter and all libraries, as they were seen while their layers were indexed. Those of the shell for an image without a command. Null
+ * where there is no such program, or a layer that can only be read from its start.
  */
 export function staticProfile(
   image: ImageMeta,
@@ -163,8 +171,8 @@ export function staticProfile(
 ): Profile | null {
   if (layers.some(({ contents }) => contents.spans.kind === 'zstd-stream')) return null;
   const config = (image.config.config ?? {}) as Record<string, unknown>;
-  const argv = [...strings(config.Entrypoint), ...strings(config.Cmd)];
-  if (argv.length === 0) return null;
+  const own = [...strings(config.Entrypoint), ...strings(config.Cmd)];
+  const argv = own.length > 0 ? own : USUAL_COMMAND;
   const environment = strings(config.Env);
   const searchPath = environment.find((v) => v.startsWith('PATH='))?.slice('PATH='.length) ?? DEFAULT_PATH;
   const directory = typeof config.WorkingDir === 'string' && config.WorkingDir !== '' ? config.WorkingDir : '/';

@@ -37,8 +37,9 @@ function rootfs(): Uint8Array {
 async function profileOf(
   config: object,
   compression: Compression = 'gzip',
-): Promise<{ paths: Set<string>; source: string } | null> {
-  const image = writeImage([tar(file('base', 'base')), rootfs()], {
+  above: readonly Uint8Array[] = [],
+): Promise<{ paths: Set<string>; source: string; spans: Set<string> } | null> {
+  const image = writeImage([tar(file('base', 'base')), rootfs(), ...above], {
     compression,
     config: config as Record<string, unknown>,
   });
@@ -63,7 +64,7 @@ async function profileOf(
       if (touched.has(`${layer}/${middle}`)) paths.add(path);
     });
   }
-  return { paths, source: profile.source };
+  return { paths, source: profile.source, spans: touched };
 }
 
 test.each<Compression>(['gzip', 'none'])(
@@ -73,7 +74,7 @@ test.each<Compression>(['gzip', 'none'])(
       { Entrypoint: ['tool'], Env: ['PATH=/nowhere:/usr/local/bin:/usr/bin'] },
       compression,
     );
-    expect(found).toEqual({ source: 'static', paths: new Set([PROGRAM, ...LIBRARIES, '/opt/tool.sh']) });
+    expect(found).toMatchObject({ source: 'static', paths: new Set([PROGRAM, ...LIBRARIES, '/opt/tool.sh']) });
   },
 );
 
@@ -84,7 +85,14 @@ test('a shell’s command line, and a command relative to the working directory'
   expect(relative!.paths).toEqual(new Set([PROGRAM, ...LIBRARIES]));
 });
 
-test('no command, or none that is there: no profile', async () => {
+test('without a command: the shell, its libraries and the loader’s cache of names', async () => {
+  const above = [tar(symlink('bin/sh', PROGRAM), file('etc/ld.so.cache', 'names'))];
+  const found = await profileOf({}, 'gzip', above);
+  expect(found).toMatchObject({ source: 'static', paths: new Set([PROGRAM, ...LIBRARIES]) });
+  expect(found!.spans).toContain('2/0');
+});
+
+test('no command and no shell, or a command that is not there: no profile', async () => {
   expect(await profileOf({})).toBeNull();
   expect(await profileOf({ Cmd: ['missing'] })).toBeNull();
 });
