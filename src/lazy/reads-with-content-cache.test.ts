@@ -243,6 +243,31 @@ describe('a shared content cache', () => {
     expect(second.source.requests).toHaveLength(0);
   });
 
+  test('one that answers a burst of lookups one after the other is waited for', async () => {
+    const shared = new MemoryContentCache(1 << 30);
+    await (await machine(shared)).readAll();
+    let last: Promise<unknown> = Promise.resolve();
+    const inTurn: ContentCache = {
+      getContent: async (...args) => {
+        const before = last;
+        let done!: () => void;
+        last = new Promise<void>((resolve) => {
+          done = resolve;
+        });
+        await before;
+        // Slow enough that the last of sixteen comes after the first reader's 50 ms.
+        await new Promise((resolve) => setTimeout(resolve, 5));
+        done();
+        return shared.getContent(...args);
+      },
+      storeContent: (...args) => shared.storeContent(...args),
+    };
+    const second = await machine(inTurn);
+    await second.readAll();
+    expect(second.source.requests).toEqual([]);
+    expect((await second.metrics.snapshot()).contentTimeouts ?? 0).toBe(0);
+  });
+
   test('a reader who comes to wait for what is looked up ahead waits 50 ms, not the 2 s that nobody minds', async () => {
     const tier = new ContentTier({
       getContent: () => new Promise(() => {}),

@@ -71,6 +71,9 @@ export class ContentTier {
   readonly #poisonedHashes = new Set<string>();
   #queuedBytes = 0;
   #storing = 0;
+  /** Lookups that were answered within the time that a waiting reader may lose, counted from such an answer before, and the last of them. */
+  #quickAnswers = 0;
+  #lastQuick = Number.NEGATIVE_INFINITY;
   /** Ends when the last copy that has asked for its turn has ended. */
   #copies: Promise<void> = Promise.resolve();
   #waitingCopies = 0;
@@ -144,7 +147,8 @@ export class ContentTier {
       return null;
     }
     const abort = new AbortController();
-    const patience = new Patience();
+    const asked = performance.now();
+    const patience = new Patience(() => this.#quickAnswers);
     try {
       patience.within(waiting ? this.#budget : backgroundMs);
       if (!waiting) lookup.onUrgent?.(() => patience.within(this.#budget));
@@ -156,6 +160,11 @@ export class ContentTier {
         breaker.failed('it did not answer in time');
         abort.abort();
         return null;
+      }
+      const now = performance.now();
+      if (now - Math.max(asked, this.#lastQuick) <= this.#budget) {
+        this.#quickAnswers++;
+        this.#lastQuick = now;
       }
       breaker.succeeded();
       if (found === null || found.length !== length) {
@@ -183,7 +192,7 @@ export class ContentTier {
    */
   async wait(work: Promise<unknown>, since: number, { waiting, onUrgent }: Lookup): Promise<void> {
     const left = (): number => Math.max(0, since + this.#budget - performance.now());
-    const patience = new Patience();
+    const patience = new Patience(() => this.#quickAnswers);
     if (waiting && left() === 0) return;
     patience.within(waiting ? left() : BACKGROUND_BUDGET_MS);
     if (!waiting) onUrgent?.(() => patience.within(left()));
@@ -355,16 +364,23 @@ function remember(hashes: Set<string>, hash: string): void {
 /** A lookup is checked this many times before it is given up. */
 const LOOKS = 4;
 
+/** Limits that pass at the most while other lookups are answered quickly. */
+const MAX_LIMITS = 4;
+
 /**
  * A time limit for an answer. Of a period in which this thread was busy and could not receive the answer, only a quarter of the limit
- * counts. Otherwise the thread's own delays would make a good cache look slow.
+ * counts. Otherwise the thread's own delays would make a good cache look slow. While other lookups are answered quickly the limit begins
+ * again: a burst of lookups is answered one after the other, and the registry would be no sooner with what is in the middle of it.
  */
 class Patience {
   readonly end: Promise<'timeout'>;
   #end!: () => void;
   #timer: NodeJS.Timeout | undefined;
+  readonly #answers: () => number;
 
-  constructor() {
+  /** @param answers  how many lookups were answered quickly so far */
+  constructor(answers: () => number) {
+    this.#answers = answers;
     this.end = new Promise((resolve) => {
       this.#end = () => resolve('timeout');
     });
@@ -373,10 +389,19 @@ class Patience {
   /** Ends it this many milliseconds from now. */
   within(ms: number): void {
     this.stop();
+    let limits = 1;
+    let answers = this.#answers();
     const look = (left: number): void => {
-      // Answers that have arrived meanwhile are handled before the next check.
-      if (left === 0) setImmediate(this.#end);
-      else this.#timer = setTimeout(look, ms / LOOKS, left - 1);
+      if (left > 0) {
+        this.#timer = setTimeout(look, ms / LOOKS, left - 1);
+      } else if (limits < MAX_LIMITS && this.#answers() !== answers) {
+        limits++;
+        answers = this.#answers();
+        look(LOOKS);
+      } else {
+        // Answers that have arrived meanwhile are handled before the next check.
+        setImmediate(this.#end);
+      }
     };
     look(LOOKS);
   }
