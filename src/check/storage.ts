@@ -23,6 +23,8 @@ export type OpenedSource = BlobSource & {
   readonly counters: Readonly<{ bytes: number; retries?: number; redirects?: number; tokens?: number }>;
   /** Loads what fetching takes, where that is loaded late. */
   load?(): Promise<void>;
+  /** Opens connections for fetches that are to come. Nothing is asked for. */
+  connect?(count: number): Promise<void>;
   close(): Promise<void>;
 };
 

@@ -182,6 +182,12 @@ export class RegistryClient {
     return authorization === null ? { ...this.#host.headers } : { ...this.#host.headers, authorization };
   }
 
+  /** Opens connections for getDirect. Nothing is asked for. @throws ClipError */
+  async connect(count: number): Promise<void> {
+    const url = await this.base();
+    if (proxyFor(url, this.#options.proxy ?? {}) === null) this.#direct.open(url, null, count);
+  }
+
   /**
    * Has `target` take bytes of a blob from `start` on, as far as that goes without logins, redirects and retries.
    * @returns how many bytes came: the caller goes on from there.

@@ -123,6 +123,24 @@ describe('DirectConnections', () => {
     expect(requests[1]).toContain('\r\naccept-encoding: identity\r\n');
   });
 
+  test('connections that were opened before serve requests, and are replaced if the server has closed them', async () => {
+    const { url, sockets, requests } = await serve(honest);
+    const pool = connections();
+    pool.open(url, null, 3);
+    pool.open(url, null, 3);
+    await expect.poll(() => sockets.length).toBe(3);
+    expect(requests).toEqual([]);
+    expect(await get(pool, url, 5, 1000)).toMatchObject({ received: 1000, fit: true });
+    expect(sockets.length).toBe(3);
+    for (const socket of sockets) socket.destroy();
+    expect(await get(pool, url, 5, 1000)).toMatchObject({ received: 1000, fit: true });
+    expect(sockets.length).toBe(4);
+    pool.open(new URL('http://127.0.0.1:1/'), null, 2);
+    pool.close();
+    pool.open(url, null, 8);
+    expect(sockets.length).toBe(4);
+  });
+
   test('however the answer is cut up', async () => {
     const { url } = await serve(async (socket, request) => {
       const [start, end] = rangeOf(request);

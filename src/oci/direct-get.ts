@@ -99,13 +99,24 @@ export class DirectConnections {
     }
   }
 
+  /** Opens connections for requests that are to come, so that these need not wait for handshakes. Of one that fails nothing is told. */
+  open(url: URL, reach: Reach, count: number): void {
+    const origin = this.#origin({ url, reach });
+    for (let i = origin.idle.length; i < Math.min(count, this.#options.connections); i++) {
+      const connection = this.#closed ? null : this.#connect({ url, reach }, origin);
+      if (connection === null) return;
+      connection.wait();
+      origin.idle.push(connection);
+    }
+  }
+
   close(): void {
     this.#closed = true;
     for (const connection of this.#all) connection.destroy();
     for (const { turns } of this.#origins.values()) turns.close();
   }
 
-  #origin({ url, reach }: DirectGet): Origin {
+  #origin({ url, reach }: Pick<DirectGet, 'url' | 'reach'>): Origin {
     const key = `${url.origin} ${reach}`;
     let known = this.#origins.get(key);
     if (known === undefined) {
@@ -115,7 +126,7 @@ export class DirectConnections {
     return known;
   }
 
-  #connect({ url, reach }: DirectGet, origin: Origin): Connection | null {
+  #connect({ url, reach }: Pick<DirectGet, 'url' | 'reach'>, origin: Origin): Connection | null {
     let connection: Connection;
     try {
       connection = new Connection(url, reach, this.#network, this.#options);
@@ -153,7 +164,9 @@ class Connection {
   readonly #head = Buffer.allocUnsafeSlow(HEAD_BYTES);
   #headLength = 0;
   #transfer: Transfer | null = null;
-  #used = false;
+  #ready = false;
+  /** It has waited for a request, so that it may have been closed for its idleness. */
+  #waited = false;
   #usable = true;
 
   constructor(url: URL, reach: Reach, network: Network, options: DirectOptions) {
@@ -169,12 +182,20 @@ class Connection {
     };
     this.socket.on('error', lost).on('end', lost).on('close', lost);
     this.socket.setTimeout(CONNECT_TIMEOUT_MS, () => this.destroy());
-    this.socket.once(readyEvent(url), () => this.socket.setTimeout(options.headMs));
+    this.socket.once(readyEvent(url), () => {
+      this.#ready = true;
+      this.socket.setTimeout(options.headMs);
+    });
   }
 
-  /** It has served a request before, so that it may have been closed for its idleness. */
   get reused(): boolean {
-    return this.#used;
+    return this.#waited;
+  }
+
+  /** For a request that is to come. */
+  wait(): void {
+    this.#waited = true;
+    this.socket.unref();
   }
 
   get usable(): boolean {
@@ -203,11 +224,8 @@ class Connection {
         this.#settle();
         return;
       }
-      if (this.#used) {
-        this.socket.ref();
-        this.socket.setTimeout(this.#options.headMs);
-      }
-      this.#used = true;
+      this.socket.ref();
+      if (this.#ready) this.socket.setTimeout(this.#options.headMs);
       this.socket.write(head, 'latin1');
     });
   }
@@ -303,7 +321,7 @@ class Connection {
       this.#stall.stop();
       if (transfer.keepAlive) {
         this.socket.setTimeout(this.#options.keepAliveMs);
-        this.socket.unref();
+        this.wait();
       } else this.#usable = false;
       this.#finish({ received: length, fit: true, wrong: null });
       return true;

@@ -106,6 +106,11 @@ export class RegistryHosts {
     }
   }
 
+  /** See RegistryClient.connect: to the host that is asked first. */
+  async connect(count: number): Promise<void> {
+    await this.#order('pull', 0)[0]?.client.connect(count);
+  }
+
   /** For errors: the host that would be asked. */
   name(registry: string): string {
     return hostName(this.#entries.at(-1)!.host, registry);

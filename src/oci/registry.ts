@@ -363,6 +363,10 @@ export class RegistrySource implements ImageSource {
     }
   }
 
+  async connect(count: number): Promise<void> {
+    await (await this.#open()).connect(count);
+  }
+
   async scanBlob(
     digest: string,
     size: number,

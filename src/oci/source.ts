@@ -112,6 +112,9 @@ export interface ImageSource {
    */
   fetchInto(digest: string, start: number, target: Uint8Array, options: FillOptions): Promise<void>;
 
+  /** Opens connections for fetches that are to come. Nothing is asked for. @throws ClipError */
+  connect?(count: number): Promise<void>;
+
   /**
    * The blob from `start` on (default: all of it), once, from the socket or the disk straight into the memory that `target` lends,
    * where that is possible. Resolves when all bytes are there. Rejects with what `target` rejects with, too.

@@ -10,6 +10,9 @@ import { RegistrySource } from './registry-source.js';
 /** What the archive derives from the image's command waits this long for a profile that other machines have recorded. */
 const SHARED_FIRST_MS = 50;
 
+/** Opened at the mount, because the first program's files come over this many at a time, and each would wait for a handshake. */
+const READY_CONNECTIONS = 8;
+
 /** Where profiles of earlier starts are, and which one a mount looks for. */
 export interface ProfileSearch {
   readonly store: ProfileStore;
@@ -100,6 +103,9 @@ export class ImageData {
     if (this.#begun || this.#closed) return;
     this.#begun = true;
     const { prefetch, readahead, fill } = this.#options;
+    if (prefetch && readahead && this.layers.some(({ layer }) => !layer.cached.complete)) {
+      this.source.connect(READY_CONNECTIONS).catch(() => {});
+    }
     // Without read-ahead only bytes that are read may be fetched; a profile is read-ahead as well.
     const profile = prefetch && readahead ? this.#fetchProfile(search) : Promise.resolve();
     if (fill) void profile.then(() => !this.#closed && this.ahead.beginFill());

@@ -76,6 +76,11 @@ export class RegistrySource implements BlobSource {
     await (await this.#open(this.#ways[0]!)).load?.();
   }
 
+  /** Opens connections for fetches that are to come. Nothing is asked for. What fails here fails again in a read. */
+  async connect(count: number): Promise<void> {
+    await (await this.#open(this.#ways[0]!)).connect?.(count);
+  }
+
   /** Bytes that came from the registry, for all places of this image together. */
   get fetchedBytes(): number {
     return [...this.#ways, ...this.#retired].reduce((sum, { counters }) => sum + (counters?.bytes ?? 0), 0);
