@@ -1,3 +1,4 @@
+import { FT, fileTypeOfMode, NID_UNIT } from './format.js';
 import { InodeView } from './inode.js';
 import type { ErofsReader } from './reader.js';
 import { resolvePath } from './tree-path.js';
@@ -11,12 +12,15 @@ export class TreeListing {
   readonly #bytes: Buffer;
   readonly #inode = new InodeView();
   readonly #directories = new Map<string, ReadonlyMap<string, number> | null>();
+  /** By nid: the type in the directory entry that was listed; 0 for one that was not. */
+  readonly #types: Uint8Array;
   readonly #resolved = new Map<string, number>();
 
   constructor(reader: ErofsReader) {
     this.#reader = reader;
     const { image } = reader;
     this.#bytes = Buffer.from(image.buffer, image.byteOffset, image.length);
+    this.#types = new Uint8Array(Math.ceil(image.length / NID_UNIT));
   }
 
   /** The names in a directory and their nids; null for a path that is no directory. Symlinks on the way are followed. */
@@ -26,11 +30,11 @@ export class TreeListing {
     const nid = this.#find(path);
     let found: Map<string, number> | null = null;
     if (nid >= 0) {
-      this.#reader.inode(nid, this.#inode);
-      if (this.#inode.isDirectory) {
+      if (this.#typeOf(nid) === FT.directory) {
         const names = new Map<string, number>();
-        this.#reader.readdir(nid, 0, (child, _type, start, end) => {
+        this.#reader.readdir(nid, 0, (child, type, start, end) => {
           names.set(this.#bytes.toString('latin1', start, end), child);
+          this.#types[child] = type;
           return true;
         });
         found = names;
@@ -45,12 +49,25 @@ export class TreeListing {
     const known = this.#resolved.get(path);
     if (known !== undefined) return known;
     let nid = this.#find(path);
-    if (nid >= 0) {
-      this.#reader.inode(nid, this.#inode);
-      if (!this.#inode.isFile) nid = -1;
-    }
+    if (nid >= 0 && this.#typeOf(nid) !== FT.regular) nid = -1;
     this.#resolved.set(path, nid);
     return nid;
+  }
+
+  /** The regular file of a name in a directory, whose names `list` gave; -1 when there is none. */
+  fileIn(directory: string, names: ReadonlyMap<string, number>, name: string): number {
+    const nid = names.get(name);
+    if (nid === undefined) return -1;
+    const type = this.#typeOf(nid);
+    if (type === FT.symlink) return this.resolve(`${directory === '/' ? '' : directory}/${name}`);
+    return type === FT.regular ? nid : -1;
+  }
+
+  #typeOf(nid: number): number {
+    const known = this.#types[nid] ?? 0;
+    if (known !== 0) return known;
+    this.#reader.inode(nid, this.#inode);
+    return fileTypeOfMode(this.#inode.mode);
   }
 
   /** Bytes of a file. */
@@ -65,8 +82,7 @@ export class TreeListing {
     if (slash >= 0 && slash < path.length - 1 && path.length <= MAX_PATH) {
       const nid = this.list(slash === 0 ? '/' : path.slice(0, slash))?.get(path.slice(slash + 1)) ?? -1;
       if (nid < 0) return -1;
-      this.#reader.inode(nid, this.#inode);
-      if (!this.#inode.isSymlink) return nid;
+      if (this.#typeOf(nid) !== FT.symlink) return nid;
     }
     return resolvePath(this.#reader, Buffer.from(path, 'latin1'), true);
   }

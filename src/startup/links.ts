@@ -7,27 +7,32 @@ export class Links implements LinkSink {
   /** Files get numbers in the order of their first mention. */
   readonly #number = new Map<number, number>();
   readonly #nids: number[] = [];
-  readonly #targets: number[][] = [];
-  readonly #ranges: (readonly number[])[] = [];
+  /** Of each link, in two arrays of numbers: an image has some hundred thousand. */
+  readonly #from: number[] = [];
+  readonly #to: number[] = [];
+  readonly #ranges = new Map<number, readonly number[]>();
+  /** The last file with links, because its other ones follow. */
+  #last = { nid: -1, number: -1 };
 
   #of(nid: Nid): number {
     let number = this.#number.get(nid);
     if (number === undefined) {
       number = this.#nids.push(nid) - 1;
       this.#number.set(nid, number);
-      this.#targets.push([]);
-      this.#ranges.push([]);
     }
     return number;
   }
 
   add(from: number, to: number): void {
-    if (from !== to) this.#targets[this.#of(from)]!.push(this.#of(to));
+    if (from === to) return;
+    if (this.#last.nid !== from) this.#last = { nid: from, number: this.#of(from) };
+    this.#from.push(this.#last.number);
+    this.#to.push(this.#of(to));
   }
 
   /** Also registers the file. */
   range(nid: Nid, ranges: readonly number[]): void {
-    this.#ranges[this.#of(nid)] = ranges;
+    this.#ranges.set(this.#of(nid), ranges);
   }
 
   finish(): References | null {
@@ -37,18 +42,20 @@ export class Links implements LinkSink {
     const order = Uint32Array.from(nids.keys()).sort((a, b) => nids[a]! - nids[b]!);
     const position = new Uint32Array(count);
     for (const [i, number] of order.entries()) position[number] = i;
+    const { starts, targets } = this.#byFile(count);
     const [firstTarget, firstRange] = [new Uint32Array(count + 1), new Uint32Array(count + 1)];
     const [target, range]: [number[], number[]] = [[], []];
     /** The file that last led to each file. */
     const seen = new Int32Array(count).fill(-1);
     for (let i = 0; i < count; i++) {
       const number = order[i]!;
-      for (const to of this.#targets[number]!) {
+      for (let at = starts[number]!; at < starts[number + 1]!; at++) {
+        const to = targets[at]!;
         if (seen[to] === i) continue;
         seen[to] = i;
         target.push(position[to]!);
       }
-      for (const page of this.#ranges[number]!) range.push(page);
+      for (const page of this.#ranges.get(number) ?? []) range.push(page);
       firstTarget[i + 1] = target.length;
       firstRange[i + 1] = range.length;
     }
@@ -60,5 +67,17 @@ export class Links implements LinkSink {
       firstRange,
       range: Uint32Array.from(range),
     };
+  }
+
+  /** The targets of each file together, in their order, and where those of each file begin. */
+  #byFile(count: number): { readonly starts: Uint32Array; readonly targets: Uint32Array } {
+    const [from, to] = [this.#from, this.#to];
+    const starts = new Uint32Array(count + 1);
+    for (const number of from) starts[number + 1]!++;
+    for (let i = 0; i < count; i++) starts[i + 1]! += starts[i]!;
+    const next = starts.slice();
+    const targets = new Uint32Array(to.length);
+    for (let i = 0; i < to.length; i++) targets[next[from[i]!]!++] = to[i]!;
+    return { starts, targets };
   }
 }

@@ -1,6 +1,3 @@
-import type { FindFile } from './language.js';
-import { directoryOf } from './language.js';
-
 /** What is used of a package.json. */
 export interface PackageFile {
   readonly name: string | null;
@@ -92,30 +89,4 @@ function target(value: unknown, match: string | null, kind: RequestKind, depth: 
     if (found !== null || inner === null) return found;
   }
   return null;
-}
-
-/** LOAD_AS_FILE. */
-export function asFile(find: FindFile, path: string): number {
-  for (const ending of ['', '.js', '.json', '.node']) {
-    const found = find(path + ending);
-    if (found >= 0) return found;
-  }
-  return -1;
-}
-
-/** LOAD_INDEX. */
-export function asIndex(find: FindFile, path: string): number {
-  for (const name of ['index.js', 'index.json', 'index.node']) {
-    const found = find(`${path}/${name}`);
-    if (found >= 0) return found;
-  }
-  return -1;
-}
-
-/** The directories that may have a `node_modules` for a file in `directory`, the nearest first. */
-export function* parents(directory: string): Generator<string> {
-  for (let at = directory; ; at = directoryOf(at)) {
-    if (!at.endsWith('/node_modules')) yield at;
-    if (at === '/') return;
-  }
 }
