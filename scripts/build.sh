@@ -20,13 +20,15 @@ for name in inflate inflate-shared; do
   fi
   if [ -e $wasm ] && ! cmp -s $wasm dist/src/gzip/$name.wasm; then cp $wasm dist/src/gzip/$name.wasm; fi
 done
-wasm=src/bytes/crc64.wasm
-if [ ! -e $wasm ] || [ -n "$(find src/bytes/assembly package-lock.json -newer $wasm)" ]; then
-  asc src/bytes/assembly/crc64.ts --optimizeLevel 3 --converge --noAssert --runtime stub --enable simd \
-    --initialMemory 1 --maximumMemory 1 --outFile $wasm.new && mv $wasm.new $wasm || status=1
-fi
-mkdir -p dist/src/bytes dist/src/container
-cmp -s $wasm dist/src/bytes/crc64.wasm || cp $wasm dist/src/bytes/
+mkdir -p dist/src/bytes dist/src/startup dist/src/container
+for name in bytes/crc64:1 startup/search:9; do # and the pages of its memory
+  wasm=src/${name%:*}.wasm source=src/${name%%/*}/assembly
+  if [ ! -e $wasm ] || [ -n "$(find $source package-lock.json -newer $wasm)" ]; then
+    asc $source/$(basename $wasm .wasm).ts --optimizeLevel 3 --converge --noAssert --runtime stub --enable simd \
+      --initialMemory ${name#*:} --maximumMemory ${name#*:} --outFile $wasm.new && mv $wasm.new $wasm || status=1
+  fi
+  cmp -s $wasm dist/$wasm || cp $wasm dist/$wasm
+done
 cmp -s src/container/seccomp-moby.json dist/src/container/seccomp-moby.json || cp src/container/seccomp-moby.json dist/src/container/
 [ -e dist/src/zstd/zstd.wasm ] || node scripts/extract-zstd.mjs dist/src/zstd/zstd.wasm || status=1
 # A test without a source file must not run.

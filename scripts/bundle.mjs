@@ -68,6 +68,7 @@ const assets = [
   'dist/src/bytes/crc64.wasm',
   'dist/src/gzip/inflate.wasm',
   'dist/src/gzip/inflate-shared.wasm',
+  'dist/src/startup/search.wasm',
   'dist/src/zstd/zstd.wasm',
   'src/container/seccomp-moby.json',
   'dist/src/report/report.html',

@@ -6,7 +6,7 @@ import { treeOf } from '../../test/support/tree.js';
 import { linkReadingFunctions } from './c-library.js';
 import { type ElfFile, elfNeeds } from './elf.js';
 import { Links } from './links.js';
-import { readingFunctions } from './symbol-names.js';
+import { readingFunctions, type SymbolNames, symbolNames } from './symbol-names.js';
 
 const LOCALE = '/usr/lib/locale/C.utf8';
 const PATHS = [
@@ -75,7 +75,7 @@ test('the time zone and the lists of users and groups are read with what is link
 });
 
 test('the functions are found in programs, and not in the C library that has them', () => {
-  const symbols = (...names: string[]): Buffer => Buffer.from(`\0${names.join('\0')}\0`);
+  const symbols = (...names: string[]): SymbolNames => symbolNames(Buffer.from(`\0${names.join('\0')}\0`));
   expect(readingFunctions(symbols('setlocale', 'localtime_r', 'getpwuid', 'not_getgr'), true)).toBe(
     'setlocale localtime getpw',
   );

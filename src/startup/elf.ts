@@ -1,7 +1,7 @@
 import type { LayerIndex, Nid } from '../bytes/index.js';
 import { LibraryNames } from './library-names.js';
-import { programStrings, usesOfNames } from './program-strings.js';
-import { readingFunctions } from './symbol-names.js';
+import { programStrings } from './program-strings.js';
+import { readingFunctions, symbolNames, usesOfNames } from './symbol-names.js';
 
 /** The parts of a program or library that the dynamic loader reads before it maps anything else (System V gABI, chapters 4 and 5). */
 export interface ElfNeeds {
@@ -39,7 +39,7 @@ export interface ElfSegment {
   readonly writable: boolean;
 }
 
-/** A part of the file that is needed next. The answer has at most its length. */
+/** A part of the file that is needed next. The answer has at most its length, and is valid until the next part is asked for. */
 export interface ElfPart {
   readonly offset: number;
   readonly length: number;
@@ -197,8 +197,9 @@ function* constants(
     for (let offset = MAX_STRINGS; offset < keep; offset += MAX_PIECE)
       libraries.push(yield { offset, length: Math.min(MAX_PIECE, keep - offset), keep });
   }
-  const functions = readingFunctions(head, isProgram);
-  const uses = usesOfNames(head, isProgram);
+  const names = symbolNames(head);
+  const functions = readingFunctions(names, isProgram);
+  const uses = usesOfNames(names, isProgram);
   if (uses === null) return { strings: '', functions };
   const own = loaded.find((s, i) => i > 0 && (s.flags & (PF_X | PF_W)) === 0);
   if (own === undefined) {

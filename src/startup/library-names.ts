@@ -1,5 +1,7 @@
+import { Words } from './text-search.js';
+
 /** What the names of libraries, and search paths relative to a file, have in them. */
-const MARKS = ['.so', '$ORIGIN', '${ORIGIN'].map((mark) => Buffer.from(mark));
+const MARKS = new Words('.so', '$ORI', '${OR');
 /** Longest name; it is also what is kept of one piece for the next. */
 const MAX_NAME = 1024;
 /** A hostile segment may have one in every four bytes. */
@@ -16,19 +18,28 @@ export class LibraryNames {
 
   /** The next bytes of the file. */
   push(piece: Uint8Array): void {
-    const bytes = Buffer.concat([this.#rest, piece]);
-    const offset = this.#end - this.#rest.length;
+    const before = this.#end - this.#rest.length;
     this.#end += piece.length;
-    for (const mark of MARKS) {
-      for (let at = bytes.indexOf(mark); at >= 0 && this.#names.size < MAX_NAMES; at = bytes.indexOf(mark, at + 1)) {
-        const start = bytes.lastIndexOf(0, at) + 1;
-        const end = bytes.indexOf(0, at);
-        if (end < 0) break;
-        if (end - start <= MAX_NAME) this.#names.set(offset + start, bytes.toString('latin1', start, end));
-        at = end;
-      }
+    const bytes = Buffer.from(piece.buffer, piece.byteOffset, piece.length);
+    // Names that lie in both pieces, then those of the new one.
+    const both = Buffer.concat([this.#rest, bytes.subarray(0, MAX_NAME)]);
+    if (this.#rest.length > 0) this.#search(both, before);
+    this.#search(bytes, this.#end - piece.length);
+    this.#rest = Buffer.from(piece.length < MAX_NAME ? both.subarray(-MAX_NAME) : bytes.subarray(-MAX_NAME));
+  }
+
+  #search(bytes: Buffer, offset: number): void {
+    let last = -1;
+    for (const hit of MARKS.find(bytes)) {
+      const at = Words.position(hit);
+      if (at < last || this.#names.size >= MAX_NAMES) continue;
+      const start = bytes.lastIndexOf(0, at) + 1;
+      last = bytes.indexOf(0, at);
+      if (last < 0) return;
+      // One without a zero before it may begin in the piece before: it was found there.
+      const whole = start > 0 || offset === 0;
+      if (whole && last - start <= MAX_NAME) this.#names.set(offset + start, bytes.toString('latin1', start, last));
     }
-    this.#rest = bytes.subarray(-Math.min(MAX_NAME, bytes.length));
   }
 
   /** The name at an offset in the file; '' if it is none of these. */

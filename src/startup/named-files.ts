@@ -26,6 +26,7 @@ const MAX_ALIKE = 64;
 const MAX_PLACES = 16;
 const MAX_COMPARISONS = 2_000_000;
 const LIBRARY = /^lib.*\.so/;
+const [SLASH, L] = [0x2f, 0x6c];
 
 /**
  * Programs lead to the programs that they run, the libraries that they load by name, and the files that they name: found by the
@@ -48,12 +49,22 @@ export function linkNamed(
   };
   for (const { path, needs } of elf) if (needs.interpreter !== null) addRunnable(path);
   for (const path of scripts) addRunnable(path);
+  const commands = commandsOf(listing);
   const budget = { comparisons: MAX_COMPARISONS };
   for (const file of elf) {
     if (file.needs.strings === '' || budget.comparisons <= 0) continue;
-    const found = new NamedBy(file, runnable, binaries, listing, library, budget).find();
+    const found = new NamedBy(file, runnable, commands, binaries, listing, library, budget).find();
     for (const nid of found) links.add(file.nid, nid);
   }
+}
+
+/** The paths of programs in the directories of all packages, by name. */
+function commandsOf(listing: TreeListing): ReadonlyMap<string, string> {
+  const commands = new Map<string, string>();
+  for (const directory of PROGRAM_DIRECTORIES)
+    for (const name of listing.list(directory)?.keys() ?? [])
+      if (!commands.has(name)) commands.set(name, `${directory}/${name}`);
+  return commands;
 }
 
 class NamedBy {
@@ -63,6 +74,7 @@ class NamedBy {
   constructor(
     readonly file: ElfFile,
     readonly runnable: ReadonlyMap<string, readonly string[]>,
+    readonly commands: ReadonlyMap<string, string>,
     /** The layers of programs and libraries. */
     readonly binaries: ReadonlyMap<number, number>,
     readonly listing: TreeListing,
@@ -77,17 +89,19 @@ class NamedBy {
     const strings = file.needs.strings.split(' ');
     const places = SHARED.has(this.#directory) ? [] : [{ directory: this.#directory, below: 0 }];
     for (const string of strings) {
-      if (!string.startsWith('/')) continue;
-      const path = posix.normalize(string.endsWith('/') ? string.slice(0, -1) : string);
+      if (string.charCodeAt(0) !== SLASH) continue;
+      const path = plainPath(string);
       if (!this.#named(path) && places.length < MAX_PLACES && this.#isOwn(path))
         places.push({ directory: path, below: MAX_BELOW });
     }
     const helpers = new Set<number>();
     for (const string of strings) {
-      if (string.startsWith('/')) continue;
+      const first = string.charCodeAt(0);
+      if (first === SLASH) continue;
       const name = string.endsWith('%') ? string.slice(0, -1) : string;
-      if (LIBRARY.test(name)) this.#addLibrary(name);
-      else for (const nid of this.#helpers(name, places, name !== string)) helpers.add(nid);
+      if (first === L && LIBRARY.test(name)) this.#addLibrary(name);
+      else if (this.runnable.has(name) || this.commands.has(name))
+        this.#addHelpers(name, places, name !== string, helpers);
     }
     if (helpers.size <= MAX_HELPERS) for (const nid of helpers) this.#add(nid);
     this.#found.delete(file.nid);
@@ -128,26 +142,30 @@ class NamedBy {
    * Programs of a name: in the program's own directories; of a command line also that of all packages; and if the program is no
    * command itself, one of all packages that came with it, in its layer.
    */
-  *#helpers(
+  #addHelpers(
     name: string,
     places: readonly { directory: string; below: number }[],
     isCommand: boolean,
-  ): Generator<number> {
+    helpers: Set<number>,
+  ): void {
     const paths = this.runnable.get(name) ?? [];
     this.budget.comparisons -= places.length * paths.length;
     for (const { directory, below } of places) {
       for (const path of paths) {
         if (!path.startsWith(`${directory}/`)) continue;
         const between = path.slice(directory.length + 1).split('/').length - 1;
-        if (between <= below) yield this.listing.resolve(path);
+        if (between <= below) helpers.add(this.listing.resolve(path));
       }
     }
-    if (!isCommand && SHARED.has(this.#directory)) return;
-    for (const directory of PROGRAM_DIRECTORIES) {
-      if (this.listing.list(directory)?.has(name) !== true) continue;
-      const nid = this.listing.resolve(`${directory}/${name}`);
-      if (isCommand || (this.file.layer > 0 && this.binaries.get(nid) === this.file.layer)) yield nid;
-      return;
-    }
+    const command = isCommand || !SHARED.has(this.#directory) ? this.commands.get(name) : undefined;
+    if (command === undefined) return;
+    const nid = this.listing.resolve(command);
+    if (isCommand || (this.file.layer > 0 && this.binaries.get(nid) === this.file.layer)) helpers.add(nid);
   }
+}
+
+/** Without a slash at its end, and without "//", "." and "..". */
+function plainPath(string: string): string {
+  const path = string.endsWith('/') ? string.slice(0, -1) : string;
+  return path.includes('//') || path.includes('/.') || path.endsWith('/') ? posix.normalize(path) : path;
 }

@@ -2,9 +2,10 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync, realpathSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { type ElfNeeds, elfNeeds } from './elf.js';
-import { programStrings, usesOfNames } from './program-strings.js';
+import { programStrings } from './program-strings.js';
+import { type SymbolNames, symbolNames, usesOfNames } from './symbol-names.js';
 
-const symbols = (...names: string[]): Buffer => Buffer.from(`\0${names.join('\0')}\0`);
+const symbols = (...names: string[]): SymbolNames => symbolNames(Buffer.from(`\0${names.join('\0')}\0`));
 const BOTH = { runs: true, loads: true };
 const strings = (text: string, uses = BOTH): string[] => {
   const found = programStrings(Buffer.from(text, 'latin1'), uses);

@@ -1,35 +1,15 @@
-import { hasName, isLibc } from './symbol-names.js';
+import type { Uses } from './symbol-names.js';
+import { findNames, MAX_NAME, Words } from './text-search.js';
 
-/** Longest name, and most bytes of names, of one file: git has 2,800 names of 40 kB. */
-const MAX_STRING = 160;
+/** Most bytes of names of one file: git has 2,800 names of 40 kB. */
 const MAX_BYTES = 64 * 1024;
-/** Kinds of bytes: in a name, in a path, in neither. */
-const [NEITHER, NAME, SLASH] = [0, 1, 2];
-const KIND = Uint8Array.from({ length: 256 }, (_, byte) => {
-  if (byte === 0x2f) return SLASH;
-  return byte < 0x80 && /[\w.+@~-]/.test(String.fromCharCode(byte)) ? NAME : NEITHER;
-});
-const [DASH, PATH, L] = [0x2d, 0x2f, 0x6c];
+const NAME = Uint8Array.from({ length: 256 }, (_, byte) =>
+  byte < 0x80 && /[\w.+@~-]/.test(String.fromCharCode(byte)) ? 1 : 0,
+);
+const [DASH, PATH] = [0x2d, 0x2f];
 /** Stands behind a program's name in the command lines of compilers, which are patterns: "as %(asm_options) %i" (GCC, "Specs"). */
-const ARGUMENTS = Buffer.from(' %(');
-/** Functions by which a program runs another one, and by which a library is loaded. As names of symbols they stand between zeros. */
-const RUN = ['execv', 'execl', 'posix_spawn', 'popen\0', 'system\0'].map((name) => Buffer.from(name));
-const LOAD = Buffer.from('dlopen\0');
+const ARGUMENTS = new Words(' %(');
 const LIBRARY = /^lib[\w.+-]*\.so(?:\.[\w.]+)?$/;
-
-/** What a file does with the names of other files, by the names of its symbols. */
-export interface Uses {
-  readonly runs: boolean;
-  readonly loads: boolean;
-}
-
-/** Null if its constants name nothing of interest. */
-export function usesOfNames(symbols: Uint8Array, isProgram: boolean): Uses | null {
-  const text = Buffer.from(symbols.buffer, symbols.byteOffset, symbols.length);
-  const loads = hasName(text, LOAD);
-  if (!(isProgram || loads) || isLibc(text, isProgram)) return null;
-  return { runs: isProgram && RUN.some((name) => hasName(text, name)), loads };
-}
 
 /**
  * Names of files among a program's constants: C strings that are an absolute path; in a program that runs others also names without a
@@ -46,33 +26,15 @@ export function programStrings(constants: Uint8Array, { runs, loads }: Uses): st
       room -= string.length + 1;
     }
   };
-  const size = bytes.length;
-  for (let start = 0, end = 0; end < size; end++) {
-    if (bytes[end] !== 0) continue;
-    const length = end - start;
-    if (length >= 2 && length <= MAX_STRING) {
-      // From its end, where most constants that are no names differ from one.
-      let at = end - 1;
-      let slashes = 0;
-      while (at >= start && KIND[bytes[at]!] !== NEITHER) {
-        if (KIND[bytes[at]!] === SLASH) slashes++;
-        at--;
-      }
-      if (at < start) {
-        if (bytes[start] === PATH) {
-          if (slashes > 1) add(bytes.toString('latin1', start, end));
-        } else if (slashes === 0 && bytes[start] !== DASH && (runs || (loads && bytes[start] === L))) {
-          const name = bytes.toString('latin1', start, end);
-          if (runs || LIBRARY.test(name)) add(name);
-        }
-      }
-    }
-    start = end + 1;
-  }
+  findNames(constants, runs, loads, (start, end) => {
+    const name = bytes.toString('latin1', start, end);
+    if (runs || bytes[start] === PATH || LIBRARY.test(name)) add(name);
+  });
   if (!runs) return [...found].join(' ');
-  for (let at = bytes.indexOf(ARGUMENTS); at >= 0; at = bytes.indexOf(ARGUMENTS, at + 1)) {
+  for (const hit of ARGUMENTS.find(constants)) {
+    const at = Words.position(hit);
     let start = at;
-    while (start > 0 && at - start < MAX_STRING && KIND[bytes[start - 1]!] === NAME) start--;
+    while (start > 0 && at - start < MAX_NAME && NAME[bytes[start - 1]!] === 1) start--;
     if (at - start >= 2 && bytes[start] !== DASH) add(`${bytes.toString('latin1', start, at)}%`);
   }
   return [...found].join(' ');

@@ -48,8 +48,9 @@ export class ReferenceScanner {
   #limit = 0;
   #parse: Generator<ElfPart, ElfNeeds | null, Uint8Array> | null = null;
   #want: ElfPart | null = null;
-  /** A needed part that lies beyond `#limit`. */
+  /** A needed part that lies beyond `#limit`, in memory that the next one has too. */
   #part: Buffer | null = null;
+  #parts: Buffer | null = null;
 
   /** @param onFile  gets each file of a language, which is valid until it returns; the last one at `finish` */
   constructor(entries: EntryColumns, onFile: (entry: number, language: Language, file: SeenFile) => void) {
@@ -171,7 +172,9 @@ export class ReferenceScanner {
       larger.set(this.#kept);
       this.#kept = larger;
     }
-    if (!kept) this.#part = Buffer.allocUnsafe(Math.min(length, MAX_PART));
+    if (kept) return;
+    this.#parts ??= Buffer.allocUnsafeSlow(MAX_PART);
+    this.#part = this.#parts.subarray(0, length);
   }
 
   #end(): void {

@@ -2,14 +2,25 @@ import type { EntryColumns } from '../tar/index.js';
 import type { Language, SeenFile } from './languages/language.js';
 import { LANGUAGES, languageOfPath, languageOfScript } from './languages/languages.js';
 import { SCRIPT_LINE_BYTES } from './script-lines.js';
+import { hasAt } from './text-search.js';
 
 /** A module's tests are not loaded with it, and are as long as the module. */
 const TESTS = ['/tests/', '/test/', '/__tests__/'].map((name) => Buffer.from(name));
-const [HASH, BANG] = [0x23, 0x21];
+const [HASH, BANG, SLASH] = [0x23, 0x21, 0x2f];
 const MAX_HEAD = Math.max(...LANGUAGES.map(({ headBytes }) => headBytes));
 const MAX_TAIL = Math.max(1, ...LANGUAGES.map(({ tailBytes }) => tailBytes));
 /** Of a script whose language its first line tells. */
 const SCRIPT_BYTES = Math.max(...LANGUAGES.filter((l) => l.interpreters !== null).map(({ headBytes }) => headBytes));
+
+/** Whether a path, the bytes [start, end) of `arena`, leads through a directory of tests. */
+function isTest(arena: Uint8Array, start: number, end: number): boolean {
+  for (let at = start; at < end; at++) {
+    // Other names of directories begin otherwise, nearly all of them.
+    if (arena[at] !== SLASH || (arena[at + 1] !== TESTS[0]![1] && arena[at + 1] !== TESTS[2]![1])) continue;
+    for (const name of TESTS) if (at + name.length <= end && hasAt(arena, at, name)) return true;
+  }
+  return false;
+}
 
 /** Keeps what languages look at of their files while the files of a layer stream by. */
 export class SourceFiles {
@@ -41,8 +52,7 @@ export class SourceFiles {
     const [start, end] = [entries.pathStart(entry), entries.pathEnd(entry)];
     this.#language = languageOfPath(arena, start, end);
     if (this.#language === null && view[0] !== HASH) return false;
-    const path = Buffer.from(arena.buffer, arena.byteOffset + start, end - start);
-    if (TESTS.some((directory) => path.includes(directory))) return true;
+    if (isTest(arena, start, end)) return true;
     this.#entry = entry;
     this.#headLength = 0;
     this.#tailLength = 0;

@@ -1,25 +1,49 @@
-/** The C library defines all functions that lead to files, and calls none when it is loaded. glibc has the one symbol, musl defines the other. */
-const [GLIBC, MUSL] = [Buffer.from('gnu_get_libc_release\0'), Buffer.from('__libc_start_main\0')];
-
-/** Whether a name begins like this. The zero before it is no part of what is searched: tables of symbols are full of them. */
-export function hasName(text: Buffer, start: Buffer): boolean {
-  for (let at = text.indexOf(start); at >= 0; at = text.indexOf(start, at + 1)) if (text[at - 1] === 0) return true;
-  return false;
-}
-
-/** Whether these are the symbols of a C library. Programs import what musl defines. */
-export function isLibc(text: Buffer, isProgram: boolean): boolean {
-  return hasName(text, GLIBC) || (!isProgram && hasName(text, MUSL));
-}
+import { hasAt, Words } from './text-search.js';
 
 /** The functions of the C library that read files by themselves, or how their names begin. */
 const READING = ['setlocale', 'localtime', 'tzset', 'getpw', 'getgr'] as const;
 export type ReadingFunction = (typeof READING)[number];
-const READING_NAMES = READING.map((name) => ({ name, bytes: Buffer.from(name) }));
+/** Functions by which a program runs another one, and by which a library is loaded. */
+const RUN = ['execv', 'execl', 'posix_spawn', 'popen\0', 'system\0'];
+const LOAD = 'dlopen\0';
+/** The C library defines all functions that lead to files, and calls none when it is loaded. glibc has the one symbol, musl defines the other. */
+const [GLIBC, MUSL] = ['gnu_get_libc_release\0', '__libc_start_main\0'];
 
-/** Those among the symbols of a program or library, separated by spaces. */
-export function readingFunctions(symbols: Uint8Array, isProgram: boolean): string {
-  const text = Buffer.from(symbols.buffer, symbols.byteOffset, symbols.length);
-  const found = READING_NAMES.filter(({ bytes }) => hasName(text, bytes)).map(({ name }) => name);
-  return found.length === 0 || isLibc(text, isProgram) ? '' : found.join(' ');
+/** As names of symbols they stand between zeros. */
+const NAMES = [...READING, ...RUN, LOAD, GLIBC, MUSL].map((name) => ({ name, bytes: Buffer.from(`\0${name}`) }));
+/** How they begin. */
+const WORDS = new Words(...new Set(NAMES.map(({ name }) => `\0${name.slice(0, 3)}`)));
+
+/** Those of the names above that are in a table of names of symbols. */
+export type SymbolNames = ReadonlySet<string>;
+
+export function symbolNames(table: Uint8Array): SymbolNames {
+  const found = new Set<string>();
+  for (const hit of WORDS.find(table))
+    for (const { name, bytes } of NAMES)
+      if (!found.has(name) && hasAt(table, Words.position(hit), bytes)) found.add(name);
+  return found;
+}
+
+/** Whether these are the symbols of a C library. Programs import what musl defines. */
+function isLibc(names: SymbolNames, isProgram: boolean): boolean {
+  return names.has(GLIBC) || (!isProgram && names.has(MUSL));
+}
+
+/** The functions that read files, separated by spaces, of a program or library. */
+export function readingFunctions(names: SymbolNames, isProgram: boolean): string {
+  return isLibc(names, isProgram) ? '' : READING.filter((name) => names.has(name)).join(' ');
+}
+
+/** What a file does with the names of other files, by the names of its symbols. */
+export interface Uses {
+  readonly runs: boolean;
+  readonly loads: boolean;
+}
+
+/** Null if its constants name nothing of interest. */
+export function usesOfNames(names: SymbolNames, isProgram: boolean): Uses | null {
+  const loads = names.has(LOAD);
+  if (!(isProgram || loads) || isLibc(names, isProgram)) return null;
+  return { runs: isProgram && RUN.some((name) => names.has(name)), loads };
 }

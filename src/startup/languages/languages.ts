@@ -17,15 +17,15 @@ export function languageNamed(name: string): Language | null {
 }
 
 /** Endings by their last byte: most files have none of them. */
-const BY_LAST_BYTE: (readonly { readonly ending: Uint8Array; readonly language: Language }[])[] = Array.from(
+const BY_LAST_BYTE: { readonly ending: Uint8Array; readonly language: Language }[][] = Array.from(
   { length: 256 },
-  (_, byte) =>
-    LANGUAGES.flatMap((language) =>
-      language.endings
-        .map((ending) => ({ ending: Buffer.from(ending), language }))
-        .filter(({ ending }) => ending.at(-1) === byte),
-    ),
+  () => [],
 );
+for (const language of LANGUAGES)
+  for (const text of language.endings) {
+    const ending = Buffer.from(text);
+    BY_LAST_BYTE[ending.at(-1)!]!.push({ ending, language });
+  }
 
 /** The language of a file by its path, the bytes [start, end) of `arena`. */
 export function languageOfPath(arena: Uint8Array, start: number, end: number): Language | null {

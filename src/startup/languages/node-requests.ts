@@ -1,17 +1,18 @@
 import { builtinModules } from 'node:module';
+import { hasAt, Words } from '../text-search.js';
 import { EnclosingLines } from './enclosing-lines.js';
 
 /** Modules that are named more often than this by one file are a bundler's table. */
 const MAX_REQUESTS = 1024;
 const MAX_SPECIFIER = 200;
 const [SPACE, TAB, DOUBLE, SINGLE, BACKTICK, CLOSING] = [0x20, 0x09, 0x22, 0x27, 0x60, 0x29];
-const REQUIRE = Buffer.from('require(');
-/** With the quote: what is searched for is the faster found the longer it is. */
-const IMPORTS = [" from '", ' from "', "import '", 'import "'].map((word) => Buffer.from(word));
-/** Without blanks, as minifiers write them: also what comes first in their files. */
-const DENSE_IMPORTS = ["}from'", '}from"', "import'", 'import"'].map((word) => Buffer.from(word));
-const MODULE = /^(?:import|export)\b/m;
-const DENSE = /(?:import|export)[{"'*]/;
+const [NEWLINE, RETURN, BRACE, OPEN_BRACE, STAR] = [0x0a, 0x0d, 0x7d, 0x7b, 0x2a];
+const WORDS = new Words('requ', 'from', 'impo', 'expo');
+const [REQUIRE, FROM, IMPORT] = [0, 1, 2];
+const REST_OF_REQUIRE = Buffer.from('ire(');
+const REST_OF_PORT = Buffer.from('rt');
+const PORT_BYTES = 'import'.length;
+/** An ES module begins so: its first line with `import` or `export` is before this. */
 const MODULE_BYTES = 4096;
 const BUILTIN = new Set(builtinModules);
 /** Bytes that specifiers have: paths, scopes, "#internal". */
@@ -32,31 +33,61 @@ const CONTROL = /^\s*(?:\}\s*)?(?:if|else|for|while|switch|try|catch|finally|do|
  * words, not parsed: one inside a string or comment counts as well.
  */
 export function nodeRequests(source: Buffer): string[] {
-  const found: { at: number; request: string }[] = [];
+  const hits = WORDS.find(source);
+  if (hits.length === 0) return [];
+  const kind = kindOf(source, hits);
+  const found = new Set<string>();
   const around = new EnclosingLines(source, opensFunction, OPENS_NOTHING);
-  const imports = importsOf(source);
-  // An ES module has no `require`.
-  for (
-    let at = imports.length > 0 ? -1 : source.indexOf(REQUIRE);
-    at >= 0;
-    at = source.indexOf(REQUIRE, at + REQUIRE.length)
-  ) {
-    if (found.length >= MAX_REQUESTS) break;
-    if (at > 0 && WORD[source[at - 1]!] === 1) continue;
-    const name = specifierAt(source, at + REQUIRE.length, CLOSING);
-    if (name !== null && around.runAtLoad(at)) found.push({ at, request: `r${name}` });
-  }
-  for (const word of imports) {
-    for (let at = source.indexOf(word); at >= 0; at = source.indexOf(word, at + word.length)) {
-      if (found.length >= 2 * MAX_REQUESTS) break;
-      // Not `.from "`, `transform "`.
-      if (at > 0 && WORD[source[at]!] === 1 && WORD[source[at - 1]!] === 1) continue;
-      const name = specifierAt(source, at + word.length - 1);
-      if (name !== null) found.push({ at, request: `i${name}` });
+  for (const hit of hits) {
+    if (found.size >= MAX_REQUESTS) break;
+    const at = Words.position(hit);
+    if (kind === 'commonjs') {
+      // An ES module has no `require`.
+      if (Words.number(hit) !== REQUIRE || !hasAt(source, at + 4, REST_OF_REQUIRE)) continue;
+      if (at > 0 && WORD[source[at - 1]!] === 1) continue;
+      const name = specifierAt(source, at + 8, CLOSING);
+      if (name !== null && around.runAtLoad(at)) found.add(`r${name}`);
+    } else {
+      const quote = importedAt(source, at, Words.number(hit), kind === 'dense');
+      const name = quote < 0 ? null : specifierAt(source, quote);
+      if (name !== null) found.add(`i${name}`);
     }
   }
-  found.sort((a, b) => a.at - b.at);
-  return [...new Set(found.map(({ request }) => request))];
+  return [...found];
+}
+
+/** A file in which a line begins with `import` or `export` is an ES module; one without blanks behind them was written by a minifier. */
+function kindOf(source: Buffer, hits: readonly number[]): 'commonjs' | 'module' | 'dense' {
+  let [module, dense] = [false, false];
+  for (const hit of hits) {
+    const at = Words.position(hit);
+    const end = at + PORT_BYTES;
+    if (end > MODULE_BYTES) break;
+    if (Words.number(hit) < IMPORT || !hasAt(source, at + 4, REST_OF_PORT)) continue;
+    const [before, after] = [source[at - 1], end < MODULE_BYTES ? source[end] : undefined];
+    module ||= (at === 0 || before === NEWLINE || before === RETURN) && !isWordByte(after);
+    dense ||= after === OPEN_BRACE || after === DOUBLE || after === SINGLE || after === STAR;
+  }
+  return module ? (dense ? 'dense' : 'module') : 'commonjs';
+}
+
+/**
+ * Where the quote behind a `from` or `import` is; −1 if it is none that a module is named behind. With blanks as programs that format
+ * source write them; without, as minifiers do, in `dense` files only.
+ */
+function importedAt(source: Buffer, at: number, word: number, dense: boolean): number {
+  let end: number;
+  if (word === FROM) {
+    // Not `.from "`, `transform "`.
+    const before = source[at - 1];
+    end = at + 4;
+    if (before === BRACE && dense) return end;
+    return before === SPACE && source[end] === SPACE ? end + 1 : -1;
+  }
+  if (word !== IMPORT || !hasAt(source, at + 4, REST_OF_PORT)) return -1;
+  if (at > 0 && WORD[source[at - 1]!] === 1) return -1;
+  end = at + PORT_BYTES;
+  return source[end] === SPACE ? end + 1 : dense ? end : -1;
 }
 
 function afterBlanks(source: Buffer, at: number): number {
@@ -65,11 +96,9 @@ function afterBlanks(source: Buffer, at: number): number {
   return next;
 }
 
-/** What imports look like in a file; nothing in a file of CommonJS, which is most of them. */
-function importsOf(source: Buffer): readonly Buffer[] {
-  const first = source.toString('latin1', 0, MODULE_BYTES);
-  if (!MODULE.test(first)) return [];
-  return DENSE.test(first) ? [...IMPORTS, ...DENSE_IMPORTS] : IMPORTS;
+/** \w of a regular expression. */
+function isWordByte(byte: number | undefined): boolean {
+  return byte !== undefined && byte !== 0x2e && byte !== 0x24 && WORD[byte] === 1;
 }
 
 /** A quoted specifier after blanks, and `closing` after it; null if there is none, or it is a module of Node's own. */

@@ -1,4 +1,5 @@
 import type { TreeListing } from '../../erofs/index.js';
+import { Words } from '../text-search.js';
 import { EnclosingLines } from './enclosing-lines.js';
 import type { Language, LinkSink, Resolver } from './language.js';
 import { SearchRoots } from './search-roots.js';
@@ -9,8 +10,13 @@ const MAX_MODULES = 1024;
 const USE = /^\s*use\s+([A-Za-z_]\w*(?:::\w+)*)\b\s*([^#]*)/;
 const REQUIRE = /^\s*require\s+([A-Za-z_]\w*(?:::\w+)*)\s*$/;
 const PACKAGE = /^\s*package\s+([A-Za-z_]\w*(?:::\w+)*)\s*[;{]/;
+/** The beginnings of the lines that matter: words may have blanks before them, the others stand behind the line's end. */
+const WORDS = new Words('use', 'requ', 'pack', '\n=', '\n__E', '\n__D');
+const BEHIND_NEWLINE = 3;
 /** The lines that matter, to their end or a bound. */
-const LINES = /^(?:=[a-zA-Z]|__(?:END|DATA)__|[ \t]*(?:use|require|package)\b)[^\n]{0,400}/gm;
+const LINE = /^(?:=[a-zA-Z]|__(?:END|DATA)__|[ \t]*(?:use|require|package)\b)[^\n]{0,400}/;
+const MAX_LINE = 512;
+const [NEWLINE, SPACE, TAB] = [0x0a, 0x20, 0x09];
 const OPENS_NOTHING = /^\s*(?:#|[)\]}])/;
 const PARENTS = /^(?:parent|base)$/;
 /** The order of @INC where several have a module (Debian's perl-base holds copies of the library's). */
@@ -33,10 +39,8 @@ export function perlModules(source: Buffer): string[] {
   const around = new EnclosingLines(source, (line) => /\bsub\b/.test(line), OPENS_NOTHING);
   let named = false;
   let inDocumentation = false;
-  for (const match of source.toString('latin1').matchAll(LINES)) {
+  for (const { line, start } of linesOf(source)) {
     if (found.size >= MAX_MODULES) break;
-    const [line] = match;
-    const start = match.index;
     // perlpod: a paragraph of documentation begins with "=" and ends with "=cut".
     if (/^=[a-zA-Z]/.test(line)) inDocumentation = !line.startsWith('=cut');
     if (inDocumentation) continue;
@@ -53,6 +57,19 @@ export function perlModules(source: Buffer): string[] {
     }
   }
   return [...found];
+}
+
+function* linesOf(source: Buffer): Generator<{ readonly line: string; readonly start: number }> {
+  let next = 0;
+  for (const hit of [0, ...WORDS.find(source)]) {
+    let start = Words.position(hit) + (Words.number(hit) >= BEHIND_NEWLINE ? 1 : 0);
+    while (source[start - 1] === SPACE || source[start - 1] === TAB) start--;
+    if (start < next || (start > 0 && source[start - 1] !== NEWLINE)) continue;
+    const line = LINE.exec(source.toString('latin1', start, start + MAX_LINE))?.[0];
+    if (line === undefined) continue;
+    next = start + line.length;
+    yield { line, start };
+  }
 }
 
 function addUsed(statement: string, found: Set<string>): void {

@@ -1,3 +1,5 @@
+import { hasAt, Words } from '../text-search.js';
+
 const NEWLINE = 0x0a;
 const [BACKSLASH, PARENTHESIS, CLOSING] = [0x5c, 0x28, 0x29];
 /** Bytes between the beginning of a line and its `import`. */
@@ -7,7 +9,7 @@ const MAX_STATEMENT = 16 * 1024;
 /** Lines that are searched upwards for the statement of an indented import's block; without one the import is a function's. */
 const MAX_BLOCK_LINES = 200;
 const MAX_NAMES = 256;
-const IMPORT = Buffer.from('import');
+const [WORDS, IMPORT] = [new Words('impo'), Buffer.from('import')];
 /** Blocks that do not run when the module is loaded. */
 const NOT_AT_LOAD = /^(?:def|class|async|@|if\s+(?:\w+\.)?TYPE_CHECKING|if\s+__name__)\b|^@/;
 
@@ -19,7 +21,9 @@ const NOT_AT_LOAD = /^(?:def|class|async|@|if\s+(?:\w+\.)?TYPE_CHECKING|if\s+__n
  */
 export function pythonImports(source: Buffer): string[] {
   const found: string[] = [];
-  for (let at = source.indexOf(IMPORT); at >= 0; at = source.indexOf(IMPORT, at + IMPORT.length)) {
+  for (const hit of WORDS.find(source)) {
+    const at = Words.position(hit);
+    if (!hasAt(source, at, IMPORT)) continue;
     const after = source[at + IMPORT.length];
     if (after !== 0x20 && after !== 0x09 && after !== 0x28) continue;
     const start = source.lastIndexOf(NEWLINE, at) + 1;

@@ -1,5 +1,6 @@
 import { posix } from 'node:path';
 import type { TreeListing } from '../../erofs/index.js';
+import { hasAt, Words } from '../text-search.js';
 import { EnclosingLines } from './enclosing-lines.js';
 import { directoryOf, type Language, type LinkSink, type Programs, type Resolver } from './language.js';
 import { SearchRoots } from './search-roots.js';
@@ -7,7 +8,7 @@ import { SearchRoots } from './search-roots.js';
 /** Large files of the library require their parts at their end. */
 const HEAD_BYTES = 128 * 1024;
 const MAX_REQUESTS = 1024;
-const REQUIRE = Buffer.from('require');
+const [WORDS, REQUIRE] = [new Words('requ'), Buffer.from('require')];
 const NEWLINE = 0x0a;
 const MAX_STATEMENT = 300;
 /** `require "a"`, `require_relative('a')`; behind `begin`, or in a line with a condition. */
@@ -46,8 +47,10 @@ export const ruby: Language = {
 export function rubyRequests(source: Buffer): string[] {
   const found = new Set<string>();
   const blocks = new EnclosingLines(source, (line) => LATER.test(line), OPENS_NOTHING);
-  for (let at = source.indexOf(REQUIRE); at >= 0; at = source.indexOf(REQUIRE, at + REQUIRE.length)) {
+  for (const hit of WORDS.find(source)) {
     if (found.size >= MAX_REQUESTS) break;
+    const at = Words.position(hit);
+    if (!hasAt(source, at, REQUIRE)) continue;
     const line = source.lastIndexOf(NEWLINE, at) + 1;
     if (at - line > MAX_STATEMENT) continue;
     const match = STATEMENT.exec(source.toString('latin1', line, line + MAX_STATEMENT));
