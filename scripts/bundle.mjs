@@ -40,7 +40,10 @@ const builds = [
       // A FUSE thread boots while the rest of a server is loaded.
       { name: 'server-base', test: /src\/server\/run-server\.ts$/ },
       // What every mount needs, and what every `run` needs besides.
-      { name: 'client', test: /src\/client\/(index|mount-client|archive-origin|registry-access|exchange)\.ts$/ },
+      {
+        name: 'client',
+        test: /src\/client\/(index|mount-client|archive-origin|registry-access|exchange)\.ts$|src\/oci\/platform\.ts$/,
+      },
       { name: 'mount', test: /src\/cli\/commands\/mount\.ts$/ },
       // Without which the server would load all of oci/ before it serves.
       { name: 'addresses', test: /src\/oci\/addresses\.ts$/ },
@@ -82,11 +85,24 @@ const directImports = {
   name: 'direct-imports',
   transform(code, id) {
     if (!id.endsWith('.ts') || id.endsWith('.d.ts')) return null;
-    return code.replaceAll(
+    const front = (relative) => path.resolve(path.dirname(id), relative.replace(/js$/, 'ts'));
+    const loaded = code.replaceAll(
+      /\bconst \{([^}]*)\} = await import\('((?:\.\.\/)+[\w/-]+\/index\.js)'\);/g,
+      (statement, list, relative) => {
+        const homes = definitionsOf(front(relative));
+        const items = list.split(',').map((text) => text.trim().split(': '));
+        const found = items.map(([name]) => homes.get(name));
+        // The names of one file: from several, their folder's front is one import in place of several.
+        if (found.some((home) => home === undefined || home.name === '*' || home.file !== found[0].file))
+          return statement;
+        const names = items.map(([name, local = name], i) => `${found[i].name}: ${local}`);
+        return `const { ${names.join(', ')} } = await import(${JSON.stringify(found[0].file)});`;
+      },
+    );
+    return loaded.replaceAll(
       /^(import|export) \{([^}]*)\} from '((?:\.\.\/)+[\w/-]+\/index\.js)';$/gm,
-      (statement, verb, list, front) => {
-        const file = path.resolve(path.dirname(id), front.replace(/js$/, 'ts'));
-        const homes = definitionsOf(file);
+      (statement, verb, list, relative) => {
+        const homes = definitionsOf(front(relative));
         const direct = [];
         for (const item of list.split(',').map((text) => text.trim())) {
           if (item === '' || item.startsWith('type ')) continue;

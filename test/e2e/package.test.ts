@@ -56,6 +56,24 @@ describe('the package', () => {
     }
   });
 
+  it('a container of an image that was indexed before starts without the registry client and the engine', () => {
+    const loaded = new Set<string>();
+    const load = (name: string): void => {
+      if (loaded.has(name)) return;
+      loaded.add(name);
+      const text = readFileSync(path.join(home, 'dist/lib', name), 'utf8');
+      for (const [, next] of text.matchAll(/\brequire_\w+=require\("\.\/([\w-]+\.js)"\)/g)) load(next!);
+      // Loaded on the way to the image's archive: the store's own file, not its folder with all that it exports.
+      if (name === 'mount.js') expect(text).not.toContain('require("./store.js")');
+    };
+    load('run.js');
+    expect([...loaded].sort()).toEqual(
+      ['bytes', 'client', 'commander', 'early', 'linux', 'mount', 'rolldown-runtime', 'run', 'wire'].map(
+        (one) => `${one}.js`,
+      ),
+    );
+  });
+
   it('holds every program that another one starts, and every module that one loads', () => {
     const programs = packed.filter((name) => name.startsWith('dist/lib/') && name.endsWith('.js'));
     expect(programs.length).toBeGreaterThan(10);
