@@ -1,7 +1,7 @@
 import type { Archive } from '../archive/index.js';
 import type { LayerIndex, Nid, SpanIndex } from '../bytes/index.js';
-import { boolean, ClipError, number, optionsOf } from '../bytes/index.js';
-import { ArchiveFile } from '../check/index.js';
+import { boolean, ClipError, number, optionsOf, string } from '../bytes/index.js';
+import { ArchiveFile, LayerIndexes } from '../check/index.js';
 import {
   ErofsReader,
   type FileType,
@@ -48,6 +48,8 @@ export interface ReadOptions extends SourceAccess {
   /** Of the file, in bytes. Default: all of it. */
   readonly offset?: number | undefined;
   readonly length?: number | undefined;
+  /** The cache directory of a clipd, where layers of version 1 archives of images were indexed. Default: no layer was. */
+  readonly cachePath?: string | undefined;
 }
 
 /** The largest part of a file that is read at once: it is one buffer. */
@@ -60,7 +62,10 @@ const checkList = optionsOf(
     recursive: boolean,
   },
 );
-const checkRead = optionsOf({}, { ...accessChecks, offset: number(0, 2 ** 53), length: number(0, MAX_READ) });
+const checkRead = optionsOf(
+  {},
+  { ...accessChecks, offset: number(0, 2 ** 53), length: number(0, MAX_READ), cachePath: string },
+);
 
 function pathOf(value: unknown, where: string): string {
   if (typeof value === 'string' && !value.includes('\0')) return value;
@@ -157,8 +162,8 @@ export function* listFiles(archivePath: string, options: ListOptions = {}): Gene
 export async function readFile(archivePath: string, path: string, options: ReadOptions = {}): Promise<Uint8Array> {
   pathOf(path, 'readFile: path');
   checkRead(options, 'readFile: options');
-  const { offset = 0, length, signal } = options;
-  const file = ArchiveFile.open(archivePath);
+  const { offset = 0, length, signal, cachePath } = options;
+  const file = ArchiveFile.open(archivePath, cachePath === undefined ? null : new LayerIndexes(cachePath));
   try {
     const { archive } = file;
     const reader = new ErofsReader(archive.tree);

@@ -55,6 +55,12 @@ export function storageOverride(flags: StorageFlags): StorageOverride | undefine
   return named.length === 0 ? undefined : (Object.fromEntries(named) as StorageOverride);
 }
 
+/** The same as options of a mount. Absent when none is given, so that nothing conflicts with a mount that exists. */
+export function storageFrom(flags: StorageFlags): { storage?: StorageOverride } {
+  const storage = storageOverride(flags);
+  return storage === undefined ? {} : { storage };
+}
+
 /** An override as the flags that ask for it. */
 export function storageFlags({ bucket, key, region, endpoint, imageRef }: StorageOverride): string {
   const flags = { 's3-bucket': bucket, 's3-key': key, 's3-region': region, 's3-endpoint': endpoint };

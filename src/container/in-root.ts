@@ -50,8 +50,16 @@ export class InRoot {
       if (!stat.isFile()) return null;
       const bytes = Buffer.alloc(Math.min(limit, stat.size));
       let filled = 0;
-      for (let n = -1; n !== 0 && filled < bytes.length; filled += n) {
-        n = readSync(fd, bytes, filled, bytes.length - filled, filled);
+      try {
+        for (let n = -1; n !== 0 && filled < bytes.length; filled += n) {
+          n = readSync(fd, bytes, filled, bytes.length - filled, filled);
+        }
+      } catch (cause) {
+        const { code = String(cause) } = cause as NodeJS.ErrnoException;
+        throw new ClipError('SYSTEM', `${path} of the image cannot be read: ${code}`, {
+          cause,
+          hint: 'clipd.log, in the root that clipctl health shows, says why its bytes do not come',
+        });
       }
       return bytes.subarray(0, filled);
     } finally {

@@ -75,7 +75,7 @@ export async function extractArchive(options: ExtractArchiveOptions): Promise<Ex
     const { storage } = file.archive;
     if (storage.kind === 'oci') {
       throw new ClipError('UNSUPPORTED', `${options.archivePath} is the index of an image and holds no data`, {
-        hint: 'mount it, and copy what is needed: clipctl mount --clip FILE --at DIR',
+        hint: `make a directory of the image with: clipctl unpack ${options.archivePath} ${outputPath}`,
       });
     }
     const root = openTarget(outputPath);

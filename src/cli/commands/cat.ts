@@ -1,27 +1,49 @@
 import { once } from 'node:events';
 import type { Command } from 'commander';
+import type { SourceAccess } from '../../archives/index.js';
 import { printableText } from '../../bytes/index.js';
-import { addImageFlags, archiveOf, type ImageFlags } from '../image-flags.js';
+import { locate } from '../daemon-flags.js';
+import { addImageFlags, archiveOf, type ImageFlags, withDataPlace } from '../image-flags.js';
+import { indexOldLayers } from '../old-layers.js';
 import { archiveOrImage } from '../operand.js';
 import { printResult } from '../output.js';
 import { credentialsFrom } from '../registry-flags.js';
+import { addStorageFlags, type StorageFlags, storageOverride } from '../storage-flags.js';
 import { interruptible } from './index-command.js';
 
 /** Read and written at once: enough for most files, and little memory. */
 const PIECE_BYTES = 32 * 1024 * 1024;
 
-async function run(path: string, flags: ImageFlags): Promise<void> {
+type Flags = ImageFlags & StorageFlags;
+
+/** How the data of an archive is reached. */
+async function accessOf(archive: string, flags: Flags): Promise<SourceAccess> {
+  const { readArchiveOrigin } = await import('../../check/index.js');
+  const credentials = credentialsFrom(flags);
+  const isS3 = credentials !== undefined && readArchiveOrigin(archive).storage.kind === 's3';
+  const { username = '', password = '' } = credentials ?? {};
+  return {
+    credentials: isS3 ? { accessKeyId: username, secretAccessKey: password } : credentials,
+    plainHttp: flags.plainHttp,
+    storageInfo: storageOverride(flags),
+  };
+}
+
+async function run(path: string, given: Flags): Promise<void> {
   const [{ listFiles, readFile }, { createProgress, showBytes }] = await Promise.all([
     import('../../archives/index.js'),
     import('../progress.js'),
   ]);
-  const credentials = credentialsFrom(flags);
   await interruptible(async (signal) => {
-    const archive = await archiveOf(flags, signal);
+    const archive = await archiveOf(given, signal);
+    const flags = await withDataPlace(given, archive);
+    await indexOldLayers(archive, flags, signal);
+    const { cacheDir: cachePath } = await locate(flags);
+    const options = { ...(await accessOf(archive, flags)), cachePath, signal };
     const read = (offset: number): Promise<Uint8Array> =>
-      readFile(archive, path, { offset, length: PIECE_BYTES, credentials, plainHttp: flags.plainHttp, signal });
+      readFile(archive, path, { ...options, offset, length: PIECE_BYTES });
     if (flags.json === true) {
-      const bytes = await readFile(archive, path, { credentials, plainHttp: flags.plainHttp, signal });
+      const bytes = await readFile(archive, path, options);
       printResult({ path, size: bytes.length, base64: Buffer.from(bytes).toString('base64') }, true, () => '');
       return;
     }
@@ -53,5 +75,5 @@ export function registerCat(program: Command): void {
     .description('print a file of an archive without mounting it')
     .addArgument(archiveOrImage())
     .argument('<path>', 'the file in the image');
-  addImageFlags(command).action(run);
+  addStorageFlags(addImageFlags(command)).action(run);
 }

@@ -1,7 +1,6 @@
 import { constants } from 'node:os';
 import type { Command } from 'commander';
 import { ClipError } from '../../bytes/index.js';
-import type { StorageOverride } from '../../check/index.js';
 import type { ClipdClient } from '../../client/index.js';
 import type { KeptLayers } from '../../oci/index.js';
 import { DEFAULT_IMAGE_OPTIONS, IDLE_EXIT_SECONDS, type ImageOptions, type MountInfoReply } from '../../wire/index.js';
@@ -21,7 +20,7 @@ import { printNote, printPath } from '../output.js';
 import { addOverlayFlags, type OverlayFlags, overlayOptions, planeOption } from '../overlay-flags.js';
 import { addProcessFlags, networkOptions, type ProcessFlags, processOptions } from '../process-flags.js';
 import { credentialsFrom } from '../registry-flags.js';
-import { addStorageFlags, type StorageFlags, storageFlags, storageOverride } from '../storage-flags.js';
+import { addStorageFlags, type StorageFlags, storageFlags, storageFrom } from '../storage-flags.js';
 
 interface Flags extends DaemonFlags, ImageFlags, OverlayFlags, ProcessFlags, StorageFlags {
   readonly at?: string;
@@ -210,12 +209,6 @@ async function mountAt(
   // Ctrl-C at any point leaves nothing behind; in the foreground it is the way to end the mount.
   await undo(client, mounted.mountPoint, started);
   process.exit(128 + constants.signals[signal]);
-}
-
-/** --s3-… and --storage-image: absent when none is given, so that nothing conflicts with a mount that exists. */
-function storageFrom(flags: StorageFlags): { storage?: StorageOverride } {
-  const storage = storageOverride(flags);
-  return storage === undefined ? {} : { storage };
 }
 
 const OPTION_FLAGS = {

@@ -5,14 +5,15 @@ import { ClipError } from '../../bytes/index.js';
 import type { SignalRelay } from '../../container/index.js';
 import { IDLE_EXIT_SECONDS } from '../../wire/index.js';
 import { addDaemonFlags, askedOfDaemon, type DaemonFlags, daemonSettings, locate } from '../daemon-flags.js';
-import { addPullFlags, archiveOf, type ImageFlags, layerKeeper, warn } from '../image-flags.js';
+import { addPullFlags, archiveOf, type ImageFlags, layerKeeper, warn, withDataPlace } from '../image-flags.js';
 import { indexOldLayers } from '../old-layers.js';
 import { Operand } from '../operand.js';
 import { addOverlayFlags, type OverlayFlags, overlayOptions, planeOption } from '../overlay-flags.js';
 import { addProcessFlags, networkOptions, type ProcessFlags, processOptions } from '../process-flags.js';
 import { credentialsFrom } from '../registry-flags.js';
+import { addStorageFlags, type StorageFlags, storageFrom } from '../storage-flags.js';
 
-interface Flags extends ImageFlags, DaemonFlags, OverlayFlags, ProcessFlags {
+interface Flags extends ImageFlags, StorageFlags, DaemonFlags, OverlayFlags, ProcessFlags {
   readonly rm?: boolean;
   readonly interactive?: boolean;
   readonly tty?: boolean;
@@ -33,18 +34,19 @@ function checkTerminal(flags: Flags): void {
   throw new ClipError('USAGE', '-t needs a terminal as standard input and output', { hint: 'leave -t out' });
 }
 
-async function run(args: readonly string[], flags: Flags, signals: SignalRelay): Promise<void> {
+async function run(args: readonly string[], given: Flags, signals: SignalRelay): Promise<void> {
   const requested = performance.now();
-  checkTerminal(flags);
-  if (flags.clip === undefined && flags.image === undefined) {
+  checkTerminal(given);
+  if (given.clip === undefined && given.image === undefined) {
     throw new ClipError('USAGE', 'no image is named', { hint: 'clipctl run IMAGE [COMMAND…]' });
   }
   const { chooseNetwork, findRuntime, runInContainer, startContainer } = await import('../../container/index.js');
   // Before an image is indexed in vain.
-  findRuntime(flags.runtime);
-  chooseNetwork(networkOptions(flags));
-  const kept = flags.plane === 'unpack' ? await layerKeeper(flags) : null;
-  const archivePath = await archiveOf(flags, signals.calledOff, kept ?? undefined);
+  findRuntime(given.runtime);
+  chooseNetwork(networkOptions(given));
+  const kept = given.plane === 'unpack' ? await layerKeeper(given) : null;
+  const archivePath = await archiveOf(given, signals.calledOff, kept ?? undefined);
+  const flags = await withDataPlace(given, archivePath);
   await indexOldLayers(archivePath, flags, signals.calledOff);
   const location = await locate(flags);
   const credentials = credentialsFrom(flags);
@@ -57,7 +59,11 @@ async function run(args: readonly string[], flags: Flags, signals: SignalRelay):
     settings: { ...daemonSettings(location, flags), idleExit: IDLE_EXIT_SECONDS },
     daemon: askedOfDaemon(location, flags),
     mount: {
-      options: { ...(flags.plainHttp === true ? { plainHttp: true } : {}), ...planeOption(flags) },
+      options: {
+        ...(flags.plainHttp === true ? { plainHttp: true } : {}),
+        ...planeOption(flags),
+        ...storageFrom(flags),
+      },
       ...(credentials === undefined ? {} : { credentials }),
     },
     ...overlayOptions(flags),
@@ -120,5 +126,5 @@ export function registerRun(program: Command): void {
     .option('--name <id>', 'its id (default: twelve hex digits)')
     .option('--runtime <program>', 'runc, crun, runsc, or a path (default: runc, else crun)')
     .option('--stats', 'print at the end when it started and how much it fetched');
-  addDaemonFlags(addPullFlags(addOverlayFlags(addProcessFlags(command)))).action(runOrLeaveNothing);
+  addDaemonFlags(addStorageFlags(addPullFlags(addOverlayFlags(addProcessFlags(command))))).action(runOrLeaveNothing);
 }

@@ -6,21 +6,20 @@ import { indexOldLayers } from '../old-layers.js';
 import { archiveOrImage } from '../operand.js';
 import { printResult } from '../output.js';
 import { credentialsFrom } from '../registry-flags.js';
+import { type StorageFlags, storageOverride } from '../storage-flags.js';
 import { formatBytes, formatSeconds, shortDigest } from '../units.js';
 import { interruptible } from './index-command.js';
 
-async function run(directory: string, flags: ImageFlags): Promise<void> {
+async function run(directory: string, flags: ImageFlags & Pick<StorageFlags, 'storageImage'>): Promise<void> {
   const result = await interruptible(async (signal) => {
     const kept = await layerKeeper(flags);
     const path = await archiveOf(flags, signal, kept);
     await indexOldLayers(path, flags, signal);
-    const [{ ArchiveFile, LayerIndexes }, { sourceForArchive }, { unpackArchive }, { createProgress }] =
-      await Promise.all([
-        import('../../check/index.js'),
-        import('../../oci/index.js'),
-        import('../../unpack/index.js'),
-        import('../progress.js'),
-      ]);
+    const [{ ArchiveFile, LayerIndexes, openImage }, { unpackArchive }, { createProgress }] = await Promise.all([
+      import('../../check/index.js'),
+      import('../../unpack/index.js'),
+      import('../progress.js'),
+    ]);
     const credentials = credentialsFrom(flags);
     const { cacheDir } = await locate(flags);
     const file = ArchiveFile.open(path, new LayerIndexes(cacheDir));
@@ -31,10 +30,16 @@ async function run(directory: string, flags: ImageFlags): Promise<void> {
         hint: `unpack it with: clipctl extract --clip ${path} --out ${directory}`,
       });
     }
-    const registry = sourceForArchive(file.archive.image, {
+    const access = {
       ...(credentials === undefined ? {} : { credentials }),
       ...(flags.plainHttp === undefined ? {} : { plainHttp: flags.plainHttp }),
-    });
+    };
+    const { storageImage } = flags;
+    const registry = await openImage(
+      file.archive.image,
+      access,
+      storageOverride({ ...(storageImage === undefined ? {} : { storageImage }) }),
+    );
     const source = kept.wrap(registry);
     const progress = await createProgress();
     try {
@@ -66,5 +71,7 @@ export function registerUnpack(program: Command): void {
     .description('make a directory of a whole image')
     .addArgument(archiveOrImage())
     .argument('<dir>', 'a new directory, or the half of an interrupted run');
-  addImageFlags(command).action(run);
+  addImageFlags(command)
+    .option('--storage-image <ref>', 'fetch the layers from this image, not from the one that the archive names')
+    .action(run);
 }
