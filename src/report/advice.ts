@@ -3,6 +3,7 @@ import { type JourneyReply, SpanFate } from '../wire/index.js';
 
 export interface JourneySummary {
   readonly reads: number;
+  /** From every source but the disk cache. */
   readonly fetches: number;
   readonly fetchedBytes: number;
   /** Milliseconds in which at least one read waited. */
@@ -35,6 +36,8 @@ function unionOf(at: readonly number[], took: readonly number[]): number {
   return sum;
 }
 
+const sumOf = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0);
+
 function median(values: readonly number[]): number {
   return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
 }
@@ -47,7 +50,8 @@ export function summaryOf(journey: JourneyReply): JourneySummary {
   const { reads, fetches, sources } = columns;
   const remote = Array.from(fetches.at.keys()).filter((i) => REMOTE.has(sources[fetches.source[i]!] ?? ''));
   const pick = (column: readonly number[]): number[] => remote.map((i) => column[i]!);
-  const fetchedBytes = pick(fetches.bytes).reduce((sum, bytes) => sum + bytes, 0);
+  const remoteBytes = sumOf(pick(fetches.bytes));
+  const fetched = Array.from(fetches.at.keys()).filter((i) => sources[fetches.source[i]!] !== 'disk_cache');
   const waited = unionOf(reads.at, reads.took);
   const unreadBytes = layers.reduce((sum, { size, uncompressedSize, ends, fates }) => {
     const unread = fates.reduce(
@@ -65,15 +69,15 @@ export function summaryOf(journey: JourneyReply): JourneySummary {
   const linkTime = unionOf(pick(fetches.at), pick(fetches.took));
   const roundTrip = Math.min(...pick(fetches.took), waited);
   const saved =
-    waited - (linkTime === 0 ? 0 : roundTrip + (fetchedBytes - unreadBytes) / (bestRate(journey, remote) || 1));
+    waited - (linkTime === 0 ? 0 : roundTrip + (remoteBytes - unreadBytes) / (bestRate(journey, remote) || 1));
   if (profile !== 'recorded' && saved > LITTLE_MS) {
     advice.push(
       `Readers waited ${seconds(waited)}. A recorded profile (clipctl optimize) would have saved about ${seconds(saved)} of it.`,
     );
   }
-  if (unreadBytes > LITTLE_BYTES && unreadBytes > 0.3 * fetchedBytes) {
+  if (unreadBytes > LITTLE_BYTES && unreadBytes > 0.3 * remoteBytes) {
     advice.push(
-      `About ${megabytes(unreadBytes)} of the ${megabytes(fetchedBytes)} fetched were fetched ahead and not read: a profile recorded anew (clipctl optimize) fetches less.`,
+      `About ${megabytes(unreadBytes)} of the ${megabytes(remoteBytes)} fetched were fetched ahead and not read: a profile recorded anew (clipctl optimize) fetches less.`,
     );
   }
   const latency = median(pick(fetches.took));
@@ -83,7 +87,8 @@ export function summaryOf(journey: JourneyReply): JourneySummary {
     );
   }
   if (advice.length === 0) advice.push(`Readers waited ${seconds(waited)} in all. There is nothing to mend.`);
-  return { reads: reads.at.length, fetches: fetches.at.length, fetchedBytes, waited, unreadBytes, advice };
+  const fetchedBytes = sumOf(fetched.map((i) => fetches.bytes[i]!));
+  return { reads: reads.at.length, fetches: fetched.length, fetchedBytes, waited, unreadBytes, advice };
 }
 
 /** Bytes per millisecond in the best tenth of a second: what the link gives when it is asked for enough. */

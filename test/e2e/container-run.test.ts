@@ -440,7 +440,10 @@ test('stats and ps say when a container’s first process began, and when its fi
   type Connection = { firstRead: number | null; firstExecs: number[] };
   const timed = async (): Promise<Connection> =>
     (await clip.json<{ connections: Connection[] }>('stats')).connections[0]!;
-  await eventually(async () => (await timed()).firstExecs.length === 1);
+  await eventually(async () => {
+    const { firstRead, firstExecs } = await timed();
+    return firstExecs.length === 1 && firstRead !== null;
+  });
   const { firstRead, firstExecs } = await timed();
   expect(firstRead).toBeGreaterThan(0);
   expect(firstExecs[0]).toBeGreaterThan(0);

@@ -248,6 +248,21 @@ test('advice follows from what happened', () => {
   expect(of({ layers, columns: failed })[0]).toMatch(/^1 read failed or was given up/);
 });
 
+test('what was fetched counts the bytes of a layout, and not what was in the disk cache', () => {
+  const journey = syntheticJourney(0);
+  const of = (sources: JourneyReply['columns']['sources']) => {
+    const fetches = { ...journey.columns.fetches, source: journey.columns.fetches.at.map(() => 0) };
+    const { fetchedBytes, fetches: count } = summaryOf({
+      ...journey,
+      columns: { ...journey.columns, sources, fetches },
+    });
+    return [fetchedBytes, count];
+  };
+  const { at, bytes } = journey.columns.fetches;
+  expect(of(['layout'])).toEqual([bytes.reduce((sum, one) => sum + one, 0), at.length]);
+  expect(of(['disk_cache'])).toEqual([0, 0]);
+});
+
 // Attack: the reference of an archive is free text, and the page is made by putting it into a template.
 test('a reference cannot write into the page', () => {
   const none = {

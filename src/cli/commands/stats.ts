@@ -114,7 +114,7 @@ async function textOf(stats: Stats, mounts: ReadonlyMap<number, string>, verbose
   }
   const slow = await slowFiles(stats, mounts);
   for (const { id, reference, plane, prefetches } of stats.connections) {
-    if (plane.kind !== 'fuse' || plane.reason !== '')
+    if (plane.kind !== 'fuse' || plane.reason !== 'as set')
       lines.push(`plane of ${shortened(reference, 30)}: ${plane.kind}: ${printable(plane.reason)}`);
     const files = slow.get(id) ?? [];
     if (files.length > 0) lines.push('', `waited longest in ${shortened(reference, 60)}:`, ...files);
