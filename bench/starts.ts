@@ -31,6 +31,19 @@ async function warmRegistry(image: BenchImage): Promise<void> {
   }
 }
 
+/** Cold caches everywhere but in the registry. */
+export async function coolDown(image: BenchImage): Promise<void> {
+  await runOk('sync', []);
+  dropCaches();
+  await warmRegistry(image);
+}
+
+/** A clipd that has begun: it has mounted something else, and all of it is loaded. */
+export async function settle(host: Clipctl, other: string): Promise<void> {
+  await host.ok('mount', '--clip', other, '--at', await host.place('other'), '--no-prefetch');
+  await new Promise((resolve) => setTimeout(resolve, SETTLED_MS));
+}
+
 export interface StartOptions {
   /** An archive mounted before: a clipd runs already. Without it, the mount starts one. */
   readonly other?: string;
@@ -54,14 +67,9 @@ export async function measureStarts(
     const host = await Clipctl.create({ parent: scratch });
     ctx.defer(() => host.close());
     const mountPoint = await host.place('mnt');
-    if (other !== undefined) {
-      await host.ok('mount', '--clip', other, '--at', await host.place('other'), '--no-prefetch');
-      await new Promise((resolve) => setTimeout(resolve, SETTLED_MS));
-    }
+    if (other !== undefined) await settle(host, other);
     await proxy.reset();
-    await runOk('sync', []);
-    dropCaches();
-    await warmRegistry(image);
+    await coolDown(image);
     const mount = await host.ok('mount', '--clip', clip, '--at', mountPoint, ...flags);
     const workload = await runProgram(...program(mountPoint));
     if (workload.code !== 0 || workload.firstOutput === 0) {

@@ -1,4 +1,5 @@
 import { existsSync, mkdirSync, rmdirSync, rmSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ImageMeta } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
@@ -80,8 +81,9 @@ export interface MountedContainer {
 
 const isRoot = (): boolean => process.getuid?.() === 0;
 
-/** Two containers that write to one directory would corrupt it. */
+/** Two containers that write to one directory would corrupt it. Those that the user does not name are one container's each. */
 function refuseSharedUpper(root: string, cacheDir: string, own: ContainerState): void {
+  if (!own.keepWritable) return;
   for (const id of listContainers(root)) {
     if (id === own.id) continue;
     const other = loadContainer(root, cacheDir, id);
@@ -415,13 +417,21 @@ export async function unmountContainer(
   );
   unmountRootfs(state, force, ended);
   if (isMounted(paths.tmpfs)) unmount(paths.tmpfs, force ? 'lazy' : undefined);
+  // Files are removed while clipd takes the image's place down.
+  const removed = rm(state.keepWritable ? join(state.writable, 'work') : state.writable, {
+    recursive: true,
+    force: true,
+  });
+  removed.catch(() => {}); // awaited below
   if (state.plane === 'mount') {
     await unmountImage(root, state, force);
     removeDirectory(state.image);
-  } else rmSync(join(state.image, '..'), { recursive: true, force: true });
+  } else {
+    await removed;
+    await rm(join(state.image, '..'), { recursive: true, force: true });
+  }
   removeDirectory(state.rootfs);
-  if (state.keepWritable) rmSync(join(state.writable, 'work'), { recursive: true, force: true });
-  else rmSync(state.writable, { recursive: true, force: true });
+  await removed;
   rmSync(paths.bundle, { recursive: true, force: true });
   if (notDisconnected) throw notDisconnected;
   return true;

@@ -22,7 +22,7 @@ export interface Files {
   readonly paths: Uint8Array;
 }
 
-/** What a worker is started with. */
+/** What a worker is told first. It boots while this is made. */
 export interface WorkerPlan {
   readonly directory: string;
   readonly tree: Uint8Array;
@@ -60,7 +60,7 @@ export interface Chunk {
 }
 
 /** null: the worker ends by itself. */
-export type ToWorker = Chunk | null;
+export type ToWorker = { readonly plan: WorkerPlan } | Chunk | null;
 
 export interface FromWorker {
   readonly id: number;

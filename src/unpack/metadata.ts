@@ -1,6 +1,6 @@
 import { chmodSync, lchownSync } from 'node:fs';
 import type { ErofsReader, InodeView } from '../erofs/index.js';
-import { setFileTime, setXattr } from '../linux/index.js';
+import { setFileTime, setOpenFileTime, setXattr } from '../linux/index.js';
 
 const PERMISSIONS = 0o7777;
 
@@ -17,6 +17,7 @@ function* namesOf(list: Uint8Array): Generator<Uint8Array> {
  * Makes a file what its inode says, but for its data. In this order: a change of owner clears capabilities and set-uid bits, and
  * every change but that of the times changes a time.
  * @param made the permissions that it was made with
+ * @param fd of the file, if it is open: its times are set without looking its path up
  */
 export function applyMetadata(
   path: Buffer,
@@ -24,6 +25,7 @@ export function applyMetadata(
   reader: ErofsReader,
   owners: boolean,
   made: number,
+  fd?: number,
 ): void {
   const { uid, gid, mode, nid } = inode;
   if (owners && (uid !== 0 || gid !== 0)) lchownSync(path, uid, gid);
@@ -36,5 +38,6 @@ export function applyMetadata(
   // A chown may have cleared bits; a symlink has none.
   const wanted = mode & PERMISSIONS;
   if (!inode.isSymlink && (wanted !== made || (wanted & 0o7000) !== 0)) chmodSync(path, wanted);
-  setFileTime(path, inode.mtime, inode.mtimeNsec);
+  if (fd === undefined) setFileTime(path, inode.mtime, inode.mtimeNsec);
+  else setOpenFileTime(fd, inode.mtime, inode.mtimeNsec);
 }

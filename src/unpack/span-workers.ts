@@ -17,12 +17,12 @@ export class SpanWorkers {
   readonly #pending = new Map<number, { resolve(): void; reject(error: Error): void; member: Member; bytes: number }>();
   #nextId = 1;
 
-  constructor(plan: WorkerPlan, count = Math.min(MAX_WORKERS, availableParallelism())) {
+  #begun = false;
+
+  /** They boot while the caller finds out what there is to do. */
+  constructor(count = Math.min(MAX_WORKERS, availableParallelism())) {
     this.#members = Array.from({ length: count }, () => {
-      const worker = new Worker(new URL('./unpack-worker.js', import.meta.url), {
-        workerData: plan,
-        name: 'clip-unpack',
-      });
+      const worker = new Worker(new URL('./unpack-worker.js', import.meta.url), { name: 'clip-unpack' });
       const member: Member = { worker, load: 0 };
       worker.on('message', (message: FromWorker) => this.#onMessage(message));
       worker.on('error', (cause) => this.#onDeath(member, cause));
@@ -33,6 +33,11 @@ export class SpanWorkers {
 
   get size(): number {
     return this.#members.length;
+  }
+
+  begin(plan: WorkerPlan): void {
+    this.#begun = true;
+    for (const { worker } of this.#members) worker.postMessage({ plan } satisfies ToWorker);
   }
 
   /** Resolves when all of a chunk is written. Chunks of one stream go to one worker, in the order of the calls. */
@@ -69,9 +74,14 @@ export class SpanWorkers {
   }
 
   async close(): Promise<void> {
-    const ends = this.#members.map(({ worker }) => new Promise((resolve) => worker.once('exit', resolve)));
-    for (const { worker } of this.#members) worker.postMessage(null satisfies ToWorker);
-    await Promise.all(ends);
+    await Promise.all(
+      this.#members.map(({ worker }) => {
+        if (!this.#begun) return worker.terminate();
+        const end = new Promise((resolve) => worker.once('exit', resolve));
+        worker.postMessage(null satisfies ToWorker);
+        return end;
+      }),
+    );
   }
 }
 

@@ -1,5 +1,5 @@
 import { closeSync, constants, openSync, writeSync } from 'node:fs';
-import { parentPort, workerData } from 'node:worker_threads';
+import { parentPort } from 'node:worker_threads';
 import type { LayerIndex } from '../bytes/index.js';
 import { lowerBound } from '../bytes/index.js';
 import { ErofsReader, InodeView } from '../erofs/index.js';
@@ -9,10 +9,6 @@ import type { Chunk, ChunkSpan, FromWorker, ToWorker, WorkerPlan } from './messa
 import { applyMetadata } from './metadata.js';
 
 const port = parentPort!;
-const plan = workerData as WorkerPlan;
-const root = Buffer.from(plan.directory);
-const paths = Buffer.from(plan.files.paths.buffer, plan.files.paths.byteOffset, plan.files.paths.length);
-const reader = new ErofsReader(plan.tree);
 const inode = new InodeView();
 const decoder = new SpanDecoder();
 const streams = new Map<number, ZstdStream>();
@@ -21,13 +17,28 @@ let output = new Uint8Array(0);
 const OPEN = constants.O_WRONLY | constants.O_CREAT | constants.O_NOFOLLOW;
 const SLASH = Buffer.from('/');
 
-function pathOf(file: number): Buffer {
-  const { pathAt } = plan.files;
-  return Buffer.concat([root, SLASH, paths.subarray(pathAt[file]!, pathAt[file + 1]!)]);
+/** The plan as this thread uses it. */
+class Target {
+  readonly #root: Buffer;
+  readonly #paths: Buffer;
+  readonly reader: ErofsReader;
+
+  constructor(readonly plan: WorkerPlan) {
+    const { paths } = plan.files;
+    this.#root = Buffer.from(plan.directory);
+    this.#paths = Buffer.from(paths.buffer, paths.byteOffset, paths.length);
+    this.reader = new ErofsReader(plan.tree);
+  }
+
+  pathOf(file: number): Buffer {
+    const { pathAt } = this.plan.files;
+    return Buffer.concat([this.#root, SLASH, this.#paths.subarray(pathAt[file]!, pathAt[file + 1]!)]);
+  }
 }
 
 /** Writes what a span holds of files. Its bytes are verified by now. */
-function writeFiles(layer: LayerIndex, span: ChunkSpan): void {
+function writeFiles(target: Target, layer: LayerIndex, span: ChunkSpan): void {
+  const { plan, reader } = target;
   const pieces = plan.pieces[layer]!;
   const end = span.start + span.length;
   // The piece before the first that begins in the span may reach into it.
@@ -40,7 +51,7 @@ function writeFiles(layer: LayerIndex, span: ChunkSpan): void {
     const file = pieces.file[i]!;
     const whole = plan.files.single[file] === 1 && from === start && to === start + pieces.length[i]!;
     reader.inode(plan.files.nid[file]!, inode);
-    const path = pathOf(file);
+    const path = target.pathOf(file);
     const made = inode.mode & 0o777 & ~plan.umask;
     const fd = openSync(path, OPEN, inode.mode & 0o777);
     try {
@@ -48,14 +59,14 @@ function writeFiles(layer: LayerIndex, span: ChunkSpan): void {
       for (let done = 0; done < to - from; ) {
         done += writeSync(fd, output, from - span.start + done, to - from - done, at + done);
       }
+      if (whole) applyMetadata(path, inode, reader, plan.owners, made, fd);
     } finally {
       closeSync(fd);
     }
-    if (whole) applyMetadata(path, inode, reader, plan.owners, made);
   }
 }
 
-function unpackSpan({ layer, kind, bytes }: Chunk, span: ChunkSpan): SpanFault | null {
+function unpackSpan(target: Target, { layer, kind, bytes }: Chunk, span: ChunkSpan): SpanFault | null {
   if (output.length < span.length) output = new Uint8Array(span.length);
   let filled = 0;
   const take = (view: Uint8Array): void => {
@@ -72,15 +83,15 @@ function unpackSpan({ layer, kind, bytes }: Chunk, span: ChunkSpan): SpanFault |
   } else {
     fault = decoder.decode({ ...compressed, kind, startBit, state }, take);
   }
-  if (fault === null) writeFiles(layer, span);
+  if (fault === null) writeFiles(target, layer, span);
   return fault;
 }
 
-async function unpackChunk(chunk: Chunk): Promise<FromWorker['error']> {
+async function unpackChunk(target: Target, chunk: Chunk): Promise<FromWorker['error']> {
   if (chunk.kind === 'zstd' || chunk.kind === 'zstd-stream') await decoder.loadZstd();
   try {
     for (const span of chunk.spans) {
-      const fault = unpackSpan(chunk, span);
+      const fault = unpackSpan(target, chunk, span);
       if (fault === null) continue;
       if (fault.status === 'digest-mismatch') {
         return {
@@ -99,13 +110,19 @@ async function unpackChunk(chunk: Chunk): Promise<FromWorker['error']> {
 
 /** One chunk after the other: those of a stream have an order. */
 let queue: Promise<unknown> = Promise.resolve();
+let told: Target | null = null;
 port.on('message', (message: ToWorker) => {
   if (message === null) {
     port.close();
     return;
   }
+  if ('plan' in message) {
+    told = new Target(message.plan);
+    return;
+  }
+  const target = told!;
   queue = queue.then(async () => {
-    const error = await unpackChunk(message);
+    const error = await unpackChunk(target, message);
     port.postMessage({ id: message.id, error } satisfies FromWorker);
   });
 });

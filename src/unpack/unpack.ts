@@ -191,70 +191,63 @@ class Unpacking {
     }
   }
 
-  async fetch(): Promise<void> {
-    const { archive, signal, onProgress, workers: count } = this.#options;
-    const workers = new SpanWorkers(
-      {
-        directory: this.#directory.root,
-        tree: archive.tree,
-        files: this.#plan.files,
-        pieces: this.#plan.pieces,
-        owners: this.#owners,
-        umask: this.#umask,
-      },
-      count,
-    );
-    try {
-      for (const [layer, meta] of archive.image.layers.entries()) {
-        if (firstOf(archive, layer) !== layer) continue;
-        const spans = new LayerSpans(meta.digest, archive.layers[layer]!.table);
-        const stretches = stretchesOf(archive, layer, this.#plan);
-        const total = stretches.reduce((sum, { first, end }) => sum + spans.compressedBytes(first, end), 0);
-        const inOrder = archive.layers[layer]!.table.kind === 'zstd-stream';
-        // A stream begins at its beginning, however far an earlier run came.
-        const waiting = stretches.filter(({ first, end }) => inOrder || !this.#done.has(`${layer} ${first} ${end}`));
-        const started = performance.now();
-        let done = total - waiting.reduce((sum, { first, end }) => sum + spans.compressedBytes(first, end), 0);
-        let fetchedHere = 0;
-        const limit = new Limit(REQUESTS + WAITING_PER_WORKER * workers.size);
-        const work = new Set<Promise<void>>();
-        let failed: unknown = null;
-        for (const stretch of waiting) {
-          await limit.enter();
-          if (failed !== null) break;
-          signal?.throwIfAborted();
-          const fetching = this.#fetch(spans, stretch);
-          const before = inOrder ? [...work].at(-1) : undefined;
-          const one = fetching
-            .then(async (bytes) => {
-              await before;
-              await workers.run({
-                layer,
-                kind: spans.table.kind,
-                bytes,
-                spans: chunkSpans(archive, spans, stretch),
-              });
-              this.#journal.add(stretch);
-              done += spans.compressedBytes(stretch.first, stretch.end);
-              fetchedHere += spans.compressedBytes(stretch.first, stretch.end);
-              const rate = fetchedHere / ((performance.now() - started) / 1000);
-              onProgress?.({ digest: meta.digest, done, total, rate });
-            })
-            .catch((error: unknown) => {
-              failed ??= error;
-            })
-            .finally(() => {
-              work.delete(one);
-              limit.leave();
+  async fetch(workers: SpanWorkers): Promise<void> {
+    const { archive, signal, onProgress } = this.#options;
+    workers.begin({
+      directory: this.#directory.root,
+      tree: archive.tree,
+      files: this.#plan.files,
+      pieces: this.#plan.pieces,
+      owners: this.#owners,
+      umask: this.#umask,
+    });
+    for (const [layer, meta] of archive.image.layers.entries()) {
+      if (firstOf(archive, layer) !== layer) continue;
+      const spans = new LayerSpans(meta.digest, archive.layers[layer]!.table);
+      const stretches = stretchesOf(archive, layer, this.#plan);
+      const total = stretches.reduce((sum, { first, end }) => sum + spans.compressedBytes(first, end), 0);
+      const inOrder = archive.layers[layer]!.table.kind === 'zstd-stream';
+      // A stream begins at its beginning, however far an earlier run came.
+      const waiting = stretches.filter(({ first, end }) => inOrder || !this.#done.has(`${layer} ${first} ${end}`));
+      const started = performance.now();
+      let done = total - waiting.reduce((sum, { first, end }) => sum + spans.compressedBytes(first, end), 0);
+      let fetchedHere = 0;
+      const limit = new Limit(REQUESTS + WAITING_PER_WORKER * workers.size);
+      const work = new Set<Promise<void>>();
+      let failed: unknown = null;
+      for (const stretch of waiting) {
+        await limit.enter();
+        if (failed !== null) break;
+        signal?.throwIfAborted();
+        const fetching = this.#fetch(spans, stretch);
+        const before = inOrder ? [...work].at(-1) : undefined;
+        const one = fetching
+          .then(async (bytes) => {
+            await before;
+            await workers.run({
+              layer,
+              kind: spans.table.kind,
+              bytes,
+              spans: chunkSpans(archive, spans, stretch),
             });
-          work.add(one);
-        }
-        await Promise.all(work);
-        if (failed !== null) throw failed;
-        this.fetchedBytes += fetchedHere;
+            this.#journal.add(stretch);
+            done += spans.compressedBytes(stretch.first, stretch.end);
+            fetchedHere += spans.compressedBytes(stretch.first, stretch.end);
+            const rate = fetchedHere / ((performance.now() - started) / 1000);
+            onProgress?.({ digest: meta.digest, done, total, rate });
+          })
+          .catch((error: unknown) => {
+            failed ??= error;
+          })
+          .finally(() => {
+            work.delete(one);
+            limit.leave();
+          });
+        work.add(one);
       }
-    } finally {
-      await workers.close();
+      await Promise.all(work);
+      if (failed !== null) throw failed;
+      this.fetchedBytes += fetchedHere;
     }
   }
 
@@ -350,15 +343,21 @@ function refused(path: Buffer, cause: unknown): ClipError {
  */
 export async function unpackArchive(options: UnpackOptions): Promise<UnpackResult> {
   const started = performance.now();
-  const unpacking = new Unpacking(options);
+  const workers = new SpanWorkers(options.workers);
+  let unpacking: Unpacking;
   try {
-    unpacking.makeTree();
-    await unpacking.fetch();
-    unpacking.finish();
-  } catch (error) {
-    throw unpacking.explain(error);
+    unpacking = new Unpacking(options);
+    try {
+      unpacking.makeTree();
+      await unpacking.fetch(workers);
+      unpacking.finish();
+    } catch (error) {
+      throw unpacking.explain(error);
+    } finally {
+      unpacking.close();
+    }
   } finally {
-    unpacking.close();
+    await workers.close();
   }
   const { resumed, fetchedBytes, files, directories } = unpacking;
   const milliseconds = Math.round(performance.now() - started);
