@@ -93,7 +93,7 @@ export function addProcessFlags(command: Command): Command {
     )
     .option('--entrypoint <program>', "in place of the image's")
     .option('--read-only', 'its root cannot be written to')
-    .option('--memory <size>', 'memory at most, 512M', byteSize)
+    .option('-m, --memory <size>', 'memory at most, 512M', byteSize)
     .option('--cpus <n>', 'processors at most, 1.5', processors);
 }
 

@@ -71,11 +71,10 @@ export function checkProcessOptions(options: ProcessOptions): void {
   for (const { destination } of volumes) claim(destination, '--volume');
 }
 
-/** @throws ClipError NOT_FOUND when its source is missing; USAGE when one of the two is a directory and the other is not */
-export function checkVolume({ source, destination }: Volume, root: InRoot): void {
-  let stat: Stats;
+/** @throws ClipError NOT_FOUND when a volume's source is missing */
+export function statSource({ source }: Volume): Stats {
   try {
-    stat = statSync(source);
+    return statSync(source);
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException;
     throw new ClipError('NOT_FOUND', `the volume's source ${source} does not exist or cannot be read: ${code}`, {
@@ -83,6 +82,12 @@ export function checkVolume({ source, destination }: Volume, root: InRoot): void
       hint: `mkdir -p ${source}`,
     });
   }
+}
+
+/** @throws ClipError NOT_FOUND when its source is missing; USAGE when one of the two is a directory and the other is not */
+export function checkVolume(volume: Volume, root: InRoot): void {
+  const { source, destination } = volume;
+  const stat = statSource(volume);
   const covered = root.stat(destination);
   if (covered === null || covered.isDirectory() === stat.isDirectory()) return;
   const kind = (one: Stats): string => (one.isDirectory() ? 'a directory' : 'no directory');

@@ -88,6 +88,19 @@ export function writableDirectory(root: string, cacheDir: string, id: string): s
   return join(cacheDir, 'containers', `${id}@${of}`);
 }
 
+/** @throws ClipError USAGE, BUSY when it is in use */
+export function checkFreeId(root: string, id: string): void {
+  checkContainerId(id);
+  if (existsSync(containerPaths(root, id).bundle)) throw inUse(id);
+}
+
+function inUse(id: string, cause?: unknown): ClipError {
+  return new ClipError('BUSY', `the container id ${id} is in use`, {
+    cause,
+    hint: `clipctl umount --cid ${id} takes it down; or give another id`,
+  });
+}
+
 /** Claims an id. @throws ClipError BUSY when it is in use */
 export function claimContainer(root: string, state: ContainerState): void {
   const { bundle } = containerPaths(root, state.id);
@@ -97,10 +110,7 @@ export function claimContainer(root: string, state: ContainerState): void {
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException;
     if (code !== 'EEXIST') throw new ClipError('SYSTEM', `cannot make ${bundle}: ${code}`, { cause });
-    throw new ClipError('BUSY', `the container id ${state.id} is in use`, {
-      cause,
-      hint: `clipctl umount --cid ${state.id} takes it down; or give another id`,
-    });
+    throw inUse(state.id, cause);
   }
   saveContainer(root, state);
 }

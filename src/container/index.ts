@@ -30,13 +30,14 @@ export {
   type UnmountContainerOptions,
   unmountContainer,
 } from './mount-container.js';
-export { chooseNetwork, type Net, type NetworkOptions, type NetworkState } from './network.js';
+export type { Net, NetworkOptions, NetworkState } from './network.js';
 export type { OverlayKind } from './overlay.js';
 export type { PublishedPort } from './ports.js';
 export { describeProcesses } from './processes.js';
 export { findProgram } from './programs.js';
 export {
   architectureWarning,
+  checkBeforeImage,
   type RunOptions,
   type RunResult,
   runInContainer,

@@ -109,6 +109,16 @@ function givenDirectory(path: string, flag: string): string {
   }
 }
 
+/** @throws ClipError USAGE, NOT_FOUND */
+export function checkOverlayOptions({ upper, tmpfsUpper, mountBase, rootfsBase }: OverlayOptions): void {
+  if (upper !== undefined && tmpfsUpper !== undefined) {
+    throw new ClipError('USAGE', '--upper and --tmpfs-upper exclude each other', { hint: 'give one of them' });
+  }
+  if (upper !== undefined) givenDirectory(upper, '--upper');
+  if (mountBase !== undefined) givenDirectory(mountBase, '--mount-base');
+  if (rootfsBase !== undefined) givenDirectory(rootfsBase, '--rootfs-base');
+}
+
 function newState(options: MountContainerOptions, paths: ContainerPaths): ContainerState {
   const { id, settings, upper, tmpfsUpper } = options;
   const based = (base: string | undefined, name: string, flag: string): string =>
@@ -260,9 +270,7 @@ export async function mountContainer(
 ): Promise<MountedContainer> {
   const { id, settings } = options;
   checkContainerId(id);
-  if (options.upper !== undefined && options.tmpfsUpper !== undefined) {
-    throw new ClipError('USAGE', '--upper and --tmpfs-upper exclude each other', { hint: 'give one of them' });
-  }
+  checkOverlayOptions(options);
   makeDirectory(settings.root);
   makeDirectory(settings.cacheDir);
   const paths = containerPaths(settings.root, id);

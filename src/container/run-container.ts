@@ -7,16 +7,18 @@ import { ClipdClient } from '../client/index.js';
 import type { KeptLayers } from '../oci/index.js';
 import type { StartEvent } from '../wire/index.js';
 import { createBundle } from './bundle.js';
-import { checkProcessOptions } from './check-options.js';
-import { newContainerId } from './container-state.js';
+import { checkProcessOptions, statSource } from './check-options.js';
+import { checkFreeId, newContainerId } from './container-state.js';
 import { SignalPath, whenThere } from './first-exec.js';
 import {
+  checkOverlayOptions,
   type MountContainerOptions,
   type MountedContainer,
   mountContainer,
   releaseNetwork,
   unmountContainer,
 } from './mount-container.js';
+import { chooseNetwork } from './network.js';
 import {
   exitCodeOf,
   findRuntime,
@@ -122,6 +124,22 @@ function commandOf({ entrypoint, args = [] }: RunOptions): { command?: string } 
   if (entrypoint === undefined && args.length === 0) return {}; // the image's own
   const words = JSON.stringify([entrypoint ?? null, ...args]);
   return { command: createHash('sha256').update(words).digest('hex') };
+}
+
+/**
+ * Refuses what cannot run whatever the image is, before one is looked for, or even indexed.
+ * @throws ClipError
+ */
+export function checkBeforeImage(
+  options: Omit<RunOptions, 'archivePath' | 'settings' | 'daemon' | 'mount'>,
+  root: string,
+): void {
+  findRuntime(options.runtime);
+  chooseNetwork(options);
+  if (options.id !== undefined) checkFreeId(root, options.id);
+  checkProcessOptions(options);
+  checkOverlayOptions(options);
+  for (const volume of options.volumes ?? []) statSource(volume);
 }
 
 /** Everything but the run: mounts, and writes the bundle. */

@@ -333,6 +333,24 @@ describe('bad input', () => {
     ['an unknown flag', ['--none'], "unknown option '--none'"],
     ['two writable layers', ['--upper', '/tmp', '--tmpfs-upper', '1M'], 'exclude each other'],
   ];
+  test.each([
+    ['no such runtime', ['--runtime', 'nope'], 'has no container runtime nope'],
+    ['a bad id', ['--name', 'a b'], "cannot be a container's id"],
+    ['an id in use', ['--name', 'taken'], 'the container id taken is in use'],
+    ['a missing file of variables', ['--env-file', '/none'], 'cannot read the environment file /none'],
+    ['a missing source', ['-v', '/none/here:/x'], "the volume's source /none/here does not exist"],
+    ['a missing upper directory', ['--upper', '/none/x'], '--upper /none/x: there is no such directory'],
+    ['too little memory', ['-m', '1k'], 'too low to start in'],
+  ] as const)('%s is told before the image is indexed', async (_name, args, why) => {
+    mkdirSync(clip.path('other/taken'), { recursive: true, mode: 0o700 });
+    const env = { ...clip.env, CLIP_ROOT: clip.path('other'), CLIP_CACHE_DIR: clip.path('none-yet') };
+    // As a shell starts it: Node itself would read an --env-file.
+    const ran = await runProgram(PROGRAM, ['run', '--rm', ...args, image.reference, 'true'], { env });
+    expect([ran.code, ran.stderr]).toEqual([125, expect.stringContaining(why)]);
+    expect(existsSync(clip.path('none-yet/archives'))).toBe(false);
+    rmSync(clip.path('other'), { recursive: true });
+  });
+
   test.each(cases)('%s: exit code 125, one line, the next step, and nothing left', async (name, args, why) => {
     const command = name === 'no command' ? [] : ['true'];
     const ran = await clip.run(['run', '--rm', ...args, image.reference, ...command]);

@@ -9,7 +9,7 @@ import { addPullFlags, archiveOf, type ImageFlags, layerKeeper, warn, withDataPl
 import { indexOldLayers } from '../old-layers.js';
 import { Operand } from '../operand.js';
 import { addOverlayFlags, type OverlayFlags, overlayOptions, planeOption } from '../overlay-flags.js';
-import { addProcessFlags, networkOptions, type ProcessFlags, processOptions } from '../process-flags.js';
+import { addProcessFlags, type ProcessFlags, processOptions } from '../process-flags.js';
 import { credentialsFrom } from '../registry-flags.js';
 import { addStorageFlags, type StorageFlags, storageFrom } from '../storage-flags.js';
 
@@ -40,15 +40,19 @@ async function run(args: readonly string[], given: Flags, signals: SignalRelay):
   if (given.clip === undefined && given.image === undefined) {
     throw new ClipError('USAGE', 'no image is named', { hint: 'clipctl run IMAGE [COMMAND…]' });
   }
-  const { chooseNetwork, findRuntime, runInContainer, startContainer } = await import('../../container/index.js');
-  // Before an image is indexed in vain.
-  findRuntime(given.runtime);
-  chooseNetwork(networkOptions(given));
+  const { checkBeforeImage, runInContainer, startContainer } = await import('../../container/index.js');
+  const location = await locate(given);
+  const asked = {
+    ...overlayOptions(given),
+    ...(given.name === undefined ? {} : { id: given.name }),
+    ...(given.runtime === undefined ? {} : { runtime: given.runtime }),
+    ...processOptions(given, args),
+  };
+  checkBeforeImage(asked, location.root);
   const kept = given.plane === 'unpack' ? await layerKeeper(given) : null;
   const archivePath = await archiveOf(given, signals.calledOff, kept ?? undefined);
   const flags = await withDataPlace(given, archivePath);
   await indexOldLayers(archivePath, flags, signals.calledOff);
-  const location = await locate(flags);
   const credentials = credentialsFrom(flags);
   const { runStats } = flags.stats === true ? await import('../run-stats.js') : { runStats: null };
   const stats = runStats?.(requested) ?? null;
@@ -66,10 +70,7 @@ async function run(args: readonly string[], given: Flags, signals: SignalRelay):
       },
       ...(credentials === undefined ? {} : { credentials }),
     },
-    ...overlayOptions(flags),
-    ...(flags.name === undefined ? {} : { id: flags.name }),
-    ...(flags.runtime === undefined ? {} : { runtime: flags.runtime }),
-    ...processOptions(flags, args),
+    ...asked,
     terminal: flags.tty ?? false,
     ...(flags.tty === true ? { terminalSize: { rows: process.stdout.rows, columns: process.stdout.columns } } : {}),
     onWarning: warn,
