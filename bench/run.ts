@@ -4,7 +4,16 @@ import { Clipctl, PROGRAM } from '../test/support/clipctl.js';
 import { spawnProxy } from '../test/support/proxy-process.js';
 import { compressedBytes, localRun } from './floor.js';
 import { coolDown, RTT_MS, settle, WORKLOAD } from './starts.js';
-import { type BenchContext, bounded, median, type Row, rated, run as runOk, type SuiteResult } from './support.js';
+import {
+  type BenchContext,
+  type BenchImage,
+  bounded,
+  median,
+  type Row,
+  rated,
+  run as runOk,
+  type SuiteResult,
+} from './support.js';
 
 /** Starts take a tenth of a second each: more of them cost little and steady the median. */
 const SHORT_ROUNDS = 9;
@@ -19,16 +28,32 @@ export async function seconds(rounds: number, once: (i: number) => Promise<{ sec
   return median(all);
 }
 
-/** Containers by `clipctl run` beside those of podman, by the same runc; a start on a node that never saw the image. */
+/** Containers by `clipctl run` beside those of podman, by the same runc; a start on a node that never saw the image. `--only local`, `--only cold`. */
 export async function run(ctx: BenchContext): Promise<SuiteResult> {
   const image = await ctx.python();
   const scratch = await ctx.scratch();
-  const rows: Row[] = [];
+  const isAsked = (part: string): boolean => ctx.only?.includes(part) ?? true;
   await runOk('scripts/debian-packages.sh', ['podman', 'runc']);
   const clip = await Clipctl.create({ parent: scratch });
   ctx.defer(() => clip.close());
+  const unpacked = path.join(scratch, 'unpacked');
+  await clip.ok('unpack', '--image', image.reference, unpacked);
+  const rows = [
+    ...(isAsked('local') ? await everythingLocal(ctx, clip, image, scratch, unpacked) : []),
+    ...(isAsked('cold') ? await coldStart(ctx, image, scratch, unpacked) : []),
+  ];
+  return { title: `containers of ${image.reference.split('/')[1]}, runc`, rows };
+}
 
-  // Everything local: the image pulled by podman; indexed, mounted and cached by clip.
+/** The image pulled by podman; indexed, mounted and cached by clip. */
+async function everythingLocal(
+  ctx: BenchContext,
+  clip: Clipctl,
+  image: BenchImage,
+  scratch: string,
+  unpacked: string,
+): Promise<Row[]> {
+  const rows: Row[] = [];
   const storage = path.join(scratch, 'podman');
   const podman = ['--root', storage, '--runroot', path.join(scratch, 'podman-run'), '--runtime', '/usr/sbin/runc'];
   const global = [...podman, '--cgroup-manager', 'cgroupfs', '--events-backend', 'none'];
@@ -42,7 +67,6 @@ export async function run(ctx: BenchContext): Promise<SuiteResult> {
     runOk('podman', [...global, 'run', '--rm', ...limits, '--network', 'host', id, '/bin/true']);
   const clipRun = (...command: string[]): Promise<{ seconds: number }> =>
     runOk(PROGRAM, ['run', '--rm', image.reference, ...command], { env: clip.env }); // as a shell starts it
-  await clip.ok('inspect', '--image', image.reference);
   // A container that stays keeps clipd, and the image's mount, as a node has them that runs some.
   await clip.ok('run', '-d', '--name', 'stays', image.reference, '/bin/sleep', '100000');
   ctx.defer(async () => {
@@ -66,8 +90,6 @@ export async function run(ctx: BenchContext): Promise<SuiteResult> {
   );
 
   // What clip adds to the runtime's own time: a bundle with an unpacked root beside a whole run.
-  const unpacked = path.join(scratch, 'unpacked');
-  await clip.ok('unpack', '--image', image.reference, unpacked);
   const bundle = path.join(scratch, 'bundle');
   const spec = await bareBundle(clip, image.reference, bundle, unpacked);
   const bare = await seconds(SHORT_ROUNDS, (i) =>
@@ -80,9 +102,7 @@ export async function run(ctx: BenchContext): Promise<SuiteResult> {
   });
   rows.push(bounded('warm index: first instruction, beyond runc', (inner - bare) * 1000, 'ms', { atMost: 120 }));
 
-  // A node that never saw the image.
-  rows.push(...(await coldStart(ctx, image, scratch, unpacked)));
-  return { title: `containers of ${image.reference.split('/')[1]}, runc`, rows };
+  return rows;
 }
 
 /** A bundle whose root is the unpacked image, for the runtime's own time. */
@@ -99,12 +119,7 @@ async function bareBundle(clip: Clipctl, reference: string, bundle: string, root
   return bundle;
 }
 
-async function coldStart(
-  ctx: BenchContext,
-  image: Awaited<ReturnType<BenchContext['python']>>,
-  scratch: string,
-  rootfs: string,
-): Promise<Row[]> {
+async function coldStart(ctx: BenchContext, image: BenchImage, scratch: string, rootfs: string): Promise<Row[]> {
   const local = await localRun(rootfs, WORKLOAD, ROUNDS);
   const [, repository] = image.reference.split(/\/(.*)/);
   const upstream = `http://${image.reference.split('/')[0]}`;

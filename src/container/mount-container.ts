@@ -314,7 +314,9 @@ async function endRuntime(state: ContainerState, bundle: string, force: boolean)
   const { runtime, id } = state;
   if (runtime === null || !existsSync(runtime)) return;
   const status = runtimeStatus(runtime, id, bundle);
-  if (status === null) {
+  if (status === null || status === 'foreign') {
+    // A runtime that was killed early leaves an empty directory of its own, and refuses the id from then on.
+    if (status === null) runtimeDelete(runtime, id, true);
     if (force) await removeCgroups(cgroupsPathOf(id));
     return;
   }
@@ -325,7 +327,9 @@ async function endRuntime(state: ContainerState, bundle: string, force: boolean)
   }
   const refused = runtimeDelete(runtime, id, force);
   // The runtime's process that ran it in the foreground may have cleaned up at the same moment.
-  if (refused !== null && runtimeStatus(runtime, id, bundle) !== null)
+  if (refused === null) return;
+  const left = runtimeStatus(runtime, id, bundle);
+  if (left !== null && left !== 'foreign')
     throw new ClipError('SYSTEM', `${runtime} cannot delete the container ${id}: ${refused}`);
 }
 

@@ -85,15 +85,15 @@ export function runCommand({ runtime, id, bundle, log, pid, detach }: RuntimeCom
 
 export type Status = 'creating' | 'created' | 'running' | 'paused' | 'stopped';
 
-/** What the runtime knows of a container; null: nothing, or it has another of the same id, of another bundle. */
-export function runtimeStatus(runtime: string, id: string, bundle: string): Status | null {
+/** What the runtime knows of a container; 'foreign': it has another of the same id, of another bundle; null: nothing. */
+export function runtimeStatus(runtime: string, id: string, bundle: string): Status | 'foreign' | null {
   const ran = callRuntime(runtime, ['state', id], 'ignore');
   if (ran.status !== 0) return null;
   try {
     const state = JSON.parse(ran.stdout) as { status?: Status; bundle?: string };
-    return state.bundle === bundle ? (state.status ?? null) : null;
+    return state.bundle === bundle ? (state.status ?? 'foreign') : 'foreign';
   } catch {
-    return null;
+    return 'foreign';
   }
 }
 

@@ -247,7 +247,8 @@ test.each(['SIGINT', 'SIGTERM'] as const)('%s at any moment of a run leaves noth
     // The shell's own number; a signal before Node runs any of our code; or the container was quicker.
     ends.add(by === signal ? 128 + constants.signals[signal] : code);
     const groups = readdirSync('/sys/fs/cgroup').map((name) => `/sys/fs/cgroup/${name}/clip/${own('signalled')}`);
-    expect([delay, leftovers(), groups.filter((path) => existsSync(path))]).toEqual([delay, [], []]);
+    const left = [...groups, `/run/runc/${own('signalled')}`].filter((path) => existsSync(path));
+    expect([delay, leftovers(), left]).toEqual([delay, [], []]);
   }
   expect([...ends].filter((code) => code !== 0)).toEqual([128 + constants.signals[signal]]);
 });
@@ -291,6 +292,17 @@ test.each([
     rmSync(output, { recursive: true });
   },
 );
+
+test('a runtime that is killed before it has made anything leaves nothing in its own directory', async () => {
+  const runtime = clip.path('dying-runc');
+  const script =
+    'for id; do :; done; case "$*" in *" run "*) mkdir -p "/run/runc/$id"; kill -9 $$;; *) exec runc "$@";; esac';
+  writeFileSync(runtime, `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+  const id = own('dying');
+  const ran = await clip.run(['run', '--rm', '--name', id, '--runtime', runtime, image.reference, 'true']);
+  expect([ran.code, ran.stderr]).toEqual([125, expect.stringContaining('ended with 137 and started nothing')]);
+  expect(existsSync(`/run/runc/${id}`)).toBe(false);
+});
 
 describe('bad input', () => {
   const cases: readonly (readonly [name: string, args: readonly string[], why: string])[] = [
