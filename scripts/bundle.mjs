@@ -35,6 +35,9 @@ const builds = [
       // Without what only a server needs of metrics/.
       { name: 'bytes', test: /src\/(bytes|loader)\/|src\/metrics\/(?!catalogue|families|histogram|telemetry)/ },
       { name: 'linux', test: /src\/linux\// },
+      // All that a thread needs that writes a tree for the kernel; of it what clients need, too.
+      { name: 'erofs', test: /src\/erofs\/reader\.ts$/ },
+      { name: 'rewrite', test: /src\/erofs\/rewrite\.ts$/ },
       { name: 'wire', test: /src\/(wire|paths)\// },
       { name: 'commander', test: /node_modules\/commander\// },
       // A FUSE thread boots while the rest of a server is loaded.

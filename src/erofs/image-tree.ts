@@ -24,6 +24,7 @@ const NSEC_MAX = 999_999_999;
  */
 const XATTR_BYTES_MAX = 256 * 1024 * 1024;
 
+const NO_XATTRS: { name: Uint8Array; value: Uint8Array }[] = [];
 const SLASH = 0x2f;
 const DOT = 0x2e;
 
@@ -52,6 +53,7 @@ class Inodes {
   rdev = new Uint32Array(1024);
   layer = new Int32Array(1024);
   dataOffset = new Float64Array(1024);
+  hasXattrs = new Uint8Array(1024);
   childStart = new Uint32Array(1024);
   childEnd = new Uint32Array(1024);
 
@@ -73,6 +75,7 @@ class Inodes {
     this.rdev = grown(this.rdev);
     this.layer = grown(this.layer);
     this.dataOffset = grown(this.dataOffset);
+    this.hasXattrs = grown(this.hasXattrs);
     this.childStart = grown(this.childStart);
     this.childEnd = grown(this.childEnd);
   }
@@ -153,7 +156,7 @@ export class ImageTree implements TreeSource {
     if (view.mtimeNsec > NSEC_MAX) this.#refuse(nid, `${view.mtimeNsec} nanoseconds`);
     if (view.isFile) this.#addData(inode, view);
     else if (view.isSymlink) this.#checkSymlink(view);
-    if (view.xattrLength > 0) this.#checkXattrs(nid);
+    if (view.xattrLength > 0) this.#checkXattrs(inode, nid);
     return inode;
   }
 
@@ -194,7 +197,8 @@ export class ImageTree implements TreeSource {
     if (this.#reader.readlink(nid).includes(0)) this.#refuse(nid, 'a symlink with a NUL');
   }
 
-  #checkXattrs(nid: number): void {
+  #checkXattrs(inode: number, nid: number): void {
+    this.#inodes.hasXattrs[inode] = 1;
     this.#reader.eachXattr(nid, (name, value) => {
       this.#xattrBytesLeft -= name.length + value.length;
       if (this.#xattrBytesLeft < 0) this.#refuse(nid, `xattrs of more than ${XATTR_BYTES_MAX} bytes`);
@@ -327,6 +331,7 @@ export class ImageTree implements TreeSource {
     return this.#reader.readlink(this.#inodes.nid[inode]!);
   }
   xattrs(inode: number): { name: Uint8Array; value: Uint8Array }[] {
+    if (this.#inodes.hasXattrs[inode] === 0) return NO_XATTRS;
     const found: { name: Uint8Array; value: Uint8Array }[] = [];
     this.#reader.eachXattr(this.#inodes.nid[inode]!, (name, value) => found.push({ name, value }));
     return found;

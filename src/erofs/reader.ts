@@ -65,6 +65,8 @@ export class ErofsReader {
   readonly #fixedNsec: number;
   readonly #xattrs: XattrReader;
   readonly #scratch = new InodeView();
+  /** Of the directory that readdir() lists. */
+  readonly #listed = new InodeView();
   // Of the directory block that #openBlock() opened last.
   #blockStart = 0;
   #blockLength = 0;
@@ -238,15 +240,15 @@ export class ErofsReader {
    * names the cookie of the next entry. Cookies stay valid for ever: they are byte positions in the directory.
    */
   readdir(nid: Nid, cookie: number, cb: DirentCallback): void {
-    const directory = this.#scratch;
+    const directory = this.#listed;
     this.inode(nid, directory);
     if (!directory.isDirectory)
       throw new FormatError('EROFS directory', this.#metaStart + nid * NID_UNIT, `nid ${nid} is not a directory`);
     const { size } = directory;
     let position = cookie;
     while (position >= 0 && position < size) {
-      // Copied out each time round: `cb` may use this reader.
       const block = Math.floor(position / this.blockSize);
+      // `cb` may list another one.
       if (directory.nid !== nid) this.inode(nid, directory);
       this.#openBlock(directory, block);
       const base = block * this.blockSize;

@@ -29,11 +29,20 @@ export class PlaneChoice {
   /** @throws ClipError UNSUPPORTED when the kernel is asked for and cannot serve the image */
   async choose(wish: PlaneWish, archive: Archive): Promise<ChosenPlane> {
     if (wish === 'fuse') return fusePlane('as set');
-    const reason = whyNot(archive) ?? this.#whyNotHere();
-    if (reason !== null) return this.#without(wish, reason);
+    const unfit = whyNot(archive);
+    if (unfit !== null) return this.#without(wish, unfit);
+    // A thread writes the tree while this one asks the kernel.
+    const opened = wish === 'kernel' ? settled(this.open(archive)) : null;
+    const reason = this.#whyNotHere();
+    if (reason !== null) {
+      void opened?.then(({ value }) => value?.close());
+      return this.#without(wish, reason);
+    }
     try {
       const set = wish === 'auto' ? 'auto, and it can' : 'as set';
-      return { state: { kind: 'kernel', reason: set, files: [] }, tree: await this.open(archive) };
+      const { value, error } = await (opened ?? settled(this.open(archive)));
+      if (value === null) throw error;
+      return { state: { kind: 'kernel', reason: set, files: [] }, tree: value };
     } catch (error) {
       // A damaged archive is no reason for another plane.
       if (!(error instanceof ClipError) || error instanceof FormatError) throw error;
@@ -58,6 +67,14 @@ export class PlaneChoice {
     this.#support ??= probeKernelPlane(this.#cacheDir);
     return this.#support.supported ? null : this.#support.reason;
   }
+}
+
+/** How a promise ended. It never rejects, so it may be waited for later. */
+function settled<T>(promise: Promise<T>): Promise<{ value: T | null; error: unknown }> {
+  return promise.then(
+    (value) => ({ value, error: null }),
+    (error: unknown) => ({ value: null, error }),
+  );
 }
 
 /** The sizes of the layers' tars. */
