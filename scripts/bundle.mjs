@@ -34,6 +34,9 @@ const builds = [
       { name: 'early', test: /src\/cli\/early-start\.ts$/ },
       // Without what only a server needs of metrics/.
       { name: 'bytes', test: /src\/(bytes|loader)\/|src\/metrics\/(?!catalogue|families|histogram|telemetry)/ },
+      // What the threads of an index build need, and every client of it: without it they would load all of a client and of oci/.
+      { name: 'codecs', test: /src\/(gzip\/state|tar\/(columns|format|number|packed-entries))\.ts$/ },
+      { name: 'tar', test: /src\/tar\/parser\.ts$/ },
       { name: 'linux', test: /src\/linux\// },
       // All that a thread needs that writes a tree for the kernel; of it what clients need, too.
       { name: 'erofs', test: /src\/erofs\/reader\.ts$/ },

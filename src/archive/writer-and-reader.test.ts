@@ -219,7 +219,10 @@ describe('a forged checkpoint state in an archive whose sections are all sealed'
 
 describe('altered archives', () => {
   const stored = [deflateRawSync(Buffer.alloc(200))];
-  const parts = { entries: { raw: Buffer.alloc(200), stored }, scan: Buffer.from('a scan') };
+  const parts = {
+    entries: { raw: Buffer.alloc(200), stored },
+    scan: { raw: Buffer.from('a scan'), stored: [deflateRawSync('a scan')] },
+  };
   const good = bytesOf({ ...smallArchive(), ...parts });
   const { sections } = openArchive(bytesInput(good));
   const sectionAt = (offset: number) =>

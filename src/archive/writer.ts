@@ -42,11 +42,16 @@ export interface ArchiveContents {
   readonly profile?: Profile | null;
   readonly references?: References | null;
   /**
-   * In the index of a single layer: the entries of its tar, by tar/ and {@link deflateSection}, and what was seen in its
-   * files, whose form is index/'s.
+   * In the index of a single layer: the entries of its tar, by tar/, and what was seen in its files, whose form is index/'s.
    */
-  readonly entries?: { readonly raw: Uint8Array; readonly stored: readonly Uint8Array[] };
-  readonly scan?: Uint8Array;
+  readonly entries?: StoredSection;
+  readonly scan?: StoredSection;
+}
+
+/** A large section, and the same deflated by {@link deflateSection}. */
+export interface StoredSection {
+  readonly raw: Uint8Array;
+  readonly stored: readonly Uint8Array[];
 }
 
 /** A section as it is stored. */
@@ -146,7 +151,7 @@ function sectionsOf(contents: ArchiveContents): Section[] {
   if (contents.profile) sections.push(deflated('profile', encodeProfile(contents.profile)));
   if (contents.references) sections.push(deflated('references', encodeReferences(contents.references)));
   if (contents.entries) sections.push(deflated('entries', contents.entries.raw, contents.entries.stored));
-  if (contents.scan) sections.push(deflated('scan', contents.scan));
+  if (contents.scan) sections.push(deflated('scan', contents.scan.raw, contents.scan.stored));
   return sections;
 }
 

@@ -27,8 +27,10 @@ export async function encodeLayerIndex(
   layer: IndexedLayer,
 ): Promise<Uint8Array[]> {
   const raw = packEntries(layer.entries);
-  const stored = await deflateSection(raw); // on other threads: this one feeds those that read the other layers
   const { contents, uncompressedSize, files, diffId } = layer;
+  const scan = encodeScan({ ...layer, checkpointMiB, unhashed: files?.skipped ?? 0 });
+  // On other threads: this one feeds those that read the other layers, or ends the image's archive.
+  const [stored, storedScan] = await Promise.all([deflateSection(raw), deflateSection(scan)]);
   const meta = { digest, mediaType: '', size, diffId: diffId ?? digest, uncompressedSize };
   const platform = { os: '', architecture: '' };
   const image = { reference: digest, registry: '', repository: '', manifestDigest: digest, platform, config: {} };
@@ -40,7 +42,7 @@ export async function encodeLayerIndex(
     // By place in the layer: the nids of an image are not those of another.
     hashes: files === null ? null : { count: files.dataOffset.length, nid: files.dataOffset, sha256: files.sha256 },
     entries: { raw, stored },
-    scan: encodeScan({ ...layer, checkpointMiB, unhashed: files?.skipped ?? 0 }),
+    scan: { raw: scan, stored: storedScan },
   }).parts;
 }
 

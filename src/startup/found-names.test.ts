@@ -14,12 +14,12 @@ test('what files name is the same on the other side of a message, files that nam
   readNames(log.take(), found);
   log.add(70_001, node, file("require('./e')"));
   log.add(70_002, node, file('let a;'));
-  log.add(70_003, node, file('{"name":"a\\n\\tb"}'));
+  log.add(70_003, node, file('{"main":"a\\n\\tb"}'));
   readNames(log.take(), found);
   expect(found).toEqual([
     { entry: 3, language: 'python', names: ['. a b', 'c.d'] },
     { entry: 70_000, language: 'python', names: [] },
     { entry: 70_001, language: 'node', names: ['r./e'] },
-    { entry: 70_003, language: 'node', names: ['{"name":"a\\n\\tb"}'] },
+    { entry: 70_003, language: 'node', names: ['{"main":"a\\n\\tb"}'] },
   ]);
 });

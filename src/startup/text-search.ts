@@ -13,7 +13,9 @@ declare namespace WebAssembly {
 
 /** Places in the memory of assembly/search.ts, and the longest text that it takes at once: a part of it stays in the processor's cache. */
 const [KINDS, TEXT, MAX_TEXT] = [1024, 2048, 256 * 1024];
-const HITS = TEXT + MAX_TEXT + 16;
+/** So much is read behind a text. */
+const PADDING = 32;
+const HITS = TEXT + MAX_TEXT + PADDING;
 /** With this number of numbers found there may be more. */
 const FULL = MAX_TEXT / 4 - 1;
 const MAX_WORDS = 16;
@@ -24,7 +26,7 @@ export const MAX_NAME = 160;
 interface Searcher {
   readonly bytes: Uint8Array;
   readonly hits: Uint32Array;
-  find(end: number, count: number): number;
+  find(end: number, count: number, offset: number): number;
   names(end: number, any: boolean, library: boolean): number;
 }
 
@@ -50,7 +52,7 @@ function fill(bytes: Uint8Array, text: Uint8Array, from: number): number {
   const piece = from === 0 && text.length <= MAX_TEXT ? text : text.subarray(from, from + MAX_TEXT);
   bytes.set(piece, TEXT);
   const end = TEXT + piece.length;
-  bytes.fill(0, end, end + 16);
+  bytes.fill(0, end, end + PADDING);
   return end;
 }
 
@@ -58,15 +60,18 @@ function fill(bytes: Uint8Array, text: Uint8Array, from: number): number {
 export class Words {
   readonly #table: Uint8Array;
   readonly #count: number;
+  /** Of the two bytes by which the places are chosen that are looked at closely: words begin alike more often than they go on. */
+  readonly #offset: number;
 
   constructor(...words: readonly string[]) {
     this.#count = words.length;
+    this.#offset = words.every(({ length }) => length > 2) ? 1 : 0;
     this.#table = new Uint8Array(WORD_BYTES * Math.min(MAX_WORDS, words.length));
     for (const [i, word] of words.entries()) {
       const bytes = Buffer.from(word, 'latin1');
       const at = i * WORD_BYTES;
-      this.#table.fill(bytes[0]!, at, at + 16);
-      this.#table.fill(bytes[1]!, at + 16, at + 32);
+      this.#table.fill(bytes[this.#offset]!, at, at + 16);
+      this.#table.fill(bytes[this.#offset + 1]!, at + 16, at + 32);
       this.#table.set(bytes, at + 32);
       this.#table.fill(0xff, at + 36, at + 36 + bytes.length);
     }
@@ -90,13 +95,13 @@ export class Words {
     const found: number[] = [];
     for (let from = 0; from < text.length; ) {
       const length = fill(bytes, text, from) - TEXT;
-      const count = find(TEXT + length, this.#count);
+      const count = find(TEXT + length, this.#count, this.#offset);
       const last = from + length === text.length;
       // A word that the end of a piece cuts begins the next piece.
-      const limit = last ? length : length - 3;
+      const limit = last || count >= FULL ? length : length - 3;
       for (let i = 0; i < count; i++) if (hits[i]! >>> 4 < limit) found.push(from * MAX_WORDS + hits[i]!);
       if (count >= FULL) from += (hits[count - 1]! >>> 4) + 1;
-      else from += last ? length : limit;
+      else from += limit;
     }
     return found;
   }

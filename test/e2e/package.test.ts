@@ -68,7 +68,7 @@ describe('the package', () => {
     };
     load('run.js');
     expect([...loaded].sort()).toEqual(
-      ['bytes', 'client', 'commander', 'early', 'linux', 'mount', 'rolldown-runtime', 'run', 'wire'].map(
+      ['bytes', 'client', 'codecs', 'commander', 'early', 'linux', 'mount', 'rolldown-runtime', 'run', 'wire'].map(
         (one) => `${one}.js`,
       ),
     );
@@ -140,6 +140,7 @@ describe('the package', () => {
       'crc64.wasm',
       'inflate-shared.wasm',
       'inflate.wasm',
+      'search.wasm',
       'seccomp-moby.json',
       'zstd.wasm',
     ]);

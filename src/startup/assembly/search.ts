@@ -1,24 +1,24 @@
 // Words and names in a text that JavaScript puts into this module's memory: see ../text-search.ts.
 
-/** Where the parts of the memory begin. The text ends before `HITS` with 16 zero bytes behind it. */
+/** Where the parts of the memory begin. The text ends before `HITS` with 32 zero bytes behind it. */
 const WORDS: usize = 0;
 const KINDS: usize = 1024;
 const TEXT: usize = 2048;
-const HITS: usize = TEXT + 0x40000 + 16;
+const HITS: usize = TEXT + 0x40000 + 32;
 const LAST: usize = HITS + 0x40000 - 8;
 const MAX_NAME: usize = 160;
 
 /**
- * Finds words of the text [TEXT, end). `count` words lie at WORDS: the first two bytes of each in all lanes, twice 16 bytes, then the
- * word and its mask. A hit is a position in the text times sixteen and the number of the word.
+ * Finds words of the text [TEXT, end). `count` words lie at WORDS: two neighbouring bytes of each in all lanes, twice 16 bytes, then the
+ * word and its mask; the two bytes are those from `offset` on. A hit is a position in the text times sixteen and the number of the word.
  * @returns the number of hits, which lie at HITS; the search ends when there is no room for more
  */
-export function find(end: usize, count: usize): usize {
+export function find(end: usize, count: usize, offset: usize): usize {
   let hit = HITS;
   const words = WORDS + (count << 6);
   for (let at = TEXT; at < end; at += 16) {
-    const first = v128.load(at);
-    const second = v128.load(at, 1);
+    const first = v128.load(at + offset);
+    const second = v128.load(at + offset, 1);
     let found = v128.splat<i8>(0);
     for (let word = WORDS; word < words; word += 64) {
       const both = v128.and(v128.eq<i8>(first, v128.load(word)), v128.eq<i8>(second, v128.load(word, 16)));

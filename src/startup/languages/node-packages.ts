@@ -1,3 +1,5 @@
+import { hasAt, Words } from '../text-search.js';
+
 /** What is used of a package.json. */
 export interface PackageFile {
   readonly name: string | null;
@@ -17,8 +19,46 @@ const CONDITIONS = {
 /** Asked for by `require`, or by `import`. */
 export type RequestKind = keyof typeof CONDITIONS;
 
+const WORDS = new Words('"nam', '"mai', '"exp', '"imp');
+const KEYS = ['"name"', '"main"', '"exports"', '"imports"'].map((key) => Buffer.from(key));
+const [NAME, MAIN] = [0, 1];
+const [QUOTE, BACKSLASH, OPEN, CLOSE] = [0x22, 0x5c, 0x7b, 0x7d];
+/** Of the text behind "main". */
+const MAX_MAIN = 300;
+
 /** A package.json in the form in which it is kept in a scan; null for one that is damaged or tells nothing. */
-export function packageText(json: string): string | null {
+export function packageText(json: Buffer): string | null {
+  return plainPackage(json) ?? parsedPackage(json.toString('utf8'));
+}
+
+/** Most files, without being parsed: those that say nothing about exports and imports, where a name does not matter. */
+function plainPackage(json: Buffer): string | null {
+  let [named, main] = [false, -1];
+  for (const hit of WORDS.find(json)) {
+    const [at, key] = [Words.position(hit), Words.number(hit)];
+    if (!hasAt(json, at, KEYS[key]!)) continue;
+    if (key > MAIN || (key === MAIN && main >= 0)) return null;
+    if (key === NAME) named = true;
+    else main = at;
+  }
+  if (main < 0) return named ? '{}' : null;
+  const value = /^"main"\s*:\s*("[^"\\\p{Cc}]*")/u.exec(json.toString('utf8', main, main + MAX_MAIN))?.[1];
+  return value === undefined || depthAt(json, main) !== 1 ? null : `{"main":${value}}`;
+}
+
+/** How many objects are open at a place in JSON. */
+function depthAt(json: Buffer, end: number): number {
+  let [depth, inString] = [0, false];
+  for (let at = 0; at < end; at++) {
+    const byte = json[at];
+    if (byte === QUOTE) inString = !inString;
+    else if (inString && byte === BACKSLASH) at++;
+    else if (!inString) depth += byte === OPEN ? 1 : byte === CLOSE ? -1 : 0;
+  }
+  return depth;
+}
+
+function parsedPackage(json: string): string | null {
   try {
     const { name, main, exports, imports } = Object(JSON.parse(json)) as Record<string, unknown>;
     const used = JSON.stringify({ name, main, exports, imports });

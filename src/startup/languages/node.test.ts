@@ -91,6 +91,21 @@ test('a hostile package.json leads nowhere', () => {
     ).toEqual(['/node_modules/a/package.json']);
 });
 
+test('a package.json without exports is kept as its main module, wherever other objects have one', () => {
+  const text = (json: string): readonly string[] | null =>
+    node.scan({ head: Buffer.from(json), tail: Buffer.alloc(0), size: json.length });
+  expect(text('{"name":"a","version":"1","main" :\n "lib/é.js","scripts":{"x":"}"}}')).toEqual(['{"main":"lib/é.js"}']);
+  expect(text('{"name":"a","main":"x.js","publishConfig":{"main":"y.js"}}')).toEqual(['{"name":"a","main":"x.js"}']);
+  expect(text('{"name":"a","jspm":{"main":"y.js"}}')).toEqual(['{"name":"a"}']);
+  expect(text('{"a":"\\"{","name":"a","main":"x.js"}')).toEqual(['{"main":"x.js"}']);
+  expect(text('{"name":"a","main":"a\\u002fb"}')).toEqual(['{"name":"a","main":"a/b"}']);
+  expect(text('{"name":"a","main":"x","imports":{"#a":"b"}}')).toEqual([
+    '{"name":"a","main":"x","imports":{"#a":"b"}}',
+  ]);
+  expect(text('{"name":"a"}')).toEqual(['{}']);
+  expect(text('{"private":true}')).toBeNull();
+});
+
 test('files are told by their path, scripts by their first line', () => {
   const of = (path: string): string | undefined => {
     const bytes = Buffer.from(`xx${path}yy`);

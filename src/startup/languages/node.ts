@@ -28,7 +28,7 @@ export const node: Language = {
   scan({ head, size }) {
     if (head[0] === 0x7b) {
       // "{": no module begins like this.
-      const text = size > head.length ? null : packageText(head.toString('utf8'));
+      const text = size > head.length ? null : packageText(head);
       return text === null ? null : [text];
     }
     const requests = nodeRequests(head.subarray(0, REQUEST_BYTES));
