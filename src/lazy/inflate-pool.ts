@@ -3,6 +3,7 @@ import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { MAX_SPAN_OUTPUT } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
+import { releaseHeap } from '../linux/index.js';
 import { type Logger, Metrics, silentLogger } from '../metrics/index.js';
 import type { FromInflate, Priority, Task, TaskMessage, TaskResult, ToInflate } from './inflate-tasks.js';
 import { outputBytes, type Pending, TaskQueue } from './task-queue.js';
@@ -97,6 +98,16 @@ export class InflatePool {
         });
       }),
     );
+  }
+
+  /**
+   * Buffers that are not used any more go back to the system: V8 does not count shared memory when it decides to collect, and each thread
+   * that has seen a buffer holds it (node --expose-gc).
+   */
+  collect(): void {
+    for (const { worker } of this.#members) worker.postMessage('collect' satisfies ToInflate);
+    globalThis.gc?.();
+    releaseHeap();
   }
 
   /** Of all workers that there were; a worker that has died counts as it was seen last. */

@@ -64,8 +64,8 @@ export interface TaskMessage {
   readonly task: Task;
 }
 
-/** Main thread → worker. 'load': loads what it may need later. null: the thread ends by itself, after what it was given before. */
-export type ToInflate = TaskMessage | 'load' | null;
+/** Main thread → worker. 'load': loads what it may need later. 'collect': frees what it was lent. null: the thread ends by itself, after what it was given before. */
+export type ToInflate = TaskMessage | 'load' | 'collect' | null;
 
 /** A worker's first message: its thread id, by which its CPU time is found. */
 export interface HelloMessage {

@@ -1,6 +1,7 @@
 import { readlinkSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
 import { loadCrc64 } from '../bytes/index.js';
+import { releaseHeap } from '../linux/index.js';
 import { keepCode } from '../loader/index.js';
 import type { ZstdStream } from '../zstd/index.js';
 import type { FromInflate, ResultMessage, Task, TaskMessage, TaskResult, ToInflate } from './inflate-tasks.js';
@@ -59,6 +60,12 @@ function answer({ id, task }: TaskMessage): void {
 port.on('message', (message: ToInflate) => {
   if (message === null) {
     port.close();
+    return;
+  }
+  if (message === 'collect') {
+    globalThis.gc?.();
+    globalThis.gc?.(); // what the first one found is freed by the next
+    releaseHeap();
     return;
   }
   if (message === 'load') {

@@ -58,7 +58,7 @@ export class LayerSet {
   constructor(options: LayerSetOptions) {
     const { cache, pool } = options;
     const metrics = options.metrics ?? new Metrics();
-    const buffers = new BufferPool();
+    const buffers = new BufferPool(() => pool.collect());
     const counters = lazyCounters(metrics);
     const links = new Links();
     this.#context = {

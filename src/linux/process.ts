@@ -9,6 +9,11 @@ export function dieWithParent(signal: NodeJS.Signals = 'SIGKILL'): void {
   check(sys.prctl(flags.PR_SET_PDEATHSIG, constants.signals[signal]), 'prctl PR_SET_PDEATHSIG');
 }
 
+/** Gives memory that this process has freed back to the system: glibc keeps it. */
+export function releaseHeap(): void {
+  sys.mallocTrim();
+}
+
 /** Whether a thread exists and has not been killed. True in doubt. */
 export function threadLives(thread: number): boolean {
   try {

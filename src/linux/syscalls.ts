@@ -105,6 +105,21 @@ const c = {
   ]),
 };
 
+/** Undefined: not looked for yet. Null: musl has none. */
+let trim: Call<[number]> | null | undefined;
+
+/** malloc_trim(3). */
+export function mallocTrim(): void {
+  if (trim === undefined) {
+    try {
+      trim = bind<[number]>('malloc_trim', 'int', ['size_t']);
+    } catch {
+      trim = null;
+    }
+  }
+  trim?.(0);
+}
+
 /** A failed call returned −1: fetch its errno before anything else runs. */
 const outcome = (result: number): number => (result < 0 ? -koffi.errno() : result);
 

@@ -12,7 +12,7 @@ import { InflatePool } from '../inflate-pool.js';
 import type { LayerClaim } from '../layer-claim.js';
 import { LayerSet } from '../layer-set.js';
 import { Follower } from './by-reference.js';
-import type { LayerPiece } from './followed-image.js';
+import type { FollowedImage, LayerPiece } from './followed-image.js';
 
 const SPAN = 128 * 1024;
 const raw = randomBytes(160 * SPAN);
@@ -61,6 +61,7 @@ interface Opened {
   metrics: Metrics;
   follower: Follower;
   faults: unknown[];
+  code: unknown[];
   /** As ImageMount does it: the read first. */
   miss(file: number, offset?: number): Promise<void>;
 }
@@ -72,7 +73,8 @@ async function open(refs: References, maxBytes = 1 << 30): Promise<Opened> {
   const source = new FakeSource(layer.blob);
   const opened = set.open({ ...layer, source });
   const faults: unknown[] = [];
-  const follower = new Follower({
+  const code: unknown[] = [];
+  const image: FollowedImage = {
     references: refs,
     layers: [opened],
     hasRoom: (bytes) => cache.hasRoom(bytes),
@@ -82,7 +84,8 @@ async function open(refs: References, maxBytes = 1 << 30): Promise<Opened> {
       if (bytes > 0) visit(0, (nid - 100) * FILE + offset, bytes);
     },
     onFault: (error) => faults.push(error),
-  });
+  };
+  const follower = new Follower(image, { onCode: (nid, segments) => code.push({ nid, code: segments }) });
   cleanup.push(() => {
     follower.close();
     opened.close();
@@ -93,7 +96,7 @@ async function open(refs: References, maxBytes = 1 << 30): Promise<Opened> {
     follower.onMiss(100 + file, [piece(file, offset)]);
     await read;
   };
-  return { opened, source, metrics, follower, faults, miss };
+  return { opened, source, metrics, follower, faults, code, miss };
 }
 
 /** Until no span has been under way for a while, however long a loaded machine takes for them. */
@@ -187,6 +190,16 @@ test('what an opened file leads to comes before what was to be fetched for other
   for (let span = 5; span < 40; span++) if (o.opened.layer.has(span)) noteUse(o.opened.layer.shared, span);
   await quiet(o);
   expect(present(o)).toContain(30);
+});
+
+test('of a program that was opened its large segments are told, once', async () => {
+  const page = SPAN / 4096;
+  // Tables, code with its last page, data.
+  const o = await open(references({ 3: [4] }, { 3: [0, page, page, 16, 3 * page, 1, 4 * page - 2, 2], 4: [0, 1] }));
+  await o.miss(3);
+  await o.miss(3, SPAN);
+  await o.miss(4);
+  expect(o.code).toEqual([{ nid: 103, code: [{ offset: SPAN, length: 2 * SPAN + 4096 }] }]);
 });
 
 test('closing calls off what is under way', async () => {

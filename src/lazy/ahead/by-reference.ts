@@ -3,7 +3,7 @@ import type { LayerIndex, Nid, SpanIndex } from '../../bytes/index.js';
 import { lowerBound } from '../../bytes/index.js';
 import type { TouchRecord } from '../../spans/index.js';
 import { Priority } from '../inflate-tasks.js';
-import type { FollowedImage, LayerPiece } from './followed-image.js';
+import type { FileStretch, FollowedImage, LayerPiece } from './followed-image.js';
 import { OpenedFiles } from './opened-files.js';
 import { mayBeReferred } from './policy.js';
 
@@ -15,6 +15,16 @@ const POLL_MS = 4;
 const STALE_MS = 2000;
 /** A miss after this long without one may be an evicted span. The files that it leads to may be evicted as well. */
 const AGAIN_MS = 30_000;
+
+/** As an index build writes them for a program's segments (startup/link-references.ts). */
+const SEGMENT_PAGES = (64 * 1024) / REFERENCE_PAGE;
+
+export interface ToldByFollower {
+  /** A reader has come to this span. */
+  onRead(layer: LayerIndex, span: SpanIndex): void;
+  /** A program was opened that has large segments. */
+  onCode(nid: Nid, code: readonly FileStretch[]): void;
+}
 
 interface SpanOf {
   readonly layer: LayerIndex;
@@ -35,7 +45,9 @@ export class Follower {
   readonly #todo: (number | SpanOf)[] = [];
   /** What was asked for and not read yet, per layer: span → compressed bytes. */
   readonly #unread: readonly Map<number, number>[];
-  readonly #onRead: (layer: LayerIndex, span: SpanIndex) => void;
+  readonly #told: ToldByFollower;
+  /** Files that readers have opened. */
+  readonly #openedFiles: Uint8Array;
   #unreadBytes = 0;
   /** Inflated bytes that are on their way, and not in the cache yet. */
   #coming = 0;
@@ -46,11 +58,11 @@ export class Follower {
   #opened: OpenedFiles | null = null;
   #closed = false;
 
-  /** @param onRead told of each span that a reader has come to */
-  constructor(image: FollowedImage, onRead: (layer: LayerIndex, span: SpanIndex) => void = () => {}) {
+  constructor(image: FollowedImage, told: Partial<ToldByFollower> = {}) {
     this.#image = image;
-    this.#onRead = onRead;
+    this.#told = { onRead: () => {}, onCode: () => {}, ...told };
     this.#known = new Uint8Array(image.references.count);
+    this.#openedFiles = new Uint8Array(image.references.count);
     this.#counted = image.layers.map(({ layer }) => new Uint8Array(layer.spans.count));
     this.#unread = image.layers.map(() => new Map<number, number>());
   }
@@ -94,6 +106,22 @@ export class Follower {
   #prefer(file: number): void {
     this.#known[file] = 0;
     this.#todo.push(file);
+    if (this.#openedFiles[file] === 1) return;
+    this.#openedFiles[file] = 1;
+    const code = this.#codeOf(file);
+    if (code.length > 0) this.#told.onCode(this.#image.references.nid[file]!, code);
+  }
+
+  /** The large segments of a program: their first pages and their last one are ranges that follow each other. */
+  #codeOf(file: number): FileStretch[] {
+    const { firstRange, range } = this.#image.references;
+    const code: FileStretch[] = [];
+    for (let i = firstRange[file]! + 2; i + 3 < firstRange[file + 1]!; i += 2) {
+      const [first, pages, last, one] = [range[i]!, range[i + 1]!, range[i + 2]!, range[i + 3]!];
+      if (pages < SEGMENT_PAGES || pages > SEGMENT_PAGES + 1 || one !== 1 || last < first + pages) continue;
+      code.push({ offset: first * REFERENCE_PAGE, length: (last + 1 - first) * REFERENCE_PAGE });
+    }
+    return code;
   }
 
   /** Cancels spans that no reader has read; readers still get those they wait for. */
@@ -140,7 +168,7 @@ export class Follower {
     }
     if (this.#counted[layer]![span] === 1) return;
     this.#counted[layer]![span] = 1;
-    this.#onRead(layer, span);
+    this.#told.onRead(layer, span);
     this.#readBytes += this.#image.layers[layer]!.layer.spans.compressedBytes(span, span + 1);
   }
 
@@ -209,7 +237,7 @@ export class Follower {
   #poll(): void {
     this.#guard(() => {
       this.#look();
-      if (this.#opened?.look(this.#known, (file) => this.#prefer(file))) this.#lastRead = performance.now();
+      if (this.#opened?.look((file) => this.#prefer(file))) this.#lastRead = performance.now();
       if (performance.now() - this.#lastRead > STALE_MS) this.#stop();
       else this.#advance();
     });

@@ -10,6 +10,12 @@ export interface LayerPiece {
   readonly length: number;
 }
 
+/** A stretch of a file. */
+export interface FileStretch {
+  readonly offset: number;
+  readonly length: number;
+}
+
 /** What following needs of an image. */
 export interface FollowedImage {
   readonly references: References;

@@ -15,7 +15,12 @@ export class AheadOfReaders {
     const { onFault } = image;
     this.#onFault = onFault;
     this.#follower =
-      followed === null ? null : new Follower(followed, (layer, span) => this.#speculator.onRead(layer, span));
+      followed === null
+        ? null
+        : new Follower(followed, {
+            onRead: (layer, span) => this.#speculator.onRead(layer, span),
+            onCode: (nid, code) => this.#speculator.onOpened(nid, code),
+          });
     this.#speculator = new Speculator({ ...image, referredBytes: () => this.#follower?.unreadBytes() ?? 0 });
   }
 

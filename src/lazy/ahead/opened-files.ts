@@ -26,10 +26,10 @@ export class OpenedFiles {
   }
 
   /**
-   * Visits the files that were opened and are not `known`, each once. True if something was read since it was called last.
+   * Visits the files that were opened, each once. True if something was read since it was called last.
    * @throws FormatError
    */
-  look(known: Uint8Array, visit: (file: number) => void): boolean {
+  look(visit: (file: number) => void): boolean {
     const placing = this.#place();
     const clock = this.#touch[0]?.clock[0] ?? 0;
     const moved = clock !== this.#clock;
@@ -39,7 +39,7 @@ export class OpenedFiles {
       const layer = this.#layer[file]!;
       if (layer < 0 || this.#touch[layer]!.pages[this.#page[file]!] === 0) continue;
       this.#layer[file] = -1;
-      if (known[file] === 0) visit(file);
+      visit(file);
     }
     return moved;
   }
@@ -55,11 +55,11 @@ export class OpenedFiles {
   #placeOf(file: number, nid: Nid): void {
     this.#image.map(nid, 0, 2 * TOUCH_PAGE, (layer, offset, length) => {
       if (layer < 0 || this.#layer[file]! >= 0) return;
-      // A page that is all the file's own, or else most of its beginning.
-      const whole = Math.ceil(offset / TOUCH_PAGE);
-      const fits = (whole + 1) * TOUCH_PAGE <= offset + length;
+      // A page that is all the file's own. Programs and libraries have one; small scripts, which may be read as data, need not be followed.
+      const page = Math.ceil(offset / TOUCH_PAGE);
+      if ((page + 1) * TOUCH_PAGE > offset + length) return;
       this.#layer[file] = layer;
-      this.#page[file] = fits ? whole : Math.floor((offset + length / 2) / TOUCH_PAGE);
+      this.#page[file] = page;
     });
   }
 }

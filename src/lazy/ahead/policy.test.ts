@@ -1,5 +1,14 @@
 import { expect, test } from 'vitest';
-import { evidenceAt, joinGap, mayBeComing, mayLieUnread, pays, probabilityOf, Record } from './policy.js';
+import {
+  evidenceAt,
+  evidenceOfCode,
+  joinGap,
+  mayBeComing,
+  mayLieUnread,
+  pays,
+  probabilityOf,
+  Record,
+} from './policy.js';
 
 /** A span of the default size as most layers compress it. */
 const [COMPRESSED, INFLATED] = [450_000, 2 * 1024 * 1024];
@@ -21,6 +30,14 @@ test('the rest of a file that is read here and there is likely, and neighbours i
   // A walk: eight neighbours in a row.
   expect(probabilityOf(near(1, 2, 3, 4, 5, 6, 7, 8), fresh)).toBeGreaterThan(0.4);
   expect(near(9)).toBe(0);
+});
+
+test('the code of a program that was opened is likely; of a very large one nothing is guessed', () => {
+  const fresh = new Record();
+  const p = probabilityOf(evidenceOfCode(12 * 1024 * 1024), fresh);
+  expect(p).toBeCloseTo(0.8);
+  expect(pays(p, COMPRESSED, INFLATED, SLOW)).toBe(true);
+  expect(pays(probabilityOf(evidenceOfCode(36 * 1024 * 1024), fresh), COMPRESSED, INFLATED, GIGABIT)).toBe(false);
 });
 
 test('a guess pays by what the link costs', () => {

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { FakeSource, gzipLayer } from '../../../test/support/span-layers.js';
-import type { LayerIndex } from '../../bytes/index.js';
+import type { LayerIndex, Nid } from '../../bytes/index.js';
 import { SpanCache } from '../../cache/index.js';
 import { Metrics } from '../../metrics/index.js';
 import { noteUse } from '../../spans/index.js';
@@ -54,7 +54,8 @@ async function open(fileSpans: number, link: LinkCost = LINK, maxBytes = 1 << 30
   const speculator = new Speculator({
     layers: [opened],
     hasRoom: (bytes) => cache.hasRoom(bytes),
-    map: (nid, _offset, _length, visit) => visit(0 as LayerIndex, nid * fileBytes, fileBytes),
+    map: (nid, offset, length, visit) =>
+      visit(0 as LayerIndex, nid * fileBytes + offset, Math.min(length, fileBytes - offset)),
     onFault: (error) => {
       throw error;
     },
@@ -129,6 +130,16 @@ test('a program that is paged in at random is fetched whole after a few misses',
     await quiet(o);
   }
   expect(waited).toBeLessThan(12);
+});
+
+test('of a program that was opened its code comes at once', async () => {
+  const o = await open(32);
+  o.speculator.onOpened(1 as Nid, [{ offset: 4 * SPAN, length: 20 * SPAN }]);
+  await quiet(o);
+  const found = present(o);
+  // As much as may lie unread: 2 MB on this link.
+  expect(found.length).toBeGreaterThan(10);
+  expect(found).toEqual(found.map((_, i) => 36 + i));
 });
 
 test('a reader of pages far apart is left alone, and costs a bounded number of bytes', async () => {

@@ -2,9 +2,10 @@ import type { LayerIndex, Nid, SpanIndex } from '../../bytes/index.js';
 import { Priority } from '../inflate-tasks.js';
 import type { LayerClaim } from '../layer-claim.js';
 import type { LinkCost } from '../link.js';
-import type { FollowedImage, LayerPiece } from './followed-image.js';
+import type { FileStretch, FollowedImage, LayerPiece } from './followed-image.js';
 import {
   evidenceAt,
+  evidenceOfCode,
   mayBeComing,
   mayLieUnread,
   mayLieUnreadInAll,
@@ -108,9 +109,32 @@ export class Speculator {
       this.#noteFile(layer, nid, first);
       for (let span = first; span <= last; span++) this.#note(layer, span);
     }
+    this.#go();
+  }
+
+  #go(): void {
     this.#judge();
     this.#advance();
     if (this.#guessing) this.#timer ??= setInterval(() => this.#poll(), POLL_MS).unref();
+  }
+
+  /** A program or library was opened. `code`: offset and length of its large segments. @throws FormatError */
+  onOpened(nid: Nid, code: readonly FileStretch[]): void {
+    if (this.#closed) return;
+    this.#lastRead = performance.now();
+    const bytes = code.reduce((sum, { length }) => sum + length, 0);
+    for (const { offset, length } of code) {
+      this.#image.map(nid, offset, length, (layer, layerOffset, n) => {
+        const state = layer < 0 ? null : this.#layers[layer]!;
+        if (state === null || state.claim.layer.streamed) return;
+        const { spans } = state.claim.layer;
+        const [first, last] = [spans.at(layerOffset), spans.at(layerOffset + n - 1)];
+        this.#noteFile(layer, nid, first);
+        const record = fileAt(state.files, first)?.record ?? state.record;
+        for (let span = first; span <= last; span++) this.#add(state, span, evidenceOfCode(bytes), record);
+      });
+    }
+    this.#go();
   }
 
   /** A span was read that was fetched for another reason. */
