@@ -112,5 +112,11 @@ function sameContent(a: Side, old: FileEntry, b: Side, file: FileEntry): boolean
   const [was, is] = [a.content(old), b.content(file)];
   if (was.hash !== null && is.hash !== null) return was.hash === is.hash;
   if (was.place !== null && was.place === is.place) return true;
-  return old.mtime.getTime() === file.mtime.getTime();
+  return sameTime(old.mtime.getTime(), file.mtime.getTime());
+}
+
+/** Where one side has whole seconds only (a tar without pax headers, an archive of before 2024), the other's fraction says nothing. */
+function sameTime(a: number, b: number): boolean {
+  const whole = a % 1000 === 0 || b % 1000 === 0;
+  return whole ? Math.floor(a / 1000) === Math.floor(b / 1000) : a === b;
 }

@@ -73,10 +73,30 @@ export async function openTelemetry(
     'process.pid': process.pid,
   });
   const given = resources.detectResources({ detectors: [resources.envDetector, resources.hostDetector] });
+  let told = false;
+  const notSent = (why: string): void => {
+    if (told) return;
+    told = true;
+    onProblem(
+      `spans for OpenTelemetry cannot be sent: ${why}`,
+      'check that a collector takes OTLP over HTTP at OTEL_EXPORTER_OTLP_ENDPOINT (its port is 4318 by default)',
+    );
+  };
+  const exporter = new OTLPTraceExporter();
   const provider = new BasicTracerProvider({
     // OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME are the user's word.
     resource: own.merge(given),
-    spanProcessors: [new BatchSpanProcessor(new OTLPTraceExporter())],
+    spanProcessors: [
+      new BatchSpanProcessor({
+        export: (spans, done) =>
+          exporter.export(spans, (result) => {
+            if (result.code !== 0) notSent(result.error?.message ?? 'it gives no reason');
+            done(result);
+          }),
+        forceFlush: () => exporter.forceFlush(),
+        shutdown: () => exporter.shutdown(),
+      }),
+    ],
   });
   const tracer = provider.getTracer('clip', version);
   const time = (milliseconds: number): number => performance.timeOrigin + milliseconds;
@@ -90,7 +110,10 @@ export async function openTelemetry(
     async close() {
       let timer: NodeJS.Timeout | undefined;
       const late = new Promise<void>((resolve) => {
-        timer = setTimeout(resolve, CLOSE_MS);
+        timer = setTimeout(() => {
+          notSent(`no answer within ${CLOSE_MS / 1000} s`);
+          resolve();
+        }, CLOSE_MS);
       });
       await Promise.race([provider.shutdown().catch(() => {}), late]);
       clearTimeout(timer);

@@ -402,7 +402,9 @@ export class Engine {
     }
     if (this.telemetry === NO_TELEMETRY) return;
     const { first, end, bytes, reason, source, started, ended } = fetched;
-    const attributes = { reference, first, spans: end - first, bytes, reason: REASONS[reason], source };
+    // While it is being mounted, what its profile fetches is not known to be its own yet.
+    const of = reference === '' ? {} : { reference };
+    const attributes = { ...of, first, spans: end - first, bytes, reason: REASONS[reason], source };
     this.telemetry.work({ name: 'fetch', started, ended, attributes });
   }
 

@@ -62,3 +62,8 @@ test('run of an archive whose data cannot be had says so in one line, with the n
     expect.stringMatching(/^clipctl: .*etc\/(passwd|group) of the image cannot be read: EIO\n {2}clipd\.log.*\n$/),
   ]);
 }, 60_000);
+
+test('diff does not call a file changed whose time one archive has to the second only, as those of 2023', async () => {
+  const { stdout } = await clip.ok('diff', fixture('local-2023-06'), fixture('local-2026-05'));
+  expect(stdout).not.toContain('content');
+});
