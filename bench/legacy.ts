@@ -76,9 +76,11 @@ export async function run(ctx: BenchContext): Promise<SuiteResult> {
   ctx.log(`a tree of ${FILES} files, ${Math.round(bytes / 1e6)} MB`);
   const archive = clip.path('tree.clip');
   const rows: Row[] = [];
-  rows.push(...(await packing(clip, scratch, tree, archive, bytes)));
-  rows.push(...(await mounting(clip, archive)));
-  rows.push(...(await reading(clip, archive)));
+  const wanted = (part: string): boolean => ctx.only?.includes(part) !== false;
+  if (wanted('packing')) rows.push(...(await packing(clip, scratch, tree, archive, bytes)));
+  else await clip.ok('create', tree, '--out', archive);
+  if (wanted('mounting')) rows.push(...(await mounting(clip, archive)));
+  if (wanted('reading')) rows.push(...(await reading(clip, archive)));
   return { title: `${FILES} files, ${Math.round(bytes / 1e6)} MB`, rows };
 }
 
@@ -113,7 +115,7 @@ async function packing(clip: Clipctl, scratch: string, tree: string, archive: st
       { value: rate(makes!) / rate(tarMakes!), to: 'tar -cf' },
       { atLeast: 0.7 },
     ),
-    bounded('its memory', peak / 1e6, 'MB', { atMost: 200 }),
+    bounded('memory of createArchive', peak / 1e6, 'MB', { atMost: 200 }),
     rated(
       'extractArchive',
       rate(unpacks!),
@@ -121,7 +123,7 @@ async function packing(clip: Clipctl, scratch: string, tree: string, archive: st
       { value: rate(unpacks!) / rate(tarUnpacks!), to: 'tar -xf' },
       { atLeast: 0.7 },
     ),
-    { metric: 'its memory', value: unpackPeak / 1e6, unit: 'MB' },
+    { metric: 'memory of extractArchive', value: unpackPeak / 1e6, unit: 'MB' },
   ];
 }
 
