@@ -316,6 +316,28 @@ test('also from a user namespace of root’s, which may not mount for itself els
   expect(read.stdout.slice(0, 64)).toBe(image.hashes.get('large'));
 });
 
+test('the service can do so with the rights that its unit leaves it', async () => {
+  const own = await Clipctl.create();
+  const unit = readFileSync(new URL('../../../contrib/clipd.service', import.meta.url), 'utf8');
+  const kept = /^CapabilityBoundingSet=(.*)$/m.exec(unit)![1]!.split(' ');
+  const rights = ['-all', ...kept.map((name) => `+${name.replace(/^CAP_/, '').toLowerCase()}`)].join(',');
+  const daemon = [process.execPath, PROGRAM, 'daemon'];
+  const service = runProgram('setpriv', ['--no-new-privs', '--inh-caps=-all', `--bounding-set=${rights}`, ...daemon], {
+    env: own.env,
+  });
+  try {
+    await eventually(async () => (await own.run(['health'])).code === 0, 30_000);
+    const there = await Namespace.make();
+    const env = [`CLIP_ROOT=${own.path('root')}`, `CLIP_CACHE_DIR=${own.path('cache')}`];
+    const ran = await there.enter('env', ...env, process.execPath, PROGRAM, 'mount', image.archive, '/mnt/a');
+    expect([ran.code, ran.stderr]).toEqual([0, '']);
+    await there.verify('/mnt/a', image);
+  } finally {
+    await own.close();
+    await service;
+  }
+});
+
 /** Of the image that is mounted first. */
 async function layoutDirectory(): Promise<string> {
   const { reference } = (await listed(clip))[0]!;
