@@ -1,8 +1,10 @@
-import { closeSync, constants, existsSync, openSync, readSync } from 'node:fs';
+import { closeSync, constants, existsSync, openSync, readSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
 import { MAGIC } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 
+/** A registry's name by mistake; `docker://` is none. */
+const WEB = /^https?:\/\//;
 /** Of `oci:DIR` and the like, which name images on this disk. */
 const IMAGE_SCHEME = /^(?:oci|oci-archive|docker-archive|docker):/;
 
@@ -11,9 +13,22 @@ const IMAGE_SCHEME = /^(?:oci|oci-archive|docker-archive|docker):/;
  * name that ends as archives end, a URL, and an archive in the current directory, whatever its name.
  */
 export function looksLikeArchive(text: string): boolean {
-  if (IMAGE_SCHEME.test(text)) return false;
+  if (IMAGE_SCHEME.test(text) || WEB.test(text)) return false;
   if (/^[./~]/.test(text) || /\.r?clip$/.test(text) || /^[a-z0-9]+:\/\//.test(text)) return true;
-  return startsAsArchive(text);
+  return startsAsArchive(text) || isFileWithExtension(text);
+}
+
+/** "notes.html" is what lies here rather than an image of Docker Hub. */
+function isFileWithExtension(text: string): boolean {
+  return /\.\w+$/.test(text) && statSync(text, { throwIfNoEntry: false })?.isFile() === true;
+}
+
+/** @throws ClipError USAGE for an archive in the place of an image that is to be indexed */
+export function refuseArchive(text: string): void {
+  if (text.includes('/') ? !startsAsArchive(text) : !looksLikeArchive(text)) return;
+  throw new ClipError('USAGE', `${text} is an archive, not an image`, {
+    hint: `clipctl mount ${text} DIR mounts it; clipctl index IMAGE -o ${text} writes it`,
+  });
 }
 
 function startsAsArchive(path: string): boolean {

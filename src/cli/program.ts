@@ -33,8 +33,13 @@ export async function runCommandLine(): Promise<void> {
   });
 
   try {
-    await registerCommands(program, process.argv.slice(2));
-    await program.parseAsync(process.argv);
+    const [node, script, ...args] = process.argv;
+    await registerCommands(program, args);
+    const [first, asked] = args;
+    const known = program.commands.some((one) => one.name() === asked || one.aliases().includes(asked!));
+    // Commander shows the whole help for a command that there is not.
+    const shown = first === 'help' && asked !== undefined && !known ? [asked] : args;
+    await program.parseAsync([node!, script!, ...shown]);
   } catch (error) {
     await report(explained(error));
   }

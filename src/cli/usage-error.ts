@@ -52,8 +52,10 @@ export function keepUsageErrors(command: Command): void {
         command.parent === null
           ? 'clipctl help lists the commands'
           : `${wordsOf(command)} --help shows its arguments and flags`;
+      const written = wordsOf(command) === 'clipctl index' && excess?.endsWith('.clip') === true;
+      const elsewhere = written ? `clipctl index IMAGE -o ${excess}` : ELSEWHERE[[...namesOf(command), word].join(' ')];
       last = new ClipError('USAGE', excess === undefined ? message : `unexpected argument: ${excess}`, {
-        hint: ELSEWHERE[[...namesOf(command), word].join(' ')] ?? (similar === undefined ? help : `${similar} ${help}`),
+        hint: elsewhere ?? (similar === undefined ? help : `${similar} ${help}`),
       });
     },
   });

@@ -56,7 +56,9 @@ export function checkProgram(root: InRoot, program: Program): void {
   }
   const where = name.includes('/') ? 'the image has no such file' : 'the image has none along its PATH';
   throw new StartError(EXIT_NOT_FOUND, `${shown} not found: ${where}`, {
-    hint: 'clipctl ls lists what the image holds; --entrypoint and --env PATH=… change what is run',
+    hint: name.startsWith('-')
+      ? 'flags of clipctl stand before the image, and the command after it needs no --'
+      : 'clipctl ls lists what the image holds; --entrypoint and --env PATH=… change what is run',
   });
 }
 

@@ -451,14 +451,19 @@ export class MountList {
     });
   }
 
-  unmount(path: string, mode: UnmountMode): Promise<{ closed: boolean }> {
-    return this.#serialized(() => this.#unmount(path, mode));
+  /** @param foreign the caller's mount namespace, if it is another one than ours */
+  unmount(path: string, mode: UnmountMode, foreign: string | null): Promise<{ closed: boolean }> {
+    return this.#serialized(() => this.#unmount(path, mode, foreign));
   }
 
-  async #unmount(path: string, mode: UnmountMode): Promise<{ closed: boolean }> {
+  async #unmount(path: string, mode: UnmountMode, foreign: string | null): Promise<{ closed: boolean }> {
     const connections = await this.list(); // takes note of places that another program unmounted
     const copied = foreignParts(path);
-    if (copied !== null && !connections.some(({ places }) => places.some((place) => place.path === path))) {
+    if (
+      copied !== null &&
+      copied.namespace === foreign &&
+      !connections.some(({ places }) => places.some((place) => place.path === path))
+    ) {
       throw refusal(`has mounted nothing at ${copied.path} in this one`, {
         hint: `umount(8) takes a copy of a mount away, ${enterOurs('umount …')} the mount itself`,
       });

@@ -97,8 +97,10 @@ export function resolveMountPoint(path: string): MountPoint {
       hint: 'give a directory that you may use',
     });
   }
-  if (!isDirectory)
-    throw new ClipError('NOT_FOUND', `mount point ${path} is not a directory`, { hint: 'give a directory' });
+  if (!isDirectory) {
+    const hint = 'give a directory: the file or image comes first, then the place to mount at';
+    throw new ClipError('NOT_FOUND', `mount point ${path} is not a directory`, { hint });
+  }
   return { place, dead: false, erofs };
 }
 

@@ -100,7 +100,9 @@ async function run(words: readonly string[], flags: CommonFlags, self: Command, 
   const leaves = leavesOf(whole);
   const asked = words.length === 0 ? undefined : leaves.find((command) => wordsOf(command) === words.join(' '));
   if (words.length > 0 && asked === undefined) {
-    throw new ClipError('USAGE', `there is no command ${words.join(' ')}`, { hint: 'clipctl help lists them' });
+    throw new ClipError('USAGE', `there is no command ${words.join(' ')}`, {
+      hint: 'clipctl config shows settings; files and CLIP_… variables set them (clipctl config --help)',
+    });
   }
   const rows = [
     ...common,

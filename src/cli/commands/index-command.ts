@@ -2,7 +2,7 @@ import { constants } from 'node:os';
 import type { Command } from 'commander';
 import { counted } from '../../bytes/index.js';
 import type { IndexResult } from '../../index/index.js';
-import { defaultArchive } from '../archive-or-image.js';
+import { defaultArchive, refuseArchive } from '../archive-or-image.js';
 import type { CommonFlags } from '../common-flags.js';
 import { wholeNumber } from '../numbers.js';
 import { Operand } from '../operand.js';
@@ -52,6 +52,7 @@ export async function layerIndexDirectory(flags: CommonFlags): Promise<string> {
 
 async function run(flags: Flags): Promise<void> {
   const credentials = credentialsFrom(flags);
+  refuseArchive(flags.image);
   const outputPath = flags.out ?? defaultArchive(flags.image);
   const layerIndexes = await layerIndexDirectory(flags);
   const [{ indexImage }, { createProgress }, { showIndexing }] = await Promise.all([

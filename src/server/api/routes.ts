@@ -194,7 +194,7 @@ export function routesOf(
     [`POST ${API.unmount}`]: async (body, _query, _signal, from): Promise<UnmountReply> => {
       const { mountPoint, mode, mountNamespace: there } = unmountRequest(body, 'request: body');
       if (there !== undefined) requireKnown(there, from);
-      return { mountPoint, ...(await server.unmount(mountPoint, mode)) };
+      return { mountPoint, ...(await server.unmount(mountPoint, mode, from.foreign)) };
     },
     [`POST ${API.firstExec}`]: (body) => noteFirstExec(firstExecRequest(body, 'request: body')),
     [`POST ${API.profileStop}`]: (body) => stopProfile(profileStopRequest(body, 'request: body').mountPoint),
