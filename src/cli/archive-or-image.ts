@@ -25,7 +25,8 @@ function isFileWithExtension(text: string): boolean {
 
 /** @throws ClipError USAGE for an archive in the place of an image that is to be indexed */
 export function refuseArchive(text: string): void {
-  if (text.includes('/') ? !startsAsArchive(text) : !looksLikeArchive(text)) return;
+  const named = !text.includes('/') && /\.r?clip$/.test(text);
+  if (!named && !startsAsArchive(text)) return;
   throw new ClipError('USAGE', `${text} is an archive, not an image`, {
     hint: `clipctl mount ${text} DIR mounts it; clipctl index IMAGE -o ${text} writes it`,
   });

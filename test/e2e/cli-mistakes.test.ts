@@ -140,7 +140,7 @@ const MISTAKES: readonly (readonly [string, number, RegExp, RegExp])[] = [
   ['mount A M --cache-size lots', 2, /--cache-size/, /500M or 20G|--help/],
   ['mount A M --read-timeout 0', 2, /--read-timeout/, /--help/],
   ['stats --root D/none', 3, /no clipd runs with root .*none/, /clipctl mount/],
-  ['run A --clip', 127, /"--clip" not found/, /clipctl ls/],
+  ['run A --clip', 127, /"--clip" not found/, /stand before the image/],
   ['verify A --from disk', 2, /--from/, /registry, cache|--help/],
   ['push A elsewhere.example/py', 9, /elsewhere\.example cannot be resolved/, /check the spelling of the registry/],
   ['optimize A', 3, /no profile of .* is known/, /run the program/],
