@@ -22,13 +22,16 @@ export class UnpackDirectory {
     const parent = openParent(path);
     try {
       makeIn(parent, path);
-      const directory = OwnDirectory.open(path);
-      chmodSync(descriptorPath(directory.fd, '.'), 0o700);
-      return new UnpackDirectory(path, directory, parent);
+      return new UnpackDirectory(path, OwnDirectory.open(path), parent);
     } catch (error) {
       closeSync(parent);
       throw error;
     }
+  }
+
+  /** Once it is known that it is to be unpacked into: one that is refused stays as it is. */
+  closeToOthers(): void {
+    chmodSync(descriptorPath(this.fd, '.'), 0o700);
   }
 
   /** The path by which this process reaches it, whatever its own path leads to by now. */

@@ -140,14 +140,14 @@ class Unpacking {
   /** @returns what an earlier run has done, if one was here */
   #claim(): Set<string> | null {
     const done = this.#journal.read();
-    if (done !== null) return done;
-    if (readdirSync(this.#root).length > 0) {
+    if (done === null && readdirSync(this.#root).length > 0) {
       throw new ClipError('CONFLICT', `${this.#directory.path} is not empty`, {
         hint: 'give a new directory, or empty it',
       });
     }
-    this.#journal.begin();
-    return null;
+    this.#directory.closeToOthers();
+    if (done === null) this.#journal.begin();
+    return done;
   }
 
   #path({ path }: Pick<Entry, 'path'>): Buffer {

@@ -75,14 +75,14 @@ it('the Debian package installs, works, and goes', () => {
   const deb = product(/\.deb$/);
   const ran = inCleanRoot(
     `
-    dpkg --no-triggers -i /t/${path.basename(deb)} > /dev/null
+    dpkg -i /t/${path.basename(deb)} > /dev/null
     ${USE}
     ${END}
     systemd-analyze verify /usr/lib/systemd/system/clipd.service
     export AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED=true
     /usr/lib/clip/node -e 'new (require("/usr/lib/clip/node_modules/@aws-sdk/client-s3").S3Client)({ region: "x" }); console.log(typeof require("/usr/lib/clip/node_modules/@aws-sdk/lib-storage").Upload)'
     find /usr/lib/clip ! -user root -o -perm /6022 ! -type l
-    dpkg --no-triggers --purge clipfs > /dev/null
+    dpkg --purge clipfs > /dev/null
     ls -d /usr/lib/clip /usr/bin/clipctl /etc/default/clipd /var/cache/clip 2>/dev/null || echo gone`,
     [deb, script],
   );
@@ -97,7 +97,7 @@ it('the service can mount with the rights that its unit leaves it', () => {
   const rights = ['-all', ...kept.map((name) => `+${name.replace(/^CAP_/, '').toLowerCase()}`)].join(',');
   const ran = inCleanRoot(
     `
-    dpkg --no-triggers -i /t/${path.basename(deb)} > /dev/null
+    dpkg -i /t/${path.basename(deb)} > /dev/null
     setpriv --no-new-privs --inh-caps=-all --bounding-set=${rights} clipctl daemon > /dev/null 2>&1 &
     until clipctl health > /dev/null 2>&1; do sleep 0.1; kill -0 $!; done
     ${USE}

@@ -1,5 +1,5 @@
 import { type ChildProcess, execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type ErrorCode, EXIT_CODES } from '../../src/bytes/index.js';
@@ -164,6 +164,15 @@ describe('through a registry', () => {
     expect(sha256Of(readFileSync(join(at, 'large')))).toBe(sha256Of(content));
     expect(existsSync(`${at}.clip-unpack`)).toBe(false);
   });
+});
+
+test('a directory that is not empty is refused, and keeps its mode', async () => {
+  // `clipctl unpack IMAGE /etc` closed /etc to all users but root.
+  const full = clip.path('open-and-full');
+  mkdirSync(full, { mode: 0o755 });
+  writeFileSync(join(full, 'x'), '');
+  expect((await clip.run(['unpack', rich.reference, full])).code).toBe(EXIT_CODES.CONFLICT);
+  expect(statSync(full).mode & 0o7777).toBe(0o755);
 });
 
 test('bad input: one line and the next step', async () => {
