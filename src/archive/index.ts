@@ -11,6 +11,7 @@ export {
   type ArchiveInput,
   type OpenOptions,
   openArchive,
+  readDigest,
   readImageMeta,
   relocateArchive,
   type SectionInfo,

@@ -233,6 +233,11 @@ function readSection(input: ArchiveInput, section: SectionInfo): Uint8Array {
   return raw;
 }
 
+/** An archive's digest (see `Archive`), from its header alone. @throws FormatError */
+export function readDigest(input: ArchiveInput): string {
+  return withHint(() => readHeader(input).digest);
+}
+
 /** The image section of an archive, without reading the rest of it. Throws FormatError as `openArchive` does. */
 export function readImageMeta(input: ArchiveInput): ImageMeta {
   return withHint(() => {

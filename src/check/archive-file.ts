@@ -1,11 +1,12 @@
 import { closeSync, fstatSync } from 'node:fs';
-import { type Archive, type ArchiveInput, type OpenOptions, openArchive } from '../archive/index.js';
+import { type Archive, type ArchiveInput, type OpenOptions, openArchive, readDigest } from '../archive/index.js';
+import { FormatError } from '../bytes/index.js';
 import { HEADER_SIZE, isLegacyHeader, openLegacyArchive } from '../legacy/index.js';
 import { archiveInput, openArchiveFile } from './archive-input.js';
 import type { LayerIndexes } from './layer-indexes.js';
 
 /** Equal for two descriptors of the same unchanged file. Reads only its attributes. */
-export function fileKey(fd: number): string {
+function fileKey(fd: number): string {
   const { dev, ino, size, mtimeNs, ctimeNs } = fstatSync(fd, { bigint: true });
   return [dev, ino, size, mtimeNs, ctimeNs].join(':');
 }
@@ -82,6 +83,21 @@ export class ArchiveFile {
    */
   isSame(other: ArchiveFile): boolean {
     return other.#inode === this.#inode && other.archive.digest === this.archive.digest;
+  }
+
+  /**
+   * The same of an open file, without opening its archive: it has not been touched, or its header says that it holds what this one does. Each
+   * use of a stored archive touches it (its time of last use).
+   */
+  isIn(fd: number): boolean {
+    if (fileKey(fd) === this.key) return true;
+    if (inodeOf(fd) !== this.#inode) return false;
+    try {
+      return readDigest(archiveInput(fd, this.path)) === this.archive.digest;
+    } catch (error) {
+      if (error instanceof FormatError) return false; // version 1, or damaged: opening it says more
+      throw error;
+    }
   }
 
   close(): void {

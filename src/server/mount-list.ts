@@ -3,7 +3,7 @@ import { normalize } from 'node:path';
 import type { Archive } from '../archive/index.js';
 import type { ConnectionId } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
-import { type ArchiveFile, fileKey, type StorageAccess } from '../check/index.js';
+import type { ArchiveFile, StorageAccess } from '../check/index.js';
 import { closeFd, readMountInfo } from '../linux/index.js';
 import { keepCodeSoon } from '../loader/index.js';
 import { type Logger, redact } from '../metrics/index.js';
@@ -227,8 +227,7 @@ export class MountList {
     const plane = args.options.plane ?? this.engine.plane;
     const fd = openArchiveFd(args.archiveFile);
     // A file that is mounted already need not be read again to know what it is.
-    const key = fileKey(fd);
-    const same = [...this.engine.mounts.values()].find((mount) => mount.file.key === key);
+    const same = [...this.engine.mounts.values()].find((mount) => mount.file.isIn(fd));
     let existing = connections.find((c) => c.id === same?.id && !c.detached);
     let file: ArchiveFile | null = null;
     if (existing === undefined || this.hello.rootless) {
