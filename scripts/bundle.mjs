@@ -216,7 +216,7 @@ async function bundle({ programs, groups = [] }) {
   const { output } = await build.generate({
     format: 'cjs',
     chunkFileNames: ({ name }) => (named.has(name) ? '[name].js' : `${prefix}[name].js`),
-    minify: { compress: true, mangle: false, codegen: { removeWhitespace: true } },
+    minify: { compress: true, mangle: { toplevel: false, keepNames: true }, codegen: { removeWhitespace: true } },
     comments: false,
     // require() in its place: scripts of src/loader/ have no import().
     dynamicImportInCjs: false,

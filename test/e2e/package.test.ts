@@ -68,9 +68,10 @@ describe('the package', () => {
     };
     load('run.js');
     expect([...loaded].sort()).toEqual(
-      ['bytes', 'client', 'codecs', 'commander', 'early', 'linux', 'mount', 'rolldown-runtime', 'run', 'wire'].map(
-        (one) => `${one}.js`,
-      ),
+      [
+        ...['bytes', 'client', 'codecs', 'commander', 'early', 'erofs', 'linux'],
+        ...['mount', 'rewrite', 'rolldown-runtime', 'run', 'wire'],
+      ].map((one) => `${one}.js`),
     );
   });
 
