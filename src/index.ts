@@ -127,6 +127,7 @@ export type {
   JourneyReply,
   LogLevel,
   LogLevelReply,
+  MemoryStats,
   MountInfoReply,
   MountRequest,
   PlaneState,

@@ -231,8 +231,20 @@ export interface Stats {
   readonly metrics: readonly Metric[];
   readonly fuse: Readonly<Record<string, number>>;
   readonly connections: readonly ConnectionStats[];
-  /** Bytes. The standby is the server process that waits in reserve; 0 when there is none. */
-  readonly memory: { readonly serverRss: number; readonly keeperRss: number; readonly standbyRss: number };
+  readonly memory: MemoryStats;
+}
+
+/**
+ * Bytes of clipd's processes in memory. `Pss` counts a page that several processes share in parts, so that the sum of the three is what clipd
+ * takes. The standby is the server process that waits in reserve; 0 when there is none.
+ */
+export interface MemoryStats {
+  readonly serverRss: number;
+  readonly keeperRss: number;
+  readonly standbyRss: number;
+  readonly serverPss: number;
+  readonly keeperPss: number;
+  readonly standbyPss: number;
 }
 
 /** The levels of a log: a line is written if its level is not below. */

@@ -17,6 +17,7 @@ export {
   LOG_LEVELS,
   type LogLevel,
   type LogLevelReply,
+  type MemoryStats,
   type MountInfoReply,
   type MountRequest,
   type PrefetchCancelRequest,

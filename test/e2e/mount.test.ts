@@ -158,12 +158,18 @@ describe('mount and umount', () => {
       health: { mounts: number };
       connections: { places: string[] }[];
       counters: Record<string, number>;
-      memory: { serverRss: number; keeperRss: number };
+      memory: { serverRss: number; keeperRss: number; serverPss: number; keeperPss: number };
     }>('stats');
     expect(stats.health.mounts).toBe(1);
     expect(stats.connections.map((c) => c.places)).toEqual([[place]]);
     expect(stats.memory.serverRss).toBeGreaterThan(30e6);
     expect(stats.memory.keeperRss).toBeGreaterThan(20e6);
+    // Its own pages, and its share of Node's.
+    for (const name of ['server', 'keeper'] as const) {
+      const [pss, rss] = [stats.memory[`${name}Pss`], stats.memory[`${name}Rss`]];
+      expect(pss).toBeGreaterThan(3e6);
+      expect(pss).toBeLessThan(rss);
+    }
     expect((await clip.ok('ps')).stdout).toContain(place);
     expect((await clip.ok('health')).stdout).toMatch(/^ok: /);
   });

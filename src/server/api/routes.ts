@@ -27,7 +27,7 @@ import type { ServerProcessContext } from '../run-server.js';
 import { cacheRoutes } from './cache-routes.js';
 import { type ApiCaller, mountPointOf, type Route } from './http.js';
 import { prefetchRoutes } from './prefetch-routes.js';
-import { rssOf, seeingRoutes } from './seeing-routes.js';
+import { pssOf, rssOf, seeingRoutes } from './seeing-routes.js';
 
 /** How often a waiting client's place is looked up. */
 const WAIT_POLL_MS = 250;
@@ -137,6 +137,9 @@ export function routesOf(
         serverRss: rssOf(process.pid),
         keeperRss: rssOf(hello.keeperPid),
         standbyRss: standby.pid === null ? 0 : rssOf(standby.pid),
+        serverPss: pssOf(process.pid),
+        keeperPss: pssOf(hello.keeperPid),
+        standbyPss: standby.pid === null ? 0 : pssOf(standby.pid),
       },
     };
   };

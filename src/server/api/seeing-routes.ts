@@ -17,6 +17,19 @@ export function rssOf(pid: number): number {
   }
 }
 
+/**
+ * Bytes of a process in memory, where a page that n processes share counts 1/n (proc_pid_smaps(5)): what the processes of clipd take
+ * together is their sum. 0 for a process that has just ended.
+ */
+export function pssOf(pid: number): number {
+  try {
+    const match = /^Pss:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, 'latin1'));
+    return Number(match?.[1] ?? 0) * 1024;
+  } catch {
+    return 0;
+  }
+}
+
 /** What only the keeper knows, asked before each reading of the metrics. */
 class ProcessFigures {
   readonly #server: MountList;
