@@ -1,4 +1,5 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
@@ -28,6 +29,8 @@ beforeAll(async () => {
     .file('usr/bin/no-interpreter', '#!/opt/none\n', 0o755)
     .file('usr/bin/script', '#!/bin/sh\necho script "$@"\n', 0o755);
   stage.file('usr/bin/app-only', '#!/bin/sh\n', 0o700);
+  // Nothing leads to it: its first reads wait.
+  stage.file('usr/share/large', randomBytes(16 * 1024 * 1024), 0o644);
   image = stage.image({
     Env: ['PATH=/bin:/usr/bin', 'GREETING=hello'],
     Entrypoint: ['/bin/sh', '-c'],
@@ -464,9 +467,9 @@ test('run --stats tells a report when the first process began, and its first out
 });
 
 test('stats and ps say when a container’s first process began, and when its first read was served', async () => {
-  await clip.ok('daemon', '--stop');
+  await clip.run(['daemon', '--stop']);
   await clip.ok('cache', 'prune');
-  await clip.ok('run', '-d', '--name', own('timed'), image.reference, 'sleep 1000');
+  await clip.ok('run', '-d', '--name', own('timed'), image.reference, 'cat /usr/share/large > /dev/null; sleep 1000');
   type Connection = { firstRead: number | null; firstExecs: number[] };
   const timed = async (): Promise<Connection> =>
     (await clip.json<{ connections: Connection[] }>('stats')).connections[0]!;
