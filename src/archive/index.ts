@@ -16,7 +16,7 @@ export {
   relocateArchive,
   type SectionInfo,
 } from './reader.js';
-export { decodeReferences, encodeReferences, REFERENCE_PAGE } from './references.js';
+export { decodeReferences, encodeReferences, REFERENCE_PAGE, SEGMENT_START } from './references.js';
 export {
   decodeSpanTable,
   encodeSpanTable,

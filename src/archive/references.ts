@@ -4,6 +4,8 @@ import type { References } from './types.js';
 
 /** Pages of a hot range are of this size, whatever the machine's. */
 export const REFERENCE_PAGE = 4096;
+/** Of a large program's segments with code or constants: so many of their first bytes are a hot range, and their last page the next one. */
+export const SEGMENT_START = 64 * 1024;
 
 /**
  * The references section, all in varints: the files by nid, the number of files that each leads to, these files (as differences of

@@ -1,15 +1,5 @@
 import { readFileSync } from 'node:fs';
-
-/** The part of the JavaScript API that is used here: neither lib.es2023 nor Node's types declare it. */
-declare namespace WebAssembly {
-  class Module {
-    constructor(bytes: Uint8Array);
-  }
-  class Instance {
-    constructor(module: Module);
-    readonly exports: unknown;
-  }
-}
+import { wasmExports } from './wasm.js';
 
 /** assembly/crc64.ts: its memory, and the function that folds what lies there. */
 interface Folder {
@@ -22,8 +12,7 @@ let made: Folder | undefined;
 
 function folder(): Folder {
   if (made !== undefined) return made;
-  const module = new WebAssembly.Module(readFileSync(new URL('./crc64.wasm', import.meta.url)));
-  const { memory, fold } = new WebAssembly.Instance(module).exports as {
+  const { memory, fold } = wasmExports(readFileSync(new URL('./crc64.wasm', import.meta.url))) as {
     memory: { buffer: ArrayBuffer };
     fold(end: number): number;
   };

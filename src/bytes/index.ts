@@ -31,4 +31,5 @@ export { fromHex, toHex } from './hex.js';
 export type { ConnectionId, LayerId, LayerIndex, Nid, SpanIndex } from './ids.js';
 export { parseJson } from './json.js';
 export { printable, printableJson, printableText } from './printable.js';
+export { wasmExports } from './wasm.js';
 export { updateZeros } from './zeros.js';

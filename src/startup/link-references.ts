@@ -1,5 +1,5 @@
 import { posix } from 'node:path';
-import { type ImageMeta, REFERENCE_PAGE, type References } from '../archive/index.js';
+import { type ImageMeta, REFERENCE_PAGE, type References, SEGMENT_START } from '../archive/index.js';
 import type { TreeListing } from '../erofs/index.js';
 import { type ErofsReader, firstByte, InodeView, type Placement } from '../erofs/index.js';
 import type { EntryColumns } from '../tar/index.js';
@@ -21,8 +21,6 @@ const WHOLE_PROGRAM = 8 * 1024 * 1024;
 /** Bytes of a large file's first segment (its tables), and at most of its data. */
 const MAX_TABLES = 4 * 1024 * 1024;
 const MAX_DATA = 2 * 1024 * 1024;
-/** Bytes of its other segments, which hold their first functions or constants, besides their last page. */
-const SEGMENT_START = 64 * 1024;
 
 export interface ScannedLayer {
   readonly entries: EntryColumns;

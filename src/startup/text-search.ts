@@ -1,15 +1,5 @@
 import { readFileSync } from 'node:fs';
-
-/** The part of the JavaScript API that is used here: neither lib.es2023 nor Node's types declare it. */
-declare namespace WebAssembly {
-  class Module {
-    constructor(bytes: Uint8Array);
-  }
-  class Instance {
-    constructor(module: Module);
-    readonly exports: unknown;
-  }
-}
+import { wasmExports } from '../bytes/index.js';
 
 /** Places in the memory of assembly/search.ts, and the longest text that it takes at once: a part of it stays in the processor's cache. */
 const [KINDS, TEXT, MAX_TEXT] = [1024, 2048, 256 * 1024];
@@ -36,8 +26,7 @@ let loaded: Words | undefined;
 
 function searcher(): Searcher {
   if (made !== undefined) return made;
-  const module = new WebAssembly.Module(readFileSync(new URL('./search.wasm', import.meta.url)));
-  const { memory, find, names } = new WebAssembly.Instance(module).exports as {
+  const { memory, find, names } = wasmExports(readFileSync(new URL('./search.wasm', import.meta.url))) as {
     memory: { buffer: ArrayBuffer };
   } & Pick<Searcher, 'find' | 'names'>;
   const bytes = new Uint8Array(memory.buffer);

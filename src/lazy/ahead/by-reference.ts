@@ -1,4 +1,4 @@
-import { REFERENCE_PAGE } from '../../archive/index.js';
+import { REFERENCE_PAGE, SEGMENT_START } from '../../archive/index.js';
 import type { LayerIndex, Nid, SpanIndex } from '../../bytes/index.js';
 import { lowerBound } from '../../bytes/index.js';
 import type { TouchRecord } from '../../spans/index.js';
@@ -16,8 +16,7 @@ const STALE_MS = 2000;
 /** A miss after this long without one may be an evicted span. The files that it leads to may be evicted as well. */
 const AGAIN_MS = 30_000;
 
-/** As an index build writes them for a program's segments (startup/link-references.ts). */
-const SEGMENT_PAGES = (64 * 1024) / REFERENCE_PAGE;
+const SEGMENT_PAGES = SEGMENT_START / REFERENCE_PAGE;
 
 export interface ToldByFollower {
   /** A reader has come to this span. */

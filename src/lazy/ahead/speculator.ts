@@ -122,7 +122,7 @@ export class Speculator {
   onOpened(nid: Nid, code: readonly FileStretch[]): void {
     if (this.#closed) return;
     this.#lastRead = performance.now();
-    const bytes = code.reduce((sum, { length }) => sum + length, 0);
+    const evidence = evidenceOfCode(code.reduce((sum, { length }) => sum + length, 0));
     for (const { offset, length } of code) {
       this.#image.map(nid, offset, length, (layer, layerOffset, n) => {
         const state = layer < 0 ? null : this.#layers[layer]!;
@@ -131,7 +131,7 @@ export class Speculator {
         const [first, last] = [spans.at(layerOffset), spans.at(layerOffset + n - 1)];
         this.#noteFile(layer, nid, first);
         const record = fileAt(state.files, first)?.record ?? state.record;
-        for (let span = first; span <= last; span++) this.#add(state, span, evidenceOfCode(bytes), record);
+        for (let span = first; span <= last; span++) this.#add(state, span, evidence, record);
       });
     }
     this.#go();

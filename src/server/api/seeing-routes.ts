@@ -7,24 +7,15 @@ import type { EndedRead } from '../reads.js';
 import type { ServerProcessContext } from '../run-server.js';
 import { createRouteServer, LinesReply, mountPointOf, type Route, TextReply } from './http.js';
 
-/** 0 for a process that has just ended. */
-export function rssOf(pid: number): number {
-  try {
-    const match = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'));
-    return Number(match?.[1] ?? 0) * 1024;
-  } catch {
-    return 0;
-  }
-}
+/** Bytes of a process in memory. 0 for a process that has just ended. */
+export const rssOf = (pid: number): number => memoryOf(pid, 'status', /^VmRSS:\s+(\d+) kB$/m);
 
-/**
- * Bytes of a process in memory, where a page that n processes share counts 1/n (proc_pid_smaps(5)): what the processes of clipd take
- * together is their sum. 0 for a process that has just ended.
- */
-export function pssOf(pid: number): number {
+/** The same, where a page that n processes share counts 1/n (proc_pid_smaps(5)): what the processes of clipd take together is their sum. */
+export const pssOf = (pid: number): number => memoryOf(pid, 'smaps_rollup', /^Pss:\s+(\d+) kB$/m);
+
+function memoryOf(pid: number, file: string, line: RegExp): number {
   try {
-    const match = /^Pss:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, 'latin1'));
-    return Number(match?.[1] ?? 0) * 1024;
+    return Number(line.exec(readFileSync(`/proc/${pid}/${file}`, 'latin1'))?.[1] ?? 0) * 1024;
   } catch {
     return 0;
   }
