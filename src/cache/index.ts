@@ -28,5 +28,6 @@ export {
   verifyCache,
 } from './inspect.js';
 export { defaultMaxBytes, type EvictionRight, type SpanCacheOptions, type SpanCacheStats } from './options.js';
-export { type ScratchFile, SpanCache } from './span-cache.js';
+export type { ScratchFile } from './scratch-files.js';
+export { SpanCache } from './span-cache.js';
 export { parseSpanFileName } from './span-file-name.js';

@@ -6,7 +6,6 @@ import {
   futimesSync,
   openSync,
   rmSync,
-  statfsSync,
   statSync,
   writeFileSync,
 } from 'node:fs';
@@ -31,18 +30,6 @@ export function openSpanFile(path: string, table: SpanColumns): { readonly fd: n
   } catch (error) {
     closeSync(fd);
     throw error;
-  }
-}
-
-const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
-
-/** Opens a file without a name, which goes with its descriptor. null: the disk has no room for so many bytes, or no such files. */
-export function openScratchFile(directory: string, room: number): number | null {
-  try {
-    const { bavail, bsize } = statfsSync(directory);
-    return bavail * bsize < room ? null : openSync(directory, constants.O_RDWR | O_TMPFILE, 0o600);
-  } catch {
-    return null;
   }
 }
 

@@ -9,13 +9,15 @@ import { CachedLayer, Occupied } from './cached-layer.js';
 import { CacheDirectory, readTable, spanFiles } from './directory.js';
 import { DiskBackoff } from './disk-backoff.js';
 import { dataExtents } from './extents.js';
-import { dropWhole, lendFile, openPlaceholder, openScratchFile, openSpanFile, stampMount } from './layer-file.js';
+import { dropWhole, lendFile, openPlaceholder, openSpanFile, stampMount } from './layer-file.js';
 import { leastRecentlyUsed } from './lru.js';
 import { defaultMaxBytes, type EvictionRight, type SpanCacheOptions, type SpanCacheStats } from './options.js';
+import { type ScratchFile, ScratchFiles } from './scratch-files.js';
 import { CheckedFiles, sealFile } from './sealed-file.js';
 import { newSharedLayer } from './shared-columns.js';
 import { spanFileName } from './span-file-name.js';
 import { UnmountedFiles } from './unmounted.js';
+import { WritebackWatch } from './writeback-watch.js';
 
 /** Bytes freed at once when the cap is reached, so that the scan for the oldest spans is made once per batch. */
 const BATCH_SHARE = 1 / 32;
@@ -24,16 +26,6 @@ const MAX_BATCH = 256 * 1024 * 1024;
 const FULL_DISK_SHARE = 1 / 8;
 /** Of the cap: how much sealed layers may take while they are mounted. */
 const SEALED_SHARE = 0.5;
-/** How often recently written files are checked for failed write-back. */
-const WRITEBACK_POLL_MS = 200;
-/** The kernel writes back pages that are older than 30 s, and checks every 5 s (vm.dirty_expire_centisecs). A slow disk may take longer. */
-const WRITEBACK_WATCH_MS = 120_000;
-
-export interface ScratchFile {
-  readonly fd: number;
-  /** Once, when nothing uses it any more. */
-  close(): void;
-}
 
 /**
  * The disk cache of inflated spans: one sparse file per layer and span table. See docs/architecture.md, "Invariant 8", and
@@ -57,9 +49,8 @@ export class SpanCache {
   readonly #writes = new DiskBackoff();
   /** Opening the directory. */
   readonly #opens = new DiskBackoff();
-  #lastWrite = 0;
-  #scratchBytes = 0;
-  #watching: NodeJS.Timeout | null = null;
+  readonly #writeback = new WritebackWatch(() => this.#checkWriteback());
+  readonly #scratch = new ScratchFiles();
 
   private constructor(path: string, directory: CacheDirectory | null, maxBytes: number, options: SpanCacheOptions) {
     this.#path = path;
@@ -111,7 +102,7 @@ export class SpanCache {
   }
 
   get usedBytes(): number {
-    return this.#unmounted.bytes + this.#mountedBytes() + this.#scratchBytes;
+    return this.#unmounted.bytes + this.#mountedBytes() + this.#scratch.bytes;
   }
 
   /** Of mounted layers that are sealed. */
@@ -204,7 +195,7 @@ export class SpanCache {
       return false;
     }
     layer.occupy(span, Occupied.yes);
-    this.#watchWriteback();
+    this.#writeback.wrote();
     return true;
   }
 
@@ -214,14 +205,7 @@ export class SpanCache {
    */
   scratch(bytes: number): ScratchFile | null {
     if (!this.writable || !this.#makeRoom(2 * bytes, 'unmounted')) return null;
-    const fd = openScratchFile(this.#directory!.spans, 2 * bytes);
-    if (fd === null) return null;
-    this.#scratchBytes += bytes;
-    const close = (): void => {
-      this.#scratchBytes -= bytes;
-      closeSync(fd);
-    };
-    return { fd, close };
+    return this.#scratch.open(this.#directory!.spans, bytes);
   }
 
   /** Whether `bytes` fit without evicting spans of mounts. Prefetching asks this before it fetches. */
@@ -329,7 +313,7 @@ export class SpanCache {
       layer.mounts = 1;
       this.release(layer);
     }
-    if (this.#watching !== null) clearInterval(this.#watching);
+    this.#writeback.stop();
     this.#directory?.release();
   }
 
@@ -427,25 +411,17 @@ export class SpanCache {
     return true;
   }
 
-  #watchWriteback(): void {
-    this.#lastWrite = performance.now();
-    this.#watching ??= setInterval(() => this.checkWriteback(), WRITEBACK_POLL_MS).unref();
-  }
-
   /**
    * Checks whether the disk has refused bytes that the kernel had accepted. Such pages count as written, and when they leave memory,
-   * the old contents of the disk are read, mostly zeros. A timer calls it while there are recent writes.
+   * the old contents of the disk are read, mostly zeros.
    */
-  checkWriteback(): void {
+  #checkWriteback(): void {
     for (const layer of this.#layers.values()) {
       if (!layer.attached) continue;
       const code = writebackError(layer.shared.fd);
       if (code !== null) this.#lost(layer, code);
       else this.#dropDoubtful(layer);
     }
-    if (performance.now() - this.#lastWrite < WRITEBACK_WATCH_MS || this.#watching === null) return;
-    clearInterval(this.#watching);
-    this.#watching = null;
   }
 
   /** The kernel does not tell which pages of the file were lost, so the file is given up as a whole. */
