@@ -1,34 +1,32 @@
-import { closeSync, constants, openSync, readdirSync, rmSync } from 'node:fs';
+import { closeSync, constants, openSync } from 'node:fs';
 import { basename } from 'node:path';
 import type { ConnectionId } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
-import { attachMount, closeFd, flags, type MountInfo, mountIdOf, readMountInfo } from '../linux/index.js';
+import { attachMount, closeFd, flags, mountIdOf, readMountInfo } from '../linux/index.js';
 import { logLine } from '../metrics/index.js';
-import { type OwnDirectory, openPlaceInParent } from '../paths/index.js';
+import type { OwnDirectory } from '../paths/index.js';
 import type { ConnectRequest, PlaceRequest, UnmountMode } from '../wire/index.js';
 import {
   type ClientContext,
   type ConnectionState,
-  foreignParts,
   imageAnchorName,
-  loadState,
   mountSource,
   ownClipMount,
   type PlaceState,
   planeOf,
   saveState,
 } from '../wire/index.js';
-import { ForeignMount, NAMESPACE_GONE, openListedArchive } from './foreign-mount.js';
+import { ForeignMount } from './foreign-mount.js';
 import { HeldMount } from './held-mount.js';
 import {
   abortAnchor,
   bindPlace,
   connectFuse,
   isBusy,
-  isNotMounted,
   removeAnchor,
   rootless,
   unmountHeld,
+  unmountQuietly,
 } from './mounter.js';
 
 /** The directory of anchors, in the root. */
@@ -88,7 +86,8 @@ export class Connections {
     return connection;
   }
 
-  #save(): void {
+  /** Writes the list. */
+  save(): void {
     saveState(this.#root, this.states);
   }
 
@@ -131,7 +130,7 @@ export class Connections {
       resumed: false,
     };
     this.#byId.set(id, connection);
-    this.#save();
+    this.save();
     if (rootless) logMounted(connection, path);
     return connection;
   }
@@ -155,10 +154,10 @@ export class Connections {
   }
 
   /**
-   * Puts the kernel's own mount of a connection at its anchor, and binds the places that have waited for it.
+   * Puts the kernel's own mount of a connection at its anchor.
    * @param mount open, and nowhere in the tree yet: taken over
    */
-  async carry(id: ConnectionId, mount: number, files: readonly number[]): Promise<ConnectionState> {
+  carry(id: ConnectionId, mount: number, files: readonly number[]): HeldConnection {
     const connection = this.get(id);
     const anchor = this.#imageAnchorOf(id);
     try {
@@ -172,14 +171,7 @@ export class Connections {
       closeFd(mount);
     }
     connection.state = { ...connection.state, plane: { ...planeOf(connection.state), files } };
-    const waiting = connection.state.places.filter(({ path }) => !connection.places.has(path));
-    if (waiting.length > 0) {
-      this.#rebindAll(connection, waiting);
-      this.#markRestored(connection);
-      this.#save();
-      logLine('keeper', 'info', 'mounted again', { places: connection.state.places.map((place) => place.path) });
-    }
-    return connection.state;
+    return connection;
   }
 
   /**
@@ -229,7 +221,7 @@ export class Connections {
     connection.places.set(place.path, held);
     connection.state = { ...connection.state, places: [...connection.state.places, place] };
     if (client !== undefined) connection.client = client;
-    this.#save();
+    this.save();
     logMounted(connection, place.path);
     return place;
   }
@@ -258,13 +250,8 @@ export class Connections {
     const places = connection.state.places.map((old) => (old.path === place.path ? place : old));
     connection.state = { ...connection.state, places };
     connection.client = client;
-    this.#save();
+    this.save();
     return place;
-  }
-
-  #markRestored(connection: HeldConnection): void {
-    const places = connection.state.places.map((place): PlaceState => ({ ...place, restored: true }));
-    connection.state = { ...connection.state, places };
   }
 
   /** @throws BUSY, NOT_FOUND, CONFLICT */
@@ -292,7 +279,7 @@ export class Connections {
     const closed = places.size === 0;
     connection.state = { ...state, places: state.places.filter((place) => place.path !== path), detached: closed };
     if (closed && !rootless) await this.#takeAnchors(connection);
-    this.#save();
+    this.save();
     return closed;
   }
 
@@ -303,7 +290,7 @@ export class Connections {
     this.#byId.delete(id);
     await this.#takeDown(connection);
     closeConnection(connection);
-    this.#save();
+    this.save();
   }
 
   /** Places out of the tree, busy ones lazily. One that another's mount covers stays, dead, until that has gone. */
@@ -352,7 +339,7 @@ export class Connections {
     connection.places.delete(path);
     const places = connection.state.places.map((place) => (place.path === path ? { ...place, path: now } : place));
     connection.state = { ...connection.state, places };
-    this.#save();
+    this.save();
   }
 
   async unmountAll(): Promise<void> {
@@ -362,139 +349,6 @@ export class Connections {
   closeAll(): void {
     for (const connection of this.#byId.values()) closeConnection(connection);
     this.#byId.clear();
-  }
-
-  /**
-   * An earlier clipd of this root that was killed has left dead mounts (ENOTCONN). They are
-   * taken out of the tree and, where the archive is still there, mounted again at the same places. Users that hold files
-   * of the dead mounts keep getting ENOTCONN; new opens work.
-   */
-  async repair(): Promise<void> {
-    const old = loadState(this.#root);
-    for (const mount of readMountInfo().reverse()) {
-      if (ownClipMount(mount)?.root === this.#root.path) await removeDead(mount);
-    }
-    for (const { places } of old) for (const place of places) await this.#removeDeadForeign(place);
-    this.#removeEmptyAnchors();
-    for (const state of old) {
-      if (state.detached || state.places.length === 0) continue;
-      try {
-        await this.#remount(state);
-      } catch (error) {
-        const reason = error instanceof Error ? error.message : String(error);
-        const places = state.places.map((place) => place.path);
-        logLine('keeper', 'error', 'a mount of the last run is not brought back', {
-          places,
-          archive: state.archivePath,
-          reason,
-        });
-      }
-    }
-    this.#save();
-  }
-
-  async #removeDeadForeign({ path, foreign }: PlaceState): Promise<void> {
-    const held = foreign === undefined ? null : ForeignMount.listed(foreign, path);
-    if (held === null || held.find() === null) return;
-    await unmountQuietly(held);
-    logLine('keeper', 'warn', 'removed a dead mount', { place: path });
-  }
-
-  /** Also those that no list names any more: their last place was unmounted while no clipd ran. */
-  #removeEmptyAnchors(): void {
-    if (rootless) return;
-    try {
-      for (const entry of readdirSync(this.#root.at(ANCHORS), { withFileTypes: true })) {
-        const path = this.#root.at(`${ANCHORS}/${entry.name}`);
-        // A link is the source of a kernel's mount that was being made.
-        if (entry.isSymbolicLink()) rmSync(path);
-        else removeAnchor(path);
-      }
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    }
-  }
-
-  async #remount(state: ConnectionState): Promise<void> {
-    const archiveFd = openListedArchive(state);
-    const first = state.places[0]!;
-    // Credentials were only in memory: the server looks for this user's own.
-    const plane = planeOf(state);
-    const connection = await this.connect({ ...state, plane, client: {}, place: first }, archiveFd);
-    if (plane.kind === 'kernel') {
-      // They wait for the server, which makes the mount that they show: see `carry`.
-      connection.state = { ...connection.state, places: state.places };
-      this.#markRestored(connection);
-      return;
-    }
-    const failed = rootless ? [] : this.#rebindAll(connection, state.places);
-    if (connection.state.places.length === 0) {
-      await this.drop(connection.state.id);
-      throw failed[0];
-    }
-    this.#markRestored(connection);
-    logLine('keeper', 'info', 'mounted again', { places: connection.state.places.map((place) => place.path) });
-  }
-
-  /** @returns why some are not brought back */
-  #rebindAll(connection: HeldConnection, places: readonly PlaceState[]): unknown[] {
-    const failed: unknown[] = [];
-    const among = new Set(places.map(({ path }) => path));
-    connection.state = { ...connection.state, places: connection.state.places.filter(({ path }) => !among.has(path)) };
-    for (const place of places) {
-      try {
-        this.#rebind(connection.state.id, place);
-      } catch (error) {
-        failed.push(error);
-        logLine('keeper', 'error', 'a place of the last run is not brought back', {
-          place: place.path,
-          error: String(error),
-        });
-      }
-    }
-    return failed;
-  }
-
-  #rebind(id: ConnectionId, place: PlaceState): void {
-    if (place.foreign !== undefined) {
-      const { path } = foreignParts(place.path)!;
-      const again = ForeignMount.listed(place.foreign, place.path)?.inside((namespace) =>
-        this.bindForeign(id, place, namespace, path),
-      );
-      if (again === undefined) throw new ClipError('NOT_FOUND', NAMESPACE_GONE);
-      return;
-    }
-    const { path, ...at } = openPlaceInParent(place.path);
-    this.bind(id, { ...place, path }, at);
-  }
-}
-
-async function removeDead(mount: MountInfo): Promise<void> {
-  const place = mount.mountPoint;
-  try {
-    const held = HeldMount.listed(mount);
-    try {
-      await unmountHeld(held, 'lazy');
-      logLine('keeper', 'warn', 'removed a dead mount', { place });
-    } finally {
-      held.close();
-    }
-  } catch (error) {
-    logLine('keeper', 'warn', 'a dead mount is left', {
-      place,
-      error: error instanceof Error ? error.message : String(error),
-    });
-  }
-}
-
-async function unmountQuietly(held: HeldMount | ForeignMount): Promise<void> {
-  try {
-    await unmountHeld(held, 'normal');
-  } catch (error) {
-    if (isNotMounted(error)) return;
-    await unmountHeld(held, 'lazy').catch((error: unknown) => {
-      logLine('keeper', 'warn', 'cannot unmount', { error: error instanceof Error ? error.message : String(error) });
-    });
   }
 }
 

@@ -18,6 +18,7 @@ import {
 } from '../wire/index.js';
 import { ANCHORS, Connections, type HeldConnection } from './connections.js';
 import { rootless } from './mounter.js';
+import { bindWaiting, repair } from './repair.js';
 import type { EarlyServer } from './server-program.js';
 import { type ServerProcess, Supervisor } from './supervisor.js';
 
@@ -120,7 +121,7 @@ export class Keeper {
     const keeper = new Keeper(own, root, serverModule, lockFd, listenFd, ownLog, early);
     // The server starts while we repair; it is told the connections when both are ready.
     keeper.#supervisor.start();
-    keeper.#repaired = keeper.#connections.repair();
+    keeper.#repaired = repair(root, keeper.#connections);
     try {
       await keeper.#repaired;
     } catch (error) {
@@ -207,9 +208,11 @@ export class Keeper {
         keepCodeSoon();
         return { connection: connection.state, fdToken: server.fds.send([connection.fuseFd]) };
       },
-      carry: ({ id, fdToken, files }) => {
+      carry: async ({ id, fdToken, files }) => {
         const [mount] = server.fds.take(fdToken) as [number];
-        return table.carry(id, mount, files);
+        const connection = table.carry(id, mount, files);
+        bindWaiting(table, connection);
+        return connection.state;
       },
       bind: ({ id, place, fdToken, client }) => {
         const [fd, parent] = server.fds.take(fdToken) as [number, number];

@@ -13,6 +13,7 @@ import {
   socketPair,
   unmount,
 } from '../linux/index.js';
+import { logLine } from '../metrics/index.js';
 import { ForeignMount } from './foreign-mount.js';
 import type { HeldMount } from './held-mount.js';
 
@@ -176,6 +177,18 @@ export async function unmountHeld(held: HeldMount | ForeignMount, how: 'normal' 
   held.unmounted();
 }
 
+/** At its end a place that is in use goes from the tree at least; what does not is left, and logged. */
+export async function unmountQuietly(held: HeldMount | ForeignMount): Promise<void> {
+  try {
+    await unmountHeld(held, 'normal');
+  } catch (error) {
+    if (isNotMounted(error)) return;
+    await unmountHeld(held, 'lazy').catch((error: unknown) => {
+      logLine('keeper', 'warn', 'cannot unmount', { error: error instanceof Error ? error.message : String(error) });
+    });
+  }
+}
+
 /** Aborts what is under way at an anchor, where no other process can mount. It is unmounted too, unless it is in use. */
 export function abortAnchor(path: string): void {
   if (rootless) return;
@@ -190,7 +203,7 @@ export function isBusy(error: unknown): boolean {
   return codeOf(error) === 'EBUSY' || codeOf(error) === 'BUSY';
 }
 
-export function isNotMounted(error: unknown): boolean {
+function isNotMounted(error: unknown): boolean {
   return codeOf(error) === 'EINVAL' || codeOf(error) === 'ENOENT';
 }
 

@@ -6,6 +6,7 @@ import { type MountInfo, readMountInfo, unmount } from '../linux/index.js';
 import { OwnDirectory, openPlaceInParent } from '../paths/index.js';
 import { DEFAULT_IMAGE_OPTIONS, loadState, type PlaceRequest } from '../wire/index.js';
 import { ANCHORS, Connections } from './connections.js';
+import { repair } from './repair.js';
 
 // The mounts are the kernel's own. No server answers them, so no test looks into one that is alive.
 
@@ -36,6 +37,11 @@ function start(rootName = 'root'): Connections {
   const connections = new Connections(root);
   opened.push({ connections, root });
   return connections;
+}
+
+/** As the keeper does when it starts. */
+async function repaired(connections: Connections): Promise<void> {
+  await repair(opened.find((one) => one.connections === connections)!.root, connections);
 }
 
 function listed(rootName = 'root'): ReturnType<typeof loadState> {
@@ -95,7 +101,7 @@ describe.runIf(process.getuid?.() === 0)('the repair after a crash', () => {
     expect([errorCodeAt(one.path), errorCodeAt(two.path)]).toEqual(['ENOTCONN', 'ENOTCONN']);
 
     const next = start();
-    await next.repair();
+    await repaired(next);
     for (const { path } of [one, two]) expect(mountsAt(path)).toHaveLength(1);
     const [afterOne, afterTwo] = [mountsAt(one.path)[0]!, mountsAt(two.path)[0]!];
     // Both places show one connection.
@@ -128,7 +134,7 @@ describe.runIf(process.getuid?.() === 0)('the repair after a crash', () => {
     await mount(killed, 'app.clip', [one, two]);
     killed.closeAll();
     const next = start();
-    await next.repair();
+    await repaired(next);
     const { id } = next.states[0]!;
     next.adopt(id, { ...one, requestId: 'later' }, { user: 'x' });
     const places = listed()[0]!.places;
@@ -158,7 +164,7 @@ describe.runIf(process.getuid?.() === 0)('the repair after a crash', () => {
     }
 
     const next = start();
-    await next.repair();
+    await repaired(next);
     expect(next.states.map(({ identity, places }) => [identity, places.map(({ path }) => path)])).toEqual([
       ['sha256:app.clip', [kept.path]],
     ]);
@@ -179,7 +185,7 @@ describe.runIf(process.getuid?.() === 0)('the repair after a crash', () => {
     killed.closeAll();
 
     const next = start();
-    await next.repair();
+    await repaired(next);
     expect(next.states).toEqual([]);
     expect(listed()).toEqual([]);
     expect(mountsBelow(dir)).toEqual([]);
@@ -195,17 +201,17 @@ describe.runIf(process.getuid?.() === 0)('the repair after a crash', () => {
     const before = mountsAt(theirs.path);
     killed.closeAll();
 
-    await start().repair();
+    await repaired(start());
     expect(mountsAt(theirs.path)).toEqual(before);
     other.closeAll();
-    await start().repair();
+    await repaired(start());
     expect(mountsAt(theirs.path)).toEqual(before);
     expect(errorCodeAt(theirs.path)).toBe('ENOTCONN');
   });
 
   it('does nothing for a root that mounted nothing', async () => {
     const connections = start();
-    await connections.repair();
+    await repaired(connections);
     expect(connections.size).toBe(0);
     expect(listed()).toEqual([]);
   });
