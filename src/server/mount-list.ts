@@ -4,11 +4,10 @@ import type { Archive } from '../archive/index.js';
 import type { ConnectionId } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
 import type { ArchiveFile, StorageAccess } from '../check/index.js';
-import { closeFd, readMountInfo } from '../linux/index.js';
+import { readMountInfo } from '../linux/index.js';
 import { keepCodeSoon } from '../loader/index.js';
 import { type Logger, redact } from '../metrics/index.js';
-import type { KernelTree } from '../plane/index.js';
-import type { FdSocket, HelloResult, KeeperMethods, Rpc, UnmountMode } from '../wire/index.js';
+import type { HelloResult, KeeperMethods, UnmountMode } from '../wire/index.js';
 import {
   type ClientContext,
   type ConnectionState,
@@ -18,17 +17,18 @@ import {
   isWithin,
   type PlaceState,
   type PlaneWish,
-  planeOf,
 } from '../wire/index.js';
+import { carry, type KeeperLink } from './carry.js';
 import type { Engine } from './engine.js';
 import { clipMountAmong, enterOurs, type ForeignCaller, refusal } from './foreign-caller.js';
 import { describeHolders, findHolders } from './holders.js';
 import type { ImageData } from './image-data.js';
 import type { ImageMount } from './image-mount.js';
 import { KernelMountError } from './kernel-mount.js';
-import { openArchiveFd, openMountPoint } from './open-paths.js';
+import { descriptorPath, openArchiveFd, openMountPoint } from './open-paths.js';
 import { type ChosenPlane, fusePlane } from './plane-choice.js';
 import { RegistrySource } from './registry-source.js';
+import { Restore } from './restore.js';
 import { requireSameOptions } from './same-options.js';
 
 export interface MountArguments {
@@ -60,85 +60,26 @@ export interface MountedPlace {
 /** How long an unmount waits for the kernel to let go of an unused connection. */
 const GONE_WAIT_MS = 1000;
 
-/**
- * Connections taken over side by side, so that one's round trips to the keeper and the FUSE threads overlap another's parsing.
- * The socket that brings descriptors holds ten messages (net.unix.max_dgram_qlen).
- */
-const RESTORED_AT_ONCE = 8;
-
 /** The mounts of this server: restores what the keeper holds, then mounts and unmounts as asked. */
 export class MountList {
   readonly hello: HelloResult;
   readonly engine: Engine;
-  readonly #keeper: Rpc<KeeperMethods>;
-  readonly #fds: FdSocket;
+  readonly #link: KeeperLink;
   readonly #log: Logger;
   readonly #goneWaiters = new Map<number, () => void>();
   /** Mounts and unmounts happen one after the other: each looks at the list and then changes it. */
   #queue: Promise<unknown> = Promise.resolve();
 
-  constructor(hello: HelloResult, engine: Engine, keeper: Rpc<KeeperMethods>, fds: FdSocket, log: Logger) {
+  constructor(hello: HelloResult, engine: Engine, link: KeeperLink, log: Logger) {
     this.hello = hello;
     this.engine = engine;
-    this.#keeper = keeper;
-    this.#fds = fds;
+    this.#link = link;
     this.#log = log;
   }
 
   /** Takes over what the keeper holds. */
-  async restore(): Promise<void> {
-    const waiting = [...this.hello.connections];
-    const late: (() => Promise<void>)[] = [];
-    const takeTurns = async (): Promise<void> => {
-      for (let state = waiting.shift(); state !== undefined; state = waiting.shift()) await this.#restore(state, late);
-    };
-    await Promise.all(Array.from({ length: RESTORED_AT_ONCE }, takeTurns));
-    await this.#keeper.call('serving', null);
-    for (const restore of late) void restore();
-  }
-
-  /**
-   * Takes over a connection that another server (or an earlier clipd) mounted.
-   * @param late gets what it takes to go on, if a registry must be read first: no other mount waits for that
-   */
-  async #restore(state: ConnectionState, late: (() => Promise<void>)[]): Promise<void> {
-    const taken = await this.#keeper.call('take', { id: state.id });
-    const [fuseFd, archiveFd] = this.#fds.take(taken.fdToken) as [number, number];
-    const restore = (): Promise<void> => this.#restoreTaken(state, taken, fuseFd, archiveFd);
-    if (this.engine.lacksLayers(descriptorPath(archiveFd))) late.push(restore);
-    else await restore();
-  }
-
-  async #restoreTaken(
-    state: ConnectionState,
-    { client, resumed, carried }: Awaited<ReturnType<KeeperMethods['take']>>,
-    fuseFd: number,
-    archiveFd: number,
-  ): Promise<void> {
-    try {
-      const archivePath = descriptorPath(archiveFd);
-      await this.engine.indexLayers({ archivePath, options: state.options, access: lastAccess(client) });
-      const treeOnUse = planeOf(state).kind === 'kernel';
-      const file = this.engine.openArchive(archiveFd, state.archivePath, { treeOnUse });
-      if (file.archive.identity !== state.identity) {
-        file.close();
-        throw new ClipError('CONFLICT', `${state.archivePath} is another archive than the one that was mounted`);
-      }
-      const image = this.engine.open(file, state.options, client);
-      await this.engine.attach(state, fuseFd, image, resumed, resumed ? null : this.engine.profilesOf(image));
-      if (!carried) await this.#carryAgain(state, file.archive);
-      this.engine.mounts.get(state.id)?.prepare();
-      this.engine.fetchAhead(image, null);
-    } catch (error) {
-      await this.engine.detach(state.id);
-      closeSync(fuseFd);
-      const reason = error instanceof Error ? error.message : String(error);
-      this.#log.error(
-        { archive: state.archivePath, places: state.places.map((p) => p.path), reason },
-        'cannot restore',
-      );
-      await this.#keeper.call('drop', { id: state.id, reason });
-    }
+  restore(): Promise<void> {
+    return new Restore(this.engine, this.#link, this.#log).run(this.hello.connections);
   }
 
   #serialized<T>(work: () => Promise<T>): Promise<T> {
@@ -212,7 +153,7 @@ export class MountList {
 
   /** @param directories the mount point and the one that it lies in, or its namespace, open; the caller closes them */
   async #mountAt(args: OpenedArguments, directories: readonly number[]): Promise<MountedPlace> {
-    const connections = await this.#keeper.call('list', null);
+    const connections = await this.#link.keeper.call('list', null);
     for (const connection of connections) {
       for (const place of connection.places) {
         if (place.path === args.mountPoint) {
@@ -279,8 +220,11 @@ export class MountList {
     directories: readonly number[],
     client?: ClientContext,
   ): Promise<PlaceState> {
-    const bind = { id, place: placeRequest(args), fdToken: this.#fds.send(directories) };
-    return this.#keeper.call(args.caller ? 'bindForeign' : 'bind', client === undefined ? bind : { ...bind, client });
+    const bind = { id, place: placeRequest(args), fdToken: this.#link.fds.send(directories) };
+    return this.#link.keeper.call(
+      args.caller ? 'bindForeign' : 'bind',
+      client === undefined ? bind : { ...bind, client },
+    );
   }
 
   /** Whoever mounts is the last to know how the registry is reached. @returns what the keeper is to remember */
@@ -314,7 +258,7 @@ export class MountList {
     const client = this.#preferAccess(connection.id, args);
     return this.#mounted(
       connection,
-      await this.#keeper.call('adopt', { id: connection.id, place: placeRequest(args), client }),
+      await this.#link.keeper.call('adopt', { id: connection.id, place: placeRequest(args), client }),
     );
   }
 
@@ -351,11 +295,11 @@ export class MountList {
     const identity = file.archive.identity;
     const options = { ...DEFAULT_IMAGE_OPTIONS, ...args.options };
     const client = RegistrySource.contextOf(args.access);
-    const fdToken = this.#fds.send([file.fd]);
+    const fdToken = this.#link.fds.send([file.fd]);
     const place = placeRequest(args);
     let reply: Awaited<ReturnType<KeeperMethods['connect']>>;
     try {
-      reply = await this.#keeper.call('connect', {
+      reply = await this.#link.keeper.call('connect', {
         identity,
         archivePath: args.archivePath,
         options,
@@ -369,39 +313,18 @@ export class MountList {
       throw error;
     }
     let { connection } = reply;
-    const [fuseFd] = this.#fds.take(reply.fdToken) as [number];
+    const [fuseFd] = this.#link.fds.take(reply.fdToken) as [number];
     try {
       await this.engine.attach(connection, fuseFd, image, false, this.engine.profilesOf(image, args.command));
-      if ('tree' in plane) connection = await this.#carry(connection, plane.tree);
+      if ('tree' in plane) connection = await carry(this.engine, this.#link, connection, plane.tree);
       const bound = this.hello.rootless ? connection.places[0]! : await this.#bind(connection.id, args, directories);
       this.engine.mounts.get(connection.id)?.prepare();
       return this.#mounted(connection, bound);
     } catch (error) {
-      await this.#keeper.call('drop', { id: connection.id, reason: null });
+      await this.#link.keeper.call('drop', { id: connection.id, reason: null });
       await this.engine.detach(connection.id);
       closeSync(fuseFd);
       throw error;
-    }
-  }
-
-  /** Makes the kernel's own mount of an attached connection. @throws KernelMountError */
-  async #carry(connection: ConnectionState, tree: KernelTree): Promise<ConnectionState> {
-    const { mount, files } = this.engine.mountInKernel(connection, tree);
-    let fdToken: string;
-    try {
-      fdToken = this.#fds.send([mount]);
-    } finally {
-      closeFd(mount);
-    }
-    return this.#keeper.call('carry', { id: connection.id, fdToken, files });
-  }
-
-  async #carryAgain(connection: ConnectionState, archive: Archive): Promise<void> {
-    const tree = await this.engine.planes.open(archive);
-    try {
-      await this.#carry(connection, tree);
-    } finally {
-      tree.close();
     }
   }
 
@@ -469,7 +392,7 @@ export class MountList {
     }
     let result: { id: ConnectionId; closed: boolean };
     try {
-      result = await this.#keeper.call('unbind', { path, mode });
+      result = await this.#link.keeper.call('unbind', { path, mode });
     } catch (error) {
       if (!(error instanceof ClipError) || error.code !== 'BUSY') throw error;
       const holders = findHolders(path, readMountInfo());
@@ -499,7 +422,7 @@ export class MountList {
     if (mount === undefined) return;
     await this.engine.detach(id);
     closeSync(mount.fuseFd);
-    await this.#keeper.call('drop', { id, reason: null });
+    await this.#link.keeper.call('drop', { id, reason: null });
     this.#goneWaiters.get(id)?.();
   }
 
@@ -516,30 +439,20 @@ export class MountList {
   }
 
   list(): Promise<readonly ConnectionState[]> {
-    return this.#keeper.call('list', null);
+    return this.#link.keeper.call('list', null);
   }
 
   standby(): Promise<{ pid: number | null }> {
-    return this.#keeper.call('standby', null);
+    return this.#link.keeper.call('standby', null);
   }
 
   stop(onlyIfIdle: boolean): Promise<{ stopping: boolean }> {
-    return this.#keeper.call('stop', { onlyIfIdle });
+    return this.#link.keeper.call('stop', { onlyIfIdle });
   }
 
   upgrade(serverModule: string): Promise<{ version: string }> {
-    return this.#keeper.call('upgrade', { serverModule });
+    return this.#link.keeper.call('upgrade', { serverModule });
   }
-}
-
-/** Of the archive itself: the file at its own path may have been replaced or removed since. */
-function descriptorPath(fd: number): string {
-  return `/proc/self/fd/${fd}`;
-}
-
-/** How the client that mounted it last reaches the registry, as far as that is known. */
-function lastAccess(client: ClientContext): StorageAccess {
-  return (client as { ways?: readonly StorageAccess[] }).ways?.[0] ?? {};
 }
 
 function placeRequest(args: MountArguments): { path: string; suid: boolean; dev: boolean; requestId: string } {

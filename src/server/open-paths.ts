@@ -29,3 +29,8 @@ export function openArchiveFd(path: string): number {
     throw new ClipError('PERMISSION', `archive ${path} cannot be opened: ${code}`, { cause });
   }
 }
+
+/** Of an open file: the one at its own path may have been replaced or removed since. */
+export function descriptorPath(fd: number): string {
+  return `/proc/self/fd/${fd}`;
+}

@@ -112,7 +112,7 @@ export async function runServer(
     if (wantsTelemetry()) {
       engine.telemetry = await openTelemetry('clipd', version, (message, hint) => ownLog.error({ hint }, message));
     }
-    server = new MountList(hello, engine, keeper, fds, log);
+    server = new MountList(hello, engine, { keeper, fds }, log);
     const startMs = Math.round(performance.now());
     await server.restore();
     const readyMs = Math.round(performance.now());
