@@ -13,7 +13,7 @@ import {
   PENDING_COPY,
   WINDOW_BYTES,
 } from './format.js';
-import { CARRY_BYTES, KernelMemory, type LinearMemory, PRIVATE_SHAPE } from './memory.js';
+import { CARRY_BYTES, KernelMemory, PRIVATE_SHAPE } from './memory.js';
 
 // Addresses of assembly/layout.ts.
 const STATE = 0x100;
@@ -36,17 +36,6 @@ const TRACKING = 11;
 const TRACK_POS = 12;
 const TABLES_FIXED = 13;
 const FIELDS = 14;
-
-/** The part of the JavaScript API that is used here: neither lib.es2023 nor Node's types declare it. */
-declare namespace WebAssembly {
-  class Module {
-    constructor(bytes: Uint8Array);
-  }
-  class Instance {
-    constructor(module: Module, imports: { env: { memory: LinearMemory } });
-    readonly exports: unknown;
-  }
-}
 
 interface KernelExports {
   run(): number;

@@ -1,13 +1,5 @@
 import { WINDOW_BYTES } from './format.js';
 
-/** The part of the JavaScript API that is used here: neither lib.es2023 nor Node's types declare it. */
-declare namespace WebAssembly {
-  class Memory {
-    constructor(descriptor: { initial: number; maximum: number; shared: boolean });
-    readonly buffer: ArrayBufferLike;
-  }
-}
-
 /** Opaque: the memory of a kernel, which may be posted to a thread if it is shared. */
 export type LinearMemory = WebAssembly.Memory;
 

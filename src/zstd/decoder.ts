@@ -2,23 +2,9 @@ import { readFileSync } from 'node:fs';
 import { ClipError, FormatError } from '../bytes/index.js';
 import { ERROR_NAMES, MAX_ERROR_CODE } from './format.js';
 
-/** The part of the JavaScript API that is used here: neither lib.es2023 nor Node's types declare it. */
-declare namespace WebAssembly {
-  interface Memory {
-    readonly buffer: ArrayBuffer;
-  }
-  class Module {
-    constructor(bytes: Uint8Array);
-  }
-  class Instance {
-    constructor(module: Module, imports: Readonly<Record<string, Readonly<Record<string, () => void>>>>);
-    readonly exports: unknown;
-  }
-}
-
 /** The exports of libzstd (zstd.h) as the zstddec package compiles it. Pointers and sizes are 32 bits. */
 interface LibZstd {
-  readonly memory: WebAssembly.Memory;
+  readonly memory: { readonly buffer: ArrayBuffer };
   malloc(size: number): number;
   ZSTD_createDCtx(): number;
   ZSTD_freeDCtx(context: number): number;
