@@ -4,7 +4,8 @@
  * FUSE workers, but for page-drops-main.ts, which is a short-lived process.
  */
 
+export { MountHits } from './mount-hits.js';
 export { dropPages, type FileRange, type PathRange } from './page-drops.js';
 export { FusePool, type FusePoolOptions } from './pool.js';
 export { replyData, replyError, requestResend } from './replies.js';
-export { type FuseCounters, type FuseMountSpec, MAX_FUSE_WORKERS, type ReadMiss } from './worker-protocol.js';
+export type { FuseCounters, FuseMountSpec, ReadMiss } from './worker-protocol.js';

@@ -17,8 +17,8 @@ export interface FuseMountSpec {
   readonly kernelReads?: boolean | undefined;
   /** Taken over from a server that died: INIT was answered long ago, and its unanswered requests are asked for again. */
   readonly resumed: boolean;
-  /** Reads answered from the span cache, by the index of the worker. */
-  readonly hits?: Float64Array | undefined;
+  /** Counts the reads that are answered from the span cache: of a {@link MountHits}. */
+  readonly hits?: SharedArrayBuffer | undefined;
 }
 
 /** A read of which not all bytes are in the span cache. Its receiver must answer it, by replyData() or replyError(). */
@@ -79,8 +79,5 @@ export const WorkerCounter = {
 export const OPERATIONS = 8;
 export const MAX_OPCODE = 63;
 export const COUNTERS = OPERATIONS + MAX_OPCODE + 1;
-
-/** Indices begin with 1. */
-export const MAX_FUSE_WORKERS = 65;
 
 export type FuseCounters = Record<keyof typeof WorkerCounter, number>;

@@ -10,12 +10,12 @@ import { keepCode } from '../loader/index.js';
 import { Companion } from './companion.js';
 import { Dispatcher, Outcome, type ServedImage } from './dispatch.js';
 import { Leadership } from './leadership.js';
+import { MountHits } from './mount-hits.js';
 import { SpinPolicy } from './spin-policy.js';
 import { REQUEST_SIZE, WorkerMemory } from './worker-memory.js';
 import {
   type FromWorker,
   type FuseMountSpec,
-  MAX_FUSE_WORKERS,
   MAX_OPCODE,
   OPERATIONS,
   type ToWorker,
@@ -34,7 +34,7 @@ const MAX_FAULT_REPORTS = 100;
 interface Mount extends ServedImage {
   readonly id: ConnectionId;
   readonly fd: number;
-  readonly hits: Float64Array;
+  readonly hits: MountHits;
 }
 
 const setup = workerData as WorkerSetup;
@@ -72,7 +72,7 @@ dispatcher.onFault = (error) => {
 
 function attach(spec: FuseMountSpec): void {
   const reader = new ErofsReader(new Uint8Array(spec.tree));
-  const hits = spec.hits ?? new Float64Array(MAX_FUSE_WORKERS);
+  const hits = new MountHits(spec.hits);
   const { id, fd, layers, placement, kernelReads } = spec;
   const mount = { id, fd, reader, layers, placement, kernelReads, hits };
   epoll.add(spec.fd, spec.id, true);
@@ -137,7 +137,7 @@ function serve(mount: Mount): void {
     counters[OPERATIONS + Math.min(dispatcher.opcode, MAX_OPCODE)]!++;
     const { hits } = dispatcher.readPath;
     answer(mount, dispatcher.handle(mount, length));
-    if (dispatcher.readPath.hits !== hits) mount.hits[setup.index]!++;
+    if (dispatcher.readPath.hits !== hits) mount.hits.add(setup.index);
     companion.answered(leadership.leader);
   }
 }

@@ -4,14 +4,7 @@ import type { ConnectionId, Nid } from '../bytes/index.js';
 import type { CachedLayer } from '../cache/index.js';
 import type { ArchiveFile } from '../check/index.js';
 import { ErofsReader, InodeView, mapFileRange, pathsOf } from '../erofs/index.js';
-import {
-  dropPages,
-  type FuseMountSpec,
-  MAX_FUSE_WORKERS,
-  type ReadMiss,
-  replyData,
-  replyError,
-} from '../fuse/index.js';
+import { dropPages, type FuseMountSpec, MountHits, type ReadMiss, replyData, replyError } from '../fuse/index.js';
 import type { Fetched } from '../lazy/index.js';
 import { flags } from '../linux/index.js';
 import { Histogram, type Logger, type Metrics } from '../metrics/index.js';
@@ -50,8 +43,8 @@ export class ImageMount {
   readonly closed: Promise<void>;
   #onClosed = (): void => {};
   readonly #callers = new Callers();
-  /** Reads that FUSE workers answered, by worker. */
-  readonly #hits = new Float64Array(new SharedArrayBuffer(8 * MAX_FUSE_WORKERS));
+  /** Reads that FUSE workers answered. */
+  readonly #hits = new MountHits();
   readonly #state: ConnectionState;
   /** Told of each read that was passed to this thread, when it has its answer. */
   readonly watchers = new Set<(read: EndedRead) => void>();
@@ -63,7 +56,8 @@ export class ImageMount {
   readonly #scratch = new InodeView();
   readonly #readahead: boolean;
   readonly #attachedAt = performance.now();
-  #firstReadAt = 0;
+  /** Milliseconds until the first read was answered that had to wait. */
+  #firstWait: number | null = null;
   readonly #paranoid: boolean;
   readonly #kernel: boolean;
 
@@ -111,7 +105,7 @@ export class ImageMount {
           }),
         follow: (nid, pieces) => this.#follow(nid, pieces),
         replyData: (unique, pieces) => {
-          this.#firstReadAt ||= performance.now();
+          this.#firstWait ??= performance.now() - this.#attachedAt;
           return replyData(fuseFd, unique, pieces);
         },
         replyError: (unique, errno) => replyError(fuseFd, unique, errno),
@@ -154,9 +148,10 @@ export class ImageMount {
     return layer >= 0;
   }
 
-  /** Milliseconds until the first read was answered that had to wait; null: none yet. */
+  /** Milliseconds until the first read was answered; null: none yet. */
   get firstRead(): number | null {
-    return this.#firstReadAt === 0 ? null : Math.round(this.#firstReadAt - this.#attachedAt);
+    const answers = [this.#hits.first, this.#firstWait].filter((time) => time !== null);
+    return answers.length === 0 ? null : Math.round(Math.min(...answers));
   }
 
   get file(): ArchiveFile {
@@ -186,7 +181,7 @@ export class ImageMount {
       placement: this.#served.placement,
       kernelReads: this.#kernel,
       resumed,
-      hits: this.#hits,
+      hits: this.#hits.shared,
     };
   }
 
@@ -208,7 +203,7 @@ export class ImageMount {
       imageBytes: layers.reduce((sum, { size }) => sum + size, 0),
       tarBytes: layers.reduce((sum, { uncompressedSize }) => sum + uncompressedSize, 0),
       touchedBytes,
-      hits: this.#hits.reduce((sum, hits) => sum + hits, 0),
+      hits: this.#hits.count,
       waits: { p50: milliseconds(0.5), p99: milliseconds(0.99) },
       slowest: this.journey.slowest(MAX_SLOWEST),
     };

@@ -92,7 +92,7 @@ export interface MountInfoReply {
   readonly mountedAt: string;
   /** Compressed bytes that came from the registry since this server process runs. Of the image: its places share them. */
   readonly fetchedBytes: number;
-  /** Milliseconds from the mount to the first read that clipd answered after it had fetched for it; null: none yet. Of the image. */
+  /** Milliseconds from the mount to the first read that clipd answered; null: none yet. Of the image. */
   readonly firstRead: number | null;
   /** Milliseconds from the request for a container to its first process's exec, as its client reported it; null: it did not. */
   readonly firstExec: number | null;

@@ -107,6 +107,20 @@ test('files, directories, globs and links: their files are cached afterwards, an
   });
 });
 
+test('a first read that need not wait has its time in stats', async () => {
+  await fresh(async (own, place) => {
+    type Figures = { connections: { firstRead: number | null; hits: number }[]; counters: Record<string, number> };
+    const figures = async (): Promise<Figures> => own.json('stats');
+    expect((await own.json<State>('prefetch', place, '/app', '--wait')).state).toBe('done');
+    expect((await figures()).connections).toMatchObject([{ firstRead: null, hits: 0 }]);
+    read(place, 'app/a.so');
+    const { connections, counters } = await figures();
+    expect(connections[0]!.hits).toBeGreaterThan(0);
+    expect(counters.demandBytes).toBe(0);
+    expect(connections[0]!.firstRead).toBeGreaterThan(0);
+  });
+});
+
 test('the whole image, also for the library', async () => {
   await fresh(async (own, place) => {
     expect((await own.ok('prefetch', place, '--wait')).stdout).toMatch(/^done\t/);
