@@ -52,7 +52,7 @@ const builds = [
       },
       { name: 'mount', test: /src\/cli\/commands\/mount\.ts$/ },
       // Without which the server would load all of oci/ before it serves.
-      { name: 'addresses', test: /src\/oci\/addresses\.ts$/ },
+      { name: 'addresses', test: /src\/oci\/(addresses|errors|wrong-answers)\.ts$/ },
       { name: 'oci', test: /src\/oci\/index\.ts$/ },
       { name: 'server-engine', test: /src\/server\/(engine|mount-list|api\/(http|routes))\.ts$/ },
       { name: 'run', test: /src\/(cli\/commands\/run|cli\/run-stats|container\/index)\.ts$/ },

@@ -142,7 +142,7 @@ export class FusePool {
       name: 'fuse',
       execArgv: [], // options like --input-type are not for threads
       // Hits allocate nothing, misses a message each.
-      resourceLimits: { maxYoungGenerationSizeMb: 4, maxOldGenerationSizeMb: 64 },
+      resourceLimits: { maxYoungGenerationSizeMb: 3, maxOldGenerationSizeMb: 64 },
     });
     port1.unref();
     let exit = (): void => {};

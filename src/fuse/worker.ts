@@ -6,7 +6,7 @@ import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_thread
 import type { ConnectionId } from '../bytes/index.js';
 import { ErofsReader } from '../erofs/index.js';
 import { Epoll, Errno, sys } from '../linux/index.js';
-import { keepCode } from '../loader/index.js';
+import { collectGarbage, keepCode } from '../loader/index.js';
 import { Companion } from './companion.js';
 import { Dispatcher, Outcome, type ServedImage } from './dispatch.js';
 import { Leadership } from './leadership.js';
@@ -112,12 +112,11 @@ function takeMessages(): void {
   }
 }
 
-/** This thread allocates next to nothing, so it would keep trees in shared memory for ever (node --expose-gc). */
+/** This thread allocates next to nothing, so it would keep trees in shared memory for ever. */
 function collect(): void {
   detached = false;
   dispatcher.forget();
-  globalThis.gc?.();
-  globalThis.gc?.(); // what the first one found is freed by the next
+  collectGarbage();
 }
 
 function serve(mount: Mount): void {

@@ -1,7 +1,7 @@
 import { closeSync, constants, fstatSync, rmdirSync, rmSync, statSync } from 'node:fs';
 import { ClipError } from '../bytes/index.js';
 import { closeFd, listenUnix, tryLock, unixSocket } from '../linux/index.js';
-import { keepCodeSoon } from '../loader/index.js';
+import { keepCodeSoon, leaveUnoptimized } from '../loader/index.js';
 import { logLine } from '../metrics/index.js';
 import { OwnDirectory } from '../paths/index.js';
 import {
@@ -205,7 +205,7 @@ export class Keeper {
         const connection: HeldConnection = await table.connect(request, archiveFd);
         connection.resumed = true;
         this.#checkIdle();
-        keepCodeSoon();
+        keepCodeSoon(leaveUnoptimized);
         return { connection: connection.state, fdToken: server.fds.send([connection.fuseFd]) };
       },
       carry: async ({ id, fdToken, files }) => {

@@ -3,11 +3,6 @@ import { closeFd, socketPair, unixSocket } from '../linux/index.js';
 import { restoreExtraCertificates, type ServerStart } from '../wire/index.js';
 
 /**
- * A server moves buffers and makes few objects, so it needs little room for new ones in its isolates. `--expose-gc`: the server tells V8
- * when a tree in shared memory has gone (docs/benchmarks.md, "Why these constants").
- */
-const NODE_FLAGS = ['--max-semi-space-size=1', '--expose-gc'];
-/**
  * One heap for all threads: glibc gives each thread its own, which grows and is never returned. Threads that answer reads allocate
  * nothing, so they do not contend for it (docs/benchmarks.md, "Why these constants").
  */
@@ -28,7 +23,7 @@ export function launchServer(serverModule: string, listenFd: number, nodeTls: bo
   const [ours, theirs] = socketPair('seqpacket', true);
   const env: NodeJS.ProcessEnv = { ...process.env, ...MALLOC };
   if (nodeTls) restoreExtraCertificates(env);
-  const child = spawn(process.execPath, [...NODE_FLAGS, serverModule], {
+  const child = spawn(process.execPath, [serverModule], {
     env,
     // Descriptors 4 and 5 of the child: LISTEN_FD and FDS_SOCKET_FD.
     stdio: ['ignore', 'ignore', 2, 'ipc', listenFd, theirs],

@@ -4,6 +4,7 @@ import { Worker } from 'node:worker_threads';
 import { MAX_SPAN_OUTPUT } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
 import { releaseHeap } from '../linux/index.js';
+import { collectGarbage } from '../loader/index.js';
 import { type Logger, Metrics, silentLogger } from '../metrics/index.js';
 import type { FromInflate, Priority, Task, TaskMessage, TaskResult, ToInflate } from './inflate-tasks.js';
 import { outputBytes, type Pending, TaskQueue } from './task-queue.js';
@@ -25,6 +26,8 @@ export interface InflatePoolOptions {
 }
 
 const MAX_WORKERS = 16;
+/** A task is a message each; V8's default lets new objects fill 48 MiB before it collects (docs/benchmarks.md, "Why these constants"). */
+const YOUNG_MB = 3;
 /**
  * A worker is given a second task while the first one runs if the first yields at most this much, as spans of the default 1 MiB do.
  * Otherwise it would idle for a message round trip after each. Behind a larger task a more urgent one would come too late
@@ -102,11 +105,11 @@ export class InflatePool {
 
   /**
    * Buffers that are not used any more go back to the system: V8 does not count shared memory when it decides to collect, and each thread
-   * that has seen a buffer holds it (node --expose-gc).
+   * that has seen a buffer holds it.
    */
   collect(): void {
     for (const { worker } of this.#members) worker.postMessage('collect' satisfies ToInflate);
-    globalThis.gc?.();
+    collectGarbage();
     releaseHeap();
   }
 
@@ -190,7 +193,10 @@ export class InflatePool {
   }
 
   #start(): Worker {
-    const worker = new Worker(new URL('./inflate-worker.js', import.meta.url), { name: 'clip-inflate' });
+    const worker = new Worker(new URL('./inflate-worker.js', import.meta.url), {
+      name: 'clip-inflate',
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB },
+    });
     // Idle threads must not keep a process alive. A caller that waits for a result holds a socket or a pending read.
     worker.unref();
     return worker;

@@ -2,7 +2,7 @@ import { readlinkSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
 import { loadCrc64 } from '../bytes/index.js';
 import { releaseHeap } from '../linux/index.js';
-import { keepCode } from '../loader/index.js';
+import { collectGarbage, keepCode } from '../loader/index.js';
 import type { ZstdStream } from '../zstd/index.js';
 import type { FromInflate, ResultMessage, Task, TaskMessage, TaskResult, ToInflate } from './inflate-tasks.js';
 import { SpanDecoder } from './span-decoder.js';
@@ -39,8 +39,8 @@ function perform(task: Task): TaskResult {
     }
     case 'end-stream':
       streams.delete(task.stream);
-      // A decoder's window is up to 128 MiB, and V8 is in no hurry to free it (node --expose-gc).
-      globalThis.gc?.();
+      // A decoder's window is up to 128 MiB, and V8 is in no hurry to free it.
+      collectGarbage();
       return { status: 'stored' };
   }
 }
@@ -63,8 +63,7 @@ port.on('message', (message: ToInflate) => {
     return;
   }
   if (message === 'collect') {
-    globalThis.gc?.();
-    globalThis.gc?.(); // what the first one found is freed by the next
+    collectGarbage();
     releaseHeap();
     return;
   }

@@ -1,5 +1,5 @@
 /**
- * The system calls that Node lacks. This is the only file that loads koffi and the only place where the C library is
+ * The system calls that Node lacks. This is the only place where the C library is
  * called. Nothing here throws for a failed call: each function returns the call's result, or −errno.
  *
  * Paths are `Buffer`s that end in NUL (see {@link cString}) or strings. Memory is a `Buffer` (also one over a
@@ -8,11 +8,12 @@
  *
  * 64-bit little-endian Linux only: struct layouts below are those of x86-64 and arm64.
  */
-import koffi from 'koffi';
+import { loadKoffi } from './koffi.js';
 
 export type Memory = Uint8Array | number | null;
 export type Path = string | Uint8Array;
 
+const koffi = loadKoffi();
 // dlopen(NULL): the C library Node itself is linked with, glibc or musl.
 const libc = koffi.load(null);
 

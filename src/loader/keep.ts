@@ -11,9 +11,12 @@ export function keepCode(): void {
   (globalThis as { [KEEP]?: () => void })[KEEP]?.();
 }
 
-/** The same, a while later. */
-export function keepCodeSoon(): void {
+/** The same, a while later, and then `after`. */
+export function keepCodeSoon(after: () => void = () => {}): void {
   if (scheduled) return;
   scheduled = true;
-  setTimeout(keepCode, KEEP_AFTER_MS).unref();
+  setTimeout(() => {
+    keepCode();
+    after();
+  }, KEEP_AFTER_MS).unref();
 }

@@ -1,5 +1,5 @@
 import { lookup as resolveName } from 'node:dns';
-import { BlockList, isIP, isIPv6, type LookupFunction } from 'node:net';
+import { BlockList, isIP, type LookupFunction } from 'node:net';
 import { ClipError } from '../bytes/index.js';
 
 /**
@@ -52,13 +52,24 @@ const NETWORKS: Readonly<Record<Exclude<Locality, 'public'>, readonly Network[]>
   ],
 };
 
-const LISTS = Object.entries(NETWORKS).map(([locality, networks]) => {
-  const list = new BlockList();
-  for (const [address, bits] of networks) list.addSubnet(address, bits, isIPv6(address) ? 'ipv6' : 'ipv4');
-  return { locality: locality as Locality, list };
-});
+interface LocalityList {
+  readonly locality: Locality;
+  readonly list: BlockList;
+}
 
-/** The 16 bytes of an IPv6 address that {@link isIPv6} accepts; a zone is left out. */
+/** Made when an address is first checked: a server that has just been started first mounts. */
+let lists: readonly LocalityList[] | null = null;
+
+function localityLists(): readonly LocalityList[] {
+  lists ??= Object.entries(NETWORKS).map(([locality, networks]) => {
+    const list = new BlockList();
+    for (const [address, bits] of networks) list.addSubnet(address, bits, address.includes(':') ? 'ipv6' : 'ipv4');
+    return { locality: locality as Locality, list };
+  });
+  return lists;
+}
+
+/** The 16 bytes of an IPv6 address that {@link isIP} accepts; a zone is left out. */
 function bytesOf(address: string): number[] {
   let text = address.replace(/%.*$/, '');
   const dotted = /(\d+)\.(\d+)\.(\d+)\.(\d+)$/.exec(text);
@@ -94,7 +105,7 @@ export function localityOf(address: string): Locality {
     if (embedded !== null) return localityOf(embedded);
   }
   const bare = address.replace(/%.*$/, '');
-  return LISTS.find(({ list }) => list.check(bare, family === 6 ? 'ipv6' : 'ipv4'))?.locality ?? 'public';
+  return localityLists().find(({ list }) => list.check(bare, family === 6 ? 'ipv6' : 'ipv4'))?.locality ?? 'public';
 }
 
 const ORDER: readonly Locality[] = ['public', 'private', 'link-local', 'loopback'];

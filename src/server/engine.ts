@@ -20,6 +20,7 @@ import {
   startName,
   verifySpans,
 } from '../lazy/index.js';
+import { collectGarbage } from '../loader/index.js';
 import { type Logger, Metrics, NO_TELEMETRY, type Telemetry } from '../metrics/index.js';
 import { OwnDirectory } from '../paths/index.js';
 import type { KernelTree } from '../plane/index.js';
@@ -312,8 +313,7 @@ export class Engine {
     this.#collecting ??= setTimeout(() => {
       this.#collecting = null;
       const age = performance.now() - this.#garbageAt;
-      globalThis.gc?.();
-      globalThis.gc?.(); // what the first one found is freed by the next
+      collectGarbage();
       // The request that closed an archive just now may not have ended yet, and its stack holds the tree.
       if (age < COLLECT_MS / 2) this.#collectSoon();
     }, COLLECT_MS).unref();

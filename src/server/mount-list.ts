@@ -196,10 +196,12 @@ export class MountList {
   #openImage(args: MountArguments, file: ArchiveFile): ImageData {
     const options = { ...DEFAULT_IMAGE_OPTIONS, ...args.options };
     const image = this.engine.open(file, options, RegistrySource.contextOf(args.access));
-    // The link has nothing to do until the first reader comes: what he will want can be on its way before he can, and what
-    // inflates it can boot meanwhile.
-    this.engine.fetchAhead(image, this.engine.profilesOf(image, args.command));
-    this.engine.warm();
+    // The link has nothing to do until the first reader comes: what it will want can be on its way before, and what inflates that can boot.
+    // The mount itself comes first: by then the keeper has been asked for it.
+    setImmediate(() => {
+      this.engine.fetchAhead(image, this.engine.profilesOf(image, args.command));
+      this.engine.warm();
+    });
     return image;
   }
 

@@ -124,11 +124,8 @@ export async function runServer(
       void running.complete().then(() => ownLog.debug('the inflate workers are complete'));
     };
     if (connections > 0) setTimeout(settle, 0);
-    else {
-      // The client that started this clipd is about to mount, and then to read. That comes first.
-      setTimeout(() => void import('../oci/index.js'), 0);
-      setTimeout(settle, FIRST_USE_MS);
-    }
+    // The client that started this clipd is about to mount, and then to read. That comes first.
+    else setTimeout(settle, FIRST_USE_MS);
     return { server, settings, log, metrics };
   } catch (error) {
     // If no server has served yet, the keeper passes the error to the process that started it. Later it tries again, with back-off.

@@ -6,16 +6,8 @@ import type { WireError } from './rpc.js';
 export const KEEPER_MAIN: string = fileURLToPath(new URL('../keeper/keeper-main.js', import.meta.url));
 export const SERVER_MAIN: string = fileURLToPath(new URL('../server/server-main.js', import.meta.url));
 
-/**
- * A keeper handles few messages, for weeks: little room for new objects, no threads for compiling, no optimizing compiler
- * (docs/benchmarks.md, "Why these constants").
- */
-export const KEEPER_FLAGS: readonly string[] = [
-  '--max-semi-space-size=1',
-  '--v8-pool-size=0',
-  '--no-opt',
-  '--max-lazy',
-];
+/** A keeper handles few messages, for weeks: no threads for compiling. Not V8's flags but Node's: see src/loader/v8-flags.ts. */
+export const KEEPER_FLAGS: readonly string[] = ['--v8-pool-size=0'];
 
 /** The line on a keeper's standard input that starts its work. */
 export interface KeeperStart {

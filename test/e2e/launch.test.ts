@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { KEEPER_FLAGS, KEEPER_MAIN } from '../../src/wire/index.js';
-import { PROGRAM } from '../support/clipctl.js';
-import { eventually } from '../support/mounted.js';
+import { Clipctl, PROGRAM } from '../support/clipctl.js';
+import { eventually, indexedImage } from '../support/mounted.js';
 
 let directory: string;
 let bundle: string;
@@ -99,3 +99,36 @@ function keepersOf(value: string): string[] {
     .split('\n')
     .filter((line) => line !== '');
 }
+
+test('every process and thread of clipd takes the compiled code that comes with Node', async () => {
+  // V8 takes no code that was made under other flags. This tag is of the version, the flags and the processor.
+  const hook = path.join(directory, 'tags.cjs');
+  const tags = path.join(directory, 'tags');
+  writeFileSync(
+    hook,
+    `const { isMainThread } = require('node:worker_threads');
+     const program = isMainThread ? require('node:path').basename(process.argv[1] ?? '') : 'thread';
+     require('node:fs').appendFileSync(${JSON.stringify(tags)}, program + ' ' + require('node:v8').cachedDataVersionTag() + '\\n');`,
+  );
+  const clip = await Clipctl.create({ env: { NODE_OPTIONS: `--require ${hook}` } });
+  const { archive, remove } = await indexedImage(clip, 'tags');
+  try {
+    writeFileSync(tags, '');
+    await clip.ok('mount', archive, await clip.place('tags'));
+    const seen = (): string[][] =>
+      readFileSync(tags, 'utf8')
+        .trimEnd()
+        .split('\n')
+        .map((line) => line.split(' '));
+    await eventually(() => seen().some(([program]) => program === 'thread'));
+    const plain = execFileSync(process.execPath, ['-p', 'require("node:v8").cachedDataVersionTag()'], {
+      encoding: 'utf8',
+    }).trim();
+    const programs = new Set(seen().map(([program]) => program));
+    expect([...programs].sort()).toEqual(['clipctl.js', 'keeper-main.js', 'server-main.js', 'thread']);
+    expect(new Set(seen().map(([, tag]) => tag))).toEqual(new Set([plain]));
+  } finally {
+    await clip.close();
+    remove();
+  }
+});

@@ -1,0 +1,27 @@
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+
+/*
+ * V8 takes compiled code only under the flags under which it was made. Node's own modules come with code made under none, so a single V8 flag
+ * on a command line makes a process and each of its threads parse them anew (docs/benchmarks.md, "Memory and start of processes"). Programs
+ * are therefore started without, and set what they need once they are loaded.
+ */
+
+let collect: (() => void) | null = null;
+
+/** From now on this process's code stays as it is. For a process that does little, and has kept its compiled code. */
+export function leaveUnoptimized(): void {
+  setFlagsFromString('--no-opt');
+}
+
+/** Frees what this thread uses no more: V8 does not count shared memory when it decides to collect. */
+export function collectGarbage(): void {
+  if (collect === null) {
+    // V8 gives the function to contexts that are made while the flag is set.
+    setFlagsFromString('--expose-gc');
+    collect = runInNewContext('gc') as () => void;
+    setFlagsFromString('--no-expose-gc');
+  }
+  collect();
+  collect(); // what the first one found is freed by the next
+}
