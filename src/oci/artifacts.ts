@@ -9,13 +9,12 @@ import {
   OF_MANIFEST,
   referrersOf,
 } from './artifact-manifests.js';
-import type { GetOptions } from './client.js';
+import { BlobUploads, DIGEST_INVALID, EMPTY_CONFIG } from './blob-uploads.js';
 import { digestOf, verifyDigest } from './digest.js';
-import { aborted, TransientError } from './errors.js';
 import { type Descriptor, MAX_MANIFEST_BYTES, parseJsonObject, parseManifest } from './manifest.js';
 import { ACCEPT_MANIFESTS, OCI_INDEX, OCI_MANIFEST } from './media-types.js';
-import { raceAbort } from './race-abort.js';
-import type { Attempt, RegistryHosts } from './registry-hosts.js';
+import type { RegistryHosts } from './registry-hosts.js';
+import { RepositoryRequests } from './repository-requests.js';
 import type { ImageArtifacts, OnBytes } from './source.js';
 
 /*
@@ -24,9 +23,6 @@ import type { ImageArtifacts, OnBytes } from './source.js';
  * tag sha256-HEX.clip: registries delete manifests without a tag. There is nothing in it that differs from one push to the next.
  */
 
-/** The config of artifacts that have none. */
-const EMPTY = Buffer.from('{}');
-const EMPTY_TYPE = 'application/vnd.oci.empty.v1+json';
 /**
  * The config of an archive's artifact is that of its image, with its bytes in the manifest ("data" of a descriptor): a node that fetches
  * the archive need not ask for it. Larger ones are left out; registries take manifests of 4 MiB. Its media type is the artifact's:
@@ -35,11 +31,6 @@ const EMPTY_TYPE = 'application/vnd.oci.empty.v1+json';
 const MAX_EMBEDDED_BYTES = 256 * 1024;
 /** An archive has 0.5 to 1 % of its image: this is one of 50 GB. */
 export const MAX_ARCHIVE_BYTES = 512 * 1024 * 1024;
-/** For registries and proxies that take no larger bodies. */
-const CHUNK_BYTES = 4 * 1024 * 1024;
-const UPLOAD_TRIES = 5;
-/** What docker-registry says of a manifest while another client stores a blob that the manifest refers to, too. */
-const DIGEST_INVALID = ['DIGEST_INVALID'];
 const IDENTITY = { 'accept-encoding': 'identity' };
 
 export interface PushedArchive {
@@ -90,15 +81,15 @@ export interface PushOrigin {
 
 /** One repository, for artifacts. */
 export class ArtifactRepository implements ImageArtifacts {
-  readonly #hosts: RegistryHosts;
+  readonly #requests: RepositoryRequests;
   readonly #repository: string;
-  /** While the empty config is stored, and after that. */
-  #empty: Promise<void> | null = null;
+  readonly #uploads: BlobUploads;
   #last: { readonly tag: string; readonly found: { bytes: Uint8Array } | null } | null = null;
 
   constructor(hosts: RegistryHosts, repository: string) {
-    this.#hosts = hosts;
+    this.#requests = new RepositoryRequests(hosts, repository);
     this.#repository = repository;
+    this.#uploads = new BlobUploads(this.#requests);
   }
 
   /**
@@ -172,14 +163,14 @@ export class ArtifactRepository implements ImageArtifacts {
   async #publish(artifact: Artifact, signal?: AbortSignal): Promise<PushedArchive> {
     const { tag, artifactType, mediaType, bytes, subject, annotations, mountFrom, onProgress } = artifact;
     const layer = { mediaType, digest: digestOf(bytes), size: bytes.length };
-    const config = artifact.config ?? { mediaType: EMPTY_TYPE, digest: digestOf(EMPTY), size: EMPTY.length };
+    const config = artifact.config ?? EMPTY_CONFIG;
     const layers = [layer];
     const fields = { schemaVersion: 2, mediaType: OCI_MANIFEST, artifactType, config, layers, subject, annotations };
     const manifest = Buffer.from(JSON.stringify(fields));
     const digest = digestOf(manifest);
     if ((await this.#head(tag, signal)) === digest) return { digest, tag, changed: false };
-    await this.#upload(bytes, layer.digest, signal, mountFrom, onProgress);
-    if (artifact.config === undefined) await this.#storeEmpty(signal);
+    await this.#uploads.upload(bytes, layer.digest, signal, mountFrom, onProgress);
+    if (artifact.config === undefined) await this.#uploads.storeEmpty(signal);
     const indexed = await this.#put(tag, manifest, OCI_MANIFEST, signal);
     const entry = { mediaType: OCI_MANIFEST, artifactType, digest, size: manifest.length };
     if (!indexed && subject !== undefined) await this.#addReferrer(subject.digest, entry, signal);
@@ -230,7 +221,7 @@ export class ArtifactRepository implements ImageArtifacts {
   async listsReferrers(manifestDigest: string, signal?: AbortSignal): Promise<boolean> {
     const path = `${this.#repository}/referrers/${manifestDigest}`;
     const request = { what: 'referrers', headers: { ...IDENTITY, accept: OCI_INDEX }, accept: [200], signal };
-    return (await this.#body('resolve', path, request, MAX_MANIFEST_BYTES)) !== null;
+    return (await this.#requests.body('resolve', path, request, MAX_MANIFEST_BYTES)) !== null;
   }
 
   /** The only layer of an artifact, compared with its digest; null when the registry has lost it. */
@@ -245,7 +236,7 @@ export class ArtifactRepository implements ImageArtifacts {
       throw new ClipError('LIMIT', `${what} has ${size} bytes; clip takes up to ${MAX_ARCHIVE_BYTES}`);
     const request = { what, headers: IDENTITY, accept: [200], signal, rememberRedirect: true };
     const onBytes = onProgress && ((done: number) => onProgress(done, size));
-    const bytes = await this.#body('pull', `${this.#repository}/blobs/${digest}`, request, size, { onBytes });
+    const bytes = await this.#requests.body('pull', `${this.#repository}/blobs/${digest}`, request, size, { onBytes });
     if (bytes !== null) verifyDigest(bytes, digest, what);
     return bytes;
   }
@@ -268,7 +259,7 @@ export class ArtifactRepository implements ImageArtifacts {
     const path = `${this.#repository}/referrers/${manifestDigest}?${query}`;
     const request = { what, headers: { ...IDENTITY, accept: OCI_INDEX }, accept: [200], signal };
     const bytes =
-      (await this.#body('resolve', path, request, MAX_MANIFEST_BYTES)) ??
+      (await this.#requests.body('resolve', path, request, MAX_MANIFEST_BYTES)) ??
       (await this.#manifest(manifestDigest.replace(':', '-'), signal))?.bytes;
     if (bytes === undefined || bytes === null) return [];
     return referrersOf(bytes, what).map(({ digest }) => String(digest));
@@ -295,7 +286,7 @@ export class ArtifactRepository implements ImageArtifacts {
     const capability = reference.includes(':') ? 'pull' : 'resolve';
     let mediaType = '';
     const path = `${this.#repository}/manifests/${reference}`;
-    const bytes = await this.#body(capability, path, request, MAX_MANIFEST_BYTES, {
+    const bytes = await this.#requests.body(capability, path, request, MAX_MANIFEST_BYTES, {
       onHead: (attempt) => {
         mediaType = (attempt.response.headers['content-type'] ?? '').split(';')[0]!.trim();
       },
@@ -309,7 +300,7 @@ export class ArtifactRepository implements ImageArtifacts {
   async #head(tag: string, signal?: AbortSignal): Promise<string | null> {
     const what = `manifest ${tag} of ${this.#repository}`;
     const headers = { ...IDENTITY, accept: ACCEPT_MANIFESTS };
-    const response = await this.#ask(`${this.#repository}/manifests/${tag}`, {
+    const response = await this.#requests.ask(`${this.#repository}/manifests/${tag}`, {
       what,
       method: 'HEAD',
       headers,
@@ -322,7 +313,7 @@ export class ArtifactRepository implements ImageArtifacts {
 
   /** @returns whether the registry lists referrers by itself */
   async #put(tag: string, manifest: Uint8Array, type: string, signal?: AbortSignal): Promise<boolean> {
-    const response = await this.#ask(`${this.#repository}/manifests/${tag}`, {
+    const response = await this.#requests.ask(`${this.#repository}/manifests/${tag}`, {
       what: `manifest ${tag} of ${this.#repository}`,
       method: 'PUT',
       headers: { 'content-type': type },
@@ -335,169 +326,7 @@ export class ArtifactRepository implements ImageArtifacts {
     return response.headers['oci-subject'] !== undefined;
   }
 
-  /**
-   * Stores the config of artifacts that have none, once, and only where it is missing: with each upload of a blob, docker-registry
-   * empties the file that links the blob and writes it again, and in between it refuses every manifest that refers to the blob.
-   */
-  async #storeEmpty(signal?: AbortSignal): Promise<void> {
-    this.#empty ??= this.#uploadEmpty().catch((error: unknown) => {
-      this.#empty = null;
-      throw error;
-    });
-    await raceAbort(this.#empty, signal).catch((error: unknown) => {
-      throw signal?.aborted ? aborted('the upload of an empty config', signal.reason) : error;
-    });
-  }
-
-  async #uploadEmpty(): Promise<void> {
-    const digest = digestOf(EMPTY);
-    const what = `blob ${digest} of ${this.#repository}`;
-    const request = { what, method: 'HEAD', headers: IDENTITY, accept: [200, 404] } as const;
-    const response = await this.#ask(`${this.#repository}/blobs/${digest}`, request);
-    response.body.cancel();
-    if (response.status === 404) await this.#upload(EMPTY, digest);
-  }
-
-  /**
-   * A blob in one PUT; if the registry refuses the size, in chunks. An upload that breaks is begun anew with the first byte: the
-   * registry may still be writing what came of the first one, so its answer about the length would be out of date.
-   * The request that begins an upload also finds out whether the blob is there, or takes it over from another repository.
-   */
-  async #upload(
-    bytes: Uint8Array,
-    digest: string,
-    signal?: AbortSignal,
-    from?: string,
-    onProgress?: OnBytes,
-  ): Promise<void> {
-    const what = `the upload of ${digest} to ${this.#repository}`;
-    const backoff = this.#hosts.backoff();
-    const onSent = onProgress && ((sent: number) => onProgress(sent, bytes.length));
-    let chunked = false;
-    for (let tries = 1; ; ) {
-      try {
-        const place = await this.#beginUpload(digest, what, from, signal);
-        if (place === null) return;
-        const end = chunked ? await this.#sendChunks(place, bytes, what, signal, onSent) : place;
-        end.searchParams.set('digest', digest);
-        const response = await this.#send(end.href, {
-          what,
-          method: 'PUT',
-          headers: { 'content-type': 'application/octet-stream' },
-          body: chunked ? new Uint8Array(0) : bytes,
-          onSent: chunked ? undefined : onSent,
-          accept: [201, 413],
-          passing: DIGEST_INVALID,
-          signal,
-        });
-        response.body.cancel();
-        if (response.status === 201) return;
-        if (chunked)
-          throw new ClipError(
-            'LIMIT',
-            `${end.host} refuses ${what}: even pieces of ${CHUNK_BYTES} bytes are too large`,
-          );
-        chunked = true;
-      } catch (error) {
-        if (!(error instanceof TransientError) || tries++ === UPLOAD_TRIES) throw error;
-        await backoff.next(error, what, signal);
-      }
-    }
-  }
-
-  /** @returns where to send the bytes; null when the repository has the blob now */
-  async #beginUpload(
-    digest: string,
-    what: string,
-    from: string = this.#repository,
-    signal?: AbortSignal,
-  ): Promise<URL | null> {
-    const query = new URLSearchParams({ mount: digest, from });
-    const response = await this.#ask(`${this.#repository}/blobs/uploads/?${query}`, {
-      what,
-      method: 'POST',
-      headers: { 'content-length': '0' },
-      accept: [201, 202],
-      signal,
-    });
-    response.body.cancel();
-    return response.status === 201 ? null : placeOf(response, what);
-  }
-
-  /** @returns where to end the upload */
-  async #sendChunks(
-    begin: URL,
-    bytes: Uint8Array,
-    what: string,
-    signal?: AbortSignal,
-    onSent?: (sent: number) => void,
-  ): Promise<URL> {
-    let place = begin;
-    for (let sent = 0; sent < bytes.length; sent += CHUNK_BYTES) {
-      const body = bytes.subarray(sent, sent + CHUNK_BYTES);
-      const range = `${sent}-${sent + body.length - 1}`;
-      const headers = { 'content-type': 'application/octet-stream', 'content-range': range };
-      const response = await this.#send(place.href, { what, method: 'PATCH', headers, body, accept: [202], signal });
-      response.body.cancel();
-      place = placeOf(response, what, place);
-      onSent?.(sent + body.length);
-    }
-    return place;
-  }
-
-  async #send(path: string, options: GetOptions): Promise<Attempt['response']> {
-    return (await this.#hosts.attempt('push', path, options)).response;
-  }
-
-  /** A request that may be sent twice. */
-  async #ask(path: string, options: GetOptions): Promise<Attempt['response']> {
-    const backoff = this.#hosts.backoff();
-    for (;;) {
-      try {
-        return await this.#send(path, options);
-      } catch (error) {
-        await backoff.next(error, options.what, options.signal);
-      }
-    }
-  }
-
-  /** null: 404. Retried as it breaks. */
-  async #body(
-    capability: 'pull' | 'resolve',
-    path: string,
-    options: GetOptions,
-    limit: number,
-    watch: {
-      readonly onHead?: (attempt: Attempt) => void;
-      readonly onBytes?: ((length: number) => void) | undefined;
-    } = {},
-  ): Promise<Uint8Array | null> {
-    const backoff = this.#hosts.backoff();
-    for (;;) {
-      try {
-        const attempt = await this.#hosts.attempt(capability, path, options);
-        watch.onHead?.(attempt);
-        const bytes = await attempt.response.body.collect(limit, watch.onBytes).catch((error: unknown) => {
-          throw new TransientError(`${options.what} ended early`, { cause: error });
-        });
-        if (bytes === null) throw new ClipError('LIMIT', `${options.what} is longer than ${limit} bytes`);
-        this.#hosts.counters.bytes += bytes.length;
-        return bytes;
-      } catch (error) {
-        if (error instanceof ClipError && error.code === 'NOT_FOUND') return null;
-        await backoff.next(error, options.what, options.signal);
-      }
-    }
-  }
-
   async close(): Promise<void> {
-    await this.#hosts.close();
+    await this.#requests.hosts.close();
   }
-}
-
-/** Where an upload goes on. */
-function placeOf({ url, headers }: Attempt['response'], what: string, before?: URL): URL {
-  if (headers.location !== undefined) return new URL(headers.location, url);
-  if (before !== undefined) return before;
-  throw new ClipError('NETWORK', `${url.host} begins ${what} without a Location`);
 }
