@@ -1,11 +1,11 @@
-import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { Clipctl } from '../test/support/clipctl.js';
 import { spawnProxy } from '../test/support/proxy-process.js';
 import { compressedBytes, localRun } from './floor.js';
+import { pythonRoot } from './images.js';
 import { warmSharedCache } from './shared-cache.js';
 import { measureStarts, ROUNDS, RTT_MS, WORKLOAD } from './starts.js';
-import { type BenchContext, bounded, median, type Row, rated, run as runOk, type SuiteResult } from './support.js';
+import { type BenchContext, bounded, median, type Row, rated, type SuiteResult } from './support.js';
 
 const LINKS = [
   { name: '1 Gbit/s', bytesPerSecond: 125e6 },
@@ -22,10 +22,7 @@ export async function run(ctx: BenchContext): Promise<SuiteResult> {
 
   const fine = path.join(scratch, 'fine.clip');
   await indexer.ok('index', '--image', image.reference, '--out', fine, '--checkpoint', '1');
-  const rootfs = path.join(scratch, 'rootfs');
-  await mkdir(rootfs);
-  await runOk('tar', ['-C', rootfs, '-xpf', image.tars[0]!, '--numeric-owner']);
-  const local = await localRun(rootfs, WORKLOAD, ROUNDS);
+  const local = await localRun(await pythonRoot(ctx), WORKLOAD, ROUNDS);
   const own = Math.min(...local.seconds);
   const needed = compressedBytes(fine, local.touched).pages;
   rows.push({ metric: 'unpacked, caches dropped: ready', value: own, unit: 's' });

@@ -1,4 +1,3 @@
-import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { keyOfName } from '../src/cache/content/named.js';
 import { ArchiveFile } from '../src/check/index.js';
@@ -8,10 +7,10 @@ import { redisCli, type ServerProcess, startRedis } from '../test/support/conten
 import { spawnProxy } from '../test/support/proxy-process.js';
 import { type Fleet, type Machine, makeFleet } from './fleet-network.js';
 import { compressedBytes, localRun } from './floor.js';
+import { pythonRoot } from './images.js';
 import { ROUNDS, WORKLOAD } from './starts.js';
 import {
   type BenchContext,
-  type BenchImage,
   bounded,
   dropCaches,
   median,
@@ -181,14 +180,6 @@ async function withProfileOnly(setting: Setting): Promise<Row[]> {
   ];
 }
 
-/** The image's tree as it lies unpacked, for the floor. */
-async function unpacked(image: BenchImage, scratch: string): Promise<string> {
-  const rootfs = path.join(scratch, 'rootfs');
-  await mkdir(rootfs);
-  for (const tar of image.tars) await runOk('tar', ['-C', rootfs, '-xpf', tar, '--numeric-owner']);
-  return rootfs;
-}
-
 /** Starts of one image on machines that share what they know. */
 export async function run(ctx: BenchContext): Promise<SuiteResult> {
   const image = await ctx.python();
@@ -207,7 +198,7 @@ export async function run(ctx: BenchContext): Promise<SuiteResult> {
   await indexer.ok('index', '--image', image.reference, '--out', archive, ...storage);
   await indexer.ok('index', '--image', image.reference, '--out', other, '--checkpoint', '4');
 
-  const local = await localRun(await unpacked(image, scratch), WORKLOAD, ROUNDS);
+  const local = await localRun(await pythonRoot(ctx), WORKLOAD, ROUNDS);
   const own = Math.min(...local.seconds);
   const needed = compressedBytes(archive, local.touched).pages;
   const floor = (3 * roundTripMs) / 1000 + needed / bytesPerSecond + own;

@@ -66,6 +66,15 @@ export async function pythonImage(host: Host): Promise<BenchImage> {
   return await serve(host, layout, 'py', [tar]);
 }
 
+/** The tree of the Python image, unpacked. */
+export async function pythonRoot(host: Host): Promise<string> {
+  const tar = await pythonRootfs(host);
+  return await kept(path.join(cacheDir, 'rootfs'), async (temporary) => {
+    await mkdir(temporary);
+    await run('tar', ['-C', temporary, '-xpf', tar, '--numeric-owner']);
+  });
+}
+
 /** Copies of npm's own dependencies: a monorepo whose packages do not share theirs. */
 const WORKSPACES = 12;
 

@@ -1,6 +1,5 @@
 // npm run bench [-- NAME…] [--json] [--write]: runs the suites and holds each figure against its target.
-// --write puts their tables into docs/benchmarks.md and draws its plots; --plots only draws them. starts: --only NAME,NAME and --link MBITS,MS.
-// With --only the other rows of the page stay.
+// --write puts their tables into docs/benchmarks.md and draws its plots; --plots only draws them.
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
@@ -32,6 +31,23 @@ const SUITES: Readonly<Record<string, () => Promise<{ run: Suite }>>> = {
   seeing: () => import('./seeing.js'),
 };
 
+const USUAL_LINK = '1000,20';
+
+const HELP = `npm run bench [-- NAME…] [--json] [--write] [--plots] [--only PART,…] [--link MBITS,MS]
+
+suites: ${Object.keys(SUITES).join(' ')}
+
+--only PART,…     parts of a suite; with --write the other rows of its table stay
+--link MBITS,MS   of starts and fleet: the link, default ${USUAL_LINK}
+--write           puts the tables into docs/benchmarks.md, and draws its plots; --plots only draws them
+--json            prints one document
+
+starts, 5 to 8 minutes each:   npm run bench -- starts --write
+                               npm run bench -- starts --link 200,20 --write
+                               npm run bench -- starts --link 10000,5 --write
+on request only, 3 GB fetched: npm run bench -- starts --only torch --write
+`;
+
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
@@ -39,7 +55,7 @@ const { values, positionals } = parseArgs({
     write: { type: 'boolean', default: false },
     plots: { type: 'boolean', default: false },
     only: { type: 'string' },
-    link: { type: 'string', default: '1000,20' },
+    link: { type: 'string', default: USUAL_LINK },
     help: { type: 'boolean', short: 'h', default: false },
   },
 });
@@ -47,9 +63,7 @@ const { values, positionals } = parseArgs({
 const unknown = positionals.filter((name) => !(name in SUITES));
 if (values.help || unknown.length > 0) {
   if (unknown.length > 0) process.stderr.write(`bench: no such suite: ${unknown.join(', ')}\n`);
-  process.stderr.write(
-    `npm run bench [-- NAME…] [--json] [--write] [--plots] [--only PART,…] [--link MBITS,MS]    suites: ${Object.keys(SUITES).join(' ')}\n`,
-  );
+  process.stderr.write(HELP);
   process.exit(values.help ? 0 : 2);
 }
 
@@ -96,6 +110,7 @@ if (!(megabits! > 0 && milliseconds! >= 0)) throw new Error('--link MBITS,MS: tw
 const ctx: BenchContext = {
   only: values.only?.split(',') ?? null,
   link: { bytesPerSecond: megabits! * 125_000, roundTripMs: milliseconds! },
+  usualLink: values.link === USUAL_LINK,
   python: once(() => pythonImage({ log, defer })),
   node: once(() => nodeImage({ log, defer })),
   big: once(() => bigImage({ log, defer })),
@@ -142,8 +157,9 @@ if (values.write) {
   let text = await readFile(page, 'utf8');
   for (const [name, result] of Object.entries(results)) {
     if ('error' in result) continue;
+    const block = result.block ?? name;
     const others = values.only === undefined ? '' : text;
-    text = replaceTable(text, name, `${table(name, result, others)}\n\n${where}`);
+    text = replaceTable(text, block, `${table(block, result, others)}\n\n${where}`);
   }
   await writeFile(page, text);
   await drawPlots(text);

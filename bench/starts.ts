@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { Clipctl, runProgram } from '../test/support/clipctl.js';
 import type { spawnProxy } from '../test/support/proxy-process.js';
@@ -15,8 +16,11 @@ export interface Start {
   readonly requests: number;
 }
 
-/** Time until all of clipd is loaded, the server in reserve included. */
+/** All of clipd is loaded, the server in reserve included, when the machine has been idle for so long; at the latest after the second. */
+const IDLE_MS = 400;
 const SETTLED_MS = 3000;
+/** What a machine does besides. */
+const IDLE_SHARE = 0.95;
 
 /**
  * Only the mounting machine's caches should be dropped. The registry stands for another machine, so its data and program are read
@@ -39,9 +43,22 @@ export async function coolDown(image: BenchImage): Promise<void> {
 }
 
 /** A clipd that has begun: it has mounted something else, and all of it is loaded. */
-export async function settle(host: Clipctl, other: string): Promise<void> {
-  await host.ok('mount', '--clip', other, '--at', await host.place('other'), '--no-prefetch');
-  await new Promise((resolve) => setTimeout(resolve, SETTLED_MS));
+export async function settle(host: Clipctl, other: string, flags: readonly string[] = []): Promise<void> {
+  await host.ok('mount', '--clip', other, '--at', await host.place('other'), '--no-prefetch', ...flags);
+  const end = performance.now() + SETTLED_MS;
+  while (performance.now() < end) {
+    const before = cpuTicks();
+    await new Promise((resolve) => setTimeout(resolve, IDLE_MS));
+    const after = cpuTicks();
+    if (after.idle - before.idle >= IDLE_SHARE * (after.all - before.all)) break;
+  }
+}
+
+/** Of all processors since the machine booted. */
+function cpuTicks(): { readonly idle: number; readonly all: number } {
+  const [line] = readFileSync('/proc/stat', 'utf8').split('\n');
+  const ticks = line!.trim().split(/\s+/).slice(1, 9).map(Number);
+  return { idle: ticks[3]! + ticks[4]!, all: ticks.reduce((sum, value) => sum + value, 0) };
 }
 
 export interface StartOptions {
@@ -49,8 +66,12 @@ export interface StartOptions {
   readonly other?: string;
   /** More flags of `clipctl mount`. */
   readonly flags?: readonly string[];
+  /** Flags of the mount that starts clipd, for each round anew. */
+  readonly daemon?: (host: Clipctl) => Promise<readonly string[]>;
   /** The program and its arguments, by the mount point. It prints when it is ready. Default: WORKLOAD. */
   readonly program?: (root: string) => [string, readonly string[]];
+  /** After each start, while clipd still runs. */
+  readonly after?: (host: Clipctl, mountPoint: string) => Promise<void>;
 }
 
 /** With cold caches everywhere, mounts `clip` through `proxy` on a machine without any state, and runs the workload. */
@@ -60,17 +81,19 @@ export async function measureStarts(
   scratch: string,
   clip: string,
   proxy: Awaited<ReturnType<typeof spawnProxy>>,
-  { other, flags = [], program = (root) => ['chroot', [root, ...WORKLOAD]] }: StartOptions = {},
+  options: StartOptions = {},
 ): Promise<Start[]> {
+  const { other, flags = [], daemon, program = (root) => ['chroot', [root, ...WORKLOAD]], after } = options;
   const starts: Start[] = [];
   for (let round = 0; round < ROUNDS; round++) {
     const host = await Clipctl.create({ parent: scratch });
     ctx.defer(() => host.close());
     const mountPoint = await host.place('mnt');
-    if (other !== undefined) await settle(host, other);
+    const own = (await daemon?.(host)) ?? [];
+    if (other !== undefined) await settle(host, other, own);
     await proxy.reset();
     await coolDown(image);
-    const mount = await host.ok('mount', '--clip', clip, '--at', mountPoint, ...flags);
+    const mount = await host.ok('mount', '--clip', clip, '--at', mountPoint, ...flags, ...own);
     const workload = await runProgram(...program(mountPoint));
     if (workload.code !== 0 || workload.firstOutput === 0) {
       throw new Error(`the workload failed: ${workload.stderr.trim().slice(-300)}`);
@@ -82,6 +105,7 @@ export async function measureStarts(
       bytes: blobs.reduce((sum, r) => sum + r.bytes, 0),
       requests: blobs.length,
     });
+    await after?.(host, mountPoint);
     await host.close();
   }
   return starts;

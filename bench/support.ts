@@ -23,6 +23,8 @@ export interface SuiteResult {
   /** The subject: "py:latest, 304 MB, 39,541 entries". */
   readonly title: string;
   readonly rows: readonly Row[];
+  /** Its place in docs/benchmarks.md, if that is not named like the suite. */
+  readonly block?: string;
 }
 
 export interface BenchImage {
@@ -48,6 +50,8 @@ export interface BenchContext {
   readonly only: readonly string[] | null;
   /** `--link MBITS,MS`: the link of `starts`. */
   readonly link: { readonly bytesPerSecond: number; readonly roundTripMs: number };
+  /** That is the link without `--link`. */
+  readonly usualLink: boolean;
   /** An empty directory, removed when the suite is over. */
   scratch(): Promise<string>;
   /** Undone in reverse order when the suite is over, however it ends. */

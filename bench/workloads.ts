@@ -1,20 +1,32 @@
 import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { debianPackages, type Host, imagePath, kept, serve } from './images.js';
-import { type BenchImage, run } from './support.js';
+import { debianPackages, imagePath, kept, pythonRoot, serve } from './images.js';
+import { WORKLOAD } from './starts.js';
+import { type BenchContext, type BenchImage, run } from './support.js';
 
 /** A program to start, and the Debian packages that its image has above the base layer. */
 export interface Workload {
   readonly packages: readonly string[];
+  /** Packages of PyPI, beside them. */
+  readonly pip?: readonly string[];
   readonly command: readonly string[];
   /** Files of the image's last layer, by path. */
   readonly files?: Readonly<Record<string, string>>;
   /** It runs on a writable overlay above the image. */
   readonly writes?: boolean;
+  /** An image that is made elsewhere, in place of one by packages and files. */
+  readonly image?: (ctx: BenchContext) => Promise<WorkloadImage>;
+  /** It takes too long to be measured with the others. */
+  readonly onRequest?: boolean;
 }
 
 /** Each prints once, when it has done its work: that is when it is ready. */
 export const WORKLOADS: Readonly<Record<string, Workload>> = {
+  python: {
+    packages: [],
+    command: WORKLOAD,
+    image: async (ctx) => ({ ...(await ctx.python()), rootfs: await pythonRoot(ctx) }),
+  },
   node: {
     packages: ['nodejs', 'node-express', 'node-rxjs', 'node-react', 'webpack'],
     command: ['node', '/app/main.js'],
@@ -60,6 +72,12 @@ export const WORKLOADS: Readonly<Record<string, Workload>> = {
     ],
     writes: true,
   },
+  torch: {
+    packages: ['python3'],
+    pip: ['torch'],
+    command: ['python3', '-c', 'import torch; print("ready")'],
+    onRequest: true,
+  },
 };
 
 /** Runs a command with "$0" as its root, with what a container has: /proc, /dev and an empty /tmp. */
@@ -89,9 +107,19 @@ export interface WorkloadImage extends BenchImage {
   readonly rootfs: string;
 }
 
+/** By this machine's pip, for the Python that Debian's bookworm has; as pip does in an image, it compiles what it installs. */
+async function pipInstall(rootfs: string, packages: readonly string[]): Promise<void> {
+  const target = path.join(rootfs, 'usr/local/lib/python3.11/dist-packages');
+  const only = ['--only-binary=:all:', '--python-version', '3.11', '--no-cache-dir', '--no-compile'];
+  await run('python3', ['-m', 'pip', 'install', '--quiet', ...only, '--target', target, ...packages]);
+  // Some files of such packages are for newer Pythons only: what cannot be compiled stays as it is.
+  await run('chroot', [rootfs, 'sh', '-c', `python3 -m compileall -q -j 0 /${path.relative(rootfs, target)} || true`]);
+}
+
 /** The image of a workload in three layers: Debian's base, its packages, its own files. Made once and kept. */
-export async function workloadImage(host: Host, name: string): Promise<WorkloadImage> {
+export async function workloadImage(host: BenchContext, name: string): Promise<WorkloadImage> {
   const workload = WORKLOADS[name]!;
+  if (workload.image !== undefined) return await workload.image(host);
   await debianPackages('mmdebstrap', 'umoci');
   const base = await kept(imagePath('starts-base.tar'), async (temporary) => {
     host.log('making the base layer with mmdebstrap (once)');
@@ -116,6 +144,7 @@ export async function workloadImage(host: Host, name: string): Promise<WorkloadI
          apt-get install -y -qq --no-install-recommends ${packages} && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin'`,
       rootfs,
     ]);
+    if (workload.pip !== undefined) await pipInstall(rootfs, workload.pip);
     await run('umoci', ['repack', '--refresh-bundle', '--image', image, bundle]);
     for (const [file, text] of Object.entries(workload.files ?? {})) {
       await mkdir(path.dirname(path.join(rootfs, file)), { recursive: true });
