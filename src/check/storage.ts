@@ -3,7 +3,7 @@ import type { Archive, ArchiveStorage, ImageMeta, S3Location } from '../archive/
 import { ClipError } from '../bytes/index.js';
 import type { BlobSource } from '../lazy/index.js';
 import { decodeHeader, HEADER_SIZE } from '../legacy/index.js';
-import type { ImageSource, SourceOptions } from '../oci/index.js';
+import type { ImageArtifacts, ImageSource, SourceOptions } from '../oci/index.js';
 import type { S3Credentials } from '../s3/index.js';
 
 /** Where an archive's data is, if not where the archive says. */
@@ -25,6 +25,8 @@ export type OpenedSource = BlobSource & {
   load?(): Promise<void>;
   /** Opens connections for fetches that are to come. Nothing is asked for. */
   connect?(count: number): Promise<void>;
+  /** What is kept beside the image, if it is in a registry. */
+  artifacts?(): Promise<Pick<ImageArtifacts, 'fetchProfile'> | null>;
   close(): Promise<void>;
 };
 

@@ -20,7 +20,10 @@ export function addDaemonFlags(command: Command): Command {
       '--content-cache <url>',
       'a cache shared with other machines: redis://HOST:PORT, s3://BUCKET/PREFIX, dir:/PATH (default $CLIP_CONTENT_CACHE)',
     )
-    .option('--no-profile-sharing', 'neither publish in the content cache what starts read, nor prefetch by it')
+    .option(
+      '--no-profile-sharing',
+      'neither publish in the content cache what starts read, nor prefetch by what others have published there or in the registry',
+    )
     .option('--workers <n>', 'FUSE threads (default: one per core, at most 4)', workerCount);
 }
 

@@ -2,7 +2,8 @@ import { readFileSync, statSync } from 'node:fs';
 import { ClipError } from '../bytes/index.js';
 import type { SourceOptions } from '../oci/index.js';
 import type { S3Credentials, S3Place } from '../s3/index.js';
-import type { PushedLayers } from '../store/index.js';
+import type { PushedLayers, PushedProfiles } from '../store/index.js';
+import { printNote } from './output.js';
 import { createProgress, showBytes } from './progress.js';
 import { shortDigest } from './units.js';
 
@@ -13,15 +14,24 @@ interface Pushed {
   readonly changed: boolean;
   /** Indexes of its layers, if they were to be pushed, too. */
   readonly layerIndexes?: PushedLayers;
+  /** Profiles of its starts, likewise. */
+  readonly profiles?: PushedProfiles;
 }
 
-/** Stores an archive beside its image, or in another repository, and the indexes of its layers that a directory keeps. */
+/** What goes with an archive: each from where this machine keeps it. */
+export interface PushedWith {
+  readonly layerIndexDirectory?: string | undefined;
+  /** Of profiles. */
+  readonly cacheDir?: string | undefined;
+}
+
+/** Stores an archive beside its image, or in another repository. */
 export async function pushArchive(
   clip: string,
   to: string | undefined,
   options: SourceOptions,
   signal: AbortSignal,
-  layerIndexDirectory?: string,
+  { layerIndexDirectory, cacheDir }: PushedWith = {},
 ): Promise<Pushed> {
   const [{ readArchiveImage }, { digestOf, MAX_ARCHIVE_BYTES, openArtifacts, parseReference }] = await Promise.all([
     import('../check/index.js'),
@@ -53,11 +63,14 @@ export async function pushArchive(
       showBytes(progress, clip, 'uploading'),
     );
     const pushed = { reference: `${registry}/${repository}:${tag}`, digest, archiveDigest: digestOf(bytes), changed };
-    if (layerIndexDirectory === undefined) return pushed;
-    const { pushLayerIndexes } = await import('../store/index.js');
+    if (layerIndexDirectory === undefined && cacheDir === undefined) return pushed;
+    const { pushLayerIndexes, pushProfiles } = await import('../store/index.js');
     const show = (layer: string, done: number, total: number): void =>
       progress.update(layer, `index of ${shortDigest(layer)}`, done, total, 0);
-    return { ...pushed, layerIndexes: await pushLayerIndexes(clip, layerIndexDirectory, artifacts, signal, show) };
+    const layerIndexes =
+      layerIndexDirectory && (await pushLayerIndexes(clip, layerIndexDirectory, artifacts, signal, show));
+    const profiles = cacheDir && (await pushProfiles(clip, cacheDir, artifacts, signal));
+    return { ...pushed, ...(layerIndexes ? { layerIndexes } : {}), ...(profiles ? { profiles } : {}) };
   } finally {
     progress.stop();
     await artifacts.close();
@@ -88,10 +101,15 @@ export async function pushArchiveToS3(
 }
 
 export function printPushed(pushed: Pushed): string {
-  const { layerIndexes } = pushed;
+  const { layerIndexes, profiles } = pushed;
   const layers =
     layerIndexes === undefined
       ? ''
       : `\nindexes of layers: ${layerIndexes.layers}, ${layerIndexes.changed} of them new`;
-  return `${pushed.reference}: ${pushed.changed ? 'pushed' : 'there already'}, archive ${pushed.archiveDigest}${layers}`;
+  if (profiles?.profiles === 0) {
+    printNote('note', 'no profile of this image is kept here: mount it and run its program, then push again');
+  }
+  const starts =
+    profiles === undefined ? '' : `\nprofiles of starts: ${profiles.profiles}, ${profiles.changed} of them new`;
+  return `${pushed.reference}: ${pushed.changed ? 'pushed' : 'there already'}, archive ${pushed.archiveDigest}${layers}${starts}`;
 }

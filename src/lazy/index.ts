@@ -24,7 +24,16 @@ export {
   touchedRanges,
 } from './profile.js';
 export { expectedRanges } from './profile-merge.js';
-export { ProfileStore, type StartName, startName } from './profile-store.js';
+export {
+  type AskRegistry,
+  type FoundProfile,
+  MAX_PROFILE_BYTES,
+  ProfileStore,
+  packProfile,
+  type StartName,
+  startName,
+  unpackProfile,
+} from './profile-store.js';
 export { Recheck } from './recheck.js';
 export { SpanDecoder, type SpanFault } from './span-decoder.js';
 export { type SpanLayers, SpanReader } from './span-reader.js';

@@ -176,6 +176,7 @@ export const CATALOGUE: readonly MetricDefinition[] = [
     by('result', {
       kept: 'profilesFoundKept',
       shared: 'profilesFoundShared',
+      registry: 'profilesFoundAttached',
       none: 'profilesNotFound',
       refused: 'profilesRefused',
       failed: 'profileLookupsFailed',

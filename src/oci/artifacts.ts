@@ -4,10 +4,17 @@ import {
   ARCHIVE_LAYER,
   archiveLayer,
   artifactLayer,
+  embeddedBytes,
   LAYER_ARTIFACT,
   LAYER_LAYER,
+  OF_COMMAND,
   OF_MANIFEST,
+  PROFILE_ARTIFACT,
+  PROFILE_LAYER,
+  profilesIn,
+  type Referrer,
   referrersOf,
+  STARTS,
 } from './artifact-manifests.js';
 import { BlobUploads, DIGEST_INVALID, EMPTY_CONFIG } from './blob-uploads.js';
 import { digestOf, verifyDigest } from './digest.js';
@@ -50,6 +57,13 @@ export function layerTag(layerDigest: string, checkpointMiB: number): string {
   return `${layerDigest.replace(':', '-')}.${checkpointMiB}.clip-layer`;
 }
 
+/** Of the profile of starts of an image by one command. */
+export function profileTag(manifestDigest: string, command: string): string {
+  return `${manifestDigest.replace(':', '-')}.${command}.clip-profile`;
+}
+
+type Subject = Pick<Descriptor, 'mediaType' | 'digest' | 'size'>;
+
 /** An artifact's only layer, and what stands around it. */
 interface Artifact {
   readonly tag: string;
@@ -57,8 +71,10 @@ interface Artifact {
   readonly mediaType: string;
   readonly bytes: Uint8Array;
   /** The image's manifest. */
-  readonly subject?: Pick<Descriptor, 'mediaType' | 'digest' | 'size'>;
+  readonly subject?: Subject;
   readonly annotations?: Readonly<Record<string, string>>;
+  /** The bytes stand in the manifest, too: it is all that is asked for. */
+  readonly embed?: boolean;
   /** One that the repository has. */
   readonly config?: EmbeddedConfig | undefined;
   /** Another repository of the registry that may have the bytes. */
@@ -118,17 +134,80 @@ export class ArtifactRepository implements ImageArtifacts {
       if (origin.apart === true) {
         return this.#publish({ ...artifact, annotations: { [OF_MANIFEST]: manifestDigest } }, signal);
       }
-      throw new ClipError(
-        'NOT_FOUND',
-        `${this.#repository} has no manifest ${manifestDigest}, which the archive is of`,
-        {
-          hint: 'push the archive to the repository of its image, or push the image there first',
-        },
-      );
+      throw this.#lacks(manifestDigest, 'archive');
     }
-    const subject = { mediaType: image.mediaType, digest: manifestDigest, size: image.bytes.length };
     const config = await this.#embedded(image, signal);
-    return this.#publish({ ...artifact, subject, config }, signal);
+    return this.#publish({ ...artifact, subject: subjectOf(image, manifestDigest), config }, signal);
+  }
+
+  #lacks(manifestDigest: string, what: 'archive' | 'profile'): ClipError {
+    return new ClipError(
+      'NOT_FOUND',
+      `${this.#repository} has no manifest ${manifestDigest}, which the ${what} is of`,
+      { hint: `push the ${what} to the repository of its image, or push the image there first` },
+    );
+  }
+
+  /**
+   * Attaches the profile of an image's starts to it, in place of an earlier one.
+   * @param command in hex, short enough for a tag
+   * @param starts that the profile sums up
+   * @throws ClipError NOT_FOUND: the image is not in the repository; UNAUTHORIZED, NETWORK
+   */
+  async pushProfile(
+    profile: Uint8Array,
+    manifestDigest: string,
+    command: string,
+    starts: number,
+    signal?: AbortSignal,
+  ): Promise<PushedArchive> {
+    const image = await this.#manifest(manifestDigest, signal);
+    if (image === null) throw this.#lacks(manifestDigest, 'profile');
+    const artifact = {
+      tag: profileTag(manifestDigest, command),
+      artifactType: PROFILE_ARTIFACT,
+      mediaType: PROFILE_LAYER,
+      bytes: profile,
+      subject: subjectOf(image, manifestDigest),
+      annotations: { [OF_COMMAND]: command, [STARTS]: String(starts) },
+      embed: profile.length <= MAX_EMBEDDED_BYTES,
+    };
+    return this.#publish(artifact, signal);
+  }
+
+  async fetchProfile(
+    manifestDigest: string,
+    command: string,
+    limit: number,
+    signal?: AbortSignal,
+  ): Promise<Uint8Array | null> {
+    for await (const manifest of this.#profileManifests(manifestDigest, command, signal)) {
+      const layer = artifactLayer(manifest, PROFILE_ARTIFACT, PROFILE_LAYER, manifestDigest);
+      if (layer === null) continue;
+      const what = `profile ${layer.digest} of ${this.#repository}`;
+      const embedded = embeddedBytes(manifest, layer.digest);
+      const size = embedded?.length ?? layer.size;
+      if (size > limit) throw new ClipError('LIMIT', `${what} has ${size} bytes; clip takes up to ${limit}`);
+      const bytes = embedded ?? (await this.#blob(layer, 'profile', signal));
+      if (bytes === null) continue;
+      verifyDigest(bytes, layer.digest, what);
+      return bytes;
+    }
+    return null;
+  }
+
+  /** By the tag; of an image that was copied with what refers to it, but without such tags, by the list of its referrers. */
+  async *#profileManifests(
+    manifestDigest: string,
+    command: string,
+    signal?: AbortSignal,
+  ): AsyncGenerator<Uint8Array, void, void> {
+    const tagged = await this.#manifest(profileTag(manifestDigest, command), signal);
+    if (tagged !== null) yield tagged.bytes;
+    for (const digest of profilesIn(await this.#referrers(manifestDigest, PROFILE_ARTIFACT, signal), command)) {
+      const found = await this.#manifest(digest, signal);
+      if (found !== null) yield found.bytes;
+    }
   }
 
   /** The config of an image, if it is small enough. */
@@ -162,7 +241,8 @@ export class ArtifactRepository implements ImageArtifacts {
 
   async #publish(artifact: Artifact, signal?: AbortSignal): Promise<PushedArchive> {
     const { tag, artifactType, mediaType, bytes, subject, annotations, mountFrom, onProgress } = artifact;
-    const layer = { mediaType, digest: digestOf(bytes), size: bytes.length };
+    const data = artifact.embed === true ? { data: Buffer.from(bytes).toString('base64') } : {};
+    const layer = { mediaType, digest: digestOf(bytes), size: bytes.length, ...data };
     const config = artifact.config ?? EMPTY_CONFIG;
     const layers = [layer];
     const fields = { schemaVersion: 2, mediaType: OCI_MANIFEST, artifactType, config, layers, subject, annotations };
@@ -172,7 +252,7 @@ export class ArtifactRepository implements ImageArtifacts {
     await this.#uploads.upload(bytes, layer.digest, signal, mountFrom, onProgress);
     if (artifact.config === undefined) await this.#uploads.storeEmpty(signal);
     const indexed = await this.#put(tag, manifest, OCI_MANIFEST, signal);
-    const entry = { mediaType: OCI_MANIFEST, artifactType, digest, size: manifest.length };
+    const entry = { mediaType: OCI_MANIFEST, artifactType, digest, size: manifest.length, annotations };
     if (!indexed && subject !== undefined) await this.#addReferrer(subject.digest, entry, signal);
     return { digest, tag, changed: true };
   }
@@ -204,10 +284,8 @@ export class ArtifactRepository implements ImageArtifacts {
   ): Promise<Uint8Array | null> {
     const found = await this.#tagged(manifestDigest, signal);
     if (found === null || archiveLayer(found.bytes, manifestDigest) === null) return null;
-    const { digest, data } = parseJsonObject(found.bytes, 'artifact').config as { digest?: unknown; data?: unknown };
-    if (digest !== config.digest || typeof data !== 'string') return null;
-    const bytes = Buffer.from(data, 'base64');
-    return bytes.length === config.size && digestOf(bytes) === digest ? bytes : null;
+    const bytes = embeddedBytes(found.bytes, config.digest);
+    return bytes?.length === config.size && digestOf(bytes) === config.digest ? bytes : null;
   }
 
   /** The manifest under the tag of an image's archive. It is asked for once: an archive is looked for right after the config. */
@@ -246,23 +324,23 @@ export class ArtifactRepository implements ImageArtifacts {
     const tagged = await this.#tagged(manifestDigest, signal);
     const own = tagged === null ? null : archiveLayer(tagged.bytes, manifestDigest);
     if (own !== null) yield own;
-    for (const digest of await this.#referrers(manifestDigest, signal)) {
+    for (const { digest } of await this.#referrers(manifestDigest, ARCHIVE_ARTIFACT, signal)) {
       const found = await this.#manifest(digest, signal);
       const layer = found === null ? null : archiveLayer(found.bytes, manifestDigest);
       if (layer !== null && layer.digest !== own?.digest) yield layer;
     }
   }
 
-  async #referrers(manifestDigest: string, signal?: AbortSignal): Promise<readonly string[]> {
+  async #referrers(manifestDigest: string, artifactType: string, signal?: AbortSignal): Promise<readonly Referrer[]> {
     const what = `the referrers of ${manifestDigest}`;
-    const query = new URLSearchParams({ artifactType: ARCHIVE_ARTIFACT });
+    const query = new URLSearchParams({ artifactType });
     const path = `${this.#repository}/referrers/${manifestDigest}?${query}`;
     const request = { what, headers: { ...IDENTITY, accept: OCI_INDEX }, accept: [200], signal };
     const bytes =
       (await this.#requests.body('resolve', path, request, MAX_MANIFEST_BYTES)) ??
       (await this.#manifest(manifestDigest.replace(':', '-'), signal))?.bytes;
     if (bytes === undefined || bytes === null) return [];
-    return referrersOf(bytes, what).map(({ digest }) => String(digest));
+    return referrersOf(bytes, what, artifactType);
   }
 
   /** For registries without the referrers API (distribution-spec, "Referrers Tag Schema"). */
@@ -329,4 +407,8 @@ export class ArtifactRepository implements ImageArtifacts {
   async close(): Promise<void> {
     await this.#requests.hosts.close();
   }
+}
+
+function subjectOf({ mediaType, bytes }: { bytes: Uint8Array; mediaType: string }, digest: string): Subject {
+  return { mediaType, digest, size: bytes.length };
 }

@@ -132,7 +132,14 @@ export class BlobUploads {
       const body = bytes.subarray(sent, sent + CHUNK_BYTES);
       const range = `${sent}-${sent + body.length - 1}`;
       const headers = { 'content-type': 'application/octet-stream', 'content-range': range };
-      const response = await this.#requests.send(place.href, { what, method: 'PATCH', headers, body, accept: [202], signal });
+      const response = await this.#requests.send(place.href, {
+        what,
+        method: 'PATCH',
+        headers,
+        body,
+        accept: [202],
+        signal,
+      });
       response.body.cancel();
       place = placeOf(response, what, place);
       onSent?.(sent + body.length);

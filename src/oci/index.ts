@@ -6,7 +6,14 @@
 
 export { captureAccess, type RegistryAccess } from './access.js';
 export { checkLiteral, guardedLookup } from './addresses.js';
-export { type ArtifactRepository, archiveTag, layerTag, MAX_ARCHIVE_BYTES, type PushedArchive } from './artifacts.js';
+export {
+  type ArtifactRepository,
+  archiveTag,
+  layerTag,
+  MAX_ARCHIVE_BYTES,
+  type PushedArchive,
+  profileTag,
+} from './artifacts.js';
 export type { CredentialLookup } from './credential-order.js';
 export { type Credentials, credentialsOption, type RegistryCredentialProvider } from './credentials.js';
 export { digestOf, expectDigest, isDigest, verifyDigest } from './digest.js';

@@ -63,10 +63,10 @@ export interface LayerArtifacts {
   fetchLayer(tag: string, signal?: AbortSignal, admit?: (size: number) => void): Promise<Uint8Array | null>;
 }
 
-/** Those, and archives of images. */
 /** Bytes so far, of how many. */
 export type OnBytes = (done: number, total: number) => void;
 
+/** Those, archives of images, and profiles of their starts. */
 export interface ImageArtifacts extends LayerArtifacts {
   /**
    * The archive of the image with this manifest; null when there is none.
@@ -83,6 +83,17 @@ export interface ImageArtifacts extends LayerArtifacts {
   configOf(
     manifestDigest: string,
     config: { readonly digest: string; readonly size: number },
+    signal?: AbortSignal,
+  ): Promise<Uint8Array | null>;
+  /**
+   * The profile of an image's starts by a command, as it was pushed; null when there is none.
+   * @param limit of its bytes
+   * @throws ClipError DIGEST_MISMATCH, LIMIT, NETWORK
+   */
+  fetchProfile(
+    manifestDigest: string,
+    command: string,
+    limit: number,
     signal?: AbortSignal,
   ): Promise<Uint8Array | null>;
 }

@@ -134,8 +134,8 @@ export class Engine {
       onInflated: (inflated) => this.#onInflated(inflated),
       contentCache: contentCache === undefined ? undefined : openContentCache(contentCache),
     });
-    const shared = profileSharing === false ? null : this.#layers.content;
-    this.#profiles = new ProfileStore(cacheDir, shared, options.log, options.metrics);
+    const sharing = profileSharing === false ? null : { content: this.#layers.content };
+    this.#profiles = new ProfileStore(cacheDir, sharing, options.log, options.metrics);
   }
 
   static async start(options: EngineOptions, fuse: FusePool): Promise<Engine> {

@@ -1,14 +1,11 @@
 import { createHash } from 'node:crypto';
 import { type ArchiveFile, openStorage, overridden } from '../check/index.js';
 import { ErofsReader, InodeView, mapFileRange } from '../erofs/index.js';
-import type { AheadOfReaders, LayerClaim, LayerSet, ProfileStore, StartName } from '../lazy/index.js';
+import type { AheadOfReaders, FoundProfile, LayerClaim, LayerSet, ProfileStore, StartName } from '../lazy/index.js';
 import type { Logger } from '../metrics/index.js';
 import type { ClientContext, ImageOptions } from '../wire/index.js';
-import { FetchAhead, type FoundProfile } from './prefetch.js';
+import { FetchAhead } from './prefetch.js';
 import { RegistrySource } from './registry-source.js';
-
-/** What the archive derives from the image's command waits this long for a profile that other machines have recorded. */
-const SHARED_FIRST_MS = 50;
 
 /** Opened at the mount, because the first program's files come over this many at a time, and each would wait for a handshake. */
 const READY_CONNECTIONS = 8;
@@ -103,12 +100,16 @@ export class ImageData {
     if (this.#begun || this.#closed) return;
     this.#begun = true;
     const { prefetch, readahead, fill } = this.#options;
-    if (prefetch && readahead && this.layers.some(({ layer }) => !layer.cached.complete)) {
+    if (prefetch && readahead && this.#incomplete) {
       this.source.connect(READY_CONNECTIONS).catch(() => {});
     }
     // Without read-ahead only bytes that are read may be fetched; a profile is read-ahead as well.
     const profile = prefetch && readahead ? this.#fetchProfile(search) : Promise.resolve();
     if (fill) void profile.then(() => !this.#closed && this.ahead.beginFill());
+  }
+
+  get #incomplete(): boolean {
+    return this.layers.some(({ layer }) => !layer.cached.complete);
   }
 
   /** By the archive's profile if it was recorded; else by what earlier starts have read, here or elsewhere; else by what the archive derives. */
@@ -117,16 +118,18 @@ export class ImageData {
     if (search === null || this.#profiled) return this.ahead.beginOwn();
     const kept = search.store.findKept(search.name, image);
     if (kept !== null) return this.#follows({ profile: kept, from: 'kept' });
-    if (!search.store.shares) return this.ahead.beginOwn();
-    const shared = search.store.findShared(search.name, image);
-    const soon = await Promise.race([
-      shared,
-      new Promise<'late'>((resolve) => setTimeout(resolve, SHARED_FIRST_MS, 'late')),
-    ]);
-    if (this.#closed) return;
-    const own = soon === 'late' || soon === null ? this.ahead.beginOwn() : null;
-    const found = await shared;
-    if (found !== null && !this.#closed) await this.#follows({ profile: found, from: 'shared' });
+    let own: Promise<void> | null = null;
+    const found = await search.store.findElsewhere(
+      search.name,
+      image,
+      this.#incomplete
+        ? (command, limit, signal) => this.source.profile(image.manifestDigest, command, limit, signal)
+        : null,
+      () => {
+        if (!this.#closed) own = this.ahead.beginOwn();
+      },
+    );
+    if (found !== null && !this.#closed) await this.#follows(found);
     await own;
   }
 

@@ -3,20 +3,14 @@ import { ClipError, counted } from '../bytes/index.js';
 import {
   type AheadProgress,
   expectedRanges,
+  type FoundProfile,
   type LayerClaim,
   type LayerSet,
   profileSpans,
-  type RecordedProfile,
 } from '../lazy/index.js';
 import type { Logger } from '../metrics/index.js';
 import type { PrefetchState, PrefetchWish } from '../wire/index.js';
 import { rangesOfFiles } from './file-selection.js';
-
-/** A profile of earlier starts, and whose: of this machine, or of others. */
-export interface FoundProfile {
-  readonly profile: RecordedProfile;
-  readonly from: 'kept' | 'shared';
-}
 
 /** Where the profile of a prefetch comes from. */
 type From = NonNullable<PrefetchState['from']>;

@@ -97,6 +97,14 @@ export class RegistrySource implements BlobSource {
     return sum;
   }
 
+  /** The profile that is attached to the image in its registry; null: there is none, or the image is in no registry. */
+  profile(manifestDigest: string, command: string, limit: number, signal: AbortSignal): Promise<Uint8Array | null> {
+    return this.#tryAll(async (source) => {
+      const artifacts = (await source.artifacts?.()) ?? null;
+      return artifacts === null ? null : await artifacts.fetchProfile(manifestDigest, command, limit, signal);
+    });
+  }
+
   fetchBlob(...args: Parameters<BlobSource['fetchBlob']>): ReturnType<BlobSource['fetchBlob']> {
     return this.#tryAll((source) => source.fetchBlob(...args));
   }

@@ -4,6 +4,7 @@
  */
 export { ArchiveStore, DEFAULT_ARCHIVES_BYTES, type ListedArchive, layerIndexesOf } from './archive-store.js';
 export { type PushedLayers, pushLayerIndexes } from './push-layer-indexes.js';
+export { type PushedProfiles, pushProfiles } from './push-profiles.js';
 export { type FindRemoteOptions, findRemoteArchive } from './remote-archive.js';
 export {
   type PullPolicy,

@@ -19,8 +19,8 @@ export interface PrefetchState {
   readonly id: string;
   readonly what: PrefetchWish['what'];
   readonly paths?: readonly string[];
-  /** Where a profile comes from: the archive, earlier starts on this machine, or those of others. */
-  readonly from?: 'archive' | 'kept' | 'shared';
+  /** Where a profile comes from: the archive, earlier starts on this machine, those of others by a content cache, or the image's registry. */
+  readonly from?: 'archive' | 'kept' | 'shared' | 'registry';
   /** `incomplete`: `reason` says why it stopped, or what it did without. */
   readonly state: 'running' | 'done' | 'incomplete' | 'cancelled';
   readonly reason?: string;

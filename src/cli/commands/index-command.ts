@@ -92,7 +92,9 @@ async function run(flags: Flags): Promise<void> {
       ...(credentials === undefined ? {} : { credentials }),
       ...(flags.plainHttp === undefined ? {} : { plainHttp: flags.plainHttp }),
     };
-    const pushed = await interruptible((signal) => pushArchive(outputPath, undefined, options, signal, layerIndexes));
+    const pushed = await interruptible((signal) =>
+      pushArchive(outputPath, undefined, options, signal, { layerIndexDirectory: layerIndexes }),
+    );
     if (pushed === undefined) return;
     await report(result, flags, { pushed });
     if (flags.json !== true) process.stdout.write(`${printPushed(pushed)}\n`);

@@ -79,15 +79,27 @@ async function givenProfile(path: string, archive: Archive, clip: string): Promi
 
 /** What starts of the image's own command have read, on this machine or on others. */
 async function knownProfile(archive: Archive, flags: Flags): Promise<RecordedProfile> {
-  const [{ ProfileStore, startName }, { ContentTier, openContentCache }, { Metrics, silentLogger }] = await Promise.all(
-    [import('../../lazy/index.js'), import('../../cache/index.js'), import('../../metrics/index.js')],
-  );
+  const [{ ProfileStore, startName }, { ContentTier, openContentCache }, { Metrics, silentLogger }, { openImage }] =
+    await Promise.all([
+      import('../../lazy/index.js'),
+      import('../../cache/index.js'),
+      import('../../metrics/index.js'),
+      import('../../check/index.js'),
+    ]);
   const content = flags.contentCache === undefined ? null : new ContentTier(openContentCache(flags.contentCache));
   try {
     const { cacheDir } = await locate(flags);
-    const store = new ProfileStore(cacheDir, content, silentLogger(), new Metrics());
-    const name = startName(archive.image);
-    const found = await store.best(name, archive.image);
+    const { image } = archive;
+    const store = new ProfileStore(cacheDir, { content }, silentLogger(), new Metrics());
+    const name = startName(image);
+    const found = await store.best(name, image, async (command, limit, signal) => {
+      const source = await openImage(image, { credentials: credentialsFrom(flags), plainHttp: flags.plainHttp });
+      try {
+        return (await (await source.artifacts())?.fetchProfile(image.manifestDigest, command, limit, signal)) ?? null;
+      } finally {
+        await source.close();
+      }
+    });
     if (found !== null) return found;
     throw new ClipError(
       'NOT_FOUND',
