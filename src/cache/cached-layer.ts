@@ -129,6 +129,12 @@ export class CachedLayer {
     return this.attached && this.count > 0;
   }
 
+  /** All of it is in the file. What an earlier run has left may have to be checked yet. */
+  get filled(): boolean {
+    for (let span = 0; span < this.count; span++) if (this.occupied[span] === Occupied.no) return false;
+    return true;
+  }
+
   /** No span of it is held, so it may be evicted as a whole. */
   get idle(): boolean {
     return this.#holds.size === 0;

@@ -109,7 +109,7 @@ export class ImageData {
   }
 
   get #incomplete(): boolean {
-    return this.layers.some(({ layer }) => !layer.cached.complete);
+    return this.layers.some(({ layer }) => !layer.cached.filled);
   }
 
   /** By the archive's profile if it was recorded; else by what earlier starts have read, here or elsewhere; else by what the archive derives. */
