@@ -20,6 +20,8 @@ export interface MountOptions {
   readonly dev?: boolean;
   /** SHA-256 of the command that will run in a container of it. Default: the image's own. */
   readonly command?: string;
+  /** Its first words, an empty one for the image's own entrypoint: clipd fetches what they name at once. */
+  readonly words?: readonly string[];
   /** For the registry; null: anonymous. Default: the Docker config of this process's user. */
   readonly credentials?: Credentials | S3Credentials | RegistryCredentialProvider | null;
 }
@@ -101,6 +103,7 @@ async function requestFor(
     dev: options.dev ?? false,
     access: await captureAccessFor(archivePath, options),
     ...(options.command === undefined ? {} : { command: options.command }),
+    ...(options.words === undefined ? {} : { words: options.words }),
     daemon,
   };
 }

@@ -38,6 +38,7 @@ export { findProgram } from './programs.js';
 export {
   architectureWarning,
   checkBeforeImage,
+  commandOf,
   type RunOptions,
   type RunResult,
   runInContainer,

@@ -58,7 +58,7 @@ export interface MountContainerOptions extends OverlayOptions, NetworkOptions {
   readonly settings: DaemonSettings;
   /** What the caller asked of clipd, which conflicts with one that runs otherwise. */
   readonly daemon?: NonNullable<MountRequest['daemon']>;
-  readonly mount?: Pick<MountOptions, 'options' | 'credentials' | 'command'>;
+  readonly mount?: Pick<MountOptions, 'options' | 'credentials' | 'command' | 'words'>;
   /** The runtime that will run it, if it is known. */
   readonly runtime?: string;
 }

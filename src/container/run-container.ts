@@ -5,7 +5,7 @@ import type { ImageMeta } from '../archive/index.js';
 import { AbortError } from '../bytes/index.js';
 import { ClipdClient } from '../client/index.js';
 import type { KeptLayers } from '../oci/index.js';
-import type { StartEvent } from '../wire/index.js';
+import { MAX_WORD, MAX_WORDS, type StartEvent } from '../wire/index.js';
 import { createBundle } from './bundle.js';
 import { checkProcessOptions, statSource } from './check-options.js';
 import { checkFreeId, newContainerId } from './container-state.js';
@@ -119,11 +119,15 @@ export interface PreparedContainer extends MountedContainer {
   readonly command: RuntimeCommand;
 }
 
-/** Starts of one command share a profile; its words stay in this process. */
-function commandOf({ entrypoint, args = [] }: RunOptions): { command?: string } {
+/** Starts of one command share a profile, and clipd looks at its words for files that the command will read. It keeps none of them. */
+export function commandOf({ entrypoint, args = [] }: Pick<RunOptions, 'entrypoint' | 'args'>): {
+  command?: string;
+  words?: string[];
+} {
   if (entrypoint === undefined && args.length === 0) return {}; // the image's own
-  const words = JSON.stringify([entrypoint ?? null, ...args]);
-  return { command: createHash('sha256').update(words).digest('hex') };
+  const name = JSON.stringify([entrypoint ?? null, ...args]);
+  const words = [entrypoint ?? '', ...args].slice(0, MAX_WORDS).map((word) => word.slice(0, MAX_WORD));
+  return { command: createHash('sha256').update(name).digest('hex'), words };
 }
 
 /**

@@ -220,9 +220,9 @@ export class Engine {
     return { store: this.#profiles, name: startName(file.archive.image, command) };
   }
 
-  /** As soon as what is fetched may come from the content cache. `profiles` null: of a start that is over. */
-  fetchAhead(image: ImageData, profiles: ProfileSearch | null): void {
-    void this.#layers.contentReady(CONTENT_WAIT_MS).then(() => image.fetchAhead(profiles));
+  /** As soon as what is fetched may come from the content cache. `profiles` null: of a start that is over. `words`: of the command, as in MountRequest. */
+  fetchAhead(image: ImageData, profiles: ProfileSearch | null, words?: readonly string[]): void {
+    void this.#layers.contentReady(CONTENT_WAIT_MS).then(() => image.fetchAhead(profiles, words));
   }
 
   /** Serves a connection from now on. Takes `image` over. `profiles` null: it was served before. */

@@ -4,6 +4,7 @@ import { ErofsReader, InodeView, mapFileRange } from '../erofs/index.js';
 import type { AheadOfReaders, FoundProfile, LayerClaim, LayerSet, ProfileStore, StartName } from '../lazy/index.js';
 import type { Logger } from '../metrics/index.js';
 import type { ClientContext, ImageOptions } from '../wire/index.js';
+import { CommandFiles, wordsOf } from './command-files.js';
 import { FetchAhead } from './prefetch.js';
 import { RegistrySource } from './registry-source.js';
 
@@ -26,6 +27,7 @@ export class ImageData {
   /** What earlier starts have read is known, which is better than references. */
   #profiled: boolean;
   readonly #options: ImageOptions;
+  #commandFiles: CommandFiles | null = null;
   #begun = false;
   #closed = false;
 
@@ -76,6 +78,17 @@ export class ImageData {
     return this.#profiled ? null : this.#ofReaders;
   }
 
+  /** A command runs, or will run, on the image: the files that its words name are fetched, and what they lead to. */
+  named(words: readonly string[]): void {
+    const ahead = this.ofReaders;
+    if (this.#closed || ahead === null || !this.#options.prefetch || words.length === 0 || !this.#incomplete) return;
+    const { archive } = this.file;
+    ahead.onNamed(() => {
+      this.#commandFiles ??= new CommandFiles(archive.image, new ErofsReader(archive.tree));
+      return this.#commandFiles.of(words);
+    });
+  }
+
   #follow(set: LayerSet, log: Logger): AheadOfReaders | null {
     const { archive } = this.file;
     const { references, placement } = archive;
@@ -94,9 +107,10 @@ export class ImageData {
 
   /**
    * Begins to fetch ahead: a profile, then, if wanted, everything. Once.
-   * @param search null: only the archive's own profile counts
+   * @param search null: only the archive's own profile counts, for the start is over
+   * @param words of the command that will run, as in MountRequest; absent: the image's own
    */
-  fetchAhead(search: ProfileSearch | null): void {
+  fetchAhead(search: ProfileSearch | null, words?: readonly string[]): void {
     if (this.#begun || this.#closed) return;
     this.#begun = true;
     const { prefetch, readahead, fill } = this.#options;
@@ -105,6 +119,7 @@ export class ImageData {
     }
     // Without read-ahead only bytes that are read may be fetched; a profile is read-ahead as well.
     const profile = prefetch && readahead ? this.#fetchProfile(search) : Promise.resolve();
+    if (search !== null && !this.#profiled) this.named(wordsOf(this.file.archive.image, words));
     if (fill) void profile.then(() => !this.#closed && this.ahead.beginFill());
   }
 

@@ -18,6 +18,7 @@ import {
   type ReadJournal,
 } from '../wire/index.js';
 import { Callers } from './caller.js';
+import { ReaderCommands } from './command-files.js';
 import type { FreedSpans } from './freed-spans.js';
 import type { ImageData, ProfileSearch } from './image-data.js';
 import { Journey, spanFates } from './journey.js';
@@ -43,6 +44,7 @@ export class ImageMount {
   readonly closed: Promise<void>;
   #onClosed = (): void => {};
   readonly #callers = new Callers();
+  readonly #commands = new ReaderCommands();
   /** Reads that FUSE workers answered. */
   readonly #hits = new MountHits();
   readonly #state: ConnectionState;
@@ -103,7 +105,7 @@ export class ImageMount {
             recheck: this.#paranoid,
             onSource,
           }),
-        follow: (nid, pieces) => this.#follow(nid, pieces),
+        follow: (nid, pieces, thread) => this.#follow(nid, pieces, thread),
         replyData: (unique, pieces) => {
           this.#firstWait ??= performance.now() - this.#attachedAt;
           return replyData(fuseFd, unique, pieces);
@@ -303,12 +305,14 @@ export class ImageMount {
     return pieces;
   }
 
-  #follow(nid: number, pieces: readonly Piece[]): void {
+  #follow(nid: number, pieces: readonly Piece[], thread: number): void {
     const { ofReaders } = this.#image;
     const last = pieces.findLast(({ layer }) => layer >= 0);
     if (ofReaders === null || last === undefined) return;
     const file = this.#served.fileOf(nid, 0, last);
-    if (file !== null) ofReaders.onMiss(file.nid, pieces);
+    if (file === null) return;
+    ofReaders.onMiss(file.nid, pieces);
+    this.#commands.look(thread, (words) => this.#image.named(words));
   }
 
   /** After the FUSE workers have released it. */

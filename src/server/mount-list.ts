@@ -43,6 +43,8 @@ export interface MountArguments {
   readonly access: StorageAccess;
   /** SHA-256 of the command that a container will run; undefined: the image's own. */
   readonly command?: string | undefined;
+  /** Its words, as in MountRequest. */
+  readonly words?: readonly string[] | undefined;
 }
 
 /** Its paths as clipd says them. */
@@ -199,7 +201,7 @@ export class MountList {
     // The link has nothing to do until the first reader comes: what it will want can be on its way before, and what inflates that can boot.
     // The mount itself comes first: by then the keeper has been asked for it.
     setImmediate(() => {
-      this.engine.fetchAhead(image, this.engine.profilesOf(image, args.command));
+      this.engine.fetchAhead(image, this.engine.profilesOf(image, args.command), args.words);
       this.engine.warm();
     });
     return image;

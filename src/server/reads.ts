@@ -42,7 +42,7 @@ export interface ReadSource {
   map(nid: Nid, offset: number, size: number): Piece[];
   read(piece: Piece, signal: AbortSignal, onSource: (source: Source) => void): Promise<Uint8Array>;
   /** A read has asked for its bytes. The files that it leads to may be asked for now. */
-  follow?(nid: Nid, pieces: readonly Piece[]): void;
+  follow?(nid: Nid, pieces: readonly Piece[], thread: number): void;
   replyData(unique: bigint, pieces: Uint8Array[]): void;
   replyError(unique: bigint, errno: number): void;
   /** The process that a thread belongs to; null: nobody watches. Asked while it waits. */
@@ -275,7 +275,7 @@ export class Reads {
       const pieces = source.map(pending.nid, pending.offset, pending.size);
       pending.last = pieces.findLast(({ layer }) => layer >= 0) ?? null;
       const reads = pieces.map((piece) => (piece.layer < 0 ? zeros(piece.length) : this.#bytes(piece, pending)));
-      source.follow?.(pending.nid, pieces);
+      source.follow?.(pending.nid, pieces, pending.thread);
       const parts = await Promise.all(reads);
       if (!pending.answered) {
         this.#settle(pending);

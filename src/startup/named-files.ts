@@ -95,10 +95,12 @@ class NamedBy {
         places.push({ directory: path, below: MAX_BELOW });
     }
     const helpers = new Set<number>();
-    for (const string of strings) {
+    // What stands in a pattern of a command line is run in its turn; of mere names some are for rare cases.
+    const isCommand = (string: string): boolean => string.endsWith('%');
+    for (const string of [...strings.filter(isCommand), ...strings.filter((string) => !isCommand(string))]) {
       const first = string.charCodeAt(0);
       if (first === SLASH) continue;
-      const name = string.endsWith('%') ? string.slice(0, -1) : string;
+      const name = isCommand(string) ? string.slice(0, -1) : string;
       if (first === L && LIBRARY.test(name)) this.#addLibrary(name);
       else if (this.runnable.has(name) || this.commands.has(name))
         this.#addHelpers(name, places, name !== string, helpers);

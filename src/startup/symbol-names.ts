@@ -9,10 +9,13 @@ const LOAD = 'dlopen\0';
 /** The C library defines all functions that lead to files, and calls none when it is loaded. glibc has the one symbol, musl defines the other. */
 const [GLIBC, MUSL] = ['gnu_get_libc_release\0', '__libc_start_main\0'];
 
-/** As names of symbols they stand between zeros. */
-const NAMES = [...READING, ...RUN, LOAD, GLIBC, MUSL].map((name) => ({ name, bytes: Buffer.from(`\0${name}`) }));
+/** As names of symbols they stand between zeros. Linkers let a name be the end of a longer one, as in perl's `Perl_setlocale`. */
+const NAMES = [
+  ...[...READING, ...RUN, LOAD, GLIBC, MUSL].map((name) => ({ name, bytes: Buffer.from(`\0${name}`) })),
+  { name: 'setlocale', bytes: Buffer.from('setlocale\0') },
+];
 /** How they begin. */
-const WORDS = new Words(...new Set(NAMES.map(({ name }) => `\0${name.slice(0, 3)}`)));
+const WORDS = new Words(...new Set(NAMES.map(({ bytes }) => bytes.toString('latin1', 0, 4))));
 
 /** Those of the names above that are in a table of names of symbols. */
 export type SymbolNames = ReadonlySet<string>;

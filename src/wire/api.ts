@@ -46,6 +46,10 @@ export interface Health {
   readonly mounts: number;
 }
 
+/** Of a command so much is looked at for files that it names. */
+export const MAX_WORDS = 64;
+export const MAX_WORD = 4096;
+
 export interface MountRequest {
   /** Absolute, links resolved. */
   readonly archivePath: string;
@@ -63,6 +67,8 @@ export interface MountRequest {
   readonly access?: Readonly<Record<string, unknown>>;
   /** SHA-256 of the command that a container will run, in hex. Absent: the image's own. Starts of one command share a profile. */
   readonly command?: string;
+  /** Its first words, so that what they name is fetched at once; the first one is empty where the image's own entrypoint comes before the others. */
+  readonly words?: readonly string[];
   /** Of the clipd the caller expects; an error if it is another. */
   readonly daemon?: {
     readonly cacheDir?: string;

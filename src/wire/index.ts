@@ -17,6 +17,8 @@ export {
   LOG_LEVELS,
   type LogLevel,
   type LogLevelReply,
+  MAX_WORD,
+  MAX_WORDS,
   type MemoryStats,
   type MountInfoReply,
   type MountRequest,

@@ -18,7 +18,7 @@ import type {
   PrefetchRequest,
   UnmountRequest,
 } from './api.js';
-import { LOG_LEVELS } from './api.js';
+import { LOG_LEVELS, MAX_WORD, MAX_WORDS } from './api.js';
 import { isPlaceName } from './place-name.js';
 
 /*
@@ -72,6 +72,11 @@ export const imageOptionChecks = {
 };
 export const cacheSize = number(0, 2 ** 53);
 
+const word: Check<string> = checked(
+  `a string of at most ${MAX_WORD} characters`,
+  (value) => typeof value === 'string' && value.length <= MAX_WORD,
+);
+
 export const mountRequest: Check<MountRequest> = object(
   { archivePath: path, mountPoint: place, mountNamespace: text(100), requestId: text(100) },
   {
@@ -80,6 +85,7 @@ export const mountRequest: Check<MountRequest> = object(
     dev: boolean,
     access: anyObject,
     command: sha256Hex,
+    words: listOf(word, MAX_WORDS),
     daemon: object(
       {},
       { cacheDir: path, cacheSize, workers: number(1, 64), contentCache: text(PATH_MAX), profileSharing: boolean },

@@ -4,6 +4,10 @@ import { TreeBuilder } from '../../src/tree/index.js';
 
 /** The merged tree of layers, as an index build makes it. */
 export function treeOf(...layers: readonly Uint8Array[]): TreeListing {
+  return new TreeListing(readerOf(...layers));
+}
+
+export function readerOf(...layers: readonly Uint8Array[]): ErofsReader {
   const builder = new TreeBuilder();
   const devices = layers.map((bytes, layer) => {
     const entries = new EntryColumns();
@@ -13,5 +17,5 @@ export function treeOf(...layers: readonly Uint8Array[]): TreeListing {
     builder.applyLayer(layer, entries);
     return { tag: `${layer}`.padStart(64, '0'), blocks: Math.ceil(bytes.length / 512) };
   });
-  return new TreeListing(new ErofsReader(writeErofs(builder.finish(), devices).image));
+  return new ErofsReader(writeErofs(builder.finish(), devices).image);
 }

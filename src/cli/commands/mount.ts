@@ -125,7 +125,7 @@ async function mountForContainer(
   interrupted: ReturnType<typeof interruption>,
   kept: KeptLayers | null,
 ): Promise<void> {
-  const { architectureWarning, createBundle, makeReadOnly, mountContainer, unmountContainer } = await import(
+  const { architectureWarning, commandOf, createBundle, makeReadOnly, mountContainer, unmountContainer } = await import(
     '../../container/index.js'
   );
   const location = await locate(flags);
@@ -139,7 +139,11 @@ async function mountForContainer(
     archivePath,
     settings: { ...daemonSettings(location, flags), idleExit: IDLE_EXIT_SECONDS },
     daemon: askedOfDaemon(location, flags),
-    mount: { options: imageOptions(flags), ...(credentials === undefined ? {} : { credentials }) },
+    mount: {
+      options: imageOptions(flags),
+      ...(credentials === undefined ? {} : { credentials }),
+      ...commandOf(processOptions(flags, command)),
+    },
   };
   const container = await mountContainer(wanted, { kept });
   const { paths, state, image } = container;

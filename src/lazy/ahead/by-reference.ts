@@ -9,6 +9,8 @@ import { mayBeReferred } from './policy.js';
 
 /** Of a file without ranges this much: what is larger is nothing that is loaded whole. */
 const MAX_WHOLE_FILE = 8 * 1024 * 1024;
+/** Of a file that a command names its beginning comes first: it may be data. */
+const MAX_NAMED_FILE = 1024 * 1024;
 /** How often it is looked how far readers have got: workers answer hits by themselves and do not tell. */
 const POLL_MS = 4;
 /** A reader that has read nothing of the fetched spans for this long has gone another way. */
@@ -28,6 +30,8 @@ export interface ToldByFollower {
 interface SpanOf {
   readonly layer: LayerIndex;
   readonly span: SpanIndex;
+  /** Of a file that a command names. */
+  readonly named?: boolean;
 }
 
 /**
@@ -88,6 +92,22 @@ export class Follower {
       for (const piece of pieces) this.#spansOf(piece, (layer, span) => this.#countRead(layer, span));
       const file = this.#position(nid);
       if (file >= 0) this.#prefer(file);
+      this.#advance();
+    });
+  }
+
+  /** Files that will be read soon: they come before all else, and what they lead to before what other files lead to. */
+  onNamed(files: () => readonly Nid[]): void {
+    if (this.#closed) return;
+    this.#lastRead = performance.now();
+    this.#guard(() => {
+      const named = [...files()].reverse();
+      for (const nid of named) {
+        const file = this.#position(nid);
+        if (file >= 0) this.#todo.push(file);
+      }
+      for (const nid of named)
+        this.#eachSpan(nid, 0, MAX_NAMED_FILE, (layer, span) => this.#todo.push({ layer, span, named: true }));
       this.#advance();
     });
   }
@@ -206,13 +226,13 @@ export class Follower {
   }
 
   /** False when it must wait. */
-  #ask({ layer, span }: SpanOf): boolean {
+  #ask({ layer, span, named = false }: SpanOf): boolean {
     const claim = this.#image.layers[layer]!;
     const lazy = claim.layer;
     const unread = this.#unread[layer]!;
     if (this.#counted[layer]![span] === 1 || unread.has(span) || lazy.has(span)) return true;
     const bytes = lazy.spans.compressedBytes(span, span + 1);
-    if (this.#unreadBytes + bytes > mayBeReferred(this.#readBytes)) return false;
+    if (this.#unreadBytes + bytes > mayBeReferred(this.#readBytes, named)) return false;
     const length = lazy.spans.length(span);
     if (!this.#image.hasRoom(this.#coming + length)) return false;
     const wait = claim.ahead(span, Priority.readahead);

@@ -36,6 +36,11 @@ export class AheadOfReaders {
     }
   }
 
+  /** A command names these files: they will be read soon. */
+  onNamed(files: () => readonly Nid[]): void {
+    this.#follower?.onNamed(files);
+  }
+
   /** @param touch  what readers touch, by layer index */
   watch(touch: readonly TouchRecord[]): void {
     this.#follower?.watch(touch);

@@ -112,9 +112,11 @@ export function mayLieUnread({ roundTripMs, bytesPerMs }: LinkCost, rightBytes: 
  * Compressed bytes that may lie unread of what references lead to: so much, and a share of all that was read. That is what they cost at
  * the most, whatever is read and however wrong they are. The first is two round trips of 20 ms at 1 Gbit/s.
  */
-export function mayBeReferred(readBytes: number): number {
-  return REFERRED_UNREAD + UNREAD_SHARE * readBytes;
+export function mayBeReferred(readBytes: number, named = false): number {
+  return REFERRED_UNREAD + UNREAD_SHARE * readBytes + (named ? NAMED_UNREAD : 0);
 }
+/** What a command names is hardly ever in vain, and small: it does not wait until other files that are known have been read. */
+const NAMED_UNREAD = 2_000_000;
 const REFERRED_UNREAD = 6_000_000;
 const UNREAD_SHARE = 0.3;
 

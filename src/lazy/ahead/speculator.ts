@@ -39,6 +39,8 @@ interface WideFile {
   readonly first: SpanIndex;
   readonly last: SpanIndex;
   readonly record: Record;
+  /** It was read, which says something of its neighbours once: its spans are read for their own sake. */
+  told: boolean;
 }
 
 interface Candidate {
@@ -177,7 +179,7 @@ export class Speculator {
     const [first, last] = [spans.at(start), spans.at(end - 1)];
     if (first >= last) return;
     if (files.length >= MAX_FILES) files.shift();
-    files.push({ first, last, record: new Record() });
+    files.push({ first, last, record: new Record(), told: false });
   }
 
   #note(layer: LayerIndex, span: SpanIndex): void {
@@ -203,9 +205,11 @@ export class Speculator {
     const to = Math.min(spans.count - 1, span + REACH);
     for (let at = from; at <= to; at++) {
       const same = file !== null && at >= file.first && at <= file.last;
+      if (!same && file?.told === true) continue;
       const evidence = evidenceAt(Math.abs(at - span), same);
       if (evidence > 0) this.#add(state, at, evidence, same ? file.record : state.record);
     }
+    if (file !== null) file.told = true;
   }
 
   #add(state: LayerState, span: SpanIndex, evidence: number, record: Record): void {

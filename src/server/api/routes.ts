@@ -165,6 +165,7 @@ export function routesOf(
         dev: request.dev ?? false,
         access: request.access ?? {},
         command: request.command,
+        words: request.words,
       }),
     );
 

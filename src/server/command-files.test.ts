@@ -1,0 +1,69 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { stat } from 'node:fs/promises';
+import { expect, it, vi } from 'vitest';
+import { file, symlink, tar } from '../../test/support/tar.js';
+import { readerOf } from '../../test/support/tree.js';
+import { pathsOf } from '../erofs/index.js';
+import { CommandFiles, ReaderCommands, wordsOf } from './command-files.js';
+
+const programs = ['usr/bin/env', 'usr/bin/gcc', 'usr/bin/cat', 'opt/bin/node', 'usr/bin/install', 'usr/bin/sh'];
+const files = ['app/main.c', 'app/server.js', 'etc/passwd', 'lib/a.jar', 'lib/b.jar'];
+const reader = readerOf(tar(...[...programs, ...files].map((path) => file(path, 'x')), symlink('bin', 'usr/bin')));
+const image = (config: object): { config: Record<string, unknown> } => ({ config: { config } });
+
+function filesOf(argv: readonly string[], config: object = {}): string[] {
+  const found = new CommandFiles(image(config), reader).of(argv);
+  const paths = pathsOf(reader, new Set(found));
+  return found.map((nid) => `${paths.get(nid)}`);
+}
+
+it('finds programs in PATH and files by their paths', () => {
+  expect(filesOf(['gcc', '-o', '/tmp/a', '/app/main.c'])).toEqual(['/usr/bin/gcc', '/app/main.c']);
+  expect(filesOf(['node', 'server.js'], { Env: ['PATH=/opt/bin:/usr/bin'], WorkingDir: '/app' })).toEqual([
+    ...['/opt/bin/node', '/app/server.js'],
+  ]);
+  expect(filesOf(['java', '-cp', '/lib/a.jar:/lib/../lib/b.jar'])).toEqual(['/lib/a.jar', '/lib/b.jar']);
+  expect(filesOf(['/bin/cat', '../../etc/passwd'])).toEqual(['/usr/bin/cat', '/etc/passwd']);
+});
+
+it('finds the program behind one that runs it, and takes its arguments for no programs', () => {
+  expect(filesOf(['chroot', '/mnt', 'gcc', 'install', '/app/main.c'])).toEqual(['/usr/bin/gcc', '/app/main.c']);
+  expect(filesOf(['sh', '-c', 'gcc /app/main.c && cat /etc/passwd'])).toEqual([
+    ...['/usr/bin/sh', '/usr/bin/gcc', '/app/main.c', '/usr/bin/cat', '/etc/passwd'],
+  ]);
+});
+
+it('puts the entrypoint of the image before words that do not name another', () => {
+  const config = image({ Entrypoint: ['/entry'], Cmd: ['serve'] });
+  expect(wordsOf(config)).toEqual(['/entry', 'serve']);
+  expect(wordsOf(config, ['', 'other'])).toEqual(['/entry', 'other']);
+  expect(wordsOf(config, ['gcc', '-v'])).toEqual(['gcc', '-v']);
+  expect(wordsOf(image({ Cmd: 'node app.js' }))).toEqual(['/bin/sh', '-c', 'node app.js']);
+  expect(wordsOf(image({ Entrypoint: 5, Cmd: { a: 1 } }))).toEqual([]);
+});
+
+it('reads the command of a process once, and none of one that is gone', async () => {
+  const command = ['-e', 'process.stdin.resume()', 'a', ''];
+  const child = spawn(process.execPath, command);
+  await once(child, 'spawn');
+  const commands = new ReaderCommands();
+  const found: (readonly string[])[] = [];
+  const look = async (): Promise<void> => {
+    commands.look(child.pid!, (words) => found.push(words));
+    // Another read goes through the same threads, and comes later than the first of four.
+    for (let i = 0; i < 8; i++) await stat('/proc');
+  };
+  await vi.waitUntil(async () => {
+    await look();
+    return found.length > 0;
+  });
+  await look();
+  expect(found).toEqual([[process.execPath, ...command]]);
+  const ended = once(child, 'exit');
+  child.kill();
+  await ended;
+  await look();
+  commands.look(0, (words) => found.push(words));
+  expect(found).toHaveLength(1);
+});

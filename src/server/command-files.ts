@@ -1,0 +1,112 @@
+import { closeSync, openSync, read } from 'node:fs';
+import type { ImageMeta } from '../archive/index.js';
+import type { Nid } from '../bytes/index.js';
+import { type ErofsReader, InodeView, resolvePath } from '../erofs/index.js';
+import { commandWords } from '../startup/index.js';
+
+/** Docker's PATH for an image that sets none. */
+const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+const MAX_DIRECTORIES = 16;
+const MAX_PATH = 4096;
+
+/** The files of an image that the words of a command name. */
+export class CommandFiles {
+  readonly #reader: ErofsReader;
+  readonly #inode = new InodeView();
+  readonly #programs: readonly string[];
+  readonly #directory: string;
+
+  constructor({ config }: Pick<ImageMeta, 'config'>, reader: ErofsReader) {
+    const { Env, WorkingDir } = (config.config ?? {}) as Record<string, unknown>;
+    const path = strings(Env).find((line) => line.startsWith('PATH='));
+    this.#reader = reader;
+    this.#programs = (path?.slice('PATH='.length) ?? DEFAULT_PATH).split(':').slice(0, MAX_DIRECTORIES);
+    this.#directory = typeof WorkingDir === 'string' ? WorkingDir : '/';
+  }
+
+  /** In the order of the words. @throws FormatError */
+  of(argv: readonly string[]): Nid[] {
+    const files = new Set<Nid>();
+    let running = false;
+    for (const { word, program } of commandWords(argv)) {
+      // The words behind a program are its arguments, unless they are those of a shell's line.
+      const line = program && !argv.includes(word);
+      const named = program && !word.includes('/') && (line || !running) ? this.#program(word) : -1;
+      const nid = named >= 0 ? named : this.#file(word.startsWith('/') ? word : `${this.#directory}/${word}`);
+      if (nid < 0) continue;
+      files.add(nid as Nid);
+      running = true;
+    }
+    return [...files];
+  }
+
+  #program(name: string): number {
+    for (const directory of this.#programs) {
+      const nid = this.#file(`${directory}/${name}`);
+      if (nid >= 0) return nid;
+    }
+    return -1;
+  }
+
+  #file(path: string): number {
+    if (path.length > MAX_PATH) return -1;
+    const nid = resolvePath(this.#reader, Buffer.from(path, 'latin1'), true);
+    if (nid < 0) return -1;
+    this.#reader.inode(nid as Nid, this.#inode);
+    return this.#inode.isFile ? nid : -1;
+  }
+}
+
+/** The words of a container's command. `given`: as in MountRequest; absent: the image's own command. */
+export function wordsOf({ config }: Pick<ImageMeta, 'config'>, given?: readonly string[]): string[] {
+  const { Entrypoint, Cmd } = (config.config ?? {}) as Record<string, unknown>;
+  if (given === undefined) return [...strings(Entrypoint), ...strings(Cmd)];
+  const [entrypoint, ...args] = given;
+  return entrypoint === '' ? [...strings(Entrypoint), ...args] : [...given];
+}
+
+function strings(value: unknown): string[] {
+  if (typeof value === 'string') return ['/bin/sh', '-c', value];
+  return Array.isArray(value) ? value.filter((v): v is string => typeof v === 'string') : [];
+}
+
+/** Of a command line so much is read; compilers' are longer, and name what matters first. */
+const MAX_LINE = 8192;
+/** Command lines that are remembered as known. */
+const MAX_LINES = 256;
+
+/**
+ * The command lines of the processes that read from a mount. They name files that will be read soon: a script, a program that is to be
+ * run, a source file. They may hold secrets, so they are kept nowhere and told to no one: only the files that they name are looked up.
+ */
+export class ReaderCommands {
+  readonly #known = new Set<string>();
+  readonly #line = Buffer.allocUnsafe(MAX_LINE);
+  #reading = false;
+
+  /**
+   * Gets the words of a reader's command, unless they are known. The kernel reads them under a lock of the process (mmap_lock) that may be
+   * held until one of its reads is answered. So this thread, which answers reads, does not wait for them; and of the threads that libuv has for
+   * files it takes one at the most.
+   */
+  look(thread: number, use: (words: readonly string[]) => void): void {
+    if (thread === 0 || this.#reading) return;
+    let fd: number;
+    try {
+      fd = openSync(`/proc/${thread}/cmdline`, 'r');
+    } catch {
+      return; // it has ended
+    }
+    this.#reading = true;
+    read(fd, this.#line, 0, MAX_LINE, 0, (error, length) => {
+      closeSync(fd);
+      this.#reading = false;
+      if (error !== null || length === 0) return;
+      const text = this.#line.toString('latin1', 0, length);
+      if (this.#known.has(text)) return;
+      if (this.#known.size >= MAX_LINES) this.#known.clear();
+      this.#known.add(text);
+      use(text.replace(/\0$/, '').split('\0'));
+    });
+  }
+}
