@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { LayerSpans } from '../spans/index.js';
 import { FetchQueue, type QueuedLayer } from './fetch-queue.js';
-import { Priority } from './inflate-tasks.js';
+import { PRIORITIES, Priority } from './inflate-tasks.js';
 import { SpanJob } from './job.js';
 import type { LayerProvider } from './types.js';
 
@@ -14,6 +14,8 @@ interface Fetch {
 
 const provider = (): LayerProvider => ({ source: {} as LayerProvider['source'], blobSize: 0, readState: () => null });
 const SOURCE = provider();
+/** Of a registry that answers several ranges in one request. */
+const PARTS: LayerProvider = { ...SOURCE, source: { takesParts: () => true } as unknown as LayerProvider['source'] };
 
 /** A layer of spans of one compressed size, whose requests end when the test says so. */
 class Layer implements QueuedLayer {
@@ -121,6 +123,49 @@ describe('what goes out together', () => {
     expect(layer.asked).toEqual([ahead(300), ahead(306)]);
     await layer.fetches[0]!.done();
     expect(layer.asked.slice(2)).toEqual([ahead(312)]);
+  });
+
+  test('of a source that answers several ranges: a profile’s spans in their order, neighbours as one range, no bytes between', async () => {
+    const layer = new Layer(new FetchQueue(() => false), 64 * KIB);
+    for (const span of [90, 10, 12, 300, 11, 8]) layer.add(span, Priority.prefetch, PARTS);
+    await turn();
+    expect(layer.asked).toEqual([[90, 10, 11, 12, 300, 8]]);
+  });
+
+  test('so does a fill; what a reader waits for, read-ahead and guesses go out as single ranges', async () => {
+    for (const priority of PRIORITIES) {
+      const layer = new Layer(new FetchQueue(() => false), 64 * KIB);
+      for (const span of [5, 90, 40]) layer.add(span, priority, PARTS);
+      await turn();
+      const parts = priority === Priority.prefetch || priority === Priority.fill;
+      expect(layer.asked).toEqual(parts ? [[5, 90, 40]] : [[5], [90], [40]]);
+    }
+  });
+
+  test('with short gaps one range, with no more than 40 ranges and 3 MiB one request', async () => {
+    const short = new Layer(new FetchQueue(() => false), 16 * KIB);
+    for (let i = 0; i < 100; i++) short.add(4 * i, Priority.prefetch, PARTS);
+    short.add(2, Priority.prefetch, PARTS);
+    await turn();
+    // 0, 2 and 4 in one: 16 KiB lie between them; 48 KiB between the others.
+    expect(short.asked.map((spans) => spans.length)).toEqual([42, 40, 19]);
+    expect(short.asked[0]!.slice(0, 4)).toEqual([0, 2, 4, 8]);
+    const long = new Layer(new FetchQueue(() => false), 512 * KIB);
+    for (let i = 0; i < 20; i++) long.add(300 - 10 * i, Priority.prefetch, PARTS);
+    await turn();
+    expect(long.asked).toEqual([
+      [300, 290, 280, 270, 260, 250],
+      [240, 230, 220, 210, 200, 190],
+    ]);
+  });
+
+  test('a span that was wrong, or that the source did not give as a part, is not asked for so again', async () => {
+    const layer = new Layer(new FetchQueue(() => false), 64 * KIB);
+    const jobs = [5, 90, 40, 200].map((span) => layer.add(span, Priority.prefetch, PARTS));
+    jobs[1]!.mismatches = 1;
+    jobs[3]!.apart = true;
+    await turn();
+    expect(layer.asked).toEqual([[5, 40], [90], [200]]);
   });
 
   test('a span that was wrong is asked for alone', async () => {

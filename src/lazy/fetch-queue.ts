@@ -1,6 +1,6 @@
 import type { SpanIndex } from '../bytes/index.js';
 import type { LayerSpans } from '../spans/index.js';
-import { joinGap } from './ahead/policy.js';
+import { joinGap, partGap } from './ahead/policy.js';
 import { PRIORITIES, Priority } from './inflate-tasks.js';
 import type { JobCarrier, SpanJob } from './job.js';
 import { Links } from './link.js';
@@ -50,8 +50,13 @@ const JOIN_GAP_SPANS = 32;
  */
 const MAX_REQUEST_BYTES = 8 * 1024 * 1024;
 
-/** Of a profile's spans: a request brings its spans in their order in the layer, whichever is wanted first. */
+/** Of a profile's spans: what is wanted last of a request may come first where it lies first. */
 const MAX_PROFILE_REQUEST_BYTES = 3 * 1024 * 1024;
+/**
+ * Ranges of one request. Their header then has 1.5 kB at the most, of the 8 kB that servers take, and Apache with its own settings answers
+ * 200 ranges, but only 20 that lie before the one asked for before them.
+ */
+export const MAX_RANGES = 40;
 
 /** What one image has waiting and under way. */
 class Flow {
@@ -178,7 +183,13 @@ export class FetchQueue implements JobCarrier {
     const [job, layer] = next.value;
     const bytes = layer.spans.compressedBytes(job.span, job.span + 1);
     if (flow.uninflated > 0 && flow.uninflated + bytes > MAX_UNINFLATED_BYTES / this.#flows.size) return false;
-    this.#start(flow, priority, layer, this.#run(flow, layer, job, priority));
+    const parts = goesInParts(job, priority, layer.spans);
+    this.#start(
+      flow,
+      priority,
+      layer,
+      parts ? this.#runs(flow, layer, job, priority) : this.#run(flow, layer, job, priority),
+    );
     return true;
   }
 
@@ -195,22 +206,52 @@ export class FetchQueue implements JobCarrier {
     );
   }
 
-  /** The job and its waiting neighbours. A reader's request takes along what is fetched ahead of this reader, but nothing else. */
-  #run(flow: Flow, layer: QueuedLayer, job: SpanJob, priority: Priority): SpanJob[] {
+  /** The job, and others in the order in which they wait, each with its waiting neighbours: a request for several ranges. */
+  #runs(flow: Flow, layer: QueuedLayer, job: SpanJob, priority: Priority): SpanJob[] {
+    const { spans } = layer;
+    const all = new Set<SpanJob>();
+    let left = mostBytes(priority);
+    let ranges = 0;
+    for (const [next, of] of flow.waiting[priority]!) {
+      if (of !== layer || next.provider !== job.provider || next.mismatches > 0 || next.apart || all.has(next))
+        continue;
+      if (spans.compressedBytes(next.span, next.span + 1) > left && all.size > 0) break;
+      const run = this.#run(flow, layer, next, priority, left, all);
+      for (const one of run) all.add(one);
+      left -= spans.compressedBytes(run[0]!.span, run.at(-1)!.span + 1);
+      if (++ranges === MAX_RANGES) break;
+    }
+    return [...all];
+  }
+
+  /**
+   * The job and its waiting neighbours. A reader's request takes along what is fetched ahead of this reader, but nothing else.
+   * @param taken jobs that the same request has already, as other ranges
+   */
+  #run(
+    flow: Flow,
+    layer: QueuedLayer,
+    job: SpanJob,
+    priority: Priority,
+    most = mostBytes(priority),
+    taken: ReadonlySet<SpanJob> | null = null,
+  ): SpanJob[] {
     if (job.mismatches > 0) return [job]; // a second try goes alone: what was wrong may have been its neighbourhood
     const { spans } = layer;
     const run = [job];
     const limit = Math.max(priority, Priority.readahead);
-    const gapBytes = priority === Priority.prefetch ? joinGap(this.links.of(job.provider.source)) : 0;
+    const across = priority === Priority.prefetch || taken !== null;
+    const gapBytes = across ? (taken === null ? joinGap : partGap)(this.links.of(job.provider.source)) : 0;
     const joins = (other: SpanJob | undefined): other is SpanJob =>
       other !== undefined &&
       other.mismatches === 0 &&
       other.provider === job.provider &&
       (other.priority <= limit || (priority === Priority.demand && other.priority === Priority.speculation)) &&
+      (taken === null || !(other.apart || taken.has(other))) &&
       flow.waiting[other.priority]!.has(other);
     /** The next one from `span` on, in steps of 1 or -1: the neighbour, or what lies across a small gap. */
     const next = (span: SpanIndex, step: 1 | -1): SpanJob | undefined => {
-      if (priority !== Priority.prefetch) return layer.job(span);
+      if (!across) return layer.job(span);
       for (let at = span; at >= 0 && at < layer.spans.count && Math.abs(at - span) <= JOIN_GAP_SPANS; at += step) {
         const gap = step > 0 ? spans.byteStart(at) - spans.byteStart(span) : spans.byteEnd(span) - spans.byteEnd(at);
         if (gap > gapBytes) return undefined;
@@ -219,7 +260,6 @@ export class FetchQueue implements JobCarrier {
       }
       return undefined;
     };
-    const most = priority === Priority.prefetch ? MAX_PROFILE_REQUEST_BYTES : MAX_REQUEST_BYTES;
     const fits = (from: number, end: number): boolean => spans.compressedBytes(from, end) <= most;
     for (;;) {
       const [first, last] = [run[0]!.span, run.at(-1)!.span];
@@ -233,7 +273,7 @@ export class FetchQueue implements JobCarrier {
   #start(flow: Flow, priority: Priority, layer: QueuedLayer, run: readonly SpanJob[]): void {
     const background = priority !== Priority.demand;
     flow.active++;
-    const bytes = layer.spans.compressedBytes(run[0]!.span, run.at(-1)!.span + 1);
+    const bytes = run.reduce((sum, { span }) => sum + layer.spans.compressedBytes(span, span + 1), 0);
     if (background) {
       flow.background++;
       flow.backgroundBytes += bytes;
@@ -258,14 +298,30 @@ export class FetchQueue implements JobCarrier {
   }
 }
 
-/** Cuts a list of jobs in span order where what is missing between them (the content cache had it, say) is more than a small gap. */
+function mostBytes(priority: Priority): number {
+  return priority === Priority.prefetch ? MAX_PROFILE_REQUEST_BYTES : MAX_REQUEST_BYTES;
+}
+
+/**
+ * Whether a job may share a request with ranges elsewhere in its layer. Only what no reader waits for: the first such request tells whether
+ * the source answers it.
+ */
+export function goesInParts(job: SpanJob, priority: Priority, { digest }: LayerSpans): boolean {
+  const background = priority === Priority.prefetch || priority === Priority.fill;
+  return background && job.mismatches === 0 && !job.apart && job.provider.source.takesParts?.(digest) === true;
+}
+
+/**
+ * Cuts a list of jobs into runs, where the next one lies elsewhere in the layer or what is missing between them (the content cache had it, say)
+ * is more than a small gap. Each run is in span order.
+ */
 export function neighbours(jobs: readonly SpanJob[], spans: LayerSpans, gapBytes: number): SpanJob[][] {
   const runs: SpanJob[][] = [];
   for (const job of jobs) {
     const run = runs.at(-1);
     const last = run?.at(-1)?.span ?? Number.NaN;
     const gap = job.priority >= Priority.prefetch && spans.byteStart(job.span) - spans.byteEnd(last) <= gapBytes;
-    if (run !== undefined && (last + 1 === job.span || gap)) run.push(job);
+    if (run !== undefined && (last + 1 === job.span || (last < job.span && gap))) run.push(job);
     else runs.push([job]);
   }
   return runs;

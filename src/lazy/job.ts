@@ -25,6 +25,8 @@ export class SpanJob {
   mismatches = 0;
   /** Where its bytes came from, if the source says so. */
   host: string | null = null;
+  /** It was asked for in one request with ranges elsewhere in the layer, which the source does not answer. */
+  apart = false;
   /** Times a source did not give them. */
   failures = 0;
   /** Whether the bytes at hand came from the content cache, or were wrong there and are not asked for there again. */

@@ -2,10 +2,11 @@ import type { LayerKind } from '../archive/index.js';
 import type { SpanIndex } from '../bytes/index.js';
 import { FormatError, toHex } from '../bytes/index.js';
 import { NO_STATE } from '../gzip/index.js';
+import { untoldRefusal } from '../oci/index.js';
 import type { LayerSpans } from '../spans/index.js';
-import { joinGap } from './ahead/policy.js';
+import { joinGap, partGap } from './ahead/policy.js';
 import type { LayerContext } from './context.js';
-import { neighbours, type QueuedLayer } from './fetch-queue.js';
+import { goesInParts, MAX_RANGES, neighbours, type QueuedLayer } from './fetch-queue.js';
 import { type InflateTask, Priority, type TaskResult } from './inflate-tasks.js';
 import type { SpanFetcher, SpanJob } from './job.js';
 import { RangeRequest } from './range-request.js';
@@ -61,8 +62,19 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
 
   async #fetch(jobs: readonly SpanJob[]): Promise<void> {
     const missing = await this.#fromContentCache(jobs);
-    const gap = joinGap(this.#context.links.of(jobs[0]!.provider.source));
-    await Promise.all(neighbours(missing, this.spans, gap).map((run) => this.#request(run)));
+    const parts = missing.length > 1 && missing.every((job) => goesInParts(job, job.fetchedAs, this.spans));
+    const link = this.#context.links.of(jobs[0]!.provider.source);
+    if (parts) {
+      // The link may have become another one since the queue joined them.
+      const runs = neighbours(missing, this.spans, partGap(link));
+      const requests = Array.from({ length: Math.ceil(runs.length / MAX_RANGES) }, (_, i) =>
+        this.#request(runs.slice(i * MAX_RANGES, (i + 1) * MAX_RANGES)),
+      );
+      await Promise.all(requests);
+      return;
+    }
+    const gap = joinGap(link);
+    await Promise.all(neighbours(missing, this.spans, gap).map((run) => this.#request([run])));
   }
 
   /** Starts what the content cache has on its way; returns the rest, as far as it is still wanted. */
@@ -112,17 +124,19 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
     });
   }
 
-  async #request(jobs: readonly SpanJob[]): Promise<void> {
+  async #request(runs: readonly (readonly SpanJob[])[]): Promise<void> {
     const { buffers, activity, links } = this.#context;
     const request = new RangeRequest({
       spans: this.spans,
-      jobs,
+      runs,
       deliver: (job, compressed, done) => void this.#jobs.track(this.#inflate(job, compressed)).finally(done),
-      ended: (source, bytes, started) => this.#jobs.fetched(jobs, source, bytes, started),
+      ended: (arrived, source, started) => this.#jobs.fetchedRuns(arrived, source, started),
     });
     try {
-      const provider = this.#jobs.providers.current(jobs[0]!.provider);
-      this.#jobs.accountFetch(jobs);
+      const provider = this.#jobs.providers.current(runs[0]![0]!.provider);
+      this.#jobs.accountRequest();
+      // A source may not answer several ranges: their bytes are counted when they have come.
+      if (runs.length === 1) this.#jobs.accountBytes(runs[0]!);
       await request.run(provider, buffers, activity, links);
     } catch (error) {
       for (const job of request.missing) {
@@ -132,6 +146,24 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
         else if (request.aborted) this.#jobs.abandon(job);
         else this.#jobs.settle(job, error);
       }
+      return;
+    } finally {
+      if (runs.length > 1) for (const run of request.arrived) this.#jobs.accountBytes(run);
+    }
+    if (request.missing.length > 0) this.#singly(request);
+  }
+
+  /** The source does not answer requests for several ranges: what did not come is asked for by single ranges. */
+  #singly({ missing, host }: RangeRequest): void {
+    const { log } = this.#context;
+    const why = host === null ? null : untoldRefusal(host);
+    if (why !== null)
+      log.info({ host, why }, 'a host does not answer several ranges in one request: it is asked for single ranges');
+    for (const job of missing) {
+      job.carrier = null;
+      job.apart = true;
+      if (job.wanted) this.add(job);
+      else this.#jobs.abandon(job);
     }
   }
 

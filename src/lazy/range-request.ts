@@ -1,4 +1,5 @@
 import type { Source } from '../metrics/index.js';
+import type { BlobRange } from '../oci/index.js';
 import type { LayerSpans } from '../spans/index.js';
 import type { Activity } from './activity.js';
 import type { BufferPool } from './buffers.js';
@@ -8,31 +9,52 @@ import { RequestLimit } from './request-limit.js';
 import type { LayerProvider } from './types.js';
 
 export interface RangePlan {
-  readonly jobs: readonly SpanJob[];
+  /** Each in span order, with small gaps: a range of the request. More than one only if the source takes such requests. */
+  readonly runs: readonly (readonly SpanJob[])[];
   readonly spans: LayerSpans;
   /** A span's compressed bytes are there. It calls `done` when they are not needed any more. */
   deliver(job: SpanJob, compressed: Uint8Array, done: () => void): void;
-  /** All bytes have come. Times are performance.now(). */
-  ended(source: Source, bytes: number, started: number): void;
+  /** The request is over, and has brought these runs. `started` is of performance.now(). */
+  ended(arrived: readonly (readonly SpanJob[])[], source: Source, started: number): void;
 }
 
 /**
- * One Range request for neighbouring spans. Each span is handed on as soon as its last byte is in, while the rest still comes.
+ * One Range request for neighbouring spans, or for several such runs. Each span is handed on as soon as its last byte is in, while the rest still comes.
  */
 export class RangeRequest implements JobCarrier {
   readonly #plan: RangePlan;
+  readonly #jobs: readonly SpanJob[];
   readonly #abort = new AbortController();
   #delivered = 0;
   #limit: RequestLimit | null = null;
+  #host: string | null = null;
 
   constructor(plan: RangePlan) {
     this.#plan = plan;
-    for (const job of plan.jobs) job.carrier = this;
+    this.#jobs = plan.runs.flat();
+    for (const job of this.#jobs) job.carrier = this;
   }
 
   /** The jobs whose bytes did not come. */
   get missing(): readonly SpanJob[] {
-    return this.#plan.jobs.slice(this.#delivered);
+    return this.#jobs.slice(this.#delivered);
+  }
+
+  /** The runs whose bytes came, the last one as far as they did. */
+  get arrived(): readonly (readonly SpanJob[])[] {
+    let left = this.#delivered;
+    const runs: (readonly SpanJob[])[] = [];
+    for (const run of this.#plan.runs) {
+      if (left <= 0) break;
+      runs.push(run.slice(0, left));
+      left -= run.length;
+    }
+    return runs;
+  }
+
+  /** That gave the last bytes, or refused to. */
+  get host(): string | null {
+    return this.#host;
   }
 
   /** Given up because no reader is left. */
@@ -44,46 +66,50 @@ export class RangeRequest implements JobCarrier {
     if (this.missing.length > 0 && !this.missing.some((job) => job.wanted)) this.#abort.abort();
   }
 
-  /** @throws what the source throws */
+  /**
+   * Resolves when all bytes are there; with less if the source does not answer requests for several ranges.
+   * @throws what the source throws
+   */
   async run(
     { source, blobSize: size }: LayerProvider,
     buffers: BufferPool,
     activity: Activity,
     links: Links,
   ): Promise<void> {
-    const { jobs, spans } = this.#plan;
-    const start = spans.byteStart(jobs[0]!.span);
-    const end = spans.byteEnd(jobs.at(-1)!.span);
-    const buffer = buffers.acquire(end - start);
+    const { runs, spans } = this.#plan;
+    const jobs = this.#jobs;
+    const ranges = runs.map((run): BlobRange => {
+      const start = spans.byteStart(run[0]!.span);
+      return { start, length: spans.byteEnd(run.at(-1)!.span) - start };
+    });
+    const places = placesOf(runs, ranges, spans);
+    const total = ranges.reduce((sum, { length }) => sum + length, 0);
+    const buffer = buffers.acquire(total);
     let users = 1;
     const release = (): void => {
       if (--users === 0) buffers.release(buffer);
     };
     let receiving = false;
     let link = null as Link | null;
-    const limit = new RequestLimit(end - start, this.#abort);
+    const limit = new RequestLimit(total, this.#abort);
     this.#limit = limit;
     try {
-      const bytes = new Uint8Array(buffer, 0, end - start);
+      const bytes = new Uint8Array(buffer, 0, total);
       let from: Source = 'registry';
-      let host: string | null = null;
       let counted = 0;
       const onBytes = (received: number): Promise<void> | null => {
         const now = performance.now();
         if (link === null) {
-          link = links.answered(source, host);
+          link = links.answered(source, this.#host);
           link.began(now - started, received, now);
         } else link.received(received - counted, now);
         counted = received;
-        while (this.#delivered < jobs.length && spans.byteEnd(jobs[this.#delivered]!.span) - start <= received) {
+        while (this.#delivered < jobs.length && places[this.#delivered]!.end <= received) {
+          const { start, end } = places[this.#delivered]!;
           const job = jobs[this.#delivered++]!;
           job.carrier = null;
           users++;
-          this.#plan.deliver(
-            job,
-            bytes.subarray(spans.byteStart(job.span) - start, spans.byteEnd(job.span) - start),
-            release,
-          );
+          this.#plan.deliver(job, bytes.subarray(start, end), release);
         }
         if (receiving || this.missing.length === 0) return null;
         if (!this.#awaited()) return activity.yieldLink();
@@ -93,8 +119,8 @@ export class RangeRequest implements JobCarrier {
       };
       const mismatches = Math.max(...jobs.map((job) => job.mismatches));
       const onHost = (name: string): void => {
-        host = name;
-        for (const job of jobs) job.host = name;
+        this.#host = name;
+        for (const job of this.missing) job.host = name;
       };
       const { signal } = this.#abort;
       const onOrigin = (origin: Source): void => {
@@ -102,10 +128,13 @@ export class RangeRequest implements JobCarrier {
         for (const job of this.missing) job.source = origin;
       };
       const started = performance.now();
-      await source.fetchInto(spans.digest, start, bytes, { signal, size, mismatches, onHost, onBytes, onOrigin });
-      this.#plan.ended(from, end - start, started);
+      const options = { signal, size, mismatches, onHost, onBytes, onOrigin };
+      if (ranges.length === 1) await source.fetchInto(spans.digest, ranges[0]!.start, bytes, options);
+      else await source.fetchParts?.(spans.digest, ranges, bytes, options);
+      this.#plan.ended(this.arrived, from, started);
     } catch (error) {
-      throw limit.exceeded ? limit.error(`bytes ${start} to ${end} of layer ${spans.digest}`, error) : error;
+      const what = `bytes ${ranges[0]!.start} to ${ranges.at(-1)!.start + ranges.at(-1)!.length} of layer ${spans.digest}`;
+      throw limit.exceeded ? limit.error(what, error) : error;
     } finally {
       limit.end();
       link?.ended(performance.now());
@@ -118,4 +147,19 @@ export class RangeRequest implements JobCarrier {
   #awaited(): boolean {
     return this.missing.some((job) => job.waiters > 0);
   }
+}
+
+/** Where in the request's memory each span's bytes are: ranges one after the other. */
+function placesOf(
+  runs: readonly (readonly SpanJob[])[],
+  ranges: readonly BlobRange[],
+  spans: LayerSpans,
+): { start: number; end: number }[] {
+  let base = 0;
+  return runs.flatMap((run, i) => {
+    const { start, length } = ranges[i]!;
+    const shift = base - start;
+    base += length;
+    return run.map(({ span }) => ({ start: spans.byteStart(span) + shift, end: spans.byteEnd(span) + shift }));
+  });
 }

@@ -23,6 +23,9 @@ const OTHER_BYTES = 'the registry serves other bytes than were indexed: check it
 const FORGED_ARCHIVE = 'the archive is damaged or forged: make it again with clipctl index';
 const DAMAGED_BLOCKS = 'the archive is damaged: take it from its source again';
 
+/** A span, and what it was asked for. */
+type FetchedSpan = Pick<SpanJob, 'span' | 'fetchedAs'>;
+
 /**
  * The spans of one layer that are being fetched, and how each fetch ends. A fetcher asks for a span's target, hands the span's bytes to a worker,
  * and comes back with the result: `finish`.
@@ -303,10 +306,19 @@ export class SpanJobs {
     if (content.wants(hash, compressed.length)) content.put(hash, Uint8Array.from(compressed), this.spans.digest);
   }
 
-  /** Counts a request for a stretch of spans, each under its own priority. Neighbours share a byte, which is counted once. */
-  accountFetch(fetched: readonly { readonly span: SpanIndex; readonly fetchedAs: Priority }[]): void {
+  /** Counts a request for a stretch of spans. */
+  accountFetch(fetched: readonly FetchedSpan[]): void {
+    this.accountRequest();
+    this.accountBytes(fetched);
+  }
+
+  accountRequest(): void {
+    this.#context.counters.requests.add();
+  }
+
+  /** Counts the bytes of a stretch of spans, each under its own priority. Neighbours share a byte, which is counted once. */
+  accountBytes(fetched: readonly FetchedSpan[]): void {
     const { counters } = this.#context;
-    counters.requests.add();
     let from = this.spans.byteStart(fetched[0]!.span);
     for (const { span, fetchedAs } of fetched) {
       const end = this.spans.byteEnd(span);
@@ -318,16 +330,27 @@ export class SpanJobs {
   }
 
   /** Spans have come, from a neighbourhood without gaps that matter. `started` is of performance.now(). */
-  fetched(
-    jobs: readonly { readonly span: SpanIndex; readonly fetchedAs: Priority }[],
-    source: Source,
-    bytes: number,
-    started: number,
-  ): void {
+  fetched(jobs: readonly FetchedSpan[], source: Source, bytes: number, started: number): void {
     const ended = performance.now();
-    const { counters, onFetched } = this.#context;
-    counters.came(source, bytes, ended - started);
-    onFetched({
+    this.#context.counters.came(source, bytes, ended - started);
+    this.#tell(jobs, source, bytes, started, ended);
+  }
+
+  /** The same of several neighbourhoods, by one request. */
+  fetchedRuns(runs: readonly (readonly FetchedSpan[])[], source: Source, started: number): void {
+    if (runs.length === 0) return;
+    const ended = performance.now();
+    let sum = 0;
+    for (const run of runs) {
+      const bytes = this.spans.byteEnd(run.at(-1)!.span) - this.spans.byteStart(run[0]!.span);
+      sum += bytes;
+      this.#tell(run, source, bytes, started, ended);
+    }
+    this.#context.counters.came(source, sum, ended - started);
+  }
+
+  #tell(jobs: readonly FetchedSpan[], source: Source, bytes: number, started: number, ended: number): void {
+    this.#context.onFetched({
       layer: this.cached.shared.id,
       first: jobs[0]!.span,
       end: jobs.at(-1)!.span + 1,

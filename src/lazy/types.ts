@@ -4,7 +4,7 @@ import type { ImageSource } from '../oci/index.js';
 import type { Priority } from './inflate-tasks.js';
 
 /** The source of a layer's compressed bytes. */
-export type BlobSource = Pick<ImageSource, 'fetchBlob' | 'fetchInto'>;
+export type BlobSource = Pick<ImageSource, 'fetchBlob' | 'fetchInto' | 'takesParts' | 'fetchParts'>;
 
 /** One archive's way to a layer. Archives of one layer and span table share everything else. */
 export interface LayerProvider {

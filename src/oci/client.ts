@@ -1,6 +1,7 @@
 import { ClipError } from '../bytes/index.js';
 import type { Reach } from './addresses.js';
 import { Authenticator } from './auth.js';
+import type { BlobRange } from './byte-ranges.js';
 import type { Credentials, RegistryCredentialProvider } from './credentials.js';
 import { DirectConnections } from './direct-get.js';
 import { aborted, networkError, readErrorBody, statusError, TransientError } from './errors.js';
@@ -10,6 +11,7 @@ import { proxyFor } from './proxy.js';
 import { raceAbort } from './race-abort.js';
 import { apiHost } from './reference.js';
 import type { RetryPolicy } from './retry.js';
+import { answersSeveralRanges, noteFruitless, noteRedirect, noteSeveralRanges } from './several-ranges.js';
 import type { BlobTarget, SourceCounters } from './source.js';
 import {
   DEFAULT_CONNECTIONS,
@@ -65,8 +67,8 @@ export interface GetOptions {
 
 /** Bytes of a blob for a target, by RegistryClient.getDirect. */
 export interface DirectRequest {
-  readonly start: number;
-  readonly length: number;
+  /** At least one, none of them empty. */
+  readonly ranges: readonly BlobRange[];
   /** Of the blob. */
   readonly size: number;
   readonly target: BlobTarget;
@@ -188,14 +190,33 @@ export class RegistryClient {
     if (proxyFor(url, this.#options.proxy ?? {}) === null) this.#direct.open(url, null, count);
   }
 
+  /** Whether a blob may be asked for by several ranges in one request, as far as is known of the host that has it. */
+  takesParts(path: string): boolean {
+    if (this.#misfits >= MAX_MISFITS) return false;
+    const url = this.#place(path);
+    return proxyFor(url, this.#options.proxy ?? {}) === null && answersSeveralRanges(url.host);
+  }
+
+  /** A blob was asked for by several ranges, and did not come, twice; one of the ranges came alone. */
+  noteFruitless(path: string): void {
+    noteFruitless(this.#place(path).host);
+  }
+
+  /** Of a blob, as far as it is known. */
+  #place(path: string): URL {
+    return this.#redirected.get(path)?.url ?? this.#base ?? new URL(`https://${apiHost(this.registry)}/v2/`);
+  }
+
   /**
-   * Has `target` take bytes of a blob from `start` on, as far as that goes without logins, redirects and retries.
+   * Has `target` take ranges of a blob, one after the other, as far as that goes without logins, redirects and retries.
    * @returns how many bytes came: the caller goes on from there.
    * @throws ClipError ABORTED, or that nothing can be reached; what the target rejects with
    */
   async getDirect(path: string, request: DirectRequest): Promise<number> {
-    const { start, length, size, signal } = request;
-    const whole = start === 0 && length === size;
+    const { ranges, size, signal } = request;
+    const length = ranges.reduce((sum, range) => sum + range.length, 0);
+    const several = ranges.length > 1;
+    const whole = !several && ranges[0]!.start === 0 && length === size;
     if (length === 0 || (!whole && this.#misfits >= MAX_MISFITS)) return 0;
     const base = await this.base(signal);
     const redirected = this.#redirected.get(path);
@@ -204,13 +225,14 @@ export class RegistryClient {
     const headers = redirected === undefined ? await this.#ownHeaders(signal) : {};
     this.counters.requests++;
     request.onHost?.(url.host);
-    const { received, fit, wrong } = await this.#direct.get({ ...request, url, reach, headers });
+    const { received, fit, wrong, refusal } = await this.#direct.get({ ...request, url, reach, headers });
     if (wrong !== null) countWrongAnswer(url.host, wrong);
     this.counters.bytes += received;
     if (signal?.aborted) throw aborted(path, signal.reason);
     if (received > 0) this.#reached = true;
     if (received > 0 && received < length) this.counters.retries++;
-    if (!whole) this.#misfits = fit ? 0 : this.#misfits + 1;
+    if (several) noteSeveralRanges(url.host, received, refusal);
+    else if (!whole) this.#misfits = fit ? 0 : this.#misfits + 1;
     return received;
   }
 
@@ -249,7 +271,10 @@ export class RegistryClient {
       const { status } = response;
       if (url.origin === base.origin) this.#locality = this.#reachOf(response);
       if (accept.includes(status)) {
-        if (redirects > 0 && options.rememberRedirect) this.#redirected.set(path, { url, reach });
+        if (redirects > 0 && options.rememberRedirect) {
+          this.#redirected.set(path, { url, reach });
+          noteRedirect(base.host, url.host);
+        }
         return response;
       }
       // Twice: a token may be refused because it ended on the way.

@@ -93,8 +93,7 @@ async function get(
     url,
     reach: null,
     headers: {},
-    start,
-    length,
+    ranges: [{ start, length }],
     size: BLOB.length,
     target: lent,
     ...more,
@@ -330,8 +329,7 @@ async function whole(served: Promise<Served>, size: number, signal?: AbortSignal
     url,
     reach: null,
     headers: {},
-    start: 0,
-    length: size,
+    ranges: [{ start: 0, length: size }],
     size,
     target,
     signal,
@@ -358,7 +356,14 @@ describe('a whole blob', () => {
     const body = BLOB.subarray(0, 3000);
     const { url } = await servePieces(Buffer.concat([Buffer.from(head('Content-Length: 3000')), body]));
     const target = new SlottedTarget(700);
-    await connections().get({ url, reach: null, headers: {}, start: 0, length: 3000, size: 3000, target });
+    await connections().get({
+      url,
+      reach: null,
+      headers: {},
+      ranges: [{ start: 0, length: 3000 }],
+      size: 3000,
+      target,
+    });
     expect(target.bytes.equals(body)).toBe(true);
   });
 
@@ -387,8 +392,7 @@ describe('a whole blob', () => {
       url,
       reach: null,
       headers: {},
-      start: 0,
-      length: BLOB.length,
+      ranges: [{ start: 0, length: BLOB.length }],
       size: BLOB.length,
       target,
     });

@@ -14,6 +14,7 @@ export {
   type PushedArchive,
   profileTag,
 } from './artifacts.js';
+export { type BlobRange, rangesAfter } from './byte-ranges.js';
 export type { CredentialLookup } from './credential-order.js';
 export { type Credentials, credentialsOption, type RegistryCredentialProvider } from './credentials.js';
 export { digestOf, expectDigest, isDigest, verifyDigest } from './digest.js';
@@ -33,6 +34,7 @@ export {
 } from './reference.js';
 export type { LayerDescriptor, ResolvedImage, ResolveOptions } from './resolve.js';
 export type { RetryPolicy } from './retry.js';
+export { untoldRefusal } from './several-ranges.js';
 export type {
   ArchiveOrigin,
   BlobOptions,

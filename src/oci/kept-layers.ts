@@ -31,7 +31,8 @@ export class KeptLayers {
 
   /** A source that keeps what is scanned, and reads ranges from what is kept. */
   wrap(source: ImageSource): ImageSource {
-    const own: Pick<ImageSource, 'fetchInto' | 'scanBlob'> = {
+    const own: Pick<ImageSource, 'fetchInto' | 'scanBlob' | 'takesParts'> = {
+      takesParts: (digest) => this.#layers.get(digest)?.complete !== true && source.takesParts?.(digest) === true,
       fetchInto: (digest, start, target, options) => {
         const kept = this.#layers.get(digest);
         return kept?.complete ? fill(kept, start, target) : source.fetchInto(digest, start, target, options);
@@ -44,7 +45,7 @@ export class KeptLayers {
     };
     return new Proxy(source, {
       get: (_source, name) => {
-        if (name === 'fetchInto' || name === 'scanBlob') return own[name];
+        if (name === 'fetchInto' || name === 'scanBlob' || name === 'takesParts') return own[name];
         const value: unknown = Reflect.get(source, name, source);
         return typeof value === 'function' ? value.bind(source) : value;
       },

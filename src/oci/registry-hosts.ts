@@ -106,6 +106,15 @@ export class RegistryHosts {
     }
   }
 
+  /** See RegistryClient.takesParts: of the host that is asked first. */
+  takesParts(path: string): boolean {
+    return this.#order('pull', 0)[0]?.client.takesParts(path) === true;
+  }
+
+  noteFruitless(path: string): void {
+    this.#order('pull', 0)[0]?.client.noteFruitless(path);
+  }
+
   /** See RegistryClient.connect: to the host that is asked first. */
   async connect(count: number): Promise<void> {
     await this.#order('pull', 0)[0]?.client.connect(count);

@@ -1,12 +1,14 @@
 import { ClipError } from '../bytes/index.js';
 import { ArtifactRepository } from './artifacts.js';
 import { BlobSpool } from './blob-spool.js';
+import { type BlobRange, rangesAfter } from './byte-ranges.js';
 import type { ClientOptions } from './client.js';
 import { digestOf, verifyDigest } from './digest.js';
 import { aborted, networkError } from './errors.js';
 import { type Capability, DEFAULT_HOSTS_DIRECTORY, hostsFor } from './hosts.js';
 import { type Descriptor, MAX_MANIFEST_BYTES, parseJsonObject, parseManifest } from './manifest.js';
 import { ACCEPT_MANIFESTS } from './media-types.js';
+import { MemoryTarget } from './memory-target.js';
 import { checkContentRange, checkRange, checkWhole, MAX_SKIP_BYTES, refuseEncoding, shortBody } from './ranges.js';
 import type { RegistryReference } from './reference.js';
 import { RegistryHosts } from './registry-hosts.js';
@@ -52,6 +54,8 @@ export class RegistrySource implements ImageSource {
   readonly #options: ClientOptions;
   #artifacts: Promise<ArtifactRepository> | null = null;
   #hosts: Promise<RegistryHosts> | null = null;
+  /** The same, when it is there. */
+  #known: RegistryHosts | null = null;
   /** By digest, the one used last at the end. */
   readonly #spools = new Map<string, BlobSpool>();
 
@@ -65,9 +69,10 @@ export class RegistrySource implements ImageSource {
     if (this.#hosts === null) {
       const { registry, repository } = this.reference;
       const { hosts, hostsDirectory = DEFAULT_HOSTS_DIRECTORY } = this.#options;
-      this.#hosts = Promise.resolve(hosts ?? hostsFor(registry, hostsDirectory)).then(
-        (found) => new RegistryHosts(found, registry, repository, this.#options, this.counters),
-      );
+      this.#hosts = Promise.resolve(hosts ?? hostsFor(registry, hostsDirectory)).then((found) => {
+        this.#known = new RegistryHosts(found, registry, repository, this.#options, this.counters);
+        return this.#known;
+      });
       this.#hosts.catch(() => {
         this.#hosts = null; // the file may be mended
       });
@@ -342,25 +347,59 @@ export class RegistrySource implements ImageSource {
     const end = start + target.length;
     checkRange({ start, end }, size);
     if (target.length === 0) return;
-    let received = 0;
-    const piece: BlobTarget = {
-      room: () => target.subarray(received),
-      filled: (bytes) => {
-        received += bytes;
-        return onBytes?.(received) ?? null;
-      },
-    };
     const hosts = await this.#open();
-    const request = { start, length: target.length, size, target: piece, signal };
-    const direct = { ...request, onHost, onOrigin };
-    let filled = this.#spools.has(digest) ? 0 : await hosts.getDirect(this.#blobPath(digest), direct, mismatches);
-    if (filled === target.length) return;
-    const range = { start: start + filled, end };
-    for await (const chunk of await this.#stream(digest, range, { size, signal, onHost, onOrigin }, mismatches)) {
-      target.set(chunk, filled);
-      filled += chunk.length;
-      await onBytes?.(filled);
+    const piece = new MemoryTarget(target, onBytes);
+    const request = { ranges: [{ start, length: target.length }], size, target: piece, signal, onHost, onOrigin };
+    if (!this.#spools.has(digest)) await hosts.getDirect(this.#blobPath(digest), request, mismatches);
+    if (piece.received < target.length) await this.#fill(digest, start + piece.received, end, piece, options);
+  }
+
+  /** The part of a range that did not come at the first try, with logins, redirects and patience. */
+  async #fill(
+    digest: string,
+    start: number,
+    end: number,
+    target: MemoryTarget,
+    { size, signal, onHost, onOrigin, mismatches = 0 }: FillOptions,
+  ): Promise<void> {
+    const rest = await this.#stream(digest, { start, end }, { size, signal, onHost, onOrigin }, mismatches);
+    for await (const chunk of rest) {
+      target.room().set(chunk);
+      await target.filled(chunk.length);
     }
+  }
+
+  takesParts(digest: string): boolean {
+    // Hosts that are not known yet are asked by the first request.
+    return !this.#spools.has(digest) && this.#known?.takesParts(this.#blobPath(digest)) !== false;
+  }
+
+  async fetchParts(
+    digest: string,
+    ranges: readonly BlobRange[],
+    target: Uint8Array,
+    options: FillOptions,
+  ): Promise<number> {
+    const { size, signal, onBytes, onHost, onOrigin } = options;
+    for (const { start, length } of ranges) checkRange({ start, end: start + length }, size);
+    const hosts = await this.#open();
+    const path = this.#blobPath(digest);
+    const piece = new MemoryTarget(target, onBytes);
+    for (let fruitless = false; piece.received < target.length && this.takesParts(digest); ) {
+      const before = piece.received;
+      const rest = rangesAfter(ranges, before);
+      await hosts.getDirect(path, { ranges: rest, size, target: piece, signal, onHost, onOrigin });
+      const [next] = rangesAfter(ranges, piece.received);
+      if (next === undefined || !this.takesParts(digest)) break;
+      if (piece.received > before) fruitless = false;
+      else if (fruitless) {
+        hosts.noteFruitless(path);
+        break;
+      } else fruitless = true;
+      // A login, a redirect or a broken connection is the other client's work for one range; then the others are asked for again.
+      await this.#fill(digest, next.start, next.start + next.length, piece, options);
+    }
+    return piece.received;
   }
 
   async connect(count: number): Promise<void> {
@@ -373,7 +412,7 @@ export class RegistrySource implements ImageSource {
     target: BlobTarget,
     { start = 0, signal }: ScanOptions = {},
   ): Promise<void> {
-    const request = { start, length: size - start, size, target, signal };
+    const request = { ranges: [{ start, length: size - start }], size, target, signal };
     const done = start + (await (await this.#open()).getDirect(this.#blobPath(digest), request));
     if (done === size) return;
     for await (const chunk of await this.fetchBlob(digest, { start: done, end: size }, { signal, size })) {

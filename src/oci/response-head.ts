@@ -27,10 +27,15 @@ export class ResponseHead {
 
   /** Exactly `length` bytes follow, neither encoded nor in chunks. */
   isPlain(length: number): boolean {
-    if (this.values('transfer-encoding').length > 0) return false;
-    if (this.values('content-encoding').some((value) => value !== 'identity')) return false;
+    return this.plainLength === length;
+  }
+
+  /** How many bytes follow, neither encoded nor in chunks. Null: that is not certain. */
+  get plainLength(): number | null {
+    if (this.values('transfer-encoding').length > 0) return null;
+    if (this.values('content-encoding').some((value) => value !== 'identity')) return null;
     const lengths = this.values('content-length');
-    return lengths.length === 1 && lengths[0] === String(length);
+    return lengths.length === 1 && /^(0|[1-9]\d{0,14})$/.test(lengths[0]!) ? Number(lengths[0]) : null;
   }
 }
 

@@ -1,5 +1,6 @@
 import type { ImageMeta } from '../archive/index.js';
 import type { Source } from '../metrics/index.js';
+import type { BlobRange } from './byte-ranges.js';
 import type { ResolvedImage, ResolveOptions } from './resolve.js';
 
 /** Bytes [start, end) of a blob; without `end`, to its end. */
@@ -122,6 +123,19 @@ export interface ImageSource {
    * the socket. After a rejection nothing is written to it any more.
    */
   fetchInto(digest: string, start: number, target: Uint8Array, options: FillOptions): Promise<void>;
+
+  /**
+   * Whether {@link fetchParts} is of use for this blob, as far as is known: that is learnt of each host by asking. False where ranges
+   * in one request are no better than each by itself.
+   */
+  takesParts?(digest: string): boolean;
+
+  /**
+   * As {@link fetchInto}, of several ranges in one request: `target` has room for all, one after the other.
+   * @returns how many bytes of it are filled. Fewer than all: the host does not answer such requests, and from now on
+   * {@link takesParts} says so.
+   */
+  fetchParts?(digest: string, ranges: readonly BlobRange[], target: Uint8Array, options: FillOptions): Promise<number>;
 
   /** Opens connections for fetches that are to come. Nothing is asked for. @throws ClipError */
   connect?(count: number): Promise<void>;

@@ -4,9 +4,10 @@
  * - `ignoredRange`: the blob from its start in place of a range;
  * - `length`: a blob of another length than the manifest says;
  * - `encoding`: bytes in an encoding that was not asked for;
- * - `bytes`: bytes with another digest.
+ * - `bytes`: bytes with another digest;
+ * - `parts`: no parts in answer to a request for several ranges, which a server is free not to answer. Counted once for each host.
  */
-export type WrongAnswer = 'range' | 'ignoredRange' | 'length' | 'encoding' | 'bytes';
+export type WrongAnswer = 'range' | 'ignoredRange' | 'length' | 'encoding' | 'bytes' | 'parts';
 
 /** Hosts that are told apart: redirects name any number of them. */
 const MAX_HOSTS = 64;

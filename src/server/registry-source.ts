@@ -2,6 +2,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { ClipError } from '../bytes/index.js';
 import type { OpenedSource, StorageAccess } from '../check/index.js';
 import type { BlobSource } from '../lazy/index.js';
+import { rangesAfter } from '../oci/index.js';
 import type { ClientContext } from '../wire/index.js';
 
 /** At most this many ways to one registry are kept: each place of an image may bring its own. */
@@ -10,8 +11,8 @@ const MAX_WAYS = 4;
 interface Way {
   readonly access: StorageAccess;
   source: Promise<OpenedSource> | null;
-  /** What `source` has fetched, once it is open. */
-  counters: OpenedSource['counters'] | null;
+  /** `source`, once it is open. */
+  opened: OpenedSource | null;
 }
 
 /**
@@ -33,7 +34,7 @@ export class RegistrySource implements BlobSource {
     this.#ways = (ways === undefined || ways.length === 0 ? [{}] : ways).map((access) => ({
       access,
       source: null,
-      counters: null,
+      opened: null,
     }));
   }
 
@@ -51,7 +52,7 @@ export class RegistrySource implements BlobSource {
   prefer(access: StorageAccess): void {
     const known = this.#ways.find((way) => isDeepStrictEqual(way.access, access));
     const others = this.#ways.filter((way) => way !== known && Object.keys(way.access).length > 0);
-    const ways = [known ?? { access, source: null, counters: null }, ...others];
+    const ways = [known ?? { access, source: null, opened: null }, ...others];
     this.#ways = ways.slice(0, MAX_WAYS);
     // Fetches may be under way on those that are not used again.
     this.#retired.push(...ways.slice(MAX_WAYS).filter((way) => way.source !== null));
@@ -60,7 +61,7 @@ export class RegistrySource implements BlobSource {
   #open(way: Way): Promise<OpenedSource> {
     way.source ??= this.#openWay(way.access).then(
       (source) => {
-        way.counters = source.counters;
+        way.opened = source;
         return source;
       },
       (error: unknown) => {
@@ -83,13 +84,14 @@ export class RegistrySource implements BlobSource {
 
   /** Bytes that came from the registry, for all places of this image together. */
   get fetchedBytes(): number {
-    return [...this.#ways, ...this.#retired].reduce((sum, { counters }) => sum + (counters?.bytes ?? 0), 0);
+    return [...this.#ways, ...this.#retired].reduce((sum, { opened }) => sum + (opened?.counters.bytes ?? 0), 0);
   }
 
   /** Retries, redirects and tokens so far. */
   get counters(): { retries: number; redirects: number; tokens: number } {
     const sum = { retries: 0, redirects: 0, tokens: 0 };
-    for (const { counters } of [...this.#ways, ...this.#retired]) {
+    for (const { opened } of [...this.#ways, ...this.#retired]) {
+      const counters = opened?.counters;
       sum.retries += counters?.retries ?? 0;
       sum.redirects += counters?.redirects ?? 0;
       sum.tokens += counters?.tokens ?? 0;
@@ -120,6 +122,27 @@ export class RegistrySource implements BlobSource {
         return options.onBytes?.(done) ?? null;
       };
       return source.fetchInto(digest, start + before, target.subarray(before), { ...options, onBytes });
+    });
+  }
+
+  /** Of a source that is not open yet it is not known. */
+  takesParts(digest: string): boolean {
+    const { opened } = this.#ways[0]!;
+    return opened === null || opened.takesParts?.(digest) === true;
+  }
+
+  fetchParts(...args: Parameters<NonNullable<BlobSource['fetchParts']>>): Promise<number> {
+    const [digest, ranges, target, options] = args;
+    let done = 0;
+    return this.#tryAll(async (source) => {
+      const before = done;
+      if (source.fetchParts === undefined) return before;
+      const onBytes = (received: number): Promise<void> | null => {
+        done = before + received;
+        return options.onBytes?.(done) ?? null;
+      };
+      const rest = { ...options, onBytes };
+      return before + (await source.fetchParts(digest, rangesAfter(ranges, before), target.subarray(before), rest));
     });
   }
 

@@ -32,6 +32,7 @@ export const TARGETS = [
   'gob',
   'legacy',
   'mounts',
+  'parts',
 ] as const;
 
 export async function loadTarget(name: string): Promise<FuzzTarget> {

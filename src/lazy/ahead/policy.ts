@@ -134,6 +134,20 @@ export function joinGap({ known, roundTripMs, bytesPerMs }: LinkCost): number {
   if (!known) return JOIN_GAP;
   return Math.min(MAX_JOIN_GAP, Math.max(MIN_JOIN_GAP, (roundTripMs * bytesPerMs) / 13));
 }
+
+/**
+ * The same of a request that asks for each stretch as a range of its own: what the link carries while a registry makes a part. Debian's takes
+ * 1.2 ms of CPU time for it, which other requests can use the link in (docs/benchmarks.md, "Why these constants").
+ */
+export function partGap({ known, bytesPerMs }: LinkCost): number {
+  return known ? Math.min(MAX_PART_GAP, Math.max(MIN_PART_GAP, bytesPerMs * PART_MS)) : PART_GAP;
+}
+const PART_MS = 0.5;
+/** Of a link that was not measured yet. */
+const PART_GAP = 32 * 1024;
+const MIN_PART_GAP = 4 * 1024;
+const MAX_PART_GAP = 256 * 1024;
+
 /** Of a link that was not measured yet, as those of the first requests for a profile. */
 const JOIN_GAP = 192 * 1024;
 const MIN_JOIN_GAP = 64 * 1024;
