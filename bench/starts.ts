@@ -61,6 +61,17 @@ function cpuTicks(): { readonly idle: number; readonly all: number } {
   return { idle: ticks[3]! + ticks[4]!, all: ticks.reduce((sum, value) => sum + value, 0) };
 }
 
+/** From a start to the end of all that follows it: the server in reserve has been started, and memory given back. */
+const RESTED_MS = 8000;
+
+/** PSS of server, keeper and reserve, a while after a start. */
+export async function memoryOf(host: Clipctl): Promise<number> {
+  await new Promise((resolve) => setTimeout(resolve, RESTED_MS));
+  const { memory } = await host.json<{ memory: Record<'serverPss' | 'keeperPss' | 'standbyPss', number> }>('stats');
+  if (memory.standbyPss === 0) throw new Error('no server in reserve was started');
+  return memory.serverPss + memory.keeperPss + memory.standbyPss;
+}
+
 export interface StartOptions {
   /** An archive mounted before: a clipd runs already. Without it, the mount starts one. */
   readonly other?: string;

@@ -47,12 +47,14 @@ export class Leadership {
     return Atomics.load(this.words, TICKET);
   }
 
-  /** Sleeps until called, unless there was a call since `ticket` or the lead is free. */
-  park(ticket: number): void {
+  /** Sleeps until called, unless there was a call since `ticket` or the lead is free. @returns false: nobody has called in that time */
+  park(ticket: number, milliseconds = Number.POSITIVE_INFINITY): boolean {
     Atomics.add(this.words, PARKED, 1);
     // The order matters: a worker that gives the lead away frees it first and calls afterwards.
-    if (Atomics.load(this.words, LEADER) !== 0) Atomics.wait(this.words, TICKET, ticket);
+    const free = Atomics.load(this.words, LEADER) === 0;
+    const called = free || Atomics.wait(this.words, TICKET, ticket, milliseconds) !== 'timed-out';
     Atomics.sub(this.words, PARKED, 1);
+    return called;
   }
 
   /** Wakes every parked worker: there are messages, or it is time to leave. */

@@ -5,7 +5,7 @@
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import type { ConnectionId } from '../bytes/index.js';
 import { ErofsReader } from '../erofs/index.js';
-import { Epoll, Errno, sys } from '../linux/index.js';
+import { Epoll, Errno, releaseHeap, sys } from '../linux/index.js';
 import { collectGarbage, keepCode } from '../loader/index.js';
 import { Companion } from './companion.js';
 import { Dispatcher, Outcome, type ServedImage } from './dispatch.js';
@@ -27,6 +27,10 @@ const WAKE = 0xffff_ffff;
 const MAX_EVENTS = 64;
 /** By then it has compiled what it is going to need. */
 const WARM_REQUESTS = 200;
+/** A pause in which a worker gives back memory that it does not need any more: a third of its heap after its start. */
+const REST_MS = 1000;
+/** Requests that leave little behind: a hit allocates nothing, a miss a message. */
+const REST_AFTER = 1000;
 /** Requests answered for one mount before the other mounts have their turn. */
 const BURST = 32;
 /** Causes of EIO that are reported one by one; the rest are only counted. */
@@ -49,6 +53,8 @@ let current: ConnectionId;
 let warm = false;
 /** A mount has gone since the last collection. */
 let detached = false;
+/** The number of requests at which it is worth to rest. */
+let restDue = 0;
 const policy = new SpinPolicy(setup.spin);
 
 const abdicate = (): void => {
@@ -112,7 +118,19 @@ function takeMessages(): void {
   }
 }
 
-/** This thread allocates next to nothing, so it would keep trees in shared memory for ever. */
+/** Whether this thread has something to give back when it rests. */
+function tired(): boolean {
+  return counters[WorkerCounter.requests]! >= restDue;
+}
+
+/** No request has come for a while. */
+function rest(): void {
+  restDue = counters[WorkerCounter.requests]! + REST_AFTER;
+  collect();
+  releaseHeap();
+}
+
+/** This thread allocates next to nothing, so V8 would never collect: it would keep trees in shared memory for ever. */
 function collect(): void {
   detached = false;
   dispatcher.forget();
@@ -165,7 +183,7 @@ function wait(): number {
     keepCode();
   }
   // Polling there would take the CPU from the thread that sends the requests.
-  if (companion.join()) return epoll.wait(-1);
+  if (companion.join()) return sleep();
   for (let i = policy.spins; i > 0; i--) {
     const count = epoll.wait(0);
     if (count > 0) {
@@ -174,9 +192,19 @@ function wait(): number {
     }
   }
   const start = performance.now();
-  const count = epoll.wait(-1);
+  const count = sleep();
   const now = performance.now();
   policy.arrived(now, now - start);
+  return count;
+}
+
+function sleep(): number {
+  if (!tired()) return epoll.wait(-1);
+  const count = epoll.wait(REST_MS);
+  if (count === 0) {
+    abdicate(); // resting takes 10 ms
+    rest();
+  }
   return count;
 }
 
@@ -210,7 +238,7 @@ for (;;) {
   if (count === 0) {
     if (!leads) {
       companion.leave();
-      leadership.park(ticket);
+      if (!leadership.park(ticket, tired() ? REST_MS : undefined)) rest();
     }
     continue;
   }

@@ -28,6 +28,8 @@ export interface InflatePoolOptions {
 const MAX_WORKERS = 16;
 /** A task is a message each; V8's default lets new objects fill 48 MiB before it collects (docs/benchmarks.md, "Why these constants"). */
 const YOUNG_MB = 3;
+/** From a collection to the return of freed memory to the system: longer than all threads take for it. */
+const RELEASE_MS = 500;
 /**
  * A worker is given a second task while the first one runs if the first yields at most this much, as spans of the default 1 MiB do.
  * Otherwise it would idle for a message round trip after each. Behind a larger task a more urgent one would come too late
@@ -110,7 +112,8 @@ export class InflatePool {
   collect(): void {
     for (const { worker } of this.#members) worker.postMessage('collect' satisfies ToInflate);
     collectGarbage();
-    releaseHeap();
+    // V8's own threads free what was found, a little later.
+    setTimeout(releaseHeap, RELEASE_MS).unref();
   }
 
   /** Of all workers that there were; a worker that has died counts as it was seen last. */

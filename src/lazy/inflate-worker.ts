@@ -1,7 +1,6 @@
 import { readlinkSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
 import { loadCrc64 } from '../bytes/index.js';
-import { releaseHeap } from '../linux/index.js';
 import { collectGarbage, keepCode } from '../loader/index.js';
 import type { ZstdStream } from '../zstd/index.js';
 import type { FromInflate, ResultMessage, Task, TaskMessage, TaskResult, ToInflate } from './inflate-tasks.js';
@@ -64,7 +63,6 @@ port.on('message', (message: ToInflate) => {
   }
   if (message === 'collect') {
     collectGarbage();
-    releaseHeap();
     return;
   }
   if (message === 'load') {

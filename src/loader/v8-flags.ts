@@ -14,7 +14,10 @@ export function leaveUnoptimized(): void {
   setFlagsFromString('--no-opt');
 }
 
-/** Frees what this thread uses no more: V8 does not count shared memory when it decides to collect. */
+/**
+ * Frees what this thread uses no more: V8 does not count shared memory when it decides to collect. What is left is moved together, because V8
+ * gives back whole pages of 256 KiB only (docs/benchmarks.md, "Memory and start of processes"). Takes some 10 ms.
+ */
 export function collectGarbage(): void {
   if (collect === null) {
     // V8 gives the function to contexts that are made while the flag is set.
@@ -22,6 +25,9 @@ export function collectGarbage(): void {
     collect = runInNewContext('gc') as () => void;
     setFlagsFromString('--no-expose-gc');
   }
+  // Of all threads: if another one collects meanwhile, that takes longer.
+  setFlagsFromString('--compact-on-every-full-gc');
   collect();
   collect(); // what the first one found is freed by the next
+  setFlagsFromString('--no-compact-on-every-full-gc');
 }
