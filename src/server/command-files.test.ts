@@ -8,7 +8,16 @@ import { pathsOf } from '../erofs/index.js';
 import { CommandFiles, ReaderCommands, wordsOf } from './command-files.js';
 
 const programs = ['usr/bin/env', 'usr/bin/gcc', 'usr/bin/cat', 'opt/bin/node', 'usr/bin/install', 'usr/bin/sh'];
-const files = ['app/main.c', 'app/server.js', 'etc/passwd', 'lib/a.jar', 'lib/b.jar'];
+const files = [
+  'usr/lib/gcc/12/libgcc.a',
+  'usr/lib/libc.a',
+  'usr/lib/libc.so',
+  'app/main.c',
+  'app/server.js',
+  'etc/passwd',
+  'lib/a.jar',
+  'lib/b.jar',
+];
 const reader = readerOf(tar(...[...programs, ...files].map((path) => file(path, 'x')), symlink('bin', 'usr/bin')));
 const image = (config: object): { config: Record<string, unknown> } => ({ config: { config } });
 
@@ -25,6 +34,20 @@ it('finds programs in PATH and files by their paths', () => {
   ]);
   expect(filesOf(['java', '-cp', '/lib/a.jar:/lib/../lib/b.jar'])).toEqual(['/lib/a.jar', '/lib/b.jar']);
   expect(filesOf(['/bin/cat', '../../etc/passwd'])).toEqual(['/usr/bin/cat', '/etc/passwd']);
+});
+
+it('finds libraries as a linker does', () => {
+  const argv = [
+    'ld',
+    '-L/usr/lib/gcc/12',
+    '-L/usr/lib/gcc/../.',
+    '-lgcc',
+    '-lc',
+    '-lgcc',
+    '-lmissing',
+    '-l../../etc/passwd',
+  ];
+  expect(filesOf(argv)).toEqual(['/usr/lib/gcc/12/libgcc.a', '/usr/lib/libc.so']);
 });
 
 it('finds the program behind one that runs it, and takes its arguments for no programs', () => {

@@ -8,6 +8,8 @@ import { commandWords } from '../startup/index.js';
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 const MAX_DIRECTORIES = 16;
 const MAX_PATH = 4096;
+/** Libraries of one command of a linker. */
+const MAX_LINKED = 32;
 
 /** The files of an image that the words of a command name. */
 export class CommandFiles {
@@ -37,7 +39,22 @@ export class CommandFiles {
       files.add(nid as Nid);
       running = true;
     }
+    for (const nid of this.#linked(argv)) files.add(nid);
     return [...files];
+  }
+
+  /** `-lNAME` behind `-LDIRECTORY`, as linkers look for it. */
+  *#linked(argv: readonly string[]): Generator<Nid> {
+    const directories = [...new Set(argv.filter((word) => word.startsWith('-L/')))].slice(0, MAX_DIRECTORIES);
+    if (directories.length === 0) return;
+    const names = [...new Set(argv.filter((word) => /^-l[\w+.-]+$/.test(word)))].slice(0, MAX_LINKED);
+    for (const name of names) {
+      const candidates = directories.flatMap((directory) =>
+        ['so', 'a'].map((ending) => `${directory.slice(2)}/lib${name.slice(2)}.${ending}`),
+      );
+      const found = candidates.map((path) => this.#file(path)).find((nid) => nid >= 0);
+      if (found !== undefined) yield found as Nid;
+    }
   }
 
   #program(name: string): number {

@@ -33,6 +33,7 @@ export function corpus(): Uint8Array[] {
     of('perl', 'package lib::a;\nuse parent qw(a b::c);\nrequire b;\n=pod\n\nuse x;\n\n=cut\nuse a::b 1.2;\n__END__\n'),
     of('php', "<?php\nrequire_once __DIR__ . '/lib' . '/a.php';\ninclude('b.php');\n'x' => '/app/a.php',\n"),
     of('shell', '#!/bin/sh\nif a | b; then . /app/a.sh; fi\n'),
+    of('c', '#include "lib/a.h"\n # include <b.h>\n#include <../a.h>\n'),
     of('java', jar('Manifest-Version: 1.0\r\nClass-Path: a.jar lib/\r\n b.jar\r\n', 8)),
     of('java', jar('Class-Path: file:/app/a.jar x\n', 0)),
     of(

@@ -155,10 +155,13 @@ test('no more lies unread than may, whatever is linked; readers that come nearer
     return readaheadBytes! + demandBytes!;
   };
   const first = await fetched();
-  expect(first).toBeGreaterThan(5_500_000);
-  expect(first).toBeLessThan(6_500_000);
-  // As workers do it: they read what is there, and only note the use.
-  for (let span = 0; span < o.opened.layer.spans.count; span++) if (o.opened.layer.has(span)) noteUse(shared, span);
+  expect(first).toBeGreaterThan(6_500_000);
+  expect(first).toBeLessThan(8_000_000);
+  // As workers do it: they read what is there, here half of it, and only note the use.
+  const there = Array.from({ length: o.opened.layer.spans.count }, (_, span) => span).filter((span) =>
+    o.opened.layer.has(span),
+  );
+  for (const span of there.slice(0, there.length / 2)) noteUse(shared, span);
   await quiet(o);
   const second = await fetched();
   expect(second).toBeGreaterThan(first + 6_000_000);

@@ -86,7 +86,7 @@ export function pays(probability: number, compressed: number, inflated: number, 
  * What is less likely is not fetched even over a long way: a round trip that was measured on a busy machine is too long, and one read of a file
  * says too little of its rest (docs/benchmarks.md, "Why these constants").
  */
-const LEAST_PROBABILITY = 0.4;
+const LEAST_PROBABILITY = 0.48;
 
 /** Compressed bytes of guesses that may be on their way: what the link carries in a round trip. A reader that comes then waits no longer than that. */
 export function mayBeComing({ roundTripMs, bytesPerMs }: LinkCost): number {
@@ -95,7 +95,7 @@ export function mayBeComing({ roundTripMs, bytesPerMs }: LinkCost): number {
 const MAX_COMING = 8_000_000;
 
 /** Compressed bytes of wrong guesses, at the most and whatever the link. */
-const MAX_UNREAD = 4_000_000;
+const MAX_UNREAD = 6_000_000;
 /** On slower links that which they carry in this time and two round trips. */
 const UNREAD_MS = 10;
 /** Right guesses earn this share of their bytes, and all reads this, so that a mount that lives long may guess again. */
@@ -117,8 +117,8 @@ export function mayBeReferred(readBytes: number, named = false): number {
 }
 /** What a command names is hardly ever in vain, and small: it does not wait until other files that are known have been read. */
 const NAMED_UNREAD = 2_000_000;
-const REFERRED_UNREAD = 6_000_000;
-const UNREAD_SHARE = 0.3;
+const REFERRED_UNREAD = 7_000_000;
+const UNREAD_SHARE = 1;
 
 /** The same of references and guesses together, of which some were right. */
 export function mayLieUnreadInAll(readBytes: number, rightBytes: number): number {

@@ -1,3 +1,4 @@
+import { c } from './c.js';
 import { java } from './java.js';
 import type { Language } from './language.js';
 import { node } from './node.js';
@@ -8,7 +9,7 @@ import { ruby } from './ruby.js';
 import { shell } from './shell.js';
 
 /** All languages. A file belongs to the first that has its ending. */
-export const LANGUAGES: readonly Language[] = [python, node, ruby, perl, php, java, shell];
+export const LANGUAGES: readonly Language[] = [python, node, ruby, perl, php, java, shell, c];
 
 const BY_NAME = new Map(LANGUAGES.map((language) => [language.name, language]));
 
