@@ -12,11 +12,6 @@ if (held !== undefined) {
   process.env.NODE_EXTRA_CA_CERTS = held;
   delete process.env.CLIP_NODE_EXTRA_CA_CERTS;
 }
-if (process.argv[2] === 'index') {
-  // V8 copies functions into their callers up to this much bytecode (else 920). It compiles on threads of its own, which in the two
-  // seconds of an index build take the cores from those that decompress (docs/benchmarks.md, "Indexing and opening").
-  require('node:v8').setFlagsFromString('--max-inlined-bytecode-size-cumulative=120');
-}
 const main = join(__dirname, '../dist/lib/clipctl.js');
 if (existsSync(main)) require(main);
 else {

@@ -72,6 +72,8 @@ const cached = {
   'server-main': "''",
   worker: "''",
   'inflate-worker': "''",
+  'decode-worker': "''",
+  'digest-worker': "''",
 };
 const assets = [
   'dist/src/bytes/crc64.wasm',

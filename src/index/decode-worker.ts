@@ -2,6 +2,7 @@ import type { MessagePort } from 'node:worker_threads';
 import { parentPort, workerData } from 'node:worker_threads';
 import { crc32 } from '../bytes/index.js';
 import { KernelMemory, type MemberTrailer } from '../gzip/index.js';
+import { keepCode } from '../loader/index.js';
 import { JournalWriter, NOT_SUMMED } from './decode-journal.js';
 import { detectEncoding } from './detect.js';
 import { GzipDecoder } from './gzip-decoder.js';
@@ -156,6 +157,7 @@ parentPort!.on('message', (message: ToDecode) => {
   if (message.type === 'close' || isClosed({ memory, done })) {
     parentPort!.close();
     digests.close(); // this ends the digest worker, too
+    keepCode();
     return;
   }
   try {

@@ -1,6 +1,7 @@
 import type { MessagePort } from 'node:worker_threads';
 import { parentPort, workerData } from 'node:worker_threads';
 import { KernelMemory, type MemberTrailer } from '../gzip/index.js';
+import { keepCode } from '../loader/index.js';
 import { type JournalReader, replay } from './decode-journal.js';
 import {
   type DecodedMessage,
@@ -80,3 +81,5 @@ decoded.on('message', (message: ToDigest) => {
     post({ type: 'failed', error: toPlainError(error) });
   }
 });
+
+decoded.on('close', keepCode);

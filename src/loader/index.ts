@@ -4,5 +4,6 @@
  * nothing. Runs in every process and thread.
  */
 
+export { inlineLess } from './inlining.js';
 export { keepCode, keepCodeSoon } from './keep.js';
 export { collectGarbage, leaveUnoptimized } from './v8-flags.js';

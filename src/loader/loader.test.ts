@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import {
   chmodSync,
   chownSync,
@@ -13,6 +13,7 @@ import {
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { decodeCodeFile, encodeCodeFile } from './code-file.js';
 import { keepCode } from './index.js';
@@ -55,6 +56,8 @@ describe('a file of compiled code', () => {
   });
 });
 
+/** What `inlineLess` sets. */
+const LESS = '--max-inlined-bytecode-size-cumulative=120';
 const loaderModule = new URL('./run-program.js', import.meta.url).href;
 const ALONE = `
   globalThis.loaderTest = [];
@@ -146,6 +149,26 @@ describe('a program that the loader runs', () => {
     chmodSync(cacheFile(), 0o644);
     chownSync(cacheFile(), 12_345, 12_345);
     expect(runAlone()).toBe('two other.js');
+  });
+
+  it('keeps code that the next run takes, although V8 was told to inline less meanwhile', () => {
+    const rejected = `process.stderr.write(String(script.cachedDataRejected));`;
+    const loader = fileURLToPath(loaderModule);
+    const told = path.join(directory, 'run-program.mjs');
+    // Says of each chunk whether V8 took its code.
+    const text = readFileSync(loader, 'utf8').replaceAll("from './", `from '${path.dirname(loader)}/`);
+    writeFileSync(told, text.replace('chunks.set(name', `${rejected} chunks.set(name`));
+    chunk(
+      'program.js',
+      `loaderTest.push('ran'); process.getBuiltinModule('node:v8').setFlagsFromString('${LESS}');`,
+      '1',
+    );
+    const runAlone = (): string =>
+      spawnSync(process.execPath, ['--input-type=module', '-e', ALONE, pathToFileURL(told).href, lib], {
+        encoding: 'utf8',
+      }).stderr;
+    expect(runAlone()).toBe('undefined');
+    expect(runAlone()).toBe('false');
   });
 
   it('runs without a file that is damaged, and makes a new one', () => {

@@ -12,6 +12,7 @@ import {
 import { dirname, join } from 'node:path';
 import vm from 'node:vm';
 import { type CompiledChunk, decodeCodeFile, encodeCodeFile } from './code-file.js';
+import { inlineAsUsual } from './inlining.js';
 import { KEEP } from './keep.js';
 
 /** The build ends each chunk with `//# id ` and 16 hexadecimal digits. */
@@ -80,6 +81,7 @@ export function runProgram(directory: string, program: string, variant: string, 
     if (kept || !isNew || (!isStale && Date.now() - writtenAt < REPLACE_AFTER_MS)) return;
     kept = true;
     try {
+      inlineAsUsual();
       writeCode(store, file, chunks);
     } catch {
       // A full or read-only disk: the next run compiles again.

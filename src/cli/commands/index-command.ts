@@ -2,6 +2,7 @@ import { constants } from 'node:os';
 import type { Command } from 'commander';
 import { counted } from '../../bytes/index.js';
 import type { IndexResult } from '../../index/index.js';
+import { inlineLess } from '../../loader/index.js';
 import { defaultArchive, refuseArchive } from '../archive-or-image.js';
 import type { CommonFlags } from '../common-flags.js';
 import { wholeNumber } from '../numbers.js';
@@ -61,6 +62,8 @@ async function run(flags: Flags): Promise<void> {
     import('../index-progress.js'),
   ]);
   const progress = await createProgress();
+  const show = showIndexing(progress);
+  let begun = false;
   try {
     const result = await interruptible((signal) =>
       indexImage(
@@ -76,7 +79,13 @@ async function run(flags: Flags): Promise<void> {
           layerIndexDirectory: layerIndexes,
           registryLayerIndexes: true,
           signal,
-          onProgress: showIndexing(progress),
+          onProgress: (state) => {
+            if (!begun && state.done > 0) {
+              begun = true;
+              inlineLess();
+            }
+            show(state);
+          },
           onWarning: (warning) => printNote('warning', warning),
         },
         { fresh: flags.fresh === true },
