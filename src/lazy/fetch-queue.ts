@@ -53,7 +53,7 @@ const MAX_REQUEST_BYTES = 8 * 1024 * 1024;
 /** Of a profile's spans: what is wanted last of a request may come first where it lies first. */
 const MAX_PROFILE_REQUEST_BYTES = 3 * 1024 * 1024;
 /**
- * Ranges of one request. Their header then has 1.5 kB at the most, of the 8 kB that servers take, and Apache with its own settings answers
+ * Ranges of one request. Their header then has 1 kB, of the 8 kB that servers take, and Apache with its own settings answers
  * 200 ranges, but only 20 that lie before the one asked for before them.
  */
 export const MAX_RANGES = 40;
