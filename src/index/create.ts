@@ -29,7 +29,7 @@ import { fileHashes } from './file-hashes.js';
 import { indexLayers, type LayerIndexing } from './image-layers.js';
 import { type IndexedLayer, useInImage } from './indexed-layer.js';
 import { KnownLayers } from './known-layers.js';
-import { Lane } from './lane.js';
+import { type Lane, takeLane } from './lane.js';
 import { LayerIndexDirectory } from './layer-index-directory.js';
 import { checkWritable, writeFileByRename } from './output-file.js';
 import { IndexProgress, type LayerProgress } from './progress.js';
@@ -319,7 +319,7 @@ async function indexUntold(options: CreateFromOCIImageOptions, extras: IndexExtr
     ...(options.plainHttp === undefined ? {} : { plainHttp: options.plainHttp }),
   });
   const source = extras.kept?.wrap(origin) ?? origin;
-  const lanes = [new Lane()]; // its threads start while the manifest is fetched
+  const lanes = [takeLane()]; // its threads start while the manifest is fetched
   const warnings: string[] = [];
   const onWarning = (warning: string): void => {
     warnings.push(warning);

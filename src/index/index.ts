@@ -12,6 +12,7 @@ export {
   type IndexResult,
   indexImage,
 } from './create.js';
+export { prepareLane } from './lane.js';
 export { decodeLayerIndex } from './layer-index.js';
 export { DEFAULT_LAYER_INDEX_BYTES, LayerIndexDirectory } from './layer-index-directory.js';
 export { writeLayerIndexes } from './layer-index-files.js';

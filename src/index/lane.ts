@@ -164,6 +164,15 @@ export class Lane {
     this.#decode.postMessage(message);
   }
 
+  /** Whether the process stays for the threads. */
+  ref(): void {
+    for (const worker of [this.#decode, this.#digest]) worker.ref();
+  }
+
+  unref(): void {
+    for (const worker of [this.#decode, this.#digest]) worker.unref();
+  }
+
   /**
    * The threads end by themselves after their current buffer. `terminate()` is not used: Node 20 aborts the whole process if it hits a
    * thread between the creation of a zlib stream and its set-up (node_zlib.cc: "close before init").
@@ -174,6 +183,23 @@ export class Lane {
     this.#tell({ type: 'close' });
     await this.#ended;
   }
+}
+
+/** Begun before it was known what to index. */
+let waiting: Lane | null = null;
+
+/** Lets the threads of a lane boot while this process finds out what to index. They end with the process if that never happens. */
+export function prepareLane(): void {
+  waiting = new Lane();
+  waiting.unref();
+}
+
+/** The lane that was begun, or a new one. */
+export function takeLane(): Lane {
+  const lane = waiting ?? new Lane();
+  waiting = null;
+  lane.ref();
+  return lane;
 }
 
 /** "sha256:…" of 32 bytes. */

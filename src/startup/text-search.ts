@@ -117,8 +117,14 @@ export function findNames(
   }
 }
 
+/** 0 outside of the text. V8 throws away what it has compiled of a function that reads there for the first time. */
+export function byteAt(text: Uint8Array, at: number): number {
+  return at >= 0 && at < text.length ? text[at]! : 0;
+}
+
 /** Whether the text has this at a place. */
 export function hasAt(text: Uint8Array, at: number, what: Uint8Array): boolean {
+  if (at + what.length > text.length) return false;
   for (let i = 0; i < what.length; i++) if (text[at + i] !== what[i]) return false;
   return true;
 }

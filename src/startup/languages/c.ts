@@ -44,12 +44,23 @@ function includesOf(source: Buffer): string[] {
   return [...found];
 }
 
+/** A directory, and the directories that its files name headers in. */
+interface Place {
+  readonly path: string;
+  /** Null: there is no such directory. */
+  readonly names: ReadonlyMap<string, number> | null;
+  /** By the path from here. */
+  readonly below: Map<string, Place>;
+}
+
+/** By directories, because an image may have a hundred thousand includes: a path for each would take longer than finding the file. */
 class CResolver implements Resolver {
   readonly #tree: TreeListing;
   /** By path, because an upper layer's file replaces a lower one's. */
   readonly #files = new Map<string, readonly string[]>();
   readonly #known = new Map<string, number>();
-  #directories: readonly string[] = [];
+  readonly #places = new Map<string, Place>();
+  #directories: readonly Place[] = [];
 
   constructor(tree: TreeListing) {
     this.#tree = tree;
@@ -61,15 +72,16 @@ class CResolver implements Resolver {
 
   link(links: LinkSink, { triplet }: Programs): void {
     if (this.#files.size === 0) return;
-    this.#directories = this.#searched(triplet);
+    this.#directories = this.#searched(triplet).map((path) => this.#place(path));
     const first = this.#header(FIRST);
     for (const [path, includes] of this.#files) {
-      const from = this.#tree.resolve(path);
+      const place = this.#place(directoryOf(path));
+      const from = this.#file(place, path.slice(path.lastIndexOf('/') + 1));
       if (from < 0) continue;
       if (first >= 0 && SOURCE.test(path)) links.add(from, first);
       for (const include of includes) {
         const name = include.slice(1);
-        const beside = include.startsWith('"') ? this.#tree.resolve(posix.join(directoryOf(path), name)) : -1;
+        const beside = include.startsWith('"') ? this.#file(place, name) : -1;
         const to = beside >= 0 ? beside : this.#header(name);
         if (to >= 0 && to !== from) links.add(from, to);
       }
@@ -90,12 +102,34 @@ class CResolver implements Resolver {
     return [...own.sort().reverse(), '/usr/local/include', ...machine, '/usr/include'];
   }
 
+  #place(path: string): Place {
+    let place = this.#places.get(path);
+    if (place === undefined) {
+      place = { path, names: this.#tree.list(path), below: new Map() };
+      this.#places.set(path, place);
+    }
+    return place;
+  }
+
+  /** The file of a name, which may have directories in it; -1 if there is none. */
+  #file(place: Place, name: string): number {
+    const slash = name.lastIndexOf('/');
+    let at = place;
+    if (slash > 0) {
+      const between = name.slice(0, slash);
+      const known = place.below.get(between);
+      at = known ?? this.#place(posix.join(place.path, between));
+      if (known === undefined) place.below.set(between, at);
+    }
+    return at.names === null ? -1 : this.#tree.fileIn(at.path, at.names, name.slice(slash + 1));
+  }
+
   #header(name: string): number {
     const known = this.#known.get(name);
     if (known !== undefined) return known;
     let found = -1;
     for (const directory of name.split('/').includes('..') ? [] : this.#directories) {
-      found = this.#tree.resolve(`${directory}/${name}`);
+      found = this.#file(directory, name);
       if (found >= 0) break;
     }
     this.#known.set(name, found);

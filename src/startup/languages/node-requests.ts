@@ -1,5 +1,5 @@
 import { builtinModules } from 'node:module';
-import { hasAt, Words } from '../text-search.js';
+import { byteAt, hasAt, Words } from '../text-search.js';
 import { EnclosingLines } from './enclosing-lines.js';
 
 /** Modules that are named more often than this by one file are a bundler's table. */
@@ -64,7 +64,8 @@ function kindOf(source: Buffer, hits: readonly number[]): 'commonjs' | 'module' 
     const end = at + PORT_BYTES;
     if (end > MODULE_BYTES) break;
     if (Words.number(hit) < IMPORT || !hasAt(source, at + 4, REST_OF_PORT)) continue;
-    const [before, after] = [source[at - 1], end < MODULE_BYTES ? source[end] : undefined];
+    const before = byteAt(source, at - 1);
+    const after = end < MODULE_BYTES ? byteAt(source, end) : 0;
     module ||= (at === 0 || before === NEWLINE || before === RETURN) && !isWordByte(after);
     dense ||= after === OPEN_BRACE || after === DOUBLE || after === SINGLE || after === STAR;
   }
@@ -79,38 +80,38 @@ function importedAt(source: Buffer, at: number, word: number, dense: boolean): n
   let end: number;
   if (word === FROM) {
     // Not `.from "`, `transform "`.
-    const before = source[at - 1];
+    const before = byteAt(source, at - 1);
     end = at + 4;
     if (before === BRACE && dense) return end;
-    return before === SPACE && source[end] === SPACE ? end + 1 : -1;
+    return before === SPACE && byteAt(source, end) === SPACE ? end + 1 : -1;
   }
   if (word !== IMPORT || !hasAt(source, at + 4, REST_OF_PORT)) return -1;
   if (at > 0 && WORD[source[at - 1]!] === 1) return -1;
   end = at + PORT_BYTES;
-  return source[end] === SPACE ? end + 1 : dense ? end : -1;
+  return byteAt(source, end) === SPACE ? end + 1 : dense ? end : -1;
 }
 
 function afterBlanks(source: Buffer, at: number): number {
   let next = at;
-  while (source[next] === SPACE || source[next] === TAB) next++;
+  while (next < source.length && (source[next] === SPACE || source[next] === TAB)) next++;
   return next;
 }
 
 /** \w of a regular expression. */
-function isWordByte(byte: number | undefined): boolean {
-  return byte !== undefined && byte !== 0x2e && byte !== 0x24 && WORD[byte] === 1;
+function isWordByte(byte: number): boolean {
+  return byte !== 0x2e && byte !== 0x24 && WORD[byte] === 1;
 }
 
 /** A quoted specifier after blanks, and `closing` after it; null if there is none, or it is a module of Node's own. */
 function specifierAt(source: Buffer, at: number, closing: number | null = null): string | null {
   let start = afterBlanks(source, at);
-  const quote = source[start++];
+  const quote = byteAt(source, start++);
   if (quote !== DOUBLE && quote !== SINGLE && quote !== BACKTICK) return null;
   let end = start;
   const last = Math.min(source.length, start + MAX_SPECIFIER);
   while (end < last && SPECIFIER[source[end]!] === 1) end++;
-  if (end === start || source[end] !== quote) return null;
-  if (closing !== null && source[afterBlanks(source, end + 1)] !== closing) return null;
+  if (end === start || byteAt(source, end) !== quote) return null;
+  if (closing !== null && byteAt(source, afterBlanks(source, end + 1)) !== closing) return null;
   const name = source.toString('latin1', start, end);
   return name.startsWith('node:') || BUILTIN.has(name) ? null : name;
 }

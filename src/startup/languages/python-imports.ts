@@ -1,4 +1,4 @@
-import { hasAt, Words } from '../text-search.js';
+import { byteAt, hasAt, Words } from '../text-search.js';
 
 const NEWLINE = 0x0a;
 const [BACKSLASH, PARENTHESIS, CLOSING] = [0x5c, 0x28, 0x29];
@@ -24,7 +24,7 @@ export function pythonImports(source: Buffer): string[] {
   for (const hit of WORDS.find(source)) {
     const at = Words.position(hit);
     if (!hasAt(source, at, IMPORT)) continue;
-    const after = source[at + IMPORT.length];
+    const after = byteAt(source, at + IMPORT.length);
     if (after !== 0x20 && after !== 0x09 && after !== 0x28) continue;
     const start = source.lastIndexOf(NEWLINE, at) + 1;
     if (at - start > MAX_MODULE) continue;
