@@ -1,4 +1,4 @@
-import { closeSync, openSync, read } from 'node:fs';
+import { closeSync, openSync, read, readlinkSync } from 'node:fs';
 import type { ImageMeta } from '../archive/index.js';
 import type { Nid } from '../bytes/index.js';
 import { type ErofsReader, InodeView, resolvePath } from '../erofs/index.js';
@@ -89,8 +89,22 @@ function strings(value: unknown): string[] {
 
 /** Of a command line so much is read; compilers' are longer, and name what matters first. */
 const MAX_LINE = 8192;
+/** A thread is not asked again within this time: sooner than one round trip none runs another program that has to wait. */
+const SAME_MS = 5;
 /** Command lines that are remembered as known. */
 const MAX_LINES = 256;
+
+/** Whether paths of a process are those of an image: it has another root than clipd, or another mount namespace. */
+function isInside(thread: number): boolean {
+  try {
+    return (
+      readlinkSync(`/proc/${thread}/root`) !== '/' ||
+      readlinkSync(`/proc/${thread}/ns/mnt`) !== readlinkSync('/proc/self/ns/mnt')
+    );
+  } catch {
+    return false; // it has ended, or is another user's
+  }
+}
 
 /**
  * The command lines of the processes that read from a mount. They name files that will be read soon: a script, a program that is to be
@@ -100,6 +114,8 @@ export class ReaderCommands {
   readonly #known = new Set<string>();
   readonly #line = Buffer.allocUnsafe(MAX_LINE);
   #reading = false;
+  #thread = 0;
+  #at = 0;
 
   /**
    * Gets the words of a reader's command, unless they are known. The kernel reads them under a lock of the process (mmap_lock) that may be
@@ -108,6 +124,11 @@ export class ReaderCommands {
    */
   look(thread: number, use: (words: readonly string[]) => void): void {
     if (thread === 0 || this.#reading) return;
+    // A reader that waits again and again runs the same program.
+    const now = performance.now();
+    if (thread === this.#thread && now - this.#at < SAME_MS) return;
+    this.#thread = thread;
+    this.#at = now;
     let fd: number;
     try {
       fd = openSync(`/proc/${thread}/cmdline`, 'r');
@@ -120,7 +141,7 @@ export class ReaderCommands {
       this.#reading = false;
       if (error !== null || length === 0) return;
       const text = this.#line.toString('latin1', 0, length);
-      if (this.#known.has(text)) return;
+      if (this.#known.has(text) || !isInside(thread)) return;
       if (this.#known.size >= MAX_LINES) this.#known.clear();
       this.#known.add(text);
       use(text.replace(/\0$/, '').split('\0'));

@@ -213,3 +213,32 @@ test('a mount fetches the files that a file leads to while it is read, unless re
     await registry.stop();
   }
 }, 60_000);
+
+// Needs root and /dev/fuse as well.
+test('a mount fetches the files that the command of its reader names', async () => {
+  const registry = await startRegistry();
+  const clip = await Clipctl.create();
+  try {
+    const pad = layerLike(5_000_000);
+    const named = [file('app/x/named.py', 'from . import far\n'), file('app/x/far.py', 'pass\n')] as const;
+    const image = writeImage([tar(file('app/first', 'x'), file('app/a', pad), named[0], file('app/b', pad), named[1])]);
+    await registry.push(image.reference, 'app:named');
+    image.remove();
+    const archive = clip.path('app.clip');
+    await clip.ok('index', '--image', `${registry.host}/app:named`, '--out', archive, '--checkpoint', '1');
+    const place = await clip.place('mnt');
+    await clip.ok('mount', '--clip', archive, '--at', place);
+    const reader = ['-e', 'require("fs").readFileSync(process.argv[1])', join(place, 'app/first'), '/app/x/named.py'];
+    execFileSync('unshare', ['--mount', '--propagation', 'unchanged', process.execPath, ...reader]);
+    const counters = async () => (await clip.stats()).counters;
+    // The named file, and the one that it leads to, lie in other spans than the one that was read.
+    await eventually(async () => (await counters()).spansFetched! >= 3);
+    const before = await counters();
+    await readFile(join(place, 'app/x/named.py'));
+    await readFile(join(place, 'app/x/far.py'));
+    expect((await counters()).demandBytes).toBe(before.demandBytes);
+  } finally {
+    await clip.close();
+    await registry.stop();
+  }
+}, 60_000);
