@@ -142,7 +142,7 @@ describe('what goes out together', () => {
     }
   });
 
-  test('with short gaps one range, with no more than 40 ranges and 3 MiB one request', async () => {
+  test('with short gaps one range; a request has at most 40 ranges, and before the link was measured 1.25 MiB, two of them on their way', async () => {
     const short = new Layer(new FetchQueue(() => false), 16 * KIB);
     for (let i = 0; i < 100; i++) short.add(4 * i, Priority.prefetch, PARTS);
     short.add(2, Priority.prefetch, PARTS);
@@ -154,8 +154,8 @@ describe('what goes out together', () => {
     for (let i = 0; i < 20; i++) long.add(300 - 10 * i, Priority.prefetch, PARTS);
     await turn();
     expect(long.asked).toEqual([
-      [300, 290, 280, 270, 260, 250],
-      [240, 230, 220, 210, 200, 190],
+      [300, 290],
+      [280, 270],
     ]);
   });
 

@@ -1,6 +1,6 @@
 import type { SpanIndex } from '../bytes/index.js';
 import type { LayerSpans } from '../spans/index.js';
-import { joinGap, partGap } from './ahead/policy.js';
+import { joinGap, partGap, profileComing, profileRequest } from './ahead/policy.js';
 import { PRIORITIES, Priority } from './inflate-tasks.js';
 import type { JobCarrier, SpanJob } from './job.js';
 import { Links } from './link.js';
@@ -32,7 +32,7 @@ const MAX_BACKGROUND_REQUESTS = 8;
 /** Compressed bytes that these may have requested: a few large requests fill a link, and more would delay readers. */
 const MAX_BACKGROUND_BYTES = 16 * 1024 * 1024;
 /**
- * The same of a profile, whose order is known: what is wanted first comes first if little else shares the link. 1 Gbit/s and 20 ms hold
+ * The same of a profile, whose order is known, by single ranges (else see profileComing): what is wanted first comes first if little else shares the link. 1 Gbit/s and 20 ms hold
  * 2.5 MB, 10 Gbit/s and 5 ms 6.3 MB. Two requests of the size below are always on their way.
  */
 const MAX_PROFILE_BYTES = 6 * 1024 * 1024;
@@ -50,7 +50,7 @@ const JOIN_GAP_SPANS = 32;
  */
 const MAX_REQUEST_BYTES = 8 * 1024 * 1024;
 
-/** Of a profile's spans: what is wanted last of a request may come first where it lies first. */
+/** Of a profile's spans, by a single range: it brings them in their order in the layer, whichever is wanted first. Else see profileRequest. */
 const MAX_PROFILE_REQUEST_BYTES = 3 * 1024 * 1024;
 /**
  * Ranges of one request. Their header then has 1 kB, of the 8 kB that servers take, and Apache with its own settings answers
@@ -179,38 +179,41 @@ export class FetchQueue implements JobCarrier {
 
   #startNext(source: BlobSource, flow: Flow, priority: Priority): boolean {
     const next = flow.waiting[priority]!.entries().next();
-    if (next.done || !this.#mayStart(source, flow, priority)) return false;
+    if (next.done) return false;
     const [job, layer] = next.value;
+    const parts = goesInParts(job, priority, layer.spans);
+    if (!this.#mayStart(source, flow, priority, parts)) return false;
     const bytes = layer.spans.compressedBytes(job.span, job.span + 1);
     if (flow.uninflated > 0 && flow.uninflated + bytes > MAX_UNINFLATED_BYTES / this.#flows.size) return false;
-    const parts = goesInParts(job, priority, layer.spans);
-    this.#start(
-      flow,
-      priority,
-      layer,
-      parts ? this.#runs(flow, layer, job, priority) : this.#run(flow, layer, job, priority),
-    );
+    const run = parts ? this.#runs(flow, layer, job, priority) : this.#run(flow, layer, job, priority);
+    this.#start(flow, priority, layer, run);
     return true;
   }
 
-  #mayStart(source: BlobSource, flow: Flow, priority: Priority): boolean {
+  #mayStart(source: BlobSource, flow: Flow, priority: Priority, parts: boolean): boolean {
     const images = this.#flows.size;
     if (flow.active >= Math.max(MIN_REQUESTS, MAX_REQUESTS / images)) return false;
     if (priority === Priority.demand) return true;
     const most = priority === Priority.fill ? MAX_FILL_REQUESTS : MAX_BACKGROUND_REQUESTS;
     return (
       flow.background < Math.max(1, most / images) &&
-      flow.backgroundBytes < (priority === Priority.prefetch ? MAX_PROFILE_BYTES : MAX_BACKGROUND_BYTES) / images &&
+      flow.backgroundBytes < this.#mostBackgroundBytes(source, priority, parts) / images &&
       flow.uninflated < MAX_BACKGROUND_UNINFLATED / images &&
       !this.busy(source)
     );
+  }
+
+  #mostBackgroundBytes(source: BlobSource, priority: Priority, parts: boolean): number {
+    if (priority !== Priority.prefetch) return MAX_BACKGROUND_BYTES;
+    return parts ? profileComing(this.links.of(source)) : MAX_PROFILE_BYTES;
   }
 
   /** The job, and others in the order in which they wait, each with its waiting neighbours: a request for several ranges. */
   #runs(flow: Flow, layer: QueuedLayer, job: SpanJob, priority: Priority): SpanJob[] {
     const { spans } = layer;
     const all = new Set<SpanJob>();
-    let left = mostBytes(priority);
+    const link = this.links.of(job.provider.source);
+    let left = priority === Priority.prefetch ? profileRequest(link) : MAX_REQUEST_BYTES;
     let ranges = 0;
     for (const [next, of] of flow.waiting[priority]!) {
       if (of !== layer || next.provider !== job.provider || next.mismatches > 0 || next.apart || all.has(next))

@@ -5,8 +5,11 @@ import {
   joinGap,
   mayBeComing,
   mayLieUnread,
+  partGap,
   pays,
   probabilityOf,
+  profileComing,
+  profileRequest,
   Record,
 } from './policy.js';
 
@@ -81,4 +84,14 @@ test('the gap that a request goes across is what it was measured to be, and foll
   expect(joinGap(SLOW)).toBe(64 * 1024);
   expect(joinGap({ ...SLOW, known: false })).toBe(192 * 1024);
   expect(joinGap({ known: true, roundTripMs: 100, bytesPerMs: 1_250_000 })).toBe(1024 * 1024);
+});
+
+test('requests for several ranges follow the link: its round trip in one, and two on their way', () => {
+  const MIB = 1024 * 1024;
+  const UNKNOWN = { ...GIGABIT, known: false, bytesPerMs: 12_500 };
+  expect([SLOW, NEAR, UNKNOWN].map(profileRequest)).toEqual([1.25 * MIB, 1.25 * MIB, 1.25 * MIB]);
+  expect([GIGABIT, TEN].map(profileRequest)).toEqual([2_500_000, 3 * MIB]);
+  for (const link of [SLOW, NEAR, UNKNOWN]) expect(profileComing(link)).toBe(1.5 * profileRequest(link));
+  expect([GIGABIT, TEN].map(profileComing)).toEqual([6 * MIB, 6 * MIB]);
+  expect([SLOW, NEAR, GIGABIT, TEN, UNKNOWN].map(partGap)).toEqual([4096, 12_500, 62_500, 262_144, 32_768]);
 });

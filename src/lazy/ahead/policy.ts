@@ -148,6 +148,30 @@ const PART_GAP = 32 * 1024;
 const MIN_PART_GAP = 4 * 1024;
 const MAX_PART_GAP = 256 * 1024;
 
+/**
+ * Bytes of one request for several ranges of known spans: what the link carries in a round trip, so that what is wanted first comes first. The
+ * least makes some 16 requests of a start of 20 MB.
+ */
+export function profileRequest({ known, roundTripMs, bytesPerMs }: LinkCost): number {
+  return known
+    ? Math.min(MAX_PROFILE_REQUEST, Math.max(MIN_PROFILE_REQUEST, roundTripMs * bytesPerMs))
+    : MIN_PROFILE_REQUEST;
+}
+const MIN_PROFILE_REQUEST = 1280 * 1024;
+const MAX_PROFILE_REQUEST = 3 * 1024 * 1024;
+
+/**
+ * Bytes on their way of such requests, beyond which none is sent: the link must not idle during a round trip, nor while the registry
+ * makes the parts of the next one. Two requests at the least.
+ */
+export function profileComing(link: LinkCost): number {
+  const busy = Math.min(MAX_PROFILE_COMING, link.bytesPerMs * (link.roundTripMs + MAKING_MS));
+  return Math.max(1.5 * profileRequest(link), busy);
+}
+const MAX_PROFILE_COMING = 6 * 1024 * 1024;
+/** Of 40 parts in docker-registry. */
+const MAKING_MS = 40;
+
 /** Of a link that was not measured yet, as those of the first requests for a profile. */
 const JOIN_GAP = 192 * 1024;
 const MIN_JOIN_GAP = 64 * 1024;
