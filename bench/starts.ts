@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { Clipctl, runProgram } from '../test/support/clipctl.js';
 import type { spawnProxy } from '../test/support/proxy-process.js';
@@ -16,11 +15,8 @@ export interface Start {
   readonly requests: number;
 }
 
-/** All of clipd is loaded, the server in reserve included, when the machine has been idle for so long; at the latest after the second. */
-const IDLE_MS = 400;
-const SETTLED_MS = 3000;
-/** What a machine does besides. */
-const IDLE_SHARE = 0.95;
+/** Time until all of clipd is loaded, the server in reserve included, which boots after 2 s. */
+const SETTLED_MS = 4000;
 
 /**
  * Only the mounting machine's caches should be dropped. The registry stands for another machine, so its data and program are read
@@ -45,20 +41,7 @@ export async function coolDown(image: BenchImage): Promise<void> {
 /** A clipd that has begun: it has mounted something else, and all of it is loaded. */
 export async function settle(host: Clipctl, other: string, flags: readonly string[] = []): Promise<void> {
   await host.ok('mount', '--clip', other, '--at', await host.place('other'), '--no-prefetch', ...flags);
-  const end = performance.now() + SETTLED_MS;
-  while (performance.now() < end) {
-    const before = cpuTicks();
-    await new Promise((resolve) => setTimeout(resolve, IDLE_MS));
-    const after = cpuTicks();
-    if (after.idle - before.idle >= IDLE_SHARE * (after.all - before.all)) break;
-  }
-}
-
-/** Of all processors since the machine booted. */
-function cpuTicks(): { readonly idle: number; readonly all: number } {
-  const [line] = readFileSync('/proc/stat', 'utf8').split('\n');
-  const ticks = line!.trim().split(/\s+/).slice(1, 9).map(Number);
-  return { idle: ticks[3]! + ticks[4]!, all: ticks.reduce((sum, value) => sum + value, 0) };
+  await new Promise((resolve) => setTimeout(resolve, SETTLED_MS));
 }
 
 /** From a start to the end of all that follows it: the server in reserve has been started, and memory given back. */
@@ -96,12 +79,18 @@ export async function measureStarts(
 ): Promise<Start[]> {
   const { other, flags = [], daemon, program = (root) => ['chroot', [root, ...WORKLOAD]], after } = options;
   const starts: Start[] = [];
-  for (let round = 0; round < ROUNDS; round++) {
-    const host = await Clipctl.create({ parent: scratch });
-    ctx.defer(() => host.close());
+  // All settle at a time: an idle clipd takes no time from the others.
+  const hosts = await Promise.all(
+    Array.from({ length: ROUNDS }, async () => {
+      const host = await Clipctl.create({ parent: scratch });
+      ctx.defer(() => host.close());
+      const own = (await daemon?.(host)) ?? [];
+      if (other !== undefined) await settle(host, other, own);
+      return { host, own };
+    }),
+  );
+  for (const { host, own } of hosts) {
     const mountPoint = await host.place('mnt');
-    const own = (await daemon?.(host)) ?? [];
-    if (other !== undefined) await settle(host, other, own);
     await proxy.reset();
     await coolDown(image);
     const mount = await host.ok('mount', '--clip', clip, '--at', mountPoint, ...flags, ...own);
