@@ -23,6 +23,8 @@ import {
 const MACHINES = 8;
 /** Time until all of clipd is loaded, the server in reserve included. */
 const SETTLED_MS = 2500;
+/** Spans and profile are in Redis by then. */
+const SHARED_MS = 20_000;
 
 interface Proxy {
   readonly host: string;
@@ -31,6 +33,7 @@ interface Proxy {
 }
 
 interface Started {
+  readonly mounted: number;
   readonly ready: number;
   /** Blob bytes that the registry gave meanwhile. */
   readonly bytes: number;
@@ -78,6 +81,7 @@ class Node {
     if (ran.stdout !== 'ready\n') throw new Error(`the workload failed: ${ran.stderr.trim().slice(-300)}`);
     const blobs = (await proxy.requests()).filter((request) => request.path.includes('/blobs/'));
     return {
+      mounted: mount.seconds,
       ready: mount.seconds + ran.firstOutput,
       bytes: blobs.reduce((sum, { bytes }) => sum + bytes, 0),
       requests: blobs.length,
@@ -88,10 +92,18 @@ class Node {
   /** Until others find what it fetched, and the profile of its start. */
   async shared(): Promise<void> {
     await this.ok('umount', this.clip.path('mnt'));
+    const end = performance.now() + SHARED_MS;
     for (;;) {
-      const { contentQueueBytes, contentDropped, profilesPublished = 0 } = await this.counters();
+      const counters = await this.counters();
+      const { contentQueueBytes, contentDropped, profilesPublished = 0, profilesNotPublished } = counters;
       if (contentDropped !== 0) throw new Error(`${contentDropped} spans did not make it into the content cache`);
       if (contentQueueBytes === 0 && profilesPublished > 0) break;
+      if (performance.now() > end) {
+        const told = Object.entries(counters).filter(([name]) => /^(profile|content)/.test(name));
+        throw new Error(
+          `no profile was published (${profilesNotPublished} failed): ${JSON.stringify(Object.fromEntries(told))}`,
+        );
+      }
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
   }
@@ -147,7 +159,9 @@ async function withRedis({ ctx, scratch, fleet, proxy, archive, other, floor }: 
       value: middle,
       unit: 's',
       ratio: { value: middle / floor, to: 'floor' },
+      spread: [Math.min(...others.map(({ ready }) => ready)), slowest],
     },
+    { metric: 'Redis, 2nd to 8th, median: mounted', value: median(others.map(({ mounted }) => mounted)), unit: 's' },
   ];
 }
 
