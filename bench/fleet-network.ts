@@ -25,6 +25,12 @@ export interface Fleet {
 export async function makeFleet(ctx: BenchContext, count: number, bytesPerSecond: number): Promise<Fleet> {
   const ip = (...args: string[]): Promise<Ran> => run('ip', args);
   const address = `${NETWORK}.1`;
+  // A bench that was killed leaves them.
+  for (let i = 1; i <= count; i++) {
+    await runProgram('ip', ['link', 'del', `${BRIDGE}${i}`]);
+    await runProgram('ip', ['netns', 'del', `${BRIDGE}-${i}`]);
+  }
+  await runProgram('ip', ['link', 'del', BRIDGE]);
   await ip('link', 'add', BRIDGE, 'type', 'bridge');
   ctx.defer(async () => void (await ip('link', 'del', BRIDGE)));
   await ip('address', 'add', `${address}/24`, 'dev', BRIDGE);
