@@ -50,6 +50,34 @@ test('all headers are found that the compiler of this machine reads', () => {
   }
 });
 
+test('an include is what the standard says, however it is spaced', () => {
+  // C11, 6.10 and 6.10.2: a line of "#", "include" and a name in quotes or angle brackets, with blanks between them.
+  const oracle = /^[ \t]*#[ \t]*include[ \t]*([<"])([\w./+-]{1,200})[>"]/;
+  const pieces = [
+    ['', '\t ', 'x', ' '.repeat(290)],
+    ['#', '', '# #'],
+    ['', ' '],
+    ['include', 'includ', 'include_next', 'xinclude'],
+    ['', '\t \t'],
+    ['<', '"', "'"],
+    ['a.h', 'sys/a-b+c.h', '', 'a b', 'n'.repeat(200), 'n'.repeat(201)],
+    ['>', '"', '', '\r'],
+  ];
+  let lines = [''];
+  for (const piece of pieces) lines = lines.flatMap((line) => piece.map((next) => line + next));
+  let found = 0;
+  for (const line of lines) {
+    const match = oracle.exec(line.slice(0, 300));
+    const wanted = match === null ? null : [`${match[1]}${match[2]}`];
+    for (const text of [line, `int a;\n${line}\nint b;`]) {
+      const head = Buffer.from(text);
+      expect(c.scan({ head, tail: head.subarray(0, 0), size: head.length })).toEqual(wanted);
+    }
+    if (wanted !== null) found++;
+  }
+  expect(found).toBe(96);
+});
+
 test('the time for a file is bounded, whatever it is', () => {
   const started = performance.now();
   const texts = [
