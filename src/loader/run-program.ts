@@ -61,6 +61,7 @@ export function runProgram(directory: string, program: string, variant: string, 
     const source = readFileSync(filename, 'latin1');
     const id = source.slice(-ID_LENGTH - 1, -1);
     const compiled = known.get(name);
+    known.delete(name); // the file's bytes go with its last chunk
     const cachedData = compiled?.id === id ? (compiled.code as Buffer) : undefined;
     const script = new vm.Script(`(function (exports, require, module, __filename, __dirname) { ${source}\n})`, {
       filename,
@@ -91,7 +92,7 @@ export function runProgram(directory: string, program: string, variant: string, 
 }
 
 interface Known {
-  readonly known: ReadonlyMap<string, CompiledChunk>;
+  readonly known: Map<string, CompiledChunk>;
   /** −∞: never. */
   readonly writtenAt: number;
 }

@@ -35,6 +35,7 @@ import { mountInKernel } from './kernel-mount.js';
 import { PlaneChoice } from './plane-choice.js';
 import { prefixed } from './prefixed.js';
 import { newReadCounters, type ReadCounters } from './reads.js';
+import { Rest } from './rest.js';
 
 export { lazyLogger, Metrics };
 
@@ -98,6 +99,7 @@ export class Engine {
   /** By connection; null where the kernel sends requests again. */
   readonly #journals: Map<number, ReadJournal> | null;
   readonly #recheck: Recheck;
+  readonly #rest: Rest;
   readonly #sealTimer: NodeJS.Timeout;
   #sealing = false;
   #collecting: NodeJS.Timeout | null = null;
@@ -124,6 +126,10 @@ export class Engine {
     this.#metrics = options.metrics;
     this.#registerMetrics(options.metrics);
     this.#recheck = new Recheck(cache, inflate, (layer, span) => this.#onDamaged(layer, span));
+    this.#rest = new Rest(
+      () => fuse.stats().requests,
+      () => inflate.collect(),
+    );
     this.#sealTimer = setInterval(() => void this.#seal(), SEAL_MS).unref();
     this.#layers = new LayerSet({
       cache,
@@ -424,6 +430,7 @@ export class Engine {
   /** Stops taking requests, gives those under way `milliseconds`, and lets go of the cache. What is left the kernel asks again. */
   async drain(milliseconds: number): Promise<void> {
     this.#recheck.stop();
+    this.#rest.stop();
     clearInterval(this.#sealTimer);
     await this.fuse.close();
     await Promise.all([...this.mounts.values()].map((mount) => mount.reads.idle(milliseconds)));
