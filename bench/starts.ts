@@ -45,7 +45,7 @@ export async function settle(host: Clipctl, other: string, flags: readonly strin
 }
 
 /** From a start to the end of all that follows it: the server in reserve has been started, and memory given back. */
-const RESTED_MS = 8000;
+const RESTED_MS = 10_000;
 
 /** PSS of server, keeper and reserve, a while after a start. */
 export async function memoryOf(host: Clipctl): Promise<number> {

@@ -1,6 +1,9 @@
 const TICK_MS = 1000;
-/** Ticks without a request: longer than a program's work between two stages of its start. */
-const QUIET_TICKS = 2;
+/**
+ * Ticks without a request: longer than a program's work between two stages of its start. V8 shrinks the room for new objects only where few
+ * were made in the last five seconds.
+ */
+const QUIET_TICKS = 5;
 /** Requests that leave little behind. */
 const REST_AFTER = 1000;
 
