@@ -44,8 +44,8 @@ export async function settle(host: Clipctl, other: string, flags: readonly strin
   await new Promise((resolve) => setTimeout(resolve, SETTLED_MS));
 }
 
-/** From a start to the end of all that follows it: the server in reserve has been started, and memory given back. */
-const RESTED_MS = 10_000;
+/** From a start to the end of all that follows it: the server in reserve has been started, and memory given back, by V8 itself after 10 s. */
+const RESTED_MS = 15_000;
 
 /** PSS of server, keeper and reserve, a while after a start. */
 export async function memoryOf(host: Clipctl): Promise<number> {
