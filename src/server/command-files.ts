@@ -1,4 +1,4 @@
-import { closeSync, openSync, read, readlinkSync } from 'node:fs';
+import { closeSync, openSync, read } from 'node:fs';
 import type { ImageMeta } from '../archive/index.js';
 import type { Nid } from '../bytes/index.js';
 import { type ErofsReader, InodeView, resolvePath } from '../erofs/index.js';
@@ -94,18 +94,6 @@ const SAME_MS = 5;
 /** Command lines that are remembered as known. */
 const MAX_LINES = 256;
 
-/** Whether paths of a process are those of an image: it has another root than clipd, or another mount namespace. */
-function isInside(thread: number): boolean {
-  try {
-    return (
-      readlinkSync(`/proc/${thread}/root`) !== '/' ||
-      readlinkSync(`/proc/${thread}/ns/mnt`) !== readlinkSync('/proc/self/ns/mnt')
-    );
-  } catch {
-    return false; // it has ended, or is another user's
-  }
-}
-
 /**
  * The command lines of the processes that read from a mount. They name files that will be read soon: a script, a program that is to be
  * run, a source file. They may hold secrets, so they are kept nowhere and told to no one: only the files that they name are looked up.
@@ -120,7 +108,8 @@ export class ReaderCommands {
   /**
    * Gets the words of a reader's command, unless they are known. The kernel reads them under a lock of the process (mmap_lock) that may be
    * held until one of its reads is answered. So this thread, which answers reads, does not wait for them; and of the threads that libuv has for
-   * files it takes one at the most.
+   * files it takes one at the most. Nothing else of /proc/PID is looked at: its links wait for exec_update_lock, which a program that is being started
+   * holds while it reads.
    */
   look(thread: number, use: (words: readonly string[]) => void): void {
     if (thread === 0 || this.#reading) return;
@@ -141,7 +130,7 @@ export class ReaderCommands {
       this.#reading = false;
       if (error !== null || length === 0) return;
       const text = this.#line.toString('latin1', 0, length);
-      if (this.#known.has(text) || !isInside(thread)) return;
+      if (this.#known.has(text)) return;
       if (this.#known.size >= MAX_LINES) this.#known.clear();
       this.#known.add(text);
       use(text.replace(/\0$/, '').split('\0'));
