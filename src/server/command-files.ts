@@ -96,7 +96,7 @@ const MAX_LINES = 256;
 
 /**
  * The command lines of the processes that read from a mount. They name files that will be read soon: a script, a program that is to be
- * run, a source file. They may hold secrets, so they are kept nowhere and told to no one: only the files that they name are looked up.
+ * run, a source file. They may hold secrets, so they stay in the memory of this process: only the files that they name are looked up.
  */
 export class ReaderCommands {
   readonly #known = new Set<string>();
