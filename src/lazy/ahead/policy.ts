@@ -86,7 +86,7 @@ export function pays(probability: number, compressed: number, inflated: number, 
  * What is less likely is not fetched even over a long way: a round trip that was measured on a busy machine is too long, and one read of a file
  * says too little of its rest (docs/benchmarks.md, "Why these constants").
  */
-const LEAST_PROBABILITY = 0.48;
+const LEAST_PROBABILITY = 0.44;
 
 /** Compressed bytes of guesses that may be on their way: what the link carries in a round trip. A reader that comes then waits no longer than that. */
 export function mayBeComing({ roundTripMs, bytesPerMs }: LinkCost): number {
