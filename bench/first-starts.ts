@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { ContentTier, openContentCache } from '../src/cache/index.js';
@@ -5,6 +6,7 @@ import { ArchiveFile } from '../src/check/index.js';
 import { ProfileStore, parseProfile, type RecordedProfile, startName } from '../src/lazy/index.js';
 import { Metrics, silentLogger } from '../src/metrics/index.js';
 import { Clipctl } from '../test/support/clipctl.js';
+import { eventually } from '../test/support/mounted.js';
 import { spawnProxy } from '../test/support/proxy-process.js';
 import { compressedBytes, localRun } from './floor.js';
 import { measureStarts, ROUNDS, type Start } from './starts.js';
@@ -149,9 +151,10 @@ async function measure(ctx: BenchContext, setting: Setting, rows: Row[]): Promis
   }
 }
 
-/** What clipd has kept of its only start. */
+/** What clipd has kept of its only start: at the unmounting, or later where a process that the program left behind (git's) still has the mount. */
 async function keptProfile(host: Clipctl): Promise<RecordedProfile> {
   const directory = host.path('cache', 'profiles');
+  await eventually(() => existsSync(directory));
   const names = await readdir(directory);
   if (names.length !== 1) throw new Error(`${directory} has ${names.length} profiles`);
   const file = path.join(directory, names[0]!);
