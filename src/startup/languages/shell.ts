@@ -4,6 +4,7 @@ import { shellWords } from '../shell-words.js';
 import type { Language, LinkSink, Resolver } from './language.js';
 
 const HEAD_BYTES = 32 * 1024;
+
 /** Scripts lead to the programs that they run, and to files that they name. */
 export const shell: Language = {
   name: 'shell',
