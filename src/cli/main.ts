@@ -3,15 +3,17 @@
  * check/. A program without an index.ts, because no folder imports it. Runs in the client process.
  */
 
-import { keepCode } from '../loader/index.js';
-import { packageVersion } from '../metrics/index.js';
 import { startEarly } from './early-start.js';
 
 const args = process.argv.slice(2);
 if (args.length === 1 && (args[0] === '--version' || args[0] === '-V')) {
   // Without loading a command.
-  process.stdout.write(`${packageVersion()}\n`);
-  keepCode();
+  void Promise.all([import('../metrics/index.js'), import('../loader/index.js')]).then(
+    ([{ packageVersion }, { keepCode }]) => {
+      process.stdout.write(`${packageVersion()}\n`);
+      keepCode();
+    },
+  );
 } else {
   startEarly(args, process.env);
   void import('./program.js').then(({ runCommandLine }) => runCommandLine());

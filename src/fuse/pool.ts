@@ -6,6 +6,7 @@ import { FUSE_OPERATIONS } from '../metrics/index.js';
 import { Op } from './abi.js';
 import { Companion } from './companion.js';
 import { LEADERSHIP_WORDS, Leadership } from './leadership.js';
+import { MAX_FUSE_WORKERS } from './mount-hits.js';
 import { replyError, requestResend } from './replies.js';
 import {
   COUNTERS,
@@ -20,9 +21,15 @@ import {
   type WorkerSetup,
 } from './worker-protocol.js';
 
-export interface FusePoolOptions {
+/** What a pool may be told after its first thread was started. */
+export interface FusePoolSettings {
   /** Default: one per core, at most 4. */
   workers?: number;
+  /** False: act as on a kernel that cannot send requests again (Linux < 6.9). For tests. */
+  resend?: boolean;
+}
+
+export interface FusePoolOptions extends FusePoolSettings {
   /** A read that the cache cannot answer. Must be answered, once. */
   onMiss(miss: ReadMiss): void;
   /**
@@ -34,8 +41,6 @@ export interface FusePoolOptions {
   onGone(mountId: number, reason: string): void;
   /** Why a request was answered with EIO (a damaged tree). The first hundred of each worker; all are counted. */
   onFault?(mountId: number, cause: string): void;
-  /** False: act as on a kernel that cannot send requests again (Linux < 6.9). For tests. */
-  resend?: boolean;
   /** A worker died, and with it the requests in its hands. Default: throw, because only a new server process can ask for them again. */
   onFailure?(error: Error): void;
 }
@@ -83,6 +88,7 @@ const MAX_DEFAULT_WORKERS = 4;
 /** A fixed set of worker threads that together serve any number of mounts. */
 export class FusePool {
   readonly #options: FusePoolOptions;
+  #settings: FusePoolSettings;
   readonly #workers: PoolWorker[] = [];
   readonly #specs = new Map<number, FuseMountSpec>();
   /** Mounts whose requests of a dead server were not sent again: how often each has been interrupted since. */
@@ -100,7 +106,13 @@ export class FusePool {
 
   constructor(options: FusePoolOptions) {
     this.#options = options;
-    this.#companion = new Int32Array(new SharedArrayBuffer(Companion.words(this.workerCount) * 4));
+    this.#settings = options;
+    this.#companion = new Int32Array(new SharedArrayBuffer(Companion.words(MAX_FUSE_WORKERS) * 4));
+  }
+
+  /** Before the first mount. */
+  configure(settings: FusePoolSettings): void {
+    this.#settings = settings;
   }
 
   /**
@@ -272,7 +284,7 @@ export class FusePool {
   async attach(spec: FuseMountSpec): Promise<{ resent: boolean }> {
     if (this.#started === null || this.#closing) throw new Error('the FUSE pool is not running');
     await this.#started;
-    const resent = !spec.resumed || ((this.#options.resend ?? true) && requestResend(spec.fd));
+    const resent = !spec.resumed || ((this.#settings.resend ?? true) && requestResend(spec.fd));
     this.#specs.set(spec.id, spec);
     if (!resent) this.#unsent.set(spec.id, new Map());
     try {
@@ -293,7 +305,7 @@ export class FusePool {
 
   /** The intended number of workers. */
   get workerCount(): number {
-    return this.#options.workers ?? Math.min(MAX_DEFAULT_WORKERS, availableParallelism());
+    return this.#settings.workers ?? Math.min(MAX_DEFAULT_WORKERS, availableParallelism());
   }
 
   /** Sums over the workers since start. */

@@ -4,6 +4,7 @@ import { notifySystemd, replaceProcess } from '../linux/index.js';
 import { LOG_NAME, logEntry } from '../metrics/index.js';
 import { OwnDirectory } from '../paths/index.js';
 import {
+  ADOPT,
   type DaemonSettings,
   KEEPER_FLAGS,
   KEEPER_MAIN,
@@ -15,7 +16,7 @@ import {
   toWireError,
   turnToLog,
 } from '../wire/index.js';
-import { type EarlyServer, launchEarly } from './server-program.js';
+import { adoptEarly, type EarlyServer, launchEarly } from './server-program.js';
 
 /**
  * Runs a clipd in this process, which becomes its keeper, until it is told to stop.
@@ -133,14 +134,14 @@ function readStart(): KeeperStart | null {
 }
 
 /** The keeper as a program of its own. */
-export async function keeperMain([mode, failures]: readonly string[]): Promise<void> {
+export async function keeperMain([mode, detail]: readonly string[]): Promise<void> {
   const foreground = mode === FOREGROUND;
   let settings: DaemonSettings;
   let early: EarlyServer | null = null;
   if (foreground) settings = JSON.parse(process.env[SETTINGS_VARIABLE] ?? '') as DaemonSettings;
   else {
     // Both boot while the client finds out what to start. A server ends with its keeper.
-    early = launchEarly(SERVER_MAIN);
+    early = mode === ADOPT ? adoptEarly(Number(detail)) : launchEarly(SERVER_MAIN);
     await import('./keeper.js');
     const start = readStart();
     if (start === null) return void early.program.child.kill('SIGKILL');
@@ -148,7 +149,7 @@ export async function keeperMain([mode, failures]: readonly string[]): Promise<v
     settings = start.settings;
   }
   const report = foreground
-    ? (value: KeeperReport) => reportToPeople(settings.root, failures === JSON_FAILURES, value)
+    ? (value: KeeperReport) => reportToPeople(settings.root, detail === JSON_FAILURES, value)
     : reportToStarter;
   try {
     if (!foreground) turnToOwnLog(settings.root);

@@ -1,16 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeFd, socketPair, unixSocket } from '../linux/index.js';
-import { restoreExtraCertificates, type ServerStart } from '../wire/index.js';
-
-/**
- * One heap for all threads: glibc gives each thread its own, which grows and is never returned. Threads that answer reads allocate
- * nothing, so they do not contend for it (docs/benchmarks.md, "Why these constants").
- */
-const MALLOC = { MALLOC_ARENA_MAX: '1' };
+import { ADOPTED, restoreExtraCertificates, SERVER_ENVIRONMENT, type ServerStart } from '../wire/index.js';
+import { AdoptedServer } from './adopted-server.js';
 
 /** A server program that boots, and waits until it is told what to serve. */
 export interface ServerProgram {
-  readonly child: ChildProcess;
+  readonly child: ChildProcess | AdoptedServer;
   /** Our end of the socket for descriptors. */
   readonly fdsSocket: number;
 }
@@ -21,7 +16,7 @@ export interface ServerProgram {
  */
 export function launchServer(serverModule: string, listenFd: number, nodeTls: boolean): ServerProgram {
   const [ours, theirs] = socketPair('seqpacket', true);
-  const env: NodeJS.ProcessEnv = { ...process.env, ...MALLOC };
+  const env: NodeJS.ProcessEnv = { ...process.env, ...SERVER_ENVIRONMENT };
   if (nodeTls) restoreExtraCertificates(env);
   const child = spawn(process.execPath, [serverModule], {
     env,
@@ -42,6 +37,14 @@ export function startServer({ child }: ServerProgram, start: ServerStart): void 
 export interface EarlyServer {
   readonly program: ServerProgram;
   readonly socket: number;
+}
+
+/** The server that a shell has started before it became this process. */
+export function adoptEarly(pid: number): EarlyServer {
+  return {
+    program: { child: new AdoptedServer(pid, ADOPTED.channel), fdsSocket: ADOPTED.fds },
+    socket: ADOPTED.listen,
+  };
 }
 
 export function launchEarly(serverModule: string): EarlyServer {

@@ -1,4 +1,3 @@
-import type { ChildProcess } from 'node:child_process';
 import { ClipError } from '../bytes/index.js';
 import { logLine } from '../metrics/index.js';
 import {
@@ -14,7 +13,7 @@ import { launchServer, type ServerProgram, startServer } from './server-program.
 
 /** A server process, from spawn to exit. */
 export interface ServerProcess {
-  readonly child: ChildProcess;
+  readonly child: ServerProgram['child'];
   readonly rpc: Rpc<ServerMethods>;
   readonly fds: FdSocket;
   /** Its version, once it has loaded everything and asks to be let in. */

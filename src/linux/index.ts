@@ -51,7 +51,15 @@ export { makeNetworkNamespace } from './network-namespace.js';
 export { notifySystemd } from './notify.js';
 export { type FileUser, openBeneath, withFilePermissionsOf } from './open-beneath.js';
 export { openInRoot } from './open-in-root.js';
-export { dieWithParent, processLives, releaseHeap, replaceProcess, threadLives } from './process.js';
+export {
+  dieWithParent,
+  type ProcessEnd,
+  processLives,
+  reapChild,
+  releaseHeap,
+  replaceProcess,
+  threadLives,
+} from './process.js';
 export {
   listenUnix,
   type PeerCredentials,

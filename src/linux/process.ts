@@ -50,3 +50,21 @@ export function replaceProcess(program: string, args: readonly string[]): never 
   const result = sys.execv(program, vector);
   throw new SystemCallError(`execute ${program}`, -result);
 }
+
+export interface ProcessEnd {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+}
+
+const WNOHANG = 1;
+
+/** Takes note of the end of a child that Node has not started (waitpid(2)); null: it has not ended. @throws SystemCallError */
+export function reapChild(pid: number): ProcessEnd | null {
+  const status = new Int32Array(1);
+  const result = sys.waitpid(pid, new Uint8Array(status.buffer), WNOHANG);
+  if (check(result, `wait for process ${pid}`) === 0) return null;
+  const number = status[0]! & 0x7f;
+  if (number === 0) return { code: (status[0]! >> 8) & 0xff, signal: null };
+  const [name] = Object.entries(constants.signals).find(([, value]) => value === number) ?? ['SIGKILL'];
+  return { code: null, signal: name as NodeJS.Signals };
+}

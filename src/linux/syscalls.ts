@@ -81,6 +81,7 @@ const c = {
   ]),
   sendmsg: bind<[number, Memory, number]>('sendmsg', 'int64_t', ['int', 'void *', 'int']),
   recvmsg: bind<[number, Memory, number]>('recvmsg', 'int64_t', ['int', 'void *', 'int']),
+  waitpid: bind<[number, Memory, number]>('waitpid', 'int', ['int', 'void *', 'int']),
   execv: bind<[Memory, Memory]>('execv', 'int', ['void *', 'void *']),
   prctl: bind<[number, number, number, number, number]>('prctl', 'int', [
     'int',
@@ -196,6 +197,9 @@ export const sendmsg = (fd: number, header: Memory, flags: number): number => ou
 export const recvmsg = (fd: number, header: Memory, flags: number): number => outcome(c.recvmsg(fd, header, flags));
 /** `vector`: addresses of NUL-terminated strings, 8 bytes each, the last 0. Returns only when it failed. */
 export const execv = (path: Path, vector: Memory): number => outcome(c.execv(cString(path), vector));
+/** `status`: an i32. */
+export const waitpid = (pid: number, status: Memory, options: number): number =>
+  outcome(c.waitpid(pid, status, options));
 export const prctl = (option: number, a = 0, b = 0, c2 = 0, d = 0): number => outcome(c.prctl(option, a, b, c2, d));
 /** Of a thread of this process; 0: the calling one. `mask` holds one bit per CPU. */
 export const getAffinity = (thread: number, length: number, mask: Memory): number =>

@@ -198,12 +198,9 @@ export class MountList {
   #openImage(args: MountArguments, file: ArchiveFile): ImageData {
     const options = { ...DEFAULT_IMAGE_OPTIONS, ...args.options };
     const image = this.engine.open(file, options, RegistrySource.contextOf(args.access));
-    // The link has nothing to do until the first reader comes: what it will want can be on its way before, and what inflates that can boot.
-    // The mount itself comes first: by then the keeper has been asked for it.
-    setImmediate(() => {
-      this.engine.fetchAhead(image, this.engine.profilesOf(image, args.command), args.words);
-      this.engine.warm();
-    });
+    // The link has nothing to do until the first reader comes: what it will want can be on its way before. The mount itself comes first: by
+    // then the keeper has been asked for it.
+    setImmediate(() => this.engine.fetchAhead(image, this.engine.profilesOf(image, args.command), args.words));
     return image;
   }
 
@@ -323,6 +320,8 @@ export class MountList {
       if ('tree' in plane) connection = await carry(this.engine, this.#link, connection, plane.tree);
       const bound = this.hello.rootless ? connection.places[0]! : await this.#bind(connection.id, args, directories);
       this.engine.mounts.get(connection.id)?.prepare();
+      // The client looks at its mount now; what inflates for its readers boots meanwhile.
+      setImmediate(() => this.engine.warm());
       return this.#mounted(connection, bound);
     } catch (error) {
       await this.#link.keeper.call('drop', { id: connection.id, reason: null });

@@ -35,24 +35,21 @@ export interface ServerProcessContext {
  * connections, and ends when the keeper says so or has ended.
  *
  * The order makes readers of a killed server, and a first mount, wait less: a FUSE thread boots on one core while this thread loads the
- * engine on another. Parts that only misses need are loaded after the connections are answered.
+ * engine on another, and both before the keeper says what to serve. Parts that only misses need are loaded after the connections are answered.
+ * @param told what to serve; a keeper that is not needed ends before it says anything
  * @param closeApi called first when the keeper wants this server to end: no more requests
  */
 export async function runServer(
-  { settings, inReserve, late }: ServerStart,
+  told: Promise<ServerStart>,
   version: string,
   closeApi: () => Promise<void>,
 ): Promise<ServerProcessContext> {
   process.title = 'clipd server';
-  Object.assign(process.env, late?.environment);
-  // For credential helpers, and for connections that the keeper restored without a client's credentials.
-  restoreExtraCertificates(process.env);
   // Without its keeper a server is nothing: mounts belong to the next clipd.
   dieWithParent('SIGKILL');
   process.on('disconnect', endNow);
   // The keeper may have been killed already: a server that stayed would hold the socket on which clients wait for ever.
   if (!process.connected) process.exit(0);
-  if (late?.ownLog) logToRoot(settings.root);
   // Ctrl-C in a terminal goes to the whole group; the keeper decides what happens.
   process.on('SIGINT', () => {});
   process.on('SIGTERM', () => {});
@@ -68,8 +65,6 @@ export async function runServer(
   process.on('uncaughtException', (err) => die(err, 'this server process ends'));
 
   const fuse = new FusePool({
-    ...(settings.workers === undefined ? {} : { workers: settings.workers }),
-    ...(settings.resend === undefined ? {} : { resend: settings.resend }),
     onMiss: (miss) => engine?.mounts.get(miss.mountId)?.miss(miss),
     onInterrupt: (id, unique) => engine?.mounts.get(id)?.reads.interrupt(unique) ?? false,
     onGone: (id) => void server?.gone(id),
@@ -86,6 +81,18 @@ export async function runServer(
   const completeFuse = (): void => void fuse.complete().catch(() => {}); // onFailure
   const fuseStarted = fuse.start();
   fuseStarted.catch(() => {}); // onFailure; attach() waits for it
+  const loading = Promise.all([import('./engine.js'), import('./mount-list.js')]);
+  loading.catch(() => {}); // awaited below
+
+  const { settings, inReserve, late } = await told;
+  Object.assign(process.env, late?.environment);
+  // For credential helpers, and for connections that the keeper restored without a client's credentials.
+  restoreExtraCertificates(process.env);
+  if (late?.ownLog) logToRoot(settings.root);
+  fuse.configure({
+    ...(settings.workers === undefined ? {} : { workers: settings.workers }),
+    ...(settings.resend === undefined ? {} : { resend: settings.resend }),
+  });
   setTimeout(complete, FIRST_USE_MS);
 
   const fds = new FdSocket(FDS_SOCKET_FD);
@@ -100,7 +107,7 @@ export async function runServer(
   const keeper = new Rpc<KeeperMethods>(process, (name) => methods[name as keyof ServerMethods]);
   setInterval(() => void keeper.call('alive', null).catch(() => {}), ALIVE_MS);
   try {
-    const [parts, { MountList }] = await Promise.all([import('./engine.js'), import('./mount-list.js')]);
+    const [parts, { MountList }] = await loading;
     const ownLog = parts.lazyLogger({ name: 'server', level: settings.logLevel ?? 'info' });
     log = ownLog;
     const metrics = new parts.Metrics();

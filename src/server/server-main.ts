@@ -11,26 +11,28 @@ import { LISTEN_FD, type ServerStart } from '../wire/index.js';
 /** The server process of clipd, spawned by the keeper. */
 const version = packageVersion();
 const told = once(process, 'message') as Promise<[ServerStart]>;
-// A keeper that is not needed ends before it says anything.
+// runServer watches for that, once it is loaded.
 const orphaned = (): never => process.exit(0);
 process.once('disconnect', orphaned);
 let api: Server | null = null;
 
 async function main(): Promise<void> {
   const { runServer } = await import('./run-server.js');
-  const [start] = await told;
   process.off('disconnect', orphaned);
-  const { settings } = start;
-  const starting = runServer(start, version, async () => {
-    await new Promise<void>((resolve) => {
-      if (api === null) return resolve();
-      // Requests under way are answered; connections kept alive are not waited for.
-      api.close(() => resolve());
-      api.closeIdleConnections();
-      setTimeout(() => api?.closeAllConnections(), 500).unref();
-    });
-  });
-  // Loaded while a FUSE thread boots.
+  const starting = runServer(
+    told.then(([start]) => start),
+    version,
+    async () => {
+      await new Promise<void>((resolve) => {
+        if (api === null) return resolve();
+        // Requests under way are answered; connections kept alive are not waited for.
+        api.close(() => resolve());
+        api.closeIdleConnections();
+        setTimeout(() => api?.closeAllConnections(), 500).unref();
+      });
+    },
+  );
+  // Loaded while a FUSE thread boots, and before the keeper has said what to serve.
   const [{ createApiServer }, { routesOf }, { metricsReader, serveMetrics }] = await Promise.all([
     import('./api/http.js'),
     import('./api/routes.js'),
@@ -40,7 +42,8 @@ async function main(): Promise<void> {
   const read = metricsReader(context);
   api = createApiServer(routesOf(context, version, read), (err) => context.log.error({ err }, 'a request failed'));
   api.listen({ fd: LISTEN_FD });
-  if (settings.metricsAddress !== undefined) serveMetrics(context, read, settings.metricsAddress);
+  const { metricsAddress } = context.settings;
+  if (metricsAddress !== undefined) serveMetrics(context, read, metricsAddress);
 }
 
 void main();

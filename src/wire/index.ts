@@ -104,11 +104,14 @@ export {
 export { foreignName, foreignParts, isPlaceName } from './place-name.js';
 export type { PrefetchState, PrefetchWish } from './prefetch.js';
 export {
+  ADOPT,
+  ADOPTED,
   IDLE_EXIT_SECONDS,
   KEEPER_FLAGS,
   KEEPER_MAIN,
   type KeeperReport,
   type KeeperStart,
+  SERVER_ENVIRONMENT,
   SERVER_MAIN,
 } from './programs.js';
 export { JOURNAL_DIRECTORY, type JournaledRead, kernelResends, ReadJournal } from './read-journal.js';

@@ -9,6 +9,17 @@ export const SERVER_MAIN: string = fileURLToPath(new URL('../server/server-main.
 /** A keeper handles few messages, for weeks: no threads for compiling. Not V8's flags but Node's: see src/loader/v8-flags.ts. */
 export const KEEPER_FLAGS: readonly string[] = ['--v8-pool-size=0'];
 
+/**
+ * One heap for all threads: glibc gives each thread its own, which grows and is never returned. Threads that answer reads allocate
+ * nothing, so they do not contend for it (docs/benchmarks.md, "Why these constants").
+ */
+export const SERVER_ENVIRONMENT: Readonly<Record<string, string>> = { MALLOC_ARENA_MAX: '1' };
+
+/** First argument of a keeper whose server was started beside it; the second is the server's process id. */
+export const ADOPT = 'adopt';
+/** Its descriptors: of the server's IPC channel, of the socket for descriptors, and the one that the server listens on. */
+export const ADOPTED: { readonly channel: 3; readonly fds: 4; readonly listen: 5 } = { channel: 3, fds: 4, listen: 5 };
+
 /** The line on a keeper's standard input that starts its work. */
 export interface KeeperStart {
   readonly settings: DaemonSettings;

@@ -1,11 +1,20 @@
 import { execFileSync, spawn } from 'node:child_process';
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { KEEPER_FLAGS, KEEPER_MAIN } from '../../src/wire/index.js';
 import { Clipctl, PROGRAM } from '../support/clipctl.js';
-import { eventually, indexedImage } from '../support/mounted.js';
+import { eventually, health, indexedImage } from '../support/mounted.js';
 
 let directory: string;
 let bundle: string;
@@ -127,6 +136,31 @@ test('every process and thread of clipd takes the compiled code that comes with 
     const programs = new Set(seen().map(([program]) => program));
     expect([...programs].sort()).toEqual(['clipctl.js', 'keeper-main.js', 'server-main.js', 'thread']);
     expect(new Set(seen().map(([, tag]) => tag))).toEqual(new Set([plain]));
+  } finally {
+    await clip.close();
+    remove();
+  }
+});
+
+test('a server that was started beside its keeper is its child: its end is seen, and nothing is left of it', async () => {
+  const clip = await Clipctl.create();
+  const { archive, remove } = await indexedImage(clip, 'child');
+  try {
+    const place = await clip.place('child');
+    await clip.ok('mount', archive, place);
+    const { serverPid, keeperPid } = await health(clip);
+    expect(readFileSync(`/proc/${serverPid}/stat`, 'latin1').split(') ')[1]!.split(' ')[1]).toBe(String(keeperPid));
+    // No Node process has started it, so it was told of its channel by the shell.
+    expect(readFileSync(`/proc/${serverPid}/environ`, 'latin1')).toContain('NODE_CHANNEL_FD=3\0');
+    process.kill(serverPid, 'SIGKILL');
+    expect(readFileSync(path.join(place, 'etc/name'), 'utf8')).toBe('image 1\n');
+    await eventually(async () => (await health(clip)).restarts === 1);
+    expect(existsSync(`/proc/${serverPid}`)).toBe(false);
+    const ended = readFileSync(clip.path('root/clipd.log'), 'utf8')
+      .split('\n')
+      .filter((line) => line.includes('has ended, starting another'))
+      .map((line) => JSON.parse(line) as Record<string, unknown>);
+    expect(ended).toMatchObject([{ pid: serverPid, exitCode: null, signalCode: 'SIGKILL' }]);
   } finally {
     await clip.close();
     remove();

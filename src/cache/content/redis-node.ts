@@ -1,5 +1,4 @@
 import { connect as connectTcp, type Socket } from 'node:net';
-import { connect as connectTls } from 'node:tls';
 import { encodeCommand, type RedisArguments, RedisError, type RedisReply, ReplyParser } from './resp.js';
 
 export type { RedisArguments, RedisReply } from './resp.js';
@@ -31,6 +30,9 @@ const MAX_RECONNECT_MS = 1000;
 const PING_MS = 5000;
 const SILENCE_MS = 12_000;
 const SMALL_REPLY_BYTES = 4096;
+
+/** Loaded when it is needed: each server waits for it otherwise. */
+const tlsModule = () => process.getBuiltinModule('node:tls');
 
 interface Pending {
   readonly maxBytes: number;
@@ -94,7 +96,9 @@ export class RedisNode {
     const { host, port } = this.address;
     const { tls } = this.#access;
     const isName = /[a-z]/i.test(host) && !host.includes(':');
-    const socket = tls ? connectTls({ host, port, ...(isName && { servername: host }) }) : connectTcp({ host, port });
+    const socket = tls
+      ? tlsModule().connect({ host, port, ...(isName && { servername: host }) })
+      : connectTcp({ host, port });
     this.#socket = socket;
     const lost = (error: Error): void => {
       if (this.#socket === socket) this.#lost(error);
