@@ -59,7 +59,7 @@ export class ClipdClient {
   readonly #socketPath: string;
   readonly #silenceMs: number;
 
-  /** @param silenceMs how long clipd may be silent, for tests */
+  /** @param silenceMs how long clipd may be silent */
   constructor(root: string, silenceMs = SILENCE_MS) {
     this.root = root;
     this.#silenceMs = silenceMs;

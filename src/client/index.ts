@@ -6,6 +6,7 @@
 
 export { ClipdClient, NotRunningError } from './clipd-client.js';
 export { type FetchArchiveOptions, fetchArchive } from './fetch-archive.js';
+export { keeperPidOf } from './keeper-pid.js';
 export { launchKeeper } from './keeper-process.js';
 export { getMetrics } from './metrics.js';
 export { type Mount, type MountCallOptions, type MountEvents, mount } from './mount.js';

@@ -1,4 +1,4 @@
-import { closeSync, constants, fstatSync, rmdirSync, rmSync, statSync } from 'node:fs';
+import { closeSync, constants, fstatSync, ftruncateSync, rmdirSync, rmSync, statSync, writeSync } from 'node:fs';
 import { ClipError } from '../bytes/index.js';
 import { closeFd, listenUnix, tryLock, unixSocket } from '../linux/index.js';
 import { keepCodeSoon, leaveUnoptimized } from '../loader/index.js';
@@ -11,6 +11,7 @@ import {
   JOURNAL_DIRECTORY,
   KEEPER_PROTOCOL,
   type KeeperMethods,
+  LOCK_FILE,
   planeOf,
   rotateLog,
   SOCKET_NAME,
@@ -317,9 +318,7 @@ export class Keeper {
   }
 }
 
-const LOCK_FILE = 'clipd.lock';
-
-/** The lock file's descriptor, locked; null when another process has it. */
+/** The lock file's descriptor, locked, with this process' id in the file; null when another process has it. */
 function takeLock(root: OwnDirectory): number | null {
   for (;;) {
     const fd = root.open(LOCK_FILE, constants.O_RDWR | constants.O_CREAT);
@@ -328,7 +327,20 @@ function takeLock(root: OwnDirectory): number | null {
       return null;
     }
     // The owner before us removes the file as it leaves: what we have locked may no longer be what others will find.
-    if (statSync(root.at(LOCK_FILE), { throwIfNoEntry: false })?.ino === fstatSync(fd).ino) return fd;
+    if (statSync(root.at(LOCK_FILE), { throwIfNoEntry: false })?.ino === fstatSync(fd).ino) {
+      noteKeeper(fd);
+      return fd;
+    }
     closeSync(fd);
+  }
+}
+
+/** For `clipctl daemon --stop` where no server answers. A full disk is no reason not to serve. */
+function noteKeeper(lock: number): void {
+  try {
+    ftruncateSync(lock);
+    writeSync(lock, `${process.pid}\n`);
+  } catch {
+    // then it cannot be ended that way
   }
 }

@@ -51,6 +51,7 @@ export {
   KEEPER_PROTOCOL,
   type KeeperMethods,
   LISTEN_FD,
+  LOCK_FILE,
   type PlaceRequest,
   SETTINGS_VARIABLE,
   type ServerMethods,

@@ -53,6 +53,8 @@ export interface ServerStart {
 
 /** The control socket, in the root. */
 export const SOCKET_NAME = 'clipd.sock';
+/** Locked by the keeper, whose process id it holds. */
+export const LOCK_FILE = 'clipd.lock';
 
 /** How often a server says that it lives. */
 export const ALIVE_MS = 3000;

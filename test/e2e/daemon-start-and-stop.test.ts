@@ -196,3 +196,17 @@ test('SIGTERM while a read waits for a registry that hangs: all is over, and not
   await expect(reading).rejects.toThrow(/ENOTCONN|ECONNABORTED|EIO/);
   expect(clip.mounts()).toEqual([]);
 });
+
+test('daemon --stop ends a clipd whose server answers nobody: its keeper is told', async () => {
+  const clip = await ownClip();
+  const image = writeImage([tar(file('f', layerLike(1000, 1)))]);
+  undo.push(() => image.remove());
+  await clip.ok('index', '--image', image.reference, '--out', clip.path('i.clip'));
+  const place = await clip.place('place');
+  await clip.ok('mount', '--clip', clip.path('i.clip'), '--at', place);
+  const { serverPid, keeperPid } = await health(clip);
+  process.kill(serverPid, 'SIGSTOP');
+  expect(await clip.json('daemon', '--stop')).toMatchObject({ stopped: true });
+  expect([alive(serverPid), alive(keeperPid), clip.mounts()]).toEqual([false, false, []]);
+  expect(readdirSync(clip.path('root'))).toEqual(['clipd.log']);
+});

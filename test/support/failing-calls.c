@@ -1,6 +1,7 @@
 // Preloaded into a program, makes the n-th call of one kind fail: CLIP_FAIL_CALL (open, read, write, mmap, malloc), CLIP_FAIL_NTH,
 // CLIP_FAIL_ERRNO. Of open, read and write only those count that concern files below CLIP_FAIL_BELOW; of mmap and malloc those of
-// 64 KiB and more, once a file below it was opened. CLIP_FAIL_FIRED names a file that is made when the call has failed.
+// 64 KiB and more, once a file below it was opened. CLIP_FAIL_FIRED names a file that is made when the call has failed: one call
+// fails, of all processes that inherit this. A server that failed at its n-th call, and the next one at its own, would never serve.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -35,8 +36,9 @@ __attribute__((constructor)) static void init(void) {
 static int fails(const char *call) {
   if (wanted == NULL || strcmp(wanted, call) != 0) return 0;
   if (atomic_fetch_add(&seen, 1) + 1 != nth) return 0;
-  int fd = syscall(SYS_openat, AT_FDCWD, fired, O_CREAT | O_WRONLY, 0600);
-  if (fd >= 0) syscall(SYS_close, fd);
+  int fd = syscall(SYS_openat, AT_FDCWD, fired, O_CREAT | O_EXCL | O_WRONLY, 0600);
+  if (fd < 0) return 0;
+  syscall(SYS_close, fd);
   errno = error_number;
   return 1;
 }

@@ -20,6 +20,8 @@ type MetricsAddress = NonNullable<DaemonSettings['metricsAddress']>;
 
 /** A clipd ends within 5 s of being told to. */
 const STOP_MS = 10_000;
+/** A server that is silent for so long is left out: its keeper is told by a signal, and gives the server 3 s more. */
+const STOP_SILENCE_MS = 5000;
 
 async function run(flags: Flags): Promise<void> {
   const { becomeKeeper } = await import('../../keeper/index.js');
@@ -81,12 +83,30 @@ function hasEnded(pid: number): boolean {
   }
 }
 
+/**
+ * Tells a clipd to end.
+ * @returns the process id of its keeper
+ */
+async function tellToStop(root: string): Promise<number> {
+  const { ClipdClient, keeperPidOf } = await import('../../client/index.js');
+  const client = new ClipdClient(root, STOP_SILENCE_MS);
+  try {
+    const { keeperPid } = await client.health();
+    await client.stop(false);
+    return keeperPid;
+  } catch (error) {
+    if (!(error instanceof ClipError) || error.code !== 'SYSTEM') throw error;
+    // No server lives for long enough to answer.
+    const pid = keeperPidOf(root);
+    if (pid === null) throw error;
+    process.kill(pid, 'SIGTERM');
+    return pid;
+  }
+}
+
 async function stop(flags: Flags): Promise<void> {
-  const { ClipdClient } = await import('../../client/index.js');
   const { root } = await locate(flags);
-  const client = new ClipdClient(root);
-  const { keeperPid } = await client.health();
-  await client.stop(false);
+  const keeperPid = await tellToStop(root);
   for (const end = performance.now() + STOP_MS; performance.now() < end; ) {
     if (hasEnded(keeperPid)) {
       printResult({ root, stopped: true }, flags.json === true, () => '');
