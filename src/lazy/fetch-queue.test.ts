@@ -3,6 +3,7 @@ import { LayerSpans } from '../spans/index.js';
 import { FetchQueue, type QueuedLayer } from './fetch-queue.js';
 import { PRIORITIES, Priority } from './inflate-tasks.js';
 import { SpanJob } from './job.js';
+import { Links } from './link.js';
 import type { LayerProvider } from './types.js';
 
 const KIB = 1024;
@@ -132,14 +133,41 @@ describe('what goes out together', () => {
     expect(layer.asked).toEqual([[90, 10, 11, 12, 300, 8]]);
   });
 
-  test('so does a fill; what a reader waits for, read-ahead and guesses go out as single ranges', async () => {
+  test('so do read-ahead, guesses and a fill; what a reader waits for goes out as single ranges', async () => {
     for (const priority of PRIORITIES) {
       const layer = new Layer(new FetchQueue(() => false), 64 * KIB);
       for (const span of [5, 90, 40]) layer.add(span, priority, PARTS);
       await turn();
-      const parts = priority === Priority.prefetch || priority === Priority.fill;
-      expect(layer.asked).toEqual(parts ? [[5, 90, 40]] : [[5], [90], [40]]);
+      expect(layer.asked).toEqual(priority === Priority.demand ? [[5], [90], [40]] : [[5, 90, 40]]);
     }
+  });
+
+  test('read-ahead in parts has what the link carries in a round trip; over a slow link each stretch has a request of its own', async () => {
+    const asked = async (bytesPerMs: number): Promise<number[][]> => {
+      const links = new Links();
+      const link = links.answered(PARTS.source, 'a');
+      link.began(20, 0, 0);
+      link.received(100 * bytesPerMs, 100);
+      link.ended(100);
+      const layer = new Layer(new FetchQueue(() => false, links), 500 * KIB);
+      for (const span of [90, 10, 50, 30, 70, 20, 11]) layer.add(span, Priority.readahead, PARTS);
+      await turn();
+      return layer.asked;
+    };
+    expect(await asked(125_000)).toEqual([
+      [90, 10, 11, 50],
+      [30, 70, 20],
+    ]);
+    expect(await asked(10_000)).toEqual([[90], [10, 11], [50], [30], [70], [20]]);
+  });
+
+  test('a sequential reader’s stretch is one range of up to 8 MiB, whatever the link carries', async () => {
+    const layer = new Layer(new FetchQueue(() => false), 512 * KIB);
+    for (let span = 3; span < 23; span++) layer.add(span, Priority.readahead, PARTS);
+    layer.add(90, Priority.readahead, PARTS);
+    await turn();
+    const from = (first: number, count: number): number[] => Array.from({ length: count }, (_, i) => first + i);
+    expect(layer.asked).toEqual([from(3, 16), [...from(19, 4)], [90]]);
   });
 
   test('with short gaps one range; a request has at most 40 ranges, and before the link was measured 1.25 MiB, two of them on their way', async () => {

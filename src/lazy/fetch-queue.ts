@@ -1,9 +1,9 @@
 import type { SpanIndex } from '../bytes/index.js';
 import type { LayerSpans } from '../spans/index.js';
-import { joinGap, partGap, profileComing, profileRequest } from './ahead/policy.js';
+import { aheadRequest, joinGap, partGap, profileComing, profileRequest } from './ahead/policy.js';
 import { PRIORITIES, Priority } from './inflate-tasks.js';
 import type { JobCarrier, SpanJob } from './job.js';
-import { Links } from './link.js';
+import { type LinkCost, Links } from './link.js';
 import type { BlobSource, LayerProvider } from './types.js';
 
 /** What the queue needs of a layer. */
@@ -213,13 +213,15 @@ export class FetchQueue implements JobCarrier {
     const { spans } = layer;
     const all = new Set<SpanJob>();
     const link = this.links.of(job.provider.source);
-    let left = priority === Priority.prefetch ? profileRequest(link) : MAX_REQUEST_BYTES;
+    let left = mostOfParts(priority, link);
     let ranges = 0;
     for (const [next, of] of flow.waiting[priority]!) {
       if (of !== layer || next.provider !== job.provider || next.mismatches > 0 || next.apart || all.has(next))
         continue;
       if (spans.compressedBytes(next.span, next.span + 1) > left && all.size > 0) break;
-      const run = this.#run(flow, layer, next, priority, left, all);
+      // Neighbours are one range whatever their number: a sequential reader's.
+      const most = all.size === 0 && !isKnown(priority) ? mostBytes(priority) : left;
+      const run = this.#run(flow, layer, next, priority, most, all);
       for (const one of run) all.add(one);
       left -= spans.compressedBytes(run[0]!.span, run.at(-1)!.span + 1);
       if (++ranges === MAX_RANGES) break;
@@ -243,7 +245,7 @@ export class FetchQueue implements JobCarrier {
     const { spans } = layer;
     const run = [job];
     const limit = Math.max(priority, Priority.readahead);
-    const across = priority === Priority.prefetch || taken !== null;
+    const across = isKnown(priority) && (priority === Priority.prefetch || taken !== null);
     const gapBytes = across ? (taken === null ? joinGap : partGap)(this.links.of(job.provider.source)) : 0;
     const joins = (other: SpanJob | undefined): other is SpanJob =>
       other !== undefined &&
@@ -305,12 +307,23 @@ function mostBytes(priority: Priority): number {
   return priority === Priority.prefetch ? MAX_PROFILE_REQUEST_BYTES : MAX_REQUEST_BYTES;
 }
 
+/** Bytes of a request for several ranges. */
+function mostOfParts(priority: Priority, link: LinkCost): number {
+  if (priority === Priority.fill) return MAX_REQUEST_BYTES;
+  return priority === Priority.prefetch ? profileRequest(link) : aheadRequest(link);
+}
+
+/** All of it is going to be fetched. */
+function isKnown(priority: Priority): boolean {
+  return priority === Priority.prefetch || priority === Priority.fill;
+}
+
 /**
  * Whether a job may share a request with ranges elsewhere in its layer. Only what no reader waits for: the first such request tells whether
  * the source answers it.
  */
 export function goesInParts(job: SpanJob, priority: Priority, { digest }: LayerSpans): boolean {
-  const background = priority === Priority.prefetch || priority === Priority.fill;
+  const background = priority !== Priority.demand;
   return background && job.mismatches === 0 && !job.apart && job.provider.source.takesParts?.(digest) === true;
 }
 

@@ -13,6 +13,7 @@ import { SpanCache } from '../cache/index.js';
 import { Metrics } from '../metrics/index.js';
 import { type BlobRange, type SourceOptions, sourceForArchive, wrongAnswers } from '../oci/index.js';
 import { InflatePool } from './inflate-pool.js';
+import { Priority } from './inflate-tasks.js';
 import type { LayerClaim } from './layer-claim.js';
 import { LayerSet } from './layer-set.js';
 
@@ -145,6 +146,15 @@ describe('docker-registry', () => {
     await fetched;
     expect(ranges()).toHaveLength(3);
     expect(metrics.snapshot()).toMatchObject({ requests: 3, spansFetched: 9 });
+  });
+
+  test('so does what is read ahead, and a reader has a request of its own beside it', async () => {
+    const { claim, metrics } = await open(proxy.host);
+    const waits = PROFILE.map((span) => claim.ahead(span, Priority.readahead));
+    await claim.read(layerOffset[40]!, 100);
+    await Promise.all(waits);
+    expect(ranges().sort()).toEqual([header(ALL), header([rangeOf(40)])].sort());
+    expect(metrics.snapshot()).toMatchObject({ requests: 2, spansFetched: 8 });
   });
 
   test('a connection that breaks in a part goes on with that part, and the rest in one request', async () => {
@@ -373,6 +383,18 @@ describe('a server of another mind', () => {
     await (await open(host)).profile();
     expect(requests.filter(isSeveral)).toHaveLength(1);
     expect(wrongAnswers()[`wrongAnswer.${host}.parts`]).toBe(1);
+  });
+
+  test('a reader that waits for what such a host was asked for ahead gets it by a single range', async () => {
+    const { host, requests } = await serve(status('416 Range Not Satisfiable', 'no'));
+    const { claim, metrics } = await open(host);
+    const waits = PROFILE.map((span) => claim.ahead(span, Priority.readahead));
+    await expect.poll(() => requests.length).toBeGreaterThan(0);
+    const got = await claim.read(layerOffset[24]!, 100);
+    expect(Buffer.compare(got, raw.subarray(layerOffset[24], layerOffset[24]! + 100))).toBe(0);
+    await Promise.all(waits);
+    expect(requests.filter(isSeveral)).toEqual([header(ALL)]);
+    expect(metrics.snapshot()).toMatchObject({ spansFetched: 7, failedSpans: 0 });
   });
 
   test('little is read of an answer that is the whole blob', async () => {

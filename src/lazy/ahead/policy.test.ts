@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import {
+  aheadRequest,
   evidenceAt,
   evidenceOfCode,
   joinGap,
@@ -33,6 +34,13 @@ test('the rest of a file that is read here and there is likely, and neighbours i
   // A walk: eight neighbours in a row.
   expect(probabilityOf(near(1, 2, 3, 4, 5, 6, 7, 8), fresh)).toBeGreaterThan(0.48);
   expect(near(9)).toBe(0);
+});
+
+test('a request for what readers may come to has what the link carries in a round trip', () => {
+  expect(aheadRequest(GIGABIT)).toBe(2_500_000);
+  expect(aheadRequest(SLOW)).toBe(25_000);
+  expect(aheadRequest(TEN)).toBe(3 * 1024 * 1024);
+  expect(aheadRequest({ ...SLOW, known: false })).toBe(1280 * 1024);
 });
 
 test('the code of a program that was opened is likely; of a very large one nothing is guessed', () => {

@@ -161,6 +161,14 @@ const MIN_PROFILE_REQUEST = 1280 * 1024;
 const MAX_PROFILE_REQUEST = 3 * 1024 * 1024;
 
 /**
+ * The same of what readers may come to while it comes: a reader that waits for its end waits for no more than a round trip's worth of other
+ * bytes. Over a slow link it is less than a span, and each stretch has a request of its own.
+ */
+export function aheadRequest({ known, roundTripMs, bytesPerMs }: LinkCost): number {
+  return known ? Math.min(MAX_PROFILE_REQUEST, roundTripMs * bytesPerMs) : MIN_PROFILE_REQUEST;
+}
+
+/**
  * Bytes on their way of such requests, beyond which none is sent: the link must not idle during a round trip, nor while the registry
  * makes the parts of the next one. Two requests at the least.
  */
