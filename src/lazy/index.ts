@@ -10,6 +10,7 @@ export type { AheadOfReaders } from './ahead/of-readers.js';
 export type { AheadProgress } from './ahead/span-runner.js';
 export { InflatePool, type InflatePoolOptions } from './inflate-pool.js';
 export { Priority } from './inflate-tasks.js';
+export type { StartName } from './kept-profiles.js';
 export type { LayerClaim } from './layer-claim.js';
 export { LayerSet, type LayerSetOptions, type OpenLayerOptions } from './layer-set.js';
 export type { LazyLayer } from './lazy-layer.js';
@@ -24,17 +25,9 @@ export {
   touchedRanges,
 } from './profile.js';
 export { expectedRanges } from './profile-merge.js';
-export {
-  type AskRegistry,
-  type FoundProfile,
-  MAX_PROFILE_BYTES,
-  ProfileStore,
-  packProfile,
-  type StartName,
-  startName,
-  unpackProfile,
-} from './profile-store.js';
+export { type AskRegistry, type FoundProfile, ProfileStore, startName } from './profile-store.js';
 export { Recheck } from './recheck.js';
+export { MAX_PROFILE_BYTES, packProfile, unpackProfile } from './shared-profiles.js';
 export { SpanDecoder, type SpanFault } from './span-decoder.js';
 export { type SpanLayers, SpanReader } from './span-reader.js';
 export type { BlobSource, Fetched, FileHint, Inflated, LayerProvider, ReadOptions } from './types.js';

@@ -54,8 +54,10 @@ const CACHE_WAIT_MS = 3000;
  */
 const CONTENT_WAIT_MS = 500;
 
-/** A server that ends gives the profiles of its last mounts this long to be published. */
+/** A server that ends gives the profiles of its last mounts this long to be published; the next server publishes the others. */
 const PUBLISH_WAIT_MS = 500;
+/** It does so when first mounts and readers of an earlier server have been served. */
+const PUBLISH_LATER_MS = 3000;
 
 /** How often layers of the kernel plane are looked at: those that have become complete may be read by the kernel itself. */
 const SEAL_MS = 1000;
@@ -142,6 +144,7 @@ export class Engine {
     });
     const sharing = profileSharing === false ? null : { content: this.#layers.content };
     this.#profiles = new ProfileStore(cacheDir, sharing, options.log, options.metrics);
+    setTimeout(() => this.#profiles.resume(), PUBLISH_LATER_MS).unref();
   }
 
   static async start(options: EngineOptions, fuse: FusePool): Promise<Engine> {
@@ -298,6 +301,7 @@ export class Engine {
     const mount = this.mounts.get(id);
     if (mount === undefined) return;
     this.mounts.delete(id);
+    mount.recording?.stop(); // at once: this server may be told to end before the rest is done
     await this.fuse.detach(id);
     addTo(this.#finishedSources, mount.source.counters);
     for (const key of Object.keys(this.#finished) as (keyof ReadCounters)[]) {

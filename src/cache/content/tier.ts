@@ -246,11 +246,11 @@ export class ContentTier {
   }
 
   /**
-   * The content of a name (named.ts), if it comes within `ms`; null: there is none, or the cache is known not to work. Not verified.
+   * The content of a name (named.ts), if it comes within `ms`; null: there is none. Not verified.
    * @throws Error that says why it cannot be had
    */
   async getNamed(name: string, limit: number, routingKey: string, ms: number): Promise<Uint8Array | null> {
-    if (this.#whole.open) return null;
+    if (this.#whole.open) throw new Error('the content cache has not answered for a while');
     return this.#within(ms, (signal) => getNamed(this.#cache, name, limit, { routingKey, signal }));
   }
 
