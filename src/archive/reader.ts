@@ -110,7 +110,7 @@ function withHint<T>(open: () => T): T {
 }
 
 const VERSION_HINTS: Readonly<Record<number, string>> = {
-  1: 'version 1 archives are the predecessor’s',
+  1: "version 1 archives are the predecessor's",
   2: 'an older clip wrote it: make it again with clipctl index',
 };
 

@@ -1,7 +1,7 @@
 import { closeSync, fstatSync, readSync } from 'node:fs';
 import type { ArchiveInput } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
-import { openRegularFile } from '../paths/index.js';
+import { missingArchive, openRegularFile } from '../paths/index.js';
 
 /** @throws ClipError NOT_FOUND, PERMISSION, SYSTEM, BAD_FORMAT when the path leads to something else than a file */
 export function openArchiveFile(path: string): number {
@@ -10,12 +10,7 @@ export function openArchiveFile(path: string): number {
   } catch (cause) {
     if (cause instanceof ClipError) throw cause;
     const { code } = cause as NodeJS.ErrnoException;
-    if (code === 'ENOENT') {
-      throw new ClipError('NOT_FOUND', `no archive ${path}`, {
-        cause,
-        hint: 'make one with: clipctl index --image REF --out FILE',
-      });
-    }
+    if (code === 'ENOENT') throw missingArchive(path, cause);
     throw new ClipError(code === 'EACCES' ? 'PERMISSION' : 'SYSTEM', `cannot open archive ${path}: ${code}`, { cause });
   }
 }

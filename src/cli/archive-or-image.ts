@@ -1,7 +1,8 @@
 import { closeSync, constants, existsSync, openSync, readSync, statSync } from 'node:fs';
-import { basename } from 'node:path';
+import { basename, dirname } from 'node:path';
 import { MAGIC } from '../archive/index.js';
 import { ClipError } from '../bytes/index.js';
+import { ARCHIVE_ENDING, endsAsFile } from '../paths/index.js';
 
 /** A registry's name by mistake; `docker://` is none. */
 const WEB = /^https?:\/\//;
@@ -10,12 +11,13 @@ const IMAGE_SCHEME = /^(?:oci|oci-archive|docker-archive|docker):/;
 
 /**
  * Whether an argument that may be either names an archive. A path does (no image reference begins with a dot, a slash or a tilde), a
- * name that ends as archives end, a URL, and an archive in the current directory, whatever its name.
+ * name that ends as archives end, a URL, and an archive in the current directory, whatever its name. So does a file's name with a
+ * mistake in it, {@link isMistyped}.
  */
 export function looksLikeArchive(text: string): boolean {
   if (IMAGE_SCHEME.test(text) || WEB.test(text)) return false;
-  if (/^[./~]/.test(text) || /\.r?clip$/.test(text) || /^[a-z0-9]+:\/\//.test(text)) return true;
-  return startsAsArchive(text) || isFileWithExtension(text);
+  if (/^[./~]/.test(text) || ARCHIVE_ENDING.test(text) || /^[a-z0-9]+:\/\//.test(text)) return true;
+  return startsAsArchive(text) || isFileWithExtension(text) || isMistyped(text);
 }
 
 /** "notes.html" is what lies here rather than an image of Docker Hub. */
@@ -23,12 +25,26 @@ function isFileWithExtension(text: string): boolean {
   return /\.\w+$/.test(text) && statSync(text, { throwIfNoEntry: false })?.isFile() === true;
 }
 
-/** @throws ClipError USAGE for an archive in the place of an image that is to be indexed */
-export function refuseArchive(text: string): void {
-  const named = !text.includes('/') && /\.r?clip$/.test(text);
-  if (!named && !startsAsArchive(text)) return;
-  throw new ClipError('USAGE', `${text} is an archive, not an image`, {
-    hint: `clipctl mount ${text} DIR mounts it; clipctl index IMAGE -o ${text} writes it`,
+/**
+ * `py.clp`, or `py.tar`: what no registry is to be asked for. Without a registry and a user it would be one of Docker Hub's official
+ * images, and with them it is a path only below a directory that exists. A name with a tag or a digest is an image's.
+ */
+function isMistyped(text: string): boolean {
+  if (/[:@]/.test(text) || !endsAsFile(text)) return false;
+  return !text.includes('/') || existsSync(dirname(text));
+}
+
+/** @throws ClipError USAGE for a file in the place of an image that is to be indexed */
+export function refuseFile(text: string): void {
+  const named = !text.includes('/') && ARCHIVE_ENDING.test(text);
+  if (named || startsAsArchive(text)) {
+    throw new ClipError('USAGE', `${text} is an archive, not an image`, {
+      hint: `clipctl mount ${text} DIR mounts it; clipctl index IMAGE -o ${text} writes it`,
+    });
+  }
+  if (IMAGE_SCHEME.test(text) || /^[./~]/.test(text) || !(isFileWithExtension(text) || isMistyped(text))) return;
+  throw new ClipError('USAGE', `${text} is the name of a file, not of an image`, {
+    hint: `an image in a tar is named docker-archive:${text} or oci-archive:${text}; one of Docker Hub docker.io/library/${text}`,
   });
 }
 

@@ -18,7 +18,20 @@ export interface CommonFlags {
 }
 
 /** Adds them to a command and all below it. They may stand before a command's name or after it; the latter wins. */
+/** Adds options below a heading of their own in the command's help. */
+export function grouped(command: Command, heading: string, add: (command: Command) => void): Command {
+  const before = command.optionsGroup();
+  command.optionsGroup(heading);
+  add(command);
+  return command.optionsGroup(before);
+}
+
 export function addCommonFlags(command: Command): void {
+  grouped(command, command.parent === null ? '' : 'Every command:', addOwnCommonFlags);
+  for (const below of command.commands) addCommonFlags(below);
+}
+
+function addOwnCommonFlags(command: Command): void {
   command
     .option('--root <dir>', "clipd's socket and state (default /run/clip, or $XDG_RUNTIME_DIR/clip)")
     .option('--cache-dir <dir>', 'the span cache (default /var/cache/clip, or $XDG_CACHE_HOME/clip)')
@@ -35,7 +48,6 @@ export function addCommonFlags(command: Command): void {
         PROGRESS,
       ),
     );
-  for (const below of command.commands) addCommonFlags(below);
 }
 
 /** Takes over those that stand before the command's name. */

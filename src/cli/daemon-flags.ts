@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { type DaemonSettings, defaultCacheDir, defaultRoot, type MountRequest, resolvePlace } from '../wire/index.js';
-import type { CommonFlags } from './common-flags.js';
+import { type CommonFlags, grouped } from './common-flags.js';
 import { byteSize, workerCount } from './numbers.js';
 import { logLevelOf } from './output.js';
 import { originOf } from './settings.js';
@@ -13,18 +13,20 @@ export interface DaemonFlags extends CommonFlags {
   readonly profileSharing?: boolean;
 }
 
-export function addDaemonFlags(command: Command): Command {
-  return command
-    .option('--cache-size <size>', 'cap of the span cache, 20G (default: 20 GB or 20 % of the disk)', byteSize)
-    .option(
-      '--content-cache <url>',
-      'a cache shared with other machines: redis://HOST:PORT, s3://BUCKET/PREFIX, dir:/PATH (default $CLIP_CONTENT_CACHE)',
-    )
-    .option(
-      '--no-profile-sharing',
-      'neither publish in the content cache what starts read, nor prefetch by what others have published there or in the registry',
-    )
-    .option('--workers <n>', 'FUSE threads (default: one per core, at most 4)', workerCount);
+export function addDaemonFlags(command: Command, heading = 'If this command starts clipd:'): Command {
+  return grouped(command, heading, (group) =>
+    group
+      .option('--cache-size <size>', 'cap of the span cache, 20G (default: 20 GB or 20 % of the disk)', byteSize)
+      .option(
+        '--content-cache <url>',
+        'a cache shared with other machines: redis://HOST:PORT, s3://BUCKET/PREFIX, dir:/PATH (default $CLIP_CONTENT_CACHE)',
+      )
+      .option(
+        '--no-profile-sharing',
+        'neither publish in the content cache what starts read, nor prefetch by what others have published there or in the registry',
+      )
+      .option('--workers <n>', 'FUSE threads (default: one per core, at most 4)', workerCount),
+  );
 }
 
 export interface Location {

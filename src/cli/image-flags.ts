@@ -2,8 +2,9 @@ import { type Command, Option } from 'commander';
 import type { LayerProgress } from '../index/index.js';
 import type { KeptLayers } from '../oci/index.js';
 import type { PullPolicy } from '../store/index.js';
-import type { CommonFlags } from './common-flags.js';
+import { type CommonFlags, grouped } from './common-flags.js';
 import { locate } from './daemon-flags.js';
+import { sayingDockerHub } from './docker-hub.js';
 import { printNote } from './output.js';
 import { addRegistryFlags, credentialsFrom, type RegistryFlags } from './registry-flags.js';
 
@@ -14,9 +15,11 @@ export interface S3PlaceFlags {
 }
 
 export function addS3PlaceFlags(command: Command): Command {
-  return command
-    .option('--s3-endpoint <url>', "with s3://BUCKET/KEY: the server, if not Amazon's (default $AWS_ENDPOINT_URL_S3)")
-    .option('--s3-region <region>', 'with s3://BUCKET/KEY: the region (default $AWS_REGION)');
+  return grouped(command, 'Archives in S3 (s3://BUCKET/KEY):', (group) =>
+    group
+      .option('--s3-endpoint <url>', "the server, if not Amazon's (default $AWS_ENDPOINT_URL_S3)")
+      .option('--s3-region <region>', 'the region (default $AWS_REGION)'),
+  );
 }
 
 /** On a command that also overrides where an archive's data is: these two name both, but data that is not in S3 has no such place. */
@@ -46,28 +49,34 @@ export interface ImageFlags extends CommonFlags, RegistryFlags, S3PlaceFlags {
   readonly platform?: string;
 }
 
+const IMAGE = 'The archive or image:';
+
 /** `--clip`, `--image` and how the image is found. */
 export function addImageFlags(command: Command): Command {
-  command
-    .option('--clip <file>', 'the .clip archive, or s3://BUCKET/KEY')
-    .option('--image <ref>', 'or an image, whose archive is taken from the store or made now');
+  grouped(command, IMAGE, (group) =>
+    group
+      .option('--clip <file>', 'the .clip archive, or s3://BUCKET/KEY')
+      .option('--image <ref>', 'or an image, whose archive is taken from the store or made now'),
+  );
   return addPullFlags(command);
 }
 
 export function addPullFlags(command: Command): Command {
-  command
-    .addOption(
-      new Option(
-        '--pull <when>',
-        'with an image: when to ask the registry for its manifest (default: missing)',
-      ).choices(['always', 'missing', 'never']),
-    )
-    .option('--index-digest <digest>', 'with an image: the only archive to take from its registry')
-    .option(
-      '--index-source <place>',
-      'with an image: a further registry, HOST or HOST/NAME, that may have its archive (default $CLIP_INDEX_SOURCE)',
-    )
-    .option('--platform <os/arch>', "with a multi-platform image (default: this machine's)");
+  grouped(command, IMAGE, (group) =>
+    group
+      .addOption(
+        new Option(
+          '--pull <when>',
+          'with an image: when to ask the registry for its manifest (default: missing)',
+        ).choices(['always', 'missing', 'never']),
+      )
+      .option('--index-digest <digest>', 'with an image: the only archive to take from its registry')
+      .option(
+        '--index-source <place>',
+        'with an image: a further registry, HOST or HOST/NAME, that may have its archive (default $CLIP_INDEX_SOURCE)',
+      )
+      .option('--platform <os/arch>', "with a multi-platform image (default: this machine's)"),
+  );
   return addS3PlaceFlags(addRegistryFlags(command));
 }
 
@@ -116,24 +125,26 @@ export async function archiveOf(flags: ImageFlags, signal?: AbortSignal, kept?: 
   const onFetched = (done: number, total: number): void =>
     show('archive', 'archive', done, total, (1000 * done) / (performance.now() - started));
   try {
-    const { path } = await resolveArchive({
-      clip: flags.clip,
-      image: flags.image,
-      cacheDir,
-      pull: flags.pull,
-      platform: flags.platform,
-      archiveDigest: flags.indexDigest,
-      indexSource: flags.indexSource ?? (process.env.CLIP_INDEX_SOURCE || undefined),
-      plainHttp: flags.plainHttp,
-      credentials,
-      signal,
-      kept,
-      s3: s3PlaceOf(flags),
-      onProgress,
-      onFetched,
-      onWarning: warn,
-      onNote: (note) => printNote('note', note),
-    });
+    const { path } = await sayingDockerHub(flags.image, () =>
+      resolveArchive({
+        clip: flags.clip,
+        image: flags.image,
+        cacheDir,
+        pull: flags.pull,
+        platform: flags.platform,
+        archiveDigest: flags.indexDigest,
+        indexSource: flags.indexSource ?? (process.env.CLIP_INDEX_SOURCE || undefined),
+        plainHttp: flags.plainHttp,
+        credentials,
+        signal,
+        kept,
+        s3: s3PlaceOf(flags),
+        onProgress,
+        onFetched,
+        onWarning: warn,
+        onNote: (note) => printNote('note', note),
+      }),
+    );
     return path;
   } finally {
     await loading;

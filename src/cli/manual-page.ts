@@ -1,3 +1,4 @@
+import { EXIT_CODES } from '../bytes/index.js';
 import { type DescribedCommand, type DescribedOption, leavesOf } from './command-tree.js';
 
 /** groff_man(7): a backslash and a hyphen are escaped, and no line may begin with a dot or an apostrophe. */
@@ -70,8 +71,11 @@ export function manualPage(program: DescribedCommand, version: string): string {
     '2',
     'Usage: an unknown command or option, or a value out of range.',
     '.TP',
+    `3 to ${Math.max(...Object.values(EXIT_CODES))}`,
+    'Failed for a reason that has a number of its own; cli.md lists them. clipctl run has 125 to 127 instead.',
+    '.TP',
     '128 + signal',
-    'Ended by that signal; nothing is left mounted or half written.',
+    'Ended by that signal; nothing is left mounted or half written, but for what clipctl unpack goes on with.',
     '.SH SEE ALSO',
     '.BR runc (8),',
     '.BR fusermount3 (1)',

@@ -1,6 +1,7 @@
 import { type Command, Option } from 'commander';
 import type { OverlayOptions } from '../container/index.js';
 import type { PlaneWish } from '../wire/index.js';
+import { grouped } from './common-flags.js';
 import { byteSize } from './numbers.js';
 
 /** Which file system answers for the image; or "mount" (whichever is the default), or "unpack" (a directory with all of it). */
@@ -17,26 +18,32 @@ export interface OverlayFlags {
   readonly plane?: PlaneFlag;
 }
 
-export function addOverlayFlags(command: Command): Command {
-  return command
-    .addOption(
-      new Option('--overlay <how>', 'overlayfs, fuse-overlayfs, or one of them that works (default: auto)').choices([
-        'auto',
-        'kernel',
-        'fuse',
-      ]),
-    )
-    .option('--kernel-overlay', 'the same as --overlay kernel')
-    .option('--tmpfs-upper <size>', 'its writable layer is in memory, with at most SIZE', byteSize)
-    .option('--upper <dir>', 'its writable layer is DIR/upper, and is kept')
-    .option('--mount-base <dir>', 'the image is mounted at DIR/ID (default: ROOT/ID/image)')
-    .addOption(
-      new Option(
-        '--plane <how>',
-        "the kernel's own EROFS answers for the image, FUSE does, or the kernel where it can (default: fuse); or unpack all of it first",
-      ).choices([...PLANES, 'unpack', 'mount']),
-    )
-    .option('--rootfs-base <dir>', 'the merged tree is at DIR/ID (default: ROOT/ID/rootfs)');
+/** @param when said in the help: the command has other uses as well */
+export function addOverlayFlags(command: Command, when = ''): Command {
+  return grouped(addPlaneFlag(command), `The container's writable layer${when}:`, (group) =>
+    group
+      .addOption(
+        new Option('--overlay <how>', 'overlayfs, fuse-overlayfs, or one of them that works (default: auto)').choices([
+          'auto',
+          'kernel',
+          'fuse',
+        ]),
+      )
+      .option('--kernel-overlay', 'the same as --overlay kernel')
+      .option('--tmpfs-upper <size>', 'it is in memory, with at most SIZE', byteSize)
+      .option('--upper <dir>', 'it is DIR/upper, and is kept')
+      .option('--mount-base <dir>', 'the image is mounted at DIR/ID (default: ROOT/ID/image)')
+      .option('--rootfs-base <dir>', 'the merged tree is at DIR/ID (default: ROOT/ID/rootfs)'),
+  );
+}
+
+function addPlaneFlag(command: Command): Command {
+  return command.addOption(
+    new Option(
+      '--plane <how>',
+      "the kernel's own EROFS answers for the image, FUSE does, or the kernel where it can (default: fuse); for a container also: unpack all of the image first, or mount it as without this flag",
+    ).choices([...PLANES, 'unpack', 'mount']),
+  );
 }
 
 export const PLANES = ['kernel', 'fuse', 'auto'] as const;

@@ -3,6 +3,7 @@ import { resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { ClipError } from '../bytes/index.js';
 import type { Net, NetworkOptions, ProcessOptions, Volume } from '../container/index.js';
+import { grouped } from './common-flags.js';
 import { byteSize } from './numbers.js';
 
 /** The flags that say how a container's process runs, of `run` and of `mount --cid`. */
@@ -72,29 +73,32 @@ function environment(flags: ProcessFlags): string[] {
   return pairs;
 }
 
-export function addProcessFlags(command: Command): Command {
-  return command
-    .option('-e, --env <name=value>', "an environment variable (NAME alone: with clipctl's value)", repeated)
-    .option('--env-file <file>', 'lines of NAME=value', repeated)
-    .option('-v, --volume <src:dst>', 'a file or directory of this machine, :ro for read-only', volume)
-    .option('--tmpfs <path>', 'a directory in memory; options after a colon: /run:size=64m', absolutePath)
-    .option('-w, --workdir <dir>', "working directory (default: the image's)")
-    .option('-u, --user <user>', "USER[:GROUP], names or numbers (default: the image's)")
-    .option('--hostname <name>', 'its host name (default: the id)')
-    .addOption(
-      new Option('--net, --network <net>', 'the network (default: host; with -p, one of its own)').choices([
-        ...['host', 'none', 'bridge', 'private'],
-      ]),
-    )
-    .option(
-      '-p, --publish <ports>',
-      '[IP:]HOSTPORT:PORT[/udp]: a port of this machine leads to one of its own',
-      repeated,
-    )
-    .option('--entrypoint <program>', "in place of the image's")
-    .option('--read-only', 'its root cannot be written to')
-    .option('-m, --memory <size>', 'memory at most, 512M', byteSize)
-    .option('--cpus <n>', 'processors at most, 1.5', processors);
+/** @param when said in the help: the command has other uses as well */
+export function addProcessFlags(command: Command, when = ''): Command {
+  return grouped(command, `The container${when}:`, (group) =>
+    group
+      .option('-e, --env <name=value>', "an environment variable (NAME alone: with clipctl's value)", repeated)
+      .option('--env-file <file>', 'lines of NAME=value', repeated)
+      .option('-v, --volume <src:dst>', 'a file or directory of this machine, :ro for read-only', volume)
+      .option('--tmpfs <path>', 'a directory in memory; options after a colon: /run:size=64m', absolutePath)
+      .option('-w, --workdir <dir>', "working directory (default: the image's)")
+      .option('-u, --user <user>', "USER[:GROUP], names or numbers (default: the image's)")
+      .option('--hostname <name>', 'its host name (default: the id)')
+      .addOption(
+        new Option('--net, --network <net>', 'the network (default: host; with -p, one of its own)').choices([
+          ...['host', 'none', 'bridge', 'private'],
+        ]),
+      )
+      .option(
+        '-p, --publish <ports>',
+        '[IP:]HOSTPORT:PORT[/udp]: a port of this machine leads to one of its own',
+        repeated,
+      )
+      .option('--entrypoint <program>', "in place of the image's")
+      .option('--read-only', 'its root cannot be written to')
+      .option('-m, --memory <size>', 'memory at most, 512M', byteSize)
+      .option('--cpus <n>', 'processors at most, 1.5', processors),
+  );
 }
 
 export function networkOptions({ network, publish }: ProcessFlags): NetworkOptions {

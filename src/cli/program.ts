@@ -35,14 +35,25 @@ export async function runCommandLine(): Promise<void> {
   try {
     const [node, script, ...args] = process.argv;
     await registerCommands(program, args);
-    const [first, asked] = args;
-    const known = program.commands.some((one) => one.name() === asked || one.aliases().includes(asked!));
-    // Commander shows the whole help for a command that there is not.
-    const shown = first === 'help' && asked !== undefined && !known ? [asked] : args;
-    await program.parseAsync([node!, script!, ...shown]);
+    const words = args[0] === 'help' ? wordsForHelp(program, args.slice(1)) : args;
+    await program.parseAsync([node!, script!, ...words]);
   } catch (error) {
     await report(explained(error));
   }
+}
+
+/** `help cache prune` is `cache prune --help`: Commander's own help shows one command's, and the whole for a command that there is not. */
+function wordsForHelp(program: Command, asked: readonly string[]): string[] {
+  const words: string[] = [];
+  let command = program;
+  for (const word of asked.filter((one) => !one.startsWith('-'))) {
+    if (command.commands.length === 0) break;
+    const below = command.commands.find((one) => one.name() === word || one.aliases().includes(word));
+    words.push(word);
+    if (below === undefined) return words; // whose error names similar ones
+    command = below;
+  }
+  return [...words, '--help'];
 }
 
 async function report(error: unknown): Promise<void> {

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { ClipError } from '../bytes/index.js';
+import { grouped } from './common-flags.js';
 
 export interface RegistryFlags {
   readonly plainHttp?: boolean;
@@ -13,20 +14,22 @@ export interface RegistryFlags {
 
 /** The flags of every command that talks to a registry. Each flag but the first two sets the variable of its name. */
 export function addRegistryFlags(command: Command): Command {
-  return command
-    .option('--plain-http', 'use HTTP with the registry, not HTTPS')
-    .option('--creds <user:password>', "log in with these instead of the Docker config's entry")
-    .option('--allow-private-redirects', 'follow redirects from a public registry into private networks')
-    .option('--hosts-dir <dir>', "mirrors, in containerd's format (default $CLIP_HOSTS_DIR, /etc/containerd/certs.d)")
-    .option('--credential-provider-config <file>', "plugins that know logins: the kubelet's CredentialProviderConfig")
-    .option('--credential-provider-bin-dir <dir>', 'where those plugins are')
-    .hook('preAction', (_, action) => {
-      const flags: RegistryFlags = action.opts();
-      if (flags.allowPrivateRedirects === true) process.env.CLIP_ALLOW_PRIVATE_REDIRECTS = '1';
-      setVariable('CLIP_HOSTS_DIR', flags.hostsDir);
-      setVariable('CLIP_CREDENTIAL_PROVIDER_CONFIG', flags.credentialProviderConfig);
-      setVariable('CLIP_CREDENTIAL_PROVIDER_BIN_DIR', flags.credentialProviderBinDir);
-    });
+  return grouped(command, 'Reaching registries:', (group) =>
+    group
+      .option('--plain-http', 'use HTTP with the registry, not HTTPS')
+      .option('--creds <user:password>', "log in with these instead of the Docker config's entry")
+      .option('--allow-private-redirects', 'follow redirects from a public registry into private networks')
+      .option('--hosts-dir <dir>', "mirrors, in containerd's format (default $CLIP_HOSTS_DIR, /etc/containerd/certs.d)")
+      .option('--credential-provider-config <file>', "plugins that know logins: the kubelet's CredentialProviderConfig")
+      .option('--credential-provider-bin-dir <dir>', 'where those plugins are')
+      .hook('preAction', (_, action) => {
+        const flags: RegistryFlags = action.opts();
+        if (flags.allowPrivateRedirects === true) process.env.CLIP_ALLOW_PRIVATE_REDIRECTS = '1';
+        setVariable('CLIP_HOSTS_DIR', flags.hostsDir);
+        setVariable('CLIP_CREDENTIAL_PROVIDER_CONFIG', flags.credentialProviderConfig);
+        setVariable('CLIP_CREDENTIAL_PROVIDER_BIN_DIR', flags.credentialProviderBinDir);
+      }),
+  );
 }
 
 function setVariable(name: string, path: string | undefined): void {

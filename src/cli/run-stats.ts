@@ -9,7 +9,8 @@ export interface RunStats {
   readonly onOutput: (chunk: Buffer, stream: 'stdout' | 'stderr') => void;
   /** Asks clipd for the fetched bytes, while the image is still mounted. */
   readonly onEnded: (container: MountedContainer) => Promise<void>;
-  print(result: RunResult): void;
+  /** @param asking milliseconds in which the archive was found or made, before the container was begun */
+  print(result: RunResult, asking: number): void;
 }
 
 const milliseconds = (value: number): string => (Number.isNaN(value) ? '–' : `${Math.round(value)} ms`);
@@ -27,7 +28,7 @@ export function runStats(requested: number): RunStats {
       const { ClipdClient } = await import('../client/index.js');
       stats = await new ClipdClient(paths.bundle.slice(0, paths.bundle.lastIndexOf('/'))).stats();
     },
-    print({ firstExec }) {
+    print({ firstExec }, asking) {
       const { counters = {} } = stats ?? {};
       const count = (name: string): number => counters[name] ?? 0;
       const fetched = ['demandBytes', 'readaheadBytes', 'prefetchBytes', 'speculatedBytes', 'fillBytes'].reduce(
@@ -37,8 +38,8 @@ export function runStats(requested: number): RunStats {
       const spans = count('spanHits') + count('spanMisses');
       const rate = spans === 0 ? '–' : `${((100 * count('spanHits')) / spans).toFixed(1)} %`;
       process.stderr.write(
-        `clipctl: first exec after ${milliseconds(firstExec)}, first output after ${milliseconds(firstOutput)}; ` +
-          `clipd has fetched ${formatBytes(fetched)} in ${counted(count('requests'), 'request')}, ${rate} of spans were there when they were read\n`,
+        `clipctl: archive found after ${milliseconds(asking)}; then first exec after ${milliseconds(firstExec)}, first output after ${milliseconds(firstOutput - asking)}; ` +
+          `since its start clipd has fetched ${formatBytes(fetched)} in ${counted(count('requests'), 'request')}, ${rate} of spans were there when they were read\n`,
       );
     },
   };

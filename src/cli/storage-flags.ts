@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import { ClipError } from '../bytes/index.js';
 import type { StorageOverride } from '../check/index.js';
 import type { S3Credentials } from '../s3/index.js';
+import { grouped } from './common-flags.js';
 
 /** Where an archive's data is, if not where the archive says. */
 export interface StorageFlags {
@@ -18,12 +19,14 @@ export interface S3Flags extends Omit<StorageFlags, 'storageImage'> {
 }
 
 export function addS3Flags(command: Command): Command {
-  return command
-    .option('--s3-bucket <name>', 'the bucket')
-    .option('--s3-key <key>', "the object (default for store: the archive's name)")
-    .option('--s3-region <region>', 'the region (default: AWS_REGION, or us-east-1)')
-    .option('--s3-endpoint <url>', "the server, if not Amazon's")
-    .option('--creds <key:secret>', 'keys, in place of those of the environment');
+  return grouped(command, 'S3:', (group) =>
+    group
+      .option('--s3-bucket <name>', 'the bucket')
+      .option('--s3-key <key>', "the object (default for store: the archive's name)")
+      .option('--s3-region <region>', 'the region (default: AWS_REGION, or us-east-1)')
+      .option('--s3-endpoint <url>', "the server, if not Amazon's")
+      .option('--creds <key:secret>', 'keys, in place of those of the environment'),
+  );
 }
 
 export function s3CredentialsFrom({ creds }: S3Flags): S3Credentials | undefined {
@@ -35,10 +38,12 @@ export function s3CredentialsFrom({ creds }: S3Flags): S3Credentials | undefined
 
 /** Beside those of addImageFlags. */
 export function addStorageFlags(command: Command): Command {
-  return command
-    .option('--storage-image <ref>', 'fetch the layers from this image, not from the one that the archive names')
-    .option('--s3-bucket <name>', 'of an old archive whose data is in S3: the bucket, if not the one it names')
-    .option('--s3-key <key>', 'its object; --s3-endpoint and --s3-region are also of this data');
+  return grouped(command, 'Where the data is:', (group) =>
+    group
+      .option('--storage-image <ref>', 'fetch the layers from this image, not from the one that the archive names')
+      .option('--s3-bucket <name>', 'of an old archive whose data is in S3: the bucket, if not the one it names')
+      .option('--s3-key <key>', 'its object; --s3-endpoint and --s3-region are also of this data'),
+  );
 }
 
 /** The storage that the flags name; undefined if they name none. */

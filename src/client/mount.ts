@@ -6,7 +6,7 @@ import type { MountArchiveOptions } from './mount-options.js';
 
 /** Counters of the server that grow while something is wrong (docs/operations.md lists them). */
 const TROUBLE = [
-  ['cacheWriteErrors', 'the cache’s disk refuses writes: what is read is fetched again'],
+  ['cacheWriteErrors', "the cache's disk refuses writes: what is read is fetched again"],
   ['contentErrors', 'the shared content cache fails: the registry is asked instead'],
   ['digestMismatches', 'the registry gives other bytes than were indexed: they reach no reader'],
   ['failedSpans', 'a span could not be fetched: its readers got an error'],

@@ -104,7 +104,7 @@ function rootlessUser(root: InRoot, options: BundleOptions, config: RunConfig): 
     'UNSUPPORTED',
     `the user ${JSON.stringify(wanted)} does not exist in a container of a user other than root`,
     {
-      hint: 'run it as the container’s root, which is you: --user 0:0',
+      hint: "run it as the container's root, which is you: --user 0:0",
     },
   );
 }

@@ -26,7 +26,7 @@ function checkDestination(path: string, what: string): void {
     );
   }
   if (posix.normalize(path) === '/') {
-    throw usage('the container’s root is the image, and nothing else can be mounted there', `give a directory below /`);
+    throw usage("the container's root is the image, and nothing else can be mounted there", `give a directory below /`);
   }
 }
 

@@ -47,7 +47,7 @@ export function chooseNetwork({ net, publish: published = [] }: NetworkOptions):
         ? [net, 'a container without a network has no ports']
         : [typeof net === 'object' ? net.path : net, 'the ports are those of that network'];
     throw new ClipError('USAGE', `-p and --net ${name} exclude each other: ${why}`, {
-      hint: 'leave one of them out: -p alone gives a network of the container’s own',
+      hint: "leave one of them out: -p alone gives a network of the container's own",
     });
   }
   const state = { ports: publish, netns: null, cni: null, address: null, hook: null };
@@ -68,8 +68,8 @@ export function chooseNetwork({ net, publish: published = [] }: NetworkOptions):
     requirePasta();
   } catch {
     const have = isRoot() ? 'neither CNI plugins nor pasta' : 'no pasta';
-    throw new ClipError('UNSUPPORTED', `-p needs a network of the container’s own, and this machine has ${have}`, {
-      hint: `install the package ${isRoot() ? 'containernetworking-plugins or passt' : 'passt'}; with --net host its ports are the machine’s`,
+    throw new ClipError('UNSUPPORTED', `-p needs a network of the container's own, and this machine has ${have}`, {
+      hint: `install the package ${isRoot() ? 'containernetworking-plugins or passt' : 'passt'}; with --net host its ports are the machine's`,
     });
   }
   return { ...state, kind: 'private' };

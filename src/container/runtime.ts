@@ -142,7 +142,7 @@ const HINTS: readonly (readonly [RegExp, string])[] = [
   [/already exists/, 'the runtime has a container of this id that is not of this clipd: give another --name'],
   [/hybrid mode/, 'this machine mixes cgroup versions, which crun refuses: --runtime runc'],
   [/memory limit|out of memory|oom/i, 'give more --memory'],
-  [/cgroup/i, 'this machine’s cgroups do not take the limits: leave --memory and --cpus out, or try another --runtime'],
+  [/cgroup/i, "this machine's cgroups do not take the limits: leave --memory and --cpus out, or try another --runtime"],
   [/error running hook/i, 'the network could not be made: --net host does without it'],
   [/error mounting/i, 'look at --volume and --tmpfs'],
 ];

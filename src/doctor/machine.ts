@@ -106,16 +106,16 @@ function trialMount(fd: number): Finding {
 /** Which file system `--plane auto` would take, as far as this machine decides it; an image may decide otherwise. */
 function plane(cacheDir: string): Finding {
   const name = 'plane';
-  if (process.getuid?.() !== 0) return limited(name, 'FUSE', 'the kernel’s EROFS is mounted by root only');
+  if (process.getuid?.() !== 0) return limited(name, 'FUSE', "the kernel's EROFS is mounted by root only");
   // The probe writes into the cache directory, which is not made here.
   const directory = existsSync(cacheDir) ? cacheDir : tmpdir();
   const support = probeKernelPlane(directory);
   return support.supported
-    ? ok(name, '--plane auto takes the kernel’s EROFS')
+    ? ok(name, "--plane auto takes the kernel's EROFS")
     : limited(
         name,
         `--plane auto takes FUSE: ${support.reason}`,
-        'FUSE serves every image; the kernel’s EROFS is quicker for small reads',
+        "FUSE serves every image; the kernel's EROFS is quicker for small reads",
       );
 }
 

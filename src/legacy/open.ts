@@ -298,7 +298,7 @@ function hashesOf({ hashes }: LegacyEntries, tree: Tree, { nids }: ErofsImage): 
   };
 }
 
-/** A local or S3 archive holds a directory and is no image: what says which it is names the place of its data. */
+/** A local or S3 archive is of a directory and not of an image: its reference is the place of its data. */
 function imageOfData(storage: ArchiveStorage, name: string, identity: string, size: number): ImageMeta {
   const reference = storage.kind === 's3' ? `s3://${storage.bucket}/${storage.key}` : name;
   const digest = identity === '' ? `sha256:${'0'.repeat(64)}` : identity;

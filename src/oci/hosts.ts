@@ -169,6 +169,6 @@ function readIfThere(path: string): string | null {
 
 function bad(path: string, message: string): ClipError {
   return new ClipError('BAD_FORMAT', `${path}: ${message}`, {
-    hint: 'see containerd’s page on registry hosts, or name another directory with --hosts-dir',
+    hint: "see containerd's page on registry hosts, or name another directory with --hosts-dir",
   });
 }

@@ -24,7 +24,7 @@ export async function convertArchive(options: ConvertOptions): Promise<IndexResu
   if (signal?.aborted) throw new AbortError(`converting ${archivePath}`, signal);
   const { storage, image } = readArchiveOrigin(archivePath);
   if (storage.kind !== 'oci') {
-    throw new ClipError('UNSUPPORTED', `${archivePath} holds a directory and is of no image`, {
+    throw new ClipError('UNSUPPORTED', `${archivePath} is of a directory and not of an image`, {
       hint: 'it can be mounted as it is; clipctl extract unpacks it',
     });
   }

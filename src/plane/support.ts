@@ -60,7 +60,7 @@ function readProbe(mount: number): KernelSupport {
       }
       for (const offset of [2 * PAGE, 3 * PAGE]) {
         if (mayRead(fd, bytes, offset)) {
-          const reason = 'this kernel gives zeros where a layer’s bytes are missing (later ones give errors)';
+          const reason = "this kernel gives zeros where a layer's bytes are missing (later ones give errors)";
           return { supported: false, reason };
         }
       }

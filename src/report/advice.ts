@@ -53,13 +53,18 @@ export function summaryOf(journey: JourneyReply): JourneySummary {
   const remoteBytes = sumOf(pick(fetches.bytes));
   const fetched = Array.from(fetches.at.keys()).filter((i) => sources[fetches.source[i]!] !== 'disk_cache');
   const waited = unionOf(reads.at, reads.took);
-  const unreadBytes = layers.reduce((sum, { size, uncompressedSize, ends, fates }) => {
+  const unreadSpans = layers.reduce((sum, { size, uncompressedSize, ends, fates }) => {
     const unread = fates.reduce(
       (bytes, fate, span) => (fate === SpanFate.unread ? bytes + ends[span]! - (ends[span - 1] ?? 0) : bytes),
       0,
     );
     return sum + (uncompressedSize === 0 ? 0 : (unread * size) / uncompressedSize);
   }, 0);
+  const fetchedFor = (...reasons: readonly number[]): number =>
+    sumOf(fetched.filter((i) => reasons.includes(fetches.reason[i]!)).map((i) => fetches.bytes[i]!));
+  const unreadBytes = Math.min(unreadSpans, fetchedFor(1, 2, 3, 4));
+  // Without a fill, which fetches everything because it was asked to.
+  const guessedBytes = Math.min(unreadBytes, fetchedFor(1, 2, 4));
   const advice: string[] = [];
 
   const failed = reads.source.filter((source) => source === -1).length;
@@ -75,9 +80,9 @@ export function summaryOf(journey: JourneyReply): JourneySummary {
       `Readers waited ${seconds(waited)}. A recorded profile (clipctl optimize) would have saved about ${seconds(saved)} of it.`,
     );
   }
-  if (unreadBytes > LITTLE_BYTES && unreadBytes > 0.3 * remoteBytes) {
+  if (guessedBytes > LITTLE_BYTES && guessedBytes > 0.3 * remoteBytes) {
     advice.push(
-      `About ${megabytes(unreadBytes)} of the ${megabytes(remoteBytes)} fetched were fetched ahead and not read: a profile recorded anew (clipctl optimize) fetches less.`,
+      `About ${megabytes(guessedBytes)} of the ${megabytes(remoteBytes)} fetched were fetched ahead and not read: a profile recorded anew (clipctl optimize) fetches less.`,
     );
   }
   const latency = median(pick(fetches.took));

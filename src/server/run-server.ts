@@ -75,7 +75,7 @@ export async function runServer(
     completeFuse();
     // If the files are gone, the next server waits until they are there.
     loadTheRest(log).catch((error: unknown) =>
-      die(error, 'this version’s files are incomplete: this server process ends'),
+      die(error, "this version's files are incomplete: this server process ends"),
     );
   };
   const completeFuse = (): void => void fuse.complete().catch(() => {}); // onFailure

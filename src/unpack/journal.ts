@@ -1,4 +1,5 @@
-import { closeSync, constants, fstatSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, constants, existsSync, fstatSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import { resolve } from 'node:path';
 import type { LayerIndex } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
 import type { UnpackDirectory } from './directory.js';
@@ -11,6 +12,11 @@ export interface Stretch {
 }
 
 const SUFFIX = '.clip-unpack';
+
+/** Whether a run that was interrupted has left notes, by which the next one goes on. */
+export function isUnfinished(directory: string): boolean {
+  return existsSync(`${resolve(directory)}${SUFFIX}`);
+}
 
 /**
  * What an earlier run has done. Beside the directory, because all that is in it belongs to the image. The directory above may be

@@ -2,7 +2,7 @@ import { closeSync, readlinkSync, realpathSync, statfsSync, statSync } from 'nod
 import { homedir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { ClipError } from '../bytes/index.js';
-import { OwnDirectory, openPlace } from '../paths/index.js';
+import { missingArchive, OwnDirectory, openPlace } from '../paths/index.js';
 import { KERNEL_FS_MAGIC } from './paths.js';
 import { foreignParts } from './place-name.js';
 
@@ -110,15 +110,7 @@ export function resolveArchive(path: string): string {
     return realpathSync(path);
   } catch (cause) {
     const code = (cause as NodeJS.ErrnoException).code;
-    if (code === 'ENOENT') {
-      throw new ClipError('NOT_FOUND', `archive ${path} does not exist`, {
-        cause,
-        // A name such as HOST/NAME:TAG is that of an image.
-        hint: /^[./]|\.r?clip$/.test(path)
-          ? `clipctl index IMAGE --out ${path} makes it`
-          : `an image is named without --clip, or by --image ${path}`,
-      });
-    }
+    if (code === 'ENOENT') throw missingArchive(path, cause);
     throw new ClipError('PERMISSION', `archive ${path}: ${code}`, { cause });
   }
 }

@@ -91,7 +91,7 @@ test('the clipd that has the directory answers for it', async () => {
   await clip.ok('umount', a);
   await clip.stop();
   // Now no process has it, and the same commands work on the directory themselves.
-  expect((await cache('stat')).stdout).toMatch(/in 1 layer files, in use by no process\n/);
+  expect((await cache('stat')).stdout).toMatch(/in 1 layer file, in use by no process\n/);
   expect((await json<Verified>('verify')).damaged).toBe(0);
   expect((await cache('prune')).stdout).toMatch(/^freed .*, 0 B left\n/);
   expect(readdirSync(clip.path('cache', 'spans'))).toEqual([]);

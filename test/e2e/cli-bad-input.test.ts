@@ -243,6 +243,29 @@ describe('bad input to clipctl index', () => {
       await slow.stop();
     }
   });
+
+  it('SIGINT while a mount indexes its image ends it, though the registry does not go on', async () => {
+    const slow = await startProxy({ upstream: registry.url });
+    let child: ChildProcess | undefined;
+    slow.fault = (request) => {
+      if (!request.path.includes('/blobs/')) return null;
+      child?.kill('SIGINT');
+      return { stallAfter: 60 };
+    };
+    try {
+      const at = await clipctl.place('interrupted-at');
+      const ran = await clipctl.run(['mount', `${slow.host}/app:good`, at], {
+        onStart: (started) => {
+          child = started;
+        },
+      });
+      expect([ran.code, ran.stdout]).toEqual([130, '']);
+      expect(clipctl.mounts()).toEqual([]);
+      expect(await clipctl.json('archives', 'ls')).toEqual([]);
+    } finally {
+      await slow.stop();
+    }
+  });
 });
 
 describe('bad input to clipctl mount', () => {

@@ -29,16 +29,47 @@ describe('clipctl help', () => {
     for (const name of names) expect(ran.stdout).toMatch(new RegExp(`^  ${name}\\b`, 'm'));
   });
 
-  it.each(names)('%s --help prints the same as help', async (name) => {
-    const [a, b] = await Promise.all([clipctl.run([name, '--help']), clipctl.run(['help', name])]);
+  const all = [...new Set([...names, ...leaves.map(({ words }) => words)])];
+  it.each(all)('%s --help prints the same as help', async (words) => {
+    const name = words.split(' ');
+    const [a, b] = await Promise.all([clipctl.run([...name, '--help']), clipctl.run(['help', ...name])]);
     expect(a).toMatchObject({ code: 0, stderr: '' });
-    expect(a.stdout).toContain(`Usage: clipctl ${name}`);
+    expect(a.stdout).toContain(`Usage: clipctl ${words}`);
     expect(b.stdout).toBe(a.stdout);
   });
 
   it.each(leaves)('$words takes the common flags', ({ command }) => {
     const common = ['--root', '--cache-dir', '--json', '--quiet', '--verbose', '--log-level', '--progress'];
     expect(command.options.map((option) => option.long)).toEqual(expect.arrayContaining(common));
+  });
+
+  it('every argument and every flag has a description', () => {
+    const bare = leaves.flatMap(({ words, command }) =>
+      [
+        ...command.registeredArguments.map((one) => ({ name: one.name(), description: one.description })),
+        ...command.options.map((one) => ({ name: one.flags, description: one.description })),
+      ]
+        .filter(({ description }) => description === '')
+        .map(({ name }) => `${words} ${name}`),
+    );
+    expect(bare).toEqual([]);
+  });
+
+  it('flags stand in groups, those of every command last', async () => {
+    const { stdout } = await clipctl.run(['mount', '--help']);
+    const headings = [...stdout.matchAll(/^(\S.*):$/gm)].map(([, heading]) => heading);
+    expect(headings).toEqual([
+      'Arguments',
+      'Options',
+      'The archive or image',
+      'Reaching registries',
+      'Archives in S3 (s3://BUCKET/KEY)',
+      "The container's writable layer, with --cid",
+      'The container, with --cid',
+      'Where the data is',
+      'If this command starts clipd',
+      'Every command',
+    ]);
   });
 
   it('common flags may stand before the command; those after it win', async () => {

@@ -82,6 +82,7 @@ const MISTAKES: readonly (readonly [string, number, RegExp, RegExp])[] = [
   ['mount --mountpoint M A', 2, /unknown option '--mountpoint'/, /clipctl mount --help/],
   ['cache', 2, /^Usage: clipctl cache/, /./],
   ['help moutn', 2, /unknown command 'moutn'/, /Did you mean mount\?/],
+  ['help cache clear', 2, /unknown command 'clear'/, /clipctl cache prune/],
   ['index A', 2, /py\.clip is an archive, not an image/, /clipctl mount .*py\.clip DIR/],
   ['index mine.clip', 2, /mine\.clip is an archive, not an image/, /clipctl index IMAGE -o mine\.clip/],
   ['index R/team/py:1 D/new.clip', 2, /unexpected argument: .*new\.clip/, /clipctl index IMAGE -o .*new\.clip/],
@@ -122,6 +123,15 @@ const MISTAKES: readonly (readonly [string, number, RegExp, RegExp])[] = [
   ['index R/team/py:1 --checkpoint 0 -o D/new.clip', 2, /0 MiB: a whole number from 1 to 64/, /--checkpoint/],
   // Which archive?
   ['mount D/none.clip M', 3, /none\.clip does not exist/, /clipctl index IMAGE --out .*none\.clip/],
+  ['mount D/pi.clip M', 3, /archive .*pi\.clip does not exist/, /did you mean .*py\.clip\?/],
+  ['mount D/py.clp M', 3, /archive .*py\.clp does not exist/, /did you mean .*py\.clip\?/],
+  ['mount nothere.clp M', 3, /archive nothere\.clp does not exist/, /archives end in \.clip.*--image nothere\.clp/],
+  ['ls nothere.cilp', 3, /archive nothere\.cilp does not exist/, /archives end in \.clip/],
+  ['ls nothere.tar', 3, /archive nothere\.tar does not exist/, /docker-archive:nothere\.tar/],
+  ['run nothere.clp true', 125, /archive nothere\.clp does not exist/, /archives end in \.clip/],
+  ['run D/pi.clip true', 125, /archive .*pi\.clip does not exist/, /did you mean .*py\.clip\?/],
+  ['diff A D/pi.clip', 3, /archive .*pi\.clip does not exist/, /did you mean .*py\.clip\?/],
+  ['index nothere.tar', 2, /nothere\.tar is the name of a file/, /docker-archive:nothere\.tar/],
   ['mount --clip R/team/py M', 3, /team\/py does not exist/, /without --clip, or by --image R\/team\/py/],
   ['mount D/text.clip M', 4, /text\.clip/, /clipctl index/],
   ['mount D/empty.clip M', 4, /empty\.clip/, /clipctl index/],
@@ -171,6 +181,35 @@ describe('mistakes', () => {
     expect([ran.code, ran.stdout, first]).toEqual([code, '', expect.stringMatching(cause)]);
     expect(rest.join('\n')).toMatch(next);
     expect(text).not.toMatch(/\bat .*\.js:|undefined|\[object/);
+  });
+});
+
+describe('a name without a registry', () => {
+  // Docker Hub is out of reach by a proxy that does not answer.
+  const unreachable = { env: { HTTPS_PROXY: 'http://127.0.0.1:9', NO_PROXY: '' } };
+
+  it.each(['ls', 'index', 'pull', 'run'])(
+    '%s: where it leads nowhere the error says what it means',
+    async (command) => {
+      const ran = await clip.run([command, 'python:3', ...(command === 'run' ? ['true'] : [])], {
+        ...unreachable,
+        cwd: clip.directory,
+      });
+      expect(ran.code).toBe(command === 'run' ? 125 : 9);
+      expect(ran.stderr).toMatch(/\n {2}python:3 means the image docker\.io\/library\/python:3: ./);
+    },
+  );
+
+  it('and which archive here may be meant', async () => {
+    const ran = await clip.run(['mount', 'py', place], { ...unreachable, cwd: clip.directory });
+    expect(ran.stderr).toMatch(
+      /\n {2}py means the image docker\.io\/library\/py:latest: did you mean the file py\.clip\?/,
+    );
+  });
+
+  it('is not explained to those who wrote it out', async () => {
+    const ran = await clip.run(['ls', 'docker.io/library/python:3'], unreachable);
+    expect([ran.code, ran.stderr]).toEqual([9, expect.not.stringMatching('means the image')]);
   });
 });
 

@@ -243,7 +243,7 @@ describe('arguments in the place of flags', () => {
       expect((await clip.run(['ls', name], { cwd })).stdout).toBe('etc\n');
     }
     const ran = await clip.run(['ls', 'absent.clip'], { cwd });
-    expect([ran.code, ran.stderr]).toEqual([3, expect.stringContaining('no archive absent.clip')]);
+    expect([ran.code, ran.stderr]).toEqual([3, expect.stringContaining('archive absent.clip does not exist')]);
   });
 
   it('index and pull name their file by the image, and replace none that exists', async () => {

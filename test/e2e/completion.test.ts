@@ -52,6 +52,8 @@ describe('completion', () => {
     const ran = await runProgram(process.execPath, [PROGRAM, 'completion', 'bash']);
     expect(ran).toMatchObject({ code: 0, stderr: '' });
     expect(ran.stdout).toContain('complete -o filenames -F _clipctl clipctl');
+    const json = await runProgram(process.execPath, [PROGRAM, 'completion', 'bash', '--json']);
+    expect(JSON.parse(json.stdout)).toEqual({ shell: 'bash', script: ran.stdout });
     expect(await runProgram(process.execPath, [PROGRAM, 'completion', 'tcsh'])).toMatchObject({ code: 2, stdout: '' });
   });
 

@@ -58,6 +58,22 @@ const OPTIONS = [
   'xino=on,index=on,redirect_dir=on,metacopy=on',
 ];
 
+test('an overlay is served after clipctl umount of what is below it, and clipd ends after the overlay', async () => {
+  const own = await Clipctl.create();
+  try {
+    const [lower, merged] = [await own.place('lower'), await own.place('merged')];
+    const data = `lowerdir=${lower},upperdir=${await own.place('upper')},workdir=${await own.place('work')}`;
+    await own.ok('mount', '--image', image.reference, '--at', lower, '--no-readahead', '--no-prefetch');
+    mountFileSystem({ type: 'overlay', source: 'overlay', target: merged, flags: 0, data });
+    await own.ok('umount', lower);
+    // Bytes that nobody has read yet.
+    expect(sha256Of(readFileSync(join(merged, 'data/large')))).toBe(sha256Of(LARGE));
+    unmount(merged);
+  } finally {
+    await own.close();
+  }
+});
+
 describe.each(OPTIONS)('overlayfs with "%s"', (options) => {
   let lower: string;
   let merged: string;

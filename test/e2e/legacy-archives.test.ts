@@ -450,7 +450,7 @@ describe('OCI archives', () => {
   test('unpack tells an old archive of a directory what takes it', async () => {
     const ran = await clip.run(['unpack', '--clip', fixture('local-2026-05'), clip.path('no')]);
     expect(ran.code).not.toBe(0);
-    expect(ran.stderr).toMatch(/holds a directory and is of no image\n {2}unpack it with: clipctl extract/);
+    expect(ran.stderr).toMatch(/is of a directory and not of an image\n {2}unpack it with: clipctl extract/);
   });
 
   // Attack: an archive whose registry does not answer, and whose index is gone, kept the next server from serving the others.

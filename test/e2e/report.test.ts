@@ -179,7 +179,7 @@ function syntheticJourney(reads: number, least = 0.1): JourneyReply {
         layer: [0, 0],
         first: [0, 10],
         end: [10, 20],
-        bytes: [5e6, 5e6],
+        bytes: [4e6, 6e6],
         reason: [0, 2],
         source: [0, 0],
       },
@@ -246,6 +246,22 @@ test('advice follows from what happened', () => {
   expect(of({ columns: waits(1) }).join()).toContain('fetched ahead and not read');
   const failed = { ...waits(1), reads: { ...waits(1).reads, source: [-1, 0] } };
   expect(of({ layers, columns: failed })[0]).toMatch(/^1 read failed or was given up/);
+});
+
+test('no more is unread than was fetched, and what a fill fetched is no bad guess', () => {
+  const journey = syntheticJourney(0);
+  const fates = journey.layers[0]!.fates.map(() => SpanFate.unread);
+  const layers = [{ ...journey.layers[0]!, fates }];
+  const of = (reason: number): { unreadBytes: number; advice: string } => {
+    const fetches = { ...journey.columns.fetches, reason: journey.columns.fetches.at.map(() => reason) };
+    const { unreadBytes, advice } = summaryOf({ ...journey, layers, columns: { ...journey.columns, fetches } });
+    return { unreadBytes, advice: advice.join() };
+  };
+  const fetched = journey.columns.fetches.bytes.reduce((sum, one) => sum + one, 0);
+  const [demand, guessed, filled] = [of(0), of(4), of(3)];
+  expect([demand.unreadBytes, guessed.unreadBytes, filled.unreadBytes]).toEqual([0, fetched, fetched]);
+  expect(guessed.advice).toContain('fetched ahead and not read');
+  expect(filled.advice).not.toContain('fetched ahead and not read');
 });
 
 test('what was fetched counts the bytes of a layout, and not what was in the disk cache', () => {

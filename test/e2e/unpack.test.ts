@@ -148,8 +148,12 @@ describe('through a registry', () => {
       existsSync(`${at}.clip-unpack`) ? readFileSync(`${at}.clip-unpack`, 'utf8').split('\n') : [];
     const end = performance.now() + 30_000;
     while (journal().length < 3 && performance.now() < end) await new Promise((resolve) => setTimeout(resolve, 20));
-    child!.kill('SIGKILL');
-    await running;
+    child!.kill('SIGINT');
+    const ran = await running;
+    expect([ran.code, ran.stderr]).toEqual([
+      130,
+      `clipctl: interrupted\nclipctl: note: the same command goes on with ${at} where it was\n`,
+    ]);
     proxy.fault = null;
     const { resumed, fetchedBytes } = await clip.json<{ resumed: boolean; fetchedBytes: number }>(
       'unpack',

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { counted } from '../../bytes/index.js';
 import type { ClipdClient } from '../../client/index.js';
 import { type CachePruneReply, defaultCacheDir, resolvePlace } from '../../wire/index.js';
 import type { CommonFlags } from '../common-flags.js';
@@ -74,7 +75,7 @@ async function stat(flags: Flags): Promise<void> {
     const user = owner === null ? 'no process' : `${owner.name} (pid ${owner.pid})`;
     const cap = running === null ? '' : ` of at most ${formatBytes(running.maxBytes)}`;
     const trouble = running === null || running.writable ? '' : '; its disk takes no writes';
-    return `${summary.directory}: ${formatBytes(summary.usedBytes)}${cap} in ${summary.files} layer files, in use by ${user}${trouble}`;
+    return `${summary.directory}: ${formatBytes(summary.usedBytes)}${cap} in ${counted(summary.files, 'layer file')}, in use by ${user}${trouble}`;
   });
 }
 

@@ -148,7 +148,7 @@ export function registerDaemon(program: Command): void {
       'also serve the metrics at PORT of this machine alone, or at HOST:PORT',
       listenAddress,
     );
-  addDaemonFlags(command).action(async (flags: Flags) => {
+  addDaemonFlags(command, '').action(async (flags: Flags) => {
     if (flags.stop && flags.upgrade) throw new ClipError('USAGE', '--stop and --upgrade exclude each other');
     await (flags.stop ? stop(flags) : flags.upgrade ? upgrade(flags) : run(flags));
   });

@@ -25,8 +25,8 @@ async function diff(before: string, after: string, flags: CommonFlags): Promise<
 export function registerDiff(program: Command): void {
   program
     .command('diff')
-    .argument('<a.clip>')
-    .argument('<b.clip>')
+    .argument('<a.clip>', 'the archive of the image before')
+    .argument('<b.clip>', 'the archive of the image after')
     .description('compare the images of two archives: layers and files')
     .action(diff);
 }

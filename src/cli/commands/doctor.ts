@@ -65,7 +65,8 @@ async function doctor(reference: string | undefined, flags: Flags): Promise<void
 
 export function registerDoctor(program: Command): void {
   const command = program
-    .command('doctor [ref]')
+    .command('doctor')
+    .argument('[ref]', 'an image in a registry: the way to it is examined, too')
     .description('examine this machine, and the way to an image; exit code 1 if clip would not work')
     .option('--platform <os/arch>', "which image of a multi-platform one (default: this machine's)");
   addRegistryFlags(command).action(doctor);

@@ -3,8 +3,9 @@ import type { Command } from 'commander';
 import { counted } from '../../bytes/index.js';
 import type { IndexResult } from '../../index/index.js';
 import { inlineLess } from '../../loader/index.js';
-import { defaultArchive, refuseArchive } from '../archive-or-image.js';
+import { defaultArchive, refuseFile } from '../archive-or-image.js';
 import type { CommonFlags } from '../common-flags.js';
+import { sayingDockerHub } from '../docker-hub.js';
 import { wholeNumber } from '../numbers.js';
 import { Operand } from '../operand.js';
 import { printNote, printResult } from '../output.js';
@@ -53,7 +54,7 @@ export async function layerIndexDirectory(flags: CommonFlags): Promise<string> {
 
 async function run(flags: Flags): Promise<void> {
   const credentials = credentialsFrom(flags);
-  refuseArchive(flags.image);
+  refuseFile(flags.image);
   const outputPath = flags.out ?? defaultArchive(flags.image);
   const layerIndexes = await layerIndexDirectory(flags);
   const [{ indexImage }, { createProgress }, { showIndexing }] = await Promise.all([
@@ -65,7 +66,7 @@ async function run(flags: Flags): Promise<void> {
   const show = showIndexing(progress);
   let begun = false;
   try {
-    const result = await interruptible((signal) =>
+    const index = (signal: AbortSignal): Promise<IndexResult> =>
       indexImage(
         {
           imageRef: flags.image,
@@ -89,8 +90,8 @@ async function run(flags: Flags): Promise<void> {
           onWarning: (warning) => printNote('warning', warning),
         },
         { fresh: flags.fresh === true },
-      ).finally(() => progress.stop()),
-    );
+      ).finally(() => progress.stop());
+    const result = await interruptible((signal) => sayingDockerHub(flags.image, () => index(signal)));
     if (result === undefined) return;
     if (flags.push !== true) {
       await report(result, flags);
@@ -151,7 +152,10 @@ export function registerIndex(program: Command): void {
     .command('index')
     .description('index an image: write the .clip archive that mounts need')
     .addArgument(new Operand('image', 'the image (as --image)', ['image']))
-    .requiredOption('--image <ref>', 'image in a registry, or oci:DIR[:TAG] for an image layout')
+    .requiredOption(
+      '--image <ref>',
+      'image in a registry, or on this disk: oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME]',
+    )
     .option('-o, --out <file>', 'the archive to write (default: NAME.clip, by the name of the image)')
     .option('--checkpoint <MiB>', 'uncompressed MiB between checkpoints, 1 to 64 (default 1)', wholeNumber)
     .option('--storage-image <ref>', 'where mounts fetch the layers, if not from --image')

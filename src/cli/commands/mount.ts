@@ -85,9 +85,9 @@ async function mount(command: readonly string[], given: Flags): Promise<void> {
   }
   const interrupted = interruption();
   const kept = given.plane === 'unpack' && given.cid !== undefined ? await layerKeeper(given) : null;
-  const archivePath = await archiveOf(given, undefined, kept ?? undefined);
+  const archivePath = await orEnd(interrupted, (signal) => archiveOf(given, signal, kept ?? undefined));
   const flags = await withDataPlace(given, archivePath);
-  await indexOrEnd(archivePath, flags, interrupted);
+  await orEnd(interrupted, (signal) => indexOldLayers(archivePath, flags, signal));
   if (flags.cid !== undefined) return mountForContainer(flags.cid, archivePath, command, flags, interrupted, kept);
   if (flags.plane === 'unpack') {
     throw new ClipError('USAGE', '--plane unpack is for containers (--cid)', {
@@ -99,16 +99,15 @@ async function mount(command: readonly string[], given: Flags): Promise<void> {
   await mountAt(flags.at!, archivePath, flags, interrupted);
 }
 
-/** Ctrl-C while layers of an old archive are indexed leaves nothing behind, and nothing is mounted. */
-async function indexOrEnd(
-  archivePath: string,
-  flags: Flags,
+/** Ctrl-C while an image or the layers of an old archive are indexed ends that at once: nothing is left behind, and nothing is mounted. */
+async function orEnd<T>(
   interrupted: ReturnType<typeof interruption>,
-): Promise<void> {
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
   const controller = new AbortController();
   void interrupted.signal.then(() => controller.abort());
   try {
-    await indexOldLayers(archivePath, flags, controller.signal);
+    return await work(controller.signal);
   } catch (error) {
     const by = interrupted.seen();
     if (by === null) throw error;
@@ -245,7 +244,7 @@ async function print(mounted: MountInfoReply, flags: Flags): Promise<void> {
 export function registerMount(program: Command): void {
   const command = program
     .command('mount')
-    .description('mount an indexed image; prints the mount point once it answers')
+    .description('mount an image; prints the mount point once it answers')
     .addArgument(archiveOrImage())
     .addArgument(new Operand('dir', 'an existing directory (as --at)', ['at'], ['cid']))
     .argument('[command...]', "with --cid: the container's command (default: the image's)")
@@ -253,11 +252,16 @@ export function registerMount(program: Command): void {
     .option('--cid <id>', 'a container: mount it with a writable layer at ROOT/ID/rootfs, and write a bundle')
     .option('--foreground', 'stay, and unmount on Ctrl-C')
     .option('--no-readahead', 'fetch the spans that are read and nothing else')
-    .option('--no-prefetch', "do not fetch by the archive's profile and its references between files")
+    .option(
+      '--no-prefetch',
+      "do not fetch by a profile, of the archive or of earlier starts, and by the archive's references between files",
+    )
     .option('--fill', 'fetch the rest of the image while no reader waits')
     .option('--paranoid', 'check each cached span before each read of it')
     .option('--read-timeout <seconds>', 'after this a read that has no bytes fails (default 300)', seconds)
     .option('--suid', 'honour set-uid bits')
     .option('--dev', 'honour device nodes');
-  addDaemonFlags(addStorageFlags(addProcessFlags(addOverlayFlags(addImageFlags(command))))).action(mount);
+  const withImage = addImageFlags(command);
+  const withContainer = addProcessFlags(addOverlayFlags(withImage, ', with --cid'), ', with --cid');
+  addDaemonFlags(addStorageFlags(withContainer)).action(mount);
 }

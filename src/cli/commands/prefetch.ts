@@ -103,7 +103,10 @@ export function registerPrefetch(program: Command): void {
       '[path...]',
       'files of the image, directories with everything below them, or globs (quoted): /usr/lib /app/**/*.so',
     )
-    .option('--profile', "fetch the spans of the archive's profile")
+    .option(
+      '--profile',
+      "fetch the spans of the profile that the mount has begun with, of earlier starts or the archive's",
+    )
     .option('--rate <size>', 'for the whole image: bytes per second at most (default: as fast as possible)', byteRate)
     .option(
       '--wait',

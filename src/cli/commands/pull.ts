@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import { ClipError } from '../../bytes/index.js';
 import { defaultArchive } from '../archive-or-image.js';
 import type { CommonFlags } from '../common-flags.js';
+import { sayingDockerHub } from '../docker-hub.js';
 import { printNote, printResult } from '../output.js';
 import { addRegistryFlags, credentialsFrom, type RegistryFlags } from '../registry-flags.js';
 import { interruptible } from './index-command.js';
@@ -63,7 +64,7 @@ export function registerPull(program: Command): void {
     .option('--index-source <place>', 'a further registry, HOST or HOST/NAME, to look in (default $CLIP_INDEX_SOURCE)')
     .option('--platform <os/arch>', "with a multi-platform image (default: this machine's)");
   addRegistryFlags(command).action(async (image: string, flags: Flags) => {
-    const pulled = await interruptible((signal) => run(image, flags, signal));
+    const pulled = await interruptible((signal) => sayingDockerHub(image, () => run(image, flags, signal)));
     if (pulled !== undefined) {
       printResult(pulled, flags.json === true, () => `${pulled.path}: the archive of ${pulled.reference}`);
     }

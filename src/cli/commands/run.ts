@@ -8,6 +8,7 @@ import { addDaemonFlags, askedOfDaemon, type DaemonFlags, daemonSettings, locate
 import { addPullFlags, archiveOf, type ImageFlags, layerKeeper, warn, withDataPlace } from '../image-flags.js';
 import { indexOldLayers } from '../old-layers.js';
 import { Operand } from '../operand.js';
+import { printResult } from '../output.js';
 import { addOverlayFlags, type OverlayFlags, overlayOptions, planeOption } from '../overlay-flags.js';
 import { addProcessFlags, type ProcessFlags, processOptions } from '../process-flags.js';
 import { credentialsFrom } from '../registry-flags.js';
@@ -79,7 +80,7 @@ async function run(args: readonly string[], given: Flags, signals: SignalRelay):
     const common = [process.execPath, process.argv[1]!, '--root', location.root, '--cache-dir', location.cacheDir];
     const cleanUp = flags.rm === true ? (id: string) => [...common, 'umount', '--cid', id] : null;
     const { id } = await startContainer(options, cleanUp, { kept, signals });
-    process.stdout.write(`${id}\n`);
+    printResult({ id }, flags.json === true, () => id);
     return;
   }
   const attached = {
@@ -89,8 +90,9 @@ async function run(args: readonly string[], given: Flags, signals: SignalRelay):
     stdio: [inherited, out, out],
     ...(stats === null ? {} : { onOutput: stats.onOutput, onEnded: stats.onEnded }),
   } as const;
+  const asking = performance.now() - requested;
   const result = await runInContainer(attached, { kept, signals });
-  if (stats !== null) stats.print(result);
+  if (stats !== null) stats.print(result, asking);
   // Without waiting for idle connections and for the engine to take itself apart: 80 ms of a short run.
   process.exit(result.exitCode);
 }
@@ -117,7 +119,7 @@ export function registerRun(program: Command): void {
     .command('run')
     .description('run a command of an image in a container')
     .addArgument(new Operand('image|file', 'an image, or an archive (as --clip)', ['clip', 'image']))
-    .argument('[command...]', 'the command (default: the image’s own)')
+    .argument('[command...]', "the command (default: the image's own)")
     .passThroughOptions()
     .option('--clip <file>', 'an archive, or s3://BUCKET/KEY, in place of an image')
     .option('--rm', 'take the container down when it has ended')

@@ -4,7 +4,7 @@ import { locate } from '../daemon-flags.js';
 import { addImageFlags, archiveOf, type ImageFlags, layerKeeper } from '../image-flags.js';
 import { indexOldLayers } from '../old-layers.js';
 import { archiveOrImage } from '../operand.js';
-import { printResult } from '../output.js';
+import { printNote, printResult } from '../output.js';
 import { credentialsFrom } from '../registry-flags.js';
 import { type StorageFlags, storageOverride } from '../storage-flags.js';
 import { formatBytes, formatSeconds, shortDigest } from '../units.js';
@@ -26,7 +26,7 @@ async function run(directory: string, flags: ImageFlags & Pick<StorageFlags, 'st
     if (file.archive.storage.kind !== 'oci') {
       file.close();
       kept.close();
-      throw new ClipError('UNSUPPORTED', `${path} holds a directory and is of no image`, {
+      throw new ClipError('UNSUPPORTED', `${path} is of a directory and not of an image`, {
         hint: `unpack it with: clipctl extract --clip ${path} --out ${directory}`,
       });
     }
@@ -57,7 +57,11 @@ async function run(directory: string, flags: ImageFlags & Pick<StorageFlags, 'st
       file.close();
     }
   });
-  if (result === undefined) return;
+  if (result === undefined) {
+    const { isUnfinished } = await import('../../unpack/index.js');
+    if (isUnfinished(directory)) printNote('note', `the same command goes on with ${directory} where it was`);
+    return;
+  }
   printResult(result, flags.json === true, () => {
     const { files, fetchedBytes, milliseconds, resumed } = result;
     const how = resumed ? ', the rest of an earlier run' : '';
@@ -70,8 +74,7 @@ export function registerUnpack(program: Command): void {
     .command('unpack')
     .description('make a directory of a whole image')
     .addArgument(archiveOrImage())
-    .argument('<dir>', 'a new directory, or the half of an interrupted run');
-  addImageFlags(command)
-    .option('--storage-image <ref>', 'fetch the layers from this image, not from the one that the archive names')
-    .action(run);
+    .argument('<dir>', 'a new directory, or the half of an interrupted run')
+    .option('--storage-image <ref>', 'fetch the layers from this image, not from the one that the archive names');
+  addImageFlags(command).action(run);
 }
