@@ -17,6 +17,7 @@ const SCAN: LayerScan = {
           complete: true,
           strings: 'cc1 /usr/lib/gcc/',
           functions: 'setlocale',
+          relocated: [64, 4096],
         },
       },
     ],

@@ -16,7 +16,7 @@ export interface LayerScan {
  * Raised whenever an index build cuts layers, reads tars or looks into files in another way: a layer's index from before would give
  * another archive than a fresh one.
  */
-const SCAN_VERSION = 5;
+const SCAN_VERSION = 6;
 
 export function encodeScan({ checkpointMiB, references, names, warnings, unhashed }: LayerScan): Uint8Array {
   const scan = {
@@ -35,6 +35,7 @@ export function encodeScan({ checkpointMiB, references, names, warnings, unhashe
       needs.complete,
       needs.strings,
       needs.functions,
+      needs.relocated,
     ]),
     scripts: references.scripts.map(({ entry, line }) => [entry, line]),
     names: names.map(({ entry, language, names }) => [entry, language, ...names]),
@@ -70,7 +71,7 @@ export function decodeScan(raw: Uint8Array, what: string, entryCount: number): L
   }
   if (scan.version !== SCAN_VERSION) return null;
   const elf = list(scan.elf, 'elf').map((value) => {
-    const [at, interpreter, needed, searchPath, segments, parts, complete, strings, functions] = list(
+    const [at, interpreter, needed, searchPath, segments, parts, complete, strings, functions, relocated] = list(
       value,
       'a program',
     );
@@ -92,6 +93,7 @@ export function decodeScan(raw: Uint8Array, what: string, entryCount: number): L
         complete: yes(complete, 'complete'),
         strings: text(strings, 'strings'),
         functions: text(functions, 'functions'),
+        relocated: list(relocated, 'relocated').map((part) => amount(part, 'a relocated part')),
       },
     };
   });

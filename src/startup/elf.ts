@@ -13,6 +13,8 @@ export interface ElfNeeds {
   readonly searchPath: readonly string[];
   /** PT_LOAD: the mapped segments. */
   readonly segments: readonly ElfSegment[];
+  /** Offset and length of each part of the file that the loader goes through when it relocates: its tables, and what they are made read-only after. */
+  readonly relocated: readonly number[];
   /** Names of files among the constants of a program, and of a library that loads others: as `programStrings` returns them. */
   readonly strings: string;
   /** The functions of the C library that it calls and that read files: as `readingFunctions` returns them. */
@@ -53,8 +55,17 @@ export const ELF_HEAD_BYTES = 4096;
 const PT_LOAD = 1;
 const PT_DYNAMIC = 2;
 const PT_INTERP = 3;
+/** What is read-only once it is relocated (LSB core, "Program Headers"). */
+const PT_GNU_RELRO = 0x6474e552;
 const [PF_X, PF_W] = [1, 2];
 const [DT_NULL, DT_NEEDED, DT_STRTAB, DT_STRSZ, DT_RPATH, DT_RUNPATH] = [0, 1, 5, 10, 15, 29];
+/** Tables of relocations, address and size: DT_RELA, DT_REL, DT_RELR, DT_JMPREL. */
+const RELOCATIONS = [
+  [7, 8],
+  [17, 18],
+  [36, 35],
+  [23, 2],
+] as const;
 /** Real files have fewer program headers and dynamic entries. A string table that ends behind this is not kept as a whole. */
 const MAX_PROGRAM_HEADERS = 128;
 const MAX_DYNAMIC_BYTES = 64 * 1024;
@@ -139,7 +150,7 @@ export function* elfNeeds(): Generator<ElfPart, ElfNeeds | null, Uint8Array> {
   const asked: Asked = { parts: [], complete: true };
   const headers = yield* programHeaders(asked);
   if (headers === null) return null;
-  const { loaded, segments, keep, interp, dynamic } = layoutOf(headers.segments);
+  const { loaded, segments, keep, interp, dynamic, relro } = layoutOf(headers.segments);
   let interpreter: string | null = null;
   if (interp !== undefined) {
     const part = { offset: interp.offset, length: Math.min(interp.fileSize, MAX_PATH), keep };
@@ -148,11 +159,12 @@ export function* elfNeeds(): Generator<ElfPart, ElfNeeds | null, Uint8Array> {
   const libraries = new LibraryNames();
   const told =
     dynamic === undefined ? NOTHING : yield* constants(loaded, dynamic.offset, interpreter !== null, keep, libraries);
-  const found = { interpreter, segments, ...told };
+  const found = { interpreter, segments, relocated: relro, ...told };
   if (dynamic === undefined) return { ...found, ...NO_NAMES, ...asked };
 
   const entries = { offset: dynamic.offset, length: Math.min(dynamic.fileSize, MAX_DYNAMIC_BYTES), keep };
   const section = dynamicSection(answered(asked, entries, yield entries), headers.wide);
+  found.relocated = [...relro, ...tablesOf(section, loaded)];
   const table = tableOf(section, loaded);
   if (table < 0) return { ...found, ...NO_NAMES, ...asked };
   let names: Uint8Array | null = null;
@@ -172,6 +184,8 @@ interface Layout {
   readonly keep: number;
   readonly interp: Segment | undefined;
   readonly dynamic: Segment | undefined;
+  /** Offset and length of what is read-only once it is relocated. */
+  readonly relro: readonly number[];
 }
 
 function layoutOf(all: readonly Segment[]): Layout {
@@ -182,14 +196,27 @@ function layoutOf(all: readonly Segment[]): Layout {
     keep: loaded[0] === undefined ? 0 : loaded[0].offset + loaded[0].fileSize,
     interp: all.find((s) => s.type === PT_INTERP),
     dynamic: all.find((s) => s.type === PT_DYNAMIC),
+    relro: all.filter((s) => s.type === PT_GNU_RELRO).flatMap(({ offset, fileSize }) => [offset, fileSize]),
   };
 }
 
 /** Where the string table of a dynamic section lies in the file; -1 if it is not known. */
 function tableOf({ address, size }: DynamicSection, loaded: readonly Segment[]): number {
-  if (address < 0 || size < 0) return -1;
+  return address < 0 || size < 0 ? -1 : offsetOf(address, loaded);
+}
+
+/** Where an address lies in the file; -1 if nowhere. */
+function offsetOf(address: number, loaded: readonly Segment[]): number {
   const home = loaded.find((s) => address >= s.address && address - s.address < s.fileSize);
   return home === undefined ? -1 : home.offset + (address - home.address);
+}
+
+/** Offset and length of each table of relocations. */
+function tablesOf({ relocations }: DynamicSection, loaded: readonly Segment[]): number[] {
+  return relocations.flatMap(({ address, size }) => {
+    const offset = size > 0 ? offsetOf(address, loaded) : -1;
+    return offset < 0 ? [] : [offset, size];
+  });
 }
 
 type Names = Pick<ElfNeeds, 'needed' | 'searchPath'>;
@@ -251,6 +278,8 @@ interface DynamicSection {
   /** Offsets in the string table: DT_RUNPATH or else DT_RPATH (-1: neither), and each DT_NEEDED. */
   readonly runPath: number;
   readonly needed: readonly number[];
+  /** Tables of relocations. */
+  readonly relocations: readonly { readonly address: number; readonly size: number }[];
 }
 
 function dynamicSection(entries: Uint8Array, wide: boolean): DynamicSection {
@@ -258,6 +287,7 @@ function dynamicSection(entries: Uint8Array, wide: boolean): DynamicSection {
   const step = wide ? 16 : 8;
   let [address, size, rpath, runpath] = [-1, -1, -1, -1];
   const needed: number[] = [];
+  const tables = new Map<number, number>();
   for (let at = 0; at + step <= entries.length; at += step) {
     const tag = wordAt(view, at, wide);
     if (tag === DT_NULL) break;
@@ -267,6 +297,11 @@ function dynamicSection(entries: Uint8Array, wide: boolean): DynamicSection {
     else if (tag === DT_STRSZ && size < 0) size = value;
     else if (tag === DT_RPATH && rpath < 0) rpath = value;
     else if (tag === DT_RUNPATH && runpath < 0) runpath = value;
+    else tables.set(tag, value);
   }
-  return { address, size, runPath: runpath < 0 ? rpath : runpath, needed };
+  const relocations = RELOCATIONS.map(([address, size]) => ({
+    address: tables.get(address) ?? -1,
+    size: tables.get(size) ?? 0,
+  }));
+  return { address, size, runPath: runpath < 0 ? rpath : runpath, needed, relocations };
 }

@@ -21,6 +21,8 @@ const WHOLE_PROGRAM = 8 * 1024 * 1024;
 /** Bytes of a large file's first segment (its tables), and at most of its data. */
 const MAX_TABLES = 4 * 1024 * 1024;
 const MAX_DATA = 2 * 1024 * 1024;
+/** Of each part that the loader goes through when it relocates: torch's libraries have up to 8 MiB of relocations, for 7 MiB of constants. */
+const MAX_RELOCATED = 16 * 1024 * 1024;
 
 export interface ScannedLayer {
   readonly entries: EntryColumns;
@@ -141,8 +143,12 @@ function linkLibraries(links: Links, elf: readonly ElfFile[], listing: TreeListi
   }
 }
 
+/** Parts of a file that is relocated at the most: an archive's author may name any number. */
+const MAX_RELOCATED_PARTS = 8;
+
 /** Ranges in pages; none for a file that is read whole. */
-function rangesOf({ size, needs }: ElfFile): number[] {
+export function rangesOf({ size, needs }: Pick<ElfFile, 'size' | 'needs'>): number[] {
+  const relocated = needs.relocated.slice(0, 2 * MAX_RELOCATED_PARTS);
   if (size <= (needs.interpreter === null ? WHOLE_LIBRARY : WHOLE_PROGRAM)) return [];
   const ranges: number[] = [];
   const add = (offset: number, length: number): void => {
@@ -152,8 +158,16 @@ function rangesOf({ size, needs }: ElfFile): number[] {
   };
   for (const [i, { offset, fileSize, writable }] of needs.segments.entries()) {
     if (offset + fileSize > size || fileSize === 0) continue;
-    if (i === 0) add(offset, Math.min(fileSize, MAX_TABLES));
-    else if (writable) add(offset, Math.min(fileSize, MAX_DATA));
+    if (i === 0) {
+      const tables = Math.min(fileSize, MAX_TABLES);
+      add(offset, tables);
+      // Before the segments, whose two ranges stand together.
+      for (let part = 0; part < relocated.length; part += 2) {
+        const [from, length] = [relocated[part]!, Math.min(relocated[part + 1]!, MAX_RELOCATED)];
+        const known = from >= offset ? Math.max(0, Math.min(length, offset + tables - from)) : 0;
+        add(from + known, length - known);
+      }
+    } else if (writable) add(offset, Math.min(fileSize, MAX_DATA));
     else {
       add(offset, Math.min(fileSize, SEGMENT_START));
       add(offset + fileSize - 1, 1);

@@ -39,6 +39,20 @@ export function evidenceOfCode(segmentBytes: number): number {
 const CODE = 0.8;
 const USUAL_CODE_BYTES = 16 * 1024 * 1024;
 
+/** A walk takes steps of so many spans at the most, … */
+export const MAX_STRIDE = 3;
+/** … and is one when it has come to so many. */
+export const WALK_SPANS = 2;
+/** Spans that a walk is followed ahead, at the most. Readers do not come sooner to what lies further. */
+export const MAX_WALKED = 16;
+/** Two spans tell a direction, which comes before what lies around them; three leave little doubt. */
+const [BEGUN, WALKED] = [0.6, 0.9];
+
+/** That a walk which came to `spans` spans over a distance comes to the next one: a stride of two goes past every second span. */
+export function probabilityOfWalk(spans: number, distance: number): number {
+  return (spans > WALK_SPANS ? WALKED : BEGUN) * Math.min(1, (spans - 1) / distance);
+}
+
 /** How well guesses of one kind have done. */
 export class Record {
   #expected = 0;
@@ -67,6 +81,11 @@ const MAX_TRUST = 2;
 
 export function probabilityOf(sum: number, { trust }: Record): number {
   return 1 - Math.exp(-sum * trust);
+}
+
+/** The same of what is known as a probability. */
+export function trusted(probability: number, record: Record): number {
+  return probabilityOf(evidence(probability), record);
 }
 
 /** What an inflate worker does in a millisecond, the digest and the write to the cache included (docs/benchmarks.md, "inflate"). */

@@ -132,6 +132,25 @@ test('a program that is paged in at random is fetched whole after a few misses',
   expect(waited).toBeLessThan(12);
 });
 
+test.each([
+  ['upwards, as relocations go', [100, 101], [102]],
+  ['downwards, as constructors go', [120, 119, 118], [117, 116]],
+  ['upwards beside another walk', [100, 130, 101, 129, 102], [103, 104]],
+])('a walk through a library, a page of each span, is followed before all else: %s', async (_, read, next) => {
+  // What is asked for first: the link carries no more in a round trip.
+  const o = await open(160, { known: true, roundTripMs: 20, bytesPerMs: ((next.length + 0.1) * SPAN) / 20 });
+  await o.miss(read[0]!);
+  o.source.gate = () => new Promise(() => {});
+  for (const span of read.slice(1, -1)) o.speculator.onRead(0 as LayerIndex, span);
+  const last = read.at(-1)!;
+  o.miss(last).catch(() => {});
+  const { layer } = o.opened;
+  const asked = Array.from({ length: SPANS }, (_, span) => span).filter(
+    (span) => layer.fetching(span) && span !== last,
+  );
+  expect(asked).toEqual(next.toSorted((a, b) => a - b));
+});
+
 test('of a program that was opened its code comes at once', async () => {
   const o = await open(32);
   o.speculator.onOpened(1 as Nid, [{ offset: 4 * SPAN, length: 20 * SPAN }]);

@@ -13,7 +13,9 @@ import {
   probabilityOf,
   REACH,
   Record,
+  trusted,
 } from './policy.js';
+import { Walks } from './walks.js';
 
 /** How often it is looked how far readers have got: workers answer hits by themselves and do not tell. */
 const POLL_MS = 4;
@@ -39,6 +41,9 @@ interface WideFile {
   readonly first: SpanIndex;
   readonly last: SpanIndex;
   readonly record: Record;
+  readonly walks: Walks;
+  /** Of what walks come to: whatever lies around them may be read at random. */
+  readonly walked: Record;
   /** It was read, which says something of its neighbours once: its spans are read for their own sake. */
   told: boolean;
 }
@@ -46,6 +51,9 @@ interface WideFile {
 interface Candidate {
   evidence: number;
   record: Record;
+  /** That a walk comes to it, and by which record; 0: none does. */
+  walk: number;
+  walked: Record | null;
   /** When evidence came last. */
   at: number;
 }
@@ -179,7 +187,7 @@ export class Speculator {
     const [first, last] = [spans.at(start), spans.at(end - 1)];
     if (first >= last) return;
     if (files.length >= MAX_FILES) files.shift();
-    files.push({ first, last, record: new Record(), told: false });
+    files.push({ first, last, record: new Record(), walks: new Walks(), walked: new Record(), told: false });
   }
 
   #note(layer: LayerIndex, span: SpanIndex): void {
@@ -209,19 +217,39 @@ export class Speculator {
       const evidence = evidenceAt(Math.abs(at - span), same);
       if (evidence > 0) this.#add(state, at, evidence, same ? file.record : state.record);
     }
-    if (file !== null) file.told = true;
+    if (file === null) return;
+    file.told = true;
+    this.#walk(state, file, span);
   }
 
-  #add(state: LayerState, span: SpanIndex, evidence: number, record: Record): void {
-    if (state.read[span] === 1 || state.guesses.has(span) || state.claim.layer.has(span)) return;
-    const known = state.candidates.get(span);
-    if (known !== undefined) {
-      known.evidence += evidence;
-      known.record = record;
-      known.at = this.#lastRead;
-    } else if (state.candidates.size < MAX_CANDIDATES) {
-      state.candidates.set(span, { evidence, record, at: this.#lastRead });
+  /** What a walk through the file comes to next. */
+  #walk(state: LayerState, file: WideFile, span: SpanIndex): void {
+    const next = file.walks.note(span);
+    if (next === null) return;
+    const { from, direction, count, probability } = next;
+    for (let i = 1; i <= count; i++) {
+      const at = from + direction * i;
+      if (at < file.first || at > file.last) return;
+      const candidate = this.#add(state, at, 0, file.record);
+      if (candidate === null) continue;
+      candidate.walk = probability;
+      candidate.walked = file.walked;
     }
+  }
+
+  /** Null: it needs no guess. */
+  #add(state: LayerState, span: SpanIndex, evidence: number, record: Record): Candidate | null {
+    if (state.read[span] === 1 || state.guesses.has(span) || state.claim.layer.has(span)) return null;
+    let candidate = state.candidates.get(span);
+    if (candidate === undefined) {
+      if (state.candidates.size >= MAX_CANDIDATES) return null;
+      candidate = { evidence: 0, record, walk: 0, walked: null, at: 0 };
+      state.candidates.set(span, candidate);
+    }
+    candidate.evidence += evidence;
+    candidate.record = record;
+    candidate.at = this.#lastRead;
+    return candidate;
   }
 
   /** Guesses that readers have long gone past were wrong; those that were evicted do not lie unread any more. */
@@ -247,9 +275,9 @@ export class Speculator {
     const stale = performance.now() - STALE_MS;
     for (const state of this.#layers) {
       const { candidates, claim } = state;
-      for (const [span, { evidence, record, at }] of candidates) {
-        if (at < stale || claim.layer.has(span)) candidates.delete(span);
-        else likely.push({ state, span, record, probability: probabilityOf(evidence, record) });
+      for (const [span, candidate] of candidates) {
+        if (candidate.at < stale || claim.layer.has(span)) candidates.delete(span);
+        else likely.push({ state, span, ...likelihoodOf(candidate) });
       }
     }
     likely.sort((a, b) => b.probability - a.probability);
@@ -308,6 +336,13 @@ export class Speculator {
     }
     if (performance.now() - this.#lastRead > STALE_MS || !this.#guessing) this.#stop();
   }
+}
+
+/** By the walk that comes to it or by what was read around it, whichever says more. */
+function likelihoodOf({ evidence, record, walk, walked }: Candidate): { probability: number; record: Record } {
+  const around = probabilityOf(evidence, record);
+  const byWalk = walked === null ? 0 : trusted(walk, walked);
+  return walked !== null && byWalk > around ? { probability: byWalk, record: walked } : { probability: around, record };
 }
 
 function fileAt(files: readonly WideFile[], span: SpanIndex): WideFile | null {
