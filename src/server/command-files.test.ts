@@ -68,7 +68,7 @@ it('puts the entrypoint of the image before words that do not name another', () 
 it('reads the command of a process once, and none of one that is gone', async () => {
   const command = [process.execPath, '-e', 'process.stdin.resume()', 'a', ''];
   const child = spawn('unshare', ['--mount', ...command]);
-  const commands = new ReaderCommands();
+  const commands = new ReaderCommands(() => true);
   const found: (readonly string[])[] = [];
   const look = async (pid: number): Promise<void> => {
     commands.look(pid, (words) => found.push(words));
@@ -92,4 +92,17 @@ it('reads the command of a process once, and none of one that is gone', async ()
   await look(child.pid!);
   commands.look(0, (words) => found.push(words));
   expect(found).toHaveLength(length);
+});
+
+it('looks at no process where the files that commands name are not fetched, as with --no-prefetch', async () => {
+  const found: (readonly string[])[] = [];
+  let wanted = false;
+  const commands = new ReaderCommands(() => wanted);
+  commands.look(process.pid, (words) => found.push(words));
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  expect(found).toEqual([]);
+  // Were it remembered as looked at, it would not be looked at now.
+  wanted = true;
+  commands.look(process.pid, (words) => found.push(words));
+  await vi.waitUntil(() => found.length > 0);
 });

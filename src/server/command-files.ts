@@ -101,9 +101,15 @@ const MAX_LINES = 256;
 export class ReaderCommands {
   readonly #known = new Set<string>();
   readonly #line = Buffer.allocUnsafe(MAX_LINE);
+  readonly #wanted: () => boolean;
   #reading = false;
   #thread = 0;
   #at = 0;
+
+  /** @param wanted whether files that commands name are fetched at all; if not, nothing of a process is looked at */
+  constructor(wanted: () => boolean) {
+    this.#wanted = wanted;
+  }
 
   /**
    * Gets the words of a reader's command, unless they are known. The kernel reads them under a lock of the process (mmap_lock) that may be
@@ -112,7 +118,7 @@ export class ReaderCommands {
    * holds while it reads.
    */
   look(thread: number, use: (words: readonly string[]) => void): void {
-    if (thread === 0 || this.#reading) return;
+    if (thread === 0 || this.#reading || !this.#wanted()) return;
     // A reader that waits again and again runs the same program.
     const now = performance.now();
     if (thread === this.#thread && now - this.#at < SAME_MS) return;

@@ -78,12 +78,16 @@ export class ImageData {
     return this.#profiled ? null : this.#ofReaders;
   }
 
+  /** Whether the files that commands name are fetched. */
+  get followsCommands(): boolean {
+    return !this.#closed && this.ofReaders !== null && this.#options.prefetch && this.#incomplete;
+  }
+
   /** A command runs, or will run, on the image: the files that its words name are fetched, and what they lead to. */
   named(words: readonly string[]): void {
-    const ahead = this.ofReaders;
-    if (this.#closed || ahead === null || !this.#options.prefetch || words.length === 0 || !this.#incomplete) return;
+    if (!this.followsCommands || words.length === 0) return;
     const { archive } = this.file;
-    ahead.onNamed(() => {
+    this.ofReaders?.onNamed(() => {
       this.#commandFiles ??= new CommandFiles(archive.image, new ErofsReader(archive.tree));
       return this.#commandFiles.of(words);
     });

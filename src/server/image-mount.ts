@@ -44,7 +44,7 @@ export class ImageMount {
   readonly closed: Promise<void>;
   #onClosed = (): void => {};
   readonly #callers = new Callers();
-  readonly #commands = new ReaderCommands();
+  readonly #commands = new ReaderCommands(() => this.#image.followsCommands);
   /** Reads that FUSE workers answered. */
   readonly #hits = new MountHits();
   readonly #state: ConnectionState;
