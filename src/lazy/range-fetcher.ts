@@ -100,19 +100,28 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
         },
       };
       const files = this.#jobs.content;
+      const { buffers } = this.#context;
+      let buffer: SharedArrayBuffer | null = null;
+      const allocate = (size: number): Uint8Array => {
+        buffer = buffers.acquire(size);
+        return new Uint8Array(buffer, 0, size);
+      };
       const bytes =
         files === null
-          ? await content.get(toHex(spans.sha256(job.span)), length, spans.digest, lookup)
+          ? await content.get(toHex(spans.sha256(job.span)), length, spans.digest, lookup, allocate)
           : await files.lookUp(job.span, job.provider, lookup);
+      // What was allocated is not given back: bytes of an answer that was given up may still come into it.
       if (bytes === null) return false;
       job.content = 'used';
       job.source = 'content_cache';
       this.#jobs.fetched([job], 'content_cache', length, asked);
-      const { buffers } = this.#context;
-      const buffer = buffers.acquire(length);
-      const compressed = new Uint8Array(buffer, 0, length);
-      compressed.set(bytes);
-      void this.#jobs.track(this.#inflate(job, compressed)).finally(() => buffers.release(buffer));
+      let compressed = bytes;
+      if (bytes.buffer !== buffer) {
+        compressed = allocate(length);
+        compressed.set(bytes);
+      }
+      const held = compressed.buffer as SharedArrayBuffer;
+      void this.#jobs.track(this.#inflate(job, compressed)).finally(() => buffers.release(held));
       return true;
     };
     const found = await Promise.all(jobs.map(lookUp));

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { makeCertificates } from '../support/certificates.js';
 import { Clipctl } from '../support/clipctl.js';
-import { type ServerProcess, startRedis } from '../support/content-servers.js';
+import { cutter, type ServerProcess, startRedis } from '../support/content-servers.js';
 import { layerLike } from '../support/gzip.js';
 import { writeImage } from '../support/images.js';
 import { eventually } from '../support/mounted.js';
@@ -112,6 +112,37 @@ test('a Redis behind TLS with a certificate of one’s own: NODE_EXTRA_CA_CERTS 
     );
   } finally {
     await secure.stop();
+  }
+}, 60_000);
+
+test('a Redis that breaks off answers and then dies in the middle of a start: the rest comes from the registry', async () => {
+  const dying = await startRedis();
+  const cut = await cutter(dying.port);
+  try {
+    const first = await machine({}, '--content-cache', `redis://127.0.0.1:${dying.port}`);
+    await readAll(first.place);
+    await eventually(async () => {
+      const { contentStored = 0, spansFetched = -1, contentQueueBytes } = await first.counters();
+      return contentStored === spansFetched && contentQueueBytes === 0;
+    });
+    // What it has read is fetched ahead by its profile on the next machine.
+    await first.clip.ok('umount', first.place);
+    await eventually(async () => (await first.counters()).profilesPublished! > 0);
+    proxy.reset();
+    cut.after = 700_000;
+    const second = await machine({}, '--content-cache', `redis://127.0.0.1:${cut.port}`);
+    const reading = readAll(second.place);
+    await eventually(() => cut.cuts > 0);
+    await dying.kill();
+    await cut.close();
+    await reading;
+    const { contentHits = 0, missErrors, contentPoisoned } = await second.counters();
+    expect(contentHits).toBeGreaterThan(0);
+    expect({ missErrors, contentPoisoned }).toEqual({ missErrors: 0, contentPoisoned: 0 });
+    expect(proxy.blobTraffic().requests).toBeGreaterThan(0);
+  } finally {
+    await cut.close().catch(() => {});
+    await dying.stop();
   }
 }, 60_000);
 

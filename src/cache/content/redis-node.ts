@@ -20,6 +20,8 @@ export interface RedisSendOptions {
   readonly signal?: AbortSignal | undefined;
   /** Largest reply in bytes; the default is enough for statuses, numbers and errors. */
   readonly maxBytes?: number;
+  /** As in ExpectedReply. After a rejection bytes may still come into what it gave. */
+  readonly allocate?: ((length: number) => Uint8Array) | undefined;
 }
 
 /** The first attempt to connect is waited for; the breaker in front keeps readers from waiting for the next ones. */
@@ -30,12 +32,15 @@ const MAX_RECONNECT_MS = 1000;
 const PING_MS = 5000;
 const SILENCE_MS = 12_000;
 const SMALL_REPLY_BYTES = 4096;
+/** What is read at a time, unless it is read to where it belongs. */
+const READ_BYTES = 64 * 1024;
 
 /** Loaded when it is needed: each server waits for it otherwise. */
 const tlsModule = () => process.getBuiltinModule('node:tls');
 
 interface Pending {
   readonly maxBytes: number;
+  readonly allocate: RedisSendOptions['allocate'];
   abandoned: boolean;
   settle(reply: RedisReply | RedisError): void;
   reject(error: Error): void;
@@ -96,29 +101,35 @@ export class RedisNode {
     const { host, port } = this.address;
     const { tls } = this.#access;
     const isName = /[a-z]/i.test(host) && !host.includes(':');
-    const socket = tls
-      ? tlsModule().connect({ host, port, ...(isName && { servername: host }) })
-      : connectTcp({ host, port });
+    const parser = new ReplyParser(() => this.#pending[0] ?? null);
+    const common = Buffer.allocUnsafeSlow(READ_BYTES);
+    const onread = {
+      buffer: () => parser.room ?? common,
+      callback: (length: number, buffer: Uint8Array): boolean => {
+        this.#heardAt = performance.now();
+        try {
+          if (buffer === common) parser.push(common.subarray(0, length));
+          else parser.took(length);
+        } catch (error) {
+          lost(new Error(`${host}:${port}: ${(error as Error).message}`));
+        }
+        return true;
+      },
+    };
+    const target = { host, port, onread };
+    const socket = tls ? tlsModule().connect({ ...target, ...(isName && { servername: host }) }) : connectTcp(target);
     this.#socket = socket;
     const lost = (error: Error): void => {
       if (this.#socket === socket) this.#lost(error);
     };
-    const parser = new ReplyParser(() => this.#pending[0] ?? null);
     socket.setNoDelay(true);
     socket.setTimeout(CONNECT_TIMEOUT_MS, () => lost(new Error(`no connection to ${host}:${port} within a second`)));
     socket.once(tls ? 'secureConnect' : 'connect', () => {
       socket.setTimeout(0);
       this.#logIn().then(() => this.#becomeReady(), lost);
     });
-    socket.on('data', (chunk) => {
-      this.#heardAt = performance.now();
-      try {
-        parser.push(chunk);
-      } catch (error) {
-        lost(new Error(`${host}:${port}: ${(error as Error).message}`));
-      }
-    });
-    socket.on('error', lost).on('close', () => lost(new Error(`${host}:${port} closed the connection`)));
+    const closed = (): void => lost(new Error(`${host}:${port} closed the connection`));
+    socket.on('error', lost).on('end', closed).on('close', closed);
   }
 
   async #logIn(): Promise<void> {
@@ -161,7 +172,10 @@ export class RedisNode {
     }, delay).unref();
   }
 
-  #write(args: RedisArguments, { signal, maxBytes = SMALL_REPLY_BYTES }: RedisSendOptions): Promise<RedisReply> {
+  #write(
+    args: RedisArguments,
+    { signal, maxBytes = SMALL_REPLY_BYTES, allocate }: RedisSendOptions,
+  ): Promise<RedisReply> {
     return new Promise((resolve, reject) => {
       const onAbort = (): void => {
         // Replies come in order, so the reply itself is still to come; its bytes are skipped.
@@ -170,6 +184,7 @@ export class RedisNode {
       };
       const pending: Pending = {
         maxBytes,
+        allocate,
         abandoned: false,
         settle: (reply) => {
           this.#pending.shift(); // replies come in the order of the commands

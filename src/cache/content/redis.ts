@@ -7,7 +7,7 @@ import {
   type RedisReply,
   type RedisSendOptions,
 } from './redis-node.js';
-import { type ContentCache, type ContentOptions, checkHash } from './types.js';
+import { type ContentCache, type ContentOptions, checkHash, type LookupOptions } from './types.js';
 
 export interface RedisOptions extends Partial<RedisAccess> {
   /** The server, or nodes of a cluster: the others are found from any of them. */
@@ -46,19 +46,25 @@ export class RedisContentCache implements ContentCache {
     await this.#open().settled();
   }
 
-  async getContent(hash: string, offset: number, length: number, options: ContentOptions): Promise<Uint8Array | null> {
+  async getContent(hash: string, offset: number, length: number, options: LookupOptions): Promise<Uint8Array | null> {
     checkHash(hash);
     const server = this.#open();
-    const reads: Promise<Buffer>[] = [];
+    const reads: Promise<Uint8Array>[] = [];
     for (let at = offset; at < offset + length; ) {
       const chunk = Math.floor(at / CHUNK);
       const end = Math.min(offset + length, (chunk + 1) * CHUNK);
       const key = keyOf(hash, chunk);
       const range = [String(at - chunk * CHUNK), String(end - 1 - chunk * CHUNK)];
+      const whole = end - at === length;
+      const { signal } = options;
       reads.push(
         server
-          .send(key, ['GETRANGE', key, ...range], { signal: options.signal, maxBytes: end - at })
-          .then((value) => (Buffer.isBuffer(value) ? value : Buffer.alloc(0))),
+          .send(key, ['GETRANGE', key, ...range], {
+            signal,
+            maxBytes: end - at,
+            allocate: whole ? options.allocate : undefined,
+          })
+          .then((value) => (value instanceof Uint8Array ? value : Buffer.alloc(0))),
       );
       at = end;
     }

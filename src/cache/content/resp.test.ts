@@ -16,6 +16,21 @@ function parser(abandoned: () => boolean = () => false): { parser: ReplyParser; 
   return { parser: new ReplyParser(expected), replies };
 }
 
+/** As a connection does: what belongs to a string is read to where it belongs. */
+function feed(reader: ReplyParser, bytes: Uint8Array, size: number): void {
+  for (let at = 0; at < bytes.length; ) {
+    const { room } = reader;
+    const length = Math.min(size, bytes.length - at, room?.length ?? size);
+    const piece = bytes.subarray(at, at + length);
+    if (room === null) reader.push(Buffer.from(piece));
+    else {
+      room.set(piece);
+      reader.took(length);
+    }
+    at += length;
+  }
+}
+
 test('a command is a list of byte strings', () => {
   expect(encodeCommand(['SET', 'ä', Buffer.from([0, 255])]).toString('latin1')).toBe(
     '*3\r\n$3\r\nSET\r\n$2\r\n\xc3\xa4\r\n$2\r\n\0\xff\r\n',
@@ -31,9 +46,44 @@ describe('replies', () => {
     const { parser: reader, replies } = parser();
     const bytes = Buffer.from(stream);
     for (let at = 0; at < bytes.length; at += size) reader.push(bytes.subarray(at, at + size));
-    expect(replies.slice(0, -1)).toEqual(expected);
-    expect(replies.at(-1)).toBeInstanceOf(RedisError);
-    expect((replies.at(-1) as RedisError).message).toBe('ERR wrong');
+    feed(reader, bytes, size);
+    for (const half of [replies.slice(0, expected.length + 1), replies.slice(expected.length + 1)]) {
+      expect(half.slice(0, -1)).toEqual(expected);
+      expect(half.at(-1)).toBeInstanceOf(RedisError);
+      expect((half.at(-1) as RedisError).message).toBe('ERR wrong');
+    }
+  });
+
+  test('come into the memory that their receiver has; nothing is allocated for a miss, nor for one that was given up', () => {
+    const memory = new Uint8Array(new SharedArrayBuffer(10));
+    const asked: number[] = [];
+    let abandoned = false;
+    const replies: Settled[] = [];
+    const reader = new ReplyParser(() => ({
+      maxBytes: 100,
+      get abandoned() {
+        return abandoned;
+      },
+      allocate: (length) => {
+        asked.push(length);
+        return memory.subarray(0, length);
+      },
+      settle: (reply) => replies.push(reply),
+    }));
+    for (const size of [1, 4, 1000]) {
+      memory.fill(0);
+      feed(reader, Buffer.from('$-1\r\n$0\r\n\r\n$6\r\nab\r\ncd\r\n'), size);
+      expect((replies.at(-1) as Uint8Array).buffer).toBe(memory.buffer);
+      expect(Buffer.from(memory).toString()).toBe('ab\r\ncd\0\0\0\0');
+    }
+    expect(asked).toEqual([6, 6, 6]);
+    memory.fill(0);
+    reader.push(Buffer.from('$6\r\nab'));
+    abandoned = true;
+    expect(reader.room).toBe(null);
+    feed(reader, Buffer.from('cdef\r\n$6\r\nghijkl\r\n'), 1000);
+    expect(Buffer.from(memory).toString()).toBe('ab\0\0\0\0\0\0\0\0');
+    expect([asked.length, replies.slice(-2)]).toEqual([4, [null, null]]);
   });
 
   test('that are given up before or while they come are skipped', () => {

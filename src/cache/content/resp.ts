@@ -3,8 +3,8 @@
  * of bounded size.
  */
 
-/** Strings of bytes are Buffers; simple strings are strings. */
-export type RedisReply = Buffer | string | number | null | readonly RedisReply[];
+/** Strings of bytes are Uint8Arrays, Buffers unless `allocate` gave others; simple strings are strings. */
+export type RedisReply = Uint8Array | string | number | null | readonly RedisReply[];
 
 export type RedisArguments = readonly (string | Buffer)[];
 
@@ -33,6 +33,8 @@ export interface ExpectedReply {
   readonly maxBytes: number;
   /** The caller has given up: its bytes are skipped and not kept. */
   readonly abandoned: boolean;
+  /** Memory for a string of bytes that is the whole reply; default: new memory. */
+  readonly allocate?: ((length: number) => Uint8Array) | undefined;
   settle(reply: RedisReply | RedisError): void;
 }
 
@@ -53,7 +55,7 @@ export class ReplyParser {
   readonly #lists: List[] = [];
   #line = '';
   /** A bulk string being read: its bytes, or null where they are skipped. */
-  #bulk: { readonly bytes: Buffer | null; readonly length: number; filled: number } | null = null;
+  #bulk: { readonly bytes: Uint8Array | null; readonly length: number; filled: number } | null = null;
 
   /** @param next the expected reply, the same until it is settled; null: none is due */
   constructor(next: () => ExpectedReply | null) {
@@ -66,6 +68,18 @@ export class ReplyParser {
       if (this.#reply === null) this.#begin();
       at = this.#bulk === null ? this.#takeLine(chunk, at) : this.#takeBulk(chunk, at);
     }
+  }
+
+  /** Where the next bytes of the stream belong, if they are read there; then `took`. Null: they are to be pushed. */
+  get room(): Uint8Array | null {
+    const bulk = this.#bulk;
+    if (bulk === null || bulk.bytes === null || bulk.filled >= bulk.length || this.#reply!.abandoned) return null;
+    return bulk.bytes.subarray(bulk.filled);
+  }
+
+  /** So many bytes were read into `room`. */
+  took(length: number): void {
+    this.#bulk!.filled += length;
   }
 
   #begin(): void {
@@ -106,7 +120,7 @@ export class ReplyParser {
         const length = count(text);
         if (length < 0) return null;
         this.#spend(length);
-        this.#bulk = { bytes: this.#reply!.abandoned ? null : Buffer.allocUnsafe(length), length, filled: 0 };
+        this.#bulk = { bytes: this.#memory(length), length, filled: 0 };
         return undefined;
       }
       case '*': {
@@ -123,6 +137,14 @@ export class ReplyParser {
     }
   }
 
+  #memory(length: number): Uint8Array | null {
+    const { abandoned, allocate } = this.#reply!;
+    if (abandoned) return null;
+    return allocate !== undefined && length > 0 && this.#lists.length === 0
+      ? allocate(length)
+      : Buffer.allocUnsafe(length);
+  }
+
   /** The bytes and the CRLF behind them. */
   #takeBulk(chunk: Buffer, from: number): number {
     const bulk = this.#bulk!;
@@ -131,7 +153,7 @@ export class ReplyParser {
     if (bulk.bytes !== null && this.#reply!.abandoned) this.#bulk = { ...bulk, bytes: null };
     const { bytes } = this.#bulk!;
     if (bytes !== null && bulk.filled < bulk.length) {
-      chunk.copy(bytes, bulk.filled, from, from + Math.min(take, bulk.length - bulk.filled));
+      bytes.set(chunk.subarray(from, from + Math.min(take, bulk.length - bulk.filled)), bulk.filled);
     }
     this.#bulk!.filled += take;
     if (this.#bulk!.filled === bulk.length + 2) {

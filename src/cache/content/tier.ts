@@ -1,7 +1,7 @@
 import { type Logger, Metrics, silentLogger } from '../../metrics/index.js';
 import { Breaker } from './breaker.js';
 import { getNamed, putNamed } from './named.js';
-import type { ContentCache, ContentOptions } from './types.js';
+import type { ContentCache, ContentOptions, LookupOptions } from './types.js';
 
 export interface ContentTierOptions {
   readonly metrics?: Metrics;
@@ -121,9 +121,18 @@ export class ContentTier {
     await withTimeout(this.#ready, ms, () => undefined);
   }
 
-  /** The content if it comes in time; null: look elsewhere. Never rejects. Not verified. */
-  get(hash: string, length: number, routingKey: string, lookup: Lookup): Promise<Uint8Array | null> {
-    return this.#get(hash, 0, length, routingKey, lookup, BACKGROUND_BUDGET_MS);
+  /**
+   * The content if it comes in time; null: look elsewhere. Never rejects. Not verified.
+   * @param allocate memory that it may be read into. If the result is not in it, it is not to be used again: late bytes may come into it
+   */
+  get(
+    hash: string,
+    length: number,
+    routingKey: string,
+    lookup: Lookup,
+    allocate?: LookupOptions['allocate'],
+  ): Promise<Uint8Array | null> {
+    return this.#get(hash, 0, length, routingKey, lookup, BACKGROUND_BUDGET_MS, allocate);
   }
 
   /** Bytes [offset, offset + length) of a long content, for which no reader waits. Otherwise as `get`. */
@@ -138,6 +147,7 @@ export class ContentTier {
     routingKey: string,
     lookup: Lookup,
     backgroundMs: number,
+    allocate?: LookupOptions['allocate'],
   ): Promise<Uint8Array | null> {
     const { waiting } = lookup;
     // For a waiting reader the quick breaker is asked last: if it admits the call, the call is made and its end reported.
@@ -152,7 +162,8 @@ export class ContentTier {
     try {
       patience.within(waiting ? this.#budget : backgroundMs);
       if (!waiting) lookup.onUrgent?.(() => patience.within(this.#budget));
-      const call = this.#cache.getContent(hash, offset, length, { routingKey, signal: abort.signal });
+      const options: LookupOptions = { routingKey, signal: abort.signal, allocate };
+      const call = this.#cache.getContent(hash, offset, length, options);
       call.catch(() => {}); // after the time-out no caller listens
       const found = await Promise.race([call, patience.end]);
       if (found === 'timeout') {

@@ -22,6 +22,12 @@ export interface ContentOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** Of clip's own lookups. */
+export interface LookupOptions extends ContentOptions {
+  /** Memory for the whole of the content, for a cache that reads it out of a socket. After a rejection or an abort bytes may still come into it. */
+  readonly allocate?: ((length: number) => Uint8Array) | undefined;
+}
+
 /** Checks a hash, which becomes a file name and part of keys. */
 export function checkHash(hash: string): string {
   if (!/^[0-9a-f]{16,128}$/.test(hash)) throw new RangeError(`not a content hash: ${hash.slice(0, 80)}`);
