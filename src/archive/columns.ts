@@ -1,6 +1,6 @@
 import { Cursor } from '../bytes/index.js';
 import type { Placement } from '../erofs/index.js';
-import { ByteWriter, readCount, readDeltas, readVarint, sharedFloat64, sharedUint32, writeDeltas } from './encode.js';
+import { ByteWriter, readCount, readDeltas, sharedFloat64, sharedUint32, writeDeltas } from './encode.js';
 import { PROFILE_SOURCE_CODE } from './format.js';
 import type { FileHashes, Profile } from './types.js';
 
@@ -44,7 +44,7 @@ export function decodePlacement(raw: Uint8Array, what: string, layerSizes: reado
   const layer = sharedUint32(count);
   for (const column of [fileOffset, length, layer, layerOffset]) {
     for (let i = 0; i < count; i++) {
-      const value = readVarint(cursor);
+      const value = cursor.varint();
       if (column === layer && value >= layerSizes.length) cursor.fail(`layer ${value} of ${layerSizes.length}`);
       column[i] = value;
     }
@@ -83,12 +83,12 @@ export function decodeProfile(raw: Uint8Array, what: string, spanCounts: readonl
   if (count > spans) cursor.fail(`${count} profile entries, but only ${spans} spans`);
   const [layer, span] = [new Uint32Array(count), new Uint32Array(count)];
   for (let i = 0; i < count; i++) {
-    const value = readVarint(cursor);
+    const value = cursor.varint();
     if (value >= spanCounts.length) cursor.fail(`layer ${value} of ${spanCounts.length}`);
     layer[i] = value;
   }
   for (let i = 0; i < count; i++) {
-    const value = readVarint(cursor);
+    const value = cursor.varint();
     if (value >= spanCounts[layer[i]!]!) cursor.fail(`span ${value} of ${spanCounts[layer[i]!]}`);
     span[i] = value;
   }

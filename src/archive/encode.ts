@@ -1,5 +1,8 @@
 import type { Cursor } from '../bytes/index.js';
 
+/** Of 53 bits. */
+const MAX_VARINT_BYTES = 8;
+
 /** A growing little-endian buffer. */
 export class ByteWriter {
   #bytes: Uint8Array;
@@ -56,12 +59,15 @@ export class ByteWriter {
   /** Unsigned LEB128, least significant group first, of a safe non-negative integer. */
   varint(value: number): void {
     if (!Number.isSafeInteger(value) || value < 0) throw new RangeError(`${value} is no unsigned safe integer`);
+    let at = this.#grow(MAX_VARINT_BYTES);
+    const bytes = this.#bytes;
     let rest = value;
     while (rest >= 0x80) {
-      this.u8((rest % 0x80) | 0x80);
+      bytes[at++] = (rest % 0x80) | 0x80;
       rest = Math.floor(rest / 0x80);
     }
-    this.u8(rest);
+    bytes[at++] = rest;
+    this.#length = at;
   }
 
   /** The written bytes: a view that later writes may detach. */
@@ -70,28 +76,10 @@ export class ByteWriter {
   }
 }
 
-/** Reads an unsigned LEB128 of at most 53 bits in its shortest form: one value has one encoding, so a digest names a value. */
-export function readVarint(cursor: Cursor): number {
-  const start = cursor.offset;
-  let value = 0;
-  let scale = 1;
-  for (;;) {
-    const byte = cursor.u8();
-    value += (byte & 0x7f) * scale;
-    if (!Number.isSafeInteger(value)) cursor.fail('number beyond 2^53', start);
-    if (byte < 0x80) {
-      if (byte === 0 && scale > 1) cursor.fail('number not in its shortest form', start);
-      return value;
-    }
-    scale *= 0x80;
-    if (scale > 2 ** 49) cursor.fail('number beyond 2^53', start);
-  }
-}
-
 /** A count of items that take at least `minimumBytes` each. A count beyond the input is refused before memory is allocated. */
 export function readCount(cursor: Cursor, minimumBytes: number, of: string): number {
   const start = cursor.offset;
-  const count = readVarint(cursor);
+  const count = cursor.varint();
   if (count * minimumBytes > cursor.remaining) {
     cursor.fail(`${count} ${of} claimed, but only ${cursor.remaining} bytes left`, start);
   }
@@ -118,7 +106,7 @@ export function readDeltas(
   let last = previous;
   for (let i = from; i < values.length; i++) {
     const start = cursor.offset;
-    const step = readVarint(cursor);
+    const step = cursor.varint();
     if (step < minimumStep) cursor.fail(`step ${step}, at least ${minimumStep} expected`, start);
     last += step;
     if (!Number.isSafeInteger(last)) cursor.fail('offset beyond 2^53', start);
@@ -127,7 +115,10 @@ export function readDeltas(
 }
 
 export function writeU32Column(out: ByteWriter, values: Uint32Array): void {
-  for (const value of values) out.u32(value);
+  const bytes = new Uint8Array(4 * values.length);
+  const view = new DataView(bytes.buffer);
+  for (const [i, value] of values.entries()) view.setUint32(4 * i, value, true);
+  out.bytes(bytes);
 }
 
 export function readU32Column(cursor: Cursor, count: number): Uint32Array {

@@ -1,5 +1,5 @@
 import { Cursor } from '../bytes/index.js';
-import { ByteWriter, readCount, readDeltas, readVarint, writeDeltas } from './encode.js';
+import { ByteWriter, readCount, readDeltas, writeDeltas } from './encode.js';
 import type { References } from './types.js';
 
 /** Pages of a hot range are of this size, whatever the machine's. */
@@ -35,7 +35,7 @@ function readPositions(cursor: Cursor, count: number, each: number, what: string
   const first = new Uint32Array(count + 1);
   let sum = 0;
   for (let i = 0; i < count; i++) {
-    sum += each * readVarint(cursor);
+    sum += each * cursor.varint();
     // Each takes at least one more byte.
     if (sum > cursor.remaining) cursor.fail(`more ${what} than bytes left`);
     first[i + 1] = sum;
@@ -55,7 +55,7 @@ export function decodeReferences(raw: Uint8Array, what: string, files: number): 
   for (let i = 0; i < count; i++) {
     let last = i;
     for (let at = firstTarget[i]!; at < firstTarget[i + 1]!; at++) {
-      const step = readVarint(cursor);
+      const step = cursor.varint();
       last += step % 2 === 1 ? -(step + 1) / 2 : step / 2;
       if (last < 0 || last >= count) cursor.fail(`reference to file ${last} of ${count}`);
       target[at] = last;
@@ -64,7 +64,7 @@ export function decodeReferences(raw: Uint8Array, what: string, files: number): 
   const firstRange = readPositions(cursor, count, 2, 'ranges');
   const range = new Uint32Array(firstRange[count]!);
   for (let i = 0; i < range.length; i++) {
-    const value = readVarint(cursor);
+    const value = cursor.varint();
     if (value > 0xffff_ffff) cursor.fail(`page ${value}`);
     range[i] = value;
   }

@@ -6,7 +6,7 @@ import { bytesInput, digestOf, imageMeta, layerContents, smallArchive } from '..
 import { layerLike } from '../../test/support/gzip.js';
 import { Cursor, FormatError } from '../bytes/index.js';
 import { decodeCheckpointState, encodeCheckpointState } from '../gzip/index.js';
-import { ByteWriter, readVarint } from './encode.js';
+import { ByteWriter } from './encode.js';
 import {
   HEADER,
   MAX_SPAN_OUTPUT,
@@ -189,11 +189,15 @@ describe('archive round trip', () => {
       fc.property(fc.maxSafeNat(), (value) => {
         const out = new ByteWriter();
         out.varint(value);
-        expect(readVarint(new Cursor(out.finish(), 'x'))).toBe(value);
+        expect(new Cursor(out.finish(), 'x').varint()).toBe(value);
       }),
     );
-    expect(() => readVarint(new Cursor(Uint8Array.of(0x80, 0), 'x'))).toThrow(/shortest/);
-    expect(() => readVarint(new Cursor(new Uint8Array(9).fill(0xff), 'x'))).toThrow(/2\^53/);
+    expect(() => new Cursor(Uint8Array.of(0x80, 0), 'x').varint()).toThrow(/shortest/);
+    expect(() => new Cursor(new Uint8Array(9).fill(0xff), 'x').varint()).toThrow(/2\^53/);
+    for (const cut of [0, 1, 2]) {
+      const bytes = new Uint8Array(cut).fill(0x80);
+      expect(() => new Cursor(bytes, 'x').varint()).toThrow(`x at byte ${cut}: 1 bytes expected, 0 left`);
+    }
   });
 });
 

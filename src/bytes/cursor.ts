@@ -58,6 +58,29 @@ export class Cursor {
     return Number(value);
   }
 
+  /** An unsigned LEB128 of at most 53 bits in its shortest form: one value has one encoding, so a digest names a value. */
+  varint(): number {
+    const bytes = this.#bytes;
+    const start = this.offset;
+    let at = start;
+    // Past the end: undefined, which no comparison holds for.
+    let byte = bytes[at++]!;
+    let value = byte & 0x7f;
+    for (let scale = 0x80; byte >= 0x80; scale *= 0x80) {
+      if (scale > 2 ** 49) this.fail('number beyond 2^53', start);
+      byte = bytes[at++]!;
+      value += (byte & 0x7f) * scale;
+      if (value > Number.MAX_SAFE_INTEGER) this.fail('number beyond 2^53', start);
+      if (byte === 0) this.fail('number not in its shortest form', start);
+    }
+    if (at > bytes.length) {
+      this.offset = bytes.length;
+      this.#take(1);
+    }
+    this.offset = at;
+    return value;
+  }
+
   /** A view of the next `length` bytes, not a copy. */
   bytes(length: number): Uint8Array {
     const at = this.#take(length);

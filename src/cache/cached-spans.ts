@@ -1,7 +1,7 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { SpanColumns } from '../archive/index.js';
+import { encodeSpanTable, type SpanColumns } from '../archive/index.js';
 import type { LayerIndex, SpanIndex } from '../bytes/index.js';
 import { ClipError, crc32 } from '../bytes/index.js';
 import { blockCheck, checkBlocks } from '../spans/index.js';
@@ -23,7 +23,7 @@ export class CachedSpans {
 
   constructor(directory: string, layers: readonly { readonly digest: string; readonly table: SpanColumns }[]) {
     this.#files = layers.map(({ digest, table }) => {
-      const name = spanFileName(digest, table);
+      const name = spanFileName(digest, encodeSpanTable(table));
       try {
         return { fd: openSync(join(directory, 'spans', name), 'r'), table, digest };
       } catch (cause) {

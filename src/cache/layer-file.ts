@@ -9,22 +9,26 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { encodeSpanTable, type SpanColumns } from '../archive/index.js';
 import { replaceDescriptor } from '../linux/index.js';
 import type { CachedLayer } from './cached-layer.js';
 import { isDiskTrouble } from './directory.js';
 import { openSealedFile } from './sealed-file.js';
 import { TABLE_SUFFIX } from './span-file-name.js';
 
-/** Opens or makes a layer's file, of the layer's size, with its table beside it for `clipctl cache verify`. */
-export function openSpanFile(path: string, table: SpanColumns): { readonly fd: number; readonly sealed: boolean } {
-  const size = table.layerOffset[table.count]!;
+/**
+ * Opens or makes a layer's file, of the layer's size, with its table beside it for `clipctl cache verify`.
+ * @param table in its canonical form
+ */
+export function openSpanFile(
+  path: string,
+  size: number,
+  table: Uint8Array,
+): { readonly fd: number; readonly sealed: boolean } {
   const sealed = openSealedFile(path, size);
   const fd = sealed ?? openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
   try {
     if (fstatSync(fd).size !== size) ftruncateSync(fd, size);
-    const encoded = encodeSpanTable(table);
-    if (sizeOf(path + TABLE_SUFFIX) !== encoded.length) writeTable(path + TABLE_SUFFIX, encoded);
+    if (sizeOf(path + TABLE_SUFFIX) !== table.length) writeTable(path + TABLE_SUFFIX, table);
     stampMount(fd);
     return { fd, sealed: sealed !== null };
   } catch (error) {

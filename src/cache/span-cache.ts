@@ -1,6 +1,6 @@
 import { closeSync, fstatSync, openSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import type { SpanColumns } from '../archive/index.js';
+import { encodeSpanTable, type SpanColumns } from '../archive/index.js';
 import type { SpanIndex } from '../bytes/index.js';
 import { ClipError } from '../bytes/index.js';
 import { punchHole, replaceDescriptor, writebackError } from '../linux/index.js';
@@ -136,10 +136,11 @@ export class SpanCache {
    * refuses, every read of the layer is a miss until it gets its file later.
    */
   layer(digest: string, table: SpanColumns): CachedLayer {
-    const key = spanFileName(digest, table);
+    const encoded = encodeSpanTable(table);
+    const key = spanFileName(digest, encoded);
     let layer = this.#layers.get(key);
     if (layer === undefined) {
-      layer = this.#openLayer(key, table);
+      layer = this.#openLayer(key, table, encoded);
       this.#layers.set(key, layer);
     }
     layer.mounts++;
@@ -323,10 +324,10 @@ export class SpanCache {
     return bytes;
   }
 
-  #openLayer(key: string, table: SpanColumns): CachedLayer {
+  #openLayer(key: string, table: SpanColumns, encoded: Uint8Array): CachedLayer {
     const view = newSharedLayer(table, table.count > 0 ? openPlaceholder() : -1, this.#clock);
     const layer = new CachedLayer(key, join(this.#path, 'spans', key), view, table);
-    if (!this.#attach(layer)) this.#lend(layer);
+    if (!this.#attach(layer, encoded)) this.#lend(layer);
     return layer;
   }
 
@@ -352,15 +353,18 @@ export class SpanCache {
     dataExtents(fd, offsets[layer.count]!, (start, end) => layer.occupyRange(start, end));
   }
 
-  /** Opens a layer's file, if it has none and the disk allows it. True if it has one. */
-  #attach(layer: CachedLayer): boolean {
+  /**
+   * Opens a layer's file, if it has none and the disk allows it. True if it has one.
+   * @param encoded its table, if that is at hand
+   */
+  #attach(layer: CachedLayer, encoded?: Uint8Array): boolean {
     if (layer.attached) return true;
     if (layer.borrowed || layer.count === 0 || !layer.opening.due || !this.#openDirectory()) return false;
     const path = this.#file(layer);
     const { shared: view } = layer;
     let lost: boolean;
     try {
-      const { fd, sealed } = openSpanFile(path, layer.table);
+      const { fd, sealed } = openSpanFile(path, view.offsets[layer.count]!, encoded ?? encodeSpanTable(layer.table));
       layer.sealed = sealed;
       try {
         lost = writebackError(fd) !== null;

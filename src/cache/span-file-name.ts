@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto';
-import { type SpanColumns, spanTableDigest } from '../archive/index.js';
 
 /** Beside each layer file, with this suffix, lies the span table that its bytes are judged by. */
 export const TABLE_SUFFIX = '.table';
@@ -16,9 +15,10 @@ export interface SpanFileName {
 /**
  * The name of a layer file, which is the key of all bytes in it: the layer's digest and that of the span table, in hex. The
  * table covers all that the output of a span depends on (docs/format.md, "3: spans"), so archives that agree on it share the file.
+ * @param encoded the table's canonical form
  */
-export function spanFileName(digest: string, table: SpanColumns): string {
-  return `${digest.slice(digest.indexOf(':') + 1)}.${spanTableDigest(table)}`;
+export function spanFileName(digest: string, encoded: Uint8Array): string {
+  return `${digest.slice(digest.indexOf(':') + 1)}.${createHash('sha256').update(encoded).digest('hex')}`;
 }
 
 /** The parts of a name; null when it is no layer file's. */

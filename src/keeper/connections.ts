@@ -130,8 +130,11 @@ export class Connections {
       resumed: false,
     };
     this.#byId.set(id, connection);
-    this.save();
-    if (rootless) logMounted(connection, path);
+    // A connection without a place is no mount: the list gets both at once (`#bound`).
+    if (rootless) {
+      this.save();
+      logMounted(connection, path);
+    }
     return connection;
   }
 
