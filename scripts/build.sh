@@ -11,12 +11,13 @@ flock 9
 status=0 # both compilers run, even if the first one fails
 mkdir -p dist/src/gzip
 # Twice, because a module declares whether its imported memory is shared between threads.
-for name in inflate inflate-shared; do
+for name in inflate inflate-shared fold fold-shared; do
   wasm=src/gzip/$name.wasm
-  if [ -e src/gzip/assembly/index.ts ] && { [ ! -e $wasm ] || [ -n "$(find src/gzip/assembly package-lock.json -newer $wasm)" ]; }; then
+  source=src/gzip/assembly/${name%-shared}.ts
+  if [ -e $source ] && { [ ! -e $wasm ] || [ -n "$(find src/gzip/assembly package-lock.json -newer $wasm)" ]; }; then
     flags=()
-    if [ $name = inflate-shared ]; then flags=(--sharedMemory --enable threads); fi
-    asc src/gzip/assembly/index.ts --config src/gzip/assembly/asconfig.json "${flags[@]}" --outFile $wasm.new && mv $wasm.new $wasm || status=1
+    if [[ $name = *-shared ]]; then flags=(--sharedMemory --enable threads); fi
+    asc $source --config src/gzip/assembly/asconfig.json "${flags[@]}" --outFile $wasm.new && mv $wasm.new $wasm || status=1
   fi
   if [ -e $wasm ] && ! cmp -s $wasm dist/src/gzip/$name.wasm; then cp $wasm dist/src/gzip/$name.wasm; fi
 done

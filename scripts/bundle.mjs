@@ -77,6 +77,8 @@ const cached = {
 };
 const assets = [
   'dist/src/bytes/crc64.wasm',
+  'dist/src/gzip/fold.wasm',
+  'dist/src/gzip/fold-shared.wasm',
   'dist/src/gzip/inflate.wasm',
   'dist/src/gzip/inflate-shared.wasm',
   'dist/src/startup/search.wasm',

@@ -61,7 +61,15 @@ export function thirdPartyLicences(moduleIds, assets) {
       throw new Error(`${part.file} is not shipped any more: take it out of scripts/licences.mjs`);
     entries.push(part.package === undefined ? part : entry(path.join('node_modules', part.package), part.note));
   }
-  const known = new Set(PARTS.map(({ file }) => file).concat('inflate-shared.wasm', 'crc64.wasm', 'search.wasm'));
+  const known = new Set(
+    PARTS.map(({ file }) => file).concat(
+      'inflate-shared.wasm',
+      'fold.wasm',
+      'fold-shared.wasm',
+      'crc64.wasm',
+      'search.wasm',
+    ),
+  );
   const unknown = assets.filter((asset) => !known.has(asset));
   if (unknown.length > 0)
     throw new Error(`${unknown.join(', ')}: say in scripts/licences.mjs under which licence it is`);

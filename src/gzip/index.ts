@@ -3,6 +3,7 @@
  * out: no I/O, no spans of an archive, no digests. Runs in the decode workers of an index build and in the inflate workers of a server.
  */
 
+export { MemoryCrc32 } from './crc32.js';
 export { type GzipCheckpoint, type GzipEvents, GzipIndexer, type GzipSummary } from './indexer.js';
 export { KernelMemory, type KernelShape, type LinearMemory } from './memory.js';
 export { SpanInflater } from './span.js';

@@ -132,7 +132,7 @@ describe('checkpoints', () => {
       [7919, 1009, 77],
       [262_144, 262_144, 65_536],
     ] as const) {
-      const shape = { outBuffers: 3, outBytes, inSlots: 2, inBytes };
+      const shape = { outBuffers: 3, outBytes, inSlots: 2, inBytes, sums: 0 };
       const indexed = indexGzip(compressed, { spanBytes, shape });
       expect(indexed.output.equals(bytes)).toBe(true);
       expect(told(indexed)).toBe(told(indexGzip(compressed, { spanBytes })));

@@ -10,6 +10,8 @@ export interface KernelShape {
   readonly outBytes: number;
   readonly inSlots: number;
   readonly inBytes: number;
+  /** Threads that sum what lies in the memory, at the same time. */
+  readonly sums: number;
 }
 
 const PAGE = 65536;
@@ -21,9 +23,17 @@ const OVERSHOOT = 64;
 export const CARRY_BYTES = 1024;
 /** Behind all input: may be read, is never used. */
 const OVERREAD = 1024;
+/** Behind that, for each thread that sums: 300 blocks of 16 bytes, and 1,024 more (assembly/fold.ts). */
+const SUM_ROOM = 1324 * 16;
 
 /** One buffer for each, in memory of the kernel's own. */
-export const PRIVATE_SHAPE: KernelShape = { outBuffers: 1, outBytes: 256 * 1024, inSlots: 1, inBytes: 256 * 1024 };
+export const PRIVATE_SHAPE: KernelShape = {
+  outBuffers: 1,
+  outBytes: 256 * 1024,
+  inSlots: 1,
+  inBytes: 256 * 1024,
+  sums: 1,
+};
 
 /**
  * The linear memory of a kernel, by its buffers. If it is shared, other threads put input into the slots and read the output in
@@ -41,7 +51,7 @@ export class KernelMemory {
   }
 
   static make(shape: KernelShape, shared: boolean): KernelMemory {
-    const pages = Math.ceil((slotsEnd(shape) + CARRY_BYTES + OVERREAD) / PAGE);
+    const pages = Math.ceil(sumRoom(shape, shape.sums) / PAGE);
     return new KernelMemory(shape, new WebAssembly.Memory({ initial: pages, maximum: pages, shared }));
   }
 
@@ -72,6 +82,11 @@ export class KernelMemory {
     return slotsEnd(this.shape) + CARRY_BYTES;
   }
 
+  /** The room of a thread that sums. */
+  sumRoom(thread: number): number {
+    return sumRoom(this.shape, thread);
+  }
+
   view(address: number, length: number): Uint8Array {
     return this.bytes.subarray(address, address + length);
   }
@@ -91,6 +106,10 @@ function slotStride(shape: KernelShape): number {
 
 function slotsEnd(shape: KernelShape): number {
   return slotsAt(shape) + shape.inSlots * slotStride(shape);
+}
+
+function sumRoom(shape: KernelShape, thread: number): number {
+  return slotsEnd(shape) + CARRY_BYTES + OVERREAD + thread * SUM_ROOM;
 }
 
 function align(address: number): number {

@@ -1,4 +1,7 @@
-import { crc32, FormatError } from '../bytes/index.js';
+import { FormatError } from '../bytes/index.js';
+import { MemoryCrc32 } from './crc32.js';
+import { Kernel } from './kernel.js';
+import { KernelMemory, PRIVATE_SHAPE } from './memory.js';
 import { type CheckpointState, CheckpointStateError, decodeCheckpointState } from './state.js';
 import { GzipStream } from './stream.js';
 
@@ -11,14 +14,21 @@ import { GzipStream } from './stream.js';
 export class SpanInflater {
   #onOutput: (view: Uint8Array) => void = () => {};
   #crc = 0;
-  readonly #stream = new GzipStream({
-    output: (view) => {
-      this.#crc = crc32(view, this.#crc);
-      this.#onOutput(view);
-    },
-    limit: (produced) => produced,
-    trailer: () => {},
-  });
+  readonly #stream: GzipStream;
+
+  constructor() {
+    const memory = KernelMemory.make(PRIVATE_SHAPE, false);
+    const { sum } = new MemoryCrc32(memory, 0);
+    const events = {
+      output: (view: Uint8Array): void => {
+        this.#crc = sum(view, this.#crc);
+        this.#onOutput(view);
+      },
+      limit: (produced: number) => produced,
+      trailer: () => {},
+    };
+    this.#stream = new GzipStream(events, new Kernel(memory));
+  }
 
   /**
    * @param compressed  the span's bytes of the blob: from ⌊start bit / 8⌋ to ⌈end bit / 8⌉

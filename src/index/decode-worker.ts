@@ -1,13 +1,13 @@
 import type { MessagePort } from 'node:worker_threads';
 import { parentPort, workerData } from 'node:worker_threads';
-import { crc32 } from '../bytes/index.js';
-import { KernelMemory, type MemberTrailer } from '../gzip/index.js';
+import { KernelMemory, type MemberTrailer, MemoryCrc32 } from '../gzip/index.js';
 import { keepCode } from '../loader/index.js';
 import { JournalWriter, NOT_SUMMED } from './decode-journal.js';
 import { detectEncoding } from './detect.js';
 import { GzipDecoder } from './gzip-decoder.js';
 import {
   type ChunkMessage,
+  DECODE_THREAD,
   isClosed,
   LANE_SHAPE,
   type LaneShared,
@@ -29,6 +29,7 @@ export interface DecodeWorkerData extends LaneShared {
 
 const { memory, done, digests } = workerData as DecodeWorkerData;
 const buffers = new KernelMemory(LANE_SHAPE, memory);
+const { sum } = new MemoryCrc32(buffers, DECODE_THREAD);
 const { outBuffers } = LANE_SHAPE;
 /**
  * With this many unread messages the digest worker is behind. This thread then computes the CRC of the bytes it has just decoded:
@@ -52,7 +53,7 @@ class Output implements DecodeSink {
       return;
     }
     const behind = this.#posted - Atomics.load(done, 0) >= BEHIND;
-    this.#journal.output(view.byteOffset, view.length, behind ? crc32(view) : NOT_SUMMED);
+    this.#journal.output(view.byteOffset, view.length, behind ? sum(view) : NOT_SUMMED);
     if (view.byteOffset + view.length === buffers.outEnd(this.#buffer)) this.#nextBuffer();
   }
 

@@ -1,10 +1,11 @@
 import type { MessagePort } from 'node:worker_threads';
 import { parentPort, workerData } from 'node:worker_threads';
-import { KernelMemory, type MemberTrailer } from '../gzip/index.js';
+import { KernelMemory, type MemberTrailer, MemoryCrc32 } from '../gzip/index.js';
 import { keepCode } from '../loader/index.js';
 import { type JournalReader, replay } from './decode-journal.js';
 import {
   type DecodedMessage,
+  DIGEST_THREAD,
   type FromDigest,
   isClosed,
   LANE_SHAPE,
@@ -21,6 +22,7 @@ export interface DigestWorkerData extends LaneShared {
 
 const { memory, done, decoded } = workerData as DigestWorkerData;
 const buffers = new KernelMemory(LANE_SHAPE, memory);
+const { sum } = new MemoryCrc32(buffers, DIGEST_THREAD);
 let digester!: LayerDigester;
 /** After a failure nothing more is reported. */
 let failed = false;
@@ -56,7 +58,7 @@ function digest({ journal, states, slot }: DecodedMessage): void {
 function take(message: ToDigest): void {
   switch (message.type) {
     case 'layer':
-      digester = new LayerDigester(message.hashes);
+      digester = new LayerDigester(message.hashes, sum);
       break;
     case 'decoded':
       digest(message);

@@ -16,7 +16,10 @@ export const LANE_SHAPE: KernelShape = {
   outBytes: 1024 * 1024,
   inSlots: 8,
   inBytes: 1024 * 1024,
+  sums: 2,
 };
+/** Its threads, as threads that sum. */
+export const [DECODE_THREAD, DIGEST_THREAD] = [0, 1];
 
 export interface LaneShared {
   readonly memory: LinearMemory;

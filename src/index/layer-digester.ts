@@ -1,4 +1,5 @@
 import { createHash, type Hash } from 'node:crypto';
+import { crc32 } from '../bytes/index.js';
 import {
   type CheckpointState,
   encodeCheckpointState,
@@ -20,7 +21,7 @@ import { SpanHasher } from './span-hasher.js';
  */
 export class LayerDigester {
   readonly #hasher = new SpanHasher();
-  readonly #sums = new OutputSums();
+  readonly #sums: OutputSums;
   readonly #layerOffsets: number[] = [];
   readonly #bitOffsets: number[] = [];
   readonly #crc32s: number[] = [];
@@ -34,8 +35,12 @@ export class LayerDigester {
   /** Of the tar, so far. */
   bytes = 0;
 
-  /** @param hashes  also compute the digest of the tar and of each file */
-  constructor(hashes: boolean) {
+  /**
+   * @param hashes  also compute the digest of the tar and of each file
+   * @param sum     of the output, as crc32()
+   */
+  constructor(hashes: boolean, sum: (view: Uint8Array, previous: number) => number = crc32) {
+    this.#sums = new OutputSums(sum);
     const entries = this.#entries;
     const files = hashes ? new FileHasher(entries) : null;
     this.#files = files;

@@ -139,6 +139,8 @@ describe('the package', () => {
     );
     expect(others.map((name) => path.basename(name)).sort()).toEqual([
       'crc64.wasm',
+      'fold-shared.wasm',
+      'fold.wasm',
       'inflate-shared.wasm',
       'inflate.wasm',
       'search.wasm',

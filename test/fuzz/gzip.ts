@@ -10,7 +10,7 @@ const MAX_OUTPUT = 4 << 20;
 class TooMuch extends Error {}
 
 /** As a lane's memory, but every few bytes there is another slot, and every few KiB another buffer. */
-const SHAPE = { outBuffers: 3, outBytes: 5000, inSlots: 2, inBytes: 61 };
+const SHAPE = { outBuffers: 3, outBytes: 5000, inSlots: 2, inBytes: 61, sums: 0 };
 
 function index(input: Uint8Array, options: IndexGzipOptions): IndexedGzip | FormatError | TooMuch {
   let produced = 0;
