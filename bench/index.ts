@@ -45,7 +45,9 @@ async function indexOnce(
   const started = performance.now();
   // A layer that is known would not be read.
   const args = ['index', '--fresh', '--json', '--checkpoint', '2', '--image', image.reference, '--out', out];
-  const { stdout, stderr } = await runProgram(process.execPath, [...nodeOptions, CLIPCTL, ...args]);
+  // As a user runs it, but for options of Node.
+  const program = nodeOptions.length === 0 ? [CLIPCTL] : [process.execPath, ...nodeOptions, CLIPCTL];
+  const { stdout, stderr } = await runProgram(program[0]!, [...program.slice(1), ...args]);
   return { seconds: (performance.now() - started) / 1000, output: JSON.parse(stdout) as IndexOutput, stderr };
 }
 

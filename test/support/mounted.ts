@@ -1,3 +1,4 @@
+import { strictEqual } from 'node:assert';
 import { createHash } from 'node:crypto';
 import { chmodSync, constants, readFileSync, statfsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
@@ -38,6 +39,11 @@ export async function indexedImage(clip: Clipctl, name: string, seed = 1, largeB
   await clip.ok('index', '--image', image.reference, '--out', archive, '--checkpoint', '1');
   const hashes = new Map([...files].map(([path, content]) => [path, sha256Of(content)]));
   return { archive, hashes, remove: () => image.remove() };
+}
+
+/** Reads every file of an image at a place. */
+export function verify(place: string, of: IndexedImage): void {
+  for (const [path, hash] of of.hashes) strictEqual(sha256Of(readFileSync(`${place}/${path}`)), hash, path);
 }
 
 /** A file's bytes as the server has them now: O_DIRECT passes by the kernel's page cache, which may know them from before. */
