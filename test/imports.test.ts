@@ -54,7 +54,7 @@ const CODECS = new Set(['gzip', 'zstd', 'tar', 'tree', 'erofs', 'archive', 'lega
 const PURE_BUILTINS = new Set(['node:zlib', 'node:crypto', 'node:buffer', 'node:util', 'node:assert']);
 
 /** WebAssembly is a file beside the program: reading one's own code, once, is no I/O in that sense. A test below holds them to it. */
-const READ_THEIR_OWN_CODE = new Set(['bytes/crc64.ts', 'gzip/kernel.ts', 'zstd/decoder.ts']);
+const READ_THEIR_OWN_CODE = new Set(['bytes/crc64.ts', 'gzip/crc32.ts', 'gzip/kernel.ts', 'zstd/decoder.ts']);
 
 interface Import {
   readonly file: string;
