@@ -1,36 +1,21 @@
-import { closeSync, mkdtempSync, openSync, readdirSync, rmSync, statSync, truncateSync, writeSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { closeSync, openSync, readdirSync, statSync, truncateSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
-import { type LazyTestLayer, openLazyLayer } from '../../test/support/lazy-layers.js';
+import { describe, expect, test, vi } from 'vitest';
+import { type LazyTestLayer, lazyStage } from '../../test/support/lazy-layers.js';
 import { compressibleBytes, FakeSource, gzipLayer, type TestLayer, tarLayer } from '../../test/support/span-layers.js';
 import { ClipError } from '../bytes/index.js';
 import { CachedSpans, type SpanCacheOptions } from '../cache/index.js';
-import { InflatePool } from './inflate-pool.js';
 import type { LayerClaim } from './layer-claim.js';
 import type { LayerSetOptions } from './layer-set.js';
 
 const SPAN = 64 * 1024;
 const raw = compressibleBytes(40 * SPAN + 1234);
 const layer = gzipLayer(raw, SPAN);
-let pool: InflatePool;
-let dir: string;
-const cleanup: (() => void)[] = [];
-
-beforeAll(() => {
-  pool = new InflatePool({ workers: 2 });
-});
-afterAll(() => pool.close());
-beforeEach(() => {
-  dir = mkdtempSync(join(tmpdir(), 'clip-lazy-'));
-});
-afterEach(() => {
-  for (const undo of cleanup.splice(0).reverse()) undo();
-  rmSync(dir, { recursive: true, force: true });
-});
+const stage = lazyStage();
 
 interface Opened extends LazyTestLayer {
+  source: FakeSource;
   read: LayerClaim['read'];
   lazy: LayerClaim['layer'];
 }
@@ -39,10 +24,9 @@ async function open(
   what: TestLayer = layer,
   options: Partial<LayerSetOptions> = {},
   cacheOptions: SpanCacheOptions = {},
-  directory = join(dir, 'cache'),
+  directory = join(stage.dir, 'cache'),
 ): Promise<Opened> {
-  const made = await openLazyLayer(what, directory, { pool, ...options }, cacheOptions);
-  cleanup.push(made.close);
+  const made = await stage.open(what, { ...options, cacheOptions, directory });
   const { layer: lazy } = made.opened;
   return { ...made, lazy, read: (...args) => made.opened.read(...args) };
 }
@@ -141,7 +125,7 @@ describe('what is fetched', () => {
     const others = [new FakeSource(layer.blob), new FakeSource(layer.blob)];
     for (const other of others) {
       const second = set.open({ ...layer, readState: (span) => layer.readState(span), source: other });
-      cleanup.push(() => second.close());
+      stage.cleanup.push(() => second.close());
     }
     const offset = lazy.spans.table.layerOffset[5]!;
     same(await read(offset, 2 * SPAN), offset);
@@ -163,7 +147,7 @@ describe('what is fetched', () => {
     expect(metrics.snapshot()).toMatchObject({ badContent: 1, digestMismatches: 0 });
     const source = new FakeSource(layer.blob);
     const honest = set.open({ ...layer, readState: (span) => layer.readState(span), source });
-    cleanup.push(() => honest.close());
+    stage.cleanup.push(() => honest.close());
     expect(honest.layer).toBe(lazy);
     same(await read(0, raw.length), 0);
     expect(metrics.snapshot()).toMatchObject({ badContent: 1, digestMismatches: 0 });
@@ -177,7 +161,7 @@ describe('what is fetched', () => {
     const offset = lazy.spans.table.layerOffset[3]!;
     await expect(read(offset, 10)).rejects.toMatchObject({ message: expect.stringContaining('EIO: i/o error, read') });
     const other = set.open({ ...layer, readState: (span) => layer.readState(span), source });
-    cleanup.push(() => other.close());
+    stage.cleanup.push(() => other.close());
     same(await read(0, raw.length), 0);
   });
 
@@ -188,7 +172,7 @@ describe('what is fetched', () => {
     const secondSource = new FakeSource(layer.blob);
     const second = set.open({ ...layer, source: secondSource });
     const third = set.open({ ...other, source: secondSource });
-    cleanup.push(
+    stage.cleanup.push(
       () => second.close(),
       () => third.close(),
     );
@@ -200,7 +184,7 @@ describe('what is fetched', () => {
       same(await third.read(ahead, 5000), ahead);
     }
     expect(second.layer).not.toBe(third.layer);
-    expect(readdirSync(join(dir, 'cache/spans')).filter((n) => !n.endsWith('.table'))).toHaveLength(2);
+    expect(readdirSync(join(stage.dir, 'cache/spans')).filter((n) => !n.endsWith('.table'))).toHaveLength(2);
     // The second archive never had to fetch what the first one had; the third fetched for itself.
     expect(secondSource.requests.length).toBeGreaterThan(0);
     expect(source.requests.length).toBeLessThanOrEqual(layer.table.count);
@@ -236,7 +220,7 @@ describe('zeros', () => {
     expect(cache.usedBytes).toBe(0);
     await all(opened);
     expect(blocks()).toBeLessThan(6 * SPAN);
-    const spans = new CachedSpans(join(dir, 'cache'), [{ digest: zeros.meta.digest, table: zeros.table }]);
+    const spans = new CachedSpans(join(stage.dir, 'cache'), [{ digest: zeros.meta.digest, table: zeros.table }]);
     const last = lazy.spans.count - 1;
     expect(Buffer.compare((await spans.read(0, last))!, mostlyZero.subarray(lazy.spans.start(last)))).toBe(0);
     spans.close();
@@ -409,7 +393,7 @@ describe('after a restart', () => {
   });
 
   function writeFileVersion(text: string): void {
-    const fd = openSync(join(dir, 'cache/version'), 'w');
+    const fd = openSync(join(stage.dir, 'cache/version'), 'w');
     writeSync(fd, text);
     closeSync(fd);
   }

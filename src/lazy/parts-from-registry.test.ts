@@ -1,21 +1,17 @@
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { LayoutBuilder } from '../../test/support/layout.js';
+import { lazyStage } from '../../test/support/lazy-layers.js';
 import { type MultipartStyle, multipartAnswer, PLAIN_STYLE } from '../../test/support/multipart.js';
 import { type RegistryProxy, startProxy } from '../../test/support/proxy.js';
 import { LOGIN, startRegistry, type TestRegistry } from '../../test/support/registry.js';
 import { gzipLayer } from '../../test/support/span-layers.js';
-import { SpanCache } from '../cache/index.js';
-import { Metrics } from '../metrics/index.js';
+import type { Metrics } from '../metrics/index.js';
 import { type BlobRange, type SourceOptions, sourceForArchive, wrongAnswers } from '../oci/index.js';
-import { InflatePool } from './inflate-pool.js';
 import { Priority } from './inflate-tasks.js';
 import type { LayerClaim } from './layer-claim.js';
-import { LayerSet } from './layer-set.js';
 
 // A profile's spans lie all over a blob. They are asked for by several ranges in one request, where the host answers that, and otherwise
 // by single ranges: against Debian's docker-registry, and against a server that answers wrongly in each way.
@@ -40,21 +36,7 @@ const ALL: readonly BlobRange[] = [...PROFILE.slice(0, 5).map((span) => rangeOf(
 let hosts = 0;
 const nextAddress = (): string => `127.77.${++hosts >> 8}.${hosts & 255}`;
 
-let pool: InflatePool;
-let dir: string;
-const cleanup: (() => unknown)[] = [];
-
-beforeAll(() => {
-  pool = new InflatePool({ workers: 2 });
-});
-afterAll(() => pool.close());
-beforeEach(() => {
-  dir = mkdtempSync(join(tmpdir(), 'clip-parts-'));
-});
-afterEach(async () => {
-  for (const undo of cleanup.splice(0).reverse()) await undo();
-  rmSync(dir, { recursive: true, force: true });
-});
+const stage = lazyStage();
 
 interface Opened {
   readonly claim: LayerClaim;
@@ -64,9 +46,6 @@ interface Opened {
 }
 
 async function open(registry: string, options: SourceOptions = {}): Promise<Opened> {
-  const metrics = new Metrics();
-  const cache = await SpanCache.open(mkdtempSync(join(dir, 'cache-')), { metrics, maxBytes: 1 << 30 });
-  const set = new LayerSet({ cache, pool, metrics, readahead: false });
   const origin = {
     reference: `${registry}/test:latest`,
     registry,
@@ -75,12 +54,8 @@ async function open(registry: string, options: SourceOptions = {}): Promise<Open
   };
   const quick = { plainHttp: true, credentials: null, retry: { baseMs: 1, maxMs: 5 }, proxy: {} };
   const source = sourceForArchive(origin, { ...quick, ...options });
-  const claim = set.open({ ...layer, readState: (span) => layer.readState(span), source });
-  cleanup.push(async () => {
-    claim.close();
-    cache.close();
-    await source.close();
-  });
+  stage.cleanup.push(() => source.close());
+  const { opened: claim, metrics, set } = await stage.openFrom(source, layer);
   const profile = async (spans: readonly number[] = PROFILE): Promise<void> => {
     const list = { layer: new Uint32Array(spans.length), span: Uint32Array.from(spans) };
     const { progress, finished } = set.prefetch([claim], list);
@@ -119,7 +94,7 @@ describe('docker-registry', () => {
   afterAll(() => registry?.stop());
   beforeEach(async () => {
     proxy = await startProxy({ upstream: registry.url, address: nextAddress() });
-    cleanup.push(() => proxy.stop());
+    stage.cleanup.push(() => proxy.stop());
   });
 
   test('answers a profile’s spans in one request, in the order of the profile', async () => {
@@ -192,7 +167,7 @@ describe('docker-registry', () => {
   test('behind a redirect: the storage that it leads to is asked, and learnt of for itself', async () => {
     let several = 0;
     const storage = await startProxy({ upstream: registry.url, address: nextAddress() });
-    cleanup.push(() => storage.stop());
+    stage.cleanup.push(() => storage.stop());
     storage.fault = ({ range }) => {
       if (!isSeveral(range)) return null;
       several++;
@@ -210,11 +185,11 @@ describe('docker-registry', () => {
 
   test('with tokens: a login, and one request', async () => {
     const locked = await startRegistry({ auth: 'token' });
-    cleanup.push(() => locked.stop());
+    stage.cleanup.push(() => locked.stop());
     await push(locked);
     // Its token server takes logins without TLS from its own address only.
     const front = await startProxy({ upstream: locked.url });
-    cleanup.push(() => front.stop());
+    stage.cleanup.push(() => front.stop());
     const { profile } = await open(front.host, {
       credentials: LOGIN,
       ca: readFileSync(locked.certificates!.caCert, 'utf8'),
@@ -274,7 +249,7 @@ describe('a server of another mind', () => {
     const address = nextAddress();
     await new Promise<void>((resolve) => server.listen(0, address, resolve));
     const host = `${address}:${(server.address() as AddressInfo).port}`;
-    cleanup.push(() => {
+    stage.cleanup.push(() => {
       for (const socket of sockets) socket.destroy();
       server.close();
     });

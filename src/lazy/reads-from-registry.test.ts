@@ -1,16 +1,11 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { lazyStage } from '../../test/support/lazy-layers.js';
 import { type Fault, type RegistryProxy, startProxy } from '../../test/support/proxy.js';
 import { startRegistry, type TestRegistry } from '../../test/support/registry.js';
 import { compressibleBytes, gzipLayer } from '../../test/support/span-layers.js';
-import { SpanCache } from '../cache/index.js';
-import { Metrics } from '../metrics/index.js';
+import type { Metrics } from '../metrics/index.js';
 import { type ImageSource, sourceForArchive, wrongAnswers } from '../oci/index.js';
-import { InflatePool } from './inflate-pool.js';
 import type { LayerClaim } from './layer-claim.js';
-import { LayerSet } from './layer-set.js';
 
 // The same promises as with the fake source, kept towards Debian's docker-registry behind a proxy that counts and lies.
 
@@ -20,9 +15,7 @@ const layer = gzipLayer(raw, SPAN);
 const { layerOffset, bitOffset } = layer.table;
 let registry: TestRegistry;
 let proxy: RegistryProxy;
-let pool: InflatePool;
-let dir: string;
-const cleanup: (() => unknown)[] = [];
+const stage = lazyStage();
 
 beforeAll(async () => {
   registry = await startRegistry();
@@ -36,27 +29,17 @@ beforeAll(async () => {
   });
   expect(put.status).toBe(201);
   proxy = await startProxy({ upstream: registry.url });
-  pool = new InflatePool({ workers: 2 });
 });
 afterAll(async () => {
-  await pool?.close();
   await proxy?.stop();
   await registry?.stop();
 });
 beforeEach(() => {
-  dir = mkdtempSync(join(tmpdir(), 'clip-lazy-registry-'));
   proxy.reset();
   proxy.fault = null;
 });
-afterEach(async () => {
-  for (const undo of cleanup.splice(0).reverse()) await undo();
-  rmSync(dir, { recursive: true, force: true });
-});
 
 async function open(): Promise<{ opened: LayerClaim; metrics: Metrics; source: ImageSource }> {
-  const metrics = new Metrics();
-  const cache = await SpanCache.open(join(dir, 'cache'), { metrics, maxBytes: 1 << 30 });
-  const set = new LayerSet({ cache, pool, metrics, readahead: false });
   const origin = {
     reference: `${proxy.host}/test:latest`,
     registry: proxy.host,
@@ -64,12 +47,8 @@ async function open(): Promise<{ opened: LayerClaim; metrics: Metrics; source: I
     manifestDigest: `sha256:${'0'.repeat(64)}`,
   };
   const source = sourceForArchive(origin, { plainHttp: true });
-  const opened = set.open({ ...layer, source });
-  cleanup.push(async () => {
-    opened.close();
-    cache.close();
-    await source.close();
-  });
+  stage.cleanup.push(() => source.close());
+  const { opened, metrics } = await stage.openFrom(source, layer);
   return { opened, metrics, source };
 }
 

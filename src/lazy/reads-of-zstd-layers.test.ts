@@ -1,43 +1,34 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
-import { type LazyTestLayer, openLazyLayer } from '../../test/support/lazy-layers.js';
-import { compressibleBytes, type TestLayer, zstdFrames, zstdLayer } from '../../test/support/span-layers.js';
+import { beforeAll, describe, expect, test, vi } from 'vitest';
+import { type LazyTestLayer, lazyStage } from '../../test/support/lazy-layers.js';
+import {
+  compressibleBytes,
+  type FakeSource,
+  type TestLayer,
+  zstdFrames,
+  zstdLayer,
+} from '../../test/support/span-layers.js';
 import { type ContentCache, MemoryContentCache } from '../cache/index.js';
-import { InflatePool } from './inflate-pool.js';
 import type { LayerClaim } from './layer-claim.js';
 
 const SPAN = 256 * 1024;
 const raw = compressibleBytes(20 * SPAN + 777);
 let frames: TestLayer;
 let stream: TestLayer;
-let pool: InflatePool;
-let dir: string;
-const cleanup: (() => void)[] = [];
+const stage = lazyStage();
 
 beforeAll(() => {
   const parts: Uint8Array[] = [];
   for (let at = 0; at < raw.length; at += 100_000) parts.push(raw.subarray(at, at + 100_000));
   frames = zstdLayer(raw, SPAN, zstdFrames(parts));
   stream = zstdLayer(raw, SPAN, zstdFrames([raw]));
-  pool = new InflatePool({ workers: 2 });
-});
-afterAll(() => pool.close());
-beforeEach(() => {
-  dir = mkdtempSync(join(tmpdir(), 'clip-zstd-'));
-});
-afterEach(() => {
-  for (const undo of cleanup.splice(0).reverse()) undo();
-  rmSync(dir, { recursive: true, force: true });
 });
 
-async function open(layer: TestLayer, maxBytes = 1 << 30, contentCache?: ContentCache): Promise<LazyTestLayer> {
-  const options = { pool, memoryBytes: 2 * SPAN, contentCache };
-  const made = await openLazyLayer(layer, mkdtempSync(join(dir, 'cache-')), options, { maxBytes });
-  cleanup.push(made.close);
-  return made;
-}
+const open = (
+  layer: TestLayer,
+  maxBytes = 1 << 30,
+  contentCache?: ContentCache,
+): Promise<LazyTestLayer & { source: FakeSource }> =>
+  stage.open(layer, { memoryBytes: 2 * SPAN, contentCache, cacheOptions: { maxBytes } });
 
 async function check(opened: LayerClaim, offset: number, length: number): Promise<void> {
   const got = await opened.read(offset, length);

@@ -5,7 +5,6 @@ import {
   existsSync,
   ftruncateSync,
   mkdirSync,
-  mkdtempSync,
   openSync,
   readSync,
   rmSync,
@@ -14,14 +13,12 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest';
-import { type LazyTestLayer, openLazyLayer } from '../../test/support/lazy-layers.js';
+import { beforeEach, expect, test, vi } from 'vitest';
+import { type LazyTestLayer, lazyStage } from '../../test/support/lazy-layers.js';
 import { compressibleBytes, FakeSource, gzipLayer, type TestLayer, tarLayer } from '../../test/support/span-layers.js';
 import { SpanCache } from '../cache/index.js';
-import { InflatePool } from './inflate-pool.js';
 import type { LayerClaim } from './layer-claim.js';
 import { LayerSet } from './layer-set.js';
 
@@ -31,29 +28,18 @@ const layer = gzipLayer(raw, SPAN);
 const mayMount = process.getuid?.() === 0;
 const mayLoop = mayMount && existsSync('/dev/loop-control');
 
-let pool: InflatePool;
-let dir: string;
+const stage = lazyStage(1);
 let disk: string;
-const cleanup: (() => void)[] = [];
 
-beforeAll(() => {
-  pool = new InflatePool({ workers: 1 });
-});
-afterAll(() => pool.close());
 beforeEach(() => {
-  dir = mkdtempSync(join(tmpdir(), 'clip-disk-'));
-  disk = join(dir, 'disk');
+  disk = join(stage.dir, 'disk');
   mkdirSync(disk);
-});
-afterEach(() => {
-  for (const undo of cleanup.splice(0).reverse()) undo();
-  rmSync(dir, { recursive: true, force: true });
 });
 
 /** A disk of 1 MiB, half of what the layer needs. */
 function mountSmallDisk(): void {
   run('mount', '-t', 'tmpfs', '-o', 'size=1m', 'clip-test', disk);
-  cleanup.push(() => run('umount', '-l', disk));
+  stage.cleanup.push(() => run('umount', '-l', disk));
 }
 
 function run(command: string, ...args: string[]): void {
@@ -63,15 +49,15 @@ function run(command: string, ...args: string[]): void {
 
 /** A disk that claims more room than the 64 MiB it has, and finds out when it writes back: ext4 on a loop device. */
 function mountThinDisk(room: string): { image: string; device: string } {
-  const back = join(dir, 'back');
+  const back = join(stage.dir, 'back');
   mkdirSync(back);
   run('mount', '-t', 'tmpfs', '-o', `size=${room}`, 'clip-test', back);
-  cleanup.push(() => run('umount', '-l', back));
+  stage.cleanup.push(() => run('umount', '-l', back));
   const image = join(back, 'image');
   run('truncate', '-s', '64M', image);
   run('mkfs.ext4', '-q', '-F', '-O', '^has_journal', '-N', '16', '-m', '0', image);
   run('mount', '-o', 'loop,errors=remount-ro', image, disk);
-  cleanup.push(() => run('umount', disk));
+  stage.cleanup.push(() => run('umount', disk));
   const device = spawnSync('findmnt', ['-no', 'SOURCE', disk], { encoding: 'utf8' }).stdout.trim().split('/').at(-1)!;
   return { image, device };
 }
@@ -81,11 +67,8 @@ function dropCaches(): void {
   writeFileSync('/proc/sys/vm/drop_caches', '1');
 }
 
-async function open(memoryBytes = 1 << 20, which: TestLayer = layer): Promise<LazyTestLayer> {
-  const made = await openLazyLayer(which, join(disk, 'cache'), { pool, memoryBytes });
-  cleanup.push(made.close);
-  return made;
-}
+const open = (memoryBytes = 1 << 20, which: TestLayer = layer): Promise<LazyTestLayer & { source: FakeSource }> =>
+  stage.open(which, { directory: join(disk, 'cache'), memoryBytes });
 
 async function readAll(opened: LayerClaim, expected = raw): Promise<void> {
   for (let at = 0; at < expected.length; at += 100_000) {
@@ -169,7 +152,7 @@ test.runIf(mayMount)(
     const first = await open();
     await first.opened.read(0, 5 * SPAN);
     const { path } = first.opened.layer.cached;
-    for (const undo of cleanup.splice(1)) undo();
+    for (const undo of stage.cleanup.splice(1)) undo();
     const file = openSync(path, 'r+');
     writeSync(file, 'damage', 2 * SPAN);
     closeSync(file);
@@ -280,15 +263,18 @@ test('a layer whose cache file cannot be opened is served without, until it can'
   const first = await open();
   await first.opened.read(0, 100);
   const { path } = first.opened.layer.cached;
-  for (const undo of cleanup.splice(0)) undo();
+  for (const undo of stage.cleanup.splice(0)) undo();
   rmSync(path);
   mkdirSync(path); // a directory in its place
   writeFileSync(join(path, 'x'), '');
   const cache = await SpanCache.open(join(disk, 'cache'), { maxBytes: 1 << 30 });
   rmSync(path, { recursive: true, force: true });
   mkdirSync(path);
-  const opened = new LayerSet({ cache, pool, readahead: false }).open({ ...layer, source: new FakeSource(layer.blob) });
-  cleanup.push(() => {
+  const opened = new LayerSet({ cache, pool: stage.pool, readahead: false }).open({
+    ...layer,
+    source: new FakeSource(layer.blob),
+  });
+  stage.cleanup.push(() => {
     opened.close();
     cache.close();
   });

@@ -1,36 +1,19 @@
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { cutter, S3_CREDENTIALS, type ServerProcess, startRedis, startS3 } from '../../test/support/content-servers.js';
-import { compressibleBytes, FakeSource, gzipLayer } from '../../test/support/span-layers.js';
-import { type ContentCache, ContentTier, MemoryContentCache, openContentCache, SpanCache } from '../cache/index.js';
+import { lazyStage } from '../../test/support/lazy-layers.js';
+import { compressibleBytes, type FakeSource, gzipLayer } from '../../test/support/span-layers.js';
+import { type ContentCache, ContentTier, MemoryContentCache, openContentCache } from '../cache/index.js';
 import { Metrics } from '../metrics/index.js';
-import { InflatePool } from './inflate-pool.js';
 import type { LayerClaim } from './layer-claim.js';
-import { LayerSet } from './layer-set.js';
+import type { LayerSet } from './layer-set.js';
 
 const SPAN = 64 * 1024;
 const raw = compressibleBytes(16 * SPAN);
 const layer = gzipLayer(raw, SPAN);
 const options = { routingKey: 'sha256:layer' };
-let pool: InflatePool;
-let dir: string;
-const cleanup: (() => unknown)[] = [];
-
-beforeAll(() => {
-  pool = new InflatePool({ workers: 1 });
-});
-afterAll(() => pool.close());
-beforeEach(() => {
-  dir = mkdtempSync(join(tmpdir(), 'clip-content-'));
-});
-afterEach(async () => {
-  for (const undo of cleanup.splice(0).reverse()) await undo();
-  rmSync(dir, { recursive: true, force: true });
-});
+const stage = lazyStage(1);
 
 async function* pieces(bytes: Uint8Array, size = 100_000): AsyncIterable<Uint8Array> {
   for (let at = 0; at < bytes.length; at += size) yield bytes.subarray(at, at + size);
@@ -48,15 +31,7 @@ interface Machine {
 
 /** One machine with a disk cache of its own. */
 async function machine(contentCache: ContentCache): Promise<Machine> {
-  const metrics = new Metrics();
-  const cache = await SpanCache.open(mkdtempSync(join(dir, 'machine-')), { metrics, maxBytes: 1 << 30 });
-  const set = new LayerSet({ cache, pool, metrics, readahead: false, contentCache });
-  const source = new FakeSource(layer.blob);
-  const opened = set.open({ ...layer, source });
-  cleanup.push(() => {
-    opened.close();
-    cache.close();
-  });
+  const { opened, source, metrics, set } = await stage.open(layer, { contentCache });
   const check = async (offset: number, length: number): Promise<void> => {
     const got = await opened.read(offset, length);
     expect(Buffer.compare(got, raw.subarray(offset, offset + length))).toBe(0);
@@ -316,12 +291,12 @@ describe('a shared content cache', () => {
   describe.each(Object.entries(servers))('%s', (_name, { start, url }) => {
     async function started(port?: number): Promise<ServerProcess> {
       const server = await start(port);
-      cleanup.push(() => server.stop());
+      stage.cleanup.push(() => server.stop());
       return server;
     }
     function cacheAt(port: number): ContentCache {
       const cache = openContentCache(url(port), { credentials: S3_CREDENTIALS });
-      cleanup.push(() => cache.close?.());
+      stage.cleanup.push(() => cache.close?.());
       return cache;
     }
 
@@ -363,7 +338,7 @@ describe('a shared content cache', () => {
         await direct.storeContent(pieces(bytes), name, options);
       }
       const between = await cutter(server.port);
-      cleanup.push(() => between.close());
+      stage.cleanup.push(() => between.close());
       const second = await machine(cacheAt(between.port));
       await second.set.contentReady(5000);
       between.after = 10_000; // half a span
@@ -379,10 +354,10 @@ describe('a shared content cache', () => {
   test('a Redis that accepts connections and never answers does not delay reads beyond the budget', async () => {
     const server = createServer(() => {});
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    cleanup.push(() => server.close());
+    stage.cleanup.push(() => server.close());
     const { port } = server.address() as { port: number };
     const shared = openContentCache(`redis://127.0.0.1:${port}`);
-    cleanup.push(() => shared.close?.());
+    stage.cleanup.push(() => shared.close?.());
     const { read, metrics } = await machine(shared);
     for (let i = 0; i < 10; i++) await read(i * SPAN);
     // Three budgets of 50 ms are all it may cost; the rest did not ask.

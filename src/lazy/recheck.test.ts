@@ -1,34 +1,21 @@
-import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterEach, beforeEach, expect, test } from 'vitest';
-import { openLazyLayer } from '../../test/support/lazy-layers.js';
+import { closeSync, openSync, writeSync } from 'node:fs';
+import { expect, test } from 'vitest';
+import { lazyStage } from '../../test/support/lazy-layers.js';
 import { eventually } from '../../test/support/mounted.js';
 import { compressibleBytes, gzipLayer } from '../../test/support/span-layers.js';
 import { noteUse } from '../spans/index.js';
-import { InflatePool } from './inflate-pool.js';
 import { Recheck } from './recheck.js';
 
 const SPAN = 64 * 1024;
 const raw = compressibleBytes(8 * SPAN);
 const layer = gzipLayer(raw, SPAN);
-let pool: InflatePool;
-let dir: string;
-
-beforeEach(() => {
-  pool = new InflatePool({ workers: 1 });
-  dir = mkdtempSync(join(tmpdir(), 'clip-recheck-'));
-});
-afterEach(async () => {
-  await pool.close();
-  rmSync(dir, { recursive: true, force: true });
-});
+const stage = lazyStage(1);
 
 test('a span that changes on the disk is found while readers use it, freed, and fetched again; unused ones are left alone', async () => {
-  const { opened, cache, source, close } = await openLazyLayer(layer, join(dir, 'cache'), { pool });
+  const { opened, cache, source } = await stage.open(layer);
   const { layer: lazy } = opened;
   const found: number[] = [];
-  const recheck = new Recheck(cache, pool, (_, span) => found.push(span), 20, 5);
+  const recheck = new Recheck(cache, stage.pool, (_, span) => found.push(span), 20, 5);
   try {
     await opened.read(0, raw.length);
     const file = openSync(lazy.cached.path, 'r+');
@@ -56,6 +43,5 @@ test('a span that changes on the disk is found while readers use it, freed, and 
     expect(source.requests.length).toBe(requests + 2);
   } finally {
     recheck.stop();
-    close();
   }
 });

@@ -1,12 +1,8 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { openLazyLayer } from '../../test/support/lazy-layers.js';
+import { describe, expect, test } from 'vitest';
+import { lazyStage } from '../../test/support/lazy-layers.js';
 import { eventually } from '../../test/support/mounted.js';
 import { compressibleBytes, FakeSource, gzipLayer, zstdFrames, zstdLayer } from '../../test/support/span-layers.js';
 import { ClipError } from '../bytes/index.js';
-import { InflatePool } from './inflate-pool.js';
 import { Priority } from './inflate-tasks.js';
 import type { LayerClaim } from './layer-claim.js';
 import type { LayerProvider } from './types.js';
@@ -15,21 +11,7 @@ import type { LayerProvider } from './types.js';
 
 const SPAN = 64 * 1024;
 const raw = compressibleBytes(20 * SPAN);
-let pool: InflatePool;
-let dir: string;
-const cleanup: (() => void)[] = [];
-
-beforeAll(() => {
-  pool = new InflatePool({ workers: 2 });
-});
-afterAll(() => pool.close());
-beforeEach(() => {
-  dir = mkdtempSync(join(tmpdir(), 'clip-rivals-'));
-});
-afterEach(() => {
-  for (const undo of cleanup.splice(0).reverse()) undo();
-  rmSync(dir, { recursive: true, force: true });
-});
+const stage = lazyStage();
 
 const never = (): Promise<void> => new Promise(() => {});
 const refuse = (): Promise<void> => Promise.reject(new ClipError('NETWORK', 'half a blob'));
@@ -48,11 +30,10 @@ describe.each([
     beside: (source: FakeSource, readState?: LayerProvider['readState']) => LayerClaim;
   }
   async function open(): Promise<Images> {
-    const made = await openLazyLayer(layer, join(dir, 'cache'), { pool });
-    cleanup.push(made.close);
+    const made = await stage.open(layer);
     const beside: Images['beside'] = (source, readState = (span) => layer.readState(span)) => {
       const claim = made.set.open({ ...layer, readState, source });
-      cleanup.push(() => claim.close());
+      stage.cleanup.push(() => claim.close());
       expect(claim.layer).toBe(made.opened.layer);
       return claim;
     };

@@ -1,42 +1,24 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import fc from 'fast-check';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { type LazyTestLayer, openLazyLayer } from '../../../test/support/lazy-layers.js';
-import { compressibleBytes, gzipLayer } from '../../../test/support/span-layers.js';
+import { describe, expect, test } from 'vitest';
+import { type LazyTestLayer, lazyStage } from '../../../test/support/lazy-layers.js';
+import { compressibleBytes, type FakeSource, gzipLayer } from '../../../test/support/span-layers.js';
 import { newTouchRecords, noteTouch, noteUse, stopRecording } from '../../spans/index.js';
-import { InflatePool } from '../inflate-pool.js';
 import { parseProfile, profileSpans, shapedCuts, touchedRanges } from '../profile.js';
 
 const SPAN = 32 * 1024;
 const raw = compressibleBytes(64 * SPAN);
 const layer = gzipLayer(raw, SPAN);
 const { count, layerOffset } = layer.table;
-let pool: InflatePool;
-let dir: string;
-const cleanup: (() => void)[] = [];
-
-beforeAll(() => {
-  pool = new InflatePool({ workers: 2 });
-});
-afterAll(() => pool.close());
-beforeEach(() => {
-  dir = mkdtempSync(join(tmpdir(), 'clip-ahead-'));
-});
-afterEach(() => {
-  for (const undo of cleanup.splice(0).reverse()) undo();
-  rmSync(dir, { recursive: true, force: true });
-});
+const stage = lazyStage();
 
 interface Opened extends LazyTestLayer {
+  source: FakeSource;
   read(offset: number, length: number, sequential?: boolean): Promise<void>;
 }
 
 async function open(maxBytes = 1 << 30, readahead = true): Promise<Opened> {
-  const made = await openLazyLayer(layer, join(dir, 'cache'), { pool, readahead }, { maxBytes });
+  const made = await stage.open(layer, { readahead, cacheOptions: { maxBytes } });
   const { opened } = made;
-  cleanup.push(made.close);
   const read = async (offset: number, length: number, sequential = false): Promise<void> => {
     const hint = sequential ? { file: { key: 'f', end: raw.length } } : {};
     const got = await opened.read(offset, length, hint);

@@ -1,16 +1,11 @@
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
-import { FakeSource, gzipLayer } from '../../../test/support/span-layers.js';
+import { expect, test } from 'vitest';
+import { lazyStage, quiet } from '../../../test/support/lazy-layers.js';
+import { type FakeSource, gzipLayer } from '../../../test/support/span-layers.js';
 import type { References } from '../../archive/index.js';
-import { SpanCache } from '../../cache/index.js';
-import { Metrics } from '../../metrics/index.js';
+import type { Metrics } from '../../metrics/index.js';
 import { newTouchRecords, noteTouch, noteUse } from '../../spans/index.js';
-import { InflatePool } from '../inflate-pool.js';
 import type { LayerClaim } from '../layer-claim.js';
-import { LayerSet } from '../layer-set.js';
 import { Follower } from './by-reference.js';
 import type { FollowedImage, LayerPiece } from './followed-image.js';
 
@@ -20,21 +15,7 @@ const layer = gzipLayer(raw, SPAN);
 /** Files lie one after the other, each of this length; its nid is 100 and its place among them. */
 const FILE = 4 * SPAN;
 const FILES = raw.length / FILE;
-let pool: InflatePool;
-let dir: string;
-const cleanup: (() => void)[] = [];
-
-beforeAll(() => {
-  pool = new InflatePool({ workers: 2 });
-});
-afterAll(() => pool.close());
-beforeEach(() => {
-  dir = mkdtempSync(join(tmpdir(), 'clip-follow-'));
-});
-afterEach(() => {
-  for (const undo of cleanup.splice(0).reverse()) undo();
-  rmSync(dir, { recursive: true, force: true });
-});
+const stage = lazyStage();
 
 /** References of files to others; `pages` for those that are not read whole. */
 function references(links: Record<number, number[]>, pages: Record<number, number[]> = {}): References {
@@ -67,11 +48,7 @@ interface Opened {
 }
 
 async function open(refs: References, maxBytes = 1 << 30): Promise<Opened> {
-  const metrics = new Metrics();
-  const cache = await SpanCache.open(join(dir, 'cache'), { metrics, maxBytes });
-  const set = new LayerSet({ cache, pool, metrics });
-  const source = new FakeSource(layer.blob);
-  const opened = set.open({ ...layer, source });
+  const { opened, source, metrics, cache } = await stage.open(layer, { readahead: true, cacheOptions: { maxBytes } });
   const faults: unknown[] = [];
   const code: unknown[] = [];
   const image: FollowedImage = {
@@ -86,25 +63,13 @@ async function open(refs: References, maxBytes = 1 << 30): Promise<Opened> {
     onFault: (error) => faults.push(error),
   };
   const follower = new Follower(image, { onCode: (nid, segments) => code.push({ nid, code: segments }) });
-  cleanup.push(() => {
-    follower.close();
-    opened.close();
-    cache.close();
-  });
+  stage.cleanup.push(() => follower.close());
   const miss = async (file: number, offset = 0): Promise<void> => {
     const read = opened.read(file * FILE + offset, 4096);
     follower.onMiss(100 + file, [piece(file, offset)]);
     await read;
   };
   return { opened, source, metrics, follower, faults, code, miss };
-}
-
-/** Until no span has been under way for a while, however long a loaded machine takes for them. */
-async function quiet({ opened: { layer } }: Opened): Promise<void> {
-  for (let idle = 0; idle < 6; idle++) {
-    await new Promise((resolve) => setTimeout(resolve, 20));
-    for (let span = 0; span < layer.spans.count; span++) if (layer.fetching(span)) idle = -1;
-  }
 }
 
 function present({ opened }: Opened): number[] {

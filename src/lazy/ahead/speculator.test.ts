@@ -1,16 +1,11 @@
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
-import { FakeSource, gzipLayer } from '../../../test/support/span-layers.js';
+import { expect, test } from 'vitest';
+import { lazyStage, quiet } from '../../../test/support/lazy-layers.js';
+import { type FakeSource, gzipLayer } from '../../../test/support/span-layers.js';
 import type { LayerIndex, Nid } from '../../bytes/index.js';
-import { SpanCache } from '../../cache/index.js';
-import { Metrics } from '../../metrics/index.js';
+import type { Metrics } from '../../metrics/index.js';
 import { noteUse } from '../../spans/index.js';
-import { InflatePool } from '../inflate-pool.js';
 import type { LayerClaim } from '../layer-claim.js';
-import { LayerSet } from '../layer-set.js';
 import type { LinkCost } from '../link.js';
 import { Speculator } from './speculator.js';
 
@@ -19,21 +14,7 @@ const SPANS = 160;
 const layer = gzipLayer(randomBytes(SPANS * SPAN), SPAN);
 /** Spans are short here, so a fast link with a short round trip is as 1 Gbit/s and 20 ms to spans of 2 MiB. */
 const LINK: LinkCost = { known: true, roundTripMs: 20, bytesPerMs: 40_000 };
-let pool: InflatePool;
-let dir: string;
-const cleanup: (() => void)[] = [];
-
-beforeAll(() => {
-  pool = new InflatePool({ workers: 2 });
-});
-afterAll(() => pool.close());
-beforeEach(() => {
-  dir = mkdtempSync(join(tmpdir(), 'clip-speculate-'));
-});
-afterEach(() => {
-  for (const undo of cleanup.splice(0).reverse()) undo();
-  rmSync(dir, { recursive: true, force: true });
-});
+const stage = lazyStage();
 
 interface Opened {
   opened: LayerClaim;
@@ -45,11 +26,7 @@ interface Opened {
 }
 
 async function open(fileSpans: number, link: LinkCost = LINK, maxBytes = 1 << 30): Promise<Opened> {
-  const metrics = new Metrics();
-  const cache = await SpanCache.open(join(dir, 'cache'), { metrics, maxBytes });
-  const set = new LayerSet({ cache, pool, metrics });
-  const source = new FakeSource(layer.blob);
-  const opened = set.open({ ...layer, source });
+  const { opened, source, metrics, cache } = await stage.open(layer, { readahead: true, cacheOptions: { maxBytes } });
   const fileBytes = fileSpans * SPAN;
   const speculator = new Speculator({
     layers: [opened],
@@ -62,11 +39,7 @@ async function open(fileSpans: number, link: LinkCost = LINK, maxBytes = 1 << 30
     link: () => link,
     referredBytes: () => 0,
   });
-  cleanup.push(() => {
-    speculator.close();
-    opened.close();
-    cache.close();
-  });
+  stage.cleanup.push(() => speculator.close());
   const miss = async (span: number): Promise<void> => {
     const layerOffset = span * SPAN + 4096;
     const read = opened.read(layerOffset, 4096);
@@ -74,14 +47,6 @@ async function open(fileSpans: number, link: LinkCost = LINK, maxBytes = 1 << 30
     await read;
   };
   return { opened, source, metrics, speculator, miss };
-}
-
-/** Until no span has been under way for a while, however long a loaded machine takes for them. */
-async function quiet({ opened: { layer } }: Opened): Promise<void> {
-  for (let idle = 0; idle < 6; idle++) {
-    await new Promise((resolve) => setTimeout(resolve, 20));
-    for (let span = 0; span < layer.spans.count; span++) if (layer.fetching(span)) idle = -1;
-  }
 }
 
 const present = ({ opened }: Opened): number[] =>
