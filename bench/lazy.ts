@@ -172,7 +172,7 @@ async function cold(
   await host.close();
 }
 
-export function fetchedBytes(counters: Readonly<Record<string, number>>): number {
+function fetchedBytes(counters: Readonly<Record<string, number>>): number {
   return (
     (counters.demandBytes ?? 0) +
     (counters.readaheadBytes ?? 0) +

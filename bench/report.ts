@@ -7,7 +7,7 @@ export function verdicts(rows: readonly Row[]): { met: number; missed: number } 
 }
 
 /** Three significant digits, no exponent, thousands apart. */
-export function figure(value: number): string {
+function figure(value: number): string {
   if (!Number.isFinite(value)) return String(value);
   const size = Math.abs(value);
   const digits = size === 0 || size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3;

@@ -27,7 +27,7 @@ export { crc32, crc32Combine, crc32c } from './crc.js';
 export { Crc64, crc64, crc64Combine, loadCrc64 } from './crc64.js';
 export { Cursor } from './cursor.js';
 export { AbortError, ClipError, type ErrorCode, EXIT_CODES, FormatError } from './errors.js';
-export { fromHex, toHex } from './hex.js';
+export { toHex } from './hex.js';
 export type { ConnectionId, LayerId, LayerIndex, Nid, SpanIndex } from './ids.js';
 export { parseJson } from './json.js';
 export { printable, printableJson, printableText } from './printable.js';

@@ -10,7 +10,7 @@ import { isTableOf, parseSpanFileName, TABLE_SUFFIX } from './span-file-name.js'
  * Raised whenever the files in `spans/` change their meaning. A cache of another version is discarded (docs/architecture.md,
  * "Persisted state and what is only in memory").
  */
-export const CACHE_FORMAT = 'clip span cache 2';
+const CACHE_FORMAT = 'clip span cache 2';
 
 export interface CacheOwner {
   readonly pid: number;

@@ -26,7 +26,7 @@ const WRITABLE = 0o200;
  * has open.
  */
 
-export function isSealed(stat: Stats): boolean {
+function isSealed(stat: Stats): boolean {
   return (stat.mode & WRITABLE) === 0;
 }
 

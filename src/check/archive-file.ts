@@ -17,11 +17,7 @@ function inodeOf(fd: number): string {
 }
 
 /** Opens an archive of any version. `indexes` knows layers that version 1 archives are of. @throws FormatError */
-export function openAnyArchive(
-  input: ArchiveInput,
-  indexes: LayerIndexes | null = null,
-  options: OpenOptions = {},
-): Archive {
+function openAnyArchive(input: ArchiveInput, indexes: LayerIndexes | null = null, options: OpenOptions = {}): Archive {
   if (!isLegacyHeader(input.readAt(0, Math.min(HEADER_SIZE, input.size)))) return openArchive(input, options);
   return openLegacyArchive(input, (digest) => indexes?.get(digest) ?? null, indexes?.trees ?? null);
 }

@@ -3,7 +3,7 @@
  * server (opening) and in clients (`clipctl ls`, `inspect`, `verify`).
  */
 
-export { ArchiveFile, openAnyArchive } from './archive-file.js';
+export { ArchiveFile } from './archive-file.js';
 export { LayerIndexes, unindexedLayers } from './layer-indexes.js';
 export { readArchiveImage, readArchiveOrigin } from './read-image.js';
 export {

@@ -1,9 +1,9 @@
 import { type Command, Option } from 'commander';
 
-export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const;
+const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
-export const PROGRESS = ['auto', 'plain', 'none'] as const;
+const PROGRESS = ['auto', 'plain', 'none'] as const;
 export type ProgressStyle = (typeof PROGRESS)[number];
 
 /** The flags of every command. A command that neither talks to clipd nor looks at its cache ignores the first two. */

@@ -16,7 +16,7 @@ export interface ConfigFile {
 const MAX_BYTES = 64 * 1024;
 
 /** The user's file before the machine's: the first that has a key decides. */
-export function configPaths(): string[] {
+function configPaths(): string[] {
   const home = process.env.HOME || homedir();
   const asked = process.env.XDG_CONFIG_HOME ?? '';
   // The base directory specification: a relative path is invalid, and ignored.

@@ -83,7 +83,7 @@ function shown(argument: Argument): string {
 }
 
 /** The command with its arguments, as its help shows it. */
-export function usageOf(command: Command): string {
+function usageOf(command: Command): string {
   return `usage: ${wordsOf(command)} ${command.usage()}`;
 }
 

@@ -23,7 +23,7 @@ export interface ProcessFlags {
   readonly cpus?: number;
 }
 
-export const repeated = (value: string, before: readonly string[] = []): readonly string[] => [...before, value];
+const repeated = (value: string, before: readonly string[] = []): readonly string[] => [...before, value];
 
 /** "SRC:DST[:ro|rw]". A relative source is of the current directory. */
 function volume(text: string, before: readonly Volume[] = []): readonly Volume[] {

@@ -44,6 +44,6 @@ export {
   runInContainer,
   startContainer,
 } from './run-container.js';
-export { EXIT_NOT_STARTED, findRuntime, StartError, type Stdio } from './runtime.js';
+export { findRuntime, StartError, type Stdio } from './runtime.js';
 export { SignalRelay } from './signals.js';
 export type { ProcessOptions, Volume } from './spec.js';

@@ -23,7 +23,7 @@ export interface OverlayLayers {
  * A path as an option of overlayfs: a backslash before what ends an option (a comma), separates layers (a colon) or is a
  * backslash itself (Documentation/filesystems/overlayfs.rst, "Multiple lower layers").
  */
-export function escapeOverlayPath(path: string): string {
+function escapeOverlayPath(path: string): string {
   return path.replaceAll(/[\\,:]/g, '\\$&');
 }
 

@@ -61,7 +61,7 @@ export function startPasta(command: readonly string[], netns: string): void {
 }
 
 /** Without what it says of a machine that has no syslog, and of its user. */
-export function pastaSaid(text: string): string {
+function pastaSaid(text: string): string {
   return text
     .split('\n')
     .filter((line) => line !== '' && !/to syslog$|^Don't run as root/.test(line))

@@ -147,7 +147,7 @@ export function checkBeforeImage(
 }
 
 /** Everything but the run: mounts, and writes the bundle. */
-export async function prepareContainer(
+async function prepareContainer(
   options: RunOptions,
   { kept = null, signals }: RunExtras = {},
 ): Promise<PreparedContainer> {

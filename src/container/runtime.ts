@@ -9,7 +9,7 @@ import { findProgram } from './programs.js';
 const RUNTIMES = ['runc', 'crun'] as const;
 
 /** What Docker's exit codes say of a container that did not run. */
-export const EXIT_NOT_STARTED = 125;
+const EXIT_NOT_STARTED = 125;
 export const EXIT_NOT_EXECUTABLE = 126;
 export const EXIT_NOT_FOUND = 127;
 

@@ -12,13 +12,13 @@ export function kernelFile(path: string): string | null {
 }
 
 /** Whether a kernel's version is at least MAJOR.MINOR. */
-export function isAtLeast(version: string, major: number, minor: number): boolean {
+function isAtLeast(version: string, major: number, minor: number): boolean {
   const [, a = '0', b = '0'] = /^(\d+)\.(\d+)/.exec(version) ?? [];
   return Number(a) > major || (Number(a) === major && Number(b) >= minor);
 }
 
 /** A file system that the kernel has, or has as a module that it loads when it is first mounted. */
-export function hasFileSystem(name: string, version: string): boolean {
+function hasFileSystem(name: string, version: string): boolean {
   if ((kernelFile('/proc/filesystems') ?? '').split('\n').some((line) => line.split('\t').at(-1) === name)) return true;
   const modules = `/lib/modules/${version}`;
   return ['modules.dep', 'modules.builtin'].some((list) =>
@@ -44,18 +44,12 @@ export function examineKernel(version = release()): Finding[] {
   ];
 }
 
+/** For information: a cache file is not the file that is read, at its offsets (docs/internals/fuse.md, "Passthrough"). */
 function passthrough(version: string): Finding {
   const name = 'fuse-passthrough';
-  if (!isAtLeast(version, 6, 9)) {
-    return limited(name, `Linux ${version} has none`, 'Linux 6.9 has it: cached files are read without a server');
-  }
   const config = ['/proc/config', `/boot/config-${version}`].map(kernelFile).find((text) => text !== null);
-  if (config !== undefined && config !== null && !config.includes('CONFIG_FUSE_PASSTHROUGH=y')) {
-    return limited(name, 'this kernel was built without it', 'a kernel with CONFIG_FUSE_PASSTHROUGH has it');
-  }
-  return process.getuid?.() === 0
-    ? ok(name, 'Linux 6.9 and later have it')
-    : limited(name, 'only root may use it', 'without it, cached files are read through the server');
+  const has = isAtLeast(version, 6, 9) && config?.includes('CONFIG_FUSE_PASSTHROUGH=y') !== false;
+  return ok(name, `${has ? 'this kernel has it' : 'this kernel has none'}; mounts of clip do not use it`);
 }
 
 function erofs(version: string): Finding {

@@ -59,7 +59,7 @@ function fuse(): Finding[] {
     fd = openFuseDevice();
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code ?? String(error);
-    // fusermount3 opens it as root, before it looks who asks.
+    // fusermount3 opens it as root, before it checks its caller.
     if (code === 'EACCES' && !root) return [ok('fuse-device', '/dev/fuse, through fusermount3'), helper];
     const hint =
       code === 'EACCES' || code === 'EPERM'

@@ -13,7 +13,7 @@ export class WalkLimit {
     this.#left = 2 * Math.ceil(reader.image.length / DIRENT_SIZE) + 1;
   }
 
-  /** A directory is visited that has so many entries. @throws FormatError */
+  /** Counts a directory that is visited, with the number of its entries. @throws FormatError */
   visit(entries: number): void {
     this.#left -= entries + 1;
     if (this.#left >= 0) return;

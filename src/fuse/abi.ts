@@ -37,7 +37,7 @@ export const ATTR = {
   blksize: 80,
   flags: 84,
 } as const;
-export const ATTR_SIZE = 88;
+const ATTR_SIZE = 88;
 
 /** struct fuse_entry_out: 40 bytes and an attr. */
 export const ENTRY = { nodeid: 0, generation: 8, entryValid: 16, attrValid: 24, validNsec: 32, attr: 40 } as const;
@@ -65,8 +65,6 @@ export const LSEEK_OUT_SIZE = 8;
 export const SEEK_DATA = 3;
 export const SEEK_HOLE = 4;
 
-/** struct fuse_access_in. */
-export const ACCESS_IN = { mask: 0 } as const;
 export const W_OK = 2;
 
 /** struct fuse_interrupt_in. */

@@ -116,7 +116,7 @@ export class ForeignMount {
   close(): void {}
 }
 
-export const FOREIGN_HINT =
+const FOREIGN_HINT =
   'it takes Linux 6.12, and CAP_SYS_ADMIN and CAP_SYS_CHROOT for clipd; else mount on the host, where the container has the directory as rslave';
 
 export const NAMESPACE_GONE = 'its mount namespace has ended, with the container that it was made for';

@@ -36,7 +36,7 @@ export interface ServerProcess {
  * A server says every few seconds that it lives (`alive`). One that has said nothing for this long hangs: it would never
  * answer readers, nor end by itself. Longer than any step that keeps a server's main thread busy (parsing a large archive).
  */
-export const SILENT_MS = 15_000;
+const SILENT_MS = 15_000;
 const CHECK_MS = 3000;
 /** A standby that dies is not replaced in a hurry. */
 const STANDBY_RETRY_MS = 5000;

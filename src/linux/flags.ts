@@ -97,7 +97,6 @@ export const EPOLL_CLOEXEC = O_CLOEXEC;
 export const EPOLL_CTL_ADD = 1;
 export const EPOLL_CTL_DEL = 2;
 export const EPOLLIN = 1;
-export const EPOLLERR = 8;
 export const EPOLLEXCLUSIVE = 0x10000000;
 export const EFD_CLOEXEC = O_CLOEXEC;
 export const EFD_NONBLOCK = O_NONBLOCK;
@@ -121,7 +120,3 @@ export const MSG_CTRUNC = 8;
 
 // sys/prctl.h
 export const PR_SET_PDEATHSIG = 1;
-
-// linux/fuse.h: _IOW(229, 1, struct fuse_backing_map) and _IOW(229, 2, uint32_t)
-export const FUSE_DEV_IOC_BACKING_OPEN = (1 << 30) | (16 << 16) | (229 << 8) | 1;
-export const FUSE_DEV_IOC_BACKING_CLOSE = (1 << 30) | (4 << 16) | (229 << 8) | 2;

@@ -1,8 +1,6 @@
 import { constants, openSync } from 'node:fs';
-import { check } from './errno.js';
 import * as flags from './flags.js';
 import { mountFileSystem } from './mount.js';
-import * as sys from './syscalls.js';
 
 /** A new FUSE connection's descriptor: non-blocking, closed on exec. Throws Node's error (ENOENT, EACCES …) of open(2). */
 export function openFuseDevice(): number {
@@ -39,17 +37,4 @@ export function mountFuse(options: FuseMountOptions): void {
     flags: flags.MS_RDONLY | (options.suid ? 0 : flags.MS_NOSUID) | (options.dev ? 0 : flags.MS_NODEV),
     data,
   });
-}
-
-/** Registers a file whose bytes the kernel reads by itself (FUSE_PASSTHROUGH, Linux ≥ 6.9); gives its backing id. */
-export function openBackingFile(fuse: number, fd: number): number {
-  const map = Buffer.alloc(16); // struct fuse_backing_map {int32_t fd; uint32_t flags; uint64_t padding}
-  map.writeInt32LE(fd, 0);
-  return check(sys.ioctl(fuse, flags.FUSE_DEV_IOC_BACKING_OPEN, map), `register descriptor ${fd} for passthrough`);
-}
-
-export function closeBackingFile(fuse: number, backingId: number): void {
-  const id = Buffer.alloc(4);
-  id.writeInt32LE(backingId, 0);
-  check(sys.ioctl(fuse, flags.FUSE_DEV_IOC_BACKING_CLOSE, id), `release backing file ${backingId}`);
 }

@@ -22,7 +22,7 @@ export { check, Errno, errnoName, SystemCallError } from './errno.js';
 export { FileStatus } from './file-status.js';
 export { setFileTime, setOpenFileTime } from './file-times.js';
 export * as flags from './flags.js';
-export { closeBackingFile, type FuseMountOptions, mountFuse, openBackingFile, openFuseDevice } from './fuse-device.js';
+export { type FuseMountOptions, mountFuse, openFuseDevice } from './fuse-device.js';
 export {
   attachMount,
   bindMountAt,

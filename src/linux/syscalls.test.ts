@@ -10,6 +10,7 @@ import {
   rmSync,
   statSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -17,7 +18,6 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
   bindMountAt,
-  closeBackingFile,
   closeFd,
   createEventFd,
   detachMount,
@@ -29,11 +29,8 @@ import {
   listenUnix,
   listXattr,
   mountErofs,
-  mountFuse,
   mountIdOf,
-  openBackingFile,
   openErofs,
-  openFuseDevice,
   parseMountInfo,
   peerCredentials,
   punchHole,
@@ -72,7 +69,7 @@ describe('raw calls', () => {
     writeFileSync(path, '');
     const fd = openSync(path, 'r+');
     const far = 2 ** 40 + 3;
-    expect(sys.pwrite(fd, Buffer.from('hello'), 5, far)).toBe(5);
+    expect(writeSync(fd, Buffer.from('hello'), 0, 5, far)).toBe(5);
     const plain = Buffer.alloc(8);
     const shared = Buffer.from(new SharedArrayBuffer(8));
     const large = Buffer.allocUnsafeSlow(4096).fill(0);
@@ -306,22 +303,6 @@ describe('mounts', () => {
     detachMount(fd, target);
     closeSync(fd);
     expect(mountedHere()).toEqual([]);
-  });
-
-  it.skipIf(!root)('refuses a backing file to a connection that did not ask for passthrough', () => {
-    const fd = openFuseDevice();
-    const target = mkdtempSync(join(dir, 'fuse-'));
-    mountFuse({ fd, target, source: 'clip-test' });
-    const file = openSync(process.execPath, 'r');
-    try {
-      // Not ENOTTY: the request number is the kernel's.
-      expect(() => openBackingFile(fd, file)).toThrow(/passthrough: EPERM/);
-      expect(() => closeBackingFile(fd, 1)).toThrow(/backing file 1: EPERM/);
-    } finally {
-      unmount(target, 'lazy');
-      closeSync(fd);
-      closeSync(file);
-    }
   });
 
   it.skipIf(!root)('mounts EROFS with its devices and says why it cannot', () => {

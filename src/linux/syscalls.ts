@@ -27,7 +27,6 @@ const c = {
   read: bind<[number, Memory, number]>('read', 'int64_t', ['int', 'void *', 'size_t']),
   write: bind<[number, Memory, number]>('write', 'int64_t', ['int', 'void *', 'size_t']),
   pread: bind<[number, Memory, number, number]>('pread', 'int64_t', ['int', 'void *', 'size_t', 'int64_t']),
-  pwrite: bind<[number, Memory, number, number]>('pwrite', 'int64_t', ['int', 'void *', 'size_t', 'int64_t']),
   preadv2: bind<[number, Memory, number, number, number]>('preadv2', 'int64_t', [
     'int',
     'void *',
@@ -145,8 +144,6 @@ export const read = (fd: number, memory: Memory, length: number): number => outc
 export const write = (fd: number, memory: Memory, length: number): number => outcome(c.write(fd, memory, length));
 export const pread = (fd: number, memory: Memory, length: number, offset: number): number =>
   outcome(c.pread(fd, memory, length, offset));
-export const pwrite = (fd: number, memory: Memory, length: number, offset: number): number =>
-  outcome(c.pwrite(fd, memory, length, offset));
 /** `vector` as for {@link writev}; flags RWF_…. */
 export const preadv2 = (fd: number, vector: Memory, count: number, offset: number, flags: number): number =>
   outcome(c.preadv2(fd, vector, count, offset, flags));

@@ -1,5 +1,5 @@
 /** What stands in a log in place of a secret. */
-export const REDACTED = '…';
+const REDACTED = '…';
 
 /** Fields whose value is a secret whatever it looks like. */
 const SECRET_FIELD =

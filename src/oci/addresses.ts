@@ -126,7 +126,7 @@ export type Reach = Locality | null;
 const REDIRECT_RULE = 'a registry may not redirect to';
 
 /** A redirect, or a token server, at an address that its registry has no business with. */
-export class ForbiddenAddress extends ClipError {
+class ForbiddenAddress extends ClipError {
   constructor(host: string, address: string, locality: Locality, rule = REDIRECT_RULE) {
     const where = host === address ? host : `${host} (${address})`;
     super('NETWORK', `${rule} ${where}, a ${locality} address`, {

@@ -52,7 +52,7 @@ export function archiveTag(manifestDigest: string): string {
   return `${manifestDigest.replace(':', '-')}.clip`;
 }
 
-/** Of the index of a layer with a checkpoint each so many MiB. */
+/** Of the index of a layer, which has a checkpoint each `checkpointMiB` MiB. */
 export function layerTag(layerDigest: string, checkpointMiB: number): string {
   return `${layerDigest.replace(':', '-')}.${checkpointMiB}.clip-layer`;
 }

@@ -10,7 +10,7 @@ export interface Credentials {
   readonly registryToken?: string | undefined;
 }
 
-/** Bring your own: asked when a registry demands a login, and again when what it gave has expired. */
+/** A provider of the caller's: asked when a registry demands a login, and again when what it gave has expired. */
 export interface RegistryCredentialProvider {
   readonly name: string;
   /** @returns null if it has none: the next in the order of docs/cli.md, "Logins" is asked. A rejection fails the request. */

@@ -28,7 +28,7 @@ export function malformed(message: string, cause?: unknown): ClipError {
 }
 
 /** No connection was made, and none has been before. A caller that knows that the registry exists may wait for it. */
-export class UnreachableError extends ClipError {
+class UnreachableError extends ClipError {
   constructor(message: string, options: { hint?: string | undefined; cause?: unknown }) {
     super('NETWORK', message, options);
   }

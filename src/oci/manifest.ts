@@ -63,7 +63,7 @@ function parseAnnotations(value: unknown): Record<string, string> {
   );
 }
 
-export function parseDescriptor(value: unknown, where: string): Descriptor {
+function parseDescriptor(value: unknown, where: string): Descriptor {
   if (!isObject(value)) throw malformed(`${where} is not an object`);
   const digest = expectDigest(value.digest, `${where}.digest`);
   const size = value.size;

@@ -14,7 +14,7 @@ import { DOCKER_LIST, isEncryptedLayer, isImageConfig, OCI_INDEX } from './media
 import { formatPlatform, hostPlatform, type Platform, platformScore } from './platform.js';
 
 /** Indexes may hold indexes. Nobody nests more than twice; a chain of ever new ones must end. */
-export const MAX_INDEX_DEPTH = 4;
+const MAX_INDEX_DEPTH = 4;
 /** And a wide tree of them, too. */
 const MAX_INDEXES = 32;
 

@@ -158,7 +158,7 @@ function joined(directory: Buffer, name: Buffer | null): Buffer {
 }
 
 /** @param path with a NUL at its end */
-export function system<T>(path: Buffer, work: () => T): T {
+function system<T>(path: Buffer, work: () => T): T {
   try {
     return work();
   } catch (cause) {

@@ -14,4 +14,4 @@ export {
 export { s3Error, s3Name } from './errors.js';
 export { S3Source } from './source.js';
 export { sha256OfFile, type Uploaded, type UploadOptions, uploadFile } from './upload.js';
-export { isS3Url, parseS3Url, type S3Place } from './url.js';
+export { parseS3Url, type S3Place } from './url.js';

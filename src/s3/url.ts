@@ -7,10 +7,6 @@ export interface S3Place {
   readonly region?: string | undefined;
 }
 
-export function isS3Url(text: string): boolean {
-  return text.startsWith('s3://');
-}
-
 /**
  * `s3://BUCKET/KEY[?endpoint=URL&region=R]`. The key is as in the AWS CLI: percent signs in it mean themselves.
  * @param place endpoint and region, if the URL names none

@@ -43,7 +43,7 @@ function look(thread: number): Caller | null {
  * The container that a process belongs to, by the paths of its cgroups (proc(5), /proc/PID/cgroup). Docker, containerd, CRI-O and Podman
  * name them after the container's id of 64 digits; runc and crun after the id that they were given.
  */
-export function containerOf(cgroups: string): string | null {
+function containerOf(cgroups: string): string | null {
   const paths = cgroups.split('\n').map((line) => line.split(':').slice(2).join(':'));
   for (const path of paths) {
     const id = /(?:^|[-/:])([0-9a-f]{64})(?:\.scope)?(?:\/|$)/.exec(path)?.[1];

@@ -29,7 +29,7 @@ export interface EndedRead {
   readonly source: Source | null;
   /** The code of the error that it got, or a kind of end: `INTERRUPTED`, `TIMED_OUT`. */
   readonly error: string | null;
-  /** Where it comes from, if somebody watches. */
+  /** The source of its bytes, if a trace runs. */
   readonly caller: Caller | null;
   /** Its last piece that is no hole. */
   readonly last: Piece | null;
@@ -45,7 +45,7 @@ export interface ReadSource {
   follow?(nid: Nid, pieces: readonly Piece[], thread: number): void;
   replyData(unique: bigint, pieces: Uint8Array[]): void;
   replyError(unique: bigint, errno: number): void;
-  /** The process that a thread belongs to; null: nobody watches. Asked while it waits. */
+  /** The process that a thread belongs to; null: no trace runs. Asked while it waits. */
   callerOf?(thread: number): Caller | null;
   /** Every read that ended, with its bytes or with an error. */
   onEnd?(read: EndedRead): void;

@@ -10,7 +10,7 @@ interface AskedOptions {
 
 /** One connection serves all places of an image, so what decides how it is served cannot differ. */
 export function requireSameOptions(existing: ConnectionState, args: AskedOptions): void {
-  // Where the data is is no matter of taste: who names no place wants the archive's own.
+  // A mount that names no place for the data wants the archive's own, not that of an earlier mount.
   for (const [name, wanted] of Object.entries({ storage: undefined, ...args.options })) {
     const has = existing.options[name as keyof ImageOptions];
     if ((wanted === undefined && name !== 'storage') || isDeepStrictEqual(wanted, has)) continue;

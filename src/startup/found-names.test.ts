@@ -1,11 +1,11 @@
 import { expect, test } from 'vitest';
 import { type FoundNames, NameLog, readNames } from './found-names.js';
-import { languageNamed } from './languages/languages.js';
+import { node } from './languages/node.js';
+import { python } from './languages/python.js';
 
 const file = (text: string) => ({ head: Buffer.from(text), tail: Buffer.alloc(0), size: text.length });
 
 test('what files name is the same on the other side of a message, files that name nothing included', () => {
-  const [python, node] = [languageNamed('python')!, languageNamed('node')!];
   const log = new NameLog();
   const found: FoundNames[] = [];
   readNames(log.take(), found);

@@ -27,7 +27,7 @@ import { OwnDirectory } from '../paths/index.js';
  * All archives together, unless the user says otherwise. An archive takes 0.5 to 1 % of its compressed image: 2 GB are the
  * archives of some 200 to 400 GB of images.
  */
-export const DEFAULT_ARCHIVES_BYTES = 2e9;
+const DEFAULT_ARCHIVES_BYTES = 2e9;
 
 const ARCHIVE = /^(sha256|sha512)-([0-9a-f]{64}|[0-9a-f]{128})(?:@[0-9a-f]{64})?\.clip$/;
 const DIGEST = /^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$/;

@@ -2,7 +2,7 @@
  * Archives by what users name: a file, or an image whose archive is kept below the cache directory or made now. Runs in the process
  * that asks; several may use one store.
  */
-export { ArchiveStore, DEFAULT_ARCHIVES_BYTES, type ListedArchive, layerIndexesOf } from './archive-store.js';
+export { ArchiveStore, type ListedArchive, layerIndexesOf } from './archive-store.js';
 export { type PushedLayers, pushLayerIndexes } from './push-layer-indexes.js';
 export { type PushedProfiles, pushProfiles } from './push-profiles.js';
 export { type FindRemoteOptions, findRemoteArchive } from './remote-archive.js';

@@ -55,7 +55,7 @@ export async function findRemoteArchive(
  * @param pinned the digest that the archive must have
  * @returns false when there is none. @throws ClipError DIGEST_MISMATCH, BAD_FORMAT for one that is not of this image
  */
-export async function fetchRemoteArchive(
+async function fetchRemoteArchive(
   image: ResolvedImage,
   path: string,
   artifacts: ImageArtifacts,

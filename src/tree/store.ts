@@ -7,7 +7,7 @@ export const NONE = 0xffff_ffff;
 /** The layer of an inode that no entry describes: a directory that had to be made. */
 export const IMPLICIT = 0xffff;
 /** Mode of such a directory; its owner is 0:0 and its mtime 0 (docs/architecture.md, "The tree is an EROFS image"). */
-export const IMPLICIT_MODE = S_IFDIR | 0o755;
+const IMPLICIT_MODE = S_IFDIR | 0o755;
 
 /**
  * Names and inodes as columns: 28 and 18 bytes each. Everything else about them stays in the layers' EntryColumns: a dentry's

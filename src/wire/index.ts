@@ -70,7 +70,7 @@ export {
   resolveMountPoint,
   resolvePlace,
 } from './locations.js';
-export { OLD_LOG_NAME, rotateLog, turnToLog } from './log-file.js';
+export { rotateLog, turnToLog } from './log-file.js';
 export {
   type ClientContext,
   type ConnectionState,
@@ -88,7 +88,6 @@ export {
   saveState,
 } from './mount-state.js';
 export {
-  CLIP_FS_TYPE,
   imageAnchorName,
   isClipMount,
   isWithin,

@@ -4,7 +4,7 @@ import { LOG_NAME } from '../metrics/index.js';
 import type { OwnDirectory } from '../paths/index.js';
 
 /** The log before the present one. */
-export const OLD_LOG_NAME = `${LOG_NAME}.1`;
+const OLD_LOG_NAME = `${LOG_NAME}.1`;
 
 /** The root lies in memory as a rule. The log and the one before it take twice this; it is some 40,000 lines. */
 const MAX_LOG_BYTES = 8 * 1024 * 1024;

@@ -2,7 +2,7 @@ import type { ConnectionId } from '../bytes/index.js';
 import type { MountInfo } from '../linux/index.js';
 
 /** The file system type of our connections (fuse + subtype), by which they are found again after a crash. */
-export const CLIP_FS_TYPE = 'fuse.clip';
+const CLIP_FS_TYPE = 'fuse.clip';
 
 /** What our mounts say of themselves in /proc/mounts, so that a later clipd with the same root knows them as its own. */
 export function mountSource(root: string, id: ConnectionId): string {

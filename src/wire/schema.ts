@@ -42,7 +42,7 @@ const sha256Hex: Check<string> = checked(
 );
 const onlyTrue: Check<true> = checked('true, or absent', (value) => value === true);
 
-/** A day: who wants to wait longer for a registry wants something else. */
+/** A day: a longer wait for a registry is a mistake in the number. */
 const MAX_READ_TIMEOUT = 86_400;
 
 /** Longest key of an S3 object, which is the longest of these. */

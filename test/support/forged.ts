@@ -26,7 +26,7 @@ import { dir, file, tar } from './tar.js';
 
 const MIB = 1 << 20;
 /** The rule that the forger wants to change, with room for "NO", and bytes behind it with which the CRC-32 is repaired. */
-export const HONEST_RULE = 'guest ALL=(ALL)   PASSWD: ALL';
+const HONEST_RULE = 'guest ALL=(ALL)   PASSWD: ALL';
 export const FORGED_RULE = 'guest ALL=(ALL) NOPASSWD: ALL';
 const SALT = `# ${createHash('sha512').update('salt').digest('hex')}\n`;
 export const RULES = `${HONEST_RULE}\n${SALT}`;
@@ -52,7 +52,7 @@ export function layerToForge(seed = 1): Uint8Array {
   );
 }
 
-export function contentsOf(archive: Archive): ArchiveContents {
+function contentsOf(archive: Archive): ArchiveContents {
   const { image, tree, placement, profile, references } = archive;
   const layers = archive.layers.map(({ table }, layer): LayerContents => {
     const states = Array.from(
@@ -81,7 +81,7 @@ export function withDamagedStates(archive: Uint8Array): Uint8Array {
 }
 
 /** Flips some of the `free` bits so that `crcOf` gives `wanted`: CRC-32 is linear, so that is a system of 32 equations over GF(2). */
-export function repairCrc(
+function repairCrc(
   bytes: Uint8Array,
   free: readonly number[],
   crcOf: (bytes: Uint8Array) => number,

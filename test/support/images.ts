@@ -4,7 +4,7 @@ import { LayoutBuilder, MEDIA, sha256 } from './layout.js';
 
 export type Compression = 'gzip' | 'zstd' | 'none';
 
-export const LAYER_TYPES: Readonly<Record<Compression, string>> = {
+const LAYER_TYPES: Readonly<Record<Compression, string>> = {
   gzip: MEDIA.ociLayer,
   zstd: 'application/vnd.oci.image.layer.v1.tar+zstd',
   none: 'application/vnd.oci.image.layer.v1.tar',

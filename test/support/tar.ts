@@ -86,7 +86,7 @@ export function padded(data: Bytes): Uint8Array {
 
 export type PaxValues = Record<string, Bytes | number> | readonly (readonly [string, Bytes | number])[];
 
-export function paxPayload(records: PaxValues): Uint8Array {
+function paxPayload(records: PaxValues): Uint8Array {
   const list = Array.isArray(records)
     ? (records as readonly (readonly [string, Bytes | number])[])
     : Object.entries(records);

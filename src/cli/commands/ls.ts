@@ -41,7 +41,7 @@ const SLASH = 0x2f;
 const text = (s: string): Uint8Array => Buffer.from(s, 'utf8');
 
 /** "rwsr-x--T", as ls(1) has it. */
-export function permissions(mode: number): string {
+function permissions(mode: number): string {
   const triple = (bits: number, special: boolean, letter: string): string => {
     const x = (bits & 1) !== 0;
     const last = special ? (x ? letter : letter.toUpperCase()) : x ? 'x' : '-';

@@ -55,7 +55,7 @@ export function metricsReader({ server, metrics }: ServerProcessContext): () => 
 }
 
 /** The metrics as monitoring asks for them. */
-export async function metricsText(read: () => Promise<readonly Metric[]>): Promise<TextReply> {
+async function metricsText(read: () => Promise<readonly Metric[]>): Promise<TextReply> {
   const [metrics, { exposition }] = await Promise.all([read(), import('./exposition.js')]);
   const { contentType, text } = await exposition(metrics);
   return new TextReply(contentType, text);
@@ -85,7 +85,7 @@ export function serveMetrics(
   server.unref();
 }
 
-/** Lines that a client has not taken are dropped beyond this, and counted: a reader must never wait for one who watches. */
+/** Lines that a client has not taken are dropped beyond this, and counted: a reader must never wait for a trace. */
 const MAX_UNTAKEN = 1024 * 1024;
 
 function trace(mount: ImageMount, signal: AbortSignal): LinesReply {

@@ -11,12 +11,6 @@ import { shell } from './shell.js';
 /** All languages. A file belongs to the first that has its ending. */
 export const LANGUAGES: readonly Language[] = [python, node, ruby, perl, php, java, shell, c];
 
-const BY_NAME = new Map(LANGUAGES.map((language) => [language.name, language]));
-
-export function languageNamed(name: string): Language | null {
-  return BY_NAME.get(name) ?? null;
-}
-
 /** Endings by their last byte: most files have none of them. */
 const BY_LAST_BYTE: { readonly ending: Uint8Array; readonly language: Language }[][] = Array.from(
   { length: 256 },
