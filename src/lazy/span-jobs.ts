@@ -342,7 +342,7 @@ export class SpanJobs {
     const ended = performance.now();
     let sum = 0;
     for (const run of runs) {
-      const bytes = this.spans.byteEnd(run.at(-1)!.span) - this.spans.byteStart(run[0]!.span);
+      const bytes = this.spans.compressedBytes(run[0]!.span, run.at(-1)!.span + 1);
       sum += bytes;
       this.#tell(run, source, bytes, started, ended);
     }

@@ -317,7 +317,7 @@ async function* cut(
   end: number,
 ): AsyncIterable<Uint8Array> {
   let span = first;
-  const next = (): Uint8Array => new Uint8Array(new SharedArrayBuffer(spans.byteEnd(span) - spans.byteStart(span)));
+  const next = (): Uint8Array => new Uint8Array(new SharedArrayBuffer(spans.compressedBytes(span, span + 1)));
   let piece = next();
   let filled = 0;
   for await (const chunk of body) {

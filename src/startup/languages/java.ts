@@ -1,7 +1,6 @@
 import { posix } from 'node:path';
 import { inflateRawSync } from 'node:zlib';
-import type { TreeListing } from '../../erofs/index.js';
-import { directoryOf, type Language, type LinkSink, type Programs, type Resolver, type SeenFile } from './language.js';
+import { directoryOf, type Language, type LinkSink, type Programs, ResolverByPath, type SeenFile } from './language.js';
 
 /** The manifest is the first file of a jar, or the second (java.util.jar.JarInputStream). */
 const HEAD_BYTES = 32 * 1024;
@@ -81,28 +80,14 @@ function namesInManifest(text: string): string[] {
   return line.split(/\s+/).filter((name) => name !== '' && !/[:\0]/.test(name.replace(/^file:/, '')));
 }
 
-class JavaResolver implements Resolver {
-  readonly #tree: TreeListing;
-  /** By path, because an upper layer's file replaces a lower one's. */
-  readonly #files = new Map<string, readonly string[]>();
-
-  constructor(tree: TreeListing) {
-    this.#tree = tree;
-  }
-
-  add(path: string, found: readonly string[]): void {
-    this.#files.set(path, found);
-  }
-
+class JavaResolver extends ResolverByPath {
   link(links: LinkSink, { elf }: Programs): void {
-    for (const [path, words] of this.#files) {
-      const from = this.#tree.resolve(path);
-      if (from < 0) continue;
+    for (const { path, from, words } of this.files()) {
       const pages = words.filter((word) => word.startsWith('r')).flatMap(pagesOf);
       if (pages.length > 0) links.range(from, pages);
       for (const word of words) {
         if (!word.startsWith('c')) continue;
-        const to = this.#tree.resolve(posix.resolve(directoryOf(path), word.slice(1).replace(/^file:/, '')));
+        const to = this.tree.resolve(posix.resolve(directoryOf(path), word.slice(1).replace(/^file:/, '')));
         if (to >= 0 && to !== from) links.add(from, to);
       }
     }
@@ -115,7 +100,7 @@ class JavaResolver implements Resolver {
 
   #link(links: LinkSink, from: number, path: string, names: readonly string[]): void {
     for (const name of names) {
-      const to = this.#tree.resolve(posix.resolve(directoryOf(path), name));
+      const to = this.tree.resolve(posix.resolve(directoryOf(path), name));
       if (to >= 0) links.add(from, to);
     }
   }
@@ -126,8 +111,8 @@ class JavaResolver implements Resolver {
       ...['../libjimage.so', '../libjava.so', 'classes.jsa', '../modules', '../libzip.so', '../libverify.so'],
       ...['../../rt.jar', '../libnio.so', '../libnet.so', '../../conf/security/java.security'],
     ]);
-    const archive = this.#tree.resolve(posix.resolve(directoryOf(path), 'classes.jsa'));
-    if (archive >= 0) links.range(archive, [0, Math.ceil(this.#tree.size(archive) / PAGE)]);
+    const archive = this.tree.resolve(posix.resolve(directoryOf(path), 'classes.jsa'));
+    if (archive >= 0) links.range(archive, [0, Math.ceil(this.tree.size(archive) / PAGE)]);
   }
 }
 

@@ -36,6 +36,31 @@ export interface Resolver {
   link(links: LinkSink, programs: Programs): void;
 }
 
+/** A resolver that needs each file's findings by its path. */
+export abstract class ResolverByPath implements Resolver {
+  protected readonly tree: TreeListing;
+  /** An upper layer's file replaces a lower one's. */
+  readonly #files = new Map<string, readonly string[]>();
+
+  constructor(tree: TreeListing) {
+    this.tree = tree;
+  }
+
+  add(path: string, found: readonly string[]): void {
+    this.#files.set(path, found);
+  }
+
+  abstract link(links: LinkSink, programs: Programs): void;
+
+  /** The files that are in the merged tree, each with its nid. */
+  protected *files(): Generator<{ readonly path: string; readonly from: number; readonly words: readonly string[] }> {
+    for (const [path, words] of this.#files) {
+      const from = this.tree.resolve(path);
+      if (from >= 0) yield { path, from, words };
+    }
+  }
+}
+
 export interface LinkSink {
   /** Reading the file `from` leads to the file `to`. */
   add(from: number, to: number): void;

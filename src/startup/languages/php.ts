@@ -1,6 +1,5 @@
 import { posix } from 'node:path';
-import type { TreeListing } from '../../erofs/index.js';
-import { directoryOf, type Language, type LinkSink, type Resolver } from './language.js';
+import { directoryOf, type Language, type LinkSink, ResolverByPath } from './language.js';
 
 const HEAD_BYTES = 64 * 1024;
 const MAX_FILES = 1024;
@@ -33,26 +32,12 @@ function includedFiles(text: string): string[] {
   return [...found];
 }
 
-class PhpResolver implements Resolver {
-  readonly #tree: TreeListing;
-  /** By path, because an upper layer's file replaces a lower one's. */
-  readonly #files = new Map<string, readonly string[]>();
-
-  constructor(tree: TreeListing) {
-    this.#tree = tree;
-  }
-
-  add(path: string, found: readonly string[]): void {
-    this.#files.set(path, found);
-  }
-
+class PhpResolver extends ResolverByPath {
   link(links: LinkSink): void {
-    for (const [path, words] of this.#files) {
-      const from = this.#tree.resolve(path);
-      if (from < 0) continue;
+    for (const { path, from, words } of this.files()) {
       const directory = directoryOf(path);
       for (const word of words) {
-        const to = this.#tree.resolve(
+        const to = this.tree.resolve(
           word.startsWith('.')
             ? posix.normalize(`${directory}/${word.slice(1)}`)
             : posix.resolve(directory, word.slice(1)),

@@ -1,7 +1,6 @@
-import type { TreeListing } from '../../erofs/index.js';
 import { PROGRAM_DIRECTORIES } from '../library-path.js';
 import { shellWords } from '../shell-words.js';
-import type { Language, LinkSink, Resolver } from './language.js';
+import { type Language, type LinkSink, ResolverByPath } from './language.js';
 
 const HEAD_BYTES = 32 * 1024;
 
@@ -19,28 +18,14 @@ export const shell: Language = {
   resolver: (tree) => new ShellResolver(tree),
 };
 
-class ShellResolver implements Resolver {
-  readonly #tree: TreeListing;
-  /** By path, because an upper layer's file replaces a lower one's. */
-  readonly #files = new Map<string, readonly string[]>();
-
-  constructor(tree: TreeListing) {
-    this.#tree = tree;
-  }
-
-  add(path: string, found: readonly string[]): void {
-    this.#files.set(path, found);
-  }
-
+class ShellResolver extends ResolverByPath {
   link(links: LinkSink): void {
     const known = new Map<string, number>();
-    for (const [path, words] of this.#files) {
-      const from = this.#tree.resolve(path);
-      if (from < 0) continue;
+    for (const { from, words } of this.files()) {
       for (const word of words) {
         let to = known.get(word);
         if (to === undefined) {
-          to = word.startsWith('/') ? this.#tree.resolve(word) : this.#program(word);
+          to = word.startsWith('/') ? this.tree.resolve(word) : this.#program(word);
           known.set(word, to);
         }
         if (to >= 0 && to !== from) links.add(from, to);
@@ -50,7 +35,7 @@ class ShellResolver implements Resolver {
 
   #program(name: string): number {
     for (const directory of PROGRAM_DIRECTORIES)
-      if (this.#tree.list(directory)?.has(name) === true) return this.#tree.resolve(`${directory}/${name}`);
+      if (this.tree.list(directory)?.has(name) === true) return this.tree.resolve(`${directory}/${name}`);
     return -1;
   }
 }
