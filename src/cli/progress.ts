@@ -11,6 +11,15 @@ export interface Progress {
   stop(): void;
 }
 
+/** The first bytes are there at once: a rate of them says nothing. */
+const SETTLED_MS = 100;
+
+/** Bytes per second; 0 as long as it is not known. */
+function rateSince(started: number, done: number): number {
+  const passed = performance.now() - started;
+  return passed < SETTLED_MS ? 0 : (1000 * done) / passed;
+}
+
 /** Shows bytes that come or go from now on. */
 export function showBytes(
   progress: Pick<Progress, 'update'>,
@@ -18,7 +27,7 @@ export function showBytes(
   label: string,
 ): (done: number, total: number) => void {
   const started = performance.now();
-  return (done, total) => progress.update(key, label, done, total, (1000 * done) / (performance.now() - started));
+  return (done, total) => progress.update(key, label, done, total, rateSince(started, done));
 }
 
 const SILENT: Progress = { update() {}, stop() {} };

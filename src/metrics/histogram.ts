@@ -12,6 +12,7 @@ export class Histogram {
   /** By bound; the last one counts what is larger than all bounds. */
   readonly counts: Float64Array;
   sum = 0;
+  #largest = 0;
 
   constructor(readonly bounds: readonly number[] = SECONDS) {
     this.counts = new Float64Array(bounds.length + 1);
@@ -23,6 +24,7 @@ export class Histogram {
     while (i < bounds.length && value > bounds[i]!) i++;
     this.counts[i]!++;
     this.sum += value;
+    if (value > this.#largest) this.#largest = value;
   }
 
   get count(): number {
@@ -31,7 +33,10 @@ export class Histogram {
     return count;
   }
 
-  /** The value below which a share of the observations lies, interpolated within its bounds; null: there are none. */
+  /**
+   * The value below which a share of the observations lies, interpolated within its bounds, and not more than the largest; null: there are
+   * none.
+   */
   quantile(share: number): number | null {
     const { bounds, counts } = this;
     const rank = share * this.count;
@@ -41,10 +46,10 @@ export class Histogram {
       const here = counts[i]!;
       if (here > 0 && below + here >= rank) {
         const from = i === 0 ? 0 : bounds[i - 1]!;
-        return from + ((bounds[i]! - from) * (rank - below)) / here;
+        return Math.min(from + ((bounds[i]! - from) * (rank - below)) / here, this.#largest);
       }
       below += here;
     }
-    return bounds.at(-1)!;
+    return this.#largest;
   }
 }

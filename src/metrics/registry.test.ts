@@ -46,7 +46,7 @@ test('buckets are cumulative and the last one has no bound', () => {
   expect(buckets.at(-1)).toEqual({ le: null, count: 4 });
 });
 
-test('quantiles lie within the bounds of their bucket, beyond the last bound at it, and there are none of nothing', () => {
+test('quantiles lie within the bounds of their bucket, none is more than the largest value, and there are none of nothing', () => {
   const histogram = new Histogram([1, 2, 4]);
   expect(histogram.quantile(0.5)).toBeNull();
   for (let i = 0; i < 98; i++) histogram.observe(1.5);
@@ -55,5 +55,9 @@ test('quantiles lie within the bounds of their bucket, beyond the last bound at 
   expect(histogram.quantile(0.5)).toBeGreaterThan(1);
   expect(histogram.quantile(0.5)).toBeLessThanOrEqual(2);
   expect(histogram.quantile(0.985)).toBeGreaterThan(2);
-  expect(histogram.quantile(1)).toBe(4);
+  expect(histogram.quantile(1)).toBe(9);
+  // A single wait of 5.0 s had a p50 of 7.5 s and a p99 of 9.9 s.
+  const one = new Histogram([5, 10]);
+  one.observe(5.01);
+  expect([one.quantile(0.5), one.quantile(0.99)]).toEqual([5.01, 5.01]);
 });
