@@ -6,7 +6,7 @@ import {
   type StartName,
   touchedRanges,
 } from '../lazy/index.js';
-import { newTouchRecords, recording, stopRecording, type TouchRecord } from '../spans/index.js';
+import { newTouchRecords, stopRecording, type TouchRecord } from '../spans/index.js';
 
 /**
  * When what was read so far is kept and published, in seconds after the first read. Early, because the next machine may start a
@@ -48,10 +48,6 @@ export class Recording {
   static begin(image: ImageMeta, name: StartName, store: ProfileStore): Recording | null {
     const touch = newTouchRecords(image.layers.map((layer) => layer.uncompressedSize));
     return touch === null || touch.length === 0 ? null : new Recording(touch, image, name, store);
-  }
-
-  get active(): boolean {
-    return this.#profile === null && recording(this.touch[0]!);
   }
 
   get #touches(): number {
