@@ -61,6 +61,10 @@ export class LayerSet {
     const buffers = new BufferPool(() => pool.collect());
     const counters = lazyCounters(metrics);
     const links = new Links();
+    const busy = (): boolean => {
+      const { queue, activity } = this.#context;
+      return queue.active > 0 || queue.waiting > 0 || pool.backlog > 0 || activity.quietFor === 0;
+    };
     this.#context = {
       cache,
       pool,
@@ -70,7 +74,7 @@ export class LayerSet {
       memory: new MemoryLru(options.memoryBytes ?? DEFAULT_MEMORY_BYTES),
       log: options.log ?? silentLogger(),
       readahead: options.readahead ?? true,
-      content: options.contentCache === undefined ? null : new ContentTier(options.contentCache, options),
+      content: options.contentCache === undefined ? null : new ContentTier(options.contentCache, { ...options, busy }),
       activity: new Activity(),
       links,
       onFetched: options.onFetched ?? (() => {}),

@@ -12,6 +12,8 @@ export interface ContentTierOptions {
   readonly maxQueueBytes?: number;
   /** Default 30 s. */
   readonly storeBudgetMs?: number;
+  /** Whether readers, or what is fetched for them, have use for the processor now: stores wait for a while. Default: never. */
+  readonly busy?: () => boolean;
 }
 
 /** The urgency of a lookup. */
@@ -32,6 +34,14 @@ const PARALLEL_STORES = 4;
 /** A store that takes longer is given up, so that a hanging one does not block the others. Long content has it for each 32 MiB. */
 const STORE_BUDGET_MS = 30_000;
 const STORE_BUDGET_BYTES = 32 * 1024 * 1024;
+/**
+ * Stores begin when readers have paused so long, or after this time, or when this share of the queue is full. Storing what a start had to fetch takes
+ * a fifth of the server's processor time in it (docs/benchmarks.md, "Fetching").
+ */
+const PAUSE_MS = 500;
+const MAX_DEFER_MS = 2000;
+const MAX_DEFERRED_SHARE = 0.75;
+const LOOK_MS = 50;
 /** Recently stored hashes, which are not checked again. */
 const MAX_REMEMBERED = 65_536;
 
@@ -55,6 +65,11 @@ export class ContentTier {
   readonly #budget: number;
   readonly #maxQueue: number;
   readonly #storeBudget: number;
+  readonly #busy: () => boolean;
+  /** When the oldest store began to wait for a pause (performance.now); null: none waits. */
+  #deferredAt: number | null = null;
+  #busyAt = Number.NEGATIVE_INFINITY;
+  #look: NodeJS.Timeout | null = null;
   readonly #counters;
   /** Settles when the cache is connected, or is known not to be there. Never rejects. */
   readonly #ready: Promise<void>;
@@ -88,6 +103,7 @@ export class ContentTier {
     this.#budget = options.budgetMs ?? BUDGET_MS;
     this.#maxQueue = options.maxQueueBytes ?? MAX_QUEUE_BYTES;
     this.#storeBudget = options.storeBudgetMs ?? STORE_BUDGET_MS;
+    this.#busy = options.busy ?? (() => false);
     // The first lookup meets a refusal again, and counts it.
     this.#ready = Promise.resolve(cache.connect?.()).catch(() => {});
     const metrics = options.metrics ?? new Metrics();
@@ -299,6 +315,7 @@ export class ContentTier {
   }
 
   async close(): Promise<void> {
+    if (this.#look !== null) clearTimeout(this.#look);
     this.#queue.length = 0;
     this.#pending.clear();
     this.#queuedBytes = 0;
@@ -308,7 +325,24 @@ export class ContentTier {
     await this.#cache.close?.();
   }
 
+  /** Whether what is queued waits for a pause of the readers. */
+  get #deferred(): boolean {
+    const now = performance.now();
+    if (this.#queue.length > 0) this.#deferredAt ??= now;
+    else this.#deferredAt = null;
+    const late = this.#deferredAt !== null && now - this.#deferredAt >= MAX_DEFER_MS;
+    if (this.#busy()) this.#busyAt = now;
+    return !late && this.#queuedBytes < this.#maxQueue * MAX_DEFERRED_SHARE && now - this.#busyAt < PAUSE_MS;
+  }
+
   #work(): void {
+    if (this.#deferred) {
+      this.#look ??= setTimeout(() => {
+        this.#look = null;
+        this.#work();
+      }, LOOK_MS).unref();
+      return;
+    }
     while (this.#storing < PARALLEL_STORES && this.#queue.length > 0) {
       const store = this.#queue.shift()!;
       this.#storing++;
