@@ -363,7 +363,9 @@ describe('a shared content cache', () => {
     stage.cleanup.push(() => shared.close?.());
     const { read, metrics } = await machine(shared);
     for (let i = 0; i < 10; i++) await read(i * SPAN);
-    // Three budgets of 50 ms are all it may cost; the rest did not ask.
-    expect(metrics.snapshot()).toMatchObject({ contentTimeouts: 3, contentSkipped: 7, contentAvailable: 0 });
+    // Three budgets of 50 ms are all it may cost; the rest did not ask. After a second, on a busy machine, it is known that there is no connection.
+    const { contentTimeouts = 0, contentErrors = 0, contentSkipped, contentAvailable } = metrics.snapshot();
+    expect(contentTimeouts).toBeGreaterThan(0);
+    expect([contentTimeouts + contentErrors, contentSkipped, contentAvailable]).toEqual([3, 7, 0]);
   });
 });
