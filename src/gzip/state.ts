@@ -29,7 +29,7 @@ function sha256Of(raw: Uint8Array): Uint8Array {
 export const NO_STATE: CheckpointState = { stored: new Uint8Array(0), sha256: sha256Of(new Uint8Array(0)) };
 
 /**
- * Level 6: higher levels take much longer and save little (docs/benchmarks.md, "Why these constants").
+ * Level 5: level 6 takes two fifths longer for 1 % fewer bytes (docs/benchmarks.md, "Indexing and opening").
  *
  * @throws RangeError when header or window are not as GzipIndexer gives them
  */
@@ -43,7 +43,7 @@ export function encodeCheckpointState(header: Uint8Array, window: Uint8Array): C
   raw.set(header, 2);
   raw.set(window, 2 + header.length);
   // A copy, because zlib's result may be part of a larger buffer.
-  return { stored: new Uint8Array(deflateRawSync(raw, { level: 6, memLevel: 9 })), sha256: sha256Of(raw) };
+  return { stored: new Uint8Array(deflateRawSync(raw, { level: 5, memLevel: 9 })), sha256: sha256Of(raw) };
 }
 
 /** A checkpoint state is not the one that the archive names. Nothing was inflated from it. */
