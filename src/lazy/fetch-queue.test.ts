@@ -161,6 +161,19 @@ describe('what goes out together', () => {
     expect(await asked(10_000)).toEqual([[90], [10, 11], [50], [30], [70], [20]]);
   });
 
+  test('beside a reader’s own request there is as much as the link carries in a round trip, and the rest when that has come', async () => {
+    const layer = new Layer(new FetchQueue(() => false), 500 * KIB);
+    layer.add(200, Priority.demand);
+    for (let span = 0; span < 100; span += 10) layer.add(span, Priority.readahead);
+    await turn();
+    // Before the link was measured 1.25 MiB.
+    expect(layer.asked).toEqual([[200], [0], [10], [20]]);
+    await layer.fetches[1]!.done();
+    expect(layer.asked.slice(4)).toEqual([[30]]);
+    await layer.fetches[0]!.done();
+    expect(layer.asked.slice(5)).toEqual([[40], [50], [60], [70], [80]]);
+  });
+
   test('a sequential reader’s stretch is one range of up to 8 MiB, whatever the link carries', async () => {
     const layer = new Layer(new FetchQueue(() => false), 512 * KIB);
     for (let span = 3; span < 23; span++) layer.add(span, Priority.readahead, PARTS);

@@ -1,6 +1,6 @@
 import type { SpanIndex } from '../bytes/index.js';
 import type { LayerSpans } from '../spans/index.js';
-import { aheadRequest, joinGap, partGap, profileComing, profileRequest } from './ahead/policy.js';
+import { aheadRequest, besideReader, joinGap, partGap, profileComing, profileRequest } from './ahead/policy.js';
 import { PRIORITIES, Priority } from './inflate-tasks.js';
 import type { JobCarrier, SpanJob } from './job.js';
 import { type LinkCost, Links } from './link.js';
@@ -197,15 +197,18 @@ export class FetchQueue implements JobCarrier {
     const most = priority === Priority.fill ? MAX_FILL_REQUESTS : MAX_BACKGROUND_REQUESTS;
     return (
       flow.background < Math.max(1, most / images) &&
-      flow.backgroundBytes < this.#mostBackgroundBytes(source, priority, parts) / images &&
+      flow.backgroundBytes < this.#mostBackgroundBytes(source, flow, priority, parts) / images &&
       flow.uninflated < MAX_BACKGROUND_UNINFLATED / images &&
       !this.busy(source)
     );
   }
 
-  #mostBackgroundBytes(source: BlobSource, priority: Priority, parts: boolean): number {
+  #mostBackgroundBytes(source: BlobSource, flow: Flow, priority: Priority, parts: boolean): number {
+    const link = this.links.of(source);
+    // Beside a reader's own request there is as much as the link carries in a round trip: what else is wanted soon leaves when that has come.
+    if (flow.active > flow.background) return besideReader(link);
     if (priority !== Priority.prefetch) return MAX_BACKGROUND_BYTES;
-    return parts ? profileComing(this.links.of(source)) : MAX_PROFILE_BYTES;
+    return parts ? profileComing(link) : MAX_PROFILE_BYTES;
   }
 
   /** The job, and others in the order in which they wait, each with its waiting neighbours: a request for several ranges. */
