@@ -128,6 +128,14 @@ export function mayLieUnread({ roundTripMs, bytesPerMs }: LinkCost, rightBytes: 
 }
 
 /**
+ * Bytes that walks may have unread beyond the bound above, which wrong guesses of other kinds use up: as many as the link carries in a round trip, and a share
+ * of what they came to. A walk in steps of two goes past every second span, and pays for itself all the same.
+ */
+export function mayBeWalked(link: LinkCost, walkedBytes: number): number {
+  return mayBeComing(link) + EARNED_SHARE * walkedBytes;
+}
+
+/**
  * Compressed bytes that may lie unread of what references lead to: so much, and a share of all that was read. That is what they cost at
  * the most, whatever is read and however wrong they are. The first is two round trips of 20 ms at 1 Gbit/s.
  */

@@ -116,6 +116,30 @@ test.each([
   expect(asked).toEqual(next.toSorted((a, b) => a - b));
 });
 
+test('wrong guesses that have used up their bound leave room for a walk', async () => {
+  const o = await open(160);
+  // Pairs of neighbours: each makes guesses around it, and all are wrong.
+  for (const span of [2, 28, 54, 106, 132])
+    for (const near of [span, span + 1]) {
+      await o.miss(near);
+      await quiet(o);
+    }
+  const before = await speculated(o);
+  await o.miss(80);
+  await quiet(o);
+  expect(await speculated(o)).toBe(before);
+  let waited = 0;
+  for (let span = 79; span > 60; span--) {
+    if (o.opened.layer.has(span)) noteUse(o.opened.layer.shared, span);
+    else {
+      waited++;
+      await o.miss(span);
+    }
+    await quiet(o);
+  }
+  expect(waited).toBeLessThan(10);
+});
+
 test('of a program that was opened its code comes at once', async () => {
   const o = await open(32);
   o.speculator.onOpened(1 as Nid, [{ offset: 4 * SPAN, length: 20 * SPAN }]);

@@ -7,6 +7,7 @@ import {
   evidenceAt,
   evidenceOfCode,
   mayBeComing,
+  mayBeWalked,
   mayLieUnread,
   mayLieUnreadInAll,
   pays,
@@ -62,9 +63,16 @@ interface Guess {
   readonly bytes: number;
   readonly probability: number;
   readonly record: Record;
+  readonly walk: boolean;
   /** The spans that had been read when it was asked for. */
   readonly reads: number;
   useless: boolean;
+}
+
+interface Asked {
+  readonly span: SpanIndex;
+  /** Of its output. */
+  readonly length: number;
 }
 
 interface LayerState {
@@ -91,6 +99,8 @@ export class Speculator {
   /** Inflated bytes that are on their way, and not in the cache yet. */
   #inflating = 0;
   #right = 0;
+  /** Of these, bytes that a walk came to. */
+  #walked = 0;
   #readBytes = 0;
   #reads = 0;
   #lastRead = 0;
@@ -204,6 +214,7 @@ export class Speculator {
       state.guesses.delete(span);
       this.#unread -= guess.bytes;
       this.#right += guess.bytes;
+      if (guess.walk) this.#walked += guess.bytes;
       if (guess.useless) guess.record.late();
       else guess.record.settle(guess.probability, true);
     }
@@ -271,7 +282,7 @@ export class Speculator {
   #advance(): void {
     if (this.#closed) return;
     const link = this.#image.link();
-    const likely: { state: LayerState; span: SpanIndex; record: Record; probability: number }[] = [];
+    const likely: { state: LayerState; span: SpanIndex; record: Record; probability: number; walk: boolean }[] = [];
     const stale = performance.now() - STALE_MS;
     for (const state of this.#layers) {
       const { candidates, claim } = state;
@@ -285,22 +296,25 @@ export class Speculator {
       mayLieUnread(link, this.#right, this.#readBytes),
       mayLieUnreadInAll(this.#readBytes, this.#right) - this.#image.referredBytes(),
     );
-    for (const { state, span, record, probability } of likely) {
+    for (const { state, span, record, probability, walk } of likely) {
       const { layer } = state.claim;
       const bytes = layer.spans.compressedBytes(span, span + 1);
       const length = layer.spans.length(span);
       if (!pays(probability, bytes, length, link)) continue;
       if (this.#coming > 0 && this.#coming + bytes > mayBeComing(link)) return;
-      if (this.#unread + bytes > mostUnread || !this.#image.hasRoom(this.#inflating + length)) return;
+      // Wrong guesses around what was read leave room for a walk: it pays for itself as it goes on.
+      if (this.#unread + bytes > mostUnread + (walk ? mayBeWalked(link, this.#walked) : 0)) continue;
+      if (!this.#image.hasRoom(this.#inflating + length)) return;
       state.candidates.delete(span);
-      if (!layer.fetching(span)) this.#ask(state, span, bytes, length, probability, record);
+      if (!layer.fetching(span)) this.#ask(state, { span, bytes, length, probability, record, walk });
     }
   }
 
-  #ask(state: LayerState, span: number, bytes: number, length: number, probability: number, record: Record): void {
+  #ask(state: LayerState, asked: Pick<Guess, 'bytes' | 'probability' | 'record' | 'walk'> & Asked): void {
+    const { span, bytes, length, probability, record, walk } = asked;
     const wait = state.claim.ahead(span, Priority.speculation);
     if (wait === null) return;
-    const guess: Guess = { bytes, probability, record, reads: this.#reads, useless: false };
+    const guess: Guess = { bytes, probability, record, walk, reads: this.#reads, useless: false };
     state.guesses.set(span, guess);
     this.#unread += bytes;
     this.#coming += bytes;
@@ -339,10 +353,12 @@ export class Speculator {
 }
 
 /** By the walk that comes to it or by what was read around it, whichever says more. */
-function likelihoodOf({ evidence, record, walk, walked }: Candidate): { probability: number; record: Record } {
+function likelihoodOf(candidate: Candidate): { probability: number; record: Record; walk: boolean } {
+  const { evidence, record, walk, walked } = candidate;
   const around = probabilityOf(evidence, record);
   const byWalk = walked === null ? 0 : trusted(walk, walked);
-  return walked !== null && byWalk > around ? { probability: byWalk, record: walked } : { probability: around, record };
+  if (walked !== null && byWalk > around) return { probability: byWalk, record: walked, walk: true };
+  return { probability: around, record, walk: false };
 }
 
 function fileAt(files: readonly WideFile[], span: SpanIndex): WideFile | null {
