@@ -126,9 +126,9 @@ export async function runServer(
     const running = engine;
     const connections = hello.connections.length;
     const settle = (): void => {
-      completeFuse();
+      const threads = Promise.all([fuse.complete().catch(() => {}), running.complete()]); // onFailure
       ownLog.info({ restarts: hello.restarts, connections, startMs, readyMs }, 'serving');
-      void running.complete().then(() => ownLog.debug('the inflate workers are complete'));
+      void threads.then(() => ownLog.debug('all threads are there'));
     };
     if (connections > 0) setTimeout(settle, 0);
     // The client that started this clipd is about to mount, and then to read. That comes first.

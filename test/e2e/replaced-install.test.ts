@@ -124,7 +124,7 @@ test('a server whose files are gone reads its first zstd layer, and its first ar
     ];
     for (const flags of mounts) expect((await installed('mount', ...flags)).code).toBe(0);
     const client = new ClipdClient(clip.path('root'));
-    await eventually(() => log().includes('the inflate workers are complete'), 20_000);
+    await eventually(() => log().includes('all threads are there'), 20_000);
     await eventually(() => log().includes('the S3 client is loaded'), 20_000);
     const { serverPid } = await client.health();
     await without(['node_modules', 'dist'], async () => {
