@@ -6,7 +6,14 @@ import { ClipError } from '../bytes/index.js';
 import { releaseHeap } from '../linux/index.js';
 import { collectGarbage } from '../loader/index.js';
 import { type Logger, Metrics, silentLogger } from '../metrics/index.js';
-import type { FromInflate, Priority, Task, TaskMessage, TaskResult, ToInflate } from './inflate-tasks.js';
+import {
+  type FromInflate,
+  Priority,
+  type Task,
+  type TaskMessage,
+  type TaskResult,
+  type ToInflate,
+} from './inflate-tasks.js';
 import { outputBytes, type Pending, TaskQueue } from './task-queue.js';
 
 interface Member {
@@ -36,6 +43,8 @@ const RELEASE_MS = 500;
  * (docs/benchmarks.md, "Why these constants").
  */
 const AHEAD_BYTES = 1.25 * 1024 * 1024;
+/** Tasks that a worker has at the most: one that a reader waits for is done before a second one that runs ahead. */
+const MAX_GIVEN = 3;
 
 /**
  * Output that may be under way to memory at a time, because the disk does not take it or because a stream's span is whole before
@@ -48,7 +57,7 @@ interface Stream {
   member: Member | null;
   /** Its worker died, and the decoder with it. */
   lost: boolean;
-  readonly waiting: { readonly pending: Pending; readonly priority: Priority }[];
+  readonly waiting: Pending[];
   queued: boolean;
 }
 
@@ -154,19 +163,25 @@ export class InflatePool {
     if (this.#closed) return Promise.reject(closedError());
     this.warm();
     return new Promise((resolve, reject) => {
-      const pending: Pending = { id: this.#nextId++, task, owner, resolve, reject };
+      const pending: Pending = { id: this.#nextId++, task, owner, priority, resolve, reject };
       if (task.type === 'stream' || task.type === 'end-stream') {
         const stream = this.#stream(task.stream);
-        stream.waiting.push({ pending, priority });
+        stream.waiting.push(pending);
         this.#queueNext(stream);
-      } else this.#queue.push(pending, priority);
+      } else this.#queue.push(pending);
       this.#pump();
     });
   }
 
-  /** A task that still waits for a worker has become more urgent. */
+  /** A task that still waits, for a worker or behind a task of one, has become more urgent. */
   raise(task: Task, priority: Priority): void {
-    this.#queue.raise(task, priority);
+    if (this.#queue.raise(task, priority)) {
+      this.#pump();
+      return;
+    }
+    for (const { worker, running } of this.#members)
+      for (const [id, pending] of running)
+        if (pending.task === task) worker.postMessage({ raise: id, priority } satisfies ToInflate);
   }
 
   /** The threads end by themselves, for the reason that index/lane.ts gives. */
@@ -174,7 +189,7 @@ export class InflatePool {
     this.#closed = true;
     const error = closedError();
     for (const pending of this.#queue.clear()) pending.reject(error);
-    for (const { waiting } of this.#streams.values()) for (const { pending } of waiting) pending.reject(error);
+    for (const { waiting } of this.#streams.values()) for (const pending of waiting) pending.reject(error);
     this.#streams.clear();
     const members = this.#members.splice(0);
     for (const member of members) {
@@ -252,7 +267,7 @@ export class InflatePool {
     member.load += outputBytes(pending.task);
     this.#memory += memoryOf(pending.task);
     member.worker.ref();
-    const message: TaskMessage = { id: pending.id, task: pending.task };
+    const message: TaskMessage = { id: pending.id, task: pending.task, priority: pending.priority };
     member.worker.postMessage(message);
   }
 
@@ -264,10 +279,10 @@ export class InflatePool {
     }
   }
 
-  #fits({ task }: Pending): boolean {
+  #fits({ task, priority }: Pending): boolean {
     const stream = this.#streamOf(task);
     if (stream?.lost) return true; // to be rejected
-    const free = stream?.member ? hasRoom(stream.member) : this.#free() !== null;
+    const free = stream?.member ? hasRoom(stream.member) : this.#free(priority) !== null;
     const memory = memoryOf(task);
     return free && (memory === 0 || this.#memory === 0 || this.#memory + memory <= MAX_MEMORY_OUTPUT);
   }
@@ -275,13 +290,13 @@ export class InflatePool {
   #begin(pending: Pending): void {
     const stream = this.#streamOf(pending.task);
     if (stream === undefined) {
-      this.#assign(this.#free()!, pending);
+      this.#assign(this.#free(pending.priority)!, pending);
       return;
     }
     stream.queued = false;
     if (stream.lost) pending.reject(new ClipError('SYSTEM', 'the inflate worker of a stream died'));
     else {
-      stream.member ??= this.#free()!;
+      stream.member ??= this.#free(pending.priority)!;
       this.#assign(stream.member, pending);
     }
     const { task } = pending;
@@ -290,10 +305,12 @@ export class InflatePool {
   }
 
   /** The least loaded worker, if it may take one more. */
-  #free(): Member | null {
+  #free(priority: Priority): Member | null {
     let best: Member | null = null;
     for (const member of this.#members) if (best === null || member.load < best.load) best = member;
-    return best !== null && hasRoom(best) ? best : null;
+    return best !== null && (hasRoom(best) || (priority === Priority.demand && best.running.size < MAX_GIVEN))
+      ? best
+      : null;
   }
 
   #stream(id: number): Stream {
@@ -314,7 +331,7 @@ export class InflatePool {
     const next = stream.waiting.shift();
     if (next === undefined) return;
     stream.queued = true;
-    this.#queue.push(next.pending, next.priority);
+    this.#queue.push(next);
   }
 }
 

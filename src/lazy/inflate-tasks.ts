@@ -62,10 +62,18 @@ export type TaskResult =
 export interface TaskMessage {
   readonly id: number;
   readonly task: Task;
+  /** A worker does the most urgent first of the tasks that it was given. */
+  priority: Priority;
+}
+
+/** A task that was given to a worker has become more urgent. */
+export interface RaiseMessage {
+  readonly raise: number;
+  readonly priority: Priority;
 }
 
 /** Main thread → worker. 'load': loads what it may need later. 'collect': frees what it was lent. null: the thread ends by itself, after what it was given before. */
-export type ToInflate = TaskMessage | 'load' | 'collect' | null;
+export type ToInflate = TaskMessage | RaiseMessage | 'load' | 'collect' | null;
 
 /** A worker's first message: its thread id, by which its CPU time is found. */
 export interface HelloMessage {

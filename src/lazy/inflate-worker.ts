@@ -14,7 +14,7 @@ const port = parentPort!;
 port.postMessage({ thread: Number(readlinkSync('/proc/thread-self').split('/').at(-1)) } satisfies FromInflate);
 const decoder = new SpanDecoder();
 let performed = 0;
-/** Tasks wait here while zstd loads, so that those of a stream stay in order. */
+/** Tasks wait while zstd loads. */
 let loading: Promise<void> | null = null;
 /** Null until its stream ends: a decoder that met an error is of no more use. */
 const streams = new Map<number, ZstdStream | null>();
@@ -56,33 +56,71 @@ function answer({ id, task }: TaskMessage): void {
   port.postMessage(message, result.status === 'bytes' ? [result.bytes.buffer as ArrayBuffer] : []);
 }
 
+/** Given, and not begun. */
+const waiting: TaskMessage[] = [];
+let ending = false;
+
+let scheduled = false;
+
 port.on('message', (message: ToInflate) => {
-  if (message === null) {
-    port.close();
-    return;
-  }
-  if (message === 'collect') {
-    collectGarbage();
-    return;
-  }
-  if (message === 'load') {
+  take(message);
+  schedule();
+});
+
+/** A task runs when all messages that have come were taken. */
+function schedule(): void {
+  if (scheduled || loading !== null) return;
+  scheduled = true;
+  setImmediate(work);
+}
+
+function take(message: ToInflate): void {
+  if (message === null) ending = true;
+  else if (message === 'collect') collectGarbage();
+  else if (message === 'load') {
     // What fails here fails again where it is needed, and is reported there.
     void Promise.all([decoder.loadZstd(), Promise.resolve().then(loadCrc64)])
       .catch(() => {})
       .then(() => port.postMessage('loaded' satisfies FromInflate));
+  } else if ('raise' in message) {
+    const raised = waiting.find(({ id }) => id === message.raise);
+    if (raised !== undefined) raised.priority = message.priority;
+  } else waiting.push(message);
+}
+
+/** Does the most urgent of what was given. */
+function work(): void {
+  scheduled = false;
+  const message = next();
+  if (message === null) {
+    if (ending) port.close();
     return;
   }
   const { task } = message;
   const needsZstd = task.type === 'stream' || (task.type === 'inflate' && task.kind === 'zstd');
-  if (loading === null && (decoder.hasZstd || !needsZstd)) {
-    answer(message);
+  if (needsZstd && !decoder.hasZstd) {
+    // A failure to load is a failure of the worker: the pool reports it and starts another.
+    loading = decoder.loadZstd().then(() => {
+      loading = null;
+      answer(message);
+      schedule();
+    });
     return;
   }
-  loading ??= decoder.loadZstd();
-  // A failure to load is a failure of the worker: the pool reports it and starts another.
-  loading = loading.then(() => answer(message));
-  const mine = loading;
-  void mine.finally(() => {
-    if (loading === mine) loading = null;
-  });
-});
+  answer(message);
+  schedule();
+}
+
+function next(): TaskMessage | null {
+  let best = -1;
+  for (let i = 0; i < waiting.length; i++)
+    if ((best < 0 || waiting[i]!.priority < waiting[best]!.priority) && !followsInStream(i)) best = i;
+  return best < 0 ? null : waiting.splice(best, 1)[0]!;
+}
+
+/** Whether a task comes behind another one of its stream, whose tasks stay in order. */
+function followsInStream(at: number): boolean {
+  const { task } = waiting[at]!;
+  if (!('stream' in task)) return false;
+  return waiting.slice(0, at).some(({ task: other }) => 'stream' in other && other.stream === task.stream);
+}

@@ -5,6 +5,7 @@ export interface Pending {
   readonly task: Task;
   /** The image for which it is done. Images take turns. */
   readonly owner: object;
+  priority: Priority;
   readonly resolve: (result: TaskResult) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -29,15 +30,16 @@ export class TaskQueue {
     return this.#bytes.get(owner) ?? 0;
   }
 
-  push(pending: Pending, priority: Priority): void {
-    const queue = this.#queues[priority]!;
+  push(pending: Pending): void {
+    const queue = this.#queues[pending.priority]!;
     const tasks = queue.get(pending.owner);
     if (tasks === undefined) queue.set(pending.owner, [pending]);
     else tasks.push(pending);
     this.#count(pending, 1);
   }
 
-  raise(task: Task, priority: Priority): void {
+  /** False: the task does not wait here. */
+  raise(task: Task, priority: Priority): boolean {
     for (const queue of this.#queues.slice(priority + 1)) {
       for (const [owner, tasks] of queue) {
         const at = tasks.findIndex((pending) => pending.task === task);
@@ -45,10 +47,12 @@ export class TaskQueue {
         const [pending] = tasks.splice(at, 1);
         if (tasks.length === 0) queue.delete(owner);
         this.#count(pending!, -1);
-        this.push(pending!, priority);
-        return;
+        pending!.priority = priority;
+        this.push(pending!);
+        return true;
       }
     }
+    return false;
   }
 
   /** Takes the first task that `fits`, an image's first one or none of it. Its image is the last in turn from then on. */
