@@ -64,7 +64,7 @@ export interface Stats {
   readonly memory: { readonly serverRss: number; readonly keeperRss: number };
 }
 
-/** clipctl as a user runs it, with a clipd, a state directory and a span cache of its own. */
+/** clipctl as a user runs it, by its own first line, with a clipd, a state directory and a span cache of its own. */
 export class Clipctl {
   private constructor(
     /** Everything lies below: `root`, `cache`, and the files of the tests that use this class. */
@@ -96,7 +96,7 @@ export class Clipctl {
   }
 
   async run(args: readonly string[], options: ProgramOptions = {}): Promise<Ran> {
-    const ran = await runProgram(process.execPath, [PROGRAM, ...args], {
+    const ran = await runProgram(PROGRAM, args, {
       ...options,
       env: { ...this.env, ...options.env },
     });

@@ -63,7 +63,7 @@ export interface Fault {
 export interface ProxyOptions {
   /** "http://127.0.0.1:5000" */
   readonly upstream: string;
-  /** Round-trip time: each request waits as long for its answer; a new connection costs one more, for its handshake. */
+  /** Round-trip time: each request waits as long for its answer; a connection can be used as long after it was opened, for its handshake. */
   readonly latencyMs?: number;
   /** The link's rate, shared by all connections. */
   readonly bytesPerSecond?: number;
@@ -111,7 +111,8 @@ class ReverseProxy implements RegistryProxy {
   readonly #server: Server;
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 64 });
   readonly #link: Link | null;
-  readonly #fresh = new WeakSet<Socket>();
+  /** When the handshake is over: performance.now(). */
+  readonly #openAt = new WeakMap<Socket, number>();
   readonly #slow = new WeakMap<Socket, Link>();
   #index = 0;
 
@@ -127,8 +128,8 @@ class ReverseProxy implements RegistryProxy {
     this.#server.on('connection', (socket: Socket) => {
       this.connections++;
       socket.setNoDelay(true);
-      this.#fresh.add(socket);
-      const { connectionBytesPerSecond: rate } = options;
+      const { connectionBytesPerSecond: rate, latencyMs = 0 } = options;
+      this.#openAt.set(socket, performance.now() + latencyMs);
       if (rate !== undefined) this.#slow.set(socket, new Link(rate));
     });
   }
@@ -166,7 +167,7 @@ class ReverseProxy implements RegistryProxy {
     this.requests.push(entry);
     const fault = this.fault?.(entry, this.#index++) ?? {};
     const roundTrip = this.#options.latencyMs ?? 0;
-    const handshake = this.#fresh.delete(request.socket) ? roundTrip : 0;
+    const handshake = Math.max(0, (this.#openAt.get(request.socket) ?? 0) - performance.now());
     const wait = roundTrip + handshake + (fault.delayMs ?? 0);
     const go = (): void => this.#forward(request, response, entry, fault);
     if (wait === 0) go();
