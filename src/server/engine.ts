@@ -35,6 +35,7 @@ import { mountInKernel } from './kernel-mount.js';
 import { PlaneChoice } from './plane-choice.js';
 import { prefixed } from './prefixed.js';
 import { newReadCounters, type ReadCounters } from './reads.js';
+import type { RegistrySource } from './registry-source.js';
 import { Rest } from './rest.js';
 
 export { lazyLogger, Metrics };
@@ -164,8 +165,16 @@ export class Engine {
     return this.#inflate.complete();
   }
 
-  /** An image that is about to be mounted. Takes `file` over. @throws FormatError */
-  open(file: ArchiveFile, options: ImageOptions, client: ClientContext): ImageData {
+  /**
+   * An image that is about to be mounted. Takes `file` over, and `early`, what connectEarly has opened for it.
+   * @throws FormatError
+   */
+  open(
+    file: ArchiveFile,
+    options: ImageOptions,
+    client: ClientContext,
+    early: RegistrySource | null = null,
+  ): ImageData {
     try {
       const [missing] = file.archive.unindexed;
       if (missing !== undefined) {
@@ -174,8 +183,9 @@ export class Engine {
         });
       }
       const log = this.#log.child({ image: file.archive.image.reference });
-      return new ImageData(file, options, client, this.#layers, log);
+      return new ImageData(file, options, client, this.#layers, log, early);
     } catch (error) {
+      early?.close().catch(() => {});
       file.close();
       throw error;
     }
