@@ -166,3 +166,46 @@ test('a server that was started beside its keeper is its child: its end is seen,
     remove();
   }
 });
+
+/** Those of a process that lives; none of one that does not. */
+function childrenOf(pid: number): number[] {
+  try {
+    return readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1').split(' ').filter(Boolean).map(Number);
+  } catch {
+    return [];
+  }
+}
+
+const isAlive = (pid: number): boolean => existsSync(`/proc/${pid}`);
+
+test('a server that is killed while it boots is replaced; both end when there is nothing to mount', async () => {
+  const clip = await Clipctl.create();
+  const { archive, remove } = await indexedImage(clip, 'booting');
+  /** Runs clipctl until its keeper has a server, which boots at that time, if it is not quicker than this test. */
+  const launched = async (file: string) => {
+    const child = spawn(PROGRAM, ['mount', file, await clip.place('booting')], { env: clip.env, stdio: 'ignore' });
+    const ended = new Promise<number | null>((resolve) => child.once('exit', resolve));
+    let server: number | undefined;
+    let keeper: number | undefined;
+    while (server === undefined && child.exitCode === null) {
+      [keeper] = childrenOf(child.pid!);
+      [server] = keeper === undefined ? [] : childrenOf(keeper);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    return { ended, keeper, server };
+  };
+  try {
+    const unused = await launched(clip.path('missing.clip'));
+    expect(await unused.ended).not.toBe(0);
+    await eventually(async () => ![unused.keeper, unused.server].some((pid) => pid !== undefined && isAlive(pid)));
+    const killed = await launched(archive);
+    const server = killed.server ?? (await health(clip)).serverPid;
+    process.kill(server, 'SIGKILL');
+    expect(await killed.ended).toBe(0);
+    expect((await health(clip)).serverPid).not.toBe(server);
+    expect(readFileSync(path.join(await clip.place('booting'), 'etc/name'), 'utf8')).toBe('image 1\n');
+  } finally {
+    await clip.close();
+    remove();
+  }
+});
