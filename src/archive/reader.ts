@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto';
-import { promisify } from 'node:util';
-import { inflateRaw, inflateRawSync } from 'node:zlib';
+import { inflateRawSync } from 'node:zlib';
 import type { LayerIndex, SpanIndex } from '../bytes/index.js';
 import { Cursor, FormatError, toHex } from '../bytes/index.js';
 import type { Placement } from '../erofs/index.js';
@@ -56,8 +55,6 @@ export interface Archive {
   readonly image: ImageMeta;
   /** The EROFS image, in shared memory. Throws FormatError if it was to be read at its first use, and is damaged. */
   readonly tree: Uint8Array;
-  /** Has the tree there for its first use, inflated on another thread. Rejects with FormatError as `tree` throws it. */
-  loadTree(): Promise<void>;
   readonly treeBytes: number;
   /** As image.layers; a layer that appears twice has the same table object twice. */
   readonly layers: readonly { readonly table: SpanTable }[];
@@ -208,56 +205,32 @@ function readStored(input: ArchiveInput, section: SectionInfo): Uint8Array {
         ? null
         : 'sha256 differs';
   if (fault === null) return stored;
-  throw faultOf(input, section, fault);
+  throw new FormatError(`${input.name}: section ${section.name}`, section.offset, fault, { hint: DAMAGED_HINT });
 }
 
 /** A section's raw bytes, checked twice: as stored before they are inflated, and as inflated. */
 function readSection(input: ArchiveInput, section: SectionInfo): Uint8Array {
+  const what = `${input.name}: section ${section.name}`;
+  const fail = (detail: string, cause?: unknown): never => {
+    throw new FormatError(what, section.offset, detail, {
+      cause,
+      hint: DAMAGED_HINT,
+    });
+  };
   const stored = readStored(input, section);
   if (section.compression === 'none') return stored;
   let raw: Uint8Array;
   try {
-    raw = inflateRawSync(stored, inflateOptions(section));
+    // A chunk as long as the result: zlib's wrapper then joins no pieces (docs/benchmarks.md, "Why these constants"). A byte
+    // more keeps it from making a second chunk.
+    const chunkSize = Math.max(64, section.rawLength + 1);
+    raw = inflateRawSync(stored, { maxOutputLength: chunkSize, chunkSize });
   } catch (cause) {
-    throw faultOf(input, section, 'does not inflate', cause);
+    return fail('does not inflate', cause);
   }
-  return checkedRaw(input, section, raw);
-}
-
-const inflateOnThread = promisify<Uint8Array, { maxOutputLength: number; chunkSize: number }, Buffer>(inflateRaw);
-
-/** The same, without keeping this thread while it is inflated. */
-async function loadSection(input: ArchiveInput, section: SectionInfo): Promise<Uint8Array> {
-  const stored = readStored(input, section);
-  if (section.compression === 'none') return stored;
-  const raw = await inflateOnThread(stored, inflateOptions(section)).catch((cause: unknown) => {
-    throw faultOf(input, section, 'does not inflate', cause);
-  });
-  return checkedRaw(input, section, raw);
-}
-
-/**
- * A chunk as long as the result: zlib's wrapper then joins no pieces (docs/benchmarks.md, "Why these constants"). A byte more keeps it from
- * making a second chunk.
- */
-function inflateOptions({ rawLength }: SectionInfo): { maxOutputLength: number; chunkSize: number } {
-  const chunkSize = Math.max(64, rawLength + 1);
-  return { maxOutputLength: chunkSize, chunkSize };
-}
-
-function checkedRaw(input: ArchiveInput, section: SectionInfo, raw: Uint8Array): Uint8Array {
-  const fault =
-    raw.length !== section.rawLength
-      ? `${raw.length} bytes inflated, ${section.rawLength} expected`
-      : sameBytes(createHash('sha256').update(raw).digest(), section.rawSha256)
-        ? null
-        : 'sha256 of the raw bytes differs';
-  if (fault === null) return raw;
-  throw faultOf(input, section, fault);
-}
-
-function faultOf({ name }: ArchiveInput, section: SectionInfo, detail: string, cause?: unknown): FormatError {
-  return new FormatError(`${name}: section ${section.name}`, section.offset, detail, { cause, hint: DAMAGED_HINT });
+  if (raw.length !== section.rawLength) fail(`${raw.length} bytes inflated, ${section.rawLength} expected`);
+  if (!sameBytes(createHash('sha256').update(raw).digest(), section.rawSha256)) fail('sha256 of the raw bytes differs');
+  return raw;
 }
 
 /** An archive's digest (see `Archive`), from its header alone. @throws FormatError */
@@ -326,22 +299,13 @@ function open(input: ArchiveInput, { treeOnUse = false }: OpenOptions): Archive 
   checkLayers(image, layers, what('spans'));
 
   let tree: Uint8Array | null = null;
-  const keepTree = (bytes: Uint8Array): Uint8Array => {
+  const readTree = (): Uint8Array => {
+    const bytes = raw('tree');
     tree = new Uint8Array(new SharedArrayBuffer(bytes.length));
     tree.set(bytes);
     return tree;
   };
-  const readTree = (): Uint8Array => keepTree(raw('tree'));
   if (!treeOnUse) readTree();
-  let loading: Promise<void> | null = null;
-  const loadTree = async (): Promise<void> => {
-    try {
-      const bytes = await loadSection(input, required('tree'));
-      if (tree === null) keepTree(bytes);
-    } finally {
-      loading = null;
-    }
-  };
 
   const optional = <T>(name: SectionName, decode: (bytes: Uint8Array, what: string) => T): T | null => {
     const section = find(name);
@@ -366,11 +330,6 @@ function open(input: ArchiveInput, { treeOnUse = false }: OpenOptions): Archive 
     image,
     get tree() {
       return tree ?? withHint(readTree);
-    },
-    loadTree: async () => {
-      if (tree !== null) return;
-      loading ??= loadTree();
-      await loading;
     },
     treeBytes: required('tree').rawLength,
     layers,

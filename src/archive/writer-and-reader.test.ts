@@ -66,21 +66,6 @@ test('a tree that is read at its first use is checked then, and each time until 
   expect(archive.tree).toEqual(tree);
 });
 
-test('a tree that is loaded on another thread is checked as one that is read at once', async () => {
-  const bytes = bytesOf(smallArchive());
-  const { tree, sections } = openArchive(bytesInput(bytes));
-  const { offset } = sections.find(({ name }) => name === 'tree')!;
-  bytes[offset]! ^= 1;
-  const archive = openArchive(bytesInput(bytes), { treeOnUse: true });
-  await expect(archive.loadTree()).rejects.toThrow(/section tree.*sha256 differs/);
-  await expect(archive.loadTree()).rejects.toThrow(FormatError);
-  bytes[offset]! ^= 1;
-  await Promise.all([archive.loadTree(), archive.loadTree()]);
-  bytes[offset]! ^= 1; // from here on it is not read again
-  await archive.loadTree();
-  expect(archive.tree).toEqual(tree);
-});
-
 /** Recomputes the header's digest after a change to the section table: what a forger would do. */
 function reseal(bytes: Uint8Array): Uint8Array {
   const count = new DataView(bytes.buffer).getUint32(HEADER.sectionCount, true);

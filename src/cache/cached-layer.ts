@@ -2,7 +2,6 @@ import type { SpanColumns } from '../archive/index.js';
 import type { SpanIndex } from '../bytes/index.js';
 import { hide, isPresent, type SharedLayer, spanAt } from '../spans/index.js';
 import { DiskBackoff } from './disk-backoff.js';
-import { parseSpanFileName } from './span-file-name.js';
 
 /** The contents of a span's place in the file, as the I/O thread knows them. */
 export const Occupied = {
@@ -63,11 +62,6 @@ export class CachedLayer {
   ) {
     this.whole = table.kind === 'zstd-stream';
     this.occupied = new Uint8Array(this.count).fill(borrowed ? Occupied.unverified : Occupied.no);
-  }
-
-  /** Whether it has bytes of this blob. */
-  holds(digest: string): boolean {
-    return this.bytes > 0 && parseSpanFileName(this.key)?.layer === digest;
   }
 
   get count(): number {

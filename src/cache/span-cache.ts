@@ -45,8 +45,10 @@ export class SpanCache {
   #holePunching = true;
   /** Told of spans [first, end) of a mounted layer that are about to be freed. */
   onEvict: ((layer: CachedLayer, first: number, end: number) => void) | null = null;
-  readonly #writes = new DiskBackoff(); // of spans
-  readonly #opens = new DiskBackoff(); // of the directory
+  /** Writes of spans. */
+  readonly #writes = new DiskBackoff();
+  /** Opening the directory. */
+  readonly #opens = new DiskBackoff();
   readonly #writeback = new WritebackWatch(() => this.#checkWriteback());
   readonly #scratch = new ScratchFiles();
 
@@ -98,9 +100,6 @@ export class SpanCache {
     cache.prune(cache.maxBytes);
     return cache;
   }
-
-  /** Whether bytes of a blob are here, cut in whichever way. */
-  holds = (digest: string): boolean => this.#unmounted.holds(digest) || this.mounted().some((one) => one.holds(digest));
 
   get usedBytes(): number {
     return this.#unmounted.bytes + this.#mountedBytes() + this.#scratch.bytes;
@@ -264,7 +263,8 @@ export class SpanCache {
   /** Evicts down to `maxBytes`, or as far as the right goes; unmounted layers first. Returns the bytes freed. */
   prune(maxBytes: number, right: EvictionRight = 'anything'): number {
     const before = this.usedBytes;
-    if (before > maxBytes) this.#free(before - Math.max(0, maxBytes), right);
+    const excess = before - Math.max(0, maxBytes);
+    if (excess > 0) this.#free(excess, right);
     return before - this.usedBytes;
   }
 

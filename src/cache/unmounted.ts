@@ -1,5 +1,5 @@
 import { closeSync, constants, fstatSync, ftruncateSync, openSync, rmSync, statSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import type { Logger } from '../metrics/index.js';
 import { listDirectory } from './directory.js';
 import { isSealedFile } from './sealed-file.js';
@@ -34,11 +34,6 @@ export class UnmountedFiles {
     }
     found.sort((a, b) => a.lastUse - b.lastUse);
     for (const file of found) this.add(file.path, file.bytes);
-  }
-
-  /** Whether there are bytes of a blob, cut in whichever way. */
-  holds(digest: string): boolean {
-    return [...this.#files.keys()].some((path) => parseSpanFileName(basename(path))?.layer === digest);
   }
 
   get count(): number {

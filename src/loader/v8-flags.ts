@@ -1,3 +1,4 @@
+import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 
 /*
@@ -6,25 +7,20 @@ import { runInNewContext } from 'node:vm';
  * are therefore started without, and set what they need once they are loaded.
  */
 
-/** Not imported: loading it takes 4 ms, which a start has not. */
-function setFlag(flag: string): void {
-  process.getBuiltinModule('node:v8').setFlagsFromString(flag);
-}
-
 let collect: (() => void) | null = null;
 /** Threads that do the same at the same moment may take the flag from each other: each has it for a millisecond, once. */
 const MAX_TRIES = 20;
 
 /** From now on this process's code stays as it is. For a process that does little, and has kept its compiled code. */
 export function leaveUnoptimized(): void {
-  setFlag('--no-opt');
+  setFlagsFromString('--no-opt');
 }
 
 /** V8 gives the function to contexts that are made while the flag is set. Null: another thread has just taken the flag back. */
 function exposedCollect(): (() => void) | null {
-  setFlag('--expose-gc');
+  setFlagsFromString('--expose-gc');
   const found = runInNewContext('globalThis.gc') as (() => void) | undefined;
-  setFlag('--no-expose-gc');
+  setFlagsFromString('--no-expose-gc');
   return found ?? null;
 }
 
@@ -36,8 +32,8 @@ export function collectGarbage(): void {
   for (let tries = 0; collect === null && tries < MAX_TRIES; tries++) collect = exposedCollect();
   if (collect === null) return;
   // Of all threads: if another one collects meanwhile, that takes longer.
-  setFlag('--compact-on-every-full-gc');
+  setFlagsFromString('--compact-on-every-full-gc');
   collect();
   collect(); // what the first one found is freed by the next
-  setFlag('--no-compact-on-every-full-gc');
+  setFlagsFromString('--no-compact-on-every-full-gc');
 }

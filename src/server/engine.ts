@@ -35,7 +35,6 @@ import { mountInKernel } from './kernel-mount.js';
 import { PlaneChoice } from './plane-choice.js';
 import { prefixed } from './prefixed.js';
 import { newReadCounters, type ReadCounters } from './reads.js';
-import type { RegistrySource } from './registry-source.js';
 import { Rest } from './rest.js';
 
 export { lazyLogger, Metrics };
@@ -165,16 +164,8 @@ export class Engine {
     return this.#inflate.complete();
   }
 
-  /**
-   * An image that is about to be mounted. Takes `file` over, and `early`, what connectEarly has opened for it.
-   * @throws FormatError
-   */
-  open(
-    file: ArchiveFile,
-    options: ImageOptions,
-    client: ClientContext,
-    early: RegistrySource | null = null,
-  ): ImageData {
+  /** An image that is about to be mounted. Takes `file` over. @throws FormatError */
+  open(file: ArchiveFile, options: ImageOptions, client: ClientContext): ImageData {
     try {
       const [missing] = file.archive.unindexed;
       if (missing !== undefined) {
@@ -183,9 +174,8 @@ export class Engine {
         });
       }
       const log = this.#log.child({ image: file.archive.image.reference });
-      return new ImageData(file, options, client, this.#layers, log, early);
+      return new ImageData(file, options, client, this.#layers, log);
     } catch (error) {
-      early?.close().catch(() => {});
       file.close();
       throw error;
     }

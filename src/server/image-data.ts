@@ -1,14 +1,15 @@
 import { createHash } from 'node:crypto';
-import type { Nid } from '../bytes/index.js';
-import { type ArchiveFile, type OpenedSource, openStorage, overridden, type StorageAccess } from '../check/index.js';
+import { type ArchiveFile, openStorage, overridden } from '../check/index.js';
 import { ErofsReader, InodeView, mapFileRange } from '../erofs/index.js';
 import type { AheadOfReaders, FoundProfile, LayerClaim, LayerSet, ProfileStore, StartName } from '../lazy/index.js';
 import type { Logger } from '../metrics/index.js';
 import type { ClientContext, ImageOptions } from '../wire/index.js';
 import { CommandFiles, wordsOf } from './command-files.js';
-import { READY_CONNECTIONS } from './early-source.js';
 import { FetchAhead } from './prefetch.js';
 import { RegistrySource } from './registry-source.js';
+
+/** Opened at the mount, because the first program's files come over this many at a time, and each would wait for a handshake. */
+const READY_CONNECTIONS = 8;
 
 /** Where profiles of earlier starts are, and which one a mount looks for. */
 export interface ProfileSearch {
@@ -27,23 +28,11 @@ export class ImageData {
   #profiled: boolean;
   readonly #options: ImageOptions;
   #commandFiles: CommandFiles | null = null;
-  /** Resolves when what the command names has been asked for. */
-  #naming: Promise<void> = Promise.resolve();
   #begun = false;
   #closed = false;
 
-  /**
-   * Takes `file` over, and `early`, the way to its layers if that is open already; `close` gives them back.
-   * @throws FormatError
-   */
-  constructor(
-    file: ArchiveFile,
-    options: ImageOptions,
-    client: ClientContext,
-    set: LayerSet,
-    log: Logger,
-    early: RegistrySource | null,
-  ) {
+  /** Takes `file` over; `close` gives it back. @throws FormatError */
+  constructor(file: ArchiveFile, options: ImageOptions, client: ClientContext, set: LayerSet, log: Logger) {
     const { archive } = file;
     this.file = file;
     this.#options = options;
@@ -57,11 +46,10 @@ export class ImageData {
             .update(`${digest} ${JSON.stringify(storage)}`)
             .digest('hex')}`
         : digest;
-    const open = (access: StorageAccess): Promise<OpenedSource> => {
+    this.source = new RegistrySource((access) => {
       const plainHttp = options.plainHttp || access.plainHttp === true;
       return openStorage(archive, file.fd, { ...access, plainHttp }, options.storage);
-    };
-    this.source = early ?? new RegistrySource(open, client);
+    }, client);
     // The files of the SDK may be gone when the first read comes.
     if (storage.kind === 's3') {
       this.source.prepare().then(
@@ -96,20 +84,13 @@ export class ImageData {
   }
 
   /** A command runs, or will run, on the image: the files that its words name are fetched, and what they lead to. */
-  async named(words: readonly string[]): Promise<void> {
+  named(words: readonly string[]): void {
     if (!this.followsCommands || words.length === 0) return;
-    try {
-      await this.file.archive.loadTree();
-    } catch {
-      return; // the mount says what is wrong with it
-    }
-    if (!this.#closed) this.ofReaders?.onNamed(() => this.#filesOf(words));
-  }
-
-  #filesOf(words: readonly string[]): readonly Nid[] {
     const { archive } = this.file;
-    this.#commandFiles ??= new CommandFiles(archive.image, new ErofsReader(archive.tree));
-    return this.#commandFiles.of(words);
+    this.ofReaders?.onNamed(() => {
+      this.#commandFiles ??= new CommandFiles(archive.image, new ErofsReader(archive.tree));
+      return this.#commandFiles.of(words);
+    });
   }
 
   #follow(set: LayerSet, log: Logger): AheadOfReaders | null {
@@ -142,7 +123,7 @@ export class ImageData {
     }
     // Without read-ahead only bytes that are read may be fetched; a profile is read-ahead as well.
     const profile = prefetch && readahead ? this.#fetchProfile(search) : Promise.resolve();
-    if (search !== null && !this.#profiled) this.#naming = this.named(wordsOf(this.file.archive.image, words));
+    if (search !== null && !this.#profiled) this.named(wordsOf(this.file.archive.image, words));
     if (fill) void profile.then(() => !this.#closed && this.ahead.beginFill());
   }
 
@@ -164,8 +145,7 @@ export class ImageData {
         ? (command, limit, signal) => this.source.profile(image.manifestDigest, command, limit, signal)
         : null,
       () => {
-        // The command's files come first: they are known, where the archive's profile is a guess.
-        own = this.#naming.then(() => (this.#closed ? undefined : this.ahead.beginOwn()));
+        if (!this.#closed) own = this.ahead.beginOwn();
       },
     );
     if (found !== null && !this.#closed) await this.#follows(found);

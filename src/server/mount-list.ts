@@ -19,7 +19,6 @@ import {
   type PlaneWish,
 } from '../wire/index.js';
 import { carry, type KeeperLink } from './carry.js';
-import { connectEarly } from './early-source.js';
 import type { Engine } from './engine.js';
 import { clipMountAmong, enterOurs, type ForeignCaller, refusal } from './foreign-caller.js';
 import { describeHolders, findHolders } from './holders.js';
@@ -174,56 +173,42 @@ export class MountList {
     const same = [...this.engine.mounts.values()].find((mount) => mount.file.isIn(fd));
     let existing = connections.find((c) => c.id === same?.id && !c.detached);
     let file: ArchiveFile | null = null;
-    let early: RegistrySource | null = null;
     if (existing === undefined || this.hello.rootless) {
-      early = connectEarly(fd, args.options, args.access, this.engine.cache);
-      if (early !== null) await turn();
-      try {
-        // Its tree may take as long as all the rest, and no fetch needs it. The kernel has one of its own.
-        const opened = this.engine.openArchive(fd, args.archivePath, { treeOnUse: true });
-        file = opened;
-        existing = connections.find((c) => !c.detached && this.engine.mounts.get(c.id)?.file.isSame(opened) === true);
-      } catch (error) {
-        early?.close().catch(() => {});
-        throw error;
-      }
+      // The kernel has a tree of its own, and the archive's is needed later, or never.
+      const opened = this.engine.openArchive(fd, args.archivePath, { treeOnUse: plane !== 'fuse' });
+      file = opened;
+      existing = connections.find((c) => !c.detached && this.engine.mounts.get(c.id)?.file.isSame(opened) === true);
     } else {
       closeSync(fd);
     }
     if (existing !== undefined && !this.hello.rootless) {
-      early?.close().catch(() => {});
       file?.close();
       requireSameOptions(existing, args);
       const client = this.#preferAccess(existing.id, args);
       return this.#mounted(existing, await this.#bind(existing.id, args, directories, client));
     }
-    if (early !== null) await turn();
     const { storage, image: meta } = file!.archive;
     if (args.caller && storage.kind === 'oci' && meta.registry === '') args.caller.requireShared(meta.repository);
     const wanted = { ...args, options: { ...args.options, plane } };
-    const image = this.#openImage(wanted, file!, early);
+    const image = this.#openImage(wanted, file!);
     return this.#connect(wanted, directories, image, await this.#choosePlane(plane, image));
   }
 
-  /** Takes `file` and `early` over. */
-  #openImage(args: MountArguments, file: ArchiveFile, early: RegistrySource | null = null): ImageData {
+  /** Takes `file` over. */
+  #openImage(args: MountArguments, file: ArchiveFile): ImageData {
     const options = { ...DEFAULT_IMAGE_OPTIONS, ...args.options };
-    // Another thread inflates the tree while this one opens the layers. The mount waits for it, and says what is wrong with it.
-    if (options.plane === 'fuse') file.archive.loadTree().catch(() => {});
-    const image = this.engine.open(file, options, RegistrySource.contextOf(args.access), early);
-    // The link has nothing to do until the first reader comes, and what it will want takes two round trips: so that is asked for before
-    // anything else is done for the mount.
-    this.engine.fetchAhead(image, this.engine.profilesOf(image, args.command), args.words);
+    const image = this.engine.open(file, options, RegistrySource.contextOf(args.access));
+    // The link has nothing to do until the first reader comes: what it will want can be on its way before. The mount itself comes first: by
+    // then the keeper has been asked for it.
+    setImmediate(() => this.engine.fetchAhead(image, this.engine.profilesOf(image, args.command), args.words));
     return image;
   }
 
   async #choosePlane(wish: PlaneWish, image: ImageData): Promise<ChosenPlane> {
-    const { archive } = image.file;
     try {
       const rootless = this.hello.rootless && wish === 'auto';
-      const plane = rootless ? fusePlane('only root can mount EROFS') : await this.engine.planes.choose(wish, archive);
-      if (plane.state.kind === 'fuse') await archive.loadTree();
-      return plane;
+      if (rootless) return fusePlane('only root can mount EROFS');
+      return await this.engine.planes.choose(wish, image.file.archive);
     } catch (error) {
       await image.close();
       throw error;
@@ -471,11 +456,6 @@ export class MountList {
   upgrade(serverModule: string): Promise<{ version: string }> {
     return this.#link.keeper.call('upgrade', { serverModule });
   }
-}
-
-/** Lets connections that are being opened get on: what happens on them is told between two turns of this thread's work. */
-function turn(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
 }
 
 function placeRequest(args: MountArguments): { path: string; suid: boolean; dev: boolean; requestId: string } {
