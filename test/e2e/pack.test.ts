@@ -385,7 +385,10 @@ describe('clipctl', () => {
       const old = await clip.ok('verify', '--clip', fixture('oci-2025-11'), '--storage-image', image);
       expect(old.stdout).toMatch(/3 layers/);
       const no = await clip.run(['convert', archive, clip.path('no.clip')]);
-      expect([no.code, no.stderr]).toEqual([EXIT_CODES.UNSUPPORTED, expect.stringMatching(/is of a directory and not of an image/)]);
+      expect([no.code, no.stderr]).toEqual([
+        EXIT_CODES.UNSUPPORTED,
+        expect.stringMatching(/is of a directory and not of an image/),
+      ]);
     } finally {
       await clip.close();
     }
