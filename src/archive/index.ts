@@ -19,6 +19,7 @@ export {
 export { decodeReferences, encodeReferences, REFERENCE_PAGE, SEGMENT_START } from './references.js';
 export {
   decodeSpanTable,
+  encodedTableDigest,
   encodeSpanTable,
   type SpanColumns,
   spanFault,

@@ -75,7 +75,12 @@ function decodeBlocks(cursor: Cursor): BlockColumns {
  * both get the same bytes for every span, so they may share what is cached of the layer, and its fetches.
  */
 export function spanTableDigest(table: SpanColumns): string {
-  return createHash('sha256').update(encodeSpanTable(table)).digest('hex');
+  return encodedTableDigest(encodeSpanTable(table));
+}
+
+/** The same of a table in its canonical form. */
+export function encodedTableDigest(encoded: Uint8Array): string {
+  return createHash('sha256').update(encoded).digest('hex');
 }
 
 /** Says what is wrong with a layer's spans, or null: they lie in its blob, and none is too short or too long. */

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { encodedTableDigest } from '../archive/index.js';
 
 /** Beside each layer file, with this suffix, lies the span table that its bytes are judged by. */
 export const TABLE_SUFFIX = '.table';
@@ -18,7 +18,7 @@ export interface SpanFileName {
  * @param encoded the table's canonical form
  */
 export function spanFileName(digest: string, encoded: Uint8Array): string {
-  return `${digest.slice(digest.indexOf(':') + 1)}.${createHash('sha256').update(encoded).digest('hex')}`;
+  return `${digest.slice(digest.indexOf(':') + 1)}.${encodedTableDigest(encoded)}`;
 }
 
 /** The parts of a name; null when it is no layer file's. */
@@ -29,5 +29,5 @@ export function parseSpanFileName(name: string): SpanFileName | null {
 
 /** True when `encoded` is the span table of the layer file at `path`. */
 export function isTableOf(path: string, encoded: Uint8Array): boolean {
-  return path.endsWith(`.${createHash('sha256').update(encoded).digest('hex')}`);
+  return path.endsWith(`.${encodedTableDigest(encoded)}`);
 }

@@ -17,7 +17,6 @@ export interface CommonFlags {
   readonly progress?: ProgressStyle;
 }
 
-/** Adds them to a command and all below it. They may stand before a command's name or after it; the latter wins. */
 /** Adds options below a heading of their own in the command's help. */
 export function grouped(command: Command, heading: string, add: (command: Command) => void): Command {
   const before = command.optionsGroup();
@@ -26,6 +25,7 @@ export function grouped(command: Command, heading: string, add: (command: Comman
   return command.optionsGroup(before);
 }
 
+/** Adds them to a command and all below it. They may stand before a command's name or after it; the latter wins. */
 export function addCommonFlags(command: Command): void {
   grouped(command, command.parent === null ? '' : 'Every command:', addOwnCommonFlags);
   for (const below of command.commands) addCommonFlags(below);

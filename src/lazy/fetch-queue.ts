@@ -1,6 +1,6 @@
 import type { SpanIndex } from '../bytes/index.js';
 import type { LayerSpans } from '../spans/index.js';
-import { aheadRequest, besideReader, joinGap, partGap, profileComing, profileRequest } from './ahead/policy.js';
+import { aheadRequest, joinGap, partGap, profileComing, profileRequest } from './ahead/policy.js';
 import { PRIORITIES, Priority } from './inflate-tasks.js';
 import type { JobCarrier, SpanJob } from './job.js';
 import { type LinkCost, Links } from './link.js';
@@ -206,7 +206,7 @@ export class FetchQueue implements JobCarrier {
   #mostBackgroundBytes(source: BlobSource, flow: Flow, priority: Priority, parts: boolean): number {
     const link = this.links.of(source);
     // Beside a reader's own request there is as much as the link carries in a round trip: what else is wanted soon leaves when that has come.
-    if (flow.active > flow.background) return besideReader(link);
+    if (flow.active > flow.background) return aheadRequest(link);
     if (priority !== Priority.prefetch) return MAX_BACKGROUND_BYTES;
     return parts ? profileComing(link) : MAX_PROFILE_BYTES;
   }

@@ -21,6 +21,7 @@ export {
   profilesDirectory,
   type RecordedProfile,
   shapedCuts,
+  startsOf,
   type TouchedRange,
   touchedRanges,
 } from './profile.js';

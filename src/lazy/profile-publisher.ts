@@ -1,12 +1,12 @@
 import type { Logger } from '../metrics/index.js';
 import type { KeptProfiles, StartName, UnpublishedStart } from './kept-profiles.js';
-import type { RecordedProfile } from './profile.js';
+import { type RecordedProfile, startsOf } from './profile.js';
 import { addStart } from './profile-merge.js';
 import type { SharedProfiles } from './shared-profiles.js';
 
 /** A content cache that could not be asked is asked again after so long, then after twice as long each time. */
 const FIRST_PAUSE_S = 2;
-/** That is for an hour. Then the next server of this machine does it. */
+/** That is for half an hour. Then the next server of this machine does it. */
 const MAX_TRIES = 11;
 
 export interface PublisherCounters {
@@ -149,8 +149,4 @@ export class ProfilePublisher {
 
 function keyOf({ manifestDigest, command }: StartName): string {
   return `${manifestDigest} ${command}`;
-}
-
-export function startsOf(profile: RecordedProfile | null): number {
-  return profile === null ? 0 : (profile.starts ?? 1);
 }

@@ -3,9 +3,9 @@ import type { ImageMeta } from '../archive/index.js';
 import type { ContentTier } from '../cache/index.js';
 import type { Logger, Metrics } from '../metrics/index.js';
 import { KeptProfiles, profileId, type StartName } from './kept-profiles.js';
-import type { RecordedProfile } from './profile.js';
+import { type RecordedProfile, startsOf } from './profile.js';
 import { addStart } from './profile-merge.js';
-import { ProfilePublisher, startsOf } from './profile-publisher.js';
+import { ProfilePublisher } from './profile-publisher.js';
 import { LOOKUP_MS, MAX_PROFILE_BYTES, SharedProfiles, unpackOrRefuse } from './shared-profiles.js';
 
 type Image = Pick<ImageMeta, 'manifestDigest' | 'config' | 'layers'>;

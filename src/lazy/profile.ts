@@ -150,3 +150,8 @@ export function parseProfile(text: string, name: string): RecordedProfile {
 function isBetween(value: unknown, least: number, most: number): boolean {
   return typeof value === 'number' && value >= least && value <= most;
 }
+
+/** Starts that a profile sums up; null: none. */
+export function startsOf(profile: RecordedProfile | null): number {
+  return profile === null ? 0 : (profile.starts ?? 1);
+}

@@ -1,5 +1,12 @@
 import { ArchiveFile } from '../check/index.js';
-import { MAX_PROFILE_BYTES, ProfileStore, packProfile, type RecordedProfile, unpackProfile } from '../lazy/index.js';
+import {
+  MAX_PROFILE_BYTES,
+  ProfileStore,
+  packProfile,
+  type RecordedProfile,
+  startsOf,
+  unpackProfile,
+} from '../lazy/index.js';
 import { Metrics, silentLogger } from '../metrics/index.js';
 import type { ArtifactRepository } from '../oci/index.js';
 
@@ -43,8 +50,4 @@ export async function pushProfiles(
       return null;
     }
   }
-}
-
-function startsOf(profile: RecordedProfile | null): number {
-  return profile === null ? 0 : (profile.starts ?? 1);
 }

@@ -325,18 +325,21 @@ export class ContentTier {
     await this.#cache.close?.();
   }
 
-  /** Whether what is queued waits for a pause of the readers. */
-  get #deferred(): boolean {
+  /** Whether what is queued waits for a pause of the readers. To be asked again and again: it notes when they were busy. */
+  #waitsForPause(): boolean {
+    if (this.#queue.length === 0) {
+      this.#deferredAt = null;
+      return false;
+    }
     const now = performance.now();
-    if (this.#queue.length > 0) this.#deferredAt ??= now;
-    else this.#deferredAt = null;
-    const late = this.#deferredAt !== null && now - this.#deferredAt >= MAX_DEFER_MS;
+    this.#deferredAt ??= now;
+    const late = now - this.#deferredAt >= MAX_DEFER_MS;
     if (this.#busy()) this.#busyAt = now;
     return !late && this.#queuedBytes < this.#maxQueue * MAX_DEFERRED_SHARE && now - this.#busyAt < PAUSE_MS;
   }
 
   #work(): void {
-    if (this.#deferred) {
+    if (this.#waitsForPause()) {
       this.#look ??= setTimeout(() => {
         this.#look = null;
         this.#work();

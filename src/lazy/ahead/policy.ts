@@ -195,11 +195,6 @@ export function aheadRequest({ known, roundTripMs, bytesPerMs }: LinkCost): numb
   return known ? Math.min(MAX_PROFILE_REQUEST, roundTripMs * bytesPerMs) : MIN_PROFILE_REQUEST;
 }
 
-/** Bytes on their way beside a reader's own request, beyond which no other request is sent. Two of the size above keep the link busy. */
-export function besideReader(link: LinkCost): number {
-  return aheadRequest(link);
-}
-
 /**
  * Bytes on their way of such requests, beyond which none is sent: the link must not idle during a round trip, nor while the registry
  * makes the parts of the next one. Two requests at the least.
