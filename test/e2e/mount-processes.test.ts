@@ -10,9 +10,11 @@ import {
   eventually,
   health,
   type IndexedImage,
-  indexedImage,
   isDead,
   listed,
+  type TwoImages,
+  tidy,
+  twoImages,
   verify,
 } from '../support/mounted.js';
 
@@ -24,22 +26,14 @@ const KERNEL = process.env.CLIP_PLANE === 'kernel';
 let clip: Clipctl;
 let image: IndexedImage;
 let other: IndexedImage;
+let close: TwoImages['close'];
 const children: ChildProcess[] = [];
 
 beforeAll(async () => {
-  clip = await Clipctl.create();
-  image = await indexedImage(clip, 'one', 1);
-  other = await indexedImage(clip, 'two', 2);
+  ({ clip, image, other, close } = await twoImages());
 });
-afterEach(async () => {
-  for (const child of children.splice(0)) child.kill('SIGKILL');
-  for (const { mountPoint } of await listed(clip)) await clip.run(['umount', '--lazy', mountPoint]);
-});
-afterAll(async () => {
-  image.remove();
-  other.remove();
-  await clip.close();
-});
+afterEach(() => tidy(clip, children));
+afterAll(() => close());
 
 async function mount(of: IndexedImage, name: string, ...args: string[]): Promise<string> {
   const place = await clip.place(name);

@@ -12,10 +12,11 @@ import {
   eventually,
   health,
   type IndexedImage,
-  indexedImage,
   isDead,
   listed,
   sha256Of,
+  type TwoImages,
+  twoImages,
 } from '../support/mounted.js';
 import { startProxy } from '../support/proxy.js';
 import { LOGIN, startRegistry } from '../support/registry.js';
@@ -26,17 +27,12 @@ import { file, tar } from '../support/tar.js';
 let clip: Clipctl;
 let image: IndexedImage;
 let other: IndexedImage;
+let close: TwoImages['close'];
 
 beforeAll(async () => {
-  clip = await Clipctl.create();
-  image = await indexedImage(clip, 'one', 1, 1e5);
-  other = await indexedImage(clip, 'two', 2, 1e5);
+  ({ clip, image, other, close } = await twoImages(1e5));
 });
-afterAll(async () => {
-  image.remove();
-  other.remove();
-  await clip.close();
-});
+afterAll(() => close());
 
 async function withOwn(use: (own: Clipctl) => Promise<void>): Promise<void> {
   const own = await Clipctl.create();

@@ -16,7 +16,16 @@ import { openArchive } from '../../src/archive/index.js';
 import { type ErrorCode, EXIT_CODES } from '../../src/bytes/index.js';
 import { bytesInput } from '../support/archives.js';
 import { Clipctl, runProgram } from '../support/clipctl.js';
-import { eventually, health, type IndexedImage, indexedImage, listed, verify } from '../support/mounted.js';
+import {
+  eventually,
+  health,
+  type IndexedImage,
+  listed,
+  type TwoImages,
+  tidy,
+  twoImages,
+  verify,
+} from '../support/mounted.js';
 
 // clipctl mount as a user meets it: real mounts, real processes, no mocks. Needs root and /dev/fuse.
 
@@ -26,22 +35,14 @@ const KERNEL = process.env.CLIP_PLANE === 'kernel';
 let clip: Clipctl;
 let image: IndexedImage;
 let other: IndexedImage;
+let close: TwoImages['close'];
 const children: ChildProcess[] = [];
 
 beforeAll(async () => {
-  clip = await Clipctl.create();
-  image = await indexedImage(clip, 'one', 1);
-  other = await indexedImage(clip, 'two', 2);
+  ({ clip, image, other, close } = await twoImages());
 });
-afterEach(async () => {
-  for (const child of children.splice(0)) child.kill('SIGKILL');
-  for (const { mountPoint } of await listed(clip)) await clip.run(['umount', '--lazy', mountPoint]);
-});
-afterAll(async () => {
-  image.remove();
-  other.remove();
-  await clip.close();
-});
+afterEach(() => tidy(clip, children));
+afterAll(() => close());
 
 async function mount(of: IndexedImage, name: string, ...args: string[]): Promise<string> {
   const place = await clip.place(name);

@@ -1,9 +1,10 @@
 import { strictEqual } from 'node:assert';
+import type { ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { chmodSync, constants, readFileSync, statfsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import type { Health, MountInfoReply } from '../../src/wire/index.js';
-import type { Clipctl } from './clipctl.js';
+import { Clipctl } from './clipctl.js';
 import { layerLike } from './gzip.js';
 import { writeImage } from './images.js';
 import { dir, file, symlink, tar } from './tar.js';
@@ -39,6 +40,33 @@ export async function indexedImage(clip: Clipctl, name: string, seed = 1, largeB
   await clip.ok('index', '--image', image.reference, '--out', archive, '--checkpoint', '1');
   const hashes = new Map([...files].map(([path, content]) => [path, sha256Of(content)]));
   return { archive, hashes, remove: () => image.remove() };
+}
+
+export interface TwoImages {
+  readonly clip: Clipctl;
+  readonly image: IndexedImage;
+  readonly other: IndexedImage;
+  /** Ends the clipd and removes everything. */
+  close(): Promise<void>;
+}
+
+/** A clipd to be, and two images that differ. */
+export async function twoImages(largeBytes?: number): Promise<TwoImages> {
+  const clip = await Clipctl.create();
+  const image = await indexedImage(clip, 'one', 1, largeBytes);
+  const other = await indexedImage(clip, 'two', 2, largeBytes);
+  const close = async (): Promise<void> => {
+    image.remove();
+    other.remove();
+    await clip.close();
+  };
+  return { clip, image, other, close };
+}
+
+/** Kills what a test has left running, and unmounts what it has left mounted. */
+export async function tidy(clip: Clipctl, children: ChildProcess[]): Promise<void> {
+  for (const child of children.splice(0)) child.kill('SIGKILL');
+  for (const { mountPoint } of await listed(clip)) await clip.run(['umount', '--lazy', mountPoint]);
 }
 
 /** Reads every file of an image at a place. */

@@ -54,6 +54,20 @@ const present = ({ opened }: Opened): number[] =>
 
 const speculated = async ({ metrics }: Opened): Promise<number> => (await metrics.snapshot()).speculatedBytes ?? 0;
 
+/** A reader reads spans one after the other, and the guesses settle behind each. The number of those that it waited for. */
+async function readAll(o: Opened, spans: readonly number[]): Promise<number> {
+  let waited = 0;
+  for (const span of spans) {
+    if (o.opened.layer.has(span)) noteUse(o.opened.layer.shared, span);
+    else {
+      waited++;
+      await o.miss(span);
+    }
+    await quiet(o);
+  }
+  return waited;
+}
+
 test('the rest of a file comes along with its second miss, and is counted as speculated', async () => {
   const o = await open(4);
   await o.miss(21);
@@ -68,15 +82,10 @@ test('the rest of a file comes along with its second miss, and is counted as spe
 
 test('a directory that is walked is fetched before its reader', async () => {
   const o = await open(1);
-  let waited = 0;
-  for (let span = 10; span < 40; span++) {
-    if (o.opened.layer.has(span)) noteUse(o.opened.layer.shared, span);
-    else {
-      waited++;
-      await o.miss(span);
-    }
-    await quiet(o);
-  }
+  const waited = await readAll(
+    o,
+    Array.from({ length: 30 }, (_, i) => 10 + i),
+  );
   expect(waited).toBeLessThan(10);
   const { speculatedUsefulBytes, speculatedBytes } = await o.metrics.snapshot();
   expect(speculatedUsefulBytes!).toBeGreaterThan(0.7 * speculatedBytes!);
@@ -84,16 +93,8 @@ test('a directory that is walked is fetched before its reader', async () => {
 
 test('a program that is paged in at random is fetched whole after a few misses', async () => {
   const o = await open(32);
-  let waited = 0;
   const order = Array.from({ length: 32 }, (_, i) => 32 + ((i * 13) % 32));
-  for (const span of order) {
-    if (o.opened.layer.has(span)) noteUse(o.opened.layer.shared, span);
-    else {
-      waited++;
-      await o.miss(span);
-    }
-    await quiet(o);
-  }
+  const waited = await readAll(o, order);
   expect(waited).toBeLessThan(12);
 });
 
@@ -128,15 +129,10 @@ test('wrong guesses that have used up their bound leave room for a walk', async 
   await o.miss(80);
   await quiet(o);
   expect(await speculated(o)).toBe(before);
-  let waited = 0;
-  for (let span = 79; span > 60; span--) {
-    if (o.opened.layer.has(span)) noteUse(o.opened.layer.shared, span);
-    else {
-      waited++;
-      await o.miss(span);
-    }
-    await quiet(o);
-  }
+  const waited = await readAll(
+    o,
+    Array.from({ length: 19 }, (_, i) => 79 - i),
+  );
   expect(waited).toBeLessThan(10);
 });
 
