@@ -18,7 +18,7 @@ export class AheadOfReaders {
       followed === null
         ? null
         : new Follower(followed, {
-            onRead: (layer, span) => this.#speculator.onRead(layer, span),
+            onRead: (layer, span, known) => this.#speculator.onRead(layer, span, known),
             onCode: (nid, code) => this.#speculator.onOpened(nid, code),
           });
     this.#speculator = new Speculator({ ...image, referredBytes: () => this.#follower?.unreadBytes() ?? 0 });
