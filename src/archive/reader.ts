@@ -62,7 +62,7 @@ export interface Archive {
   readonly profile: Profile | null;
   /** Digests of layers whose spans are not known yet: those of a version 1 archive that was never mounted. */
   readonly unindexed: readonly string[];
-  /** The files that lead to others; null if there are none. */
+  /** The files that lead to others; null if there are none. Throws FormatError if they were to be read at their first use, and are damaged. */
   readonly references: References | null;
   /** "sha256:…"; two archives with the same identity show the same files (docs/format.md, "Identity"). */
   readonly identity: string;
@@ -268,6 +268,8 @@ export function relocateArchive(
 export interface OpenOptions {
   /** The tree, too, is read and checked at its first use: where another copy of it serves the image, it may never be needed. */
   readonly treeOnUse?: boolean;
+  /** So are the references: numbers, thousands of them, that V8 reads slowly in a process that has just begun. A start by a profile needs none. */
+  readonly referencesOnUse?: boolean;
 }
 
 /**
@@ -278,7 +280,7 @@ export function openArchive(input: ArchiveInput, options: OpenOptions = {}): Arc
   return withHint(() => open(input, options));
 }
 
-function open(input: ArchiveInput, { treeOnUse = false }: OpenOptions): Archive {
+function open(input: ArchiveInput, { treeOnUse = false, referencesOnUse = false }: OpenOptions): Archive {
   const { sections, digest } = readHeader(input);
   const find = (name: SectionName) => sections.find((s) => s.name === name);
   const required = (name: SectionName): SectionInfo => find(name)!; // readTable has checked it
@@ -311,6 +313,14 @@ function open(input: ArchiveInput, { treeOnUse = false }: OpenOptions): Archive 
     const section = find(name);
     return section === undefined ? null : decode(readSection(input, section), what(name));
   };
+  /** undefined: not read yet. */
+  let references: References | null | undefined;
+  const readReferences = (): References | null => {
+    const files = required('tree').rawLength / INODE_BYTES;
+    references = optional('references', (bytes, w) => decodeReferences(bytes, w, files));
+    return references;
+  };
+  if (!referencesOnUse) readReferences();
   const sizes = image.layers.map((layer) => layer.uncompressedSize);
   const counts = layers.map((layer) => layer.table.count);
   const checkpointState = (layer: LayerIndex, span: SpanIndex): Uint8Array | null => {
@@ -335,9 +345,9 @@ function open(input: ArchiveInput, { treeOnUse = false }: OpenOptions): Archive 
     layers,
     placement: optional('placement', (bytes, w) => decodePlacement(bytes, w, sizes)),
     profile: optional('profile', (bytes, w) => decodeProfile(bytes, w, counts)),
-    references: optional('references', (bytes, w) =>
-      decodeReferences(bytes, w, required('tree').rawLength / INODE_BYTES),
-    ),
+    get references() {
+      return references === undefined ? withHint(readReferences) : references;
+    },
     identity: archiveIdentity(sections),
     digest,
     sections,

@@ -66,6 +66,21 @@ test('a tree that is read at its first use is checked then, and each time until 
   expect(archive.tree).toEqual(tree);
 });
 
+test('references that are read at their first use are checked then', () => {
+  const bytes = bytesOf(smallArchive());
+  const { references, sections } = openArchive(bytesInput(bytes));
+  expect(openArchive(bytesInput(bytes), { referencesOnUse: true }).references).toEqual(references);
+  const { offset } = sections.find(({ name }) => name === 'references')!;
+  bytes[offset]! ^= 1;
+  expect(() => openArchive(bytesInput(bytes))).toThrow(FormatError);
+  const archive = openArchive(bytesInput(bytes), { referencesOnUse: true });
+  expect(() => archive.references).toThrow(/section references.*sha256 differs/);
+  bytes[offset]! ^= 1;
+  expect(archive.references).toEqual(references);
+  const without = bytesOf({ ...smallArchive(), references: null });
+  expect(openArchive(bytesInput(without), { referencesOnUse: true }).references).toBeNull();
+});
+
 /** Recomputes the header's digest after a change to the section table: what a forger would do. */
 function reseal(bytes: Uint8Array): Uint8Array {
   const count = new DataView(bytes.buffer).getUint32(HEADER.sectionCount, true);

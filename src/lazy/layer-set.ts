@@ -156,19 +156,24 @@ export class LayerSet {
 
   /**
    * Fetches ahead what the files that are read lead to, and what readers are likely to come to. The caller closes it before the layers.
-   * @param references null: of the image none are known, or wanted
+   * @param references read when they are first needed; null: none are wanted
    */
   follow(
     layers: readonly LayerClaim[],
     source: BlobSource,
-    references: References | null,
+    references: (() => References | null) | null,
     image: Pick<FollowedImage, 'map' | 'onFault'>,
   ): AheadOfReaders {
     const { cache, links } = this.#context;
     const followed = { ...image, layers, hasRoom: (bytes: number) => cache.hasRoom(bytes) };
     return new AheadOfReaders(
       { ...followed, link: () => links.of(source) },
-      references === null ? null : { ...followed, references },
+      references === null
+        ? null
+        : () => {
+            const known = references();
+            return known === null ? null : { ...followed, references: known };
+          },
     );
   }
 

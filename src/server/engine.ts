@@ -184,7 +184,8 @@ export class Engine {
   /** Takes the descriptor over. @throws FormatError, ClipError as ArchiveFile does */
   openArchive(fd: number, path: string, options: OpenOptions = {}): ArchiveFile {
     this.#collectSoon(); // also for an archive that is refused: its tree has been read by then
-    return new ArchiveFile(fd, path, this.#layerIndexes(), () => this.#collectSoon(), options);
+    const read = { ...options, referencesOnUse: true };
+    return new ArchiveFile(fd, path, this.#layerIndexes(), () => this.#collectSoon(), read);
   }
 
   /** What is known of the layers of version 1 archives. Each opened archive takes one, and closes it. */

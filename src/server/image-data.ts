@@ -83,27 +83,24 @@ export class ImageData {
     return !this.#closed && this.ofReaders !== null && this.#options.prefetch && this.#incomplete;
   }
 
-  /**
-   * A command runs, or will run, on the image: the files that its words name are fetched, and what they lead to.
-   * @param begun it runs already
-   */
-  named(words: readonly string[], begun: boolean): void {
+  /** A command runs, or will run, on the image: the files that its words name are fetched, and what they lead to. */
+  named(words: readonly string[]): void {
     if (!this.followsCommands || words.length === 0) return;
     const { archive } = this.file;
     this.ofReaders?.onNamed(() => {
       this.#commandFiles ??= new CommandFiles(archive.image, new ErofsReader(archive.tree));
-      return this.#commandFiles.of(words, begun);
+      return this.#commandFiles.of(words);
     });
   }
 
   #follow(set: LayerSet, log: Logger): AheadOfReaders | null {
     const { archive } = this.file;
-    const { references, placement } = archive;
+    const { placement } = archive;
     const { readahead, prefetch } = this.#options;
     if (!readahead || this.#profiled) return null;
     let reader: ErofsReader | null = null;
     const scratch = new InodeView();
-    return set.follow(this.layers, this.source, prefetch ? references : null, {
+    return set.follow(this.layers, this.source, prefetch ? () => archive.references : null, {
       map: (nid, offset, length, visit) => {
         reader ??= new ErofsReader(archive.tree);
         return mapFileRange(reader, placement, scratch, nid, offset, length, visit);
@@ -126,7 +123,7 @@ export class ImageData {
     }
     // Without read-ahead only bytes that are read may be fetched; a profile is read-ahead as well.
     const profile = prefetch && readahead ? this.#fetchProfile(search) : Promise.resolve();
-    if (search !== null && !this.#profiled) this.named(wordsOf(this.file.archive.image, words), false);
+    if (search !== null && !this.#profiled) this.named(wordsOf(this.file.archive.image, words));
     if (fill) void profile.then(() => !this.#closed && this.ahead.beginFill());
   }
 
