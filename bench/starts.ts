@@ -50,11 +50,9 @@ const RESTED_MS = 15_000;
 /** PSS of server, keeper and reserve, a while after a start. */
 export async function memoryOf(host: Clipctl): Promise<number> {
   await new Promise((resolve) => setTimeout(resolve, RESTED_MS));
-  const { memory } = await host.json<{
-    memory: Record<'serverPss' | 'keeperPss' | 'standbyPss' | 'clientPss', number>;
-  }>('stats');
+  const { memory } = await host.json<{ memory: Record<'serverPss' | 'keeperPss' | 'standbyPss', number> }>('stats');
   if (memory.standbyPss === 0) throw new Error('no server in reserve was started');
-  return memory.serverPss + memory.keeperPss + memory.standbyPss + memory.clientPss;
+  return memory.serverPss + memory.keeperPss + memory.standbyPss;
 }
 
 export interface StartOptions {

@@ -114,6 +114,11 @@ export class InflatePool {
     );
   }
 
+  /** Spans have been inflated, and readers have time: what was compiled for it is kept for the next run. */
+  keepCode(): void {
+    this.#members[0]?.worker.postMessage('keep' satisfies ToInflate);
+  }
+
   /**
    * Buffers that are not used any more go back to the system: V8 does not count shared memory when it decides to collect, and each thread
    * that has seen a buffer holds it.

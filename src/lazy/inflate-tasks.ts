@@ -72,8 +72,8 @@ export interface RaiseMessage {
   readonly priority: Priority;
 }
 
-/** Main thread → worker. 'load': loads what it may need later. 'collect': frees what it was lent. null: the thread ends by itself, after what it was given before. */
-export type ToInflate = TaskMessage | RaiseMessage | 'load' | 'collect' | null;
+/** Main thread → worker. 'load': loads what it may need later. 'keep': keeps its compiled code. 'collect': frees what it was lent. null: the thread ends by itself, after what it was given before. */
+export type ToInflate = TaskMessage | RaiseMessage | 'load' | 'keep' | 'collect' | null;
 
 /** A worker's first message: its thread id, by which its CPU time is found. */
 export interface HelloMessage {

@@ -7,13 +7,9 @@ import type { FromInflate, ResultMessage, Task, TaskMessage, TaskResult, ToInfla
 import { SpanDecoder } from './span-decoder.js';
 import { checkSpan, inflateNext, inflateSpan } from './span-work.js';
 
-/** By then it has compiled what it is going to need. */
-const WARM_TASKS = 20;
-
 const port = parentPort!;
 port.postMessage({ thread: Number(readlinkSync('/proc/thread-self').split('/').at(-1)) } satisfies FromInflate);
 const decoder = new SpanDecoder();
-let performed = 0;
 /** Tasks wait while zstd loads. */
 let loading: Promise<void> | null = null;
 /** Null until its stream ends: a decoder that met an error is of no more use. */
@@ -51,7 +47,6 @@ function answer({ id, task }: TaskMessage): void {
   } catch (error) {
     result = { status: 'failed', detail: error instanceof Error ? (error.stack ?? error.message) : String(error) };
   }
-  if (++performed === WARM_TASKS) setImmediate(keepCode);
   const message: ResultMessage = { id, result };
   port.postMessage(message, result.status === 'bytes' ? [result.bytes.buffer as ArrayBuffer] : []);
 }
@@ -77,6 +72,7 @@ function schedule(): void {
 function take(message: ToInflate): void {
   if (message === null) ending = true;
   else if (message === 'collect') collectGarbage();
+  else if (message === 'keep') keepCode();
   else if (message === 'load') {
     // What fails here fails again where it is needed, and is reported there.
     void Promise.all([decoder.loadZstd(), Promise.resolve().then(loadCrc64)])

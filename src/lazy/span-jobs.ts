@@ -306,26 +306,27 @@ export class SpanJobs {
     if (content.wants(hash, compressed.length)) content.put(hash, Uint8Array.from(compressed), this.spans.digest);
   }
 
-  /** Counts a request for a stretch of spans, and its bytes, each under its own priority. Neighbours share a byte, which is counted once. */
+  /** Counts a request for a stretch of spans. */
   accountFetch(fetched: readonly FetchedSpan[]): void {
     this.accountRequest();
-    let from = this.spans.byteStart(fetched[0]!.span);
-    for (const one of fetched) {
-      const end = this.spans.byteEnd(one.span);
-      this.accountSpan(one, end - from);
-      from = end;
-    }
+    this.accountBytes(fetched);
   }
 
   accountRequest(): void {
     this.#context.counters.requests.add();
   }
 
-  accountSpan({ span, fetchedAs }: FetchedSpan, bytes: number): void {
+  /** Counts the bytes of a stretch of spans, each under its own priority. Neighbours share a byte, which is counted once. */
+  accountBytes(fetched: readonly FetchedSpan[]): void {
     const { counters } = this.#context;
-    counters.bytes[fetchedAs].add(bytes);
-    counters.spansFetched.add();
-    this.unread.add(span, bytes, fetchedAs);
+    let from = this.spans.byteStart(fetched[0]!.span);
+    for (const { span, fetchedAs } of fetched) {
+      const end = this.spans.byteEnd(span);
+      counters.bytes[fetchedAs].add(end - from);
+      counters.spansFetched.add();
+      this.unread.add(span, end - from, fetchedAs);
+      from = end;
+    }
   }
 
   /** Spans have come, from a neighbourhood without gaps that matter. `started` is of performance.now(). */

@@ -5,5 +5,5 @@
  */
 
 export { inlineLess } from './inlining.js';
-export { keepCode, keepCodeSoon } from './keep.js';
+export { KEEP_AFTER_MS, keepCode, keepCodeSoon } from './keep.js';
 export { collectGarbage, leaveUnoptimized } from './v8-flags.js';

@@ -14,6 +14,7 @@ import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
+import { setFlagsFromString } from 'node:v8';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { decodeCodeFile, encodeCodeFile } from './code-file.js';
 import { keepCode } from './index.js';
@@ -26,8 +27,9 @@ describe('a file of compiled code', () => {
   ]);
 
   it('gives each chunk its code back, at a multiple of 8', () => {
-    const bytes = Buffer.from(encodeCodeFile(chunks));
-    const found = decodeCodeFile(bytes);
+    const bytes = Buffer.from(encodeCodeFile(chunks, 1));
+    const { chunks: found, depth } = decodeCodeFile(bytes);
+    expect(depth).toBe(1);
     expect([...found.keys()]).toEqual(['a.js', 'b.js']);
     for (const [name, { id, code }] of chunks) {
       expect(found.get(name)!.id).toBe(id);
@@ -37,21 +39,21 @@ describe('a file of compiled code', () => {
   });
 
   it('is empty when it is cut off anywhere, or is something else', () => {
-    const bytes = Buffer.from(encodeCodeFile(chunks));
+    const bytes = Buffer.from(encodeCodeFile(chunks, 1));
     // Its last bytes are padding.
     for (let length = 0; length < bytes.length - 4; length++) {
-      expect(decodeCodeFile(bytes.subarray(0, length)).size).toBe(0);
+      expect(decodeCodeFile(bytes.subarray(0, length)).chunks.size).toBe(0);
     }
     for (const text of [
       '',
       '\n',
       'null\n',
       '{}\n',
-      '{"format":2,"chunks":{}}\n',
+      '{"format":3,"chunks":{}}\n',
       '[1]\n',
-      '{"format":1,"chunks":{"a.js":["x",-9,4]}}\n      ',
+      '{"format":2,"chunks":{"a.js":["x",-9,4]}}\n      ',
     ]) {
-      expect(decodeCodeFile(Buffer.from(text)).size).toBe(0);
+      expect(decodeCodeFile(Buffer.from(text)).chunks.size).toBe(0);
     }
   });
 });
@@ -110,7 +112,7 @@ describe('a program that the loader runs', () => {
     keepCode();
     expect(kept()).toEqual([`program-${process.version}-${process.arch}`]);
     const first = readFileSync(cacheFile());
-    expect([...decodeCodeFile(first).keys()]).toEqual(['program.js', 'other.js']);
+    expect([...decodeCodeFile(first).chunks.keys()]).toEqual(['program.js', 'other.js']);
     age();
     expect(run()).toEqual(['two other.js', '/']);
     keepCode();
@@ -123,6 +125,48 @@ describe('a program that the loader runs', () => {
     );
   });
 
+  it('keeps again what a run has compiled that came further, and not what one has that did not', () => {
+    chunk('program.js', `exports.x = 1; const { two } = require('./other.js'); loaderTest.push(two); `, '1');
+    chunk('other.js', `exports.two = () => { let sum = 0; for (let i = 0; i < 9; i++) sum += i; return sum; };`, '2');
+    const runIt = (): (() => number) => {
+      run();
+      return (globalThis as { loaderTest?: unknown[] }).loaderTest![0] as () => number;
+    };
+    const keptNow = (): { depth: number; length: number } => {
+      const { depth, chunks } = decodeCodeFile(readFileSync(cacheFile()));
+      return { depth, length: chunks.get('other.js')!.code.length };
+    };
+    const two = runIt();
+    keepCode();
+    const first = keptNow();
+    expect(first.depth).toBe(0);
+    two();
+    keepCode();
+    expect(keptNow()).toEqual(first);
+    keepCode(1);
+    const second = keptNow();
+    expect(second.depth).toBe(1);
+    expect(second.length).toBeGreaterThan(first.length);
+    const bytes = readFileSync(cacheFile());
+    // Of the same build, not an hour old.
+    runIt();
+    keepCode();
+    keepCode(1);
+    expect(Buffer.compare(readFileSync(cacheFile()), bytes)).toBe(0);
+  });
+
+  it('keeps no code while another thread has V8 collect under other flags, but a little later', async () => {
+    run();
+    setFlagsFromString('--compact-on-every-full-gc');
+    try {
+      keepCode();
+      expect(kept()).toEqual([]);
+    } finally {
+      setFlagsFromString('--no-compact-on-every-full-gc');
+    }
+    await expect.poll(kept, { timeout: 20_000 }).toHaveLength(1);
+  });
+
   it('runs the new text of a chunk, even one of the same length, and keeps it', () => {
     run();
     keepCode();
@@ -130,7 +174,7 @@ describe('a program that the loader runs', () => {
     expect(run()).toEqual(['TWO other.js', '/']);
     // At once: the file of another build helps no run.
     keepCode();
-    expect(decodeCodeFile(readFileSync(cacheFile())).get('other.js')!.id).toBe('3'.padStart(16, '0'));
+    expect(decodeCodeFile(readFileSync(cacheFile())).chunks.get('other.js')!.id).toBe('3'.padStart(16, '0'));
     expect(run()).toEqual(['TWO other.js', '/']);
   });
 
@@ -179,7 +223,7 @@ describe('a program that the loader runs', () => {
       writeFileSync(cacheFile(), bytes);
       expect(run()).toEqual(['two other.js', '/']);
       keepCode();
-      expect(decodeCodeFile(readFileSync(cacheFile())).size).toBe(2);
+      expect(decodeCodeFile(readFileSync(cacheFile())).chunks.size).toBe(2);
     }
   });
 

@@ -19,6 +19,9 @@ import { KEEP } from './keep.js';
 const ID_LENGTH = 16;
 /** Two Nodes of one version whose code differs (other flags, another machine on the same disk) do not replace each other's file all the time. */
 const REPLACE_AFTER_MS = 3_600_000;
+/** A thread that collects garbage has V8's flags changed for some 10 ms. */
+const RETRY_MS = 100;
+const MAX_TRIES = 10;
 
 interface Chunk {
   readonly script: vm.Script;
@@ -45,13 +48,14 @@ type Body = (exports: object, require: Require, module: CommonModule, filename: 
 export function runProgram(directory: string, program: string, variant: string, require: Require): void {
   const store = join(dirname(directory), 'code-cache');
   const file = join(store, `${program}${variant}-${process.version}-${process.arch}`);
-  const { known, writtenAt } = readCode(file);
+  const { known, depth: knownDepth } = readCode(file);
   const chunks = new Map<string, Chunk>();
   const modules = new Map<string, CommonModule>();
   /** Whether some chunk had to be compiled. */
   let isNew = false;
-  /** Whether the file is of another build. */
-  let isStale = false;
+  let usualFlags: Buffer | null = null;
+  /** Whether V8 took what the file has. */
+  let isTaken = true;
 
   const load = (name: string): object => {
     const loaded = modules.get(name);
@@ -67,8 +71,11 @@ export function runProgram(directory: string, program: string, variant: string, 
       filename,
       ...(cachedData === undefined ? {} : { cachedData }),
     });
-    if (cachedData === undefined || script.cachedDataRejected === true) isNew = true;
-    if (compiled !== undefined && compiled.id !== id) isStale = true;
+    if (cachedData === undefined || script.cachedDataRejected === true) {
+      isNew = true;
+      if (compiled !== undefined) isTaken = false;
+      usualFlags ??= flagsNow(); // 0.5 ms, in a first run
+    } else usualFlags ??= flagsOf(cachedData);
     chunks.set(name, { script, id });
     const module: CommonModule = { exports: {} };
     modules.set(name, module);
@@ -77,28 +84,56 @@ export function runProgram(directory: string, program: string, variant: string, 
   };
   const requireFrom: Require = (id) => (id.startsWith('./') ? load(id.slice(2)) : require(id));
 
-  let kept = false;
-  (globalThis as { [KEEP]?: () => void })[KEEP] = () => {
-    if (kept || !isNew || (!isStale && Date.now() - writtenAt < REPLACE_AFTER_MS)) return;
-    kept = true;
+  let keptDepth = -1;
+  const keep = (depth: number, tries = 0): void => {
+    if (depth <= keptDepth || !(isNew || depth > knownDepth)) return;
+    // Another run may have kept more since this one began.
+    const there = readCode(file);
+    const isOfOtherBuild = [...chunks].some(([name, { id }]) => (there.known.get(name)?.id ?? id) !== id);
+    const isOld = Date.now() - there.writtenAt >= REPLACE_AFTER_MS;
+    if (!isOfOtherBuild && depth <= there.depth && !isOld) return;
     try {
       inlineAsUsual();
-      writeCode(store, file, chunks);
+      const isUsual = (): boolean => flagsNow().equals(usualFlags!);
+      const compiled = isUsual() ? compiledCode(chunks) : null;
+      if (compiled === null || !isUsual()) {
+        // The code would be of flags that no other run has.
+        if (tries < MAX_TRIES) setTimeout(() => keep(depth, tries + 1), RETRY_MS).unref();
+        return;
+      }
+      keptDepth = depth;
+      writeCode(store, file, encodeCodeFile(compiled, isTaken ? Math.max(depth, knownDepth) : depth));
     } catch {
       // A full or read-only disk: the next run compiles again.
     }
   };
+  (globalThis as { [KEEP]?: (depth: number) => void })[KEEP] = keep;
   load(`${program}.js`);
+}
+
+/** A number made of V8's flags, which all threads of a process share. It is the fourth in the head of any compiled code. */
+function flagsOf(code: Buffer): Buffer {
+  return Buffer.from(code.subarray(12, 16));
+}
+
+function flagsNow(): Buffer {
+  return flagsOf(new vm.Script('').createCachedData());
+}
+
+function compiledCode(chunks: ReadonlyMap<string, Chunk>): Map<string, CompiledChunk> {
+  return new Map([...chunks].map(([name, { script, id }]) => [name, { id, code: script.createCachedData() }] as const));
 }
 
 interface Known {
   readonly known: Map<string, CompiledChunk>;
+  /** -1: of no file. */
+  readonly depth: number;
   /** −∞: never. */
   readonly writtenAt: number;
 }
 
 function readCode(file: string): Known {
-  const none: Known = { known: new Map(), writtenAt: Number.NEGATIVE_INFINITY };
+  const none: Known = { known: new Map(), depth: -1, writtenAt: Number.NEGATIVE_INFINITY };
   let fd: number;
   try {
     fd = openSync(file, 'r');
@@ -109,8 +144,8 @@ function readCode(file: string): Known {
     const { uid, mode, mtimeMs } = fstatSync(fd);
     const own = uid === 0 || uid === process.geteuid?.();
     if (!own || (mode & 0o022) !== 0) return none;
-    const known = decodeCodeFile(readFileSync(fd));
-    return { known, writtenAt: known.size === 0 ? Number.NEGATIVE_INFINITY : mtimeMs };
+    const { chunks: known, depth } = decodeCodeFile(readFileSync(fd));
+    return known.size === 0 ? none : { known, depth, writtenAt: mtimeMs };
   } catch {
     return none;
   } finally {
@@ -118,16 +153,13 @@ function readCode(file: string): Known {
   }
 }
 
-function writeCode(store: string, file: string, chunks: ReadonlyMap<string, Chunk>): void {
+function writeCode(store: string, file: string, bytes: Uint8Array): void {
   // Root does not write where another user decides what lies there.
   if (statSync(dirname(store)).uid !== process.geteuid?.()) return;
   mkdirSync(store, { recursive: true, mode: 0o755 });
-  const compiled = new Map(
-    [...chunks].map(([name, { script, id }]) => [name, { id, code: script.createCachedData() }] as const),
-  );
   const temporary = `${file}.${process.pid}.${Math.floor(performance.now())}.new`;
   try {
-    writeFileSync(temporary, encodeCodeFile(compiled), { flag: 'wx', mode: 0o644 });
+    writeFileSync(temporary, bytes, { flag: 'wx', mode: 0o644 });
     renameSync(temporary, file);
   } catch (error) {
     rmSync(temporary, { force: true });

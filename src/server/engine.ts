@@ -27,6 +27,7 @@ import type { KernelTree } from '../plane/index.js';
 import type { ClientContext, ConnectionState, DaemonSettings, ImageOptions, PlaneWish } from '../wire/index.js';
 import { DEFAULT_IMAGE_OPTIONS, type JournaledRead, kernelResends, ReadJournal } from '../wire/index.js';
 import { lazyLogger } from './deferred-logger.js';
+import { FetchingCode } from './fetching-code.js';
 import { FreedSpans } from './freed-spans.js';
 import { ImageData, type ProfileSearch } from './image-data.js';
 import { ImageMount } from './image-mount.js';
@@ -102,6 +103,7 @@ export class Engine {
   readonly #journals: Map<number, ReadJournal> | null;
   readonly #recheck: Recheck;
   readonly #rest: Rest;
+  readonly #fetchingCode: FetchingCode;
   readonly #sealTimer: NodeJS.Timeout;
   #sealing = false;
   #collecting: NodeJS.Timeout | null = null;
@@ -132,6 +134,7 @@ export class Engine {
       () => fuse.stats().requests,
       () => inflate.collect(),
     );
+    this.#fetchingCode = new FetchingCode(() => inflate.keepCode());
     this.#sealTimer = setInterval(() => void this.#seal(), SEAL_MS).unref();
     this.#layers = new LayerSet({
       cache,
@@ -312,6 +315,7 @@ export class Engine {
     await mount.close();
     this.#journals?.get(id)?.remove();
     this.#journals?.delete(id);
+    this.#fetchingCode.unmounted();
   }
 
   /**
@@ -420,6 +424,7 @@ export class Engine {
   }
 
   #onInflated({ span, bytes, started, ended, error }: Inflated): void {
+    this.#fetchingCode.used();
     if (this.telemetry === NO_TELEMETRY) return;
     this.telemetry.work({ name: 'inflate', started, ended, attributes: { span, bytes }, error: error ?? undefined });
   }

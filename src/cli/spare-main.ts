@@ -1,3 +1,0 @@
-import { serveOneCall } from './spare-client.js';
-
-void serveOneCall(process.argv[2]!);
