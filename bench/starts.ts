@@ -50,9 +50,11 @@ const RESTED_MS = 15_000;
 /** PSS of server, keeper and reserve, a while after a start. */
 export async function memoryOf(host: Clipctl): Promise<number> {
   await new Promise((resolve) => setTimeout(resolve, RESTED_MS));
-  const { memory } = await host.json<{ memory: Record<'serverPss' | 'keeperPss' | 'standbyPss', number> }>('stats');
+  const { memory } = await host.json<{
+    memory: Record<'serverPss' | 'keeperPss' | 'standbyPss' | 'clientPss', number>;
+  }>('stats');
   if (memory.standbyPss === 0) throw new Error('no server in reserve was started');
-  return memory.serverPss + memory.keeperPss + memory.standbyPss;
+  return memory.serverPss + memory.keeperPss + memory.standbyPss + memory.clientPss;
 }
 
 export interface StartOptions {

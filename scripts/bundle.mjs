@@ -21,6 +21,7 @@ const builds = [
     programs: {
       index: 'src/index.ts',
       clipctl: 'src/cli/main.ts',
+      'spare-main': 'src/cli/spare-main.ts',
       'server-main': 'src/server/server-main.ts',
       'decode-worker': 'src/index/decode-worker.ts',
       'digest-worker': 'src/index/digest-worker.ts',
@@ -68,6 +69,7 @@ const builds = [
  */
 const cached = {
   clipctl: "(/^[a-z]{2,12}$/.test(process.argv[2]) ? '-' + process.argv[2] : '')",
+  'spare-main': "''",
   'keeper-main': "''",
   'server-main': "''",
   worker: "''",

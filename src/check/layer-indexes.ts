@@ -110,7 +110,7 @@ async function describe(
       });
     }
     // The config's diff ID is not asked for: version 1 archives noted wrong ones, and the blob's digest says more.
-    return { digest, mediaType: noted?.mediaType || (found?.mediaType ?? ''), size, diffId: digest, annotations: {} };
+    return { digest, mediaType: noted?.mediaType || (found?.mediaType ?? ''), size, diffId: digest };
   });
 }
 

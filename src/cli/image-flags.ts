@@ -6,6 +6,7 @@ import { type CommonFlags, grouped } from './common-flags.js';
 import { locate } from './daemon-flags.js';
 import { sayingDockerHub } from './docker-hub.js';
 import { printNote } from './output.js';
+import { needsOwnProcess } from './own-process.js';
 import { addRegistryFlags, credentialsFrom, type RegistryFlags } from './registry-flags.js';
 
 /** Where S3 is, for s3://BUCKET/KEY. */
@@ -97,6 +98,7 @@ export async function layerKeeper(flags: ImageFlags): Promise<KeptLayers> {
  */
 export async function archiveOf(flags: ImageFlags, signal?: AbortSignal, kept?: KeptLayers): Promise<string> {
   if (flags.clip !== undefined && !flags.clip.startsWith('s3://') && flags.image === undefined) return flags.clip;
+  needsOwnProcess();
   const { resolveArchive } = await import('../store/index.js');
   const { cacheDir } = await locate(flags);
   const credentials = credentialsFrom(flags);

@@ -1,6 +1,7 @@
 import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { locate } from './daemon-flags.js';
 import type { ImageFlags } from './image-flags.js';
+import { needsOwnProcess } from './own-process.js';
 import { credentialsFrom } from './registry-flags.js';
 import { type StorageFlags, storageOverride } from './storage-flags.js';
 
@@ -35,6 +36,7 @@ export async function indexOldLayers(
   signal?: AbortSignal,
 ): Promise<void> {
   if (!isVersion1(archivePath)) return;
+  needsOwnProcess();
   const { LayerIndexes, openImage, unindexedLayers } = await import('../check/index.js');
   const { cacheDir } = await locate(flags);
   const missing = unindexedLayers(archivePath, new LayerIndexes(cacheDir));

@@ -24,10 +24,6 @@ export class JournalWriter {
   #outputEnd = -1;
   #lengthAt = 0;
 
-  get empty(): boolean {
-    return this.#records.length === 0;
-  }
-
   output(address: number, length: number, crc32: number): void {
     if (crc32 === NOT_SUMMED && address === this.#outputEnd) this.#records[this.#lengthAt]! += length;
     else this.#lengthAt = this.#records.push(Kind.Output, address, length, crc32) - 2;

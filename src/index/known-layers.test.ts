@@ -27,7 +27,7 @@ test('indexes of layers from a registry have a budget of memory for an image, wh
   });
   const layers = Array.from({ length: 500 }, (_, i) => {
     const digest = `sha256:${i.toString(16).padStart(64, '0')}`;
-    return { digest, diffId: digest, size: 100, mediaType: '', annotations: {} };
+    return { digest, diffId: digest, size: 100, mediaType: '' };
   });
   expect(await known.find(layers)).toEqual(new Map());
   expect(fetched).toHaveLength(1);

@@ -5,7 +5,7 @@ import { LayerFeed } from './layer-feed.js';
 
 const SIZE = 40 << 20;
 const CHUNK = 1 << 20;
-const layer = { digest: 'sha256:x', size: SIZE, mediaType: '', diffId: '', annotations: {} };
+const layer = { digest: 'sha256:x', size: SIZE, mediaType: '', diffId: '' };
 
 /** A network that gives each chunk after `pause`, byte i of the blob being i / 1024. */
 function network(pause: number): { source: ImageSource; requests: string[] } {

@@ -15,12 +15,14 @@ import {
   planeOf,
   rotateLog,
   SOCKET_NAME,
+  SPARE_DIRECTORY,
   STATE_FILE,
 } from '../wire/index.js';
 import { ANCHORS, Connections, type HeldConnection } from './connections.js';
 import { rootless } from './mounter.js';
 import { bindWaiting, repair } from './repair.js';
 import type { EarlyServer } from './server-program.js';
+import { SpareClient } from './spare-client.js';
 import { type ServerProcess, Supervisor } from './supervisor.js';
 
 /** Whether places still exist is looked up this often; nothing tells us. */
@@ -44,6 +46,7 @@ export class Keeper {
   readonly #listenFd: number;
   readonly #connections: Connections;
   readonly #supervisor: Supervisor;
+  readonly #spare: SpareClient;
   readonly #startedAt = Date.now();
   readonly #reconcileTimer: NodeJS.Timeout;
   readonly #logTimer: NodeJS.Timeout | null;
@@ -82,6 +85,7 @@ export class Keeper {
       handlers: (server) => this.#handlers(server),
       onStuck: () => this.#connections.abortUnfinished(),
     });
+    this.#spare = new SpareClient(root.path, settings.standby !== false && settings.private !== true);
     this.#serving = new Promise((resolve, reject) => {
       this.#onServing = resolve;
       this.#onCannotServe = reject;
@@ -217,6 +221,7 @@ export class Keeper {
       },
       bind: ({ id, place, fdToken, client }) => {
         const [fd, parent] = server.fds.take(fdToken) as [number, number];
+        this.#spare.want();
         return table.bind(id, place, { fd, parent }, client);
       },
       bindForeign: ({ id, place, fdToken, client }) => {
@@ -229,7 +234,10 @@ export class Keeper {
         }
       },
       adopt: ({ id, place, client }) => table.adopt(id, place, client),
-      unbind: async ({ path, mode }) => table.unbind(path, mode),
+      unbind: async ({ path, mode }) => {
+        this.#spare.want();
+        return table.unbind(path, mode);
+      },
       drop: async ({ id, reason }) => {
         if (reason !== null)
           logLine('keeper', 'error', 'a connection cannot be served and is unmounted', { id, reason });
@@ -243,7 +251,7 @@ export class Keeper {
         return { stopping: true };
       },
       upgrade: ({ serverModule }) => this.#upgrade(serverModule),
-      standby: () => ({ pid: this.#supervisor.standbyPid }),
+      standby: () => ({ pid: this.#supervisor.standbyPid, client: this.#spare.pid }),
     };
   }
 
@@ -291,6 +299,7 @@ export class Keeper {
   async #stop(): Promise<void> {
     const root = this.#root;
     this.#supervisor.halt();
+    this.#spare.halt();
     clearInterval(this.#reconcileTimer);
     if (this.#logTimer !== null) clearInterval(this.#logTimer);
     if (this.#idleTimer !== null) clearTimeout(this.#idleTimer);
@@ -304,7 +313,7 @@ export class Keeper {
     closeFd(this.#listenFd);
     // A list that was refused may belong to another version: it stays.
     if (this.#listIsOurs) rmSync(root.at(STATE_FILE), { force: true });
-    rmSync(root.at(JOURNAL_DIRECTORY), { recursive: true, force: true });
+    for (const name of [JOURNAL_DIRECTORY, SPARE_DIRECTORY]) rmSync(root.at(name), { recursive: true, force: true });
     try {
       rmdirSync(root.at(ANCHORS));
     } catch {

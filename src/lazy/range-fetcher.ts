@@ -138,14 +138,15 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
     const request = new RangeRequest({
       spans: this.spans,
       runs,
-      deliver: (job, compressed, done) => void this.#jobs.track(this.#inflate(job, compressed)).finally(done),
+      deliver: (job, compressed, bytes, done) => {
+        this.#jobs.accountSpan(job, bytes);
+        void this.#jobs.track(this.#inflate(job, compressed)).finally(done);
+      },
       ended: (arrived, source, started) => this.#jobs.fetchedRuns(arrived, source, started),
     });
     try {
       const provider = this.#jobs.providers.current(runs[0]![0]!.provider);
       this.#jobs.accountRequest();
-      // A source may not answer several ranges: their bytes are counted when they have come.
-      if (runs.length === 1) this.#jobs.accountBytes(runs[0]!);
       await request.run(provider, buffers, activity, links);
     } catch (error) {
       for (const job of request.missing) {
@@ -156,8 +157,6 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
         else this.#jobs.settle(job, error);
       }
       return;
-    } finally {
-      if (runs.length > 1) for (const run of request.arrived) this.#jobs.accountBytes(run);
     }
     if (request.missing.length > 0) this.#singly(request);
   }

@@ -12,8 +12,11 @@ export interface RangePlan {
   /** Each in span order, with small gaps: a range of the request. More than one only if the source takes such requests. */
   readonly runs: readonly (readonly SpanJob[])[];
   readonly spans: LayerSpans;
-  /** A span's compressed bytes are there. It calls `done` when they are not needed any more. */
-  deliver(job: SpanJob, compressed: Uint8Array, done: () => void): void;
+  /**
+   * A span's compressed bytes are there. It calls `done` when they are not needed any more.
+   * @param bytes that came for it: with the gap before it, and without the byte that it shares with the span before
+   */
+  deliver(job: SpanJob, compressed: Uint8Array, bytes: number, done: () => void): void;
   /** The request is over, and has brought these runs. `started` is of performance.now(). */
   ended(arrived: readonly (readonly SpanJob[])[], source: Source, started: number): void;
 }
@@ -105,11 +108,12 @@ export class RangeRequest implements JobCarrier {
         } else link.received(received - counted, now);
         counted = received;
         while (this.#delivered < jobs.length && places[this.#delivered]!.end <= received) {
+          const before = places[this.#delivered - 1]?.end ?? 0;
           const { start, end } = places[this.#delivered]!;
           const job = jobs[this.#delivered++]!;
           job.carrier = null;
           users++;
-          this.#plan.deliver(job, bytes.subarray(start, end), release);
+          this.#plan.deliver(job, bytes.subarray(start, end), end - before, release);
         }
         if (receiving || this.missing.length === 0) return null;
         if (!this.#awaited()) return activity.yieldLink();

@@ -306,27 +306,26 @@ export class SpanJobs {
     if (content.wants(hash, compressed.length)) content.put(hash, Uint8Array.from(compressed), this.spans.digest);
   }
 
-  /** Counts a request for a stretch of spans. */
+  /** Counts a request for a stretch of spans, and its bytes, each under its own priority. Neighbours share a byte, which is counted once. */
   accountFetch(fetched: readonly FetchedSpan[]): void {
     this.accountRequest();
-    this.accountBytes(fetched);
+    let from = this.spans.byteStart(fetched[0]!.span);
+    for (const one of fetched) {
+      const end = this.spans.byteEnd(one.span);
+      this.accountSpan(one, end - from);
+      from = end;
+    }
   }
 
   accountRequest(): void {
     this.#context.counters.requests.add();
   }
 
-  /** Counts the bytes of a stretch of spans, each under its own priority. Neighbours share a byte, which is counted once. */
-  accountBytes(fetched: readonly FetchedSpan[]): void {
+  accountSpan({ span, fetchedAs }: FetchedSpan, bytes: number): void {
     const { counters } = this.#context;
-    let from = this.spans.byteStart(fetched[0]!.span);
-    for (const { span, fetchedAs } of fetched) {
-      const end = this.spans.byteEnd(span);
-      counters.bytes[fetchedAs].add(end - from);
-      counters.spansFetched.add();
-      this.unread.add(span, end - from, fetchedAs);
-      from = end;
-    }
+    counters.bytes[fetchedAs].add(bytes);
+    counters.spansFetched.add();
+    this.unread.add(span, bytes, fetchedAs);
   }
 
   /** Spans have come, from a neighbourhood without gaps that matter. `started` is of performance.now(). */

@@ -19,6 +19,7 @@ export {
 } from './descriptors.js';
 export { Epoll } from './epoll.js';
 export { check, Errno, errnoName, SystemCallError } from './errno.js';
+export { makeFifo } from './fifo.js';
 export { FileStatus } from './file-status.js';
 export { setFileTime, setOpenFileTime } from './file-times.js';
 export * as flags from './flags.js';

@@ -80,7 +80,7 @@ export const CATALOGUE: readonly MetricDefinition[] = [
   gauge(
     'clip_resident_memory_bytes',
     'Memory of the processes of clipd',
-    by('process', { server: 'serverRss', keeper: 'keeperRss', standby: 'standbyRss' }),
+    by('process', { server: 'serverRss', keeper: 'keeperRss', standby: 'standbyRss', client: 'clientRss' }),
   ),
 
   counter(

@@ -1,3 +1,4 @@
+import { isDigest } from './digest.js';
 import { type Descriptor, type Json, type Manifest, parseJsonObject, parseManifest } from './manifest.js';
 import { OCI_MANIFEST } from './media-types.js';
 
@@ -54,21 +55,17 @@ export function embeddedBytes(manifest: Uint8Array, digest: string): Uint8Array 
   return typeof data === 'string' ? Buffer.from(data, 'base64') : null;
 }
 
-/** Entries of a list of referrers that are followed. */
-const MAX_REFERRERS = 16;
-
 export interface Referrer {
   readonly digest: string;
   readonly annotations: Json;
 }
 
-/** The referrers of one type, the first of them. */
+/** The referrers of one type in a list of them. */
 export function referrersOf(bytes: Uint8Array, what: string, type: string): Referrer[] {
   const { manifests } = parseJsonObject(bytes, what);
   if (!Array.isArray(manifests)) return [];
   return (manifests as (Json | null)[])
-    .filter((entry) => entry?.artifactType === type)
-    .slice(0, MAX_REFERRERS)
+    .filter((entry) => entry?.artifactType === type && isDigest(String(entry.digest)))
     .map((entry) => ({ digest: String(entry!.digest), annotations: (entry!.annotations ?? {}) as Json }));
 }
 

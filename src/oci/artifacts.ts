@@ -20,6 +20,7 @@ import { BlobUploads, DIGEST_INVALID, EMPTY_CONFIG } from './blob-uploads.js';
 import { digestOf, verifyDigest } from './digest.js';
 import { type Descriptor, MAX_MANIFEST_BYTES, parseJsonObject, parseManifest } from './manifest.js';
 import { ACCEPT_MANIFESTS, OCI_INDEX, OCI_MANIFEST } from './media-types.js';
+import { listReferrers } from './referrers.js';
 import type { RegistryHosts } from './registry-hosts.js';
 import { RepositoryRequests } from './repository-requests.js';
 import type { ImageArtifacts, OnBytes } from './source.js';
@@ -38,6 +39,8 @@ import type { ImageArtifacts, OnBytes } from './source.js';
 const MAX_EMBEDDED_BYTES = 256 * 1024;
 /** An archive has 0.5 to 1 % of its image: this is one of 50 GB. */
 export const MAX_ARCHIVE_BYTES = 512 * 1024 * 1024;
+/** Entries of a list of referrers whose manifests are asked for. */
+const MAX_REFERRERS = 16;
 const IDENTITY = { 'accept-encoding': 'identity' };
 
 export interface PushedArchive {
@@ -204,7 +207,9 @@ export class ArtifactRepository implements ImageArtifacts {
   ): AsyncGenerator<Uint8Array, void, void> {
     const tagged = await this.#manifest(profileTag(manifestDigest, command), signal);
     if (tagged !== null) yield tagged.bytes;
-    for (const digest of profilesIn(await this.#referrers(manifestDigest, PROFILE_ARTIFACT, signal), command)) {
+    const listed: Referrer[] = [];
+    for await (const referrer of this.#referrers(manifestDigest, PROFILE_ARTIFACT, signal)) listed.push(referrer);
+    for (const digest of profilesIn(listed, command).slice(0, MAX_REFERRERS)) {
       const found = await this.#manifest(digest, signal);
       if (found !== null) yield found.bytes;
     }
@@ -324,23 +329,24 @@ export class ArtifactRepository implements ImageArtifacts {
     const tagged = await this.#tagged(manifestDigest, signal);
     const own = tagged === null ? null : archiveLayer(tagged.bytes, manifestDigest);
     if (own !== null) yield own;
-    for (const { digest } of await this.#referrers(manifestDigest, ARCHIVE_ARTIFACT, signal)) {
+    let followed = 0;
+    for await (const { digest } of this.#referrers(manifestDigest, ARCHIVE_ARTIFACT, signal)) {
+      if (++followed > MAX_REFERRERS) return;
       const found = await this.#manifest(digest, signal);
       const layer = found === null ? null : archiveLayer(found.bytes, manifestDigest);
       if (layer !== null && layer.digest !== own?.digest) yield layer;
     }
   }
 
-  async #referrers(manifestDigest: string, artifactType: string, signal?: AbortSignal): Promise<readonly Referrer[]> {
-    const what = `the referrers of ${manifestDigest}`;
-    const query = new URLSearchParams({ artifactType });
-    const path = `${this.#repository}/referrers/${manifestDigest}?${query}`;
-    const request = { what, headers: { ...IDENTITY, accept: OCI_INDEX }, accept: [200], signal };
-    const bytes =
-      (await this.#requests.body('resolve', path, request, MAX_MANIFEST_BYTES)) ??
-      (await this.#manifest(manifestDigest.replace(':', '-'), signal))?.bytes;
-    if (bytes === undefined || bytes === null) return [];
-    return referrersOf(bytes, what, artifactType);
+  /** Of one type: by the API of the registry, else by the tag that clients keep. */
+  async *#referrers(
+    manifestDigest: string,
+    artifactType: string,
+    signal?: AbortSignal,
+  ): AsyncGenerator<Referrer, void, void> {
+    if (yield* listReferrers(this.#requests, manifestDigest, artifactType, signal)) return;
+    const tagged = await this.#manifest(manifestDigest.replace(':', '-'), signal);
+    if (tagged !== null) yield* referrersOf(tagged.bytes, `the referrers of ${manifestDigest}`, artifactType);
   }
 
   /** For registries without the referrers API (distribution-spec, "Referrers Tag Schema"). */

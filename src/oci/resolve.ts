@@ -25,7 +25,6 @@ export interface LayerDescriptor {
   readonly size: number;
   /** Digest of the uncompressed tar, from the image's config. */
   readonly diffId: string;
-  readonly annotations: Readonly<Record<string, string>>;
 }
 
 /** What a reference stands for: every field of ImageMeta but the layers' uncompressed sizes, which are not known yet. */
@@ -166,13 +165,7 @@ function layersOf(manifest: Manifest, config: Json, name: string): LayerDescript
       );
     }
     const diffId = expectDigest(diffIds[i], `diff ID ${i + 1} in the config of ${name}`);
-    return {
-      digest: layer.digest,
-      mediaType: layer.mediaType,
-      size: layer.size,
-      diffId,
-      annotations: layer.annotations,
-    };
+    return { digest: layer.digest, mediaType: layer.mediaType, size: layer.size, diffId };
   });
 }
 

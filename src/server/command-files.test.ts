@@ -20,8 +20,8 @@ const files = [
 const reader = readerOf(tar(...[...programs, ...files].map((path) => file(path, 'x')), symlink('bin', 'usr/bin')));
 const image = (config: object): { config: Record<string, unknown> } => ({ config: { config } });
 
-function filesOf(argv: readonly string[], config: object = {}): string[] {
-  const found = new CommandFiles(image(config), reader).of(argv);
+function filesOf(argv: readonly string[], config: object = {}, begun = false): string[] {
+  const found = new CommandFiles(image(config), reader).of(argv, begun);
   const paths = pathsOf(reader, new Set(found));
   return found.map((nid) => `${paths.get(nid)}`);
 }
@@ -54,6 +54,16 @@ it('finds the program behind one that runs it, and takes its arguments for no pr
   expect(filesOf(['sh', '-c', 'gcc /app/main.c && cat /etc/passwd'])).toEqual([
     ...['/usr/bin/sh', '/usr/bin/gcc', '/app/main.c', '/usr/bin/cat', '/etc/passwd'],
   ]);
+});
+
+it('goes on to the program behind one that the image has, and asks for that one only if it is still to run', () => {
+  expect(filesOf(['env', '-i', 'A=b', 'gcc', 'cat', '/app/main.c'])).toEqual([
+    ...['/usr/bin/env', '/usr/bin/gcc', '/app/main.c'],
+  ]);
+  expect(filesOf(['/usr/bin/env', 'gcc', '/app/main.c'], {}, true)).toEqual(['/usr/bin/gcc', '/app/main.c']);
+  expect(filesOf(['nice', 'env', 'gcc'], {}, true)).toEqual(['/usr/bin/env', '/usr/bin/gcc']);
+  // A program that runs by itself may have come without its reader having waited: it leads to its libraries.
+  expect(filesOf(['gcc', '/app/main.c'], {}, true)).toEqual(['/usr/bin/gcc', '/app/main.c']);
 });
 
 it('puts the entrypoint of the image before words that do not name another', () => {

@@ -2,7 +2,7 @@ import { closeSync, openSync, read } from 'node:fs';
 import type { ImageMeta } from '../archive/index.js';
 import type { Nid } from '../bytes/index.js';
 import { type ErofsReader, InodeView, resolvePath } from '../erofs/index.js';
-import { commandWords } from '../startup/index.js';
+import { commandWords, runsAnother } from '../startup/index.js';
 
 /** Docker's PATH for an image that sets none. */
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
@@ -26,8 +26,12 @@ export class CommandFiles {
     this.#directory = typeof WorkingDir === 'string' ? WorkingDir : '/';
   }
 
-  /** In the order of the words. @throws FormatError */
-  of(argv: readonly string[]): Nid[] {
+  /**
+   * In the order of the words.
+   * @param begun the command runs already: if its program only runs another one (chroot, which may be the host's), it has read what it needs
+   * @throws FormatError
+   */
+  of(argv: readonly string[], begun = false): Nid[] {
     const files = new Set<Nid>();
     let running = false;
     for (const { word, program } of commandWords(argv)) {
@@ -36,8 +40,9 @@ export class CommandFiles {
       const named = program && !word.includes('/') && (line || !running) ? this.#program(word) : -1;
       const nid = named >= 0 ? named : this.#file(word.startsWith('/') ? word : `${this.#directory}/${word}`);
       if (nid < 0) continue;
-      files.add(nid as Nid);
-      running = true;
+      const another = runsAnother(word);
+      if (!another || !begun || word !== argv[0]) files.add(nid as Nid);
+      running ||= !another;
     }
     for (const nid of this.#linked(argv)) files.add(nid);
     return [...files];

@@ -83,13 +83,16 @@ export class ImageData {
     return !this.#closed && this.ofReaders !== null && this.#options.prefetch && this.#incomplete;
   }
 
-  /** A command runs, or will run, on the image: the files that its words name are fetched, and what they lead to. */
-  named(words: readonly string[]): void {
+  /**
+   * A command runs, or will run, on the image: the files that its words name are fetched, and what they lead to.
+   * @param begun it runs already
+   */
+  named(words: readonly string[], begun: boolean): void {
     if (!this.followsCommands || words.length === 0) return;
     const { archive } = this.file;
     this.ofReaders?.onNamed(() => {
       this.#commandFiles ??= new CommandFiles(archive.image, new ErofsReader(archive.tree));
-      return this.#commandFiles.of(words);
+      return this.#commandFiles.of(words, begun);
     });
   }
 
@@ -123,7 +126,7 @@ export class ImageData {
     }
     // Without read-ahead only bytes that are read may be fetched; a profile is read-ahead as well.
     const profile = prefetch && readahead ? this.#fetchProfile(search) : Promise.resolve();
-    if (search !== null && !this.#profiled) this.named(wordsOf(this.file.archive.image, words));
+    if (search !== null && !this.#profiled) this.named(wordsOf(this.file.archive.image, words), false);
     if (fill) void profile.then(() => !this.#closed && this.ahead.beginFill());
   }
 

@@ -312,7 +312,7 @@ export class ImageMount {
     const file = this.#served.fileOf(nid, 0, last);
     if (file === null) return;
     ofReaders.onMiss(file.nid, pieces);
-    this.#commands.look(thread, (words) => this.#image.named(words));
+    this.#commands.look(thread, (words) => this.#image.named(words, true));
   }
 
   /** After the FUSE workers have released it. */

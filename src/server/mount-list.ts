@@ -445,7 +445,7 @@ export class MountList {
     return this.#link.keeper.call('list', null);
   }
 
-  standby(): Promise<{ pid: number | null }> {
+  standby(): Promise<{ pid: number | null; client?: number | null }> {
     return this.#link.keeper.call('standby', null);
   }
 

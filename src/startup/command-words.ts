@@ -8,6 +8,23 @@ const SHELL = /(?:^|\/)(?:ba|da|a|k|z)?sh$/;
 /** `-cp /a.jar:/b.jar`, `--config=/etc/x`, `-I/usr/include`. */
 const PATHS = /(?:^|[:=,]|^-[A-Za-z])(\/[^:=,\s]+)/g;
 
+/**
+ * Programs that run the program which their arguments name, by glibc's, util-linux's and coreutils' manuals; those of containers and
+ * of init systems beside them.
+ */
+const RUNS_ANOTHER = new Set(
+  (
+    'env chroot nice nohup timeout stdbuf time setpriv setsid setarch linux64 unshare nsenter ionice chrt taskset prlimit flock runuser capsh ' +
+    'numactl sudo doas gosu su-exec setuidgid s6-setuidgid chpst tini docker-init dumb-init catatonit xargs strace ltrace exec busybox eatmydata ' +
+    'fakeroot faketime xvfb-run dbus-run-session'
+  ).split(' '),
+);
+
+/** Whether a program runs another one, which its arguments name. */
+export function runsAnother(program: string): boolean {
+  return RUNS_ANOTHER.has(program.slice(program.lastIndexOf('/') + 1));
+}
+
 /** A file that a command names. */
 export interface CommandWord {
   readonly word: string;

@@ -4,7 +4,7 @@
  * linking in the main thread.
  */
 
-export { type CommandWord, commandWords } from './command-words.js';
+export { type CommandWord, commandWords, runsAnother } from './command-words.js';
 export type { ElfFile } from './elf.js';
 export { type FoundNames, NameLog, readNames } from './found-names.js';
 export { elfFiles, linkReferences } from './link-references.js';

@@ -44,7 +44,6 @@ export class TreeBuilder {
   #hardLinks!: HardLinks;
   /** By base name: aufs keeps the data of hard-linked files in /.wh..wh.plnk, and its hard links point there. */
   #plnk = new Map<string, number>();
-  #ignoredEntries = 0;
   #namelessEntries = 0;
   #steps = 0;
   #stepLimit = 0;
@@ -112,8 +111,7 @@ export class TreeBuilder {
   }
 
   finish(): Tree {
-    const counted = { ignoredAufsEntries: this.#ignoredEntries, namelessEntries: this.#namelessEntries };
-    return new Tree(this.#store, this.#root, counted);
+    return new Tree(this.#store, this.#root, this.#namelessEntries);
   }
 
   #fail(entry: number, detail: string): never {
@@ -160,7 +158,6 @@ export class TreeBuilder {
   }
 
   #ignore(i: number, base: number, end: number): void {
-    this.#ignoredEntries++;
     const e = this.#entries;
     if ((e.mode(i) & S_IFMT) === S_IFREG) this.#plnk.set(this.#text(base, end), this.#store.addInode(this.#layer, i));
   }
@@ -173,8 +170,7 @@ export class TreeBuilder {
     const { arena } = this.#entries;
     if (equalBytes(arena, base, end, OPAQUE, 0, OPAQUE.length)) {
       if (directory >= 0) this.#whiteouts.addOpaque(directory);
-    } else if (startsWith(arena, base, end, AUFS)) this.#ignoredEntries++;
-    else {
+    } else if (!startsWith(arena, base, end, AUFS)) {
       const name = base + WHITEOUT.length;
       if (name === end || isDot(arena, name, end) || isDotDot(arena, name, end))
         this.#fail(i, 'a whiteout that names no file');

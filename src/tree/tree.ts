@@ -9,8 +9,6 @@ export interface TreeStats {
   overlayXattrs: number;
   /** Character devices 0:0: overlayfs takes them for whiteouts. */
   readonly whiteoutDevices: number;
-  /** .wh..wh.plnk, .wh..wh.aufs and their content. */
-  readonly ignoredAufsEntries: number;
   /** Entries other than directories whose path is the root: an empty name, ".", "/". */
   readonly namelessEntries: number;
 }
@@ -33,7 +31,7 @@ export class Tree {
   readonly #childStart: Uint32Array;
   readonly #childCount: Uint32Array;
 
-  constructor(store: TreeStore, root: number, counted: Pick<TreeStats, 'ignoredAufsEntries' | 'namelessEntries'>) {
+  constructor(store: TreeStore, root: number, namelessEntries: number) {
     this.#store = store;
     this.root = root;
     this.inodeLimit = store.inodeCount;
@@ -71,7 +69,7 @@ export class Tree {
       directories,
       overlayXattrs: 0,
       whiteoutDevices: devices,
-      ...counted,
+      namelessEntries,
     };
   }
 

@@ -241,16 +241,18 @@ export interface Stats {
 }
 
 /**
- * Bytes of clipd's processes in memory. `Pss` counts a page that several processes share in parts, so that the sum of the three is what clipd
- * takes. The standby is the server process that waits in reserve; 0 when there is none.
+ * Bytes of clipd's processes in memory. `Pss` counts a page that several processes share in parts, so that the sum of the four is what clipd
+ * takes. The standby is the server process that waits in reserve, the client the `clipctl` that does; 0 when there is none.
  */
 export interface MemoryStats {
   readonly serverRss: number;
   readonly keeperRss: number;
   readonly standbyRss: number;
+  readonly clientRss: number;
   readonly serverPss: number;
   readonly keeperPss: number;
   readonly standbyPss: number;
+  readonly clientPss: number;
 }
 
 /** The levels of a log: a line is written if its level is not below. */

@@ -113,6 +113,8 @@ export {
   type KeeperStart,
   SERVER_ENVIRONMENT,
   SERVER_MAIN,
+  SPARE_DIRECTORY,
+  SPARE_MAIN,
 } from './programs.js';
 export { JOURNAL_DIRECTORY, type JournaledRead, kernelResends, ReadJournal } from './read-journal.js';
 export { fromWireError, Rpc, toWireError, type WireError } from './rpc.js';

@@ -111,7 +111,8 @@ export type KeeperMethods = {
   cannotServe(args: { error: WireError }): void;
   list(args: null): Promise<readonly ConnectionState[]>;
   /** Process ids: the server that waits in reserve, if there is one. */
-  standby(args: null): { pid: number | null };
+  /** `client`: of the client in reserve; a keeper of an earlier version has none. */
+  standby(args: null): { pid: number | null; client?: number | null };
   /**
    * → [/dev/fuse, archive]. `resumed`: another server was asked to answer it before. `carried`: the kernel's own mount has been
    * made, or none is wanted.

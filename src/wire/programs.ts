@@ -5,6 +5,10 @@ import type { WireError } from './rpc.js';
 /** The programs of the installed version. */
 export const KEEPER_MAIN: string = fileURLToPath(new URL('../keeper/keeper-main.js', import.meta.url));
 export const SERVER_MAIN: string = fileURLToPath(new URL('../server/server-main.js', import.meta.url));
+/** Of a client in reserve (docs/internals/start.md, "The client in reserve"). Its argument: the root. */
+export const SPARE_MAIN: string = fileURLToPath(new URL('../cli/spare-main.js', import.meta.url));
+/** In the root, for its owner alone: the names by which the shell of bin/clipctl.js finds it. */
+export const SPARE_DIRECTORY = 'clipd.spare';
 
 /** A keeper handles few messages, for weeks: no threads for compiling. Not V8's flags but Node's: see src/loader/v8-flags.ts. */
 export const KEEPER_FLAGS: readonly string[] = ['--v8-pool-size=0'];

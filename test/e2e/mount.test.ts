@@ -160,9 +160,10 @@ describe('mount and umount', () => {
     const newer = Number.parseInt(process.versions.node, 10) >= 22;
     const most = (newer ? 210e6 : 130e6) + 20e6 * Math.max(0, availableParallelism() - 2);
     const all = async (): Promise<number> => {
-      const { serverPss, keeperPss, standbyPss } = (await clip.json<{ memory: Record<string, number> }>('stats'))
-        .memory;
-      return standbyPss === 0 ? Number.POSITIVE_INFINITY : serverPss! + keeperPss! + standbyPss!;
+      const { serverPss, keeperPss, standbyPss, clientPss } = (
+        await clip.json<{ memory: Record<string, number> }>('stats')
+      ).memory;
+      return standbyPss === 0 ? Number.POSITIVE_INFINITY : serverPss! + keeperPss! + standbyPss! + clientPss!;
     };
     await eventually(async () => (await all()) < most, 60_000);
     expect((await clip.ok('ps')).stdout).toContain(place);

@@ -1,9 +1,17 @@
+import { existsSync } from 'node:fs';
 import { constants } from 'node:os';
+import { join } from 'node:path';
 import type { Command } from 'commander';
 import { ClipError } from '../../bytes/index.js';
 import type { ClipdClient } from '../../client/index.js';
 import type { KeptLayers } from '../../oci/index.js';
-import { DEFAULT_IMAGE_OPTIONS, IDLE_EXIT_SECONDS, type ImageOptions, type MountInfoReply } from '../../wire/index.js';
+import {
+  DEFAULT_IMAGE_OPTIONS,
+  IDLE_EXIT_SECONDS,
+  type ImageOptions,
+  type MountInfoReply,
+  SOCKET_NAME,
+} from '../../wire/index.js';
 import {
   addDaemonFlags,
   askedOfDaemon,
@@ -18,6 +26,7 @@ import { indexOldLayers } from '../old-layers.js';
 import { archiveOrImage, Operand } from '../operand.js';
 import { printNote, printPath } from '../output.js';
 import { addOverlayFlags, type OverlayFlags, overlayOptions, planeOption } from '../overlay-flags.js';
+import { needsOwnProcess } from '../own-process.js';
 import { addProcessFlags, networkOptions, type ProcessFlags, processOptions } from '../process-flags.js';
 import { credentialsFrom } from '../registry-flags.js';
 import { addStorageFlags, type StorageFlags, storageFlags, storageFrom } from '../storage-flags.js';
@@ -83,6 +92,7 @@ async function mount(command: readonly string[], given: Flags): Promise<void> {
       hint: 'clipctl mount FILE|IMAGE DIR mounts the image read-only; --cid ID makes a container of it, with a writable layer',
     });
   }
+  if (given.cid !== undefined || given.foreground === true) needsOwnProcess();
   const interrupted = interruption();
   const kept = given.plane === 'unpack' && given.cid !== undefined ? await layerKeeper(given) : null;
   const archivePath = await orEnd(interrupted, (signal) => archiveOf(given, signal, kept ?? undefined));
@@ -184,6 +194,7 @@ async function mountAt(
 ): Promise<void> {
   const { ClipdClient, mountStarting } = await import('../../client/index.js');
   const location = await locate(flags);
+  if (!existsSync(join(location.root, SOCKET_NAME))) needsOwnProcess(); // it starts clipd
   await checkContentCache(flags);
   const credentials = credentialsFrom(flags);
   const client = new ClipdClient(location.root);

@@ -94,13 +94,14 @@ const TROUBLE = [
 ] as const;
 
 function summary({ health, counters, cache, memory }: Stats): string[] {
-  const { serverPss, keeperPss, standbyPss } = memory;
+  const { serverPss, keeperPss, standbyPss, clientPss } = memory;
+  const all = serverPss + keeperPss + standbyPss + clientPss;
   const count = (name: string): number => counters[name] ?? 0;
   const bytes = (name: string): string => formatBytes(count(name));
   const trouble = TROUBLE.filter((name) => count(name) > 0).map((name) => `${name} ${count(name)}`);
   return [
     `clipd ${health.version}, up ${Math.round(health.uptime)} s, ${health.restarts} restarts`,
-    `memory: ${formatBytes(serverPss + keeperPss + standbyPss)} (server ${formatBytes(serverPss)}, keeper ${formatBytes(keeperPss)}, reserve ${formatBytes(standbyPss)})`,
+    `memory: ${formatBytes(all)} (server ${formatBytes(serverPss)}, keeper ${formatBytes(keeperPss)}, reserve ${formatBytes(standbyPss + clientPss)})`,
     `fetched: ${bytes('demandBytes')} for readers, ${bytes('readaheadBytes')} ahead, ${bytes('prefetchBytes')} prefetched, ${bytes('fillBytes')} filled`,
     `speculated: ${bytes('speculatedBytes')}, ${bytes('speculatedUsefulBytes')} of it useful, ${bytes('speculatedWastedBytes')} wasted`,
     `cache: ${formatBytes(Number(cache.usedBytes))} of ${formatBytes(Number(cache.maxBytes))}; ${counted(count('requests'), 'request')}, ${count('readsInFlight')} reads wait`,

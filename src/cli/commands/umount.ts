@@ -5,6 +5,7 @@ import { ownMountNamespace, resolvePlace } from '../../wire/index.js';
 import type { CommonFlags } from '../common-flags.js';
 import { locate } from '../daemon-flags.js';
 import { printNote, printResult } from '../output.js';
+import { needsOwnProcess } from '../own-process.js';
 
 interface Flags extends CommonFlags {
   readonly force?: boolean;
@@ -35,7 +36,10 @@ async function umount(directory: string | undefined, flags: Flags): Promise<void
       hint: 'clipctl umount DIR, or --cid ID',
     });
   }
-  if (flags.cid !== undefined) return umountContainer(flags.cid, flags);
+  if (flags.cid !== undefined) {
+    needsOwnProcess();
+    return umountContainer(flags.cid, flags);
+  }
   await umountDirectory(directory!, flags);
 }
 

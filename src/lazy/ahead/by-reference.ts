@@ -21,8 +21,8 @@ const AGAIN_MS = 30_000;
 const SEGMENT_PAGES = SEGMENT_START / REFERENCE_PAGE;
 
 export interface ToldByFollower {
-  /** A reader has come to this span. */
-  onRead(layer: LayerIndex, span: SpanIndex): void;
+  /** A reader has come to this span. `known`: which was asked for because a reference leads there. */
+  onRead(layer: LayerIndex, span: SpanIndex, known: boolean): void;
   /** A program was opened that has large segments. */
   onCode(nid: Nid, code: readonly FileStretch[]): void;
 }
@@ -187,7 +187,7 @@ export class Follower {
     }
     if (this.#counted[layer]![span] === 1) return;
     this.#counted[layer]![span] = 1;
-    this.#told.onRead(layer, span);
+    this.#told.onRead(layer, span, unread !== undefined);
     this.#readBytes += this.#image.layers[layer]!.layer.spans.compressedBytes(span, span + 1);
   }
 

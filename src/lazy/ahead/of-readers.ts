@@ -21,7 +21,7 @@ export class AheadOfReaders {
       const followedImage = followed?.() ?? null;
       if (followedImage === null) return null;
       return new Follower(followedImage, {
-        onRead: (layer, span) => this.#speculator.onRead(layer, span),
+        onRead: (layer, span, known) => this.#speculator.onRead(layer, span, known),
         onCode: (nid, code) => this.#speculator.onOpened(nid, code),
       });
     };

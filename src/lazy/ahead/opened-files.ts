@@ -12,9 +12,10 @@ const PLACES_AT_A_TIME = 512;
 export class OpenedFiles {
   readonly #image: FollowedImage;
   readonly #touch: readonly TouchRecord[];
-  /** By position among the references: the layer (−1: none, or visited) and the page of it that tells. */
+  /** By position among the references: the layer (−1: none, or visited), and the pages of it that tell: the first, and the last behind it. */
   readonly #layer: Int32Array;
   readonly #page: Uint32Array;
+  readonly #more: Uint8Array;
   #placed = 0;
   #clock = 0;
 
@@ -23,6 +24,7 @@ export class OpenedFiles {
     this.#touch = touch;
     this.#layer = new Int32Array(image.references.count).fill(-1);
     this.#page = new Uint32Array(image.references.count);
+    this.#more = new Uint8Array(image.references.count);
   }
 
   /**
@@ -37,7 +39,10 @@ export class OpenedFiles {
     this.#clock = clock;
     for (let file = 0; file < this.#placed; file++) {
       const layer = this.#layer[file]!;
-      if (layer < 0 || this.#touch[layer]!.pages[this.#page[file]!] === 0) continue;
+      if (layer < 0) continue;
+      const { pages } = this.#touch[layer]!;
+      const page = this.#page[file]!;
+      if (pages[page] === 0 || pages[page + this.#more[file]!] === 0) continue;
       this.#layer[file] = -1;
       visit(file);
     }
@@ -55,11 +60,15 @@ export class OpenedFiles {
   #placeOf(file: number, nid: Nid): void {
     this.#image.map(nid, 0, 2 * TOUCH_PAGE, (layer, offset, length) => {
       if (layer < 0 || this.#layer[file]! >= 0) return;
-      // A page that is all the file's own. Programs and libraries have one; small scripts, which may be read as data, need not be followed.
-      const page = Math.ceil(offset / TOUCH_PAGE);
-      if ((page + 1) * TOUCH_PAGE > offset + length) return;
+      // A page that is all the file's own; of a small file both that it shares with others, which are hardly both read for the others. One in a
+      // single page cannot be told from its neighbours.
+      const [first, last] = [Math.floor(offset / TOUCH_PAGE), Math.floor((offset + length - 1) / TOUCH_PAGE)];
+      const own = Math.ceil(offset / TOUCH_PAGE);
+      const whole = (own + 1) * TOUCH_PAGE <= offset + length;
+      if (!whole && first === last) return;
       this.#layer[file] = layer;
-      this.#page[file] = page;
+      this.#page[file] = whole ? own : first;
+      this.#more[file] = whole ? 0 : last - first;
     });
   }
 }

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { expect, test } from 'vitest';
 import { lazyStage, quiet } from '../../../test/support/lazy-layers.js';
 import { type FakeSource, gzipLayer } from '../../../test/support/span-layers.js';
-import type { LayerIndex, Nid } from '../../bytes/index.js';
+import type { LayerIndex, Nid, SpanIndex } from '../../bytes/index.js';
 import type { Metrics } from '../../metrics/index.js';
 import { noteUse } from '../../spans/index.js';
 import type { LayerClaim } from '../layer-claim.js';
@@ -91,6 +91,25 @@ test('a directory that is walked is fetched before its reader', async () => {
   expect(speculatedUsefulBytes!).toBeGreaterThan(0.7 * speculatedBytes!);
 });
 
+test('what references led to says nothing of other files around, but of the rest of its own', async () => {
+  const o = await open(1);
+  // A walk of a directory would be followed from its ninth span on.
+  for (let span = 10; span < 40; span++) o.speculator.onRead(0 as LayerIndex, span, true);
+  await o.miss(100);
+  await quiet(o);
+  expect(present(o)).toEqual([100]);
+  for (let span = 50; span < 80; span++) o.speculator.onRead(0 as LayerIndex, span, false);
+  await o.miss(101);
+  await quiet(o);
+  expect(present(o)).toContain(80);
+  const wide = await open(16);
+  await wide.miss(21);
+  wide.speculator.onRead(0 as LayerIndex, 23 as SpanIndex, true);
+  await wide.miss(25);
+  await quiet(wide);
+  expect(present(wide)).toEqual(expect.arrayContaining([22, 24, 26]));
+});
+
 test('a program that is paged in at random is fetched whole after a few misses', async () => {
   const o = await open(32);
   const order = Array.from({ length: 32 }, (_, i) => 32 + ((i * 13) % 32));
@@ -107,7 +126,7 @@ test.each([
   const o = await open(160, { known: true, roundTripMs: 20, bytesPerMs: ((next.length + 0.1) * SPAN) / 20 });
   await o.miss(read[0]!);
   o.source.gate = () => new Promise(() => {});
-  for (const span of read.slice(1, -1)) o.speculator.onRead(0 as LayerIndex, span);
+  for (const span of read.slice(1, -1)) o.speculator.onRead(0 as LayerIndex, span, false);
   const last = read.at(-1)!;
   o.miss(last).catch(() => {});
   const { layer } = o.opened;

@@ -157,9 +157,12 @@ export class Speculator {
     this.#go();
   }
 
-  /** A span was read that was fetched for another reason. */
-  onRead(layer: LayerIndex, span: SpanIndex): void {
-    if (!this.#closed) this.#note(layer, span);
+  /**
+   * A span was read that was fetched for another reason.
+   * @param known a reference led to it, which says nothing of other files that lie around
+   */
+  onRead(layer: LayerIndex, span: SpanIndex, known: boolean): void {
+    if (!this.#closed) this.#note(layer, span, known);
   }
 
   /** Cancels spans that no reader has read; readers still get those they wait for. */
@@ -200,7 +203,7 @@ export class Speculator {
     files.push({ first, last, record: new Record(), walks: new Walks(), walked: new Record(), told: false });
   }
 
-  #note(layer: LayerIndex, span: SpanIndex): void {
+  #note(layer: LayerIndex, span: SpanIndex, known = false): void {
     const state = this.#layers[layer]!;
     if (state.read[span] === 1) return;
     state.read[span] = 1;
@@ -224,7 +227,7 @@ export class Speculator {
     const to = Math.min(spans.count - 1, span + REACH);
     for (let at = from; at <= to; at++) {
       const same = file !== null && at >= file.first && at <= file.last;
-      if (!same && file?.told === true) continue;
+      if (!same && (known || file?.told === true)) continue;
       const evidence = evidenceAt(Math.abs(at - span), same);
       if (evidence > 0) this.#add(state, at, evidence, same ? file.record : state.record);
     }

@@ -32,6 +32,10 @@ import { pssOf, rssOf, seeingRoutes } from './seeing-routes.js';
 /** How often a waiting client's place is looked up. */
 const WAIT_POLL_MS = 250;
 
+/** Of a process in reserve, if there is one. */
+const ofReserve = (pid: number | null | undefined, size: (pid: number) => number): number =>
+  pid === null || pid === undefined ? 0 : size(pid);
+
 /** The handlers of all requests. */
 export function routesOf(
   context: ServerProcessContext,
@@ -136,10 +140,12 @@ export function routesOf(
       memory: {
         serverRss: rssOf(process.pid),
         keeperRss: rssOf(hello.keeperPid),
-        standbyRss: standby.pid === null ? 0 : rssOf(standby.pid),
+        standbyRss: ofReserve(standby.pid, rssOf),
+        clientRss: ofReserve(standby.client, rssOf),
         serverPss: pssOf(process.pid),
         keeperPss: pssOf(hello.keeperPid),
-        standbyPss: standby.pid === null ? 0 : pssOf(standby.pid),
+        standbyPss: ofReserve(standby.pid, pssOf),
+        clientPss: ofReserve(standby.client, pssOf),
       },
     };
   };

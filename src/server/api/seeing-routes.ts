@@ -26,6 +26,7 @@ class ProcessFigures {
   readonly #server: MountList;
   #mounts = 0;
   #standby = 0;
+  #client = 0;
 
   constructor(server: MountList, metrics: Metrics) {
     this.#server = server;
@@ -36,12 +37,14 @@ class ProcessFigures {
     metrics.gauge('serverRss', () => rssOf(process.pid));
     metrics.gauge('keeperRss', () => rssOf(hello.keeperPid));
     metrics.gauge('standbyRss', () => (this.#standby === 0 ? 0 : rssOf(this.#standby)));
+    metrics.gauge('clientRss', () => (this.#client === 0 ? 0 : rssOf(this.#client)));
   }
 
   async refresh(): Promise<void> {
-    const [connections, { pid }] = await Promise.all([this.#server.list(), this.#server.standby()]);
+    const [connections, { pid, client }] = await Promise.all([this.#server.list(), this.#server.standby()]);
     this.#mounts = connections.reduce((sum, { places }) => sum + places.length, 0);
     this.#standby = pid ?? 0;
+    this.#client = client ?? 0;
   }
 }
 

@@ -1,4 +1,5 @@
 const NEWLINE = 0x0a;
+const TAB = 8;
 /** A longer line was written by a minifier: its blocks cannot be told by their indentation. */
 const MAX_LINE = 400;
 /** Lines of one file that are searched upwards. Bounds the time for a file. */
@@ -45,8 +46,10 @@ export class EnclosingLines {
   }
 }
 
+/** In columns: a tab goes to the next stop, for lines that are indented by tabs stand among others that are by spaces. */
 function indentOf(line: string): number {
-  let i = 0;
-  while (line[i] === ' ' || line[i] === '\t') i++;
-  return i;
+  let columns = 0;
+  for (let i = 0; line[i] === ' ' || line[i] === '\t'; i++)
+    columns = line[i] === ' ' ? columns + 1 : columns - (columns % TAB) + TAB;
+  return columns;
 }

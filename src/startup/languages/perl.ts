@@ -17,6 +17,8 @@ const BEHIND_NEWLINE = 3;
 const LINE = /^(?:=[a-zA-Z]|__(?:END|DATA)__|[ \t]*(?:use|require|package)\b)[^\n]{0,400}/;
 const MAX_LINE = 512;
 const [NEWLINE, SPACE, TAB] = [0x0a, 0x20, 0x09];
+/** What runs when it is called, or under a condition: of another system, of an old version, of another module that is missing. */
+const LATER = /\bsub\b|^\s*(?:[)}]\s*)?(?:if|elsif|else|unless)\b/;
 const OPENS_NOTHING = /^\s*(?:#|[)\]}])/;
 const PARENTS = /^(?:parent|base)$/;
 /** The order of @INC where several have a module (Debian's perl-base holds copies of the library's). */
@@ -36,7 +38,7 @@ export const perl: Language = {
 /** The modules that a file uses, "m" and the name; first, "p" and the name of its first package. Documentation is left out. */
 export function perlModules(source: Buffer): string[] {
   const found = new Set<string>();
-  const around = new EnclosingLines(source, (line) => /\bsub\b/.test(line), OPENS_NOTHING);
+  const around = new EnclosingLines(source, (line) => LATER.test(line), OPENS_NOTHING);
   let named = false;
   let inDocumentation = false;
   for (const { line, start } of linesOf(source)) {

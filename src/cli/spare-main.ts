@@ -1,0 +1,3 @@
+import { serveOneCall } from './spare-client.js';
+
+void serveOneCall(process.argv[2]!);
