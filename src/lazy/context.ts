@@ -7,6 +7,7 @@ import type { FetchQueue } from './fetch-queue.js';
 import type { InflatePool } from './inflate-pool.js';
 import type { Links } from './link.js';
 import type { MemoryLru } from './memory-lru.js';
+import type { ReceiveOrders } from './receive-order.js';
 import type { Fetched, Inflated } from './types.js';
 
 /** What the layers of one LayerSet share. */
@@ -26,6 +27,7 @@ export interface LayerContext {
   readonly activity: Activity;
   /** What the ways to the sources cost. */
   readonly links: Links;
+  readonly orders: ReceiveOrders;
   /** Told of everything that was fetched. */
   readonly onFetched: (fetched: Fetched) => void;
   /** Told of each span that was checked and inflated. */

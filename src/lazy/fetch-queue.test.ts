@@ -10,6 +10,8 @@ const KIB = 1024;
 
 interface Fetch {
   readonly spans: number[];
+  /** The bytes of its first spans have come. */
+  arrived(spans: number): Promise<void>;
   done(): Promise<void>;
 }
 
@@ -55,8 +57,15 @@ class Layer implements QueuedLayer {
     return new Promise((resolve) => {
       this.fetches.push({
         spans: jobs.map((job) => job.span),
+        arrived: async (spans) => {
+          for (const job of jobs.slice(0, spans)) this.queue.arrived(job);
+          await turn();
+        },
         done: async () => {
-          for (const job of jobs) this.jobs.delete(job.span);
+          for (const job of jobs) {
+            this.jobs.delete(job.span);
+            this.queue.ended(job);
+          }
           resolve();
           await turn();
         },
@@ -183,7 +192,7 @@ describe('what goes out together', () => {
     expect(layer.asked).toEqual([from(3, 16), [...from(19, 4)], [90]]);
   });
 
-  test('with short gaps one range; a request has at most 40 ranges, and before the link was measured 1.25 MiB, two of them on their way', async () => {
+  test('with short gaps one range; a request has at most 40 ranges, and before the link was measured 1.25 MiB, and 5 MiB are on their way', async () => {
     const short = new Layer(new FetchQueue(() => false), 16 * KIB);
     for (let i = 0; i < 100; i++) short.add(4 * i, Priority.prefetch, PARTS);
     short.add(2, Priority.prefetch, PARTS);
@@ -194,10 +203,22 @@ describe('what goes out together', () => {
     const long = new Layer(new FetchQueue(() => false), 512 * KIB);
     for (let i = 0; i < 20; i++) long.add(300 - 10 * i, Priority.prefetch, PARTS);
     await turn();
-    expect(long.asked).toEqual([
-      [300, 290],
-      [280, 270],
-    ]);
+    const pair = (span: number): number[] => [span, span - 10];
+    expect(long.asked).toEqual([300, 280, 260, 240, 220].map(pair));
+  });
+
+  test('the next request of a profile leaves when enough of the earlier ones has come, before any of them is over', async () => {
+    const layer = new Layer(new FetchQueue(() => false), 512 * KIB);
+    for (let i = 0; i < 39; i++) layer.add(390 - 10 * i, Priority.prefetch, PARTS);
+    await turn();
+    expect(layer.fetches).toHaveLength(5);
+    await layer.fetches[0]!.arrived(1);
+    expect(layer.fetches).toHaveLength(6);
+    // What has come counts once, however its request ends.
+    await layer.fetches[0]!.done();
+    expect(layer.fetches).toHaveLength(6);
+    await layer.fetches[1]!.done();
+    expect(layer.fetches).toHaveLength(7);
   });
 
   test('a span that was wrong, or that the source did not give as a part, is not asked for so again', async () => {

@@ -29,11 +29,11 @@ const MIN_REQUESTS = 4;
  * ones. Of a profile's requests this many fill a link of 1 Gbit/s and 20 ms (docs/benchmarks.md, "Why these constants").
  */
 const MAX_BACKGROUND_REQUESTS = 8;
-/** Compressed bytes that these may have requested: a few large requests fill a link, and more would delay readers. */
+/** Compressed bytes of these that may be to come: a few large requests fill a link, and more would delay readers. */
 const MAX_BACKGROUND_BYTES = 16 * 1024 * 1024;
 /**
  * The same of a profile, whose order is known, by single ranges (else see profileComing): what is wanted first comes first if little else shares the link. 1 Gbit/s and 20 ms hold
- * 2.5 MB, 10 Gbit/s and 5 ms 6.3 MB. Two requests of the size below are always on their way.
+ * 2.5 MB, 10 Gbit/s and 5 ms 6.3 MB. Two requests of the size below are on their way.
  */
 const MAX_PROFILE_BYTES = 6 * 1024 * 1024;
 /** Compressed bytes in flight or waiting for an inflate worker, beyond which nothing is fetched ahead. */
@@ -63,7 +63,8 @@ class Flow {
   readonly waiting: Map<SpanJob, QueuedLayer>[] = PRIORITIES.map(() => new Map());
   active = 0;
   background = 0;
-  backgroundBytes = 0;
+  /** Compressed bytes that requests without a reader have asked for, and that have not come. */
+  coming = 0;
   /** Compressed bytes of jobs that have left the queue and not ended. */
   uninflated = 0;
 
@@ -145,8 +146,19 @@ export class FetchQueue implements JobCarrier {
     this.wake();
   }
 
+  /** A job's bytes have come: the next request is to leave before the link idles. */
+  arrived(job: SpanJob): void {
+    if (job.flow === null || job.comingBytes === 0) return;
+    job.flow.coming -= job.comingBytes;
+    job.comingBytes = 0;
+    this.wake();
+  }
+
   #release(job: SpanJob): void {
-    if (job.flow !== null) job.flow.uninflated -= job.fetchedBytes;
+    if (job.flow === null) return;
+    job.flow.uninflated -= job.fetchedBytes;
+    job.flow.coming -= job.comingBytes;
+    job.comingBytes = 0;
     job.flow = null;
   }
 
@@ -197,13 +209,13 @@ export class FetchQueue implements JobCarrier {
     const most = priority === Priority.fill ? MAX_FILL_REQUESTS : MAX_BACKGROUND_REQUESTS;
     return (
       flow.background < Math.max(1, most / images) &&
-      flow.backgroundBytes < this.#mostBackgroundBytes(source, flow, priority, parts) / images &&
+      flow.coming < this.#mostComing(source, flow, priority, parts) / images &&
       flow.uninflated < MAX_BACKGROUND_UNINFLATED / images &&
       !this.busy(source)
     );
   }
 
-  #mostBackgroundBytes(source: BlobSource, flow: Flow, priority: Priority, parts: boolean): number {
+  #mostComing(source: BlobSource, flow: Flow, priority: Priority, parts: boolean): number {
     const link = this.links.of(source);
     // Beside a reader's own request there is as much as the link carries in a round trip: what else is wanted soon leaves when that has come.
     if (flow.active > flow.background) return aheadRequest(link);
@@ -281,11 +293,7 @@ export class FetchQueue implements JobCarrier {
   #start(flow: Flow, priority: Priority, layer: QueuedLayer, run: readonly SpanJob[]): void {
     const background = priority !== Priority.demand;
     flow.active++;
-    const bytes = run.reduce((sum, { span }) => sum + layer.spans.compressedBytes(span, span + 1), 0);
-    if (background) {
-      flow.background++;
-      flow.backgroundBytes += bytes;
-    }
+    if (background) flow.background++;
     for (const job of run) {
       flow.waiting[job.priority]!.delete(job);
       job.phase = 'fetching';
@@ -294,13 +302,12 @@ export class FetchQueue implements JobCarrier {
       job.flow = flow;
       job.fetchedBytes = layer.spans.compressedBytes(job.span, job.span + 1);
       flow.uninflated += job.fetchedBytes;
+      job.comingBytes = background ? job.fetchedBytes : 0;
+      flow.coming += job.comingBytes;
     }
     void layer.fetch(run).finally(() => {
       flow.active--;
-      if (background) {
-        flow.background--;
-        flow.backgroundBytes -= bytes;
-      }
+      if (background) flow.background--;
       this.wake();
     });
   }

@@ -38,8 +38,10 @@ export class SpanJob {
   carrier: JobCarrier | null = null;
   /** Compressed bytes that are accounted to its image since it left the queue. */
   fetchedBytes = 0;
+  /** Those of them that have not come, if no reader asked for them. */
+  comingBytes = 0;
   /** That account; null: none. */
-  flow: { uninflated: number } | null = null;
+  flow: { uninflated: number; coming: number } | null = null;
   /** Other images' fetches of the same span, by provider: none is held up by another one's registry. */
   readonly rivals = new Map<LayerProvider, SpanJob>();
   /** Why the fetch failed, while rivals go on. */

@@ -16,6 +16,7 @@ import { LayerClaim } from './layer-claim.js';
 import { LazyLayer } from './lazy-layer.js';
 import { Links } from './link.js';
 import { MemoryLru } from './memory-lru.js';
+import { ReceiveOrders } from './receive-order.js';
 import type { BlobSource, Fetched, Inflated, LayerProvider } from './types.js';
 
 export interface LayerSetOptions {
@@ -77,6 +78,7 @@ export class LayerSet {
       content: options.contentCache === undefined ? null : new ContentTier(options.contentCache, { ...options, busy }),
       activity: new Activity(),
       links,
+      orders: new ReceiveOrders(),
       onFetched: options.onFetched ?? (() => {}),
       onInflated: options.onInflated ?? (() => {}),
     };

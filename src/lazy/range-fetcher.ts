@@ -134,7 +134,7 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
   }
 
   async #request(runs: readonly (readonly SpanJob[])[]): Promise<void> {
-    const { buffers, activity, links } = this.#context;
+    const { buffers, activity, links, orders } = this.#context;
     const request = new RangeRequest({
       spans: this.spans,
       runs,
@@ -147,7 +147,8 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
     try {
       const provider = this.#jobs.providers.current(runs[0]![0]!.provider);
       this.#jobs.accountRequest();
-      await request.run(provider, buffers, activity, links);
+      const ahead = runs.every((run) => run.every((job) => job.fetchedAs !== Priority.demand));
+      await request.run(provider, buffers, activity, links, ahead ? orders.of(provider.source) : null);
     } catch (error) {
       for (const job of request.missing) {
         job.carrier = null;
@@ -187,6 +188,7 @@ export class RangeFetcher implements SpanFetcher, QueuedLayer {
   }
 
   async #inflate(job: SpanJob, compressed: Uint8Array): Promise<void> {
+    this.#context.queue.arrived(job);
     const { spans } = this;
     const { span } = job;
     if (job.answered) {

@@ -2,9 +2,11 @@ import type { Source } from '../metrics/index.js';
 import type { BlobRange } from '../oci/index.js';
 import type { LayerSpans } from '../spans/index.js';
 import type { Activity } from './activity.js';
+import { mayComeBefore } from './ahead/policy.js';
 import type { BufferPool } from './buffers.js';
 import type { JobCarrier, SpanJob } from './job.js';
 import type { Link, Links } from './link.js';
+import type { ReceiveOrder } from './receive-order.js';
 import { RequestLimit } from './request-limit.js';
 import type { LayerProvider } from './types.js';
 
@@ -70,6 +72,7 @@ export class RangeRequest implements JobCarrier {
   }
 
   /**
+   * @param order the answer's bytes come in this order; null: a reader waits for them
    * Resolves when all bytes are there; with less if the source does not answer requests for several ranges.
    * @throws what the source throws
    */
@@ -78,6 +81,7 @@ export class RangeRequest implements JobCarrier {
     buffers: BufferPool,
     activity: Activity,
     links: Links,
+    order: ReceiveOrder | null,
   ): Promise<void> {
     const { runs, spans } = this.#plan;
     const jobs = this.#jobs;
@@ -96,6 +100,8 @@ export class RangeRequest implements JobCarrier {
     let link = null as Link | null;
     const limit = new RequestLimit(total, this.#abort);
     this.#limit = limit;
+    const turn = order?.join(total) ?? null;
+    if (turn !== null) for (const job of jobs) job.onUrgent = () => turn.hurry();
     try {
       const bytes = new Uint8Array(buffer, 0, total);
       let from: Source = 'registry';
@@ -104,8 +110,9 @@ export class RangeRequest implements JobCarrier {
         const now = performance.now();
         if (link === null) {
           link = links.answered(source, this.#host);
-          link.began(now - started, received, now);
+          link.began(now - sent, received, now);
         } else link.received(received - counted, now);
+        turn?.received(received - counted);
         counted = received;
         while (this.#delivered < jobs.length && places[this.#delivered]!.end <= received) {
           const before = places[this.#delivered - 1]?.end ?? 0;
@@ -116,7 +123,7 @@ export class RangeRequest implements JobCarrier {
           this.#plan.deliver(job, bytes.subarray(start, end), end - before, release);
         }
         if (receiving || this.missing.length === 0) return null;
-        if (!this.#awaited()) return activity.yieldLink();
+        if (!this.#awaited()) return activity.yieldLink() ?? turn?.wait(mayComeBefore(link)) ?? null;
         receiving = true;
         activity.beginReceiving();
         return null;
@@ -132,7 +139,11 @@ export class RangeRequest implements JobCarrier {
         for (const job of this.missing) job.source = origin;
       };
       const started = performance.now();
-      const options = { signal, size, mismatches, onHost, onBytes, onOrigin };
+      let sent = started;
+      const onSent = (): void => {
+        sent = performance.now();
+      };
+      const options = { signal, size, mismatches, onHost, onBytes, onOrigin, onSent };
       if (ranges.length === 1) await source.fetchInto(spans.digest, ranges[0]!.start, bytes, options);
       else await source.fetchParts?.(spans.digest, ranges, bytes, options);
       this.#plan.ended(this.arrived, from, started);
@@ -141,6 +152,7 @@ export class RangeRequest implements JobCarrier {
       throw limit.exceeded ? limit.error(what, error) : error;
     } finally {
       limit.end();
+      turn?.end();
       link?.ended(performance.now());
       if (receiving) activity.endReceiving();
       release();

@@ -74,6 +74,7 @@ export interface DirectRequest {
   readonly target: BlobTarget;
   readonly signal?: AbortSignal | undefined;
   readonly onHost?: ((host: string) => void) | undefined;
+  readonly onSent?: (() => void) | undefined;
 }
 
 /** Where to send a request, and how local the address behind the name may be. */

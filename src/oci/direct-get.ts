@@ -24,6 +24,8 @@ export interface DirectGet {
   readonly size: number;
   readonly target: BlobTarget;
   readonly signal?: AbortSignal | undefined;
+  /** The request is on its way: the connection is open. */
+  readonly onSent?: (() => void) | undefined;
 }
 
 export interface DirectGot {
@@ -217,7 +219,7 @@ class Connection {
 
   /** One request at a time. */
   run(request: DirectGet): Promise<DirectGot | null> {
-    const { url, headers, ranges, size, signal } = request;
+    const { url, headers, ranges, size, signal, onSent } = request;
     return new Promise((resolve, reject) => {
       const abort = (): void => this.destroy();
       this.#transfer = {
@@ -242,7 +244,7 @@ class Connection {
       }
       this.socket.ref();
       if (this.#ready) this.socket.setTimeout(this.#options.headMs);
-      this.socket.write(head, 'latin1');
+      this.socket.write(head, 'latin1', onSent && (() => onSent()));
     });
   }
 

@@ -343,13 +343,15 @@ export class RegistrySource implements ImageSource {
   }
 
   async fetchInto(digest: string, start: number, target: Uint8Array, options: FillOptions): Promise<void> {
-    const { size, signal, onBytes, onHost, onOrigin, mismatches = 0 } = options;
+    const { size, signal, onBytes, mismatches = 0 } = options;
     const end = start + target.length;
     checkRange({ start, end }, size);
     if (target.length === 0) return;
     const hosts = await this.#open();
     const piece = new MemoryTarget(target, onBytes);
-    const request = { ranges: [{ start, length: target.length }], size, target: piece, signal, onHost, onOrigin };
+    const { onHost, onOrigin, onSent } = options;
+    const range = { start, length: target.length };
+    const request = { ranges: [range], size, target: piece, signal, onHost, onOrigin, onSent };
     if (!this.#spools.has(digest)) await hosts.getDirect(this.#blobPath(digest), request, mismatches);
     if (piece.received < target.length) await this.#fill(digest, start + piece.received, end, piece, options);
   }
@@ -380,7 +382,7 @@ export class RegistrySource implements ImageSource {
     target: Uint8Array,
     options: FillOptions,
   ): Promise<number> {
-    const { size, signal, onBytes, onHost, onOrigin } = options;
+    const { size, signal, onBytes, onHost, onOrigin, onSent } = options;
     for (const { start, length } of ranges) checkRange({ start, end: start + length }, size);
     const hosts = await this.#open();
     const path = this.#blobPath(digest);
@@ -388,7 +390,7 @@ export class RegistrySource implements ImageSource {
     for (let fruitless = false; piece.received < target.length && this.takesParts(digest); ) {
       const before = piece.received;
       const rest = rangesAfter(ranges, before);
-      await hosts.getDirect(path, { ranges: rest, size, target: piece, signal, onHost, onOrigin });
+      await hosts.getDirect(path, { ranges: rest, size, target: piece, signal, onHost, onOrigin, onSent });
       const [next] = rangesAfter(ranges, piece.received);
       if (next === undefined || !this.takesParts(digest)) break;
       if (piece.received > before) fruitless = false;

@@ -32,6 +32,8 @@ export interface FillOptions {
   readonly mismatches?: number | undefined;
   /** Hears which host the bytes come from, before they do: the last one is that of the last bytes. */
   readonly onHost?: ((host: string) => void) | undefined;
+  /** A request is on its way, after the handshake of its connection. Not told of each. */
+  readonly onSent?: (() => void) | undefined;
   /** `received` bytes of the range are in memory. A promise that it returns is awaited before more are read. */
   readonly onBytes?: ((received: number) => Promise<void> | null) | undefined;
   readonly onOrigin?: OnOrigin | undefined;

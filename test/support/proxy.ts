@@ -22,9 +22,12 @@ export interface ProxiedRequest {
   bytes: number;
   /** False while it runs, and for ever if it was cut off. */
   complete: boolean;
-  /** When it came, and when the last byte of the answer so far was sent: milliseconds since 1970. */
+  /** When it came, when the first byte of the answer's body was sent, and the last so far: milliseconds since 1970. */
   readonly startedAt: number;
+  firstAt: number;
   sentAt: number;
+  /** Milliseconds that it waited for its connection. */
+  handshake: number;
 }
 
 /** A fault to inject into a request, or an answer in place of the upstream's. */
@@ -163,11 +166,14 @@ class ReverseProxy implements RegistryProxy {
       complete: false,
       startedAt: performance.timeOrigin + performance.now(),
       sentAt: 0,
+      firstAt: 0,
+      handshake: 0,
     };
     this.requests.push(entry);
     const fault = this.fault?.(entry, this.#index++) ?? {};
     const roundTrip = this.#options.latencyMs ?? 0;
     const handshake = Math.max(0, (this.#openAt.get(request.socket) ?? 0) - performance.now());
+    entry.handshake = handshake;
     const wait = roundTrip + handshake + (fault.delayMs ?? 0);
     const go = (): void => this.#forward(request, response, entry, fault);
     if (wait === 0) go();
@@ -246,6 +252,7 @@ class ReverseProxy implements RegistryProxy {
         const slow = response.socket === null ? undefined : this.#slow.get(response.socket);
         if (slow !== undefined) await slow.send(chunk.length);
         entry.bytes += chunk.length;
+        entry.firstAt ||= performance.timeOrigin + performance.now();
         entry.sentAt = performance.timeOrigin + performance.now();
         if (!response.write(chunk) && !response.destroyed) {
           await drained(response);

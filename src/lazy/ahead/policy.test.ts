@@ -5,6 +5,7 @@ import {
   evidenceOfCode,
   joinGap,
   mayBeComing,
+  mayComeBefore,
   mayLieUnread,
   partGap,
   pays,
@@ -87,6 +88,12 @@ test('guesses that prove useless are soon not made any more, and a few right one
   expect(record.trust).toBeGreaterThan(1);
 });
 
+test('a later answer is taken when earlier ones have less to come than the link carries until it flows', () => {
+  expect(mayComeBefore(GIGABIT)).toBe(3_750_000);
+  // Before the link was measured all that may be on its way.
+  expect(mayComeBefore({ ...SLOW, known: false })).toBe(profileComing({ ...SLOW, known: false }));
+});
+
 test('the gap that a request goes across is what it was measured to be, and follows the link', () => {
   expect(joinGap(GIGABIT)).toBeCloseTo(192 * 1024, -4);
   expect(joinGap(SLOW)).toBe(64 * 1024);
@@ -99,7 +106,7 @@ test('requests for several ranges follow the link: its round trip in one, and tw
   const UNKNOWN = { ...GIGABIT, known: false, bytesPerMs: 12_500 };
   expect([SLOW, NEAR, UNKNOWN].map(profileRequest)).toEqual([1.25 * MIB, 1.25 * MIB, 1.25 * MIB]);
   expect([GIGABIT, TEN].map(profileRequest)).toEqual([2_500_000, 3 * MIB]);
-  for (const link of [SLOW, NEAR, UNKNOWN]) expect(profileComing(link)).toBe(1.5 * profileRequest(link));
-  expect([GIGABIT, TEN].map(profileComing)).toEqual([6 * MIB, 6 * MIB]);
-  expect([SLOW, NEAR, GIGABIT, TEN, UNKNOWN].map(partGap)).toEqual([4096, 12_500, 62_500, 262_144, 32_768]);
+  for (const link of [SLOW, NEAR]) expect(profileComing(link)).toBe(1.5 * profileRequest(link));
+  expect([UNKNOWN, GIGABIT, TEN].map(profileComing)).toEqual([5 * MIB, 7_500_000, 8 * MIB]);
+  expect([SLOW, NEAR, GIGABIT, TEN, UNKNOWN].map(partGap)).toEqual([4096, 12_500, 62_500, 262_144, 16_384]);
 });

@@ -171,13 +171,13 @@ export function partGap({ known, bytesPerMs }: LinkCost): number {
 }
 const PART_MS = 0.5;
 /** Of a link that was not measured yet. */
-const PART_GAP = 32 * 1024;
+const PART_GAP = 16 * 1024;
 const MIN_PART_GAP = 4 * 1024;
 const MAX_PART_GAP = 256 * 1024;
 
 /**
- * Bytes of one request for several ranges of known spans: what the link carries in a round trip, so that what is wanted first comes first. The
- * least makes some 16 requests of a start of 20 MB.
+ * Bytes of one request for several ranges of known spans: what the link carries in a round trip. The least makes some 16 requests of a start of
+ * 20 MB.
  */
 export function profileRequest({ known, roundTripMs, bytesPerMs }: LinkCost): number {
   return known
@@ -196,16 +196,27 @@ export function aheadRequest({ known, roundTripMs, bytesPerMs }: LinkCost): numb
 }
 
 /**
- * Bytes on their way of such requests, beyond which none is sent: the link must not idle during a round trip, nor while the registry
- * makes the parts of the next one. Two requests at the least.
+ * Bytes to come of requests for a profile, beyond which no other leaves: the link must not idle during a round trip, nor while the registry
+ * makes the parts of the next one. One and a half requests at the least, so that two are on their way.
  */
 export function profileComing(link: LinkCost): number {
+  if (!link.known) return FIRST_PROFILE_COMING;
   const busy = Math.min(MAX_PROFILE_COMING, link.bytesPerMs * (link.roundTripMs + MAKING_MS));
   return Math.max(1.5 * profileRequest(link), busy);
 }
-const MAX_PROFILE_COMING = 6 * 1024 * 1024;
+const MAX_PROFILE_COMING = 8 * 1024 * 1024;
+/** What 1 Gbit/s carries in 40 ms, for the first answers are measured for 10, and then the next ones are a round trip away. */
+const FIRST_PROFILE_COMING = 5 * 1024 * 1024;
 /** Of 40 parts in docker-registry. */
 const MAKING_MS = 40;
+
+/** Bytes to come of earlier answers, beyond which a later one is left in its socket: what keeps the link busy until that flows. */
+export function mayComeBefore({ known, bytesPerMs, roundTripMs }: LinkCost): number {
+  if (!known) return FIRST_PROFILE_COMING;
+  return bytesPerMs * (roundTripMs + RESUMED_MS);
+}
+/** Until a thread that is busy comes to take it. */
+const RESUMED_MS = 10;
 
 /** Of a link that was not measured yet, as those of the first requests for a profile. */
 const JOIN_GAP = 192 * 1024;
