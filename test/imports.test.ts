@@ -20,6 +20,7 @@ const ORDER = [
   'erofs',
   'archive',
   'legacy',
+  'elf',
   'spans',
   'oci',
   's3',
@@ -49,7 +50,7 @@ const NEVER: Readonly<Record<string, readonly string[]>> = {
   client: ['keeper', 'server'],
 };
 const IMPORT_NOTHING = new Set(['bytes', 'linux', 'loader', 'metrics']);
-const CODECS = new Set(['gzip', 'zstd', 'tar', 'tree', 'erofs', 'archive', 'legacy', 'spans']);
+const CODECS = new Set(['gzip', 'zstd', 'tar', 'tree', 'erofs', 'archive', 'legacy', 'elf', 'spans']);
 /** Modules of Node that a codec may use: pure computations. */
 const PURE_BUILTINS = new Set(['node:zlib', 'node:crypto', 'node:buffer', 'node:util', 'node:assert']);
 

@@ -115,6 +115,18 @@ export class LazyLayer {
     return this.cached.present(span) || this.#context.memory.has(this.shared.id, span);
   }
 
+  /** Bytes as `read` gives them if they are in the cache's file, without counting as a use; null if not. */
+  peek(offset: number, length: number): Uint8Array | null {
+    const { spans, cached } = this;
+    const [first, end] = [spans.at(offset), spans.at(offset + length - 1) + 1];
+    for (let span = first; span < end; span++) if (!cached.present(span)) return null;
+    const out = Buffer.allocUnsafeSlow(length);
+    for (let span = first; span < end; span++) cached.hold(span);
+    const copied = this.#jobs.file.copyOut(out, offset, first, new Array<boolean>(end - first).fill(false));
+    for (let span = first; span < end; span++) cached.unhold(span);
+    return copied ? out : null;
+  }
+
   /** True while the span is being fetched. */
   fetching(span: SpanIndex): boolean {
     return this.#jobs.get(span) !== undefined;

@@ -1,4 +1,17 @@
 import type { LayerIndex, Nid } from '../bytes/index.js';
+import {
+  offsetOf,
+  PF_W,
+  PF_X,
+  PT_DYNAMIC,
+  PT_GNU_RELRO,
+  PT_INTERP,
+  PT_LOAD,
+  programTable,
+  type Segment,
+  segmentsOf,
+  wordAt,
+} from '../elf/index.js';
 import { LibraryNames } from './library-names.js';
 import { programStrings } from './program-strings.js';
 import { readingFunctions, symbolNames, usesOfNames } from './symbol-names.js';
@@ -52,12 +65,6 @@ export interface ElfPart {
 /** Program headers lie here in every file that a linker wrote. */
 export const ELF_HEAD_BYTES = 4096;
 
-const PT_LOAD = 1;
-const PT_DYNAMIC = 2;
-const PT_INTERP = 3;
-/** What is read-only once it is relocated (LSB core, "Program Headers"). */
-const PT_GNU_RELRO = 0x6474e552;
-const [PF_X, PF_W] = [1, 2];
 const [DT_NULL, DT_NEEDED, DT_STRTAB, DT_STRSZ, DT_RPATH, DT_RUNPATH] = [0, 1, 5, 10, 15, 29];
 /** Tables of relocations, address and size: DT_RELA, DT_REL, DT_RELR, DT_JMPREL. */
 const RELOCATIONS = [
@@ -66,8 +73,7 @@ const RELOCATIONS = [
   [36, 35],
   [23, 2],
 ] as const;
-/** Real files have fewer program headers and dynamic entries. A string table that ends behind this is not kept as a whole. */
-const MAX_PROGRAM_HEADERS = 128;
+/** Real files have fewer dynamic entries. A string table that ends behind this is not kept as a whole. */
 const MAX_DYNAMIC_BYTES = 64 * 1024;
 const MAX_STRINGS = 4 * 1024 * 1024;
 /** Of the constants, this much is searched for names: gcc has 640 kB, git 810 kB. */
@@ -75,14 +81,6 @@ const MAX_CONSTANTS = 1024 * 1024;
 /** Pieces in which a larger first segment is searched. */
 const MAX_PIECE = 1024 * 1024;
 const MAX_PATH = 4096;
-
-interface Segment {
-  readonly type: number;
-  readonly flags: number;
-  readonly offset: number;
-  readonly address: number;
-  readonly fileSize: number;
-}
 
 function cString(bytes: Uint8Array, at: number): string {
   const end = bytes.indexOf(0, at);
@@ -107,39 +105,12 @@ function answered(asked: Asked, part: ElfPart, bytes: Uint8Array): Uint8Array {
 /** The program headers of a little-endian ELF file of either width; null for any other file and for a malformed one. */
 function* programHeaders(asked: Asked): Generator<ElfPart, { segments: Segment[]; wide: boolean } | null, Uint8Array> {
   const first = { offset: 0, length: 64, keep: ELF_HEAD_BYTES };
-  const head = answered(asked, first, yield first);
-  if (head.length < 52 || head[0] !== 0x7f || head[1] !== 0x45 || head[2] !== 0x4c || head[3] !== 0x46) return null;
-  if (head[5] !== 1) return null;
-  const wide = head[4] === 2;
-  if (wide && head.length < 64) return null;
-  const header = new DataView(head.buffer, head.byteOffset, head.length);
-  const entrySize = header.getUint16(wide ? 54 : 42, true);
-  const count = header.getUint16(wide ? 56 : 44, true);
-  if (count > MAX_PROGRAM_HEADERS || entrySize < (wide ? 56 : 32) || entrySize > 256) return null;
-  const at = wordAt(header, wide ? 32 : 28, wide);
-  const part = { offset: at, length: entrySize * count, keep: ELF_HEAD_BYTES };
+  const table = programTable(answered(asked, first, yield first));
+  if (table === null) return null;
+  const length = table.entrySize * table.count;
+  const part = { offset: table.offset, length, keep: ELF_HEAD_BYTES };
   const bytes = answered(asked, part, yield part);
-  if (bytes.length < entrySize * count) return null;
-  return { segments: segmentsOf(bytes, count, entrySize, wide), wide };
-}
-
-function segmentsOf(bytes: Uint8Array, count: number, entrySize: number, wide: boolean): Segment[] {
-  const table = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  return Array.from({ length: count }, (_, i): Segment => {
-    const at = i * entrySize;
-    return {
-      type: table.getUint32(at, true),
-      flags: table.getUint32(at + (wide ? 4 : 24), true),
-      offset: wordAt(table, at + (wide ? 8 : 4), wide),
-      address: wordAt(table, at + (wide ? 16 : 8), wide),
-      fileSize: wordAt(table, at + (wide ? 32 : 16), wide),
-    };
-  });
-}
-
-function wordAt(view: DataView, at: number, wide: boolean): number {
-  const low = view.getUint32(at, true);
-  return wide ? view.getUint32(at + 4, true) * 2 ** 32 + low : low;
+  return bytes.length < length ? null : { segments: segmentsOf(bytes, table), wide: table.wide };
 }
 
 /**
@@ -203,12 +174,6 @@ function layoutOf(all: readonly Segment[]): Layout {
 /** Where the string table of a dynamic section lies in the file; -1 if it is not known. */
 function tableOf({ address, size }: DynamicSection, loaded: readonly Segment[]): number {
   return address < 0 || size < 0 ? -1 : offsetOf(address, loaded);
-}
-
-/** Where an address lies in the file; -1 if nowhere. */
-function offsetOf(address: number, loaded: readonly Segment[]): number {
-  const home = loaded.find((s) => address >= s.address && address - s.address < s.fileSize);
-  return home === undefined ? -1 : home.offset + (address - home.address);
 }
 
 /** Offset and length of each table of relocations. */

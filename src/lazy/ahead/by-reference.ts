@@ -4,8 +4,9 @@ import { lowerBound } from '../../bytes/index.js';
 import type { TouchRecord } from '../../spans/index.js';
 import { Priority } from '../inflate-tasks.js';
 import type { FileStretch, FollowedImage, LayerPiece } from './followed-image.js';
+import { LoadedLibraries } from './loaded-libraries.js';
 import { OpenedFiles } from './opened-files.js';
-import { mayBeReferred } from './policy.js';
+import { mayBeReferred, type Reason } from './policy.js';
 
 /** Of a file without ranges this much: what is larger is nothing that is loaded whole. */
 const MAX_WHOLE_FILE = 8 * 1024 * 1024;
@@ -30,8 +31,8 @@ export interface ToldByFollower {
 interface SpanOf {
   readonly layer: LayerIndex;
   readonly span: SpanIndex;
-  /** Of a file that a command names. */
-  readonly named?: boolean;
+  /** Why it may wait less: default 'led to'. */
+  readonly why?: Reason;
 }
 
 /**
@@ -46,6 +47,9 @@ export class Follower {
   readonly #counted: readonly Uint8Array[];
   /** What is to be done, the last first: files to follow (positions among the references), and spans to ask for. */
   readonly #todo: (number | SpanOf)[] = [];
+  /** What loading touches of large libraries that were opened, the first first: surely, and likely. */
+  readonly #loaded: [SpanOf[], SpanOf[]] = [[], []];
+  readonly #libraries: LoadedLibraries;
   /** What was asked for and not read yet, per layer: span → compressed bytes. */
   readonly #unread: readonly Map<number, number>[];
   readonly #told: ToldByFollower;
@@ -68,6 +72,9 @@ export class Follower {
     this.#openedFiles = new Uint8Array(image.references.count);
     this.#counted = image.layers.map(({ layer }) => new Uint8Array(layer.spans.count));
     this.#unread = image.layers.map(() => new Map<number, number>());
+    this.#libraries = new LoadedLibraries(image, (layer, span, surely) =>
+      this.#loaded[surely ? 0 : 1].push(surely ? { layer, span, why: 'loaded' } : { layer, span }),
+    );
   }
 
   /** Compressed bytes that were asked for and not read yet. */
@@ -107,7 +114,7 @@ export class Follower {
         if (file >= 0) this.#todo.push(file);
       }
       for (const nid of named)
-        this.#eachSpan(nid, 0, MAX_NAMED_FILE, (layer, span) => this.#todo.push({ layer, span, named: true }));
+        this.#eachSpan(nid, 0, MAX_NAMED_FILE, (layer, span) => this.#todo.push({ layer, span, why: 'named' }));
       this.#advance();
     });
   }
@@ -127,8 +134,10 @@ export class Follower {
     this.#todo.push(file);
     if (this.#openedFiles[file] === 1) return;
     this.#openedFiles[file] = 1;
+    const { nid, firstRange } = this.#image.references;
+    if (firstRange[file + 1]! > firstRange[file]!) this.#libraries.opened(nid[file]!);
     const code = this.#codeOf(file);
-    if (code.length > 0) this.#told.onCode(this.#image.references.nid[file]!, code);
+    if (code.length > 0) this.#told.onCode(nid[file]!, code);
   }
 
   /** The large segments of a program: their first pages and their last one are ranges that follow each other. */
@@ -155,6 +164,8 @@ export class Follower {
 
   #stop(): void {
     this.#todo.length = 0;
+    for (const spans of this.#loaded) spans.length = 0;
+    this.#libraries.clear();
     if (this.#timer !== null) clearInterval(this.#timer);
     this.#timer = null;
   }
@@ -193,6 +204,10 @@ export class Follower {
 
   /** Asks for as much as may lie unread. */
   #advance(): void {
+    for (const spans of this.#loaded) {
+      const refused = spans.findIndex((of) => !this.#ask(of));
+      spans.splice(0, refused < 0 ? spans.length : refused);
+    }
     for (let next = this.#todo.at(-1); next !== undefined; next = this.#todo.at(-1)) {
       if (typeof next === 'number') {
         this.#todo.pop();
@@ -200,7 +215,7 @@ export class Follower {
       } else if (this.#ask(next)) this.#todo.pop();
       else break;
     }
-    if (this.#todo.length > 0 || this.#opened !== null)
+    if (this.#todo.length > 0 || this.#libraries.waiting || this.#opened !== null)
       this.#timer ??= setInterval(() => this.#poll(), POLL_MS).unref();
     else this.#stop();
   }
@@ -226,13 +241,13 @@ export class Follower {
   }
 
   /** False when it must wait. */
-  #ask({ layer, span, named = false }: SpanOf): boolean {
+  #ask({ layer, span, why = 'led to' }: SpanOf): boolean {
     const claim = this.#image.layers[layer]!;
     const lazy = claim.layer;
     const unread = this.#unread[layer]!;
     if (this.#counted[layer]![span] === 1 || unread.has(span) || lazy.has(span)) return true;
     const bytes = lazy.spans.compressedBytes(span, span + 1);
-    if (this.#unreadBytes + bytes > mayBeReferred(this.#readBytes, named)) return false;
+    if (this.#unreadBytes + bytes > mayBeReferred(this.#readBytes, why)) return false;
     const length = lazy.spans.length(span);
     if (!this.#image.hasRoom(this.#coming + length)) return false;
     const wait = claim.ahead(span, Priority.readahead);
@@ -257,6 +272,7 @@ export class Follower {
     this.#guard(() => {
       this.#look();
       if (this.#opened?.look((file) => this.#prefer(file))) this.#lastRead = performance.now();
+      this.#libraries.advance();
       if (performance.now() - this.#lastRead > STALE_MS) this.#stop();
       else this.#advance();
     });

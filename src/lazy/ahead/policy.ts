@@ -119,7 +119,7 @@ const MAX_UNREAD = 6_000_000;
 const UNREAD_MS = 10;
 /** Right guesses earn this share of their bytes, and all reads this, so that a mount that lives long may guess again. */
 const EARNED_SHARE = 0.5;
-const READ_SHARE = 0.1;
+const READ_SHARE = 0.2;
 
 /** Compressed bytes of guesses that may lie unread: the bound of what is wasted. */
 export function mayLieUnread({ roundTripMs, bytesPerMs }: LinkCost, rightBytes: number, readBytes: number): number {
@@ -139,11 +139,16 @@ export function mayBeWalked(link: LinkCost, walkedBytes: number): number {
  * Compressed bytes that may lie unread of what references lead to: so much, and a share of all that was read. That is what they cost at
  * the most, whatever is read and however wrong they are. The first is two round trips of 20 ms at 1 Gbit/s.
  */
-export function mayBeReferred(readBytes: number, named = false): number {
-  return REFERRED_UNREAD + UNREAD_SHARE * readBytes + (named ? NAMED_UNREAD : 0);
+export function mayBeReferred(readBytes: number, why: Reason = 'led to'): number {
+  return REFERRED_UNREAD + UNREAD_SHARE * readBytes + MORE_UNREAD[why];
 }
-/** What a command names is hardly ever in vain, and small: it does not wait until other files that are known have been read. */
-const NAMED_UNREAD = 2_000_000;
+/** A file that a reference leads to; one that a command names; what the loader touches of a library that was opened. */
+export type Reason = 'led to' | 'named' | 'loaded';
+/**
+ * What a command names is hardly ever in vain, and small: it does not wait until other files that are known have been read. What a loader touches is
+ * never in vain; cuBLASLt's relocations write 37 spans of 17 MB.
+ */
+const MORE_UNREAD: { readonly [reason in Reason]: number } = { 'led to': 0, named: 2_000_000, loaded: 16_000_000 };
 const REFERRED_UNREAD = 7_000_000;
 const UNREAD_SHARE = 1;
 
