@@ -115,11 +115,18 @@ export class LazyLayer {
     return this.cached.present(span) || this.#context.memory.has(this.shared.id, span);
   }
 
-  /** Bytes as `read` gives them if they are in the cache's file, without counting as a use; null if not. */
+  /** Whether bytes [offset, offset + length) are in the cache's file. */
+  cachedAll(offset: number, length: number): boolean {
+    const last = this.spans.at(offset + length - 1);
+    for (let span = this.spans.at(offset); span <= last; span++) if (!this.cached.present(span)) return false;
+    return true;
+  }
+
+  /** Bytes as `read` gives them, without counting as a use; null if they are not in the cache's file. */
   peek(offset: number, length: number): Uint8Array | null {
+    if (!this.cachedAll(offset, length)) return null;
     const { spans, cached } = this;
     const [first, end] = [spans.at(offset), spans.at(offset + length - 1) + 1];
-    for (let span = first; span < end; span++) if (!cached.present(span)) return null;
     const out = Buffer.allocUnsafeSlow(length);
     for (let span = first; span < end; span++) cached.hold(span);
     const copied = this.#jobs.file.copyOut(out, offset, first, new Array<boolean>(end - first).fill(false));

@@ -82,18 +82,25 @@ export class LoadedLibraries {
     this.#loading.length = 0;
   }
 
-  /** The part that is wanted next; null while it is not all there. */
+  /** The part that is wanted next; null while it is not all there, which is looked at often. */
   #part({ nid, wanted }: Loading): Uint8Array | null {
     if (wanted === null) return NOTHING;
-    const bytes = new Uint8Array(wanted.length);
-    let [there, all] = [0, true];
+    const { layers } = this.#image;
+    let [total, all] = [0, true];
     this.#image.map(nid, wanted.offset, wanted.length, (layer, layerOffset, length) => {
-      const piece = all && layer >= 0 ? this.#image.layers[layer]!.layer.peek(layerOffset, length) : null;
-      if (piece !== null) bytes.set(piece, there);
-      else if (layer >= 0) all = false;
-      there += length;
+      total += length;
+      all &&= layer < 0 || layers[layer]!.layer.cachedAll(layerOffset, length);
     });
-    return all ? bytes.subarray(0, there) : null;
+    if (!all) return null;
+    const bytes = new Uint8Array(total);
+    let at = 0;
+    this.#image.map(nid, wanted.offset, wanted.length, (layer, layerOffset, length) => {
+      const piece = layer < 0 ? null : layers[layer]!.layer.peek(layerOffset, length);
+      if (piece !== null) bytes.set(piece, at);
+      else if (layer >= 0) all = false;
+      at += length;
+    });
+    return all ? bytes : null;
   }
 }
 
