@@ -199,7 +199,10 @@ test.each([
   ['SIGTERM', 143],
   ['SIGHUP', 129],
 ] as const)('%s leaves nothing behind', async (signal, code) => {
-  const ran = await whileWaiting((shell) => void shell.kill(signal));
+  const ran = await whileWaiting(async (shell) => {
+    shell.kill(signal);
+    await new Promise((resolve) => setTimeout(resolve, 1000)); // until the shell has passed it on, which nothing shows
+  });
   expect([ran.code, ran.stdout, ran.stderr]).toEqual([code, '', '']);
   expect(mountedAs(place)).toBeNull();
 });
