@@ -16,7 +16,7 @@ export interface LayerScan {
  * Raised whenever an index build cuts layers, reads tars or looks into files in another way: a layer's index from before would give
  * another archive than a fresh one.
  */
-const SCAN_VERSION = 6;
+const SCAN_VERSION = 7;
 
 export function encodeScan({ checkpointMiB, references, names, warnings, unhashed }: LayerScan): Uint8Array {
   const scan = {

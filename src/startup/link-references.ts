@@ -6,7 +6,7 @@ import type { EntryColumns } from '../tar/index.js';
 import { linkReadingFunctions } from './c-library.js';
 import type { ElfFile } from './elf.js';
 import type { FoundNames } from './found-names.js';
-import { LANGUAGES } from './languages/languages.js';
+import { LANGUAGES, languageOfPath } from './languages/languages.js';
 import { libraryCandidates, libraryDirectories, tripletOf } from './library-path.js';
 import { Links } from './links.js';
 import { type FindLibrary, linkNamed } from './named-files.js';
@@ -68,7 +68,10 @@ export function linkReferences(
   const scripts: string[] = [];
   for (const { entries, names, references } of layers) {
     const paths = new Paths(entries);
-    for (const found of names) resolvers.get(found.language)?.add(paths.of(found.entry), found.names);
+    for (const { entry, language, names: found } of names) {
+      const path = paths.of(entry);
+      if (!isTemplate(path)) resolvers.get(language)?.add(path, found);
+    }
     for (const { entry } of references.scripts) scripts.push(paths.of(entry));
   }
   const links = new Links();
@@ -81,6 +84,16 @@ export function linkReferences(
   linkNamed(links, elf, scripts, listing, library);
   for (const file of elf) links.range(file.nid, rangesOf(file));
   return links.finish();
+}
+
+/**
+ * A script without its language's ending among the data of all machines (FHS, "/usr/share"), and not where programs are: a template, such as those of
+ * git's hooks. It is read to be copied, and what it would run is not wanted.
+ */
+function isTemplate(path: string): boolean {
+  if (!path.startsWith('/usr/share/') || /\/s?bin\//.test(path)) return false;
+  const bytes = Buffer.from(path, 'latin1');
+  return languageOfPath(bytes, 0, bytes.length) === null;
 }
 
 /** Absolute paths of a layer's entries. */

@@ -1,6 +1,7 @@
 import { posix } from 'node:path';
 import type { TreeListing } from '../erofs/index.js';
 import type { ElfFile } from './elf.js';
+import { config } from './languages/config.js';
 import { directoryOf } from './languages/language.js';
 import { languageOfPath } from './languages/languages.js';
 import { PROGRAM_DIRECTORIES } from './library-path.js';
@@ -19,6 +20,11 @@ const SHARED = new Set([...PROGRAM_DIRECTORIES, '/lib', '/usr/lib', '/lib64', '/
 const MAX_BELOW = 3;
 /** A directory that is named like "/usr/share" is that of all packages. */
 const MIN_PARTS = 3;
+/** Files of a directory that a program names, in it and below, and their bytes: more are data of which it reads a part. */
+const [MAX_OWN_FILES, MAX_OWN_BYTES, MAX_OWN_DIRECTORIES] = [64, 256 * 1024, 16];
+/** Of files that it names in such a directory: initdb reads a table of 950 kB. */
+const MAX_NAMED_FILE = 1024 * 1024;
+const MAX_LISTED = 4096;
 /** Larger files than this are data that no start reads whole. */
 const MAX_DATA_FILE = 128 * 1024;
 /** Programs of one name, directories of one program, and comparisons of the two in one image: a layer's index may be forged. */
@@ -26,6 +32,9 @@ const MAX_ALIKE = 64;
 const MAX_PLACES = 16;
 const MAX_COMPARISONS = 2_000_000;
 const LIBRARY = /^lib.*\.so/;
+/** Of the linker, and how many. */
+const OBJECT = /^[\w+-]+\.[oa]$/;
+const MAX_OBJECTS = 32;
 const [SLASH, L] = [0x2f, 0x6c];
 
 /**
@@ -50,10 +59,11 @@ export function linkNamed(
   for (const { path, needs } of elf) if (needs.interpreter !== null) addRunnable(path);
   for (const path of scripts) addRunnable(path);
   const commands = commandsOf(listing);
+  const places = new Map(elf.map(({ nid, path }) => [nid, directoryOf(path)]));
   const budget = { comparisons: MAX_COMPARISONS };
   for (const file of elf) {
     if (file.needs.strings === '' || budget.comparisons <= 0) continue;
-    const found = new NamedBy(file, runnable, commands, binaries, listing, library, budget).find();
+    const found = new NamedBy(file, runnable, commands, binaries, listing, library, budget, places).find();
     for (const nid of found) links.add(file.nid, nid);
   }
 }
@@ -80,6 +90,8 @@ class NamedBy {
     readonly listing: TreeListing,
     readonly library: FindLibrary,
     readonly budget: { comparisons: number },
+    /** The directories of programs. */
+    readonly helperDirectories: ReadonlyMap<number, string>,
   ) {
     this.#directory = directoryOf(file.path);
   }
@@ -89,25 +101,92 @@ class NamedBy {
     const strings = file.needs.strings.split(' ');
     const places = SHARED.has(this.#directory) ? [] : [{ directory: this.#directory, below: 0 }];
     for (const string of strings) {
-      if (string.charCodeAt(0) !== SLASH) continue;
-      const path = plainPath(string);
+      const absolute = string.charCodeAt(0) === SLASH;
+      if (!absolute && !string.includes('/')) continue;
+      const path = plainPath(absolute ? string : `${directoryOf(this.#directory)}/${string}`);
       if (!this.#named(path) && places.length < MAX_PLACES && this.#isOwn(path))
         places.push({ directory: path, below: MAX_BELOW });
     }
+    const own = this.#isProgram ? this.#ownFiles(places, new Set(strings)) : [];
     const helpers = new Set<number>();
     // What stands in a pattern of a command line is run in its turn; of mere names some are for rare cases.
     const isCommand = (string: string): boolean => string.endsWith('%');
     for (const string of [...strings.filter(isCommand), ...strings.filter((string) => !isCommand(string))]) {
       const first = string.charCodeAt(0);
-      if (first === SLASH) continue;
+      if (first === SLASH || string.includes('/')) continue;
       const name = isCommand(string) ? string.slice(0, -1) : string;
       if (first === L && LIBRARY.test(name)) this.#addLibrary(name);
       else if (this.runnable.has(name) || this.commands.has(name))
         this.#addHelpers(name, places, name !== string, helpers);
     }
     if (helpers.size <= MAX_HELPERS) for (const nid of helpers) this.#add(nid);
+    else this.#addOwnKind(places);
+    this.#addObjects(strings, helpers);
+    for (const nid of own) this.#add(nid);
     this.#found.delete(file.nid);
     return this.#found;
+  }
+
+  /** Of a list of programs the one that is named like this one: git runs its own commands by the git in its directory. */
+  #addOwnKind(places: readonly { directory: string }[]): void {
+    const { path } = this.file;
+    for (const same of this.runnable.get(path.slice(path.lastIndexOf('/') + 1)) ?? [])
+      if (places.some(({ directory }) => directoryOf(same) === directory)) this.#add(this.listing.resolve(same));
+  }
+
+  /** What a compiler gives the linker: beside the programs that it runs, or in the directory of libraries. */
+  #addObjects(strings: readonly string[], helpers: ReadonlySet<number>): void {
+    const names = strings.filter((string) => OBJECT.test(string));
+    if (names.length === 0) return;
+    const directories = new Set([...helpers].map((nid) => this.helperDirectories.get(nid) ?? '/'));
+    for (const directory of [...directories].filter((one) => !SHARED.has(one)).slice(0, MAX_PLACES))
+      for (const name of names.slice(0, MAX_OBJECTS)) {
+        const nid = this.listing.resolve(`${directory}/${name}`);
+        if (nid >= 0 && this.listing.size(nid) <= MAX_NAMED_FILE * 8) this.#add(nid);
+      }
+  }
+
+  /** The files that it names in directories of its own, and all of a small one. */
+  *#ownFiles(places: readonly { directory: string; below: number }[], strings: ReadonlySet<string>): Generator<number> {
+    for (const { directory, below } of places) {
+      if (below === 0) continue;
+      const names = this.listing.list(directory);
+      if (names === null || names.size > MAX_LISTED) continue;
+      const all = this.#smallFiles(directory);
+      if (all !== null) {
+        yield* all;
+        continue;
+      }
+      for (const name of names.keys()) {
+        if (!name.includes('.') || !strings.has(name) || this.runnable.has(name)) continue;
+        const path = `${directory}/${name}`;
+        const nid = this.listing.resolve(path);
+        const isData = nid >= 0 && !this.binaries.has(nid) && !isSource(path);
+        if (isData && this.listing.size(nid) <= MAX_NAMED_FILE) yield nid;
+      }
+    }
+  }
+
+  /** All files in a directory and below; null if that is much, or there are programs among them. */
+  #smallFiles(directory: string): number[] | null {
+    const files: number[] = [];
+    let bytes = 0;
+    const directories = [directory];
+    for (let i = 0; i < directories.length; i++) {
+      for (const name of this.listing.list(directories[i]!)?.keys() ?? []) {
+        if (name === '.' || name === '..') continue;
+        const path = `${directories[i]}/${name}`;
+        const nid = this.listing.resolve(path);
+        if (nid < 0) {
+          if (this.listing.list(path) !== null && directories.push(path) > MAX_OWN_DIRECTORIES) return null;
+          continue;
+        }
+        files.push(nid);
+        bytes += this.listing.size(nid);
+        if (files.length > MAX_OWN_FILES || bytes > MAX_OWN_BYTES || this.binaries.has(nid)) return null;
+      }
+    }
+    return files;
   }
 
   #add(nid: number): void {
@@ -129,8 +208,7 @@ class NamedBy {
   #named(path: string): boolean {
     const nid = this.listing.resolve(path);
     if (nid < 0) return false;
-    const bytes = Buffer.from(path, 'latin1');
-    if (this.binaries.has(nid) || languageOfPath(bytes, 0, bytes.length) !== null) this.#add(nid);
+    if (this.binaries.has(nid) || isSource(path)) this.#add(nid);
     else if (this.#isProgram && this.listing.size(nid) <= MAX_DATA_FILE) this.#add(nid);
     return true;
   }
@@ -164,6 +242,13 @@ class NamedBy {
     const nid = this.listing.resolve(command);
     if (isCommand || (this.file.layer > 0 && this.binaries.get(nid) === this.file.layer)) helpers.add(nid);
   }
+}
+
+/** Whether a path is that of a module or script: what reads it runs it. */
+function isSource(path: string): boolean {
+  const bytes = Buffer.from(path, 'latin1');
+  const language = languageOfPath(bytes, 0, bytes.length);
+  return language !== null && language !== config;
 }
 
 /** Without a slash at its end, and without "//", "." and "..". */

@@ -37,6 +37,22 @@ test('a program names files by its constants: paths, programs, libraries, comman
   expect(strings('cut')).toEqual([]);
 });
 
+test('a compiler names what its linker gets, and a program paths below the directory that it is installed in', () => {
+  const constants = [
+    '',
+    '%{pg:gcrt1.o%s;:crt1.o%s} crti.o%s',
+    'libgcc.a%s',
+    'share/x/templates',
+    'libexec/x/',
+    'library/',
+    '',
+  ];
+  expect(strings(constants.join('\0'))).toEqual([
+    ...['gcrt1.o', 'crt1.o', 'crti.o', 'libgcc.a', 'share/x/templates', 'libexec/x/'],
+  ]);
+  expect(strings(constants.join('\0'), { runs: false, loads: true })).toEqual([]);
+});
+
 test('names are bounded, and the search takes linear time', () => {
   const many = Array.from({ length: 100_000 }, (_, i) => `name${i}`).join('\0');
   expect(programStrings(Buffer.from(many), BOTH).length).toBeLessThan(64 * 1024);

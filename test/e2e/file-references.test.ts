@@ -150,6 +150,16 @@ test('gcc leads to the programs that it runs, whatever layers they are in; a nam
   expect(found![gcc]!.sort()).toEqual([compiler, `${directory}/collect2`, '/usr/bin/x-as'].sort());
 });
 
+test('a script among the data of all machines is a template and leads nowhere, unless programs are there', async () => {
+  const script = '#!/bin/sh\nunheard-of\n';
+  const paths = ['/usr/share/x/hooks/a.sample', '/usr/share/x/run.sh', '/usr/share/x/bin/run', '/srv/run'];
+  const layer = tar(...paths.map((path) => file(path.slice(1), script)), file('usr/bin/unheard-of', 'x'));
+  const leads = ['/usr/bin/unheard-of'];
+  expect(await referencesOf([layer], [...paths, ...leads])).toEqual(
+    Object.fromEntries(paths.slice(1).map((path) => [path, leads])),
+  );
+});
+
 test('modules of Node lead to modules in other layers, and not to those that a layer has taken away', async () => {
   const base = tar(
     file('app/node_modules/a/package.json', '{"main":"./lib"}'),

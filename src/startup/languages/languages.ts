@@ -1,4 +1,5 @@
 import { c } from './c.js';
+import { config } from './config.js';
 import { java } from './java.js';
 import type { Language } from './language.js';
 import { node } from './node.js';
@@ -9,7 +10,7 @@ import { ruby } from './ruby.js';
 import { shell } from './shell.js';
 
 /** All languages. A file belongs to the first that has its ending. */
-export const LANGUAGES: readonly Language[] = [python, node, ruby, perl, php, java, shell, c];
+export const LANGUAGES: readonly Language[] = [python, node, ruby, perl, php, java, shell, c, config];
 
 /** Endings by their last byte: most files have none of them. */
 const BY_LAST_BYTE: { readonly ending: Uint8Array; readonly language: Language }[][] = Array.from(

@@ -38,6 +38,39 @@ use R;
   ]);
 });
 
+test('what is tried in one line counts, and what is called or has a condition does not, however it is indented', () => {
+  const source = `package A;
+BEGIN { eval q{ use B::C qw( d ) } };
+my $has = eval { require E; 1 };
+  eval {require F}; my $x = sub { eval { require G } };
+if ($] < 5.008) {
+    require H;
+    use I;
+}
+sub called
+{
+\tmy $self = shift;
+    if ($self) {
+\tfor (1) {
+\t    require J; # "x"
+\t}
+    }
+}
+eval {
+    require K;
+};
+`;
+  expect(perlModules(Buffer.from(source))).toEqual(['pA', 'mB::C', 'mE', 'mF', 'mI', 'mK']);
+  const started = performance.now();
+  for (const text of [
+    'use'.repeat(21_000),
+    'eval{use '.repeat(7000),
+    `${' '.repeat(200)}eval { require A; `.repeat(300),
+  ])
+    perlModules(Buffer.from(text));
+  expect(performance.now() - started).toBeLessThan(2000);
+});
+
 test('modules lead to modules by the order of @INC, and to their part in C', () => {
   const module = (name: string, text = ''): string => `package ${name};\n${text}`;
   const { links } = linksOf(perl, {

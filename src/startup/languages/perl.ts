@@ -8,7 +8,11 @@ const HEAD_BYTES = 64 * 1024;
 const MAX_MODULES = 1024;
 /** `use A::B …;` runs wherever it stands, `require A::B;` when its line does. Versions and files are no modules. */
 const USE = /^\s*use\s+([A-Za-z_]\w*(?:::\w+)*)\b\s*([^#]*)/;
-const REQUIRE = /^\s*require\s+([A-Za-z_]\w*(?:::\w+)*)\s*$/;
+const REQUIRE = /^\s*require\s+([A-Za-z_]\w*(?:::\w+)*)\s*[}'")|]*\s*$/;
+/** What may stand before it in its line: `BEGIN { eval q{ use A::B } }`, `my $has = eval { require A::B; 1 }`. */
+const TRIED =
+  /^[ \t]*(?:(?:my|our)?[ \t]*\$\w+[ \t]*=[ \t]*)?(?:BEGIN[ \t]*\{[ \t]*)?eval[ \t]*(?:qq?[ \t]*)?[{"'(|][ \t]*$/;
+const MAX_TRIED = 80;
 const PACKAGE = /^\s*package\s+([A-Za-z_]\w*(?:::\w+)*)\s*[;{]/;
 /** The beginnings of the lines that matter: words may have blanks before them, the others stand behind the line's end. */
 const WORDS = new Words('use', 'requ', 'pack', '\n=', '\n__E', '\n__D');
@@ -19,7 +23,8 @@ const MAX_LINE = 512;
 const [NEWLINE, SPACE, TAB] = [0x0a, 0x20, 0x09];
 /** What runs when it is called, or under a condition: of another system, of an old version, of another module that is missing. */
 const LATER = /\bsub\b|^\s*(?:[)}]\s*)?(?:if|elsif|else|unless)\b/;
-const OPENS_NOTHING = /^\s*(?:#|[)\]}])/;
+/** A brace on a line of its own belongs to the line above. */
+const OPENS_NOTHING = /^\s*(?:#|[)\]}]|\{\s*$)/;
 const PARENTS = /^(?:parent|base)$/;
 /** The order of @INC where several have a module (Debian's perl-base holds copies of the library's). */
 const RANKS = [/^\/etc\/perl/, /\/local\//, /\/site_perl/, /\/vendor_perl/, /\/perl5(?:\/|$)/, /\/perl-base$/];
@@ -41,14 +46,14 @@ export function perlModules(source: Buffer): string[] {
   const around = new EnclosingLines(source, (line) => LATER.test(line), OPENS_NOTHING);
   let named = false;
   let inDocumentation = false;
-  for (const { line, start } of linesOf(source)) {
+  for (const { line, start, nested } of linesOf(source)) {
     if (found.size >= MAX_MODULES) break;
     // perlpod: a paragraph of documentation begins with "=" and ends with "=cut".
     if (/^=[a-zA-Z]/.test(line)) inDocumentation = !line.startsWith('=cut');
     if (inDocumentation) continue;
     if (line.startsWith('__END__') || line.startsWith('__DATA__')) break;
     if (/^\s*(?:use|require)\b/.test(line)) {
-      if (/^\s+require/.test(line) && !around.runAtLoad(start + line.indexOf('require'))) continue;
+      if (nested && /^\s*require/.test(line) && !around.runAtLoad(start + line.indexOf('require'))) continue;
       for (const statement of line.split(';')) addUsed(statement, found);
       continue;
     }
@@ -61,16 +66,26 @@ export function perlModules(source: Buffer): string[] {
   return [...found];
 }
 
-function* linesOf(source: Buffer): Generator<{ readonly line: string; readonly start: number }> {
+/** `start`: where the line begins, or what matters of it. */
+function* linesOf(
+  source: Buffer,
+): Generator<{ readonly line: string; readonly start: number; readonly nested: boolean }> {
   let next = 0;
   for (const hit of [0, ...WORDS.find(source)]) {
-    let start = Words.position(hit) + (Words.number(hit) >= BEHIND_NEWLINE ? 1 : 0);
+    const word = Words.position(hit) + (Words.number(hit) >= BEHIND_NEWLINE ? 1 : 0);
+    let start = word;
     while (source[start - 1] === SPACE || source[start - 1] === TAB) start--;
-    if (start < next || (start > 0 && source[start - 1] !== NEWLINE)) continue;
+    if (start < next) continue;
+    const tried = start > 0 && source[start - 1] !== NEWLINE;
+    if (tried) {
+      const before = source.toString('latin1', Math.max(0, word - MAX_TRIED), word);
+      if (!TRIED.test(before.slice(before.lastIndexOf('\n') + 1))) continue;
+      start = word;
+    }
     const line = LINE.exec(source.toString('latin1', start, start + MAX_LINE))?.[0];
     if (line === undefined) continue;
     next = start + line.length;
-    yield { line, start };
+    yield { line, start, nested: tried || /^\s/.test(line) };
   }
 }
 
