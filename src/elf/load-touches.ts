@@ -33,6 +33,7 @@ const DT_VERSYM = 0x6ffffff0;
  * What loading a program or library of 64 bits touches of its file beside its tables, as far as these tell: the names of symbols, the data that
  * relocations write, the constructors, and, in code for x86-64, what constructors call or take the address of. Hints: a file that is
  * malformed gives none, or wrong ones, but never more than a bounded number.
+ * What it is given must not change until it asks for the next part.
  * @param touch  gets offsets in the file, roughly in the order in which they are touched, one for each stretch of 64 KiB
  */
 export function* loadTouches(touch: Touch): Generator<FilePart, void, Uint8Array> {

@@ -122,16 +122,15 @@ export class LazyLayer {
     return true;
   }
 
-  /** Bytes as `read` gives them, without counting as a use; null if they are not in the cache's file. */
-  peek(offset: number, length: number): Uint8Array | null {
-    if (!this.cachedAll(offset, length)) return null;
+  /** Fills `out` as `read` would, without counting as a use. False if not all of it is in the cache's file. */
+  peek(offset: number, out: Uint8Array): boolean {
+    if (!this.cachedAll(offset, out.length)) return false;
     const { spans, cached } = this;
-    const [first, end] = [spans.at(offset), spans.at(offset + length - 1) + 1];
-    const out = Buffer.allocUnsafeSlow(length);
+    const [first, end] = [spans.at(offset), spans.at(offset + out.length - 1) + 1];
     for (let span = first; span < end; span++) cached.hold(span);
     const copied = this.#jobs.file.copyOut(out, offset, first, new Array<boolean>(end - first).fill(false));
     for (let span = first; span < end; span++) cached.unhold(span);
-    return copied ? out : null;
+    return copied;
   }
 
   /** True while the span is being fetched. */

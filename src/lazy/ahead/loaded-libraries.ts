@@ -9,6 +9,8 @@ const TURN_BYTES = 1024 * 1024;
 /** What a part counts at the least: it is mapped, looked up and copied. */
 const MIN_PART_BYTES = 16 * 1024;
 
+const NOTHING = new Uint8Array(0);
+
 /** Gets a span, and whether the loader touches it whatever runs then. */
 type Visit = (layer: LayerIndex, span: SpanIndex, surely: boolean) => void;
 
@@ -30,6 +32,8 @@ export class LoadedLibraries {
   readonly #image: FollowedImage;
   readonly #visit: Visit;
   readonly #loading: Loading[] = [];
+  /** Of the part that is gone through. */
+  #bytes: Uint8Array = NOTHING;
 
   /** @param visit  gets what will be touched, in that order, some of it more than once */
   constructor(image: FollowedImage, visit: Visit) {
@@ -76,10 +80,12 @@ export class LoadedLibraries {
       if (ended) this.#loading.splice(i, 1);
       else i++;
     }
+    if (!this.waiting) this.#bytes = NOTHING;
   }
 
   clear(): void {
     this.#loading.length = 0;
+    this.#bytes = NOTHING;
   }
 
   /** The part that is wanted next; null while it is not all there, which is looked at often. */
@@ -92,16 +98,14 @@ export class LoadedLibraries {
       all &&= layer < 0 || layers[layer]!.layer.cachedAll(layerOffset, length);
     });
     if (!all) return null;
-    const bytes = new Uint8Array(total);
+    if (this.#bytes.length < total) this.#bytes = new Uint8Array(Math.max(total, TURN_BYTES));
+    const bytes = this.#bytes.subarray(0, total).fill(0);
     let at = 0;
     this.#image.map(nid, wanted.offset, wanted.length, (layer, layerOffset, length) => {
-      const piece = layer < 0 ? null : layers[layer]!.layer.peek(layerOffset, length);
-      if (piece !== null) bytes.set(piece, at);
-      else if (layer >= 0) all = false;
+      const part = bytes.subarray(at, at + length);
+      all &&= layer < 0 || layers[layer]!.layer.peek(layerOffset, part);
       at += length;
     });
     return all ? bytes : null;
   }
 }
-
-const NOTHING = new Uint8Array(0);

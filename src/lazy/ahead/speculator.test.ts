@@ -119,7 +119,7 @@ test('a program that is paged in at random is fetched whole after a few misses',
 
 test.each([
   ['upwards, as relocations go', [100, 101], [102]],
-  ['downwards, as constructors go', [120, 119, 118], [117, 116]],
+  ['downwards, as destructors go', [120, 119, 118], [117, 116]],
   ['upwards beside another walk', [100, 130, 101, 129, 102], [103, 104]],
 ])('a walk through a library, a page of each span, is followed before all else: %s', async (_, read, next) => {
   // What is asked for first: the link carries no more in a round trip.

@@ -23,7 +23,7 @@ export interface Ahead {
 }
 
 /**
- * Walks through a file of several spans, upwards or downwards and in short steps: relocations go up through a library's data, constructors often
+ * Walks through a file of several spans, upwards or downwards and in short steps: relocations go up through a library's data, destructors often
  * down through its code. They are told by the order in which spans are read first.
  */
 export class Walks {
