@@ -114,7 +114,7 @@ async function ownImage(directory: string): Promise<Subject> {
   const took = (Date.now() - started) / 1000;
   const entries = await countEntries(stage('npm'));
   process.stderr.write(
-    `packed node ${process.version} and npm's ${entries.toLocaleString('en-US')} files as ${image.layers.length} layers in ${took.toFixed(1)} s; ` +
+    `packed node ${process.version} and npm (${entries.toLocaleString('en-US')} files and directories) as ${image.layers.length} layers in ${took.toFixed(1)} s; ` +
       `an embedded registry serves them on ${registry.host}\n`,
   );
   const npmVersion = (

@@ -15,6 +15,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -258,19 +259,22 @@ const architectures =
   flags.arch !== undefined ? [flags.arch] : flags.node !== undefined ? [here] : Object.keys(NODE_ARCH);
 for (const arch of architectures) if (!(arch in NODE_ARCH)) throw new Error(`--arch ${arch}: amd64 or arm64 expected`);
 mkdirSync(out, { recursive: true });
-const made = [];
+/** Says what is there as soon as it is: all of it takes some minutes. */
+const made = (...files) => {
+  for (const file of files) {
+    const size = String(Math.round(statSync(file).size / 1e5) / 10).padStart(7);
+    console.log(`${size} MB  ${path.relative(process.cwd(), file)}`);
+  }
+};
 const [{ filename }] = JSON.parse(
   run('npm', ['pack', '--json', '--ignore-scripts', '--pack-destination', out], {
     stdio: ['ignore', 'pipe', 'ignore'],
   }),
 );
-made.push(path.join(out, filename));
+made(path.join(out, filename));
 for (const arch of architectures) {
   const program = path.join(scratch, `clip-${arch}`);
   await makeProgram(program, arch);
-  made.push(makeDeb(program, arch), makeSingleFile(program, arch));
+  made(makeDeb(program, arch));
+  made(makeSingleFile(program, arch));
 }
-for (const file of made)
-  console.log(
-    `${String(Math.round(readFileSync(file).length / 1e5) / 10).padStart(7)} MB  ${path.relative(process.cwd(), file)}`,
-  );

@@ -263,9 +263,16 @@ describe('DirectConnections', () => {
       });
       const pool = connections({ connections: 1 });
       const abort = new AbortController();
-      const first = get(pool, url, 0, 1000, { signal: abort.signal });
+      let came = (): void => {};
+      const underWay = new Promise<void>((resolve) => {
+        came = resolve;
+      });
+      const onBytes = async (received: number): Promise<void> => {
+        if (received === 100) came();
+      };
+      const first = get(pool, url, 0, 1000, { signal: abort.signal, onBytes });
       const second = get(pool, url, 0, 1000, { signal: abort.signal });
-      await new Promise((resolve) => setTimeout(resolve, 30));
+      await underWay;
       if (how === 'abort') abort.abort();
       else pool.close();
       const { received, bytes } = await first;

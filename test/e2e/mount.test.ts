@@ -156,7 +156,7 @@ describe('mount and umount', () => {
     }
     // All that a small image leaves in memory, once the server in reserve is there and what starts left is collected: 90 MB on two
     // cores. Each further core has two FUSE threads and one that inflates.
-    // On Node 22 and 24 the same is 175 MB (docs/benchmarks.md, "Memory and start of processes").
+    // On Node 22 and 24 each thread has 4 MB more (docs/benchmarks.md, "Memory and start of processes"), and Node's file may be shared with no other process.
     const newer = Number.parseInt(process.versions.node, 10) >= 22;
     const most = (newer ? 210e6 : 130e6) + 20e6 * Math.max(0, availableParallelism() - 2);
     const all = async (): Promise<number> => {
