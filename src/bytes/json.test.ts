@@ -14,6 +14,8 @@ test('JSON from outside is parsed as always', () => {
 
 test('JSON that would exhaust the stack when it is written again is refused', () => {
   expect(parse('['.repeat(200) + ']'.repeat(200))).toHaveLength(1);
+  expect(() => parse('['.repeat(201) + ']'.repeat(201))).toThrow('more than 200 objects in each other');
+  expect(parse(`[${'{},'.repeat(1000)}"${'['.repeat(1000)}"]`)).toHaveLength(1001);
   for (const [open, close] of [
     ['[', ']'],
     ['{"a":', '}'],
