@@ -176,7 +176,7 @@ export function partGap({ known, bytesPerMs }: LinkCost): number {
 }
 const PART_MS = 0.5;
 /** Of a link that was not measured yet. */
-const PART_GAP = 16 * 1024;
+const PART_GAP = 32 * 1024;
 const MIN_PART_GAP = 4 * 1024;
 const MAX_PART_GAP = 256 * 1024;
 
@@ -210,8 +210,8 @@ export function profileComing(link: LinkCost): number {
   return Math.max(1.5 * profileRequest(link), busy);
 }
 const MAX_PROFILE_COMING = 8 * 1024 * 1024;
-/** What 1 Gbit/s carries in 40 ms, for the first answers are measured for 10, and then the next ones are a round trip away. */
-const FIRST_PROFILE_COMING = 5 * 1024 * 1024;
+/** What 1 Gbit/s carries in a round trip of 20 ms and a little more. What is asked for across the gaps of a link that is not known costs bytes, or ranges. */
+const FIRST_PROFILE_COMING = 3 * 1024 * 1024;
 /** Of 40 parts in docker-registry. */
 const MAKING_MS = 40;
 
