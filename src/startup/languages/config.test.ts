@@ -81,6 +81,7 @@ test('the time for a file is bounded, whatever it is, and so is what a pattern n
   ])
     config.scan({ head: Buffer.from(text.slice(0, 65_536)), tail: Buffer.alloc(0), size: text.length });
   const stars = Array.from({ length: 128 }, () => `include /${'*'.repeat(150)}a/${'*?'.repeat(60)}b`).join('\n');
-  linksOf(config, { ...many, '/etc/y.conf': stars });
+  const long = { [`/${'a'.repeat(250)}`]: '' };
+  linksOf(config, { ...many, ...long, '/etc/y.conf': stars });
   expect(performance.now() - started).toBeLessThan(3000);
 });

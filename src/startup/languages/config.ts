@@ -1,5 +1,5 @@
 import { posix } from 'node:path';
-import type { TreeListing } from '../../erofs/index.js';
+import { globMatcher } from '../glob-matcher.js';
 import { Words } from '../text-search.js';
 import { directoryOf, type Language, type LinkSink, type Programs, ResolverByPath } from './language.js';
 
@@ -23,6 +23,8 @@ const EXTENSION = /^\s*(?:zend_)?extension\s*=\s*["']?([\w./-]+?)(?:\.so)?["']?\
 /** Files that one pattern names, of all that a directory holds. */
 const MAX_FILES = 128;
 const MAX_DIRECTORIES = 32;
+/** Names that are compared with patterns, or listed, in one image: its author may write many patterns of large directories. */
+const MAX_NAMES_LOOKED_AT = 2_000_000;
 /** Larger ones are data. */
 const MAX_FILE = 256 * 1024;
 
@@ -63,6 +65,9 @@ export function configNames(source: Buffer): string[] {
 }
 
 class ConfigResolver extends ResolverByPath {
+  /** Names that may still be looked at. */
+  #names = MAX_NAMES_LOOKED_AT;
+
   link(links: LinkSink, { elf }: Programs): void {
     const byName = new Map<string, number>();
     // Of one name in several places none can be told to be meant.
@@ -93,42 +98,38 @@ class ConfigResolver extends ResolverByPath {
 
   /** The files of a pattern (glob(7)); those of a directory, if it is one. */
   #matching(pattern: string): number[] {
-    let directories = ['/'];
+    let paths = ['/'];
     const parts = pattern.split('/').filter((part) => part !== '');
-    const last = parts.pop() ?? '';
-    for (const part of parts) {
-      directories = directories
-        .flatMap((directory) => namesLike(this.tree, directory, part).map((name) => posix.join(directory, name)))
-        .slice(0, MAX_DIRECTORIES);
+    for (const [i, part] of parts.entries()) {
+      const most = i < parts.length - 1 ? MAX_DIRECTORIES : MAX_FILES;
+      paths = paths
+        .flatMap((directory) => this.#namesLike(directory, part, most).map((name) => posix.join(directory, name)))
+        .slice(0, most);
     }
-    const paths = directories.flatMap((directory) =>
-      namesLike(this.tree, directory, last).map((name) => posix.join(directory, name)),
-    );
     const files = paths.flatMap((path) => {
       const inside = this.tree.list(path);
-      return inside === null ? [path] : [...inside.keys()].sort().map((name) => posix.join(path, name));
+      return inside === null ? [path] : this.#sorted(inside.keys(), MAX_FILES).map((name) => posix.join(path, name));
     });
     return files
       .slice(0, MAX_FILES)
       .map((path) => this.tree.resolve(path))
       .filter((nid) => nid >= 0 && this.tree.size(nid) <= MAX_FILE);
   }
-}
 
-/** The names in a directory that match a part of a pattern, in their order. */
-function namesLike(tree: TreeListing, directory: string, part: string): string[] {
-  if (!/[*?[]/.test(part)) return [part];
-  const source = part
-    .replaceAll(/[.+^${}()|\\]/g, '\\$&')
-    .replaceAll(/\*+/g, '[^/]*')
-    .replaceAll('?', '[^/]')
-    .replaceAll('[!', '[^');
-  let like: RegExp;
-  try {
-    like = new RegExp(`^${source}$`);
-  } catch {
-    return []; // "[" without an end
+  /** The names in a directory that match a part of a pattern, in their order. */
+  #namesLike(directory: string, part: string, most: number): string[] {
+    if (!/[*?[]/.test(part)) return [part];
+    const like = globMatcher(part);
+    const names = this.tree.list(directory)?.keys() ?? [];
+    return this.#sorted(names, most, (name) => !name.startsWith('.') && like(name));
   }
-  const names = [...(tree.list(directory)?.keys() ?? [])];
-  return names.filter((name) => !name.startsWith('.') && like.test(name)).sort();
+
+  #sorted(names: Iterable<string>, most: number, wanted: (name: string) => boolean = () => true): string[] {
+    const found: string[] = [];
+    for (const name of names) {
+      if (this.#names-- <= 0) break;
+      if (wanted(name)) found.push(name);
+    }
+    return found.sort().slice(0, most);
+  }
 }
