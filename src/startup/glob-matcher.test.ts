@@ -6,7 +6,10 @@ import { globMatcher } from './glob-matcher.js';
 /** What bash says of each pair of a name and a pattern. (In dash "[^a]" means something else than in glob(3) of glibc.) */
 function asked(pairs: readonly (readonly [string, string])[]): boolean[] {
   const script = 'while [ $# -gt 0 ]; do case $1 in $2) echo y ;; *) echo n ;; esac; shift 2; done';
-  const said = execFileSync('bash', ['-c', script, 'bash', ...pairs.flat()], { encoding: 'utf8' });
+  const said = execFileSync('bash', ['-c', script, 'bash', ...pairs.flat()], {
+    encoding: 'utf8',
+    env: { ...process.env, LC_ALL: 'C' },
+  });
   return said
     .trim()
     .split('\n')
