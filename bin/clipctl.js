@@ -5,7 +5,8 @@
 # A clipd that runs keeps a client ready (docs/internals/start.md, "The client in reserve"): it needs no time to start. The shell proves that it
 # is alive, takes it by making a file that nobody else has made, gives it this process's id, and prints what it answers: lines of output (o) and
 # of errors (e), the exit code (x), or that the call needs a process of its own (d), as it does when the client is gone.
-case "$* ${OTEL_EXPORTER_OTLP_ENDPOINT-}${OTEL_EXPORTER_OTLP_TRACES_ENDPOINT-}" in
+w="$* ${OTEL_EXPORTER_OTLP_ENDPOINT-}${OTEL_EXPORTER_OTLP_TRACES_ENDPOINT-}"
+case $w in
 *[sS]3* | *https:* | *' --cid'* | *' --foreground'* | *' --image'* | *' --help'*) ;;
 'mount '* | 'umount '*)
   d=${CLIP_ROOT:-/run/clip}
@@ -53,7 +54,7 @@ esac
 # Node parses the file that NODE_EXTRA_CA_CERTS names before it runs anything, which takes 45 ms for a system's bundle. These commands make no
 # TLS connection by Node's own settings (those to S3 and to a collector of traces are such; those to registries are not), so the variable is
 # put aside for Node's start.
-case "${NODE_EXTRA_CA_CERTS:+$1} $* ${OTEL_EXPORTER_OTLP_ENDPOINT-}${OTEL_EXPORTER_OTLP_TRACES_ENDPOINT-}" in
+case "${NODE_EXTRA_CA_CERTS:+$1} $w" in
 *[sS]3* | *https:*) ;;
 'mount '* | 'run '* | 'index '* | 'umount '* | 'ps '* | 'stats '* | 'health '* | '--version '*)
   CLIP_NODE_EXTRA_CA_CERTS=$NODE_EXTRA_CA_CERTS

@@ -2,7 +2,6 @@ import { readFileSync, readlinkSync, statSync } from 'node:fs';
 
 /** What a process was started with. */
 export interface Caller {
-  readonly pid: number;
   /** The script that its shell runs, and the arguments behind it. */
   readonly script: string;
   readonly args: readonly string[];
@@ -16,8 +15,10 @@ export interface Caller {
 /** What decides which files a path names, who may open them, and which network a connection goes to. */
 const NAMESPACES = ['mnt', 'user', 'net', 'pid'];
 
-/** A name of /proc/PID/status and its value. */
-function statusOf(pid: number | 'self'): ReadonlyMap<string, string> {
+/** Names and values of /proc/PID/status. */
+type Status = ReadonlyMap<string, string>;
+
+function statusOf(pid: number | 'self'): Status {
   const lines = readFileSync(`/proc/${pid}/status`, 'latin1').split('\n');
   return new Map(lines.map((line) => line.split(/:\s*/, 2) as [string, string]));
 }
@@ -39,12 +40,12 @@ const identity = (path: string): string => {
 };
 
 /** Whether `pid` sees the same files and the same network under the same identity, and has every right that this process has. */
-function isAlike(pid: number): boolean {
-  const [own, theirs] = [statusOf('self'), statusOf(pid)];
+function isAlike(pid: number, theirs: Status): boolean {
+  const own = statusOf('self');
   for (const name of ['Uid', 'Gid']) if (own.get(name) !== theirs.get(name)) return false;
   // Root opens files whatever its groups are.
   if (process.geteuid?.() !== 0 && own.get('Groups')?.trim() !== theirs.get('Groups')?.trim()) return false;
-  const rights = (status: ReadonlyMap<string, string>): bigint => BigInt(`0x${status.get('CapEff') ?? '0'}`);
+  const rights = (status: Status): bigint => BigInt(`0x${status.get('CapEff') ?? '0'}`);
   if ((rights(own) & ~rights(theirs)) !== 0n) return false;
   for (const name of NAMESPACES) {
     if (readlinkSync(`/proc/self/ns/${name}`) !== readlinkSync(`/proc/${pid}/ns/${name}`)) return false;
@@ -56,7 +57,8 @@ function isAlike(pid: number): boolean {
 export function callerOf(pid: number): Caller | null {
   try {
     const { started } = life(pid);
-    if (!isAlike(pid)) return null;
+    const status = statusOf(pid);
+    if (!isAlike(pid, status)) return null;
     const [, script, ...args] = strings(`/proc/${pid}/cmdline`);
     const env = Object.fromEntries(
       strings(`/proc/${pid}/environ`).map((entry) => {
@@ -67,7 +69,7 @@ export function callerOf(pid: number): Caller | null {
     const directory = readlinkSync(`/proc/${pid}/cwd`);
     // Removed, or covered by a mount since.
     if (script === undefined || identity(directory) !== identity(`/proc/${pid}/cwd/.`)) return null;
-    const umask = Number.parseInt(statusOf(pid).get('Umask')!, 8);
+    const umask = Number.parseInt(status.get('Umask')!, 8);
     const lives = (): boolean => {
       try {
         const now = life(pid);
@@ -76,7 +78,7 @@ export function callerOf(pid: number): Caller | null {
         return false;
       }
     };
-    return { pid, script, args, env, directory, umask, lives };
+    return { script, args, env, directory, umask, lives };
   } catch {
     return null;
   }

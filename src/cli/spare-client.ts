@@ -33,10 +33,8 @@ export async function serveOneCall(root: string): Promise<void> {
   ]);
   const offer = new Offer(root);
   collectGarbage();
-  const pid = await offer.called();
-  if (pid === null) return;
+  const caller = callerOf(await offer.called());
   process.exitCode = 0;
-  const caller = callerOf(pid);
   if (caller === null || !isOwn(caller.script) || identityOfBuild() !== build) return offer.decline();
   offer.answerInItsPlace(caller);
   await runCommandLine();
@@ -86,8 +84,8 @@ class Offer {
     rmSync(this.#directory.at(name), { force: true, recursive: true });
   }
 
-  /** The process that has taken this client; null: none, and the keeper has gone or does not need it any more. */
-  async called(): Promise<number | null> {
+  /** The process that has taken this client. If none does in time, or the keeper goes, this process ends. */
+  async called(): Promise<number> {
     const calls = new Socket({ fd: this.#call, readable: true, writable: false });
     const pid = await new Promise<number | null>((resolve) => {
       const unused = (): void => resolve(null);

@@ -6,7 +6,7 @@ import type { EntryColumns } from '../tar/index.js';
 import { linkReadingFunctions } from './c-library.js';
 import type { ElfFile } from './elf.js';
 import type { FoundNames } from './found-names.js';
-import { LANGUAGES, languageOfPath } from './languages/languages.js';
+import { LANGUAGES, languageOf } from './languages/languages.js';
 import { libraryCandidates, libraryDirectories, tripletOf } from './library-path.js';
 import { Links } from './links.js';
 import { type FindLibrary, linkNamed } from './named-files.js';
@@ -92,8 +92,7 @@ export function linkReferences(
  */
 function isTemplate(path: string): boolean {
   if (!path.startsWith('/usr/share/') || /\/s?bin\//.test(path)) return false;
-  const bytes = Buffer.from(path, 'latin1');
-  return languageOfPath(bytes, 0, bytes.length) === null;
+  return languageOf(path) === null;
 }
 
 /** Absolute paths of a layer's entries. */

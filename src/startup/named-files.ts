@@ -3,7 +3,7 @@ import type { TreeListing } from '../erofs/index.js';
 import type { ElfFile } from './elf.js';
 import { config } from './languages/config.js';
 import { directoryOf } from './languages/language.js';
-import { languageOfPath } from './languages/languages.js';
+import { languageOf } from './languages/languages.js';
 import { PROGRAM_DIRECTORIES } from './library-path.js';
 import type { Links } from './links.js';
 
@@ -246,8 +246,7 @@ class NamedBy {
 
 /** Whether a path is that of a module or script: what reads it runs it. */
 function isSource(path: string): boolean {
-  const bytes = Buffer.from(path, 'latin1');
-  const language = languageOfPath(bytes, 0, bytes.length);
+  const language = languageOf(path);
   return language !== null && language !== config;
 }
 

@@ -27,14 +27,10 @@ import type { ServerProcessContext } from '../run-server.js';
 import { cacheRoutes } from './cache-routes.js';
 import { type ApiCaller, mountPointOf, type Route } from './http.js';
 import { prefetchRoutes } from './prefetch-routes.js';
-import { pssOf, rssOf, seeingRoutes } from './seeing-routes.js';
+import { ofReserve, pssOf, rssOf, seeingRoutes } from './seeing-routes.js';
 
 /** How often a waiting client's place is looked up. */
 const WAIT_POLL_MS = 250;
-
-/** Of a process in reserve, if there is one. */
-const ofReserve = (pid: number | null | undefined, size: (pid: number) => number): number =>
-  pid === null || pid === undefined ? 0 : size(pid);
 
 /** The handlers of all requests. */
 export function routesOf(

@@ -13,6 +13,10 @@ export const rssOf = (pid: number): number => memoryOf(pid, 'status', /^VmRSS:\s
 /** The same, where a page that n processes share counts 1/n (proc_pid_smaps(5)): what the processes of clipd take together is their sum. */
 export const pssOf = (pid: number): number => memoryOf(pid, 'smaps_rollup', /^Pss:\s+(\d+) kB$/m);
 
+/** Of a process in reserve, if there is one. */
+export const ofReserve = (pid: number | null | undefined, size: (pid: number) => number): number =>
+  pid === null || pid === undefined ? 0 : size(pid);
+
 function memoryOf(pid: number, file: string, line: RegExp): number {
   try {
     return Number(line.exec(readFileSync(`/proc/${pid}/${file}`, 'latin1'))?.[1] ?? 0) * 1024;
@@ -25,8 +29,7 @@ function memoryOf(pid: number, file: string, line: RegExp): number {
 class ProcessFigures {
   readonly #server: MountList;
   #mounts = 0;
-  #standby = 0;
-  #client = 0;
+  #reserve: Awaited<ReturnType<MountList['standby']>> = { pid: null };
 
   constructor(server: MountList, metrics: Metrics) {
     this.#server = server;
@@ -36,15 +39,14 @@ class ProcessFigures {
     metrics.gauge('uptimeSeconds', () => (Date.now() - hello.startedAt) / 1000);
     metrics.gauge('serverRss', () => rssOf(process.pid));
     metrics.gauge('keeperRss', () => rssOf(hello.keeperPid));
-    metrics.gauge('standbyRss', () => (this.#standby === 0 ? 0 : rssOf(this.#standby)));
-    metrics.gauge('clientRss', () => (this.#client === 0 ? 0 : rssOf(this.#client)));
+    metrics.gauge('standbyRss', () => ofReserve(this.#reserve.pid, rssOf));
+    metrics.gauge('clientRss', () => ofReserve(this.#reserve.client, rssOf));
   }
 
   async refresh(): Promise<void> {
-    const [connections, { pid, client }] = await Promise.all([this.#server.list(), this.#server.standby()]);
+    const [connections, reserve] = await Promise.all([this.#server.list(), this.#server.standby()]);
     this.#mounts = connections.reduce((sum, { places }) => sum + places.length, 0);
-    this.#standby = pid ?? 0;
-    this.#client = client ?? 0;
+    this.#reserve = reserve;
   }
 }
 

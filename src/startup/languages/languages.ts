@@ -37,6 +37,12 @@ export function languageOfPath(arena: Uint8Array, start: number, end: number): L
   return null;
 }
 
+/** The same of one path. */
+export function languageOf(path: string): Language | null {
+  const bytes = Buffer.from(path, 'latin1');
+  return languageOfPath(bytes, 0, bytes.length);
+}
+
 /** The language of a script by its first line, "#!/usr/bin/env -S node --x". */
 export function languageOfScript(line: string): Language | null {
   const [interpreter = '', ...words] = line.slice(2).trim().split(/\s+/);
